@@ -1,0 +1,19 @@
+//! The model in memory: one graph from import to export.
+//!
+//! A [`Model`] owns every value of its main graph and of all subgraphs in one table ([`Values`]), so a [`ValueId`] is
+//! unique across subgraphs even where two branches reuse a name. *Topology* ([`Graph`], [`Node`]) says what the network
+//! computes; *annotations* ([`Annotations`], a table beside the graph keyed by value) say how each value is compressed.
+//! This crate knows no protobuf and does no I/O.
+mod annotation;
+mod attribute;
+mod edit;
+mod error;
+mod model;
+mod value;
+mod verify;
+
+pub use annotation::{Annotation, Annotations, Encoding, Setting};
+pub use attribute::{Attribute, AttributeValue, Attributes};
+pub use error::GraphError;
+pub use model::{Extra, Function, Graph, Model, Node, Opset};
+pub use value::{Constant, Dim, Origin, Value, ValueId, ValueType, Values};

@@ -1,0 +1,76 @@
+//! Checks that a model is well formed.
+use crate::{Graph, GraphError, Model, ValueId};
+use std::collections::HashSet;
+
+impl Model {
+    /// Checks that every id is of this model, every value is made once and before it is read, names are unique within
+    /// their scope, and every annotation sits on a value of matching shape.
+    ///
+    /// # Errors
+    /// The first violation, by name.
+    pub fn verify(&self) -> Result<(), GraphError> {
+        self.verify_graph(&self.graph, &HashSet::new())?;
+        for (id, a) in self.annotations.iter() {
+            let value = self.value(id)?;
+            if let (Some(mask), Some(c)) = (&a.mask, &value.constant)
+                && mask.shape() != c.tensor.shape()
+            {
+                return Err(GraphError::Value {
+                    value: value.name.clone(),
+                    what: format!("has shape {:?}, its mask {:?}", c.tensor.shape(), mask.shape()),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn verify_graph(&self, g: &Graph, outer: &HashSet<ValueId>) -> Result<(), GraphError> {
+        let mut known = outer.clone();
+        let mut names: HashSet<&str> = HashSet::new();
+        for v in &g.inputs {
+            let value = self.value(*v)?;
+            if !known.insert(*v) || !names.insert(&value.name) {
+                return Err(GraphError::Value { value: value.name.clone(), what: format!("is an input of graph '{}' twice", g.name) });
+            }
+        }
+        for v in &g.constants {
+            let value = self.value(*v)?;
+            if value.constant.is_none() {
+                return Err(GraphError::Value { value: value.name.clone(), what: "is listed as a constant but has no elements".into() });
+            }
+            if !known.insert(*v) && !g.inputs.contains(v) {
+                return Err(GraphError::Value { value: value.name.clone(), what: "is a constant twice".into() });
+            }
+            if !g.inputs.contains(v) && !names.insert(&value.name) {
+                return Err(GraphError::Value { value: value.name.clone(), what: "is the name of two values".into() });
+            }
+        }
+        for node in &g.nodes {
+            for v in node.inputs.iter().flatten() {
+                let value = self.value(*v)?;
+                if !known.contains(v) {
+                    return Err(node.error(format!("reads '{}', which nothing before it makes", value.name)));
+                }
+            }
+            for sub in node.subgraphs() {
+                self.verify_graph(sub, &known)?;
+            }
+            for v in node.outputs.iter().flatten() {
+                let value = self.value(*v)?;
+                if !known.insert(*v) || !names.insert(&value.name) {
+                    return Err(node.error(format!("makes '{}', which exists already", value.name)));
+                }
+            }
+        }
+        for v in &g.outputs {
+            let value = self.value(*v)?;
+            if !known.contains(v) {
+                return Err(GraphError::Value {
+                    value: value.name.clone(),
+                    what: format!("is an output of graph '{}' that nothing makes", g.name),
+                });
+            }
+        }
+        Ok(())
+    }
+}

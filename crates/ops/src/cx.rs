@@ -1,0 +1,77 @@
+//! What an operator sees while it is evaluated.
+use crate::OpError;
+use graph::{Graph, Node};
+use std::cell::RefCell;
+use tensor::{Tensor, TensorError};
+
+/// Runs a subgraph of the node that is being evaluated (If, Loop, Scan), eagerly, with the outer scope visible.
+pub trait RunSubgraph {
+    /// `inputs` are the subgraph's formal inputs in order; the results are its outputs in order.
+    ///
+    /// # Errors
+    /// Whatever a node inside reports, named.
+    fn run_subgraph(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, OpError>;
+}
+
+/// The setting of one evaluation.
+pub struct EvalCx<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// Version of the node's operator set that the model imports.
+    pub opset: i64,
+    /// Training mode: batch statistics in BatchNormalization, dropping in Dropout.
+    pub training: bool,
+    /// Key of this node's randomness in this step; equal keys give equal draws.
+    pub seed: u64,
+    /// Runs subgraphs.
+    pub subgraphs: &'a dyn RunSubgraph,
+    /// New values of inputs that are statistics (running mean and variance), by input index: the executor writes them
+    /// back to the model after the step.
+    pub updates: RefCell<Vec<(usize, Tensor)>>,
+}
+
+/// The inputs of one evaluation. Taking one out lets an operation write in place where nobody else holds it.
+pub struct Inputs(Vec<Option<Tensor>>);
+
+impl Inputs {
+    /// Wraps the inputs in the node's order.
+    pub fn new(list: Vec<Option<Tensor>>) -> Self {
+        Inputs(list)
+    }
+
+    /// Number of inputs, omitted ones included.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True if there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// An input that must be given.
+    ///
+    /// # Errors
+    /// [`TensorError::Value`] if it is omitted.
+    pub fn get(&self, i: usize) -> Result<&Tensor, TensorError> {
+        self.opt(i).ok_or_else(|| TensorError::value("input", format!("input {i} is missing")))
+    }
+
+    /// An optional input.
+    pub fn opt(&self, i: usize) -> Option<&Tensor> {
+        self.0.get(i).and_then(|t| t.as_ref())
+    }
+
+    /// An input that must be given, by value.
+    ///
+    /// # Errors
+    /// [`TensorError::Value`] if it is omitted.
+    pub fn take(&mut self, i: usize) -> Result<Tensor, TensorError> {
+        self.0.get_mut(i).and_then(Option::take).ok_or_else(|| TensorError::value("input", format!("input {i} is missing")))
+    }
+
+    /// All inputs, by value.
+    pub fn into_vec(self) -> Vec<Option<Tensor>> {
+        self.0
+    }
+}

@@ -1,0 +1,32 @@
+//! An operator that could not be evaluated, with the node.
+use graph::{GraphError, Node};
+use tensor::TensorError;
+
+/// Why a node could not be evaluated or understood. The executor adds the node's name.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum OpError {
+    /// The tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// The graph is not what the operator's schema says.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+    /// The operator, this version of it, or this combination of attributes is not supported: refused by name.
+    #[error("{op_type} is not supported: {what}")]
+    Unsupported {
+        /// The operator.
+        op_type: String,
+        /// What about it.
+        what: String,
+    },
+    /// An error inside a subgraph or called function, with the inner node already named.
+    #[error("{0}")]
+    Inner(String),
+}
+
+impl OpError {
+    /// An [`OpError::Unsupported`] about a node.
+    pub fn unsupported(node: &Node, what: impl Into<String>) -> Self {
+        OpError::Unsupported { op_type: node.op_type.clone(), what: what.into() }
+    }
+}

@@ -1,0 +1,13 @@
+//! What each ONNX operator means. One file an operator (or a family that shares all its code); adding an operator is
+//! adding a file and one line in [`registry`].
+mod cx;
+mod error;
+mod operator;
+mod registry;
+
+mod elementwise;
+
+pub use cx::{EvalCx, Inputs, RunSubgraph};
+pub use error::OpError;
+pub use operator::{MacsCx, Operator, QuantRule, Role, ShapeCx, WeightRule};
+pub use registry::{all, find};

@@ -1,0 +1,154 @@
+//! The trait that answers everything about an operator.
+use crate::{EvalCx, Inputs, OpError};
+use graph::{Dim, Node, ValueType};
+use tensor::Tensor;
+
+/// What an input is for. What trains follows from the role alone: a constant in an Add or Mul is [`Role::Constant`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Activations.
+    Data,
+    /// A weight: trains, decays, may be masked and encoded.
+    Weight,
+    /// A bias: trains, no weight decay.
+    Bias,
+    /// Scale (gamma) of a normalization: trains, no weight decay.
+    NormScale,
+    /// Shift (beta) of a normalization: trains, no weight decay.
+    NormBias,
+    /// A running statistic: updated in training, not by the optimizer.
+    Statistic,
+    /// Shapes, axes, indices, scalars: never trains.
+    Constant,
+}
+
+/// Where an operator's weight is and along which axis its output channels lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WeightRule {
+    /// Input index of the weight.
+    pub input: usize,
+    /// Axis of output channels (`None`: per tensor only).
+    pub axis: Option<usize>,
+    /// Input index of the bias, if the operator has one.
+    pub bias: Option<usize>,
+}
+
+/// How an operator may be quantized.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum QuantRule {
+    /// Runs on integers if these data inputs are quantized; its output is then quantized too.
+    Integer {
+        /// Data inputs to quantize.
+        data: Vec<usize>,
+        /// The weight, if it has one.
+        weight: Option<WeightRule>,
+    },
+    /// Moves or selects elements: the output lies on the input's grid and shares its scale.
+    SameGrid,
+    /// An activation that a runtime fuses into the node before it (Relu, Clip): the quantizer goes behind it.
+    FusedActivation,
+    /// Stays float, for this reason.
+    Float(&'static str),
+}
+
+/// What shape inference sees: declared types of the inputs and elements of those that are known.
+pub struct ShapeCx<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// Version of the operator set.
+    pub opset: i64,
+    /// Types of the inputs.
+    pub types: Vec<ValueType>,
+    /// Known elements of the inputs (constants, folded shape arithmetic).
+    pub values: Vec<Option<Tensor>>,
+}
+
+impl ShapeCx<'_> {
+    /// Shape of an input, if its rank is known.
+    pub fn shape(&self, i: usize) -> Option<&[Dim]> {
+        match self.types.get(i)? {
+            ValueType::Tensor { shape: Some(s), .. } => Some(s),
+            _ => None,
+        }
+    }
+
+    /// Element type of an input, if known.
+    pub fn dtype(&self, i: usize) -> Option<tensor::DType> {
+        match self.types.get(i)? {
+            ValueType::Tensor { dtype, .. } => Some(*dtype),
+            _ => None,
+        }
+    }
+}
+
+/// What counting sees: the shapes of one real run.
+pub struct MacsCx<'a> {
+    /// The node.
+    pub node: &'a Node,
+    /// Shapes of the inputs.
+    pub inputs: Vec<Option<Vec<usize>>>,
+    /// Shapes of the outputs.
+    pub outputs: Vec<Option<Vec<usize>>>,
+}
+
+/// Everything about one ONNX operator.
+pub trait Operator: Sync {
+    /// ONNX's name.
+    fn op_type(&self) -> &'static str;
+
+    /// Domain; empty is ONNX's own.
+    fn domain(&self) -> &'static str {
+        ""
+    }
+
+    /// One sentence for `espalier explain`.
+    fn summary(&self) -> &'static str;
+
+    /// Opset versions at which ONNX changed the operator, oldest first. A model that imports an opset newer than any
+    /// we know is refused before this is asked.
+    fn versions(&self) -> &'static [i64];
+
+    /// What input `i` is for.
+    fn role(&self, _node: &Node, _input: usize) -> Role {
+        Role::Data
+    }
+
+    /// Evaluates the node. Differentiable where it is written in differentiable tensor operations.
+    ///
+    /// # Errors
+    /// What the tensor operations report; [`OpError::Unsupported`] for what is not implemented.
+    fn eval(&self, cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError>;
+
+    /// Types of the outputs as far as they follow from the inputs' types.
+    ///
+    /// # Errors
+    /// If the inputs contradict the operator's schema.
+    fn infer(&self, cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+        Ok(vec![ValueType::Unknown; cx.node.outputs.len()])
+    }
+
+    /// Multiply-accumulate operations of one evaluation.
+    fn macs(&self, _cx: &MacsCx) -> u64 {
+        0
+    }
+
+    /// How the node may be quantized.
+    fn quantization(&self, _node: &Node) -> QuantRule {
+        QuantRule::Float("no integer kernel is expected for it")
+    }
+
+    /// Rewrites the node from one version of the operator to the next one in [`Operator::versions`] without changing
+    /// its meaning, or refuses by name. `constants` makes an initializer for an attribute that became an input.
+    ///
+    /// # Errors
+    /// [`OpError::Unsupported`] where the meaning cannot be expressed in the newer version.
+    fn upgrade(
+        &self,
+        _node: &mut Node,
+        _from: i64,
+        _to: i64,
+        _constants: &mut dyn FnMut(&str, Tensor) -> graph::ValueId,
+    ) -> Result<(), OpError> {
+        Ok(())
+    }
+}

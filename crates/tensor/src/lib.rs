@@ -1,0 +1,24 @@
+//! Run-time-rank tensors, reverse-mode differentiation, and the CPU kernels that make training fast.
+//!
+//! A [`Tensor`] is a contiguous, row-major array of one [`DType`] with a shape known at run time. Every operation is a
+//! method that returns a `Result`: nothing here panics on data. An operation whose inputs are tracked (descend from a
+//! tensor on which [`Tensor::tracked`] was called) records itself, and [`Tensor::backward`] walks the record.
+//! The crate knows nothing of ONNX.
+//!
+//! One idea a file: `dtype`, `buffer`, `tensor` (the type itself), `tape` (differentiation), and one file for each
+//! family of operations; the hand-written fast paths are under `kernels`.
+mod buffer;
+mod dtype;
+mod error;
+pub mod shape;
+mod tape;
+#[allow(clippy::module_inception)]
+mod tensor;
+
+pub use buffer::{Buffer, Element};
+pub use dtype::DType;
+pub use error::{Result, TensorError};
+pub use tape::{Gradients, record, record_many};
+pub use tensor::Tensor;
+
+pub use half::{bf16, f16};

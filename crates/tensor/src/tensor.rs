@@ -1,0 +1,196 @@
+//! The tensor itself: element type, shape, shared storage, and its place in the record of differentiation.
+use crate::buffer::{Buffer, Element};
+use crate::tape::GradRef;
+use crate::{DType, Result, TensorError, shape};
+use std::fmt;
+use std::sync::Arc;
+
+/// A contiguous row-major array. Cloning shares the storage; writing copies it first if it is shared.
+#[derive(Clone)]
+pub struct Tensor {
+    dtype: DType,
+    shape: Arc<[usize]>,
+    data: Buffer,
+    pub(crate) grad: Option<GradRef>,
+}
+
+impl Tensor {
+    /// A tensor of the elements' own type.
+    ///
+    /// # Errors
+    /// [`TensorError::Shape`] if `data` does not have as many elements as `shape`.
+    pub fn new<T: Element>(data: Vec<T>, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        Self::from_buffer(T::DTYPE, T::wrap(Arc::new(data)), shape)
+    }
+
+    /// A tensor over existing storage, for types that share one (`I4` in `i8`, `F8E5M2` in `u8`).
+    ///
+    /// # Errors
+    /// [`TensorError::Shape`] if the element counts differ; [`TensorError::DType`] if the storage cannot hold `dtype`.
+    pub fn from_buffer(dtype: DType, data: Buffer, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        let shape: Vec<usize> = shape.into();
+        if shape::count(&shape)? != data.len() {
+            return Err(TensorError::shape("tensor", format!("{} elements do not fill shape {shape:?}", data.len())));
+        }
+        use DType::*;
+        let fits = match &data {
+            Buffer::F32(_) => dtype == F32,
+            Buffer::F64(_) => dtype == F64,
+            Buffer::F16(_) => dtype == F16,
+            Buffer::BF16(_) => dtype == BF16,
+            Buffer::I8(_) => matches!(dtype, I8 | I4 | I2),
+            Buffer::I16(_) => dtype == I16,
+            Buffer::I32(_) => dtype == I32,
+            Buffer::I64(_) => dtype == I64,
+            Buffer::U8(_) => matches!(dtype, U8 | U4 | U2 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 | F4E2M1),
+            Buffer::U16(_) => dtype == U16,
+            Buffer::U32(_) => dtype == U32,
+            Buffer::U64(_) => dtype == U64,
+            Buffer::Bool(_) => dtype == Bool,
+            Buffer::String(_) => dtype == String,
+            Buffer::C64(_) => dtype == C64,
+            Buffer::C128(_) => dtype == C128,
+        };
+        if !fits {
+            return Err(TensorError::dtype("tensor", dtype, "is not what the storage holds"));
+        }
+        Ok(Tensor { dtype, shape: shape.into(), data, grad: None })
+    }
+
+    /// A rank-0 tensor.
+    pub fn scalar<T: Element>(value: T) -> Self {
+        Tensor { dtype: T::DTYPE, shape: Arc::from([]), data: T::wrap(Arc::new(vec![value])), grad: None }
+    }
+
+    /// A tensor of one repeated value.
+    ///
+    /// # Errors
+    /// [`TensorError::Shape`] if the shape's element count overflows.
+    pub fn full<T: Element>(value: T, shape: impl Into<Vec<usize>>) -> Result<Self> {
+        let shape: Vec<usize> = shape.into();
+        Self::new(vec![value; shape::count(&shape)?], shape)
+    }
+
+    /// A rank-1 tensor.
+    pub fn vector<T: Element>(data: Vec<T>) -> Self {
+        let shape = Arc::from([data.len()]);
+        Tensor { dtype: T::DTYPE, shape, data: T::wrap(Arc::new(data)), grad: None }
+    }
+
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Size along each axis.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+
+    /// Number of axes.
+    pub fn rank(&self) -> usize {
+        self.shape.len()
+    }
+
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    /// True if there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// The storage.
+    pub fn buffer(&self) -> &Buffer {
+        &self.data
+    }
+
+    /// The elements, if they are held as `T`.
+    ///
+    /// # Errors
+    /// [`TensorError::DType`] if they are held as another type.
+    pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
+        T::peek(&self.data)
+            .map(|v| v.as_slice())
+            .ok_or_else(|| TensorError::dtype("read", self.dtype, format!("where {} is needed", T::DTYPE)))
+    }
+
+    /// The elements as a vector of their own: without a copy if nobody shares them.
+    ///
+    /// # Errors
+    /// [`TensorError::DType`] if they are held as another type.
+    pub fn into_vec<T: Element>(mut self) -> Result<Vec<T>> {
+        let dtype = self.dtype;
+        let v = T::peek_mut(&mut self.data).ok_or_else(|| TensorError::dtype("read", dtype, format!("where {} is needed", T::DTYPE)))?;
+        let taken = std::mem::take(v);
+        Ok(Arc::try_unwrap(taken).unwrap_or_else(|shared| shared.as_ref().clone()))
+    }
+
+    /// The elements for writing in place; copies first if they are shared. The tensor leaves the record of differentiation.
+    ///
+    /// # Errors
+    /// [`TensorError::DType`] if they are held as another type.
+    pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
+        self.grad = None;
+        let dtype = self.dtype;
+        let v = T::peek_mut(&mut self.data).ok_or_else(|| TensorError::dtype("write", dtype, format!("where {} is needed", T::DTYPE)))?;
+        Ok(Arc::make_mut(v).as_mut_slice())
+    }
+
+    /// The one element of a tensor with one element.
+    ///
+    /// # Errors
+    /// [`TensorError::Shape`] if it has more or none; [`TensorError::DType`] if it is held as another type.
+    pub fn item<T: Element>(&self) -> Result<T> {
+        match self.as_slice::<T>()? {
+            [one] => Ok(one.clone()),
+            more => Err(TensorError::shape("item", format!("one element is needed, shape {:?} has {}", self.shape(), more.len()))),
+        }
+    }
+
+    /// The same elements under another shape of equal count (differentiable; shares the storage).
+    ///
+    /// # Errors
+    /// [`TensorError::Shape`] if the counts differ.
+    pub fn reshape(&self, to: impl Into<Vec<usize>>) -> Result<Tensor> {
+        let to: Vec<usize> = to.into();
+        if shape::count(&to)? != self.len() {
+            return Err(TensorError::shape("reshape", format!("{:?} does not have as many elements as {to:?}", self.shape())));
+        }
+        let out = Tensor { dtype: self.dtype, shape: to.into(), data: self.data.clone(), grad: None };
+        let from = self.shape.clone();
+        Ok(crate::record("reshape", &[self], out, move |dy| Ok(vec![Some(dy.reshape(from.to_vec())?)])))
+    }
+}
+
+impl PartialEq for Tensor {
+    /// Equal type, shape and elements, floats by their bits (so NaN equals itself, and -0 differs from 0).
+    fn eq(&self, other: &Self) -> bool {
+        fn bits<T, B: PartialEq>(a: &[T], b: &[T], f: impl Fn(&T) -> B) -> bool {
+            a.len() == b.len() && a.iter().zip(b).all(|(x, y)| f(x) == f(y))
+        }
+        self.dtype == other.dtype
+            && self.shape == other.shape
+            && match (&self.data, &other.data) {
+                (Buffer::F32(a), Buffer::F32(b)) => Arc::ptr_eq(a, b) || bits(a, b, |v| v.to_bits()),
+                (Buffer::F64(a), Buffer::F64(b)) => Arc::ptr_eq(a, b) || bits(a, b, |v| v.to_bits()),
+                (Buffer::F16(a), Buffer::F16(b)) => bits(a, b, |v| v.to_bits()),
+                (Buffer::BF16(a), Buffer::BF16(b)) => bits(a, b, |v| v.to_bits()),
+                (Buffer::C64(a), Buffer::C64(b)) => bits(a, b, |v| v.map(f32::to_bits)),
+                (Buffer::C128(a), Buffer::C128(b)) => bits(a, b, |v| v.map(f64::to_bits)),
+                (a, b) => a == b,
+            }
+    }
+}
+
+impl fmt::Debug for Tensor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tensor {}{:?}", self.dtype, self.shape())?;
+        if self.len() <= 16 {
+            crate::with_buffer!(&self.data, v => write!(f, " {v:?}"))?;
+        }
+        Ok(())
+    }
+}
