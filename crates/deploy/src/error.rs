@@ -1,0 +1,67 @@
+//! What can go wrong on the way from an annotated graph to a measured file.
+use std::path::PathBuf;
+
+/// Result of this crate.
+pub type Result<T, E = DeployError> = std::result::Result<T, E>;
+
+/// A deployment that failed, with the runtime, node or value by name.
+#[derive(Debug, thiserror::Error)]
+pub enum DeployError {
+    /// The runtime is not installed, or is too old to be used.
+    #[error("{runtime} cannot be used: {what}")]
+    RuntimeAbsent {
+        /// The runtime.
+        runtime: &'static str,
+        /// Where it was looked for, what was found, and how to get it.
+        what: String,
+    },
+    /// The runtime refused the model, or failed while it ran it.
+    #[error("{runtime} {step}: {what}")]
+    Runtime {
+        /// The runtime.
+        runtime: &'static str,
+        /// What it was doing (`cannot load the model`, `cannot run the model`).
+        step: &'static str,
+        /// Its own message.
+        what: String,
+    },
+    /// An input that was fed, or should have been.
+    #[error("input '{input}': {what}")]
+    Input {
+        /// The input's name.
+        input: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// An annotation that has no form in standard ONNX.
+    #[error("value '{value}' cannot be lowered: {what}")]
+    Lower {
+        /// The value's name.
+        value: String,
+        /// Why, and what to do about it.
+        what: String,
+    },
+    /// Figures that cannot be computed from what was given.
+    #[error("{what}")]
+    Measure {
+        /// What is missing or does not fit.
+        what: String,
+    },
+    /// The graph.
+    #[error(transparent)]
+    Graph(#[from] graph::GraphError),
+    /// A tensor operation.
+    #[error(transparent)]
+    Tensor(#[from] tensor::TensorError),
+    /// An operator.
+    #[error(transparent)]
+    Op(#[from] ops::OpError),
+    /// A file that cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+}

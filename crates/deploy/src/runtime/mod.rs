@@ -1,0 +1,122 @@
+//! Runtimes: what executes a deployed file. One file a runtime; each refuses by name what it cannot do.
+mod convert;
+mod locate;
+mod onnxruntime;
+
+pub use onnxruntime::OnnxRuntime;
+
+use crate::{DeployError, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+use tensor::{DType, Tensor};
+
+/// How a session computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionOptions {
+    /// Threads that work on one operator.
+    pub threads: usize,
+    /// True for the runtime's defaults; false for *literal* arithmetic: every node exactly as the file says (graph
+    /// optimizations off), which is the reference for correctness of quantized arithmetic.
+    pub optimize: bool,
+}
+
+impl SessionOptions {
+    /// Literal arithmetic.
+    pub fn literal(threads: usize) -> Self {
+        SessionOptions { threads, optimize: false }
+    }
+
+    /// The runtime's defaults.
+    pub fn default_arithmetic(threads: usize) -> Self {
+        SessionOptions { threads, optimize: true }
+    }
+}
+
+/// A deployed model: the bytes of an ONNX file, or its path (needed where tensors lie in files beside it).
+#[derive(Clone, Copy, Debug)]
+pub enum Source<'a> {
+    /// The whole file.
+    Bytes(&'a [u8]),
+    /// Where it lies.
+    File(&'a Path),
+}
+
+/// An input or output of a session.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slot {
+    /// Its name in the graph.
+    pub name: String,
+    /// Element type, if it is a tensor's.
+    pub dtype: Option<DType>,
+    /// Size along each axis, `None` where it is dynamic.
+    pub shape: Option<Vec<Option<usize>>>,
+}
+
+/// Something that executes ONNX files.
+pub trait Runtime {
+    /// Its name, as recipes and reports write it.
+    fn name(&self) -> &'static str;
+
+    /// Its version.
+    fn version(&self) -> String;
+
+    /// Prepares a model for running.
+    ///
+    /// # Errors
+    /// [`DeployError::Runtime`] with the runtime's own message if it refuses the model.
+    fn load(&self, source: Source, options: SessionOptions) -> Result<Box<dyn Session>>;
+}
+
+/// A loaded model.
+pub trait Session {
+    /// Inputs that must be fed.
+    fn inputs(&self) -> &[Slot];
+
+    /// What it computes.
+    fn outputs(&self) -> &[Slot];
+
+    /// Runs the model once. Inputs and outputs go by their names in the graph; inputs that the graph does not have are
+    /// an error, so that a misspelt name is not silently ignored.
+    ///
+    /// # Errors
+    /// [`DeployError::Input`] for an input that is missing, unknown or of another type; [`DeployError::Runtime`] with
+    /// the runtime's own message.
+    fn run(&mut self, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>>;
+}
+
+/// Names that [`by_name`] knows.
+pub const NAMES: &[&str] = &[onnxruntime::NAME];
+
+/// The runtime of this name.
+///
+/// # Errors
+/// [`DeployError::RuntimeAbsent`] if it is not installed, or no runtime has this name.
+pub fn by_name(name: &str) -> Result<Box<dyn Runtime>> {
+    match name {
+        onnxruntime::NAME => Ok(Box::new(OnnxRuntime::find()?)),
+        _ => Err(DeployError::RuntimeAbsent {
+            runtime: "the runtime",
+            what: format!("'{name}' is not known; there are {}", NAMES.join(", ")),
+        }),
+    }
+}
+
+/// Checks fed inputs against a session's own list.
+fn check_inputs(slots: &[Slot], inputs: &BTreeMap<String, Tensor>) -> Result<()> {
+    let error = |input: &str, what: String| Err(DeployError::Input { input: input.to_string(), what });
+    for slot in slots {
+        let Some(tensor) = inputs.get(&slot.name) else { return error(&slot.name, "is not given".into()) };
+        if let Some(dtype) = slot.dtype
+            && dtype != tensor.dtype()
+        {
+            return error(&slot.name, format!("is {}, the model wants {dtype}", tensor.dtype()));
+        }
+    }
+    match inputs.keys().find(|k| slots.iter().all(|s| s.name != **k)) {
+        Some(unknown) => {
+            let known: Vec<&str> = slots.iter().map(|s| s.name.as_str()).collect();
+            error(unknown, format!("is not an input of the model; it has {}", known.join(", ")))
+        }
+        None => Ok(()),
+    }
+}
