@@ -1,0 +1,78 @@
+//! The IDX format of MNIST and its relatives: a big-endian header (`0 0 TYPE RANK`, the sizes), then the elements.
+//!
+//! Source: <http://yann.lecun.com/exdb/mnist/>. Images are `*-images-idx3-ubyte`, labels `*-labels-idx1-ubyte`, plain or
+//! gzipped. Memory: the labels; the images too if they are gzipped (47 MB for MNIST), else one image.
+use super::record::RecordFile;
+use crate::{Content, DataError, Dataset, Image, Result, Sample};
+use std::path::Path;
+
+const UNSIGNED_BYTE: u8 = 8;
+
+/// Images and labels in a pair of IDX files.
+pub struct IdxDataset {
+    images: RecordFile,
+    header: usize,
+    height: usize,
+    width: usize,
+    labels: Vec<u8>,
+    class_names: Vec<String>,
+}
+
+impl IdxDataset {
+    /// Opens a pair of files.
+    ///
+    /// # Errors
+    /// [`DataError::Io`], or [`DataError::Format`] if a file is not IDX of unsigned bytes, is cut short, or the counts differ.
+    pub fn open(images: &Path, labels: &Path) -> Result<Self> {
+        let (label_file, label_header, label_dims) = open(labels, 1)?;
+        let (images, header, dims) = open(images, 3)?;
+        if dims[0] != label_dims[0] {
+            return Err(DataError::format(
+                images.path(),
+                format!("{} images, but {} labels in {}", dims[0], label_dims[0], labels.display()),
+            ));
+        }
+        let labels = label_file.read(label_header as u64, label_dims[0])?;
+        let classes = labels.iter().max().map_or(0, |largest| usize::from(*largest) + 1);
+        let class_names = (0..classes).map(|class| class.to_string()).collect();
+        Ok(IdxDataset { images, header, height: dims[1], width: dims[2], labels, class_names })
+    }
+}
+
+/// The file, the length of its header and its dimensions, of which there must be `rank`.
+fn open(path: &Path, rank: usize) -> Result<(RecordFile, usize, Vec<usize>)> {
+    let file = RecordFile::open(path)?;
+    let header = 4 + 4 * rank;
+    let bytes = file.read(0, header)?;
+    if bytes[..4] != [0, 0, UNSIGNED_BYTE, rank as u8] {
+        return Err(DataError::format(path, format!("not IDX of unsigned bytes with {rank} dimensions: begins with {:?}", &bytes[..4])));
+    }
+    let dims: Vec<usize> = bytes[4..].as_chunks::<4>().0.iter().map(|d| u32::from_be_bytes(*d) as usize).collect();
+    let expected = dims.iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64)).and_then(|n| n.checked_add(header as u64));
+    if expected != Some(file.len()) {
+        return Err(DataError::format(path, format!("{} bytes, but its header announces elements of {dims:?}", file.len())));
+    }
+    Ok((file, header, dims))
+}
+
+impl Dataset for IdxDataset {
+    fn path(&self) -> &Path {
+        self.images.path()
+    }
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+    fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+    fn read(&self, row: usize) -> Result<Sample> {
+        let label = *self.labels.get(row).ok_or_else(|| DataError::row(self.path(), row, format!("only {} rows", self.len())))?;
+        let size = self.height * self.width;
+        let pixels = self.images.read((self.header + row * size) as u64, size)?;
+        let image = Image { height: self.height, width: self.width, channels: 1, pixels };
+        Ok(Sample::new(Content::Image(image), Some(i64::from(label))))
+    }
+    fn labels(&self) -> Result<Vec<Option<i64>>> {
+        Ok(self.labels.iter().map(|label| Some(i64::from(*label))).collect())
+    }
+}

@@ -1,0 +1,3 @@
+//! Where rows come from: one format a file.
+pub(crate) mod idx;
+mod record;
