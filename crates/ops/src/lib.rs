@@ -3,6 +3,7 @@
 mod cx;
 mod error;
 mod operator;
+mod opset;
 mod registry;
 
 mod elementwise;
@@ -10,4 +11,5 @@ mod elementwise;
 pub use cx::{EvalCx, Inputs, RunSubgraph};
 pub use error::OpError;
 pub use operator::{MacsCx, Operator, QuantRule, Role, ShapeCx, WeightRule};
+pub use opset::convert_opset;
 pub use registry::{all, find};
