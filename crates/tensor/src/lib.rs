@@ -7,17 +7,38 @@
 //!
 //! One idea a file: `dtype`, `buffer`, `tensor` (the type itself), `tape` (differentiation), and one file for each
 //! family of operations; the hand-written fast paths are under `kernels`.
+mod activation;
 mod buffer;
+mod cast;
+mod compare;
 mod dtype;
+mod elementwise;
 mod error;
+pub mod gradcheck;
+mod index;
+mod kernels;
+mod map;
+mod matmul;
+mod movement;
+mod number;
+mod parallel;
+pub mod random;
+mod reduce;
 pub mod shape;
+mod small_float;
+mod softmax;
+mod strided;
 mod tape;
 #[allow(clippy::module_inception)]
 mod tensor;
+mod unary;
 
 pub use buffer::{Buffer, Element};
+pub use cast::{CastOptions, PowerRounding};
 pub use dtype::DType;
 pub use error::{Result, TensorError};
+pub use index::{Reduction, Unique};
+pub use movement::PadMode;
 pub use tape::{Gradients, record, record_many};
 pub use tensor::Tensor;
 

@@ -1,0 +1,248 @@
+//! Functions of one element: elementary functions, trigonometry, rounding.
+use crate::map::{map, zip};
+use crate::number::{Number, with_float, with_number};
+use crate::{DType, Result, Tensor, record};
+
+/// Defines methods that apply a differentiable function to each element, written once for f32 and f64 (`T`); 16-bit
+/// floats go through f32. The slope is given by the input (`by input`) or by the output (`by output`): the backward
+/// pass keeps that one alone.
+macro_rules! differentiable {
+    ($( $(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) = |$x:ident| $value:expr, slope by $kept:ident |$s:ident| $slope:expr; )*) => {
+        impl $crate::Tensor {$(
+            $(#[$doc])*
+            ///
+            /// # Errors
+            /// [`TensorError::DType`](crate::TensorError::DType) if the elements are not floats.
+            pub fn $name(&self, $($arg: $ty),*) -> $crate::Result<$crate::Tensor> {
+                if self.is_half() {
+                    return self.cast($crate::DType::F32)?.$name($($arg),*)?.cast(self.dtype());
+                }
+                let name = stringify!($name);
+                #[allow(clippy::unnecessary_cast)]
+                let output = with_float!(name, self.dtype(), T => map(self, |$x: T| -> T { $value }))?;
+                let kept = differentiable!(@keep $kept self output);
+                Ok($crate::record(name, &[self], output, move |dy| {
+                    #[allow(clippy::unnecessary_cast)]
+                    let dx = with_float!(name, dy.dtype(), T => zip(name, &kept, &dy, |$s: T, dy: T| -> T { ($slope) * dy }))?;
+                    Ok(vec![Some(dx)])
+                }))
+            }
+        )*}
+    };
+    (@keep input $input:ident $output:ident) => { $input.detach() };
+    (@keep output $input:ident $output:ident) => { $output.clone() };
+}
+pub(crate) use differentiable;
+
+differentiable! {
+    /// Square root.
+    sqrt() = |x| x.sqrt(), slope by output |y| 0.5 / y;
+    /// `e` to the power of each element.
+    exp() = |x| x.exp(), slope by output |y| y;
+    /// Natural logarithm.
+    log() = |x| x.ln(), slope by input |x| 1.0 / x;
+    /// Sine.
+    sin() = |x| x.sin(), slope by input |x| x.cos();
+    /// Cosine.
+    cos() = |x| x.cos(), slope by input |x| -x.sin();
+    /// Tangent.
+    tan() = |x| x.tan(), slope by output |y| 1.0 + y * y;
+    /// Inverse sine.
+    asin() = |x| x.asin(), slope by input |x| 1.0 / (1.0 - x * x).sqrt();
+    /// Inverse cosine.
+    acos() = |x| x.acos(), slope by input |x| -1.0 / (1.0 - x * x).sqrt();
+    /// Inverse tangent.
+    atan() = |x| x.atan(), slope by input |x| 1.0 / (1.0 + x * x);
+    /// Hyperbolic sine.
+    sinh() = |x| x.sinh(), slope by input |x| x.cosh();
+    /// Hyperbolic cosine.
+    cosh() = |x| x.cosh(), slope by input |x| x.sinh();
+    /// Hyperbolic tangent.
+    tanh() = |x| x.tanh(), slope by output |y| 1.0 - y * y;
+    /// Inverse hyperbolic sine.
+    asinh() = |x| x.asinh(), slope by input |x| 1.0 / (x * x + 1.0).sqrt();
+    /// Inverse hyperbolic cosine.
+    acosh() = |x| x.acosh(), slope by input |x| 1.0 / (x * x - 1.0).sqrt();
+    /// Inverse hyperbolic tangent.
+    atanh() = |x| x.atanh(), slope by input |x| 1.0 / (1.0 - x * x);
+    /// Gauss error function.
+    erf() = |x| libm::erf(x as f64) as T, slope by input |x| (-x * x).exp() * std::f64::consts::FRAC_2_SQRT_PI as T;
+    /// One over each element.
+    reciprocal() = |x| 1.0 / x, slope by output |y| -y * y;
+    /// Largest integer not above each element.
+    floor() = |x| x.floor(), slope by input |_x| 0.0;
+    /// Smallest integer not below each element.
+    ceil() = |x| x.ceil(), slope by input |_x| 0.0;
+    /// Each element without its fraction.
+    trunc() = |x| x.trunc(), slope by input |_x| 0.0;
+    /// Nearest integer; halves go to the even one.
+    round() = |x| x.round_ties_even(), slope by input |_x| 0.0;
+}
+
+/// Applies a function that integers have too.
+macro_rules! any_number {
+    ($t:expr, $op:literal, $f:expr) => {
+        with_number!($op, $t.dtype(), T => map($t, $f))?
+    };
+}
+
+impl Tensor {
+    /// Each element with its sign turned; integers wrap.
+    ///
+    /// # Errors
+    /// [`TensorError::DType`] if the type has no arithmetic (so for all below).
+    pub fn neg(&self) -> Result<Tensor> {
+        if self.is_half() {
+            return self.cast(DType::F32)?.neg()?.cast(self.dtype());
+        }
+        let out = any_number!(self, "neg", T::negated);
+        Ok(record("neg", &[self], out, |dy| Ok(vec![Some(dy.neg()?)])))
+    }
+
+    /// Magnitude; integers wrap. The slope at zero is zero.
+    pub fn abs(&self) -> Result<Tensor> {
+        if self.is_half() {
+            return self.cast(DType::F32)?.abs()?.cast(self.dtype());
+        }
+        let out = any_number!(self, "abs", T::magnitude);
+        let x = self.detach();
+        Ok(record("abs", &[self], out, move |dy| Ok(vec![Some(dy.mul(&x.sign()?)?)])))
+    }
+
+    /// -1, 0 or 1 by the sign of each element; NaN of NaN. Its slope is zero.
+    pub fn sign(&self) -> Result<Tensor> {
+        if self.is_half() {
+            return self.cast(DType::F32)?.sign()?.cast(self.dtype());
+        }
+        let out = any_number!(self, "sign", T::signum);
+        Ok(record("sign", &[self], out, |dy| Ok(vec![Some(dy.zeros_like()?)])))
+    }
+
+    /// Each element or zero, whichever is larger.
+    pub fn relu(&self) -> Result<Tensor> {
+        self.clip(Some(0.0), None)
+    }
+
+    /// Each element held between two bounds. Outside and on them the gradient is zero.
+    pub fn clip(&self, min: Option<f64>, max: Option<f64>) -> Result<Tensor> {
+        if self.is_half() {
+            return self.cast(DType::F32)?.clip(min, max)?.cast(self.dtype());
+        }
+        let out = with_number!("clip", self.dtype(), T => {
+            let low = min.map_or(T::LOWEST, T::from_f64);
+            let high = max.map_or(T::HIGHEST, T::from_f64);
+            map(self, move |x: T| {
+                let x = if x < low { low } else { x };
+                if x > high { high } else { x }
+            })
+        })?;
+        // The output alone tells where the gradient passes: strictly between the bounds.
+        let y = out.clone();
+        Ok(record("clip", &[self], out, move |dy| {
+            let dx = with_float!("clip", dy.dtype(), T => {
+                let low = min.map_or(T::LOWEST, T::from_f64);
+                let high = max.map_or(T::HIGHEST, T::from_f64);
+                zip("clip", &y, &dy, move |y: T, dy: T| if y > low && y < high { dy } else { 0.0 })
+            })?;
+            Ok(vec![Some(dx)])
+        }))
+    }
+
+    /// A tensor of zeros of this tensor's type and shape.
+    ///
+    /// # Errors
+    /// [`TensorError::DType`] if the type is not numeric.
+    pub fn zeros_like(&self) -> Result<Tensor> {
+        Tensor::zeros(self.dtype(), self.shape())
+    }
+
+    /// A tensor of zeros (of empty strings, of `false`).
+    ///
+    /// # Errors
+    /// [`TensorError::Shape`] if the element count overflows.
+    pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Tensor> {
+        use std::sync::Arc;
+        let n = crate::shape::count(shape)?;
+        macro_rules! zeros {
+            ($($variant:ident: $($dtype:ident)|+ => $zero:expr),*) => {
+                match dtype { $($(DType::$dtype)|+ => crate::Buffer::$variant(Arc::new(vec![$zero; n])),)* }
+            };
+        }
+        let buffer = zeros! {
+            F32: F32 => 0.0, F64: F64 => 0.0, F16: F16 => half::f16::ZERO, BF16: BF16 => half::bf16::ZERO,
+            I8: I8 | I4 | I2 => 0, I16: I16 => 0, I32: I32 => 0, I64: I64 => 0,
+            U8: U8 | U4 | U2 | F8E4M3FN | F8E4M3FNUZ | F8E5M2 | F8E5M2FNUZ | F8E8M0 | F4E2M1 => 0,
+            U16: U16 => 0, U32: U32 => 0, U64: U64 => 0,
+            Bool: Bool => false, String: String => String::new(), C64: C64 => [0.0; 2], C128: C128 => [0.0; 2]
+        };
+        Tensor::from_buffer(dtype, buffer, shape)
+    }
+
+    /// A tensor of ones of this tensor's type and shape.
+    ///
+    /// # Errors
+    /// [`TensorError::DType`] if the type is not numeric.
+    pub fn ones_like(&self) -> Result<Tensor> {
+        self.scalar_like(1.0)?.expand(self.shape())
+    }
+
+    /// True where an element is NaN.
+    pub fn isnan(&self) -> Result<Tensor> {
+        if self.is_half() {
+            return self.cast(DType::F32)?.isnan();
+        }
+        with_float!("isnan", self.dtype(), T => map(self, T::is_nan))
+    }
+
+    /// True where an element is infinite, of the signs asked for.
+    pub fn isinf(&self, positive: bool, negative: bool) -> Result<Tensor> {
+        if self.is_half() {
+            return self.cast(DType::F32)?.isinf(positive, negative);
+        }
+        with_float!("isinf", self.dtype(), T => map(self, move |x: T| (positive && x == T::INFINITY) || (negative && x == T::NEG_INFINITY)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Tensor;
+    use crate::gradcheck::check;
+    use crate::random::uniform_f64;
+
+    #[test]
+    fn gradients_of_unary_functions() {
+        type F = fn(&Tensor) -> crate::Result<Tensor>;
+        let anywhere: &[F] = &[
+            Tensor::exp,
+            Tensor::sin,
+            Tensor::cos,
+            Tensor::atan,
+            Tensor::sinh,
+            Tensor::cosh,
+            Tensor::tanh,
+            Tensor::asinh,
+            Tensor::erf,
+            Tensor::neg,
+            Tensor::abs,
+            Tensor::relu,
+            Tensor::sign,
+            |t| t.clip(Some(-0.4), Some(0.55)),
+        ];
+        let inside: &[F] = &[Tensor::tan, Tensor::asin, Tensor::acos, Tensor::atanh, Tensor::sqrt, Tensor::log, Tensor::reciprocal];
+        for f in anywhere {
+            check(&[uniform_f64(3, &[17], -1.5, 1.5)], |t| f(&t[0])).unwrap();
+        }
+        for f in inside {
+            check(&[uniform_f64(4, &[17], 0.1, 0.9)], |t| f(&t[0])).unwrap();
+        }
+        check(&[uniform_f64(5, &[17], 1.2, 3.0)], |t| t[0].acosh()).unwrap();
+    }
+
+    #[test]
+    fn halves_round_to_even_and_sixteen_bits_go_through_f32() {
+        let x = Tensor::vector(vec![0.5f32, 1.5, -2.5, 2.4]);
+        assert_eq!(x.round().unwrap(), Tensor::vector(vec![0.0f32, 2.0, -2.0, 2.0]));
+        let h = Tensor::vector(vec![half::f16::from_f32(2.0)]);
+        assert_eq!(h.exp().unwrap(), Tensor::vector(vec![half::f16::from_f32(2f32.exp())]));
+    }
+}
