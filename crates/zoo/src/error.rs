@@ -1,0 +1,58 @@
+//! Why a network could not be built.
+use graph::GraphError;
+use tensor::TensorError;
+
+/// Result of building a network.
+pub type Result<T, E = ZooError> = std::result::Result<T, E>;
+
+/// A network that could not be built with the given options.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ZooError {
+    /// No architecture has this name.
+    #[error("there is no architecture '{name}'{}; known are: {}", did_you_mean(suggestion), known.join(", "))]
+    UnknownArchitecture {
+        /// The name that was asked for.
+        name: String,
+        /// The most similar name, if one is similar.
+        suggestion: Option<String>,
+        /// All names.
+        known: Vec<String>,
+    },
+    /// An option outside what the architecture can be built for.
+    #[error("{architecture}: {option} {what}")]
+    Option {
+        /// The architecture.
+        architecture: String,
+        /// Which option.
+        option: &'static str,
+        /// Its value and what would do.
+        what: String,
+    },
+    /// The input is too small (or of the wrong rank) for a layer.
+    #[error("{architecture}: layer '{layer}' cannot take an input of shape {shape:?}: {what}")]
+    Layer {
+        /// The architecture.
+        architecture: String,
+        /// The layer.
+        layer: String,
+        /// Shape of the layer's input, without the batch.
+        shape: Vec<usize>,
+        /// What it needs.
+        what: String,
+    },
+    /// Initialising a parameter failed.
+    #[error("parameter '{name}': {source}")]
+    Parameter {
+        /// The parameter.
+        name: String,
+        /// Why.
+        source: TensorError,
+    },
+    /// The graph that was built is not well formed.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+fn did_you_mean(suggestion: &Option<String>) -> String {
+    suggestion.as_ref().map(|s| format!(" (did you mean '{s}'?)")).unwrap_or_default()
+}
