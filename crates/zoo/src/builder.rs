@@ -231,7 +231,8 @@ impl Builder {
     fn parameter(&mut self, name: &str, shape: &[usize], fan_in: usize, init: Init) -> Result<ValueId> {
         let fits = tensor::shape::count(shape).is_ok_and(|n| n <= LARGEST_WEIGHT);
         if !fits {
-            let source = TensorError::shape("initialise", format!("shape {shape:?} has more than {LARGEST_WEIGHT} elements; use a smaller width"));
+            let source =
+                TensorError::shape("initialise", format!("shape {shape:?} has more than {LARGEST_WEIGHT} elements; use a smaller width"));
             return Err(ZooError::Parameter { name: name.to_string(), source });
         }
         let tensor = init.draw(self.seed, name, shape, fan_in).map_err(|source| ZooError::Parameter { name: name.to_string(), source })?;

@@ -28,7 +28,8 @@ fn channels(base: usize, width: f64) -> usize {
 fn mobilenet_v1(b: &mut Builder, input: Flow, options: &ZooOptions) -> Result<Flow> {
     let wide = |base| channels(base, options.width);
     let mut x = unit(b, &input, "stem", ConvSpec::square(wide(32), 3, 2))?;
-    let blocks = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1)];
+    let blocks =
+        [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), (512, 1), (512, 1), (512, 1), (512, 1), (512, 1), (1024, 2), (1024, 1)];
     for (i, (out, stride)) in blocks.into_iter().enumerate() {
         let name = format!("blocks.{i}");
         x = unit(b, &x, &format!("{name}.depthwise"), ConvSpec::depthwise(x.shape[0], stride))?;

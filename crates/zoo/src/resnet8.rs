@@ -20,11 +20,8 @@ fn resnet_8(b: &mut Builder, input: Flow, options: &ZooOptions) -> Result<Flow> 
         let y = b.conv_bn(&x, &format!("{name}.conv1"), &format!("{name}.bn1"), ConvSpec::square(channels, 3, stride))?;
         let y = b.relu(&y, &format!("{name}.relu1"));
         let y = b.conv_bn(&y, &format!("{name}.conv2"), &format!("{name}.bn2"), ConvSpec::square(channels, 3, 1))?;
-        let shortcut = if i == 0 {
-            x.clone()
-        } else {
-            b.conv(&x, &format!("{name}.shortcut"), ConvSpec::square(channels, 1, stride).with_bias())?
-        };
+        let shortcut =
+            if i == 0 { x.clone() } else { b.conv(&x, &format!("{name}.shortcut"), ConvSpec::square(channels, 1, stride).with_bias())? };
         let y = b.add(&y, &shortcut, &format!("{name}.add"));
         x = b.relu(&y, &format!("{name}.relu2"));
     }
