@@ -1,12 +1,17 @@
 //! The interface of every source of rows.
 use crate::{Result, Sample};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Rows that can be read in any order, from any thread.
 pub trait Dataset: Send + Sync {
     /// The file or folder the rows come from, for messages.
     fn path(&self) -> &Path;
+
+    /// The file a row is in, for messages about it.
+    fn file(&self, _row: usize) -> PathBuf {
+        self.path().to_path_buf()
+    }
 
     /// Number of rows.
     fn len(&self) -> usize;

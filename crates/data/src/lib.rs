@@ -7,14 +7,36 @@
 //!
 //! [`npz`] and [`npy`] read and write NumPy's arrays.
 mod atomic;
+mod augment;
+mod batch;
+mod classes;
 mod dataset;
+mod decode;
 mod error;
+mod feed;
+mod loader;
 pub mod npy;
 pub mod npz;
+mod open;
+mod preprocess;
+mod random;
+mod resize;
 mod sample;
 mod source;
+mod stack;
 
+pub use augment::Augment;
+pub use batch::{Batch, Ragged, Targets};
+pub use classes::{Holdout, Purpose, Split, check_classes, split_holdout};
 pub use dataset::Dataset;
 pub use error::{DataError, Result};
+pub use loader::{Loader, LoaderOptions, Shuffle};
+pub use open::{OpenOptions, open};
+pub use preprocess::{Layout, METADATA_KEY, Preprocess, Size};
+pub use resize::{Filter, resize};
 pub use sample::{Audio, Content, Image, Sample};
+pub use source::arrays::ArraysDataset;
+pub use source::cifar::CifarDataset;
+pub use source::folder::FolderDataset;
 pub use source::idx::IdxDataset;
+pub use source::parquet::ParquetDataset;

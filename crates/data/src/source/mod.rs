@@ -1,3 +1,9 @@
 //! Where rows come from: one format a file.
+pub(crate) mod arrays;
+pub(crate) mod cifar;
+mod column;
+mod features;
+pub(crate) mod folder;
 pub(crate) mod idx;
+pub(crate) mod parquet;
 mod record;
