@@ -1,1 +1,38 @@
-fn main() {}
+//! `cargo xtask validate` runs the whole gate; `cargo xtask tidy` the repository's own rules alone.
+mod tidy;
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+/// The gate, in the order in which it fails fastest.
+const GATE: &[(&str, &[&str], &[(&str, &str)])] = &[
+    ("format", &["fmt", "--all", "--check"], &[]),
+    ("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[]),
+    ("documentation", &["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")]),
+    ("tests", &["test", "--workspace", "--locked"], &[]),
+];
+
+fn main() -> ExitCode {
+    let task = std::env::args().nth(1).unwrap_or_default();
+    let result = match task.as_str() {
+        "validate" => tidy::run().and_then(|()| GATE.iter().try_for_each(|(name, args, env)| cargo(name, args, env))),
+        "tidy" => tidy::run(),
+        other => Err(format!("unknown task '{other}'; there are: validate, tidy")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(what) => {
+            eprintln!("xtask: {what}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn cargo(name: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(), String> {
+    println!("== {name}: cargo {}", args.join(" "));
+    let start = Instant::now();
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let status = Command::new(cargo).args(args).envs(env.iter().copied()).status().map_err(|e| format!("{name}: cargo does not start: {e}"))?;
+    println!("== {name}: {:.0} s", start.elapsed().as_secs_f64());
+    if status.success() { Ok(()) } else { Err(format!("{name} failed")) }
+}

@@ -1,1 +1,22 @@
-//! train
+//! Running and training a graph.
+//!
+//! [`Executor`] runs any graph of run-time rank: as it stands, in simulation (annotated values pass through their masks
+//! and encodings), or in training. [`train`] is the loop around it; [`Objective`], [`Batches`] and [`Watch`] are what a
+//! caller brings.
+mod checkpoint;
+mod error;
+mod executor;
+mod objective;
+mod optimizer;
+pub mod parameters;
+mod plan;
+mod schedule;
+mod trainer;
+
+pub use checkpoint::Checkpoint;
+pub use error::TrainError;
+pub use executor::{Executor, Mode, Named, Overrides, RunOutput};
+pub use objective::{Batch, CrossEntropy, Objective, count_correct, flat, logits, loss_error, read};
+pub use optimizer::{Optimizer, OptimizerSettings};
+pub use schedule::Schedule;
+pub use trainer::{Batches, Best, EpochRecord, Keep, Silent, Surroundings, TrainReport, TrainSettings, Watch, train};

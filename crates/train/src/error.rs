@@ -1,0 +1,88 @@
+//! What can go wrong while a graph runs or trains: always with the node or value it happened at.
+use ops::OpError;
+
+/// A graph that could not be run or trained.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum TrainError {
+    /// A node could not be evaluated.
+    #[error("node '{node}' ({op_type}): {source}")]
+    Node {
+        /// The node's name.
+        node: String,
+        /// Its operator.
+        op_type: String,
+        /// Why.
+        source: OpError,
+    },
+    /// An operator that is not known.
+    #[error("node '{node}': operator {op_type}{} is not known", domain_suffix(.domain))]
+    UnknownOperator {
+        /// The node's name.
+        node: String,
+        /// The operator.
+        op_type: String,
+        /// Its domain.
+        domain: String,
+    },
+    /// An annotation that could not be simulated.
+    #[error("value '{value}': {what}")]
+    Value {
+        /// The value's name.
+        value: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// What was fed does not fit the graph's inputs.
+    #[error("input '{input}': {what}")]
+    Input {
+        /// The input's name.
+        input: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The graph itself.
+    #[error(transparent)]
+    Graph(#[from] graph::GraphError),
+    /// The loss or a gradient.
+    #[error("step {step}: {what}")]
+    Step {
+        /// Step of the stage, from 0.
+        step: u64,
+        /// What happened, and what to do about it.
+        what: String,
+    },
+    /// A setting that cannot be.
+    #[error("setting '{setting}': {what}")]
+    Setting {
+        /// The setting.
+        setting: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// The data could not be read.
+    #[error("data: {0}")]
+    Data(String),
+    /// A checkpoint could not be written or read.
+    #[error("checkpoint {path}: {what}")]
+    Checkpoint {
+        /// The file.
+        path: String,
+        /// What happened.
+        what: String,
+    },
+    /// The user asked to stop; the last checkpoint holds the state.
+    #[error("interrupted")]
+    Interrupted,
+    /// A defect of ours, turned into an error at the executor's edge.
+    #[error("internal error in node '{node}': {what}")]
+    Internal {
+        /// The node that was running.
+        node: String,
+        /// The panic's message.
+        what: String,
+    },
+}
+
+fn domain_suffix(domain: &str) -> String {
+    if domain.is_empty() { String::new() } else { format!(" of domain '{domain}'") }
+}

@@ -1,0 +1,371 @@
+//! Runs a graph of run-time rank: the reference interpreter, the simulation of a compressed graph, and the forward pass
+//! of training are one piece of code.
+use crate::TrainError;
+use crate::plan::{Plan, Step, Work, operator};
+use graph::{Annotation, Graph, Model, Node, ValueId};
+use ops::{EvalCx, Inputs, OpError, RunSubgraph};
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use tensor::{Tensor, TensorError};
+
+/// Tensors by name.
+pub type Named = BTreeMap<String, Tensor>;
+
+/// How a graph is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Mode {
+    /// Batch statistics in BatchNormalization, dropping in Dropout.
+    pub training: bool,
+    /// Pass annotated values through their masks and encodings.
+    pub simulate: bool,
+    /// Key of the randomness of this run.
+    pub seed: u64,
+}
+
+impl Mode {
+    /// Inference as the graph stands, annotations ignored.
+    pub const FLOAT: Mode = Mode { training: false, simulate: false, seed: 0 };
+    /// Inference with annotations simulated.
+    pub const SIMULATED: Mode = Mode { training: false, simulate: true, seed: 0 };
+}
+
+/// Values that stand in for the model's own during one run.
+#[derive(Default)]
+pub struct Overrides {
+    /// Constants (tracked master weights).
+    pub constants: HashMap<ValueId, Tensor>,
+    /// Parameters of encodings, by value and parameter name (tracked scales).
+    pub encodings: HashMap<(ValueId, String), Tensor>,
+}
+
+/// What one run gives back.
+pub struct RunOutput {
+    /// Graph outputs and tapped values, by id.
+    pub values: HashMap<ValueId, Tensor>,
+    /// New running statistics, by the constant they replace.
+    pub updates: Vec<(ValueId, Tensor)>,
+}
+
+/// A model ready to run.
+pub struct Executor<'m> {
+    model: Cow<'m, Model>,
+    plan: Plan,
+    taps: Vec<ValueId>,
+}
+
+impl<'m> Executor<'m> {
+    /// Prepares a model.
+    ///
+    /// # Errors
+    /// [`TrainError::UnknownOperator`] for an operator nobody knows, [`TrainError::Graph`] for a malformed graph.
+    pub fn new(model: &'m Model) -> Result<Self, TrainError> {
+        Self::with_taps(model, &[])
+    }
+
+    /// Prepares a model of which some inner values are wanted too (the value before a final Softmax, a layer's output).
+    ///
+    /// # Errors
+    /// As [`Executor::new`].
+    pub fn with_taps(model: &'m Model, taps: &[ValueId]) -> Result<Self, TrainError> {
+        Self::build(model, taps, true)
+    }
+
+    fn build(model: &'m Model, taps: &[ValueId], fuse: bool) -> Result<Self, TrainError> {
+        let model = if model.functions.is_empty() { Cow::Borrowed(model) } else { Cow::Owned(graph::inline_functions(model)?) };
+        let plan = Plan::new(&model, &taps.iter().copied().collect(), fuse)?;
+        Ok(Executor { model, plan, taps: taps.to_vec() })
+    }
+
+    /// Prepares a model for [`Executor::run_observed`]: nothing is fused, so every value can be seen.
+    ///
+    /// # Errors
+    /// As [`Executor::new`].
+    pub fn unfused(model: &'m Model) -> Result<Self, TrainError> {
+        Self::build(model, &[], false)
+    }
+
+    /// The model, its functions inlined.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Runs the graph on named inputs and returns its named outputs.
+    ///
+    /// # Errors
+    /// [`TrainError::Input`] for what does not fit, [`TrainError::Node`] for a node that fails.
+    pub fn run(&self, inputs: &Named, mode: Mode) -> Result<Named, TrainError> {
+        let mut out = self.run_with(inputs, &Overrides::default(), mode, None)?;
+        self.model
+            .graph
+            .outputs
+            .iter()
+            .map(|v| {
+                let name = self.model.values[*v].name.clone();
+                let t = out.values.get_mut(v).cloned().ok_or_else(|| TrainError::Value { value: name.clone(), what: "was not computed".into() })?;
+                Ok((name, t))
+            })
+            .collect()
+    }
+
+    /// Runs the graph and shows each value as it is made (inputs and node outputs, after their annotation).
+    ///
+    /// # Errors
+    /// As [`Executor::run`].
+    pub fn run_observed(&self, inputs: &Named, mode: Mode, observe: &mut dyn FnMut(ValueId, &Tensor)) -> Result<(), TrainError> {
+        self.run_with(inputs, &Overrides::default(), mode, Some(observe)).map(|_| ())
+    }
+
+    /// The general run: overrides, taps and statistics.
+    ///
+    /// # Errors
+    /// As [`Executor::run`].
+    pub fn run_with(&self, inputs: &Named, overrides: &Overrides, mode: Mode, observe: Option<&mut dyn FnMut(ValueId, &Tensor)>) -> Result<RunOutput, TrainError> {
+        let run = Run {
+            model: &self.model,
+            overrides,
+            mode,
+            env: RefCell::new(vec![None; self.model.values.len()]),
+            constants: RefCell::new(HashMap::new()),
+            updates: RefCell::new(vec![]),
+            observe: RefCell::new(observe),
+            current: Cell::new(None),
+        };
+        // A defect in a kernel becomes an error that names the node; tensors are values, so no state is torn.
+        match catch_unwind(AssertUnwindSafe(|| self.run_steps(&run, inputs))) {
+            Ok(result) => result,
+            Err(panic) => {
+                let what = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
+                let node = run.current.get().map_or_else(String::new, |i| self.model.graph.nodes[i].label(&self.model.values));
+                Err(TrainError::Internal { node, what: what.unwrap_or_default() })
+            }
+        }
+    }
+
+    fn run_steps(&self, run: &Run, inputs: &Named) -> Result<RunOutput, TrainError> {
+        self.feed(run, inputs)?;
+        for step in &self.plan.steps {
+            run.current.set(Some(step.node));
+            run.step(step)?;
+        }
+        let mut values = HashMap::new();
+        for v in self.model.graph.outputs.iter().chain(&self.taps) {
+            values.insert(*v, run.read(*v, false)?);
+        }
+        Ok(RunOutput { values, updates: run.updates.take() })
+    }
+
+    fn feed(&self, run: &Run, inputs: &Named) -> Result<(), TrainError> {
+        let mut known = HashSet::new();
+        for v in &self.model.graph.inputs {
+            let value = &self.model.values[*v];
+            known.insert(value.name.as_str());
+            match inputs.get(&value.name) {
+                Some(t) => {
+                    check_input(value, t)?;
+                    run.write(*v, t.clone(), &value.name)?;
+                }
+                None if value.constant.is_some() => {}
+                None => return Err(TrainError::Input { input: value.name.clone(), what: format!("is not given (given: {})", names(inputs)) }),
+            }
+        }
+        match inputs.keys().find(|k| !known.contains(k.as_str())) {
+            Some(extra) => Err(TrainError::Input { input: extra.clone(), what: "is not an input of the graph".into() }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn names(inputs: &Named) -> String {
+    if inputs.is_empty() { "nothing".into() } else { inputs.keys().cloned().collect::<Vec<_>>().join(", ") }
+}
+
+fn check_input(value: &graph::Value, t: &Tensor) -> Result<(), TrainError> {
+    let wrong = |what: String| Err(TrainError::Input { input: value.name.clone(), what });
+    if let Some(dtype) = value.dtype()
+        && dtype != t.dtype()
+    {
+        return wrong(format!("has element type {}, the graph wants {dtype}", t.dtype()));
+    }
+    if let Some(shape) = value.shape() {
+        let fits = shape.len() == t.rank() && shape.iter().zip(t.shape()).all(|(d, n)| d.known().is_none_or(|k| k == *n));
+        if !fits {
+            let wanted: Vec<String> = shape
+                .iter()
+                .map(|d| match d {
+                    graph::Dim::Known(n) => n.to_string(),
+                    graph::Dim::Symbol(s) => s.clone(),
+                    graph::Dim::Unknown => "?".into(),
+                })
+                .collect();
+            return wrong(format!("has shape {:?}, the graph wants [{}]", t.shape(), wanted.join(", ")));
+        }
+    }
+    Ok(())
+}
+
+/// State of one run.
+struct Run<'a> {
+    model: &'a Model,
+    overrides: &'a Overrides,
+    mode: Mode,
+    env: RefCell<Vec<Option<Tensor>>>,
+    /// Constants after their annotation, so that a shared weight is masked and quantized once.
+    constants: RefCell<HashMap<ValueId, Tensor>>,
+    updates: RefCell<Vec<(ValueId, Tensor)>>,
+    observe: RefCell<Option<&'a mut dyn FnMut(ValueId, &Tensor)>>,
+    current: Cell<Option<usize>>,
+}
+
+impl Run<'_> {
+    fn step(&self, step: &Step) -> Result<(), TrainError> {
+        let node = &self.model.graph.nodes[step.node];
+        let inputs = step.reads.iter().map(|r| r.map(|(v, last)| self.read(v, last)).transpose()).collect::<Result<Vec<_>, _>>()?;
+        let outputs = match &step.work {
+            Work::Node(op) => self.evaluate(*op, node, inputs, step.node as u64)?,
+            Work::BatchNorm { norm, activation } => {
+                let norm = &self.model.graph.nodes[*norm];
+                vec![self.batch_norm(norm, inputs, *activation).map_err(|e| self.name(norm, e))?]
+            }
+        };
+        self.write_outputs(node, outputs)?;
+        let mut env = self.env.borrow_mut();
+        for v in &step.drops {
+            env[v.0 as usize] = None;
+        }
+        Ok(())
+    }
+
+    fn write_outputs(&self, node: &Node, outputs: Vec<Tensor>) -> Result<(), TrainError> {
+        let mut outputs = outputs.into_iter();
+        for v in &node.outputs {
+            match (v, outputs.next()) {
+                (Some(v), Some(t)) => self.write(*v, t, &self.model.values[*v].name)?,
+                (None, _) => {}
+                (Some(v), None) => {
+                    return Err(self.name(node, OpError::unsupported(node, format!("output '{}' is not computed", self.model.values[*v].name))));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&self, op: &dyn ops::Operator, node: &Node, inputs: Vec<Option<Tensor>>, index: u64) -> Result<Vec<Tensor>, TrainError> {
+        let cx = EvalCx {
+            node,
+            opset: self.model.opset(&node.domain).unwrap_or(1),
+            training: self.mode.training,
+            seed: tensor::random::mix(self.mode.seed, index),
+            subgraphs: self,
+            updates: RefCell::new(vec![]),
+        };
+        let outputs = op.eval(&cx, Inputs::new(inputs)).map_err(|e| self.name(node, e))?;
+        for (i, t) in cx.updates.take() {
+            if let Some(v) = node.input(i) {
+                self.updates.borrow_mut().push((v, t));
+            }
+        }
+        Ok(outputs)
+    }
+
+    fn batch_norm(&self, node: &Node, mut inputs: Vec<Option<Tensor>>, activation: tensor::Activation) -> Result<Tensor, OpError> {
+        let residual = inputs.pop().flatten();
+        let mut inputs = Inputs::new(inputs);
+        let x = inputs.take(0)?;
+        let (scale, bias, mean, var) = (inputs.take(1)?, inputs.take(2)?, inputs.take(3)?, inputs.take(4)?);
+        let eps = node.float_or("epsilon", 1e-5)?;
+        if !self.mode.training {
+            return Ok(x.batch_norm(&scale, &bias, &mean, &var, eps, residual.as_ref(), activation)?);
+        }
+        let (y, batch_mean, batch_var) = x.batch_norm_train(&scale, &bias, eps, residual.as_ref(), activation)?;
+        let momentum = node.float_or("momentum", 0.9)?;
+        for (i, old, new) in [(3, mean, batch_mean), (4, var, batch_var)] {
+            let kept = old.as_slice::<f32>()?.iter().zip(new.as_slice::<f32>()?).map(|(o, n)| o * momentum + n * (1.0 - momentum)).collect();
+            if let Some(v) = node.input(i) {
+                self.updates.borrow_mut().push((v, Tensor::new(kept, old.shape())?));
+            }
+        }
+        Ok(y)
+    }
+
+    /// A value for reading; `last` gives up the environment's own hold on it.
+    fn read(&self, v: ValueId, last: bool) -> Result<Tensor, TrainError> {
+        let mut env = self.env.borrow_mut();
+        let slot = &mut env[v.0 as usize];
+        if let Some(t) = if last { slot.take() } else { slot.clone() } {
+            return Ok(t);
+        }
+        drop(env);
+        self.constant(v)
+    }
+
+    fn constant(&self, v: ValueId) -> Result<Tensor, TrainError> {
+        if let Some(t) = self.constants.borrow().get(&v) {
+            return Ok(t.clone());
+        }
+        let value = self.model.value(v)?;
+        let own = || value.constant.as_ref().map(|c| &c.tensor);
+        let Some(master) = self.overrides.constants.get(&v).or_else(own) else {
+            return Err(TrainError::Value { value: value.name.clone(), what: "is read before it is made".into() });
+        };
+        let t = self.annotate(v, master.clone(), &value.name)?;
+        self.constants.borrow_mut().insert(v, t.clone());
+        Ok(t)
+    }
+
+    fn write(&self, v: ValueId, t: Tensor, name: &str) -> Result<(), TrainError> {
+        if let Some(observe) = self.observe.borrow_mut().as_deref_mut() {
+            observe(v, &t);
+        }
+        let t = self.annotate(v, t, name)?;
+        self.env.borrow_mut()[v.0 as usize] = Some(t);
+        Ok(())
+    }
+
+    /// A value as its annotation stores it.
+    fn annotate(&self, v: ValueId, t: Tensor, name: &str) -> Result<Tensor, TrainError> {
+        if !self.mode.simulate {
+            return Ok(t);
+        }
+        let Some(annotation) = self.model.annotations.get(v) else { return Ok(t) };
+        let mut annotation = Cow::Borrowed(annotation);
+        let tracked: Vec<(&String, &Tensor)> = self.overrides.encodings.iter().filter(|((id, _), _)| *id == v).map(|((_, p), t)| (p, t)).collect();
+        if !tracked.is_empty() {
+            let own: &mut Annotation = annotation.to_mut();
+            if let Some(encoding) = &mut own.encoding {
+                encoding.parameters.extend(tracked.into_iter().map(|(p, t)| (p.clone(), t.clone())));
+            }
+        }
+        encodings::simulate(&t, &annotation).map_err(|e| TrainError::Value { value: name.to_string(), what: e.to_string() })
+    }
+
+    fn name(&self, node: &Node, source: OpError) -> TrainError {
+        TrainError::Node { node: node.label(&self.model.values), op_type: node.op_type.clone(), source }
+    }
+}
+
+impl RunSubgraph for Run<'_> {
+    fn run_subgraph(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, OpError> {
+        let inner = |e: TrainError| OpError::Inner(e.to_string());
+        if inputs.len() != graph.inputs.len() {
+            return Err(TensorError::value("subgraph", format!("'{}' takes {} inputs, {} are given", graph.name, graph.inputs.len(), inputs.len())).into());
+        }
+        for (v, t) in graph.inputs.iter().zip(inputs) {
+            self.write(*v, t, &self.model.values[*v].name).map_err(inner)?;
+        }
+        for (i, node) in graph.nodes.iter().enumerate() {
+            let op = operator(self.model, node).map_err(inner)?;
+            let inputs = node.inputs.iter().map(|v| v.map(|v| self.read(v, false)).transpose()).collect::<Result<Vec<_>, _>>().map_err(inner)?;
+            let index = tensor::random::mix(i as u64, node.outputs.iter().flatten().map(|v| u64::from(v.0)).sum());
+            let outputs = self.evaluate(op, node, inputs, index).map_err(inner)?;
+            self.write_outputs(node, outputs).map_err(inner)?;
+        }
+        let results = graph.outputs.iter().map(|v| self.read(*v, false)).collect::<Result<Vec<_>, _>>().map_err(inner);
+        let mut env = self.env.borrow_mut();
+        for v in graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten()).chain(&graph.inputs) {
+            env[v.0 as usize] = None;
+        }
+        results
+    }
+}

@@ -1,0 +1,136 @@
+//! What training minimizes, and what it is judged by: extension points over named outputs and named targets.
+use crate::TrainError;
+use graph::{Model, ValueId};
+use std::collections::{BTreeMap, HashMap};
+use tensor::Tensor;
+
+/// One batch: what the graph reads, and what the loss compares with.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Tensors by graph input.
+    pub inputs: BTreeMap<String, Tensor>,
+    /// Tensors by name (`label`: int64 `[n]`); ragged ones as values with offsets.
+    pub targets: BTreeMap<String, Tensor>,
+}
+
+impl Batch {
+    /// Number of samples: the first dimension of any target.
+    pub fn len(&self) -> usize {
+        self.targets.values().chain(self.inputs.values()).next().map_or(0, |t| t.shape().first().copied().unwrap_or(1))
+    }
+
+    /// True if it has no sample.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A target that must be there.
+    ///
+    /// # Errors
+    /// [`TrainError::Input`] if the batch has none of that name.
+    pub fn target(&self, name: &str) -> Result<&Tensor, TrainError> {
+        self.targets.get(name).ok_or_else(|| TrainError::Input { input: name.to_string(), what: "is not among the batch's targets".into() })
+    }
+}
+
+/// A loss over the values of one forward pass.
+pub trait Objective {
+    /// Values of the graph the loss reads: graph outputs or inner values (before a final Softmax).
+    fn taps(&self) -> Vec<ValueId>;
+
+    /// The scalar to minimize.
+    ///
+    /// # Errors
+    /// Whatever the loss cannot be computed from, named.
+    fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError>;
+
+    /// How many samples of the batch are right, for the training curve; `None` where that has no meaning.
+    fn correct(&self, _values: &HashMap<ValueId, Tensor>, _batch: &Batch) -> Option<usize> {
+        None
+    }
+}
+
+/// Cross-entropy on class labels, with label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+#[derive(Clone, Debug)]
+pub struct CrossEntropy {
+    /// Logits `[n, classes]`.
+    pub logits: ValueId,
+    /// Share of the target spread over all classes, 0..1.
+    pub label_smoothing: f32,
+    /// Name of the target: int64 `[n]`.
+    pub target: String,
+}
+
+impl CrossEntropy {
+    /// On the model's first output, or the value before it if a Softmax makes it.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] if the model has no output.
+    pub fn of(model: &Model, label_smoothing: f32) -> Result<Self, TrainError> {
+        Ok(CrossEntropy { logits: logits(model)?, label_smoothing, target: "label".into() })
+    }
+}
+
+/// The value a classification loss reads: the first output, or what a final Softmax (behind Identity or Reshape-free
+/// nodes) reads.
+///
+/// # Errors
+/// [`TrainError::Setting`] if the model has no output.
+pub fn logits(model: &Model) -> Result<ValueId, TrainError> {
+    let first = model.graph.outputs.first().copied();
+    let mut value = first.ok_or_else(|| TrainError::Setting { setting: "loss".into(), what: "the model has no output".into() })?;
+    while let Some(node) = model.graph.producer(value).map(|i| &model.graph.nodes[i]) {
+        match (node.op_type.as_str(), node.input(0)) {
+            ("Identity", Some(v)) => value = v,
+            ("Softmax", Some(v)) => return Ok(v),
+            _ => break,
+        }
+    }
+    Ok(value)
+}
+
+impl Objective for CrossEntropy {
+    fn taps(&self) -> Vec<ValueId> {
+        vec![self.logits]
+    }
+
+    fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
+        let logits = flat(read(values, self.logits)?)?;
+        tensor::cross_entropy(&logits, batch.target(&self.target)?, self.label_smoothing).map_err(loss_error)
+    }
+
+    fn correct(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Option<usize> {
+        count_correct(values.get(&self.logits)?, batch.targets.get(&self.target)?)
+    }
+}
+
+/// How many rows of `logits` have their largest element at the label.
+pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Option<usize> {
+    let rows = logits.to_f32_vec().ok()?;
+    let labels = labels.as_slice::<i64>().ok()?;
+    let classes = rows.len() / labels.len().max(1);
+    let hit = |(row, label): (&[f32], &i64)| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0))).is_some_and(|(i, _)| i as i64 == *label);
+    Some(rows.chunks(classes.max(1)).zip(labels).filter(|r| hit(*r)).count())
+}
+
+/// A value of the forward pass.
+///
+/// # Errors
+/// [`TrainError::Value`] if it was not kept.
+pub fn read(values: &HashMap<ValueId, Tensor>, id: ValueId) -> Result<&Tensor, TrainError> {
+    values.get(&id).ok_or_else(|| TrainError::Value { value: format!("#{}", id.0), what: "is not among the values of the forward pass".into() })
+}
+
+/// `[n, ...]` as `[n, rest]`: heads that end in a 1x1 convolution keep their spatial axes.
+///
+/// # Errors
+/// [`TrainError::Value`] for a scalar.
+pub fn flat(t: &Tensor) -> Result<Tensor, TrainError> {
+    let n = *t.shape().first().ok_or_else(|| loss_error(tensor::TensorError::shape("loss", "logits need a batch axis")))?;
+    t.reshape([n, t.len() / n.max(1)]).map_err(loss_error)
+}
+
+/// A tensor error as an error of the loss.
+pub fn loss_error(e: tensor::TensorError) -> TrainError {
+    TrainError::Value { value: "loss".into(), what: e.to_string() }
+}

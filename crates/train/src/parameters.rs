@@ -1,0 +1,157 @@
+//! What trains: named parameters, found by the role of the input they feed.
+use crate::TrainError;
+use graph::{Graph, Model, ValueId};
+use ops::Role;
+use std::collections::BTreeMap;
+use tensor::{DType, Tensor};
+
+/// Which part of a value a parameter is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// The fp32 master of a constant.
+    Master,
+    /// A parameter of its encoding (`scale`, ...).
+    Encoding(String),
+}
+
+/// Address of a trainable tensor.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ParameterId {
+    /// The value it belongs to.
+    pub value: ValueId,
+    /// Which part of it.
+    pub part: Part,
+}
+
+/// A trainable tensor.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Its address.
+    pub id: ParameterId,
+    /// Its name: the value's, with `/scale` and the like behind it for a part of the encoding.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+}
+
+impl Parameter {
+    /// Weight decay pulls on weights alone: not on biases, norms and scales.
+    pub fn decays(&self) -> bool {
+        self.role == Role::Weight && self.id.part == Part::Master
+    }
+}
+
+/// Everything of the model that may train, in the order of value ids.
+///
+/// A constant trains if the operator it feeds gives that input the role of a weight, bias or norm parameter and it is
+/// f32. A value that feeds several inputs takes the first role that trains. `freeze` are patterns (`*` stands for any
+/// run of characters) of names that stay as they are.
+///
+/// # Errors
+/// [`TrainError::Setting`] for a pattern that matches nothing: it is most likely misspelt.
+pub fn trainable(model: &Model, freeze: &[String], learn_scales: bool) -> Result<Vec<Parameter>, TrainError> {
+    let mut roles: BTreeMap<ValueId, Role> = BTreeMap::new();
+    collect(model, &model.graph, &mut roles);
+    let mut list = vec![];
+    for (id, role) in roles {
+        let value = &model.values[id];
+        list.push(Parameter { id: ParameterId { value: id, part: Part::Master }, name: value.name.clone(), role });
+    }
+    if learn_scales {
+        for (id, annotation) in model.annotations.iter() {
+            let Some(encoding) = &annotation.encoding else { continue };
+            for part in encodings::trainable(encoding) {
+                let name = format!("{}/{part}", model.values[id].name);
+                list.push(Parameter { id: ParameterId { value: id, part: Part::Encoding(part) }, name, role: Role::Constant });
+            }
+        }
+    }
+    for pattern in freeze {
+        let before = list.len();
+        list.retain(|p| !matches(pattern, &p.name));
+        if list.len() == before {
+            return Err(TrainError::Setting { setting: "freeze".into(), what: format!("'{pattern}' matches no trainable parameter") });
+        }
+    }
+    list.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(list)
+}
+
+fn collect(model: &Model, graph: &Graph, roles: &mut BTreeMap<ValueId, Role>) {
+    graph.visit(&mut |node| {
+        let Some(op) = ops::find(&node.domain, &node.op_type) else { return };
+        for (i, v) in node.inputs.iter().enumerate() {
+            let Some(v) = v else { continue };
+            let role = op.role(node, i);
+            let trains = matches!(role, Role::Weight | Role::Bias | Role::NormScale | Role::NormBias);
+            let is_f32 = model.values[*v].constant.as_ref().is_some_and(|c| c.tensor.dtype() == DType::F32);
+            if trains && is_f32 {
+                roles.entry(*v).or_insert(role);
+            }
+        }
+    });
+}
+
+/// Shell-like matching: `*` is any run of characters, everything else itself.
+pub fn matches(pattern: &str, name: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(rest) = name.strip_prefix(parts.next().unwrap_or("")) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    let mut rest = rest;
+    for part in middle {
+        match rest.find(part) {
+            Some(i) => rest = &rest[i + part.len()..],
+            None => return false,
+        }
+    }
+    rest.len() >= last.len() && rest.ends_with(last)
+}
+
+/// Reads a parameter from the model.
+///
+/// # Errors
+/// [`TrainError::Value`] if the model has no such parameter.
+pub fn get(model: &Model, id: &ParameterId) -> Result<Tensor, TrainError> {
+    let missing = || TrainError::Value { value: model.values[id.value].name.clone(), what: format!("has no parameter {:?}", id.part) };
+    match &id.part {
+        Part::Master => model.values.tensor(id.value).cloned().ok_or_else(missing),
+        Part::Encoding(name) => model.annotations.encoding(id.value).and_then(|e| e.parameters.get(name)).cloned().ok_or_else(missing),
+    }
+}
+
+/// Takes a parameter out of the model for writing (an empty tensor stays behind until [`put`]).
+pub(crate) fn put(model: &mut Model, id: &ParameterId, tensor: Tensor) {
+    match &id.part {
+        Part::Master => {
+            model.values.set_tensor(id.value, tensor);
+        }
+        Part::Encoding(name) => {
+            if let Some(encoding) = &mut model.annotations.entry(id.value).encoding {
+                encoding.parameters.insert(name.clone(), tensor);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::matches;
+
+    #[test]
+    fn patterns_match_as_in_a_shell() {
+        for (pattern, name, expected) in [
+            ("conv1.weight", "conv1.weight", true),
+            ("conv1", "conv1.weight", false),
+            ("conv1*", "conv1.weight", true),
+            ("*.bias", "fc.bias", true),
+            ("*.bias", "fc.bias2", false),
+            ("layer*.conv*.weight", "layer1.0.conv2.weight", true),
+            ("layer*x*", "layer1.0", false),
+            ("*", "anything", true),
+            ("a*a", "a", false),
+        ] {
+            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The training loop: one step is forward through the annotated graph, loss, backward, update of master weights and of
+//! the encodings' own parameters. Masks and quantizers are part of the values, so the loop knows nothing of them.
+use crate::checkpoint::Checkpoint;
+use crate::objective::{Batch, Objective};
+use crate::optimizer::{Optimizer, OptimizerSettings};
+use crate::parameters::{self, Parameter, Part};
+use crate::schedule::Schedule;
+use crate::{Executor, Mode, Overrides, TrainError};
+use graph::{Model, ValueId};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tensor::Tensor;
+
+/// Which epoch's weights a stage ends with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// The best by the validation split; without one, the last.
+    Best,
+    /// The last.
+    #[default]
+    Last,
+}
+
+/// Settings of one training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainSettings {
+    /// Passes over the data.
+    pub epochs: u64,
+    /// Optimizer.
+    pub optimizer: OptimizerSettings,
+    /// Learning rate over the stage.
+    pub schedule: Schedule,
+    /// Largest L2 norm of all gradients together; larger ones are scaled down to it.
+    pub clip_norm: Option<f64>,
+    /// Patterns of parameter names that stay as they are.
+    pub freeze: Vec<String>,
+    /// Train the encodings' own parameters (scales) too.
+    pub learn_scales: bool,
+    /// Simulate masks and encodings.
+    pub simulate: bool,
+    /// Key of the stage's randomness.
+    pub seed: u64,
+    /// Which epoch to end with.
+    pub keep: Keep,
+    /// Stop after so many epochs without a better validation figure.
+    pub early_stopping: Option<u64>,
+    /// Normalizations use and keep their running statistics from this epoch on.
+    pub freeze_statistics_from: Option<u64>,
+}
+
+impl Default for TrainSettings {
+    fn default() -> Self {
+        TrainSettings {
+            epochs: 1,
+            optimizer: OptimizerSettings::default(),
+            schedule: Schedule::default(),
+            clip_norm: None,
+            freeze: vec![],
+            learn_scales: false,
+            simulate: true,
+            seed: 0,
+            keep: Keep::Last,
+            early_stopping: None,
+            freeze_statistics_from: None,
+        }
+    }
+}
+
+/// What an epoch brought.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
+pub struct EpochRecord {
+    /// Epoch of the stage, from 0.
+    pub epoch: u64,
+    /// Mean loss over its samples.
+    pub loss: f64,
+    /// Share of its samples that were right while it trained, 0..1.
+    pub train_accuracy: Option<f64>,
+    /// The validation figure after it (higher is better).
+    pub validation: Option<f64>,
+    /// Learning rate of its last step.
+    pub lr: f64,
+}
+
+/// The best epoch so far.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Best {
+    /// Which.
+    pub epoch: u64,
+    /// Its validation figure.
+    pub metric: f64,
+}
+
+/// Where batches come from. An epoch's batches follow from its number alone.
+pub trait Batches {
+    /// Batches an epoch has.
+    fn batches(&self) -> u64;
+    /// The batches of an epoch in order.
+    fn epoch(&self, epoch: u64) -> Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_>;
+}
+
+/// Hears how a training goes.
+pub trait Watch {
+    /// After each step.
+    fn step(&mut self, _step: u64, _steps: u64, _loss: f64, _samples: usize) {}
+    /// After each epoch.
+    fn epoch(&mut self, _record: &EpochRecord) {}
+    /// Something the user should know.
+    fn note(&mut self, _text: &str) {}
+}
+
+/// Hears nothing.
+pub struct Silent;
+impl Watch for Silent {}
+
+/// The surroundings of a training.
+pub struct Surroundings<'a> {
+    /// Judges a model after an epoch; higher is better.
+    pub validate: Option<&'a mut dyn FnMut(&Model) -> Result<f64, TrainError>>,
+    /// Hears how it goes.
+    pub watch: &'a mut dyn Watch,
+    /// Where the checkpoint is kept, and resumed from if it exists.
+    pub checkpoint: Option<PathBuf>,
+    /// Set to stop after the present step.
+    pub stop: Option<&'a AtomicBool>,
+}
+
+/// What a training brought.
+#[derive(Clone, Debug, Default)]
+pub struct TrainReport {
+    /// One record an epoch.
+    pub history: Vec<EpochRecord>,
+    /// The best epoch by validation.
+    pub best: Option<Best>,
+    /// Epoch whose weights were kept.
+    pub kept: u64,
+}
+
+/// Trains a model in place.
+///
+/// # Errors
+/// [`TrainError::Step`] for a loss or gradient that is not finite; [`TrainError::Interrupted`] when asked to stop (the
+/// last epoch's checkpoint then holds the state); whatever the graph, the data or the disk report.
+pub fn train(model: &mut Model, data: &dyn Batches, objective: &dyn Objective, settings: &TrainSettings, around: &mut Surroundings) -> Result<TrainReport, TrainError> {
+    settings.optimizer.check()?;
+    settings.schedule.check()?;
+    let parameters = parameters::trainable(model, &settings.freeze, settings.learn_scales)?;
+    if parameters.is_empty() {
+        return Err(TrainError::Setting { setting: "freeze".into(), what: "leaves nothing that trains".into() });
+    }
+    let mut optimizer = Optimizer::new(settings.optimizer.clone());
+    let mut state = Checkpoint::default();
+    let names = state_names(model, &parameters);
+    if let Some(path) = around.checkpoint.as_ref().filter(|p| p.exists()) {
+        state = Checkpoint::load(path)?;
+        restore(model, &names, &state.values)?;
+        optimizer.restore(std::mem::take(&mut state.optimizer), state.steps_done);
+        around.watch.note(&format!("goes on after epoch {}", state.epochs_done));
+    }
+    let total = settings.epochs * data.batches();
+    let taps = objective.taps();
+    while state.epochs_done < settings.epochs {
+        if stopped_early(&state, settings) {
+            break;
+        }
+        let epoch = state.epochs_done;
+        let mut sums = Sums::default();
+        for batch in data.epoch(epoch) {
+            let batch = batch?;
+            let factor = settings.schedule.factor(state.steps_done, total);
+            let training_norms = settings.freeze_statistics_from.is_none_or(|from| epoch < from);
+            let mode = Mode { training: training_norms, simulate: settings.simulate, seed: tensor::random::mix(settings.seed, state.steps_done) };
+            let loss = step(model, &parameters, &taps, objective, &batch, &mut optimizer, mode, factor, settings.clip_norm, state.steps_done, &mut sums)?;
+            sums.lr = settings.optimizer.lr() * factor;
+            state.steps_done += 1;
+            around.watch.step(state.steps_done, total, loss, batch.len());
+            if around.stop.is_some_and(|s| s.load(Ordering::Relaxed)) {
+                return Err(TrainError::Interrupted);
+            }
+        }
+        let validation = match &mut around.validate {
+            Some(judge) => Some(judge(model)?),
+            None => None,
+        };
+        let record = sums.record(epoch, validation);
+        around.watch.epoch(&record);
+        state.history.push(record);
+        state.epochs_done += 1;
+        state.values = snapshot(model, &names)?;
+        if let Some(metric) = validation
+            && state.best.as_ref().is_none_or(|(b, _)| metric > b.metric)
+        {
+            state.best = Some((Best { epoch, metric }, state.values.clone()));
+        }
+        if let Some(path) = &around.checkpoint {
+            state.optimizer = optimizer.state().0.clone();
+            state.save(path)?;
+            state.optimizer.clear();
+        }
+    }
+    let best = state.best.as_ref().map(|b| b.0.clone());
+    let mut kept = state.epochs_done.saturating_sub(1);
+    if settings.keep == Keep::Best
+        && let Some((best, values)) = &state.best
+    {
+        restore(model, &names, values)?;
+        kept = best.epoch;
+    }
+    Ok(TrainReport { history: state.history, best, kept })
+}
+
+fn stopped_early(state: &Checkpoint, settings: &TrainSettings) -> bool {
+    match (settings.early_stopping, &state.best) {
+        (Some(patience), Some((best, _))) => state.epochs_done > best.epoch + patience,
+        _ => false,
+    }
+}
+
+#[derive(Default)]
+struct Sums {
+    loss: f64,
+    samples: usize,
+    correct: Option<usize>,
+    lr: f64,
+}
+
+impl Sums {
+    fn record(&self, epoch: u64, validation: Option<f64>) -> EpochRecord {
+        let n = self.samples.max(1) as f64;
+        EpochRecord { epoch, loss: self.loss / n, train_accuracy: self.correct.map(|c| c as f64 / n), validation, lr: self.lr }
+    }
+}
+
+/// One step of training, in place. Returns the loss.
+fn step(
+    model: &mut Model,
+    parameters: &[Parameter],
+    taps: &[ValueId],
+    objective: &dyn Objective,
+    batch: &Batch,
+    optimizer: &mut Optimizer,
+    mode: Mode,
+    factor: f64,
+    clip_norm: Option<f64>,
+    step: u64,
+    sums: &mut Sums,
+) -> Result<f64, TrainError> {
+    let at = |e: tensor::TensorError| TrainError::Step { step, what: e.to_string() };
+    let mut overrides = Overrides::default();
+    let mut leaves = Vec::with_capacity(parameters.len());
+    for p in parameters {
+        let leaf = parameters::get(model, &p.id)?.tracked().map_err(at)?;
+        leaves.push(leaf.clone());
+        match &p.id.part {
+            Part::Master => overrides.constants.insert(p.id.value, leaf),
+            Part::Encoding(name) => overrides.encodings.insert((p.id.value, name.clone()), leaf),
+        };
+    }
+    let executor = Executor::with_taps(model, taps)?;
+    let out = executor.run_with(&batch.inputs, &overrides, mode, None)?;
+    let loss = objective.loss(&out.values, batch)?;
+    let value = loss.to_f32_vec().map_err(at)?.first().copied().unwrap_or(f32::NAN) as f64;
+    if !value.is_finite() {
+        return Err(TrainError::Step { step, what: format!("the loss is {value}: lower the learning rate, add warm_up, or set clip_norm") });
+    }
+    sums.loss += value * batch.len() as f64;
+    sums.samples += batch.len();
+    if let Some(correct) = objective.correct(&out.values, batch) {
+        sums.correct = Some(sums.correct.unwrap_or(0) + correct);
+    }
+    let mut gradients = loss.backward().map_err(at)?;
+    let updates = out.updates;
+    drop((out.values, loss, overrides, executor));
+    let gradients: Vec<Option<Tensor>> = leaves.iter().map(|l| gradients.take(l)).collect();
+    drop(leaves);
+    let clip = clip_factor(&gradients, clip_norm, step)?;
+    optimizer.begin_step();
+    for (p, gradient) in parameters.iter().zip(gradients) {
+        let Some(mut gradient) = gradient else { continue };
+        if clip < 1.0 {
+            gradient = gradient.mul_scalar(clip).map_err(at)?;
+        }
+        let mut value = take(model, p)?;
+        optimizer.update(p, &mut value, &gradient, factor)?;
+        parameters::put(model, &p.id, value);
+    }
+    for (id, t) in updates {
+        model.values.set_tensor(id, t);
+    }
+    Ok(value)
+}
+
+/// Takes a parameter's tensor out of the model, so that the update writes it in place.
+fn take(model: &mut Model, p: &Parameter) -> Result<Tensor, TrainError> {
+    let value = parameters::get(model, &p.id)?;
+    parameters::put(model, &p.id, Tensor::vector(Vec::<f32>::new()));
+    Ok(value)
+}
+
+/// Factor that brings the norm of all gradients together down to `clip_norm`; checks that they are finite.
+fn clip_factor(gradients: &[Option<Tensor>], clip_norm: Option<f64>, step: u64) -> Result<f64, TrainError> {
+    let at = |e: tensor::TensorError| TrainError::Step { step, what: e.to_string() };
+    let mut squares = 0f64;
+    for g in gradients.iter().flatten() {
+        squares += g.as_slice::<f32>().map_err(at)?.chunks(4096).map(|c| c.iter().map(|v| v * v).sum::<f32>() as f64).sum::<f64>();
+    }
+    if !squares.is_finite() {
+        return Err(TrainError::Step { step, what: "a gradient is not finite: lower the learning rate or set clip_norm".into() });
+    }
+    Ok(clip_norm.map_or(1.0, |limit| (limit / squares.sqrt().max(1e-12)).min(1.0)))
+}
+
+/// What a checkpoint holds: parameters, and the running statistics of normalizations.
+fn state_names(model: &Model, parameters: &[Parameter]) -> BTreeMap<String, parameters::ParameterId> {
+    let mut names: BTreeMap<String, parameters::ParameterId> = parameters.iter().map(|p| (p.name.clone(), p.id.clone())).collect();
+    model.graph.visit(&mut |node| {
+        let Some(op) = ops::find(&node.domain, &node.op_type) else { return };
+        for (i, v) in node.inputs.iter().enumerate() {
+            if let Some(v) = v
+                && op.role(node, i) == ops::Role::Statistic
+            {
+                names.insert(model.values[*v].name.clone(), parameters::ParameterId { value: *v, part: Part::Master });
+            }
+        }
+    });
+    names
+}
+
+fn snapshot(model: &Model, names: &BTreeMap<String, parameters::ParameterId>) -> Result<BTreeMap<String, Tensor>, TrainError> {
+    names.iter().map(|(name, id)| Ok((name.clone(), parameters::get(model, id)?))).collect()
+}
+
+fn restore(model: &mut Model, names: &BTreeMap<String, parameters::ParameterId>, values: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
+    for (name, id) in names {
+        let t = values.get(name).ok_or_else(|| TrainError::Value { value: name.clone(), what: "is not in the checkpoint".into() })?;
+        parameters::put(model, id, t.clone());
+    }
+    Ok(())
+}
