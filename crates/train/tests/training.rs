@@ -1,0 +1,185 @@
+//! The training loop on small graphs: it learns, holds masks, resumes to the same bits, and refuses what cannot be.
+use graph::{AttributeValue, Model, Node, Value, ValueId, ValueType};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tensor::{DType, Tensor, random};
+use train::{
+    Batch, Batches, CrossEntropy, EpochRecord, Executor, Keep, Mode, OptimizerSettings, Schedule, Silent, Surroundings, TrainError, TrainSettings, Watch,
+};
+
+fn input(model: &mut Model, name: &str, shape: &[usize]) -> ValueId {
+    let dims = std::iter::once(graph::Dim::Symbol("N".into())).chain(shape.iter().map(|d| graph::Dim::Known(*d))).collect();
+    let id = model.values.add(Value { name: name.into(), ty: ValueType::Tensor { dtype: DType::F32, shape: Some(dims) }, ..Value::default() });
+    model.graph.inputs.push(id);
+    id
+}
+
+fn constant(model: &mut Model, name: &str, tensor: Tensor) -> ValueId {
+    let id = model.values.add_constant(name, tensor);
+    model.graph.constants.push(id);
+    id
+}
+
+fn node(model: &mut Model, op: &str, inputs: &[ValueId], name: &str) -> ValueId {
+    let out = model.values.add_named(name);
+    let node = Node::new(op, format!("{name}_node"), inputs, &[out]);
+    let node = if op == "Gemm" { node.with("transB", AttributeValue::Int(1)) } else { node };
+    model.graph.nodes.push(node);
+    out
+}
+
+/// 8 → 16 → relu → 3, with a batch normalization between.
+fn network() -> Model {
+    let mut m = Model::new(17);
+    let x = input(&mut m, "x", &[8]);
+    let w1 = constant(&mut m, "fc1.weight", random::normal(1, &[16, 8], 0.0, 0.4).unwrap());
+    let b1 = constant(&mut m, "fc1.bias", Tensor::full(0f32, [16]).unwrap());
+    let h = node(&mut m, "Gemm", &[x, w1, b1], "h");
+    let one = |v: f32| Tensor::full(v, [16]).unwrap();
+    let (s, b, mean, var) = (one(1.0), one(0.0), one(0.0), one(1.0));
+    let bn: Vec<ValueId> = [("bn.scale", s), ("bn.bias", b), ("bn.mean", mean), ("bn.var", var)].into_iter().map(|(n, t)| constant(&mut m, n, t)).collect();
+    let h = node(&mut m, "BatchNormalization", &[h, bn[0], bn[1], bn[2], bn[3]], "n");
+    let h = node(&mut m, "Relu", &[h], "r");
+    let w2 = constant(&mut m, "fc2.weight", random::normal(2, &[3, 16], 0.0, 0.3).unwrap());
+    let b2 = constant(&mut m, "fc2.bias", Tensor::full(0f32, [3]).unwrap());
+    let y = node(&mut m, "Gemm", &[h, w2, b2], "y");
+    m.graph.outputs.push(y);
+    m.verify().unwrap();
+    m
+}
+
+/// Three classes by which of three fixed directions is strongest.
+struct Toy {
+    batches: u64,
+}
+
+impl Batches for Toy {
+    fn batches(&self) -> u64 {
+        self.batches
+    }
+    fn epoch(&self, epoch: u64) -> Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_> {
+        Box::new((0..self.batches).map(move |i| {
+            let x = random::normal(random::mix(epoch, i), &[32, 8], 0.0, 1.0).unwrap();
+            let labels: Vec<i64> = x
+                .as_slice::<f32>()
+                .unwrap()
+                .chunks(8)
+                .map(|r| [r[0] + r[1], r[2] + r[3], r[4] + r[5]])
+                .map(|s| (0..3).max_by(|a, b| s[*a].total_cmp(&s[*b])).unwrap() as i64)
+                .collect();
+            Ok(Batch { inputs: BTreeMap::from([("x".into(), x)]), targets: BTreeMap::from([("label".into(), Tensor::vector(labels))]) })
+        }))
+    }
+}
+
+fn settings(epochs: u64) -> TrainSettings {
+    TrainSettings {
+        epochs,
+        optimizer: OptimizerSettings::Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 1e-4 },
+        schedule: Schedule::Cosine { warm_up: 0.05, floor: 0.0 },
+        ..TrainSettings::default()
+    }
+}
+
+fn around(watch: &mut dyn Watch) -> Surroundings<'_> {
+    Surroundings { validate: None, watch, checkpoint: None, stop: None }
+}
+
+#[test]
+fn a_small_network_learns_and_its_running_statistics_follow() {
+    let mut m = network();
+    let loss = CrossEntropy::of(&m, 0.0).unwrap();
+    let report = train::train(&mut m, &Toy { batches: 20 }, &loss, &settings(6), &mut around(&mut Silent)).unwrap();
+    let (first, last) = (&report.history[0], report.history.last().unwrap());
+    assert!(last.loss < 0.5 * first.loss, "{first:?} -> {last:?}");
+    assert!(last.train_accuracy.unwrap() > 0.9, "{last:?}");
+    let mean = m.values.tensor(m.find("bn.mean").unwrap()).unwrap();
+    assert!(mean.as_slice::<f32>().unwrap().iter().any(|v| v.abs() > 1e-3), "running mean is untouched");
+}
+
+#[test]
+fn masked_weights_stay_zero_through_training() {
+    let mut m = network();
+    let w = m.find("fc1.weight").unwrap();
+    let mask: Vec<bool> = (0..128).map(|i| i % 3 != 0).collect();
+    m.annotations.entry(w).mask = Some(Tensor::new(mask.clone(), [16, 8]).unwrap());
+    let loss = CrossEntropy::of(&m, 0.1).unwrap();
+    train::train(&mut m, &Toy { batches: 10 }, &loss, &settings(2), &mut around(&mut Silent)).unwrap();
+    let x = Tensor::full(0.5f32, [2, 8]).unwrap();
+    // With every masked weight set to something else, the simulated output must not change.
+    let out = |m: &Model| Executor::new(m).unwrap().run(&BTreeMap::from([("x".to_string(), x.clone())]), Mode::SIMULATED).unwrap()["y"].clone();
+    let before = out(&m);
+    let changed: Vec<f32> = m.values.tensor(w).unwrap().as_slice::<f32>().unwrap().iter().zip(&mask).map(|(v, live)| if *live { *v } else { 99.0 }).collect();
+    m.values.set_tensor(w, Tensor::new(changed, [16, 8]).unwrap());
+    assert_eq!(before, out(&m));
+}
+
+/// Stops the training in the given epoch.
+struct StopAfter<'a>(u64, &'a AtomicBool);
+impl Watch for StopAfter<'_> {
+    fn epoch(&mut self, record: &EpochRecord) {
+        if record.epoch == self.0 {
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_training_ends_in_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint.safetensors");
+    let data = Toy { batches: 7 };
+    let adam = TrainSettings {
+        optimizer: OptimizerSettings::Adamw { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
+        keep: Keep::Best,
+        ..settings(5)
+    };
+    for settings in [settings(5), adam] {
+        let mut judge = |m: &Model| Ok(-f64::from(m.values.tensor(m.find("fc2.bias").unwrap()).unwrap().as_slice::<f32>().unwrap()[0].abs()));
+        let mut whole = network();
+        let loss = CrossEntropy::of(&whole, 0.0).unwrap();
+        let mut surroundings = Surroundings { validate: Some(&mut judge), watch: &mut Silent, checkpoint: None, stop: None };
+        train::train(&mut whole, &data, &loss, &settings, &mut surroundings).unwrap();
+
+        let mut first = network();
+        let stop = AtomicBool::new(false);
+        let mut watch = StopAfter(1, &stop);
+        let mut surroundings = Surroundings { validate: Some(&mut judge), watch: &mut watch, checkpoint: Some(path.clone()), stop: Some(&stop) };
+        let stopped = train::train(&mut first, &data, &loss, &settings, &mut surroundings);
+        assert_eq!(stopped.unwrap_err(), TrainError::Interrupted);
+
+        let mut second = network();
+        let mut surroundings = Surroundings { validate: Some(&mut judge), watch: &mut Silent, checkpoint: Some(path.clone()), stop: None };
+        let report = train::train(&mut second, &data, &loss, &settings, &mut surroundings).unwrap();
+        assert_eq!(report.history.len(), 5);
+        for (id, v) in whole.values.iter() {
+            assert_eq!(v.constant, second.values[id].constant, "{}", v.name);
+        }
+        std::fs::remove_file(&path).unwrap();
+    }
+}
+
+#[test]
+fn what_cannot_train_is_refused_by_name() {
+    let mut m = network();
+    let loss = CrossEntropy::of(&m, 0.0).unwrap();
+    let data = Toy { batches: 3 };
+    let mut run = |s: TrainSettings| train::train(&mut m, &data, &loss, &s, &mut around(&mut Silent)).unwrap_err().to_string();
+    let misspelt = TrainSettings { freeze: vec!["fc9.*".into()], ..settings(1) };
+    assert_eq!(run(misspelt), "setting 'freeze': 'fc9.*' matches no trainable parameter");
+    let all = TrainSettings { freeze: vec!["*".into()], ..settings(1) };
+    assert_eq!(run(all), "setting 'freeze': leaves nothing that trains");
+    let explode = TrainSettings { optimizer: OptimizerSettings::Sgd { lr: 1e30, momentum: 0.9, nesterov: false, weight_decay: 0.0 }, ..settings(1) };
+    assert!(run(explode).contains("lower the learning rate"));
+}
+
+#[test]
+fn frozen_parameters_stay_and_others_move() {
+    let mut m = network();
+    let before: Vec<Tensor> = ["fc1.weight", "fc2.weight"].iter().map(|n| m.values.tensor(m.find(n).unwrap()).unwrap().clone()).collect();
+    let loss = CrossEntropy::of(&m, 0.0).unwrap();
+    let s = TrainSettings { freeze: vec!["fc1.*".into(), "bn.*".into()], ..settings(1) };
+    train::train(&mut m, &Toy { batches: 3 }, &loss, &s, &mut around(&mut Silent)).unwrap();
+    assert_eq!(before[0], *m.values.tensor(m.find("fc1.weight").unwrap()).unwrap());
+    assert_ne!(before[1], *m.values.tensor(m.find("fc2.weight").unwrap()).unwrap());
+}
