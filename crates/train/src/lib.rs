@@ -5,7 +5,9 @@
 //! caller brings.
 mod checkpoint;
 mod error;
+mod evaluate;
 mod executor;
+mod fold;
 mod objective;
 mod optimizer;
 pub mod parameters;
@@ -15,6 +17,8 @@ mod trainer;
 
 pub use checkpoint::Checkpoint;
 pub use error::TrainError;
+pub use evaluate::{Score, evaluate};
+pub use fold::fold_constants;
 pub use executor::{Executor, Mode, Named, Overrides, RunOutput};
 pub use objective::{Batch, CrossEntropy, Objective, count_correct, flat, logits, loss_error, read};
 pub use optimizer::{Optimizer, OptimizerSettings};

@@ -1,0 +1,39 @@
+//! Scoring a model in the interpreter: as it stands, or as its annotations say it will be deployed.
+use crate::objective::{Batch, count_correct, flat};
+use crate::{Executor, Mode, TrainError, logits};
+use graph::Model;
+use serde::{Deserialize, Serialize};
+
+/// How a classifier did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// Samples whose largest logit is at their label.
+    pub correct: usize,
+    /// Samples.
+    pub total: usize,
+}
+
+impl Score {
+    /// Share of the samples that are right, 0..1.
+    pub fn accuracy(&self) -> f64 {
+        self.correct as f64 / self.total.max(1) as f64
+    }
+}
+
+/// Top-1 accuracy over batches with a `label` target.
+///
+/// # Errors
+/// Whatever running the model or reading the data reports.
+pub fn evaluate(model: &Model, batches: impl Iterator<Item = Result<Batch, TrainError>>, mode: Mode) -> Result<Score, TrainError> {
+    let tap = logits(model)?;
+    let executor = Executor::with_taps(model, &[tap])?;
+    let mut score = Score::default();
+    for batch in batches {
+        let batch = batch?;
+        let out = executor.run_with(&batch.inputs, &crate::Overrides::default(), mode, None)?;
+        let labels = batch.target("label")?;
+        score.correct += count_correct(&flat(crate::read(&out.values, tap)?)?, labels).unwrap_or(0);
+        score.total += batch.len();
+    }
+    Ok(score)
+}
