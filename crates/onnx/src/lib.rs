@@ -1,1 +1,134 @@
-//! onnx
+//! The ONNX file format: protobuf to [`graph::Model`] and back.
+//!
+//! The reader is driven by field numbers and lends slices of the input, so a length that lies cannot make it allocate;
+//! fields it does not know are carried through as bytes at every level. A model that was read and not edited is written
+//! back byte for byte: "not edited" is decided by reading its source again and comparing, so no edit can be missed.
+mod annotations;
+mod data_type;
+mod error;
+mod export;
+mod import;
+mod tensor_proto;
+mod wire;
+
+pub use error::{OnnxError, Result};
+
+use error::Place;
+use graph::Model;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tensor::Tensor;
+
+/// The newest operator set this release knows.
+pub const NEWEST_OPSET: i64 = 28;
+/// The oldest it reads.
+pub const OLDEST_OPSET: i64 = 7;
+
+/// Reads a model file; external data is looked for beside it.
+///
+/// # Errors
+/// [`OnnxError::Io`] if it cannot be read, [`OnnxError::Format`] with the place where it is damaged,
+/// [`OnnxError::Unsupported`] for an operator set outside [`OLDEST_OPSET`]..=[`NEWEST_OPSET`].
+pub fn load(path: &Path) -> Result<Model> {
+    let bytes = std::fs::read(path).map_err(|source| OnnxError::Io { path: path.display().to_string(), source })?;
+    from_bytes(&bytes, path.parent())
+}
+
+/// Reads a model from memory. Without a `folder`, external data is an error.
+///
+/// # Errors
+/// As [`load`].
+pub fn from_bytes(bytes: &[u8], folder: Option<&Path>) -> Result<Model> {
+    let mut model = parse(bytes, folder)?;
+    model.source = Some(graph::Source { bytes: Arc::from(bytes), folder: folder.map(Path::to_path_buf) });
+    Ok(model)
+}
+
+fn parse(bytes: &[u8], folder: Option<&Path>) -> Result<Model> {
+    let mut model = import::model(bytes, folder)?;
+    annotations::restore(&mut model)?;
+    Ok(model)
+}
+
+/// The model as one file's bytes, external data embedded. An unedited model without external data gives its original bytes.
+///
+/// # Errors
+/// [`OnnxError::Graph`] if the model is not well formed.
+pub fn to_bytes(model: &Model) -> Result<Vec<u8>> {
+    if let Some(bytes) = original(model)
+        && !has_external(model)
+    {
+        return Ok(bytes.to_vec());
+    }
+    model.verify()?;
+    Ok(export::model(&annotations::store(model)?, export::External::Embed).0)
+}
+
+/// Writes a model: to a temporary file in the same folder, synced, then renamed, so a failure leaves the old file.
+///
+/// External data: an unedited model saved into the folder it came from keeps its bytes and its data files; every other
+/// save lays the external tensors out anew in files of the same names beside the model, and refuses to overwrite a data
+/// file that the source still needs.
+///
+/// # Errors
+/// [`OnnxError::Io`] if it cannot be written, [`OnnxError::Graph`] if the model is not well formed.
+pub fn save(model: &Model, path: &Path) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !has_external(model) {
+        return write_atomically(path, &to_bytes(model)?);
+    }
+    let same_folder = |f: &PathBuf| f.canonicalize().ok().is_some_and(|a| folder.canonicalize().ok() == Some(a));
+    let at_home = model.source.as_ref().and_then(|s| s.folder.as_ref()).is_some_and(same_folder);
+    match original(model) {
+        Some(bytes) if at_home => write_atomically(path, &bytes),
+        // Rewriting the data files under their names would break the source model: everything goes into the file.
+        _ if at_home => write_atomically(path, &to_bytes(model)?),
+        _ => {
+            model.verify()?;
+            let (bytes, files) = export::model(&annotations::store(model)?, export::External::Keep);
+            for (location, data) in files {
+                let target = folder.join(&location);
+                if let Some(parent) = target.parent() {
+                    std::fs::create_dir_all(parent).map_err(|source| OnnxError::Io { path: parent.display().to_string(), source })?;
+                }
+                write_atomically(&target, &data)?;
+            }
+            write_atomically(path, &bytes)
+        }
+    }
+}
+
+/// The source's bytes, if the model still says the same.
+fn original(model: &Model) -> Option<Arc<[u8]>> {
+    let source = model.source.as_ref()?;
+    let again = parse(&source.bytes, source.folder.as_deref()).ok()?;
+    (again == *model).then(|| source.bytes.clone())
+}
+
+fn has_external(model: &Model) -> bool {
+    model.values.iter().any(|(_, v)| v.constant.as_ref().is_some_and(|c| matches!(c.origin, graph::Origin::External { .. })))
+}
+
+/// Writes a file so that a reader sees either the old one or the whole new one.
+///
+/// # Errors
+/// [`OnnxError::Io`]; the temporary file is removed.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.partial", std::process::id()));
+    let partial = path.with_file_name(name);
+    let written = std::fs::File::create(&partial).and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all())).and_then(|()| std::fs::rename(&partial, path));
+    written.map_err(|source| {
+        std::fs::remove_file(&partial).ok();
+        OnnxError::Io { path: path.display().to_string(), source }
+    })
+}
+
+/// Reads one serialized `TensorProto`.
+///
+/// # Errors
+/// [`OnnxError::Format`] if it is damaged or its elements lie elsewhere.
+pub fn read_tensor(bytes: &[u8]) -> Result<Tensor> {
+    tensor_proto::read(bytes, None, &Place::root("tensor file")).map(|s| s.tensor)
+}

@@ -1,0 +1,129 @@
+//! Annotations in a file: one metadata entry, and one extra initializer for each tensor they hold.
+//!
+//! `espalier.annotations` is JSON: `{"version":1,"values":{NAME:{"mask":true,"encoding":{"kind":..,"settings":{..},
+//! "parameters":[..]}}}}`. The tensors are initializers that no node reads: `espalier/NAME/mask` (bits packed into uint8,
+//! the first element in the lowest bit) and `espalier/NAME/PARAMETER`. A runtime that knows nothing of them runs the model.
+use crate::error::{OnnxError, Result};
+use graph::{Annotation, Encoding, Model, Setting, ValueId};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, HashMap};
+use tensor::Tensor;
+
+const KEY: &str = "espalier.annotations";
+const PREFIX: &str = "espalier/";
+const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Table {
+    version: u32,
+    values: BTreeMap<String, Entry>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    mask: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    encoding: Option<Kind>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Kind {
+    kind: String,
+    settings: BTreeMap<String, Setting>,
+    parameters: Vec<String>,
+}
+
+fn wrong(what: impl Into<String>) -> OnnxError {
+    OnnxError::Format { place: format!("metadata '{KEY}'"), what: what.into() }
+}
+
+/// The model with its annotations as metadata and initializers; unchanged if it has none.
+pub(crate) fn store(model: &Model) -> Result<Model> {
+    let mut m = model.clone();
+    if model.annotations.is_empty() {
+        return Ok(m);
+    }
+    let mut table = Table { version: VERSION, values: BTreeMap::new() };
+    for (id, a) in model.annotations.iter() {
+        let name = model.values[id].name.clone();
+        let mut add = |part: &str, t: Tensor| {
+            let v = m.values.add_constant(format!("{PREFIX}{name}/{part}"), t);
+            m.graph.constants.push(v);
+        };
+        if let Some(mask) = &a.mask {
+            let live = mask.as_slice::<bool>().map_err(|e| wrong(e.to_string()))?;
+            let bits = live.chunks(8).map(|c| c.iter().enumerate().map(|(i, b)| u8::from(*b) << i).sum::<u8>()).collect::<Vec<u8>>();
+            add("mask", Tensor::vector(bits));
+        }
+        if let Some(e) = &a.encoding {
+            e.parameters.iter().for_each(|(p, t)| add(p, t.clone()));
+        }
+        let encoding = a.encoding.as_ref().map(|e| Kind { kind: e.kind.clone(), settings: e.settings.clone(), parameters: e.parameters.keys().cloned().collect() });
+        if table.values.insert(name.clone(), Entry { mask: a.mask.is_some(), encoding }).is_some() {
+            return Err(wrong(format!("two annotated values are named '{name}'")));
+        }
+    }
+    m.metadata_set(KEY, serde_json::to_string(&table).map_err(|e| wrong(e.to_string()))?);
+    Ok(m)
+}
+
+/// Turns metadata and initializers back into annotations.
+pub(crate) fn restore(model: &mut Model) -> Result<()> {
+    let Some(text) = model.metadata_get(KEY) else { return Ok(()) };
+    let table: Table = serde_json::from_str(text).map_err(|e| wrong(e.to_string()))?;
+    if table.version != VERSION {
+        return Err(wrong(format!("is of version {}, this release reads {VERSION}", table.version)));
+    }
+    let mut parts: HashMap<String, Tensor> = HashMap::new();
+    let values = &model.values;
+    model.graph.constants.retain(|v| {
+        let value = &values[*v];
+        let (Some(part), Some(c)) = (value.name.strip_prefix(PREFIX), &value.constant) else { return true };
+        parts.insert(part.to_string(), c.tensor.clone());
+        false
+    });
+    model.metadata.retain(|(k, _)| k != KEY);
+    let ids: HashMap<&str, ValueId> = model.values.iter().rev_named();
+    let mut restored = vec![];
+    for (name, entry) in table.values {
+        let id = *ids.get(name.as_str()).ok_or_else(|| wrong(format!("names '{name}', which the graph does not have")))?;
+        let mut take = |part: &str| parts.remove(&format!("{name}/{part}")).ok_or_else(|| wrong(format!("the tensor '{PREFIX}{name}/{part}' is missing")));
+        let mut a = Annotation::default();
+        if entry.mask {
+            let bits = take("mask")?;
+            let bits = bits.as_slice::<u8>().map_err(|e| wrong(e.to_string()))?;
+            let shape = model.values.tensor(id).map(|t| t.shape().to_vec()).ok_or_else(|| wrong(format!("masks '{name}', which is not a constant")))?;
+            let count = shape.iter().product::<usize>();
+            if bits.len() != count.div_ceil(8) {
+                return Err(wrong(format!("the mask of '{name}' has {} bytes for {count} elements", bits.len())));
+            }
+            let live = (0..count).map(|i| bits[i / 8] >> (i % 8) & 1 == 1).collect();
+            a.mask = Some(Tensor::new::<bool>(live, shape).map_err(|e| wrong(e.to_string()))?);
+        }
+        if let Some(kind) = entry.encoding {
+            let parameters = kind.parameters.into_iter().map(|p| take(&p).map(|t| (p, t))).collect::<Result<_>>()?;
+            a.encoding = Some(Encoding { kind: kind.kind, settings: kind.settings, parameters });
+        }
+        restored.push((id, a));
+    }
+    for (id, a) in restored {
+        *model.annotations.entry(id) = a;
+    }
+    Ok(())
+}
+
+/// Ids by name, the first of a name winning: the main graph's values come before those of subgraphs.
+trait ByName<'a> {
+    fn rev_named(self) -> HashMap<&'a str, ValueId>;
+}
+
+impl<'a, I: Iterator<Item = (ValueId, &'a graph::Value)>> ByName<'a> for I {
+    fn rev_named(self) -> HashMap<&'a str, ValueId> {
+        let mut ids = HashMap::new();
+        for (id, v) in self {
+            ids.entry(v.name.as_str()).or_insert(id);
+        }
+        ids
+    }
+}

@@ -1,0 +1,273 @@
+//! From [`graph::Model`] to protobuf. Every message writes its known fields and then what it carried through.
+use crate::data_type;
+use crate::tensor_proto::{self, write_entry};
+use crate::wire::Message;
+use graph::{Attribute, AttributeValue, Dim, Function, Graph, Model, Node, Opset, Origin, Value, ValueId, ValueType, Values};
+use std::collections::HashMap;
+
+/// External files a model refers to: location, and bytes by offset.
+pub(crate) type ExternalFiles = HashMap<String, Vec<u8>>;
+
+/// Whether external tensors stay external.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum External {
+    /// Everything goes into the model.
+    Embed,
+    /// External tensors are laid out anew in the files they came from.
+    Keep,
+}
+
+pub(crate) fn model(m: &Model, external: External) -> (Vec<u8>, ExternalFiles) {
+    let mut w = Writer { values: &m.values, external, files: HashMap::new() };
+    let mut out = Message::default();
+    out.int(1, m.ir_version);
+    out.text(2, &m.producer_name);
+    out.text(3, &m.producer_version);
+    out.text(4, &m.domain);
+    out.int_nonzero(5, m.model_version);
+    out.text(6, &m.doc_string);
+    out.message(7, w.graph(&m.graph));
+    m.opsets.iter().for_each(|o| out.message(8, opset(o)));
+    m.metadata.iter().for_each(|(k, v)| out.message(14, write_entry(k, v)));
+    m.functions.iter().for_each(|f| out.message(25, function(f)));
+    out.raw(&m.extra.0);
+    (out.0, w.files)
+}
+
+fn opset(o: &Opset) -> Message {
+    let mut m = Message::default();
+    m.text(1, &o.domain);
+    m.int(2, o.version);
+    m.raw(&o.extra.0);
+    m
+}
+
+struct Writer<'a> {
+    values: &'a Values,
+    external: External,
+    files: ExternalFiles,
+}
+
+impl Writer<'_> {
+    fn name(&self, v: Option<ValueId>) -> &str {
+        v.map_or("", |v| self.values[v].name.as_str())
+    }
+
+    fn graph(&mut self, g: &Graph) -> Message {
+        let mut m = Message::default();
+        // A constant that came from a node goes back to one, before everything that may read it.
+        for v in &g.constants {
+            if let Some(node) = self.constant_node(*v) {
+                m.message(1, node);
+            }
+        }
+        for node in &g.nodes {
+            let node = self.node(node);
+            m.message(1, node);
+        }
+        m.text(2, &g.name);
+        for v in &g.constants {
+            self.initializer(&mut m, *v);
+        }
+        m.text(10, &g.doc_string);
+        g.inputs.iter().for_each(|v| m.message(11, value_info(&self.values[*v])));
+        g.outputs.iter().for_each(|v| m.message(12, value_info(&self.values[*v])));
+        g.value_info.iter().for_each(|v| m.message(13, value_info(&self.values[*v])));
+        m.raw(&g.extra.0);
+        m
+    }
+
+    fn initializer(&mut self, m: &mut Message, v: ValueId) {
+        let value = &self.values[v];
+        let Some(c) = &value.constant else { return };
+        match &c.origin {
+            Origin::ConstantNode { .. } => {}
+            Origin::SparseInitializer => match tensor_proto::write_sparse(&value.name, &c.tensor, &c.extra) {
+                Some(sparse) => m.message(15, sparse),
+                None => m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, None)),
+            },
+            Origin::External { location, entries, .. } if self.external == External::Keep => {
+                let Some(bytes) = data_type::to_bytes(&c.tensor) else { return m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, None)) };
+                let file = self.files.entry(location.clone()).or_default();
+                // Page-aligned, as ONNX recommends for memory mapping.
+                file.resize(file.len().next_multiple_of(4096), 0);
+                let offset = file.len() as u64;
+                file.extend(&bytes);
+                let mut entries: Vec<(String, String)> = entries.iter().filter(|(k, _)| k != "length" && k != "checksum").cloned().collect();
+                entries.push(("length".into(), bytes.len().to_string()));
+                m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, Some((location, offset, &entries))));
+            }
+            Origin::Initializer | Origin::External { .. } => m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, None)),
+        }
+    }
+
+    /// The `Constant` node a constant came from. Another attribute than `value` is kept while the tensor still fits it.
+    fn constant_node(&mut self, v: ValueId) -> Option<Message> {
+        let value = &self.values[v];
+        let c = value.constant.as_ref()?;
+        let Origin::ConstantNode { name, attribute, extra } = &c.origin else { return None };
+        let t = &c.tensor;
+        let floats = || t.as_slice::<f32>().ok().map(<[f32]>::to_vec);
+        let ints = || t.as_slice::<i64>().ok().map(<[i64]>::to_vec);
+        let strings = || t.as_slice::<String>().ok().map(|s| s.iter().map(|s| s.as_bytes().to_vec()).collect::<Vec<_>>());
+        let typed = match (attribute.as_str(), t.rank()) {
+            ("value_float", 0) => floats().map(|v| AttributeValue::Float(v[0])),
+            ("value_int", 0) => ints().map(|v| AttributeValue::Int(v[0])),
+            ("value_string", 0) => strings().map(|v| AttributeValue::String(v[0].clone())),
+            ("value_floats", 1) => floats().map(AttributeValue::Floats),
+            ("value_ints", 1) => ints().map(AttributeValue::Ints),
+            ("value_strings", 1) => strings().map(AttributeValue::Strings),
+            _ => None,
+        };
+        let (attribute, typed) = match typed {
+            Some(t) => (attribute.clone(), t),
+            None => ("value".to_string(), AttributeValue::Tensor(t.clone())),
+        };
+        let mut m = Message::default();
+        m.text(2, &value.name);
+        m.text(3, name);
+        m.text(4, "Constant");
+        m.message(5, self.attribute(&Attribute { name: attribute, value: typed, extra: c.extra.clone() }));
+        m.raw(&extra.0);
+        Some(m)
+    }
+
+    fn node(&mut self, n: &Node) -> Message {
+        let mut m = Message::default();
+        n.inputs.iter().for_each(|v| m.bytes(1, self.name(*v).as_bytes()));
+        n.outputs.iter().for_each(|v| m.bytes(2, self.name(*v).as_bytes()));
+        m.text(3, &n.name);
+        m.text(4, &n.op_type);
+        for a in &n.attributes.list {
+            let a = self.attribute(a);
+            m.message(5, a);
+        }
+        m.text(6, &n.doc_string);
+        m.text(7, &n.domain);
+        m.raw(&n.extra.0);
+        m
+    }
+
+    fn attribute(&mut self, a: &Attribute) -> Message {
+        let mut m = Message::default();
+        if let AttributeValue::Other(raw) = &a.value {
+            m.raw(&raw.0);
+            return m;
+        }
+        m.text(1, &a.name);
+        let kind = match &a.value {
+            AttributeValue::Float(v) => {
+                m.float(2, *v);
+                1
+            }
+            AttributeValue::Int(v) => {
+                m.int(3, *v);
+                2
+            }
+            AttributeValue::String(v) => {
+                m.bytes(4, v);
+                3
+            }
+            AttributeValue::Tensor(t) => {
+                m.message(5, tensor_proto::write("", t, &graph::Extra::default(), None));
+                4
+            }
+            AttributeValue::Graph(g) => {
+                let g = self.graph(g);
+                m.message(6, g);
+                5
+            }
+            AttributeValue::Floats(v) => {
+                v.iter().for_each(|v| m.float(7, *v));
+                6
+            }
+            AttributeValue::Ints(v) => {
+                v.iter().for_each(|v| m.int(8, *v));
+                7
+            }
+            AttributeValue::Strings(v) => {
+                v.iter().for_each(|v| m.bytes(9, v));
+                8
+            }
+            AttributeValue::Tensors(v) => {
+                v.iter().for_each(|t| m.message(10, tensor_proto::write("", t, &graph::Extra::default(), None)));
+                9
+            }
+            AttributeValue::Graphs(v) => {
+                for g in v {
+                    let g = self.graph(g);
+                    m.message(11, g);
+                }
+                10
+            }
+            AttributeValue::Reference(name) => {
+                m.text(21, name);
+                0
+            }
+            AttributeValue::Other(_) => 0,
+        };
+        m.int_nonzero(20, kind);
+        m.raw(&a.extra.0);
+        m
+    }
+}
+
+fn value_info(v: &Value) -> Message {
+    let mut m = Message::default();
+    m.text(1, &v.name);
+    match &v.ty {
+        ValueType::Unknown => {}
+        ValueType::Other(raw) => m.bytes(2, &raw.0),
+        ValueType::Tensor { dtype, shape } => {
+            let mut tensor = Message::default();
+            tensor.int(1, data_type::number(*dtype));
+            if let Some(shape) = shape {
+                let mut dims = Message::default();
+                for d in shape {
+                    let mut dim = Message::default();
+                    match d {
+                        Dim::Known(n) => dim.int(1, *n as i64),
+                        Dim::Symbol(s) => dim.text(2, s),
+                        Dim::Unknown => {}
+                    }
+                    dims.message(1, dim);
+                }
+                tensor.message(2, dims);
+            }
+            let mut ty = Message::default();
+            ty.message(1, tensor);
+            m.message(2, ty);
+        }
+    }
+    m.raw(&v.extra.0);
+    m
+}
+
+fn function(f: &Function) -> Message {
+    let mut w = Writer { values: &f.values, external: External::Embed, files: HashMap::new() };
+    let mut m = Message::default();
+    m.text(1, &f.name);
+    f.graph.inputs.iter().for_each(|v| m.bytes(4, f.values[*v].name.as_bytes()));
+    f.graph.outputs.iter().for_each(|v| m.bytes(5, f.values[*v].name.as_bytes()));
+    f.attributes.iter().for_each(|a| m.bytes(6, a.as_bytes()));
+    for v in &f.graph.constants {
+        if let Some(node) = w.constant_node(*v) {
+            m.message(7, node);
+        }
+    }
+    for n in &f.graph.nodes {
+        let n = w.node(n);
+        m.message(7, n);
+    }
+    m.text(8, &f.graph.doc_string);
+    f.opsets.iter().for_each(|o| m.message(9, opset(o)));
+    m.text(10, &f.domain);
+    for a in &f.attribute_defaults.list {
+        let a = w.attribute(a);
+        m.message(11, a);
+    }
+    f.graph.value_info.iter().for_each(|v| m.message(12, value_info(&f.values[*v])));
+    m.text(13, &f.overload);
+    m.raw(&f.extra.0);
+    m
+}
