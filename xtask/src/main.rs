@@ -32,7 +32,8 @@ fn cargo(name: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(), String> 
     println!("== {name}: cargo {}", args.join(" "));
     let start = Instant::now();
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
-    let status = Command::new(cargo).args(args).envs(env.iter().copied()).status().map_err(|e| format!("{name}: cargo does not start: {e}"))?;
+    let status =
+        Command::new(cargo).args(args).envs(env.iter().copied()).status().map_err(|e| format!("{name}: cargo does not start: {e}"))?;
     println!("== {name}: {:.0} s", start.elapsed().as_secs_f64());
     if status.success() { Ok(()) } else { Err(format!("{name} failed")) }
 }

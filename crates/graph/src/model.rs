@@ -17,7 +17,7 @@ pub struct Opset {
 }
 
 /// A network with everything its file says.
-#[derive(Clone, Debug, PartialEq, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Model {
     /// Version of the file format.
     pub ir_version: i64,
@@ -45,6 +45,36 @@ pub struct Model {
     pub annotations: Annotations,
     /// Fields that we do not model.
     pub extra: Extra,
+    /// The file it was read from; no part of what the model is.
+    pub source: Option<Source>,
+}
+
+/// What a model was read from, so that an unedited one can be written back byte for byte.
+#[derive(Clone, Debug)]
+pub struct Source {
+    /// The file's bytes.
+    pub bytes: std::sync::Arc<[u8]>,
+    /// The folder external data lies in.
+    pub folder: Option<std::path::PathBuf>,
+}
+
+impl PartialEq for Model {
+    /// Everything but the source it was read from.
+    fn eq(&self, o: &Model) -> bool {
+        self.ir_version == o.ir_version
+            && self.opsets == o.opsets
+            && self.producer_name == o.producer_name
+            && self.producer_version == o.producer_version
+            && self.domain == o.domain
+            && self.model_version == o.model_version
+            && self.doc_string == o.doc_string
+            && self.metadata == o.metadata
+            && self.values == o.values
+            && self.graph == o.graph
+            && self.functions == o.functions
+            && self.annotations == o.annotations
+            && self.extra == o.extra
+    }
 }
 
 /// A graph: nodes in an order in which each comes after what it reads.

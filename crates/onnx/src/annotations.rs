@@ -59,7 +59,11 @@ pub(crate) fn store(model: &Model) -> Result<Model> {
         if let Some(e) = &a.encoding {
             e.parameters.iter().for_each(|(p, t)| add(p, t.clone()));
         }
-        let encoding = a.encoding.as_ref().map(|e| Kind { kind: e.kind.clone(), settings: e.settings.clone(), parameters: e.parameters.keys().cloned().collect() });
+        let encoding = a.encoding.as_ref().map(|e| Kind {
+            kind: e.kind.clone(),
+            settings: e.settings.clone(),
+            parameters: e.parameters.keys().cloned().collect(),
+        });
         if table.values.insert(name.clone(), Entry { mask: a.mask.is_some(), encoding }).is_some() {
             return Err(wrong(format!("two annotated values are named '{name}'")));
         }
@@ -88,12 +92,18 @@ pub(crate) fn restore(model: &mut Model) -> Result<()> {
     let mut restored = vec![];
     for (name, entry) in table.values {
         let id = *ids.get(name.as_str()).ok_or_else(|| wrong(format!("names '{name}', which the graph does not have")))?;
-        let mut take = |part: &str| parts.remove(&format!("{name}/{part}")).ok_or_else(|| wrong(format!("the tensor '{PREFIX}{name}/{part}' is missing")));
+        let mut take = |part: &str| {
+            parts.remove(&format!("{name}/{part}")).ok_or_else(|| wrong(format!("the tensor '{PREFIX}{name}/{part}' is missing")))
+        };
         let mut a = Annotation::default();
         if entry.mask {
             let bits = take("mask")?;
             let bits = bits.as_slice::<u8>().map_err(|e| wrong(e.to_string()))?;
-            let shape = model.values.tensor(id).map(|t| t.shape().to_vec()).ok_or_else(|| wrong(format!("masks '{name}', which is not a constant")))?;
+            let shape = model
+                .values
+                .tensor(id)
+                .map(|t| t.shape().to_vec())
+                .ok_or_else(|| wrong(format!("masks '{name}', which is not a constant")))?;
             let count = shape.iter().product::<usize>();
             if bits.len() != count.div_ceil(8) {
                 return Err(wrong(format!("the mask of '{name}' has {} bytes for {count} elements", bits.len())));

@@ -65,7 +65,9 @@ pub(crate) fn from_bytes(dtype: DType, raw: &[u8], shape: Vec<usize>, count: usi
         DType::U32 => read!(U32, u32, 4),
         DType::U64 => read!(U64, u64, 8),
         DType::Bool => Buffer::Bool(Arc::new(raw.iter().map(|b| *b != 0).collect())),
-        DType::U8 | DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 => Buffer::U8(Arc::new(raw.to_vec())),
+        DType::U8 | DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 => {
+            Buffer::U8(Arc::new(raw.to_vec()))
+        }
         DType::U4 | DType::F4E2M1 | DType::U2 => Buffer::U8(Arc::new(unpack(raw, dtype.bits(), count))),
         DType::I4 | DType::I2 => {
             let spare = 8 - dtype.bits() as u32;

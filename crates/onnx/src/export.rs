@@ -87,13 +87,16 @@ impl Writer<'_> {
                 None => m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, None)),
             },
             Origin::External { location, entries, .. } if self.external == External::Keep => {
-                let Some(bytes) = data_type::to_bytes(&c.tensor) else { return m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, None)) };
+                let Some(bytes) = data_type::to_bytes(&c.tensor) else {
+                    return m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, None));
+                };
                 let file = self.files.entry(location.clone()).or_default();
                 // Page-aligned, as ONNX recommends for memory mapping.
                 file.resize(file.len().next_multiple_of(4096), 0);
                 let offset = file.len() as u64;
                 file.extend(&bytes);
-                let mut entries: Vec<(String, String)> = entries.iter().filter(|(k, _)| k != "length" && k != "checksum").cloned().collect();
+                let mut entries: Vec<(String, String)> =
+                    entries.iter().filter(|(k, _)| k != "length" && k != "checksum").cloned().collect();
                 entries.push(("length".into(), bytes.len().to_string()));
                 m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, Some((location, offset, &entries))));
             }

@@ -3,7 +3,10 @@ use crate::data_type;
 use crate::error::{OnnxError, Place, Result};
 use crate::tensor_proto::{self, Stored};
 use crate::wire::{Field, Fields};
-use graph::{Attribute, AttributeValue, Attributes, Constant, Dim, Extra, Function, Graph, Model, Node, Opset, Origin, Value, ValueId, ValueType, Values};
+use graph::{
+    Attribute, AttributeValue, Attributes, Constant, Dim, Extra, Function, Graph, Model, Node, Opset, Origin, Value, ValueId, ValueType,
+    Values,
+};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -69,10 +72,16 @@ fn check_versions(m: &Model) -> Result<()> {
         };
     };
     if version > crate::NEWEST_OPSET {
-        return Err(OnnxError::Unsupported(format!("opset {version} is newer than {}, the newest this release knows: export the model at that opset or older", crate::NEWEST_OPSET)));
+        return Err(OnnxError::Unsupported(format!(
+            "opset {version} is newer than {}, the newest this release knows: export the model at that opset or older",
+            crate::NEWEST_OPSET
+        )));
     }
     if version < crate::OLDEST_OPSET {
-        return Err(OnnxError::Unsupported(format!("opset {version} is older than {}: convert the model with onnx.version_converter first", crate::OLDEST_OPSET)));
+        return Err(OnnxError::Unsupported(format!(
+            "opset {version} is older than {}: convert the model with onnx.version_converter first",
+            crate::OLDEST_OPSET
+        )));
     }
     Ok(())
 }
@@ -123,7 +132,8 @@ impl Reader<'_> {
             return Err(outer.error(format!("subgraphs are nested more than {DEEPEST} deep")));
         }
         let mut g = Graph::default();
-        let (mut nodes, mut initializers, mut sparse, mut inputs, mut outputs, mut infos) = (vec![], vec![], vec![], vec![], vec![], vec![]);
+        let (mut nodes, mut initializers, mut sparse, mut inputs, mut outputs, mut infos) =
+            (vec![], vec![], vec![], vec![], vec![], vec![]);
         let mut extra = Extra::default();
         each(bytes, outer, &mut extra, |f| {
             let (v, n) = (f.value, f.number);
@@ -192,7 +202,11 @@ impl Reader<'_> {
             }
             g.outputs.push(id);
         }
-        g.value_info = infos.iter().filter_map(|v| self.here(&v.name)).filter(|v| self.values[*v].constant.is_none() && !g.inputs.contains(v)).collect();
+        g.value_info = infos
+            .iter()
+            .filter_map(|v| self.here(&v.name))
+            .filter(|v| self.values[*v].constant.is_none() && !g.inputs.contains(v))
+            .collect();
         self.scopes.pop();
         g.sort(&self.values)?;
         Ok(g)
@@ -209,7 +223,9 @@ impl Reader<'_> {
             return Err(place.error("an initializer has no name"));
         }
         let id = match self.here(&stored.name) {
-            Some(id) if self.values[id].constant.is_some() => return Err(place.error(format!("initializer '{}' is there twice", stored.name))),
+            Some(id) if self.values[id].constant.is_some() => {
+                return Err(place.error(format!("initializer '{}' is there twice", stored.name)));
+            }
             Some(id) => id,
             None => {
                 let ty = constant.as_ref().map_or(ValueType::Unknown, |c| tensor_type(&c.tensor));
@@ -225,7 +241,9 @@ impl Reader<'_> {
     fn constant_node(&mut self, node: Node, place: &Place) -> Result<std::result::Result<ValueId, Node>> {
         let (true, "Constant", Some(out)) = (node.is_onnx(), node.op_type.as_str(), node.output(0)) else { return Ok(Err(node)) };
         let [attribute] = node.attributes.list.as_slice() else { return Ok(Err(node)) };
-        let text = |b: &Vec<u8>| String::from_utf8(b.clone()).map_err(|_| place.error(format!("constant '{}' is not UTF-8", self.values[out].name)));
+        let text = |b: &Vec<u8>| {
+            String::from_utf8(b.clone()).map_err(|_| place.error(format!("constant '{}' is not UTF-8", self.values[out].name)))
+        };
         let tensor = match &attribute.value {
             AttributeValue::Tensor(t) => t.clone(),
             AttributeValue::Float(v) => tensor::Tensor::scalar(*v),
@@ -272,7 +290,16 @@ impl Reader<'_> {
             }
             attributes.list.push(a);
         }
-        Ok(Node { name: raw.name, op_type: raw.op_type, domain: raw.domain, inputs, outputs, attributes, doc_string: raw.doc_string, extra: raw.extra })
+        Ok(Node {
+            name: raw.name,
+            op_type: raw.op_type,
+            domain: raw.domain,
+            inputs,
+            outputs,
+            attributes,
+            doc_string: raw.doc_string,
+            extra: raw.extra,
+        })
     }
 
     fn attribute(&mut self, bytes: &[u8], node_place: &Place) -> Result<Attribute> {

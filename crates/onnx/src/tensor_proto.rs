@@ -70,7 +70,8 @@ pub(crate) fn read(bytes: &[u8], folder: Option<&Path>, place: &Place) -> Result
     let count = tensor::shape::count(&shape).map_err(|e| inner.error(e.to_string()))?;
     if r.location == 1 {
         let external = external(&r, &inner)?;
-        let folder = folder.ok_or_else(|| inner.error(format!("its elements lie in '{}', but the model was not read from a file", external.location)))?;
+        let folder = folder
+            .ok_or_else(|| inner.error(format!("its elements lie in '{}', but the model was not read from a file", external.location)))?;
         let raw = read_external(&external, folder, dtype, count, &inner)?;
         let tensor = data_type::from_bytes(dtype, &raw, shape, count).map_err(|e| inner.error(e))?;
         return Ok(Stored { name, tensor, external: Some(external), extra });
@@ -280,7 +281,10 @@ pub(crate) fn read_sparse(bytes: &[u8], folder: Option<&Path>, place: &Place) ->
         [n, rank] if *n == nonzero && *rank == shape.len() && *rank > 0 => {
             let strides = tensor::shape::strides(&shape);
             let inside = |row: &[i64]| row.iter().zip(&shape).all(|(i, d)| *i >= 0 && (*i as usize) < *d);
-            index.chunks(*rank).map(|row| if inside(row) { row.iter().zip(&strides).map(|(i, s)| *i as usize * s).sum() } else { usize::MAX }).collect()
+            index
+                .chunks(*rank)
+                .map(|row| if inside(row) { row.iter().zip(&strides).map(|(i, s)| *i as usize * s).sum() } else { usize::MAX })
+                .collect()
         }
         other => return Err(place.error(format!("indices of shape {other:?} do not fit {nonzero} values"))),
     };

@@ -35,7 +35,8 @@ impl<'a> Fields<'a> {
         }
         let start = self.at;
         let key = self.varint()?;
-        let number = u32::try_from(key >> 3).ok().filter(|n| *n > 0).ok_or_else(|| format!("byte {start}: field number {} is not one", key >> 3))?;
+        let number =
+            u32::try_from(key >> 3).ok().filter(|n| *n > 0).ok_or_else(|| format!("byte {start}: field number {} is not one", key >> 3))?;
         let value = match key & 7 {
             0 => Wire::Varint(self.varint()?),
             1 => Wire::Fixed64(u64::from_le_bytes(self.array()?)),

@@ -69,7 +69,9 @@ impl Checkpoint {
             .collect::<Result<Vec<_>, TrainError>>()?;
         let file = safetensors::serialize(views, Some(HashMap::from([("espalier".to_string(), position)]))).map_err(|e| wrong(&e))?;
         let partial = path.with_extension("partial");
-        let written = File::create(&partial).and_then(|mut f| f.write_all(&file).and_then(|()| f.sync_all())).and_then(|()| std::fs::rename(&partial, path));
+        let written = File::create(&partial)
+            .and_then(|mut f| f.write_all(&file).and_then(|()| f.sync_all()))
+            .and_then(|()| std::fs::rename(&partial, path));
         written.map_err(|e| {
             std::fs::remove_file(&partial).ok();
             wrong(&e)

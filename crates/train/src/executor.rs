@@ -103,7 +103,11 @@ impl<'m> Executor<'m> {
             .iter()
             .map(|v| {
                 let name = self.model.values[*v].name.clone();
-                let t = out.values.get_mut(v).cloned().ok_or_else(|| TrainError::Value { value: name.clone(), what: "was not computed".into() })?;
+                let t = out
+                    .values
+                    .get_mut(v)
+                    .cloned()
+                    .ok_or_else(|| TrainError::Value { value: name.clone(), what: "was not computed".into() })?;
                 Ok((name, t))
             })
             .collect()
@@ -121,7 +125,13 @@ impl<'m> Executor<'m> {
     ///
     /// # Errors
     /// As [`Executor::run`].
-    pub fn run_with(&self, inputs: &Named, overrides: &Overrides, mode: Mode, observe: Option<&mut dyn FnMut(ValueId, &Tensor)>) -> Result<RunOutput, TrainError> {
+    pub fn run_with(
+        &self,
+        inputs: &Named,
+        overrides: &Overrides,
+        mode: Mode,
+        observe: Option<&mut dyn FnMut(ValueId, &Tensor)>,
+    ) -> Result<RunOutput, TrainError> {
         let run = Run {
             model: &self.model,
             overrides,
@@ -167,7 +177,9 @@ impl<'m> Executor<'m> {
                     run.write(*v, t.clone(), &value.name)?;
                 }
                 None if value.constant.is_some() => {}
-                None => return Err(TrainError::Input { input: value.name.clone(), what: format!("is not given (given: {})", names(inputs)) }),
+                None => {
+                    return Err(TrainError::Input { input: value.name.clone(), what: format!("is not given (given: {})", names(inputs)) });
+                }
             }
         }
         match inputs.keys().find(|k| !known.contains(k.as_str())) {
@@ -244,7 +256,9 @@ impl Run<'_> {
                 (Some(v), Some(t)) => self.write(*v, t, &self.model.values[*v].name)?,
                 (None, _) => {}
                 (Some(v), None) => {
-                    return Err(self.name(node, OpError::unsupported(node, format!("output '{}' is not computed", self.model.values[*v].name))));
+                    return Err(
+                        self.name(node, OpError::unsupported(node, format!("output '{}' is not computed", self.model.values[*v].name)))
+                    );
                 }
             }
         }
@@ -281,7 +295,8 @@ impl Run<'_> {
         let (y, batch_mean, batch_var) = x.batch_norm_train(&scale, &bias, eps, residual.as_ref(), activation)?;
         let momentum = node.float_or("momentum", 0.9)?;
         for (i, old, new) in [(3, mean, batch_mean), (4, var, batch_var)] {
-            let kept = old.as_slice::<f32>()?.iter().zip(new.as_slice::<f32>()?).map(|(o, n)| o * momentum + n * (1.0 - momentum)).collect();
+            let kept =
+                old.as_slice::<f32>()?.iter().zip(new.as_slice::<f32>()?).map(|(o, n)| o * momentum + n * (1.0 - momentum)).collect();
             if let Some(v) = node.input(i) {
                 self.updates.borrow_mut().push((v, Tensor::new(kept, old.shape())?));
             }
@@ -330,7 +345,8 @@ impl Run<'_> {
         }
         let Some(annotation) = self.model.annotations.get(v) else { return Ok(t) };
         let mut annotation = Cow::Borrowed(annotation);
-        let tracked: Vec<(&String, &Tensor)> = self.overrides.encodings.iter().filter(|((id, _), _)| *id == v).map(|((_, p), t)| (p, t)).collect();
+        let tracked: Vec<(&String, &Tensor)> =
+            self.overrides.encodings.iter().filter(|((id, _), _)| *id == v).map(|((_, p), t)| (p, t)).collect();
         if !tracked.is_empty() {
             let own: &mut Annotation = annotation.to_mut();
             if let Some(encoding) = &mut own.encoding {
@@ -349,14 +365,19 @@ impl RunSubgraph for Run<'_> {
     fn run_subgraph(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, OpError> {
         let inner = |e: TrainError| OpError::Inner(e.to_string());
         if inputs.len() != graph.inputs.len() {
-            return Err(TensorError::value("subgraph", format!("'{}' takes {} inputs, {} are given", graph.name, graph.inputs.len(), inputs.len())).into());
+            return Err(TensorError::value(
+                "subgraph",
+                format!("'{}' takes {} inputs, {} are given", graph.name, graph.inputs.len(), inputs.len()),
+            )
+            .into());
         }
         for (v, t) in graph.inputs.iter().zip(inputs) {
             self.write(*v, t, &self.model.values[*v].name).map_err(inner)?;
         }
         for (i, node) in graph.nodes.iter().enumerate() {
             let op = operator(self.model, node).map_err(inner)?;
-            let inputs = node.inputs.iter().map(|v| v.map(|v| self.read(v, false)).transpose()).collect::<Result<Vec<_>, _>>().map_err(inner)?;
+            let inputs =
+                node.inputs.iter().map(|v| v.map(|v| self.read(v, false)).transpose()).collect::<Result<Vec<_>, _>>().map_err(inner)?;
             let index = tensor::random::mix(i as u64, node.outputs.iter().flatten().map(|v| u64::from(v.0)).sum());
             let outputs = self.evaluate(op, node, inputs, index).map_err(inner)?;
             self.write_outputs(node, outputs).map_err(inner)?;

@@ -5,8 +5,17 @@ use ops::Role;
 
 /// Operators whose result is not a function of their inputs, or whose folding would undo what the file says about
 /// storage (a DequantizeLinear of a stored integer weight).
-const KEPT: &[&str] =
-    &["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout", "QuantizeLinear", "DequantizeLinear"];
+const KEPT: &[&str] = &[
+    "RandomNormal",
+    "RandomNormalLike",
+    "RandomUniform",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+    "Dropout",
+    "QuantizeLinear",
+    "DequantizeLinear",
+];
 
 /// Folds what can be folded in the main graph and removes what nobody reads any more. An If whose condition has become
 /// a constant is replaced by the branch taken. Returns how many nodes went.
@@ -26,7 +35,8 @@ pub fn fold_constants(model: &mut Model) -> Result<usize, TrainError> {
         let outputs = evaluate_alone(model, &node)?;
         for (v, t) in node.outputs.iter().zip(outputs) {
             if let (Some(v), Some(t)) = (v, t) {
-                model.values[*v].constant = Some(graph::Constant { tensor: t.clone(), origin: graph::Origin::Initializer, extra: graph::Extra::default() });
+                model.values[*v].constant =
+                    Some(graph::Constant { tensor: t.clone(), origin: graph::Origin::Initializer, extra: graph::Extra::default() });
                 model.values.set_tensor(*v, t);
                 model.graph.constants.push(*v);
                 model.graph.value_info.retain(|w| w != v);
@@ -40,9 +50,12 @@ pub fn fold_constants(model: &mut Model) -> Result<usize, TrainError> {
 }
 
 fn is_foldable(model: &Model, node: &Node) -> bool {
-    let constant = |v: graph::ValueId| model.values[v].constant.is_some() && !model.graph.inputs.contains(&v) && model.annotations.get(v).is_none();
+    let constant =
+        |v: graph::ValueId| model.values[v].constant.is_some() && !model.graph.inputs.contains(&v) && model.annotations.get(v).is_none();
     // A weight stays a weight: what trains must not be hidden in the result of a node.
-    let trains = |op: &dyn ops::Operator| (0..node.inputs.len()).any(|i| matches!(op.role(node, i), Role::Weight | Role::Bias | Role::NormScale | Role::NormBias));
+    let trains = |op: &dyn ops::Operator| {
+        (0..node.inputs.len()).any(|i| matches!(op.role(node, i), Role::Weight | Role::Bias | Role::NormScale | Role::NormBias))
+    };
     node.is_onnx()
         && !KEPT.contains(&node.op_type.as_str())
         && node.subgraphs().next().is_none()
@@ -71,7 +84,13 @@ fn inline_constant_ifs(model: &mut Model) -> Result<(), TrainError> {
         let node = model.graph.nodes[i].clone();
         let branch = node.subgraph(if taken { "then_branch" } else { "else_branch" })?.clone();
         model.graph.nodes.remove(i);
-        let names: Vec<(graph::ValueId, String)> = branch.nodes.iter().flat_map(|n| n.outputs.iter().flatten()).chain(&branch.constants).map(|v| (*v, model.values[*v].name.clone())).collect();
+        let names: Vec<(graph::ValueId, String)> = branch
+            .nodes
+            .iter()
+            .flat_map(|n| n.outputs.iter().flatten())
+            .chain(&branch.constants)
+            .map(|v| (*v, model.values[*v].name.clone()))
+            .collect();
         for (v, name) in names {
             // The branch's names were its own scope's; in the main graph they must not collide.
             if model.find(&name).is_some() {

@@ -109,7 +109,9 @@ pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Option<usize> {
     let rows = logits.to_f32_vec().ok()?;
     let labels = labels.as_slice::<i64>().ok()?;
     let classes = rows.len() / labels.len().max(1);
-    let hit = |(row, label): (&[f32], &i64)| row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0))).is_some_and(|(i, _)| i as i64 == *label);
+    let hit = |(row, label): (&[f32], &i64)| {
+        row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0))).is_some_and(|(i, _)| i as i64 == *label)
+    };
     Some(rows.chunks(classes.max(1)).zip(labels).filter(|r| hit(*r)).count())
 }
 
@@ -118,7 +120,9 @@ pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Option<usize> {
 /// # Errors
 /// [`TrainError::Value`] if it was not kept.
 pub fn read(values: &HashMap<ValueId, Tensor>, id: ValueId) -> Result<&Tensor, TrainError> {
-    values.get(&id).ok_or_else(|| TrainError::Value { value: format!("#{}", id.0), what: "is not among the values of the forward pass".into() })
+    values
+        .get(&id)
+        .ok_or_else(|| TrainError::Value { value: format!("#{}", id.0), what: "is not among the values of the forward pass".into() })
 }
 
 /// `[n, ...]` as `[n, rest]`: heads that end in a 1x1 convolution keep their spatial axes.

@@ -120,8 +120,12 @@ impl Optimizer {
         let moments = match &self.settings {
             OptimizerSettings::Sgd { lr, momentum, nesterov, weight_decay } => {
                 let mut velocity = moment(0).map_err(wrong)?;
-                let options =
-                    SgdOptions { lr: (lr * factor) as f32, momentum: *momentum as f32, nesterov: *nesterov, weight_decay: (weight_decay * decays) as f32 };
+                let options = SgdOptions {
+                    lr: (lr * factor) as f32,
+                    momentum: *momentum as f32,
+                    nesterov: *nesterov,
+                    weight_decay: (weight_decay * decays) as f32,
+                };
                 tensor::sgd_step(value, gradient, &mut velocity, &options).map_err(wrong)?;
                 vec![velocity]
             }

@@ -43,7 +43,9 @@ impl Plan {
         let graph = &model.graph;
         check_operators(model, graph)?;
         let uses = graph.use_counts();
-        let hidden = |v: ValueId| uses.get(&v) == Some(&1) && !kept.contains(&v) && model.annotations.get(v).is_none() && !graph.outputs.contains(&v);
+        let hidden = |v: ValueId| {
+            uses.get(&v) == Some(&1) && !kept.contains(&v) && model.annotations.get(v).is_none() && !graph.outputs.contains(&v)
+        };
         let mut swallowed: HashSet<usize> = HashSet::new();
         let mut units: HashMap<usize, (usize, Option<ValueId>, Activation)> = HashMap::new();
         if fuse {
@@ -129,7 +131,8 @@ fn norm_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> 
     if node.op_type != "BatchNormalization" || !node.is_onnx() || several_outputs || own_mode || per_activation {
         return None;
     }
-    let statistics_are_constant = (1..5).all(|i| node.input(i).is_some_and(|v| model.values[v].constant.as_ref().is_some_and(|c| c.tensor.dtype() == DType::F32)));
+    let statistics_are_constant =
+        (1..5).all(|i| node.input(i).is_some_and(|v| model.values[v].constant.as_ref().is_some_and(|c| c.tensor.dtype() == DType::F32)));
     if !statistics_are_constant {
         return None;
     }
@@ -173,7 +176,10 @@ fn norm_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> 
 fn same_shape_residual(graph: &Graph, value: ValueId) -> bool {
     match graph.producer(value) {
         None => graph.inputs.contains(&value),
-        Some(i) => matches!(graph.nodes[i].op_type.as_str(), "Conv" | "BatchNormalization" | "Relu" | "Clip" | "Add" | "Pad" | "MaxPool" | "Concat"),
+        Some(i) => matches!(
+            graph.nodes[i].op_type.as_str(),
+            "Conv" | "BatchNormalization" | "Relu" | "Clip" | "Add" | "Pad" | "MaxPool" | "Concat"
+        ),
     }
 }
 

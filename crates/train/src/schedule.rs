@@ -66,12 +66,17 @@ impl Schedule {
     pub fn check(&self) -> Result<(), TrainError> {
         let mut fractions = match self {
             Schedule::Constant { warm_up } => vec![("warm_up", *warm_up)],
-            Schedule::Step { milestones, warm_up, .. } => milestones.iter().map(|m| ("milestones", *m)).chain([("warm_up", *warm_up)]).collect(),
+            Schedule::Step { milestones, warm_up, .. } => {
+                milestones.iter().map(|m| ("milestones", *m)).chain([("warm_up", *warm_up)]).collect()
+            }
             Schedule::Cosine { warm_up, floor } => vec![("warm_up", *warm_up), ("floor", *floor)],
         }
         .into_iter();
         match fractions.find(|(_, v)| !(0.0..=1.0).contains(v)) {
-            Some((name, v)) => Err(TrainError::Setting { setting: format!("schedule.{name}"), what: format!("is {v}, a fraction of the stage is within 0..1") }),
+            Some((name, v)) => Err(TrainError::Setting {
+                setting: format!("schedule.{name}"),
+                what: format!("is {v}, a fraction of the stage is within 0..1"),
+            }),
             None => Ok(()),
         }
     }
@@ -85,7 +90,15 @@ mod tests {
     fn factors_at_chosen_steps() {
         let cosine = Schedule::Cosine { warm_up: 0.1, floor: 0.0 };
         let step = Schedule::Step { milestones: vec![0.5, 0.75], gamma: 0.1, warm_up: 0.0 };
-        for (schedule, at, expected) in [(&cosine, 0, 0.1), (&cosine, 9, 1.0), (&cosine, 10, 1.0), (&cosine, 55, 0.5), (&step, 49, 1.0), (&step, 50, 0.1), (&step, 80, 0.01)] {
+        for (schedule, at, expected) in [
+            (&cosine, 0, 0.1),
+            (&cosine, 9, 1.0),
+            (&cosine, 10, 1.0),
+            (&cosine, 55, 0.5),
+            (&step, 49, 1.0),
+            (&step, 50, 0.1),
+            (&step, 80, 0.01),
+        ] {
             assert!((schedule.factor(at, 100) - expected).abs() < 1e-9, "{schedule:?} at {at}: {}", schedule.factor(at, 100));
         }
     }

@@ -143,7 +143,13 @@ pub struct TrainReport {
 /// # Errors
 /// [`TrainError::Step`] for a loss or gradient that is not finite; [`TrainError::Interrupted`] when asked to stop (the
 /// last epoch's checkpoint then holds the state); whatever the graph, the data or the disk report.
-pub fn train(model: &mut Model, data: &dyn Batches, objective: &dyn Objective, settings: &TrainSettings, around: &mut Surroundings) -> Result<TrainReport, TrainError> {
+pub fn train(
+    model: &mut Model,
+    data: &dyn Batches,
+    objective: &dyn Objective,
+    settings: &TrainSettings,
+    around: &mut Surroundings,
+) -> Result<TrainReport, TrainError> {
     settings.optimizer.check()?;
     settings.schedule.check()?;
     let parameters = parameters::trainable(model, &settings.freeze, settings.learn_scales)?;
@@ -171,8 +177,21 @@ pub fn train(model: &mut Model, data: &dyn Batches, objective: &dyn Objective, s
             let batch = batch?;
             let factor = settings.schedule.factor(state.steps_done, total);
             let training_norms = settings.freeze_statistics_from.is_none_or(|from| epoch < from);
-            let mode = Mode { training: training_norms, simulate: settings.simulate, seed: tensor::random::mix(settings.seed, state.steps_done) };
-            let loss = step(model, &parameters, &taps, objective, &batch, &mut optimizer, mode, factor, settings.clip_norm, state.steps_done, &mut sums)?;
+            let mode =
+                Mode { training: training_norms, simulate: settings.simulate, seed: tensor::random::mix(settings.seed, state.steps_done) };
+            let loss = step(
+                model,
+                &parameters,
+                &taps,
+                objective,
+                &batch,
+                &mut optimizer,
+                mode,
+                factor,
+                settings.clip_norm,
+                state.steps_done,
+                &mut sums,
+            )?;
             sums.lr = settings.optimizer.lr() * factor;
             state.steps_done += 1;
             around.watch.step(state.steps_done, total, loss, batch.len());
@@ -263,7 +282,10 @@ fn step(
     let loss = objective.loss(&out.values, batch)?;
     let value = loss.to_f32_vec().map_err(at)?.first().copied().unwrap_or(f32::NAN) as f64;
     if !value.is_finite() {
-        return Err(TrainError::Step { step, what: format!("the loss is {value}: lower the learning rate, add warm_up, or set clip_norm") });
+        return Err(TrainError::Step {
+            step,
+            what: format!("the loss is {value}: lower the learning rate, add warm_up, or set clip_norm"),
+        });
     }
     sums.loss += value * batch.len() as f64;
     sums.samples += batch.len();
@@ -332,7 +354,11 @@ fn snapshot(model: &Model, names: &BTreeMap<String, parameters::ParameterId>) ->
     names.iter().map(|(name, id)| Ok((name.clone(), parameters::get(model, id)?))).collect()
 }
 
-fn restore(model: &mut Model, names: &BTreeMap<String, parameters::ParameterId>, values: &BTreeMap<String, Tensor>) -> Result<(), TrainError> {
+fn restore(
+    model: &mut Model,
+    names: &BTreeMap<String, parameters::ParameterId>,
+    values: &BTreeMap<String, Tensor>,
+) -> Result<(), TrainError> {
     for (name, id) in names {
         let t = values.get(name).ok_or_else(|| TrainError::Value { value: name.clone(), what: "is not in the checkpoint".into() })?;
         parameters::put(model, id, t.clone());

@@ -1,15 +1,18 @@
 //! The training loop on small graphs: it learns, holds masks, resumes to the same bits, and refuses what cannot be.
+use espalier_train as train;
 use graph::{AttributeValue, Model, Node, Value, ValueId, ValueType};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tensor::{DType, Tensor, random};
 use train::{
-    Batch, Batches, CrossEntropy, EpochRecord, Executor, Keep, Mode, OptimizerSettings, Schedule, Silent, Surroundings, TrainError, TrainSettings, Watch,
+    Batch, Batches, CrossEntropy, EpochRecord, Executor, Keep, Mode, OptimizerSettings, Schedule, Silent, Surroundings, TrainError,
+    TrainSettings, Watch,
 };
 
 fn input(model: &mut Model, name: &str, shape: &[usize]) -> ValueId {
     let dims = std::iter::once(graph::Dim::Symbol("N".into())).chain(shape.iter().map(|d| graph::Dim::Known(*d))).collect();
-    let id = model.values.add(Value { name: name.into(), ty: ValueType::Tensor { dtype: DType::F32, shape: Some(dims) }, ..Value::default() });
+    let id =
+        model.values.add(Value { name: name.into(), ty: ValueType::Tensor { dtype: DType::F32, shape: Some(dims) }, ..Value::default() });
     model.graph.inputs.push(id);
     id
 }
@@ -37,7 +40,8 @@ fn network() -> Model {
     let h = node(&mut m, "Gemm", &[x, w1, b1], "h");
     let one = |v: f32| Tensor::full(v, [16]).unwrap();
     let (s, b, mean, var) = (one(1.0), one(0.0), one(0.0), one(1.0));
-    let bn: Vec<ValueId> = [("bn.scale", s), ("bn.bias", b), ("bn.mean", mean), ("bn.var", var)].into_iter().map(|(n, t)| constant(&mut m, n, t)).collect();
+    let bn: Vec<ValueId> =
+        [("bn.scale", s), ("bn.bias", b), ("bn.mean", mean), ("bn.var", var)].into_iter().map(|(n, t)| constant(&mut m, n, t)).collect();
     let h = node(&mut m, "BatchNormalization", &[h, bn[0], bn[1], bn[2], bn[3]], "n");
     let h = node(&mut m, "Relu", &[h], "r");
     let w2 = constant(&mut m, "fc2.weight", random::normal(2, &[3, 16], 0.0, 0.3).unwrap());
@@ -107,9 +111,11 @@ fn masked_weights_stay_zero_through_training() {
     train::train(&mut m, &Toy { batches: 10 }, &loss, &settings(2), &mut around(&mut Silent)).unwrap();
     let x = Tensor::full(0.5f32, [2, 8]).unwrap();
     // With every masked weight set to something else, the simulated output must not change.
-    let out = |m: &Model| Executor::new(m).unwrap().run(&BTreeMap::from([("x".to_string(), x.clone())]), Mode::SIMULATED).unwrap()["y"].clone();
+    let out =
+        |m: &Model| Executor::new(m).unwrap().run(&BTreeMap::from([("x".to_string(), x.clone())]), Mode::SIMULATED).unwrap()["y"].clone();
     let before = out(&m);
-    let changed: Vec<f32> = m.values.tensor(w).unwrap().as_slice::<f32>().unwrap().iter().zip(&mask).map(|(v, live)| if *live { *v } else { 99.0 }).collect();
+    let changed: Vec<f32> =
+        m.values.tensor(w).unwrap().as_slice::<f32>().unwrap().iter().zip(&mask).map(|(v, live)| if *live { *v } else { 99.0 }).collect();
     m.values.set_tensor(w, Tensor::new(changed, [16, 8]).unwrap());
     assert_eq!(before, out(&m));
 }
@@ -135,7 +141,8 @@ fn an_interrupted_training_ends_in_the_same_bits() {
         ..settings(5)
     };
     for settings in [settings(5), adam] {
-        let mut judge = |m: &Model| Ok(-f64::from(m.values.tensor(m.find("fc2.bias").unwrap()).unwrap().as_slice::<f32>().unwrap()[0].abs()));
+        let mut judge =
+            |m: &Model| Ok(-f64::from(m.values.tensor(m.find("fc2.bias").unwrap()).unwrap().as_slice::<f32>().unwrap()[0].abs()));
         let mut whole = network();
         let loss = CrossEntropy::of(&whole, 0.0).unwrap();
         let mut surroundings = Surroundings { validate: Some(&mut judge), watch: &mut Silent, checkpoint: None, stop: None };
@@ -144,7 +151,8 @@ fn an_interrupted_training_ends_in_the_same_bits() {
         let mut first = network();
         let stop = AtomicBool::new(false);
         let mut watch = StopAfter(1, &stop);
-        let mut surroundings = Surroundings { validate: Some(&mut judge), watch: &mut watch, checkpoint: Some(path.clone()), stop: Some(&stop) };
+        let mut surroundings =
+            Surroundings { validate: Some(&mut judge), watch: &mut watch, checkpoint: Some(path.clone()), stop: Some(&stop) };
         let stopped = train::train(&mut first, &data, &loss, &settings, &mut surroundings);
         assert_eq!(stopped.unwrap_err(), TrainError::Interrupted);
 
@@ -169,7 +177,8 @@ fn what_cannot_train_is_refused_by_name() {
     assert_eq!(run(misspelt), "setting 'freeze': 'fc9.*' matches no trainable parameter");
     let all = TrainSettings { freeze: vec!["*".into()], ..settings(1) };
     assert_eq!(run(all), "setting 'freeze': leaves nothing that trains");
-    let explode = TrainSettings { optimizer: OptimizerSettings::Sgd { lr: 1e30, momentum: 0.9, nesterov: false, weight_decay: 0.0 }, ..settings(1) };
+    let explode =
+        TrainSettings { optimizer: OptimizerSettings::Sgd { lr: 1e30, momentum: 0.9, nesterov: false, weight_decay: 0.0 }, ..settings(1) };
     assert!(run(explode).contains("lower the learning rate"));
 }
 
