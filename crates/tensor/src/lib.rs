@@ -14,6 +14,7 @@ mod compare;
 mod dtype;
 mod elementwise;
 mod error;
+mod fake_quant;
 pub mod gradcheck;
 mod index;
 mod kernels;

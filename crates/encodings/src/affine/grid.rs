@@ -1,0 +1,155 @@
+//! The grid itself: scale, zero point and bounds, and the passage of values onto it and back.
+use super::{AffineSettings, KIND};
+use crate::{EncodingError, Result};
+use graph::Encoding;
+use tensor::{Buffer, DType, Tensor, TensorError};
+
+/// A checked affine encoding, ready to use.
+#[derive(Clone, Debug)]
+pub struct Grid {
+    settings: AffineSettings,
+    /// As the encoding holds it, tracked or not.
+    scale: Tensor,
+    zero_point: Tensor,
+}
+
+impl Grid {
+    /// Reads and checks an encoding.
+    ///
+    /// # Errors
+    /// [`EncodingError::Setting`] or [`EncodingError::Parameter`] by name: a scale that is not positive and finite, a zero
+    /// point that is not an integer of the grid, shapes that differ.
+    pub fn of(encoding: &Encoding) -> Result<Grid> {
+        let settings = AffineSettings::of(encoding)?;
+        let parameter = |name: &'static str| encoding.parameters.get(name).cloned().ok_or_else(|| refused(name, "is missing".into()));
+        let (scale, zero_point) = (parameter("scale")?, parameter("zero_point")?);
+        let wanted_rank = usize::from(settings.axis.is_some());
+        if scale.rank() != wanted_rank && scale.len() != 1 {
+            return Err(refused(
+                "scale",
+                format!("has shape {:?}; {}", scale.shape(), if wanted_rank == 1 { "a vector is needed" } else { "one number is needed" }),
+            ));
+        }
+        if zero_point.len() != scale.len() {
+            return Err(refused("zero_point", format!("has {} elements, the scale {}", zero_point.len(), scale.len())));
+        }
+        if let Some(bad) = scale.to_f64_vec()?.into_iter().find(|s| !(s.is_finite() && *s > 0.0)) {
+            return Err(refused("scale", format!("holds {bad}; it must be positive and finite")));
+        }
+        let (qmin, qmax) = (settings.qmin() as f64, settings.qmax() as f64);
+        if let Some(bad) = zero_point.to_f64_vec()?.into_iter().find(|z| z.fract() != 0.0 || !(qmin..=qmax).contains(z)) {
+            return Err(refused("zero_point", format!("holds {bad}; integers from {qmin} to {qmax} are possible")));
+        }
+        Ok(Grid { settings, scale, zero_point })
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &AffineSettings {
+        &self.settings
+    }
+
+    /// The scale: rank 0, or a vector along the axis.
+    pub fn scale(&self) -> &Tensor {
+        &self.scale
+    }
+
+    /// The zero point in the type of the stored integers, of the scale's shape.
+    ///
+    /// # Errors
+    /// Whatever the conversion reports.
+    pub fn zero_point(&self) -> Result<Tensor> {
+        Ok(self.zero_point.detach().cast(self.settings.dtype())?.reshape(self.scale.shape())?)
+    }
+
+    /// The axis, if each index along it has a scale of its own.
+    fn axis(&self, value: &Tensor) -> Result<Option<usize>> {
+        let Some(axis) = self.settings.axis else { return Ok(None) };
+        match value.shape().get(axis) {
+            _ if self.scale.len() == 1 => Ok(None),
+            Some(n) if *n == self.scale.len() => Ok(Some(axis)),
+            _ => {
+                Err(refused("scale", format!("has {} elements for axis {axis} of a value of shape {:?}", self.scale.len(), value.shape())))
+            }
+        }
+    }
+
+    /// See [`crate::EncodingKind::simulate`].
+    pub(super) fn simulate(&self, value: &Tensor) -> Result<Tensor> {
+        let axis = self.axis(value)?;
+        let (scale, zero_point) = (self.scale.cast(value.dtype())?, self.zero_point.cast(value.dtype())?);
+        let (qmin, qmax) = (self.settings.qmin() as f32, self.settings.qmax() as f32);
+        Ok(value.fake_quantize(&scale, &zero_point, axis, qmin, qmax)?)
+    }
+
+    /// The integers of an f32 value.
+    pub(super) fn quantize(&self, value: &Tensor) -> Result<Tensor> {
+        let (qmin, qmax) = (self.settings.qmin() as f32, self.settings.qmax() as f32);
+        let x = value.as_slice::<f32>()?;
+        if let Some(at) = x.iter().position(|v| v.is_nan()) {
+            return Err(EncodingError::Value { kind: KIND, what: format!("element {at} is not a number") });
+        }
+        let mut out = vec![0i64; x.len()];
+        self.each_run(value, |range, scale, zero_point| {
+            for (o, v) in out[range.clone()].iter_mut().zip(&x[range]) {
+                // f32 throughout, as QuantizeLinear; the conversion saturates where 2^31 - 1 has no f32.
+                *o = ((v / scale).round_ties_even() + zero_point).clamp(qmin, qmax) as i64;
+            }
+        })?;
+        let (lo, hi) = (self.settings.qmin(), self.settings.qmax());
+        out.iter_mut().for_each(|v| *v = (*v).clamp(lo, hi));
+        integers(self.settings.dtype(), &out, value.shape())
+    }
+
+    /// The reals of stored integers.
+    pub(super) fn dequantize(&self, stored: &Tensor) -> Result<Tensor> {
+        if stored.dtype() != self.settings.dtype() {
+            return Err(TensorError::dtype("dequantize", stored.dtype(), format!("where {} is stored", self.settings.dtype())).into());
+        }
+        let q = stored.to_i64_vec()?;
+        let mut out = vec![0f32; q.len()];
+        self.each_run(stored, |range, scale, zero_point| {
+            for (o, q) in out[range.clone()].iter_mut().zip(&q[range]) {
+                *o = (*q - zero_point as i64) as f32 * scale;
+            }
+        })?;
+        Ok(Tensor::new(out, stored.shape())?)
+    }
+
+    /// Calls `f` with each run of elements that share a scale and zero point.
+    fn each_run(&self, value: &Tensor, mut f: impl FnMut(std::ops::Range<usize>, f32, f32)) -> Result<()> {
+        let (scales, zero_points) = (self.scale.to_f32_vec()?, self.zero_point.to_f32_vec()?);
+        let run = match self.axis(value)? {
+            None => value.len(),
+            Some(axis) => value.shape()[axis + 1..].iter().product(),
+        };
+        let mut start = 0;
+        while start < value.len() && run > 0 {
+            let channel = (start / run) % scales.len();
+            f(start..start + run, scales[channel], zero_points[channel]);
+            start += run;
+        }
+        Ok(())
+    }
+}
+
+/// Integers as a tensor of the given type; all must lie in its range.
+fn integers(dtype: DType, data: &[i64], shape: &[usize]) -> Result<Tensor> {
+    macro_rules! narrow {
+        ($ty:ty, $variant:ident) => {
+            Buffer::$variant(std::sync::Arc::new(data.iter().map(|v| *v as $ty).collect()))
+        };
+    }
+    let buffer = match dtype {
+        DType::I2 | DType::I4 | DType::I8 => narrow!(i8, I8),
+        DType::U2 | DType::U4 | DType::U8 => narrow!(u8, U8),
+        DType::I16 => narrow!(i16, I16),
+        DType::U16 => narrow!(u16, U16),
+        DType::I32 => narrow!(i32, I32),
+        other => return Err(TensorError::dtype("quantize", other, "is not what an affine encoding stores").into()),
+    };
+    Ok(Tensor::from_buffer(dtype, buffer, shape)?)
+}
+
+fn refused(parameter: &'static str, what: String) -> EncodingError {
+    EncodingError::Parameter { kind: KIND, parameter, what }
+}

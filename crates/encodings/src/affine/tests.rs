@@ -1,0 +1,151 @@
+use super::*;
+use crate::EncodingError;
+use graph::Setting;
+use proptest::prelude::*;
+use tensor::{DType, gradcheck};
+
+fn per_tensor(settings: AffineSettings, scale: f32, zero_point: f32) -> Encoding {
+    settings.encoding(Tensor::scalar(scale), Tensor::scalar(zero_point))
+}
+
+#[test]
+fn rounds_half_to_even_and_saturates() {
+    let e = per_tensor(AffineSettings::activation(8), 0.5, 10.0);
+    let x = Tensor::vector(vec![0f32, 0.25, 0.75, 1.25, -5.0, -5.5, 122.5, 1e30, -1e30, f32::INFINITY]);
+    let q = quantize_to_int(&x, &e).unwrap();
+    assert_eq!(q, Tensor::vector(vec![10u8, 10, 12, 12, 0, 0, 255, 255, 0, 255]));
+    assert_eq!(dequantize(&q, &e).unwrap().as_slice::<f32>().unwrap()[2], 1.0);
+}
+
+#[test]
+fn bounds_and_types_of_each_width() {
+    let w = AffineSettings::weight(8, None);
+    assert_eq!((w.qmin(), w.qmax(), w.dtype()), (-127, 127, DType::I8));
+    let r = AffineSettings { reduce_range: true, ..w };
+    assert_eq!((r.qmin(), r.qmax(), r.dtype()), (-63, 63, DType::I8));
+    let a = AffineSettings::activation(4);
+    assert_eq!((a.qmin(), a.qmax(), a.dtype()), (0, 15, DType::U4));
+    let b = AffineSettings::bias(Some(0));
+    assert_eq!((b.qmin(), b.qmax(), b.dtype()), (-(1 << 31), (1 << 31) - 1, DType::I32));
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let e = per_tensor(AffineSettings::activation(8), 1.0, 0.0);
+    assert!(matches!(quantize_to_int(&Tensor::vector(vec![f32::NAN]), &e), Err(EncodingError::Value { .. })));
+    for (scale, zero_point) in [(0.0, 0.0), (-1.0, 0.0), (f32::NAN, 0.0), (f32::INFINITY, 0.0), (1.0, 0.5), (1.0, 256.0), (1.0, -1.0)] {
+        assert!(Grid::of(&per_tensor(AffineSettings::activation(8), scale, zero_point)).is_err(), "{scale} {zero_point}");
+    }
+    let mut wide = e.clone();
+    wide.settings.insert("bits".into(), Setting::Int(17));
+    assert!(Grid::of(&wide).unwrap_err().to_string().contains("'bits'"));
+    wide.settings.insert("bits".into(), Setting::Text("eight".into()));
+    assert!(Grid::of(&wide).unwrap_err().to_string().contains("'bits'"));
+    let per_channel = AffineSettings::weight(8, Some(0)).encoding(Tensor::vector(vec![1f32; 3]), Tensor::vector(vec![0f32; 3]));
+    let wrong = Tensor::full(1f32, [2, 3]).unwrap();
+    assert!(Affine.simulate(&wrong, &per_channel).is_err() && quantize_to_int(&wrong, &per_channel).is_err());
+}
+
+#[test]
+fn degenerate_ranges_are_defined() {
+    let scale = |lo, hi, s: AffineSettings| fit_range(lo, hi, &s).map(|e| e.parameters["scale"].item::<f32>().unwrap());
+    let (a, w) = (AffineSettings::activation(8), AffineSettings::weight(8, None));
+    assert_eq!(scale(0.0, 0.0, a).unwrap(), 1.0);
+    assert_eq!(scale(0.0, 0.0, w).unwrap(), 1.0);
+    assert_eq!(scale(3.0, 3.0, a).unwrap(), 3.0 / 255.0);
+    assert_eq!(scale(0.0, 1e-45, a).unwrap(), f32::MIN_POSITIVE);
+    assert!(scale(-f32::MAX, f32::MAX, a).unwrap().is_finite());
+    for (lo, hi) in [(f32::NAN, 1.0), (0.0, f32::INFINITY), (2.0, 1.0)] {
+        assert!(scale(lo, hi, a).is_err());
+    }
+}
+
+#[test]
+fn a_channel_of_zeros_takes_the_largest_scale() {
+    let w = Tensor::new(vec![0f32, 0.0, 1.27, -0.5, 2.54, 0.0], [3, 2]).unwrap();
+    let e = fit_weight(&w, &AffineSettings::weight(8, Some(0))).unwrap();
+    let s = e.parameters["scale"].as_slice::<f32>().unwrap().to_vec();
+    assert_eq!(s, vec![2.54 / 127.0, 1.27 / 127.0, 2.54 / 127.0]);
+    let all_zero = fit_weight(&Tensor::full(0f32, [2, 2]).unwrap(), &AffineSettings::weight(8, Some(0))).unwrap();
+    assert_eq!(all_zero.parameters["scale"], Tensor::vector(vec![1f32, 1.0]));
+    assert!(fit_weight(&Tensor::vector(vec![f32::INFINITY]), &AffineSettings::weight(8, None)).is_err());
+}
+
+#[test]
+fn a_bias_that_overflows_raises_its_channels_scale() {
+    let bias = Tensor::vector(vec![1f32, 1e6]);
+    let (e, weights) = fit_bias(&bias, 1e-3, &Tensor::vector(vec![1e-3f32, 1e-3])).unwrap();
+    let w = weights.as_slice::<f32>().unwrap();
+    assert_eq!(w[0], 1e-3);
+    let (_, same) = fit_bias(&bias, 1e-3, &Tensor::vector(vec![1e-3f32, 1.0])).unwrap();
+    assert_eq!(same.as_slice::<f32>().unwrap()[1], 1.0);
+    let (tiny, raised) = fit_bias(&bias, 1e-6, &Tensor::vector(vec![1e-6f32, 1e-6])).unwrap();
+    assert!(raised.as_slice::<f32>().unwrap()[1] > 1e-6);
+    for e in [e, tiny] {
+        let y = Affine.simulate(&bias, &e).unwrap();
+        for (y, b) in y.as_slice::<f32>().unwrap().iter().zip(bias.as_slice::<f32>().unwrap()) {
+            assert!((y - b).abs() <= b.abs() * 1e-6);
+        }
+        assert!(Affine.trainable(&e).is_empty());
+    }
+}
+
+#[test]
+fn the_gradient_passes_inside_the_range_and_stops_outside() {
+    let e = per_tensor(AffineSettings::activation(8), 1.0, 0.0);
+    let x = Tensor::vector(vec![-1f32, 3.3, 254.9, 256.0]).tracked().unwrap();
+    let y = Affine.simulate(&x, &e).unwrap();
+    let g = y.backward_from(Tensor::vector(vec![1f32; 4])).unwrap();
+    assert_eq!(g.get(&x).unwrap(), &Tensor::vector(vec![0f32, 1.0, 1.0, 0.0]));
+}
+
+/// The scale's gradient on saturated elements is exact: the output is `(bound - zero_point) * scale` there.
+#[test]
+fn the_scales_gradient_is_that_of_the_bound_outside_the_range() {
+    let settings = AffineSettings::weight(4, None);
+    let x = Tensor::vector(vec![20f64, -30.0, 9.0]);
+    let scale = Tensor::scalar(0.5f64);
+    gradcheck::check(&[scale], |t| {
+        let e = settings.encoding(t[0].clone(), Tensor::scalar(0f64));
+        Affine.simulate(&x, &e).map_err(|e| tensor::TensorError::value("simulate", e.to_string()))
+    })
+    .unwrap();
+}
+
+proptest! {
+    #[test]
+    fn simulation_is_what_the_stored_integers_read_back_as(
+        data in prop::collection::vec(-300f32..300.0, 24),
+        scales in prop::collection::vec(1e-4f32..10.0, 3),
+        bits in 2u32..=16,
+        signed: bool, narrow_range: bool, per_channel: bool, zero in 0f32..1.0,
+    ) {
+        let settings = AffineSettings { bits, signed, symmetric: false, narrow_range, reduce_range: bits > 3 && narrow_range, axis: per_channel.then_some(1) };
+        let zero = (settings.qmin() as f32 + zero * (settings.qmax() - settings.qmin()) as f32).round();
+        let e = match per_channel {
+            true => settings.encoding(Tensor::vector(scales), Tensor::vector(vec![zero; 3])),
+            false => per_tensor(settings, scales[0], zero),
+        };
+        let x = Tensor::new(data, [2, 3, 4]).unwrap();
+        let simulated = Affine.simulate(&x, &e).unwrap();
+        let stored = quantize_to_int(&x, &e).unwrap();
+        prop_assert_eq!(stored.dtype(), settings.dtype());
+        let read = dequantize(&stored, &e).unwrap();
+        // 0 and -0 are the same number.
+        prop_assert_eq!(simulated.add_scalar(0.0).unwrap(), read.add_scalar(0.0).unwrap());
+        let again = Affine.simulate(&simulated, &e).unwrap();
+        prop_assert_eq!(again, simulated);
+    }
+
+    #[test]
+    fn zero_stays_zero_and_the_range_is_covered(lo in -100f32..100.0, width in 0f32..100.0, bits in 4u32..=8, signed: bool, symmetric: bool) {
+        let settings = AffineSettings { bits, signed, symmetric, narrow_range: false, reduce_range: false, axis: None };
+        let hi = lo + width;
+        let e = fit_range(lo, hi, &settings).unwrap();
+        let scale = e.parameters["scale"].item::<f32>().unwrap();
+        let y = Affine.simulate(&Tensor::vector(vec![0f32, lo, hi]), &e).unwrap();
+        let y = y.as_slice::<f32>().unwrap();
+        prop_assert_eq!(y[0], 0.0);
+        prop_assert!((y[1] - lo).abs() <= scale * 1.001 && (y[2] - hi).abs() <= scale * 1.001, "{:?} {} {}", y, lo, hi);
+    }
+}

@@ -1,0 +1,49 @@
+//! Why a value could not be encoded. The caller adds the value's name.
+use tensor::TensorError;
+
+/// Result of an encoding.
+pub type Result<T, E = EncodingError> = std::result::Result<T, E>;
+
+/// An encoding that is not well formed or does not fit its value.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum EncodingError {
+    /// No encoding has this name.
+    #[error("there is no encoding '{kind}'; known are: {}", known.join(", "))]
+    UnknownKind {
+        /// The name.
+        kind: String,
+        /// All names.
+        known: Vec<&'static str>,
+    },
+    /// A setting that is missing, of the wrong type or out of range.
+    #[error("encoding '{kind}': setting '{setting}' {what}")]
+    Setting {
+        /// The encoding.
+        kind: &'static str,
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A parameter that is missing or does not fit.
+    #[error("encoding '{kind}': parameter '{parameter}' {what}")]
+    Parameter {
+        /// The encoding.
+        kind: &'static str,
+        /// The parameter.
+        parameter: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A value that cannot be encoded (NaN, a range without bounds).
+    #[error("encoding '{kind}': {what}")]
+    Value {
+        /// The encoding.
+        kind: &'static str,
+        /// What is wrong with the value.
+        what: String,
+    },
+    /// The tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+}
