@@ -1,0 +1,288 @@
+//! Convolution and transposed convolution of one, two or three spatial axes, with groups, strides, dilations and padding.
+use crate::kernels::conv::{Geometry, depthwise, direct, im2col, weights};
+use crate::number::with_float;
+use crate::{DType, Result, Tensor, TensorError, pool, record};
+
+/// How a convolution moves over its input; one entry a spatial axis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConvOptions {
+    /// Steps.
+    pub strides: Vec<usize>,
+    /// Padding with zeros before and after, in elements.
+    pub pads: Vec<(usize, usize)>,
+    /// Distance between the elements one filter sees.
+    pub dilations: Vec<usize>,
+    /// Groups of channels that see nothing of each other.
+    pub groups: usize,
+}
+
+impl ConvOptions {
+    /// Stride 1, no padding, no dilation, one group.
+    pub fn plain(axes: usize) -> Self {
+        ConvOptions { strides: vec![1; axes], pads: vec![(0, 0); axes], dilations: vec![1; axes], groups: 1 }
+    }
+}
+
+/// Which kernel serves a geometry in f32.
+#[derive(Clone, Copy)]
+enum Path {
+    Direct,
+    Depthwise,
+    Patches,
+}
+
+fn path(g: &Geometry) -> Path {
+    match (g.is_planar(), g.is_depthwise()) {
+        (true, true) => Path::Depthwise,
+        (true, false) => Path::Direct,
+        _ => Path::Patches,
+    }
+}
+
+fn output_shape(g: &Geometry, rank: usize) -> Vec<usize> {
+    [g.n, g.o].into_iter().chain(g.output[5 - rank..].iter().copied()).collect()
+}
+
+/// The convolution itself.
+fn forward(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let shape = output_shape(g, x.rank());
+    let len = crate::shape::count(&shape)?;
+    if x.dtype() != DType::F32 {
+        return with_float!("conv", x.dtype(), T => {
+            let mut y = vec![T::default(); len];
+            let bias = bias.map(|b| b.as_slice::<T>()).transpose()?;
+            if len > 0 { im2col::forward(g, x.as_slice::<T>()?, w.as_slice::<T>()?, bias, &mut y); }
+            Tensor::new(y, shape)
+        });
+    }
+    let (x, w, bias) = (x.as_slice::<f32>()?, w.as_slice::<f32>()?, bias.map(|b| b.as_slice::<f32>()).transpose()?);
+    let mut y = pool::take(len);
+    match path(g) {
+        _ if len == 0 => {}
+        Path::Direct => direct::forward(g, x, w, bias, &mut y),
+        Path::Depthwise => depthwise::forward(g, x, w, bias, &mut y),
+        Path::Patches => im2col::forward(g, x, w, bias, &mut y),
+    }
+    Tensor::new(y, shape)
+}
+
+/// Gradient by the input.
+fn backward_data(g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    let len = crate::shape::count(shape)?;
+    if dy.dtype() != DType::F32 {
+        return with_float!("conv", dy.dtype(), T => {
+            let mut dx = vec![T::default(); len];
+            if len > 0 && !dy.is_empty() { im2col::backward_data(g, dy.as_slice::<T>()?, w.as_slice::<T>()?, &mut dx); }
+            Tensor::new(dx, shape)
+        });
+    }
+    let (dy, w) = (dy.as_slice::<f32>()?, w.as_slice::<f32>()?);
+    let mut dx = pool::take(len);
+    match path(g) {
+        _ if len == 0 || dy.is_empty() => dx.fill(0.0),
+        Path::Direct => direct::backward_data(g, dy, w, &mut dx),
+        Path::Depthwise => depthwise::backward_data(g, dy, w, &mut dx),
+        Path::Patches => im2col::backward_data(g, dy, w, &mut dx),
+    }
+    Tensor::new(dx, shape)
+}
+
+/// Gradient by the weight.
+fn backward_weights(g: &Geometry, x: &Tensor, dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
+    let len = crate::shape::count(shape)?;
+    with_float!("conv", x.dtype(), T => {
+        let mut dw = vec![T::default(); len];
+        if !dy.is_empty() && !x.is_empty() && x.dtype() != DType::F32 {
+            im2col::backward_weights(g, x.as_slice::<T>()?, dy.as_slice::<T>()?, &mut dw);
+        }
+        Tensor::new(dw, shape)
+    })
+    .and_then(|mut dw| {
+        if x.dtype() == DType::F32 && !dy.is_empty() && !x.is_empty() {
+            let (x, dy, dw) = (x.as_slice::<f32>()?, dy.as_slice::<f32>()?, dw.as_mut_slice::<f32>()?);
+            match path(g) {
+                Path::Direct => weights::backward_weights(g, x, dy, dw),
+                Path::Depthwise => depthwise::backward_weights(g, x, dy, dw),
+                Path::Patches => im2col::backward_weights(g, x, dy, dw),
+            }
+        }
+        Ok(dw)
+    })
+}
+
+/// Gradient by the bias: the sum over images and pixels of each channel.
+fn backward_bias(dy: &Tensor) -> Result<Tensor> {
+    let axes: Vec<usize> = (0..dy.rank()).filter(|a| *a != 1).collect();
+    dy.sum(&axes, false)
+}
+
+fn check_bias(bias: Option<&Tensor>, outputs: usize) -> Result<()> {
+    match bias {
+        Some(b) if b.shape() != [outputs] => Err(TensorError::shape("conv", format!("bias {:?} for {outputs} output channels", b.shape()))),
+        _ => Ok(()),
+    }
+}
+
+impl Tensor {
+    /// Convolution (cross-correlation, as ONNX's `Conv`).
+    ///
+    /// # Shapes
+    /// - `self`: `[n, c, spatial..]` with one to three spatial axes
+    /// - `w`: `[o, c / groups, kernel..]`; `bias`: `[o]`
+    /// - result: `[n, o, output..]`
+    ///
+    /// # Errors
+    /// [`TensorError::Shape`] where they do not fit, [`TensorError::DType`] for types that are not floats,
+    /// [`TensorError::Unsupported`] for more than three spatial axes.
+    pub fn conv(&self, w: &Tensor, bias: Option<&Tensor>, options: &ConvOptions) -> Result<Tensor> {
+        if self.is_half() {
+            let bias = bias.map(|b| b.cast(DType::F32)).transpose()?;
+            return self.cast(DType::F32)?.conv(&w.cast(DType::F32)?, bias.as_ref(), options)?.cast(self.dtype());
+        }
+        let g = Geometry::new(self.shape(), w.shape(), options)?;
+        check_bias(bias, g.o)?;
+        let y = forward(&g, self, w, bias)?;
+        let inputs: Vec<&Tensor> = [self, w].into_iter().chain(bias).collect();
+        let (x, w, has_bias) = (self.detach(), w.detach(), bias.is_some_and(Tensor::is_tracked));
+        let (need_x, need_w) = (self.is_tracked(), inputs[1].is_tracked());
+        Ok(record("conv", &inputs, y, move |dy| {
+            let dw = need_w.then(|| backward_weights(&g, &x, &dy, w.shape())).transpose()?;
+            let dx = need_x.then(|| backward_data(&g, &dy, &w, x.shape())).transpose()?;
+            let db = has_bias.then(|| backward_bias(&dy)).transpose()?;
+            Ok(vec![dx, dw, db])
+        }))
+    }
+
+    /// Transposed convolution: the gradient of [`Tensor::conv`] by its input, as an operation of its own.
+    ///
+    /// # Shapes
+    /// - `self`: `[n, c, spatial..]`; `w`: `[c, o / groups, kernel..]`; `bias`: `[o]`
+    /// - `output_padding`: elements added behind each output axis, one entry a spatial axis
+    /// - result: `[n, o, (spatial - 1) * stride + (kernel - 1) * dilation + 1 - pads + output_padding ..]`
+    ///
+    /// # Errors
+    /// As [`Tensor::conv`]; also for an output that would have no element.
+    pub fn conv_transpose(&self, w: &Tensor, bias: Option<&Tensor>, options: &ConvOptions, output_padding: &[usize]) -> Result<Tensor> {
+        if self.is_half() {
+            let bias = bias.map(|b| b.cast(DType::F32)).transpose()?;
+            return self.cast(DType::F32)?.conv_transpose(&w.cast(DType::F32)?, bias.as_ref(), options, output_padding)?.cast(self.dtype());
+        }
+        let wrong = |what: String| TensorError::shape("conv_transpose", what);
+        let axes = self.rank().saturating_sub(2);
+        let lists = [options.strides.len(), options.pads.len(), options.dilations.len(), output_padding.len(), w.rank().saturating_sub(2)];
+        if axes == 0 || lists.iter().any(|l| *l != axes) || options.groups == 0 {
+            return Err(wrong(format!("input {:?}, weight {:?} and attributes of {lists:?} entries do not fit", self.shape(), w.shape())));
+        }
+        let mut shape = vec![self.shape()[0], w.shape()[1] * options.groups];
+        for (i, extra) in output_padding.iter().enumerate() {
+            let full = self.shape()[i + 2].saturating_sub(1) * options.strides[i] + (w.shape()[i + 2].max(1) - 1) * options.dilations[i] + 1 + extra;
+            let cut = options.pads[i].0 + options.pads[i].1;
+            shape.push(full.checked_sub(cut).filter(|n| *n > 0).ok_or_else(|| wrong(format!("pads {cut} leave nothing of {full} elements")))?);
+        }
+        let mut g = Geometry::new(&shape, w.shape(), options)?;
+        // Output padding may have room for one more step, which the input does not have.
+        let lead = 3 - axes;
+        for i in 0..axes {
+            g.output[lead + i] = self.shape()[i + 2];
+        }
+        if g.o != self.shape()[1] {
+            return Err(wrong(format!("input {:?} has {} channels, weight {:?} takes {}", self.shape(), self.shape()[1], w.shape(), g.o)));
+        }
+        check_bias(bias, shape[1])?;
+        let mut y = backward_data(&g, self, w, &shape)?;
+        if let Some(b) = bias {
+            let column: Vec<usize> = [1, shape[1]].into_iter().chain(std::iter::repeat_n(1, axes)).collect();
+            y = y.add(&b.detach().reshape(column)?)?;
+        }
+        let inputs: Vec<&Tensor> = [self, w].into_iter().chain(bias).collect();
+        let (x, w, has_bias) = (self.detach(), w.detach(), bias.is_some_and(Tensor::is_tracked));
+        let (need_x, need_w) = (self.is_tracked(), inputs[1].is_tracked());
+        Ok(record("conv_transpose", &inputs, y, move |dy| {
+            let dx = need_x.then(|| forward(&g, &dy, &w, None)).transpose()?;
+            let dw = need_w.then(|| backward_weights(&g, &dy, &x, w.shape())).transpose()?;
+            let db = has_bias.then(|| backward_bias(&dy)).transpose()?;
+            Ok(vec![dx, dw, db])
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::check;
+    use crate::random::{uniform, uniform_f64};
+    use proptest::prelude::*;
+
+    #[test]
+    fn gradients_of_every_spatial_rank() {
+        let cases: Vec<(Vec<usize>, Vec<usize>, ConvOptions)> = vec![
+            (vec![2, 2, 7], vec![3, 2, 3], ConvOptions { strides: vec![2], pads: vec![(1, 0)], ..ConvOptions::plain(1) }),
+            (vec![2, 4, 5, 6], vec![4, 2, 3, 2], ConvOptions { groups: 2, dilations: vec![2, 1], pads: vec![(2, 1), (0, 1)], ..ConvOptions::plain(2) }),
+            (vec![1, 2, 3, 4, 3], vec![2, 2, 2, 2, 2], ConvOptions { pads: vec![(1, 0); 3], ..ConvOptions::plain(3) }),
+        ];
+        for (x, w, options) in cases {
+            let inputs = [uniform_f64(1, &x, -1.0, 1.0), uniform_f64(2, &w, -1.0, 1.0), uniform_f64(3, &[w[0]], -1.0, 1.0)];
+            check(&inputs, |t| t[0].conv(&t[1], Some(&t[2]), &options)).unwrap();
+        }
+    }
+
+    #[test]
+    fn gradients_of_the_transposed_convolution() {
+        let options = ConvOptions { strides: vec![2, 3], pads: vec![(1, 0), (0, 1)], ..ConvOptions::plain(2) };
+        let inputs = [uniform_f64(1, &[2, 3, 3, 2], -1.0, 1.0), uniform_f64(2, &[3, 2, 3, 3], -1.0, 1.0), uniform_f64(3, &[2], -1.0, 1.0)];
+        check(&inputs, |t| t[0].conv_transpose(&t[1], Some(&t[2]), &options, &[1, 0])).unwrap();
+    }
+
+    fn close(a: &Tensor, b: &Tensor) -> std::result::Result<(), TestCaseError> {
+        prop_assert_eq!(a.shape(), b.shape());
+        let (a, b) = (a.to_f64_vec().unwrap(), b.to_f64_vec().unwrap());
+        let largest = b.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+        for (i, (a, b)) in a.iter().zip(&b).enumerate() {
+            prop_assert!((a - b).abs() <= 2e-5 * largest, "element {}: {} against {}", i, a, b);
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        /// The f32 kernels against the f64 path through patches, on odd shapes: value and all gradients.
+        #[test]
+        fn fast_paths_agree_with_patches(
+            n in 1usize..4, groups in 1usize..4, cg in 1usize..5, og in 1usize..7, h in 1usize..14, w in 1usize..20,
+            kh in 1usize..5, kw in 1usize..6, sh in 1usize..4, sw in 1usize..4, dh in 1usize..3, dw in 1usize..3,
+            pads in (0usize..3, 0usize..3, 0usize..3, 0usize..3), seed in any::<u64>(),
+        ) {
+            let options = ConvOptions { strides: vec![sh, sw], pads: vec![(pads.0, pads.1), (pads.2, pads.3)], dilations: vec![dh, dw], groups };
+            let (xs, ws) = ([n, cg * groups, h, w], [og * groups, cg, kh, kw]);
+            prop_assume!(Geometry::new(&xs, &ws, &options).is_ok());
+            let x = uniform(seed, &xs, -1.0, 1.0).unwrap();
+            let weight = uniform(seed ^ 1, &ws, -1.0, 1.0).unwrap();
+            let bias = uniform(seed ^ 2, &[ws[0]], -1.0, 1.0).unwrap();
+            let run = |dtype: DType| {
+                let leaf = |t: &Tensor| t.cast(dtype).unwrap().tracked().unwrap();
+                let (x, weight, bias) = (leaf(&x), leaf(&weight), leaf(&bias));
+                let y = x.conv(&weight, Some(&bias), &options).unwrap();
+                let dy = uniform(seed ^ 3, y.shape(), -1.0, 1.0).unwrap().cast(dtype).unwrap();
+                let mut g = y.backward_from(dy).unwrap();
+                let grads: Vec<Tensor> = [&x, &weight, &bias].iter().map(|t| g.take(t).unwrap()).collect();
+                (y, grads)
+            };
+            let ((y, grads), (y64, grads64)) = (run(DType::F32), run(DType::F64));
+            close(&y, &y64)?;
+            for (a, b) in grads.iter().zip(&grads64) {
+                close(a, b)?;
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        let x = Tensor::full(1f32, [1, 3, 4, 4]).unwrap();
+        let w = |s: &[usize]| Tensor::full(1f32, s).unwrap();
+        let plain = ConvOptions::plain(2);
+        for (weight, part) in [(w(&[2, 2, 3, 3]), "channels"), (w(&[2, 3, 5, 5]), "does not fit"), (w(&[2, 3, 3]), "same rank")] {
+            assert!(x.conv(&weight, None, &plain).unwrap_err().to_string().contains(part));
+        }
+        assert!(x.conv(&w(&[2, 3, 3, 3]), Some(&w(&[3])), &plain).is_err());
+    }
+}

@@ -1,0 +1,123 @@
+//! Convolution kernels. [`Geometry`] describes one convolution of any spatial rank up to three as a 3-D one;
+//! `direct` serves 2-D f32 (forward and backward by data), `weights` its backward by weights, `depthwise` one filter a
+//! channel, `im2col` everything else and every float type.
+pub(crate) mod depthwise;
+pub(crate) mod direct;
+pub(crate) mod im2col;
+pub(crate) mod planes;
+pub(crate) mod weights;
+
+use crate::{Result, TensorError};
+
+/// Sizes along depth, height and width.
+pub(crate) type Size3 = [usize; 3];
+
+/// One convolution.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Geometry {
+    /// Images.
+    pub(crate) n: usize,
+    /// Input channels.
+    pub(crate) c: usize,
+    /// Output channels.
+    pub(crate) o: usize,
+    /// Groups.
+    pub(crate) groups: usize,
+    /// Input size.
+    pub(crate) input: Size3,
+    /// Output size.
+    pub(crate) output: Size3,
+    /// Kernel size.
+    pub(crate) kernel: Size3,
+    /// Strides.
+    pub(crate) stride: Size3,
+    /// Dilations.
+    pub(crate) dilation: Size3,
+    /// Padding before the first element.
+    pub(crate) before: Size3,
+}
+
+impl Geometry {
+    /// From the shapes `[n, c, spatial..]` and `[o, c / groups, kernel..]`.
+    ///
+    /// # Errors
+    /// [`TensorError::Shape`] where they do not fit, [`TensorError::Unsupported`] for more than three spatial axes.
+    pub(crate) fn new(x: &[usize], w: &[usize], options: &crate::ConvOptions) -> Result<Self> {
+        let wrong = |what: String| Err(TensorError::shape("conv", what));
+        let rank = w.len().saturating_sub(2);
+        if x.len() < 3 || x.len() != w.len() {
+            return wrong(format!("input {x:?} and weight {w:?} need the same rank of at least 3"));
+        }
+        if rank > 3 {
+            return Err(TensorError::unsupported("conv", format!("{rank} spatial axes; up to 3 are")));
+        }
+        let lists = [options.strides.len(), options.pads.len(), options.dilations.len()];
+        if lists.iter().any(|l| *l != rank) {
+            return wrong(format!("strides, pads and dilations have {lists:?} entries for {rank} spatial axes"));
+        }
+        let groups = options.groups;
+        if groups == 0 || x[1] != w[1].saturating_mul(groups) || !w[0].is_multiple_of(groups.max(1)) {
+            return wrong(format!("input {x:?} has {} channels, weight {w:?} in {groups} groups takes {}", x[1], w[1].saturating_mul(groups)));
+        }
+        let lead = 3 - rank;
+        let spread = |f: &dyn Fn(usize) -> usize, fill: usize| std::array::from_fn(|i| if i < lead { fill } else { f(i - lead) });
+        let mut g = Geometry {
+            n: x[0],
+            c: x[1],
+            o: w[0],
+            groups,
+            input: spread(&|i| x[i + 2], 1),
+            output: [1; 3],
+            kernel: spread(&|i| w[i + 2], 1),
+            stride: spread(&|i| options.strides[i], 1),
+            dilation: spread(&|i| options.dilations[i], 1),
+            before: spread(&|i| options.pads[i].0, 0),
+        };
+        let after: Size3 = spread(&|i| options.pads[i].1, 0);
+        for (i, after) in after.iter().enumerate() {
+            if g.stride[i] == 0 || g.dilation[i] == 0 || g.kernel[i] == 0 {
+                return wrong("strides, dilations and kernel sizes must be at least 1".into());
+            }
+            let span = (g.kernel[i] - 1).checked_mul(g.dilation[i]).and_then(|s| s.checked_add(1));
+            let padded = g.input[i].checked_add(g.before[i]).and_then(|p| p.checked_add(*after));
+            match (span, padded) {
+                (Some(span), Some(padded)) if span <= padded => g.output[i] = (padded - span) / g.stride[i] + 1,
+                _ => return wrong(format!("kernel {:?} does not fit padded input {:?}", &g.kernel[lead..], &g.input[lead..])),
+            }
+        }
+        Ok(g)
+    }
+
+    /// Elements of one input channel.
+    pub(crate) fn pixels_in(&self) -> usize {
+        self.input.iter().product()
+    }
+    /// Elements of one output channel.
+    pub(crate) fn pixels_out(&self) -> usize {
+        self.output.iter().product()
+    }
+    /// Elements of one kernel of one input channel.
+    pub(crate) fn taps(&self) -> usize {
+        self.kernel.iter().product()
+    }
+    /// Input channels of one group.
+    pub(crate) fn group_in(&self) -> usize {
+        self.c / self.groups
+    }
+    /// Output channels of one group.
+    pub(crate) fn group_out(&self) -> usize {
+        self.o / self.groups
+    }
+    /// True where the 2-D kernels serve.
+    pub(crate) fn is_planar(&self) -> bool {
+        self.input[0] == 1 && self.output[0] == 1 && self.kernel[0] == 1
+    }
+    /// True where each input channel has filters of its own.
+    pub(crate) fn is_depthwise(&self) -> bool {
+        self.groups == self.c && self.groups > 1
+    }
+    /// Multiply-accumulate operations.
+    pub(crate) fn macs(&self) -> usize {
+        self.n * self.o * self.pixels_out() * self.group_in() * self.taps()
+    }
+}
