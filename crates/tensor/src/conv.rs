@@ -1,7 +1,7 @@
 //! Convolution and transposed convolution of one, two or three spatial axes, with groups, strides, dilations and padding.
 use crate::kernels::conv::{Geometry, depthwise, direct, im2col, weights};
 use crate::number::with_float;
-use crate::{DType, Result, Tensor, TensorError, pool, record};
+use crate::{DType, Result, Tensor, TensorError, record, recycle};
 
 /// How a convolution moves over its input; one entry a spatial axis.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,7 +56,7 @@ fn forward(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Resul
         });
     }
     let (x, w, bias) = (x.as_slice::<f32>()?, w.as_slice::<f32>()?, bias.map(|b| b.as_slice::<f32>()).transpose()?);
-    let mut y = pool::take(len);
+    let mut y = recycle::take(len);
     match path(g) {
         _ if len == 0 => {}
         Path::Direct => direct::forward(g, x, w, bias, &mut y),
@@ -77,7 +77,7 @@ fn backward_data(g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize]) -> Resu
         });
     }
     let (dy, w) = (dy.as_slice::<f32>()?, w.as_slice::<f32>()?);
-    let mut dx = pool::take(len);
+    let mut dx = recycle::take(len);
     match path(g) {
         _ if len == 0 || dy.is_empty() => dx.fill(0.0),
         Path::Direct => direct::backward_data(g, dy, w, &mut dx),
@@ -175,9 +175,14 @@ impl Tensor {
         }
         let mut shape = vec![self.shape()[0], w.shape()[1] * options.groups];
         for (i, extra) in output_padding.iter().enumerate() {
-            let full = self.shape()[i + 2].saturating_sub(1) * options.strides[i] + (w.shape()[i + 2].max(1) - 1) * options.dilations[i] + 1 + extra;
+            let full = self.shape()[i + 2].saturating_sub(1) * options.strides[i]
+                + (w.shape()[i + 2].max(1) - 1) * options.dilations[i]
+                + 1
+                + extra;
             let cut = options.pads[i].0 + options.pads[i].1;
-            shape.push(full.checked_sub(cut).filter(|n| *n > 0).ok_or_else(|| wrong(format!("pads {cut} leave nothing of {full} elements")))?);
+            shape.push(
+                full.checked_sub(cut).filter(|n| *n > 0).ok_or_else(|| wrong(format!("pads {cut} leave nothing of {full} elements")))?,
+            );
         }
         let mut g = Geometry::new(&shape, w.shape(), options)?;
         // Output padding may have room for one more step, which the input does not have.
@@ -217,7 +222,11 @@ mod tests {
     fn gradients_of_every_spatial_rank() {
         let cases: Vec<(Vec<usize>, Vec<usize>, ConvOptions)> = vec![
             (vec![2, 2, 7], vec![3, 2, 3], ConvOptions { strides: vec![2], pads: vec![(1, 0)], ..ConvOptions::plain(1) }),
-            (vec![2, 4, 5, 6], vec![4, 2, 3, 2], ConvOptions { groups: 2, dilations: vec![2, 1], pads: vec![(2, 1), (0, 1)], ..ConvOptions::plain(2) }),
+            (
+                vec![2, 4, 5, 6],
+                vec![4, 2, 3, 2],
+                ConvOptions { groups: 2, dilations: vec![2, 1], pads: vec![(2, 1), (0, 1)], ..ConvOptions::plain(2) },
+            ),
             (vec![1, 2, 3, 4, 3], vec![2, 2, 2, 2, 2], ConvOptions { pads: vec![(1, 0); 3], ..ConvOptions::plain(3) }),
         ];
         for (x, w, options) in cases {

@@ -1,45 +1,259 @@
-//! Recycles the storage of large f32 tensors: a training step asks for the same sizes again and again, and fresh pages
-//! cost as much as the arithmetic on them. A recycled vector keeps its old elements, so whoever takes one must write
-//! every element.
-use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex, PoisonError};
+//! Pooling over one, two or three spatial axes.
+use crate::number::with_float;
+use crate::{DType, Result, Tensor, TensorError, record};
+use rayon::prelude::*;
 
-/// Smaller vectors are left to the allocator.
-const SMALLEST: usize = 1 << 12;
-/// Most elements kept for reuse (512 MiB).
-const MOST: usize = 1 << 27;
-
-#[derive(Default)]
-struct Pool {
-    free: HashMap<usize, Vec<Vec<f32>>>,
-    elements: usize,
+/// How a window moves over its input; one entry a spatial axis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolOptions {
+    /// Size of the window.
+    pub kernel: Vec<usize>,
+    /// Steps.
+    pub strides: Vec<usize>,
+    /// Padding before and after.
+    pub pads: Vec<(usize, usize)>,
+    /// Distance between the elements a window sees.
+    pub dilations: Vec<usize>,
+    /// Round the output's size up instead of down.
+    pub ceil_mode: bool,
+    /// Padding counts in an average.
+    pub count_include_pad: bool,
 }
 
-static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
+/// Geometry with leading axes of size one, so that one loop serves every rank.
+#[derive(Clone)]
+struct Windows {
+    input: [usize; 3],
+    output: [usize; 3],
+    kernel: [usize; 3],
+    stride: [usize; 3],
+    dilation: [usize; 3],
+    before: [usize; 3],
+    after: [usize; 3],
+    shape: Vec<usize>,
+}
 
-/// A vector of `len` elements of any value.
-pub(crate) fn take(len: usize) -> Vec<f32> {
-    if len >= SMALLEST {
-        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(v) = pool.free.get_mut(&len).and_then(Vec::pop) {
-            pool.elements -= len;
-            return v;
+impl Windows {
+    fn new(op: &'static str, x: &[usize], o: &PoolOptions) -> Result<Windows> {
+        let wrong = |what: String| TensorError::shape(op, what);
+        let axes = x.len().saturating_sub(2);
+        if axes == 0 || axes > 3 || [o.kernel.len(), o.strides.len(), o.pads.len(), o.dilations.len()].iter().any(|l| *l != axes) {
+            return Err(wrong(format!("input {x:?} and window {:?} do not fit (one to three spatial axes)", o.kernel)));
+        }
+        let lead = 3 - axes;
+        let spread = |f: &dyn Fn(usize) -> usize, fill: usize| std::array::from_fn(|i| if i < lead { fill } else { f(i - lead) });
+        let mut w = Windows {
+            input: spread(&|i| x[i + 2], 1),
+            output: [1; 3],
+            kernel: spread(&|i| o.kernel[i], 1),
+            stride: spread(&|i| o.strides[i], 1),
+            dilation: spread(&|i| o.dilations[i], 1),
+            before: spread(&|i| o.pads[i].0, 0),
+            after: spread(&|i| o.pads[i].1, 0),
+            shape: x[..2].to_vec(),
+        };
+        for i in lead..3 {
+            if w.kernel[i] == 0 || w.stride[i] == 0 || w.dilation[i] == 0 {
+                return Err(wrong("kernel, strides and dilations must be at least 1".into()));
+            }
+            let span = (w.kernel[i] - 1) * w.dilation[i] + 1;
+            let padded = w.input[i] + w.before[i] + w.after[i];
+            let Some(room) = padded.checked_sub(span) else { return Err(wrong(format!("window {:?} does not fit input {x:?}", o.kernel))) };
+            w.output[i] = if o.ceil_mode { room.div_ceil(w.stride[i]) + 1 } else { room / w.stride[i] + 1 };
+            // A window that would start behind the input and its leading padding is left out.
+            if o.ceil_mode && (w.output[i] - 1) * w.stride[i] >= w.input[i] + w.before[i] {
+                w.output[i] -= 1;
+            }
+            w.shape.push(w.output[i]);
+        }
+        Ok(w)
+    }
+
+    fn pixels_in(&self) -> usize {
+        self.input.iter().product()
+    }
+
+    fn pixels_out(&self) -> usize {
+        self.output.iter().product()
+    }
+
+    /// Calls `f(output pixel, its inputs in order, elements that an average with padding divides by)`.
+    fn each(&self, mut f: impl FnMut(usize, &[usize], usize)) {
+        let mut inside = Vec::with_capacity(self.kernel.iter().product());
+        let axis = |i: usize, out: usize| {
+            let start = out * self.stride[i];
+            let places = (0..self.kernel[i]).map(move |k| start + k * self.dilation[i]);
+            // Padding that ceil_mode adds beyond the declared one does not count.
+            let counted = places.clone().filter(|p| *p < self.before[i] + self.input[i] + self.after[i]).count();
+            let real: Vec<usize> = places.filter_map(|p| p.checked_sub(self.before[i]).filter(|p| *p < self.input[i])).collect();
+            (real, counted)
+        };
+        let per_axis: Vec<Vec<(Vec<usize>, usize)>> = (0..3).map(|i| (0..self.output[i]).map(|o| axis(i, o)).collect()).collect();
+        let mut out = 0;
+        for (zs, nz) in &per_axis[0] {
+            for (ys, ny) in &per_axis[1] {
+                for (xs, nx) in &per_axis[2] {
+                    inside.clear();
+                    for z in zs {
+                        for y in ys {
+                            inside.extend(xs.iter().map(|x| (z * self.input[1] + y) * self.input[2] + x));
+                        }
+                    }
+                    f(out, &inside, nz * ny * nx);
+                    out += 1;
+                }
+            }
         }
     }
-    vec![0.0; len]
 }
 
-/// Gives a vector back.
-pub(crate) fn give(v: Vec<f32>) {
-    if v.len() < SMALLEST {
-        return;
+impl Tensor {
+    /// The largest element of each window, and where it lies: its index in the flattened `[n, c, spatial..]` input.
+    ///
+    /// # Errors
+    /// [`TensorError::Shape`] where the window does not fit; [`TensorError::DType`] for types without order.
+    pub fn max_pool(&self, options: &PoolOptions) -> Result<(Tensor, Tensor)> {
+        let w = Windows::new("max_pool", self.shape(), options)?;
+        match self.dtype() {
+            DType::F16 | DType::BF16 | DType::I8 | DType::U8 => {
+                let (y, i) = self.cast(DType::F32)?.max_pool(options)?;
+                return Ok((y.cast(self.dtype())?, i));
+            }
+            _ => {}
+        }
+        let (pixels_in, pixels_out) = (w.pixels_in(), w.pixels_out());
+        let len = crate::shape::count(&w.shape)?;
+        let (y, indices) = with_float!("max_pool", self.dtype(), T => {
+            let x = self.as_slice::<T>()?;
+            let (mut y, mut at) = (vec![T::default(); len], vec![0i64; len]);
+            y.par_chunks_mut(pixels_out.max(1)).zip(at.par_chunks_mut(pixels_out.max(1))).enumerate().for_each(|(plane, (y, at))| {
+                let base = plane * pixels_in;
+                let x = &x[base..base + pixels_in];
+                w.each(|out, inside, _| {
+                    let mut best = (T::NEG_INFINITY, inside.first().copied().unwrap_or(0));
+                    for i in inside {
+                        if x[*i] > best.0 || x[*i].is_nan() { best = (x[*i], *i); }
+                    }
+                    y[out] = best.0;
+                    at[out] = (base + best.1) as i64;
+                });
+            });
+            Ok((Tensor::new(y, w.shape.clone())?, Tensor::new(at, w.shape.clone())?))
+        })?;
+        let (shape, at) = (self.shape().to_vec(), indices.clone());
+        let y = record("max_pool", &[self], y, move |dy| {
+            let dx = with_float!("max_pool", dy.dtype(), T => {
+                let mut dx = vec![T::default(); crate::shape::count(&shape)?];
+                for (i, d) in at.as_slice::<i64>()?.iter().zip(dy.as_slice::<T>()?) { dx[*i as usize] += *d; }
+                Tensor::new(dx, shape)
+            })?;
+            Ok(vec![Some(dx)])
+        });
+        Ok((y, indices))
     }
-    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    if pool.elements + v.len() > MOST {
-        // Sizes from an earlier model may fill it: start over rather than keep what nobody asks for.
-        pool.free.clear();
-        pool.elements = 0;
+
+    /// The mean of each window.
+    ///
+    /// # Errors
+    /// [`TensorError::Shape`] where the window does not fit; [`TensorError::DType`] for types that are not floats.
+    pub fn average_pool(&self, options: &PoolOptions) -> Result<Tensor> {
+        if self.is_half() {
+            return self.cast(DType::F32)?.average_pool(options)?.cast(self.dtype());
+        }
+        let w = Windows::new("average_pool", self.shape(), options)?;
+        let include = options.count_include_pad;
+        let (pixels_in, pixels_out) = (w.pixels_in(), w.pixels_out());
+        let divisor = move |inside: &[usize], all: usize| if include { all } else { inside.len() }.max(1);
+        let y = with_float!("average_pool", self.dtype(), T => {
+            let x = self.as_slice::<T>()?;
+            let mut y = vec![T::default(); crate::shape::count(&w.shape)?];
+            y.par_chunks_mut(pixels_out.max(1)).enumerate().for_each(|(plane, y)| {
+                let x = &x[plane * pixels_in..(plane + 1) * pixels_in];
+                w.each(|out, inside, all| y[out] = inside.iter().map(|i| x[*i]).sum::<T>() / divisor(inside, all) as T);
+            });
+            Tensor::new(y, w.shape.clone())
+        })?;
+        let shape = self.shape().to_vec();
+        Ok(record("average_pool", &[self], y, move |dy| {
+            let dx = with_float!("average_pool", dy.dtype(), T => {
+                let dy = dy.as_slice::<T>()?;
+                let mut dx = vec![T::default(); crate::shape::count(&shape)?];
+                dx.par_chunks_mut(pixels_in.max(1)).enumerate().for_each(|(plane, dx)| {
+                    let dy = &dy[plane * pixels_out..(plane + 1) * pixels_out];
+                    w.each(|out, inside, all| {
+                        let share = dy[out] / divisor(inside, all) as T;
+                        inside.iter().for_each(|i| dx[*i] += share);
+                    });
+                });
+                Tensor::new(dx, shape)
+            })?;
+            Ok(vec![Some(dx)])
+        }))
     }
-    pool.elements += v.len();
-    pool.free.entry(v.len()).or_default().push(v);
+
+    /// The `p`-norm of each window (`p` at least 1): the mean of powers is undone, so padding adds zeros.
+    ///
+    /// # Errors
+    /// As [`Tensor::average_pool`].
+    pub fn lp_pool(&self, options: &PoolOptions, p: i64) -> Result<Tensor> {
+        let whole = PoolOptions { count_include_pad: true, ..options.clone() };
+        let powers = self.abs()?.pow(&self.scalar_like(p as f64)?)?;
+        // The mean times the window's size is the sum; ceil_mode windows that hang over are smaller.
+        let ones = self.detach().ones_like()?;
+        let counts = ones.average_pool(&whole)?.div(&ones.average_pool(&PoolOptions { count_include_pad: false, ..whole.clone() })?)?;
+        let area: usize = options.kernel.iter().product();
+        let sum = match options.ceil_mode {
+            false => powers.average_pool(&whole)?.mul_scalar(area as f64)?,
+            true => {
+                let plain = powers.average_pool(&PoolOptions { count_include_pad: false, ..whole.clone() })?;
+                plain.mul(&counts)?.mul_scalar(area as f64)?
+            }
+        };
+        sum.pow(&self.scalar_like(1.0 / p as f64)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::check;
+    use crate::random::uniform_f64;
+
+    fn options(axes: usize) -> PoolOptions {
+        PoolOptions {
+            kernel: vec![3; axes],
+            strides: vec![2; axes],
+            pads: vec![(1, 1); axes],
+            dilations: vec![1; axes],
+            ceil_mode: false,
+            count_include_pad: false,
+        }
+    }
+
+    #[test]
+    fn gradients_of_every_rank() {
+        for axes in 1..=3 {
+            let shape: Vec<usize> = [2, 2].into_iter().chain(std::iter::repeat_n(5, axes)).collect();
+            for (ceil_mode, count_include_pad) in [(false, false), (true, true)] {
+                let o = PoolOptions { ceil_mode, count_include_pad, ..options(axes) };
+                check(&[uniform_f64(1, &shape, -1.0, 1.0)], |t| Ok(t[0].max_pool(&o)?.0)).unwrap();
+                check(&[uniform_f64(1, &shape, -1.0, 1.0)], |t| t[0].average_pool(&o)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn averages_count_padding_only_when_asked() {
+        let x = Tensor::full(1f32, [1, 1, 4]).unwrap();
+        let o = PoolOptions {
+            kernel: vec![3],
+            strides: vec![3],
+            pads: vec![(1, 1)],
+            dilations: vec![1],
+            ceil_mode: false,
+            count_include_pad: true,
+        };
+        assert_eq!(x.average_pool(&o).unwrap().as_slice::<f32>().unwrap(), [2.0 / 3.0, 2.0 / 3.0]);
+        assert_eq!(x.average_pool(&PoolOptions { count_include_pad: false, ..o }).unwrap().as_slice::<f32>().unwrap(), [1.0, 1.0]);
+    }
 }

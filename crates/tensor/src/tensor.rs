@@ -165,6 +165,17 @@ impl Tensor {
     }
 }
 
+impl Drop for Tensor {
+    /// Storage that nobody else holds goes back for reuse.
+    fn drop(&mut self) {
+        if let Buffer::F32(v) = &mut self.data
+            && let Some(own) = Arc::get_mut(v)
+        {
+            crate::recycle::give(std::mem::take(own));
+        }
+    }
+}
+
 impl PartialEq for Tensor {
     /// Equal type, shape and elements, floats by their bits (so NaN equals itself, and -0 differs from 0).
     fn eq(&self, other: &Self) -> bool {

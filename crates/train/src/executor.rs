@@ -270,7 +270,7 @@ impl Run<'_> {
             node,
             opset: self.model.opset(&node.domain).unwrap_or(1),
             training: self.mode.training,
-            seed: tensor::random::mix(self.mode.seed, index),
+            seed: tensor::random::derive(self.mode.seed, index),
             subgraphs: self,
             updates: RefCell::new(vec![]),
         };
@@ -378,7 +378,7 @@ impl RunSubgraph for Run<'_> {
             let op = operator(self.model, node).map_err(inner)?;
             let inputs =
                 node.inputs.iter().map(|v| v.map(|v| self.read(v, false)).transpose()).collect::<Result<Vec<_>, _>>().map_err(inner)?;
-            let index = tensor::random::mix(i as u64, node.outputs.iter().flatten().map(|v| u64::from(v.0)).sum());
+            let index = tensor::random::derive(i as u64, node.outputs.iter().flatten().map(|v| u64::from(v.0)).sum());
             let outputs = self.evaluate(op, node, inputs, index).map_err(inner)?;
             self.write_outputs(node, outputs).map_err(inner)?;
         }

@@ -177,8 +177,11 @@ pub fn train(
             let batch = batch?;
             let factor = settings.schedule.factor(state.steps_done, total);
             let training_norms = settings.freeze_statistics_from.is_none_or(|from| epoch < from);
-            let mode =
-                Mode { training: training_norms, simulate: settings.simulate, seed: tensor::random::mix(settings.seed, state.steps_done) };
+            let mode = Mode {
+                training: training_norms,
+                simulate: settings.simulate,
+                seed: tensor::random::derive(settings.seed, state.steps_done),
+            };
             let loss = step(
                 model,
                 &parameters,

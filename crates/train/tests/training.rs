@@ -63,7 +63,7 @@ impl Batches for Toy {
     }
     fn epoch(&self, epoch: u64) -> Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_> {
         Box::new((0..self.batches).map(move |i| {
-            let x = random::normal(random::mix(epoch, i), &[32, 8], 0.0, 1.0).unwrap();
+            let x = random::normal(random::derive(epoch, i), &[32, 8], 0.0, 1.0).unwrap();
             let labels: Vec<i64> = x
                 .as_slice::<f32>()
                 .unwrap()

@@ -126,7 +126,7 @@ pub(crate) fn has_avx2() -> bool {
 macro_rules! dispatch {
     ($(#[$doc:meta])* $name:ident = $generic:ident($($arg:ident: $ty:ty),* $(,)?)) => {
         $(#[$doc])*
-        pub(crate) fn $name(fast: bool, $($arg: $ty),*) {
+        fn $name(fast: bool, $($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]

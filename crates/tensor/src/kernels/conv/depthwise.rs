@@ -25,7 +25,9 @@ fn layout(g: &Geometry) -> Layout {
         reach.max(g.input[i + 1] + g.before[i + 1])
     });
     let planes = Planes::new(extent, [g.stride[1], g.stride[2]], [g.before[1], g.before[2]]);
-    let taps = (0..g.kernel[1] * g.kernel[2]).map(|t| planes.offset(0, t / g.kernel[2] * g.dilation[1], t % g.kernel[2] * g.dilation[2])).collect();
+    let taps = (0..g.kernel[1] * g.kernel[2])
+        .map(|t| planes.offset(0, t / g.kernel[2] * g.dilation[1], t % g.kernel[2] * g.dilation[2]))
+        .collect();
     Layout { planes, taps }
 }
 

@@ -39,7 +39,15 @@ struct Pass {
 }
 
 impl Pass {
-    fn new(planes: Planes, channels: usize, image: [usize; 2], outputs: usize, size: [usize; 2], taps: Vec<usize>, weight: impl Fn(usize, usize) -> f32) -> Self {
+    fn new(
+        planes: Planes,
+        channels: usize,
+        image: [usize; 2],
+        outputs: usize,
+        size: [usize; 2],
+        taps: Vec<usize>,
+        weight: impl Fn(usize, usize) -> f32,
+    ) -> Self {
         let exact = size[1].is_multiple_of(LANES);
         let pitch = if exact { size[1] } else { planes.pitch };
         let vectors = match exact {
@@ -61,7 +69,7 @@ impl Pass {
     }
 
     fn is_exact(&self) -> bool {
-        self.pitch == self.size[1]
+        self.size[1].is_multiple_of(LANES)
     }
 
     /// Computes the given blocks of output channels of one image into `out`, which starts at the first of them.
@@ -200,12 +208,15 @@ fn run_all(passes: &[Pass], x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
 
 /// `y[n, o, ..] = conv(x, w) + bias`.
 pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let (size, kernel, stride, dilation) = ([g.output[1], g.output[2]], [g.kernel[1], g.kernel[2]], [g.stride[1], g.stride[2]], [g.dilation[1], g.dilation[2]]);
+    let (size, kernel, stride, dilation) =
+        ([g.output[1], g.output[2]], [g.kernel[1], g.kernel[2]], [g.stride[1], g.stride[2]], [g.dilation[1], g.dilation[2]]);
     // The planes must hold the image itself and everything a tap reads.
-    let extent = std::array::from_fn(|i| ((size[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1).max(g.input[i + 1] + g.before[i + 1]));
+    let extent =
+        std::array::from_fn(|i| ((size[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1).max(g.input[i + 1] + g.before[i + 1]));
     let planes = Planes::new(extent, stride, [g.before[1], g.before[2]]);
     let (channels, outputs, taps) = (g.group_in(), g.group_out(), kernel[0] * kernel[1]);
-    let offsets: Vec<usize> = (0..channels * taps).map(|t| planes.offset(t / taps, t % taps / kernel[1] * dilation[0], t % kernel[1] * dilation[1])).collect();
+    let offsets: Vec<usize> =
+        (0..channels * taps).map(|t| planes.offset(t / taps, t % taps / kernel[1] * dilation[0], t % kernel[1] * dilation[1])).collect();
     let passes: Vec<Pass> = (0..g.groups)
         .map(|group| {
             let w = &w[group * outputs * channels * taps..];
@@ -230,7 +241,8 @@ pub(crate) fn backward_data(g: &Geometry, dy: &[f32], w: &[f32], dx: &mut [f32])
     let (channels, outputs, taps) = (g.group_in(), g.group_out(), g.kernel[1] * g.kernel[2]);
     let axis = |i: usize, phase: usize| reaching(phase, g.kernel[i], g.dilation[i], g.before[i], g.stride[i]);
     let stride = [g.stride[1], g.stride[2]];
-    let phases: Vec<(usize, usize)> = (0..stride[0] * stride[1]).map(|p| (p / stride[1], p % stride[1])).filter(|(y, x)| *y < g.input[1] && *x < g.input[2]).collect();
+    let phases: Vec<(usize, usize)> =
+        (0..stride[0] * stride[1]).map(|p| (p / stride[1], p % stride[1])).filter(|(y, x)| *y < g.input[1] && *x < g.input[2]).collect();
     for (py, px) in &phases {
         let (rows, columns) = (axis(1, *py), axis(2, *px));
         let size = [(g.input[1] - py).div_ceil(stride[0]), (g.input[2] - px).div_ceil(stride[1])];
@@ -253,7 +265,9 @@ pub(crate) fn backward_data(g: &Geometry, dy: &[f32], w: &[f32], dx: &mut [f32])
             .map(|group| {
                 let w = &w[group * outputs * channels * taps..];
                 let offsets = list.iter().map(|t| t.2).collect();
-                Pass::new(planes, outputs, [g.output[1], g.output[2]], channels, size, offsets, |c, t| w[(list[t].0 * channels + c) * taps + list[t].1])
+                Pass::new(planes, outputs, [g.output[1], g.output[2]], channels, size, offsets, |c, t| {
+                    w[(list[t].0 * channels + c) * taps + list[t].1]
+                })
             })
             .collect();
         if stride == [1, 1] {

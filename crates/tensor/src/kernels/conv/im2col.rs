@@ -16,7 +16,9 @@ impl Geometry {
     /// Calls `f(row of the patch matrix, output pixel, input pixel)` for every pair that is not padding.
     fn each_patch(&self, mut f: impl FnMut(usize, usize, usize)) {
         let [kd, kh, kw] = self.kernel;
-        let place = |axis: usize, out: usize, k: usize| (out * self.stride[axis] + k * self.dilation[axis]).checked_sub(self.before[axis]).filter(|i| *i < self.input[axis]);
+        let place = |axis: usize, out: usize, k: usize| {
+            (out * self.stride[axis] + k * self.dilation[axis]).checked_sub(self.before[axis]).filter(|i| *i < self.input[axis])
+        };
         for channel in 0..self.group_in() {
             for (z, y, x) in (0..kd).flat_map(|z| (0..kh).flat_map(move |y| (0..kw).map(move |x| (z, y, x)))) {
                 let row = ((channel * kd + z) * kh + y) * kw + x;
@@ -87,7 +89,15 @@ pub(crate) fn backward_weights<T: Real>(g: &Geometry, x: &[T], dy: &[T], dw: &mu
         for i in (0..g.n).map(|n| n * g.groups + group) {
             let patches = gather(g, &x[i * image_in..(i + 1) * image_in]);
             let dy = &dy[i * outputs * pixels..(i + 1) * outputs * pixels];
-            T::product(&mut part, Matrix::row_major(dy, pixels, false), Matrix::row_major(&patches, pixels, true), outputs, pixels, rows, false);
+            T::product(
+                &mut part,
+                Matrix::row_major(dy, pixels, false),
+                Matrix::row_major(&patches, pixels, true),
+                outputs,
+                pixels,
+                rows,
+                false,
+            );
             dw.iter_mut().zip(&part).for_each(|(d, p)| *d += *p);
         }
     });

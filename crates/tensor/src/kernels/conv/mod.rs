@@ -57,7 +57,11 @@ impl Geometry {
         }
         let groups = options.groups;
         if groups == 0 || x[1] != w[1].saturating_mul(groups) || !w[0].is_multiple_of(groups.max(1)) {
-            return wrong(format!("input {x:?} has {} channels, weight {w:?} in {groups} groups takes {}", x[1], w[1].saturating_mul(groups)));
+            return wrong(format!(
+                "input {x:?} has {} channels, weight {w:?} in {groups} groups takes {}",
+                x[1],
+                w[1].saturating_mul(groups)
+            ));
         }
         let lead = 3 - rank;
         let spread = |f: &dyn Fn(usize) -> usize, fill: usize| std::array::from_fn(|i| if i < lead { fill } else { f(i - lead) });
@@ -115,9 +119,5 @@ impl Geometry {
     /// True where each input channel has filters of its own.
     pub(crate) fn is_depthwise(&self) -> bool {
         self.groups == self.c && self.groups > 1
-    }
-    /// Multiply-accumulate operations.
-    pub(crate) fn macs(&self) -> usize {
-        self.n * self.o * self.pixels_out() * self.group_in() * self.taps()
     }
 }

@@ -42,7 +42,8 @@ fn accumulate_generic<L: Lanes>(job: &Job, planes: &[f32], dy: &[f32], sums: &mu
             // slices (asserted above).
             unsafe {
                 let to = sums.as_mut_ptr();
-                let mut acc: [[L; 2]; TAPS] = std::array::from_fn(|t| [L::load(to.add(t * CHANNELS)), L::load(to.add(t * CHANNELS + LANES))]);
+                let mut acc: [[L; 2]; TAPS] =
+                    std::array::from_fn(|t| [L::load(to.add(t * CHANNELS)), L::load(to.add(t * CHANNELS + LANES))]);
                 let base: [*const f32; TAPS] = std::array::from_fn(|t| planes.as_ptr().add(at[t]));
                 let mut gradient = dy.as_ptr().add(block * CHANNELS);
                 for y in 0..job.size[0] {
@@ -73,11 +74,14 @@ dispatch! {
 
 /// `dw[o, c / groups, ..]` from `x` and `dy`.
 pub(crate) fn backward_weights(g: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let (size, kernel, stride, dilation) = ([g.output[1], g.output[2]], [g.kernel[1], g.kernel[2]], [g.stride[1], g.stride[2]], [g.dilation[1], g.dilation[2]]);
-    let extent = std::array::from_fn(|i| ((size[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1).max(g.input[i + 1] + g.before[i + 1]));
+    let (size, kernel, stride, dilation) =
+        ([g.output[1], g.output[2]], [g.kernel[1], g.kernel[2]], [g.stride[1], g.stride[2]], [g.dilation[1], g.dilation[2]]);
+    let extent =
+        std::array::from_fn(|i| ((size[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1).max(g.input[i + 1] + g.before[i + 1]));
     let planes = Planes::new(extent, stride, [g.before[1], g.before[2]]);
     let (channels, outputs, area) = (g.group_in(), g.group_out(), kernel[0] * kernel[1]);
-    let taps: Vec<usize> = (0..channels * area).map(|t| planes.offset(t / area, t % area / kernel[1] * dilation[0], t % kernel[1] * dilation[1])).collect();
+    let taps: Vec<usize> =
+        (0..channels * area).map(|t| planes.offset(t / area, t % area / kernel[1] * dilation[0], t % kernel[1] * dilation[1])).collect();
     let padded = outputs.next_multiple_of(CHANNELS);
     let job = Job { planes, taps: &taps, size, padded };
     let (image_in, image_out, pixels) = (channels * g.pixels_in(), outputs * g.pixels_out(), g.pixels_out());
