@@ -218,7 +218,7 @@ fn check_input(value: &graph::Value, t: &Tensor) -> Result<(), TrainError> {
 }
 
 /// State of one run.
-struct Run<'a> {
+struct Run<'a, 'o> {
     model: &'a Model,
     overrides: &'a Overrides,
     mode: Mode,
@@ -226,11 +226,11 @@ struct Run<'a> {
     /// Constants after their annotation, so that a shared weight is masked and quantized once.
     constants: RefCell<HashMap<ValueId, Tensor>>,
     updates: RefCell<Vec<(ValueId, Tensor)>>,
-    observe: RefCell<Option<&'a mut dyn FnMut(ValueId, &Tensor)>>,
+    observe: RefCell<Option<&'o mut (dyn FnMut(ValueId, &Tensor) + 'o)>>,
     current: Cell<Option<usize>>,
 }
 
-impl Run<'_> {
+impl Run<'_, '_> {
     fn step(&self, step: &Step) -> Result<(), TrainError> {
         let node = &self.model.graph.nodes[step.node];
         let inputs = step.reads.iter().map(|r| r.map(|(v, last)| self.read(v, last)).transpose()).collect::<Result<Vec<_>, _>>()?;
@@ -361,7 +361,7 @@ impl Run<'_> {
     }
 }
 
-impl RunSubgraph for Run<'_> {
+impl RunSubgraph for Run<'_, '_> {
     fn run_subgraph(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, OpError> {
         let inner = |e: TrainError| OpError::Inner(e.to_string());
         if inputs.len() != graph.inputs.len() {

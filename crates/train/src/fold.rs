@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_chain_of_constants_folds_and_an_if_on_it_takes_its_branch() {
         let mut m = Model::new(17);
-        let mut constant = |m: &mut Model, n: &str, t: Tensor| {
+        let constant = |m: &mut Model, n: &str, t: Tensor| {
             let id = m.values.add_constant(n, t);
             m.graph.constants.push(id);
             id

@@ -62,7 +62,7 @@ pub fn trainable(model: &Model, freeze: &[String], learn_scales: bool) -> Result
             let Some(encoding) = &annotation.encoding else { continue };
             for part in encodings::trainable(encoding) {
                 let name = format!("{}/{part}", model.values[id].name);
-                list.push(Parameter { id: ParameterId { value: id, part: Part::Encoding(part) }, name, role: Role::Constant });
+                list.push(Parameter { id: ParameterId { value: id, part: Part::Encoding(part.to_string()) }, name, role: Role::Constant });
             }
         }
     }
