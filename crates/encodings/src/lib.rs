@@ -78,6 +78,6 @@ pub fn simulate(value: &Tensor, annotation: &Annotation) -> Result<Tensor> {
 }
 
 /// Names of the parameters of an encoding that may be learned; none for an encoding nobody knows.
-pub fn trainable(encoding: &Encoding) -> &'static [&'static str] {
-    find(&encoding.kind).map_or(&[], |kind| kind.trainable(encoding))
+pub fn trainable(encoding: &Encoding) -> Vec<String> {
+    find(&encoding.kind).map_or(vec![], |kind| kind.trainable(encoding).iter().map(|name| name.to_string()).collect())
 }

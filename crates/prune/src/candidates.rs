@@ -1,0 +1,79 @@
+//! Which weights may be pruned.
+use crate::{PruneError, Result};
+use graph::{Graph, Model, Node, ValueId};
+use ops::{QuantRule, Role};
+use std::collections::BTreeMap;
+use tensor::DType;
+use train::parameters::matches;
+
+/// A weight that may be pruned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The weight.
+    pub weight: ValueId,
+    /// Its name.
+    pub name: String,
+    /// Axis of its output channels, where the operator that reads it has one.
+    pub axis: Option<usize>,
+    /// The BatchNormalization that scales those channels and nothing else reads before, by its scale and variance.
+    pub norm: Option<Normalization>,
+}
+
+/// What a BatchNormalization multiplies each channel by: `scale / sqrt(variance + epsilon)`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Normalization {
+    /// Scale (gamma), one element a channel.
+    pub scale: ValueId,
+    /// Running variance, one element a channel.
+    pub variance: ValueId,
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// The f32 constants that an operator reads as a weight, without those that match a pattern of `exclude`, in the order of
+/// value ids. A weight that several nodes read is listed once, as its first reader sees it.
+///
+/// # Errors
+/// [`PruneError::Setting`] for a pattern that matches no weight: it is most likely misspelt.
+pub fn candidates(model: &Model, exclude: &[String]) -> Result<Vec<Candidate>> {
+    let mut found = BTreeMap::new();
+    collect(model, &model.graph, &mut found);
+    for pattern in exclude {
+        if !found.values().any(|c: &Candidate| matches(pattern, &c.name)) {
+            return Err(PruneError::Setting { setting: "exclude", what: format!("'{pattern}' matches no weight") });
+        }
+    }
+    Ok(found.into_values().filter(|c| !exclude.iter().any(|p| matches(p, &c.name))).collect())
+}
+
+fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate>) {
+    let uses = graph.use_counts();
+    for node in &graph.nodes {
+        for sub in node.subgraphs() {
+            collect(model, sub, found);
+        }
+        let Some(op) = ops::find(&node.domain, &node.op_type) else { continue };
+        for (i, id) in node.inputs.iter().enumerate() {
+            let Some(id) = id.filter(|_| op.role(node, i) == Role::Weight) else { continue };
+            if model.values.tensor(id).is_none_or(|t| t.dtype() != DType::F32) {
+                continue;
+            }
+            let axis = match op.quantization(node) {
+                QuantRule::Integer { weight: Some(rule), .. } if rule.input == i => rule.axis,
+                _ => None,
+            };
+            let alone = node.output(0).filter(|out| uses.get(out) == Some(&1));
+            let norm = alone.and_then(|out| normalization(graph, out));
+            let name = model.values[id].name.clone();
+            found.entry(id).or_insert(Candidate { weight: id, name, axis, norm });
+        }
+    }
+}
+
+fn normalization(graph: &Graph, value: ValueId) -> Option<Normalization> {
+    let reader: &Node = graph.nodes.iter().find(|n| n.input(0) == Some(value))?;
+    if reader.op_type != "BatchNormalization" || !reader.is_onnx() {
+        return None;
+    }
+    Some(Normalization { scale: reader.input(1)?, variance: reader.input(4)?, epsilon: reader.float_or("epsilon", 1e-5).ok()? })
+}

@@ -1,0 +1,34 @@
+//! Why a model could not be pruned.
+use tensor::TensorError;
+
+/// Result of pruning.
+pub type Result<T, E = PruneError> = std::result::Result<T, E>;
+
+/// A model or setting that cannot be pruned.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum PruneError {
+    /// A setting out of range, or a pattern that matches nothing.
+    #[error("setting '{setting}': {what}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A weight that cannot be ranked.
+    #[error("weight '{weight}': {what}")]
+    Weight {
+        /// The weight's name.
+        weight: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A tensor of the weight could not be read.
+    #[error("weight '{weight}': {source}")]
+    Tensor {
+        /// The weight's name.
+        weight: String,
+        /// Why.
+        source: TensorError,
+    },
+}

@@ -1,0 +1,52 @@
+//! What pruning left.
+use crate::Candidate;
+use graph::Model;
+use tensor::Tensor;
+
+/// Sparsity of one weight.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct LayerSparsity {
+    /// The weight's name.
+    pub name: String,
+    /// Its elements.
+    pub total: usize,
+    /// Those that are zero: dead by the mask, or zero by themselves.
+    pub zeros: usize,
+    /// `zeros / total`.
+    pub sparsity: f64,
+}
+
+/// Sparsity of the weights that may be pruned.
+#[derive(Clone, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+pub struct SparsityReport {
+    /// Each weight.
+    pub layers: Vec<LayerSparsity>,
+    /// Zeros over all their elements.
+    pub sparsity: f64,
+}
+
+/// Counts the zeros of each candidate's weight under its mask.
+pub fn report(model: &Model, candidates: &[Candidate]) -> SparsityReport {
+    let layers: Vec<LayerSparsity> = candidates
+        .iter()
+        .filter_map(|c| {
+            let weight = model.values.tensor(c.weight)?;
+            let zeros = zeros(weight, model.annotations.mask(c.weight));
+            Some(LayerSparsity { name: c.name.clone(), total: weight.len(), zeros, sparsity: share(zeros, weight.len()) })
+        })
+        .collect();
+    let sum = |f: fn(&LayerSparsity) -> usize| layers.iter().map(f).sum::<usize>();
+    SparsityReport { sparsity: share(sum(|l| l.zeros), sum(|l| l.total)), layers }
+}
+
+fn zeros(weight: &Tensor, mask: Option<&Tensor>) -> usize {
+    let values = weight.as_slice::<f32>().unwrap_or_default();
+    match mask.and_then(|m| m.as_slice::<bool>().ok()) {
+        Some(live) => values.iter().zip(live).filter(|(v, l)| !**l || **v == 0.0).count(),
+        None => values.iter().filter(|v| **v == 0.0).count(),
+    }
+}
+
+fn share(zeros: usize, total: usize) -> f64 {
+    if total == 0 { 0.0 } else { zeros as f64 / total as f64 }
+}
