@@ -46,11 +46,12 @@ impl Plan {
         let hidden = |v: ValueId| {
             uses.get(&v) == Some(&1) && !kept.contains(&v) && model.annotations.get(v).is_none() && !graph.outputs.contains(&v)
         };
-        let mut swallowed: HashSet<usize> = HashSet::new();
+        let (mut swallowed, mut claimed) = (HashSet::new(), HashSet::new());
         let mut units: HashMap<usize, (usize, Option<ValueId>, Activation)> = HashMap::new();
         if fuse {
             for (i, node) in graph.nodes.iter().enumerate() {
-                if let Some(unit) = norm_unit(model, i, node, &hidden) {
+                if let Some(unit) = norm_unit(model, i, node, &hidden, &claimed) {
+                    claimed.extend(unit.members.iter().copied());
                     swallowed.extend(unit.members.iter().copied().filter(|m| *m != unit.last));
                     units.insert(unit.last, (i, unit.residual, unit.activation));
                 }
@@ -123,7 +124,8 @@ struct Unit {
 }
 
 /// The unit that starts at a BatchNormalization, if it is one that the fused kernel serves.
-fn norm_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> bool) -> Option<Unit> {
+/// A node that another unit has `claimed` ends it: two branches may meet in one Add.
+fn norm_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> bool, claimed: &HashSet<usize>) -> Option<Unit> {
     let graph = &model.graph;
     let several_outputs = node.outputs.iter().flatten().count() > 1;
     let own_mode = node.attributes.get("training_mode").is_some_and(|v| *v != AttributeValue::Int(0));
@@ -142,7 +144,7 @@ fn norm_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> 
         if !hidden(value) {
             return Some(unit);
         }
-        let Some(next) = graph.consumers(value).first().copied() else { return Some(unit) };
+        let Some(next) = graph.consumers(value).first().copied().filter(|n| !claimed.contains(n)) else { return Some(unit) };
         let reader = &graph.nodes[next];
         match reader.op_type.as_str() {
             "Add" if reader.is_onnx() && unit.residual.is_none() => {

@@ -9,7 +9,8 @@ use train::{Executor, Mode};
 const TOLERANCE: f64 = 1e-4;
 
 fn shared_data() -> PathBuf {
-    std::env::var_os("ESPALIER_DATA").map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from)
+    std::env::var_os("ESPALIER_DATA")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from)
 }
 
 fn check(name: &str) {
@@ -21,7 +22,9 @@ fn check(name: &str) {
     }
     let model = onnx::load(&model).unwrap();
     let arrays = data::npz::read(&golden).unwrap();
-    let with_prefix = |p: &str| -> BTreeMap<String, Tensor> { arrays.iter().filter_map(|(k, v)| Some((k.strip_prefix(p)?.to_string(), v.clone()))).collect() };
+    let with_prefix = |p: &str| -> BTreeMap<String, Tensor> {
+        arrays.iter().filter_map(|(k, v)| Some((k.strip_prefix(p)?.to_string(), v.clone()))).collect()
+    };
     let outputs = Executor::new(&model).unwrap().run(&with_prefix("in__"), Mode::FLOAT).unwrap();
     let expected = with_prefix("out__");
     assert_eq!(outputs.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
