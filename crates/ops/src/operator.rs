@@ -151,4 +151,20 @@ pub trait Operator: Sync {
     ) -> Result<(), OpError> {
         Ok(())
     }
+
+    /// The same for upgrades that depend on the declared types of the inputs (the rank, mostly). This is what is called;
+    /// an operator that needs no types implements [`Operator::upgrade`] alone.
+    ///
+    /// # Errors
+    /// As [`Operator::upgrade`].
+    fn upgrade_typed(
+        &self,
+        node: &mut Node,
+        _types: &[ValueType],
+        from: i64,
+        to: i64,
+        constants: &mut dyn FnMut(&str, Tensor) -> graph::ValueId,
+    ) -> Result<(), OpError> {
+        self.upgrade(node, from, to, constants)
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// Each file contributes its operators here: one line a file.
-static FILES: &[&[&dyn Operator]] = &[crate::elementwise::OPERATORS];
+static FILES: &[&[&dyn Operator]] = &[crate::nn_tmp::OPERATORS, crate::activation::OPERATORS, crate::arithmetic::OPERATORS, crate::cast::OPERATORS, crate::einsum::OPERATORS, crate::generate::OPERATORS, crate::indexing::OPERATORS, crate::layout::OPERATORS, crate::logic::OPERATORS, crate::matmul::OPERATORS, crate::random::OPERATORS, crate::ranking::OPERATORS, crate::rearrange::OPERATORS, crate::reduction::OPERATORS, crate::slicing::OPERATORS, crate::softmax::OPERATORS];
 
 /// All operators, in the order of the files.
 pub fn all() -> impl Iterator<Item = &'static dyn Operator> {

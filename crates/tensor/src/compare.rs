@@ -131,6 +131,7 @@ impl Tensor {
     pub fn bit_shift(&self, count: &Tensor, left: bool) -> Result<Tensor> {
         same("bit_shift", self, count)?;
         integer_bits!("bit_shift", self.dtype(), T => zip("bit_shift", self, count, move |a: T, b: T| {
+            #[allow(clippy::unnecessary_cast)]
             let n = b as u32;
             match (left, n < T::BITS) {
                 (true, true) => a << n,

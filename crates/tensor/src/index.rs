@@ -303,7 +303,7 @@ impl Tensor {
         front.remove(axis);
         front.insert(0, axis);
         let rows = flat.transpose(&front)?;
-        let width = if count == 0 { 0 } else { rows.len() / count };
+        let width = rows.len().checked_div(count).unwrap_or(0);
         let groups = match self.dtype() {
             DType::String => group(rows.as_slice::<String>()?, count, width, |a, b| a.cmp(b), sorted),
             DType::Bool => group(rows.as_slice::<bool>()?, count, width, |a, b| a.cmp(b), sorted),
@@ -363,15 +363,15 @@ mod tests {
     fn gradients_of_gathering_and_scattering() {
         let x = uniform_f64(1, &[3, 4, 2], -1.0, 1.0);
         let i = Tensor::new(vec![0i64, -1, 2, 2], [2, 2]).unwrap();
-        check(&[x.clone()], |t| t[0].gather(&i, 1)).unwrap();
+        check(std::slice::from_ref(&x), |t| t[0].gather(&i, 1)).unwrap();
         let e = Tensor::new(vec![0i64, 1, 1, 3, 2, 2], [1, 3, 2]).unwrap();
-        check(&[x.clone()], |t| t[0].gather_elements(&e, 1)).unwrap();
+        check(std::slice::from_ref(&x), |t| t[0].gather_elements(&e, 1)).unwrap();
         let u = uniform_f64(2, &[1, 3, 2], -1.0, 1.0);
         check(&[x.clone(), u.clone()], |t| t[0].scatter_elements(&e, &t[1], 1, Reduction::Add)).unwrap();
         let distinct = Tensor::new(vec![0i64, 1, 1, 3, 2, 2], [1, 3, 2]).unwrap();
         check(&[x.clone(), u], |t| t[0].scatter_elements(&distinct, &t[1], 1, Reduction::None)).unwrap();
         let nd = Tensor::new(vec![0i64, 3, 2, 0], [2, 2]).unwrap();
-        check(&[x.clone()], |t| t[0].gather_nd(&nd, 0)).unwrap();
+        check(std::slice::from_ref(&x), |t| t[0].gather_nd(&nd, 0)).unwrap();
         let u = uniform_f64(3, &[2, 2], -1.0, 1.0);
         check(&[x.clone(), u], |t| t[0].scatter_nd(&nd, &t[1], Reduction::None)).unwrap();
         check(&[x], |t| t[0].trilu(0, true)).unwrap();

@@ -125,7 +125,7 @@ impl Tensor {
             if axis >= self.rank() || axes[..i].contains(&axis) {
                 return Err(TensorError::shape("slice", format!("axes {axes:?} of a tensor of shape {:?}", self.shape())));
             }
-            let (start, count) = slice_range(self.shape()[axis], starts[i], ends[i], steps[i])?;
+            let (start, count) = shape::slice_range(self.shape()[axis], starts[i], ends[i], steps[i])?;
             view.start += start as isize * view.strides[axis];
             view.strides[axis] = view.strides[axis].saturating_mul(steps[i] as isize);
             view.shape[axis] = count;
@@ -327,25 +327,6 @@ impl Tensor {
         let view = View { shape: self.shape().to_vec(), strides: strides.into_iter().map(|s| s as isize).collect(), start };
         out.write_view(self, &view)?;
         Ok(record("pad", &[self], out, move |dy| Ok(vec![Some(dy.view("pad", view)?)])))
-    }
-}
-
-/// First position and count of a NumPy slice of an axis.
-fn slice_range(dim: usize, start: i64, end: i64, step: i64) -> Result<(i64, usize)> {
-    let d = dim as i64;
-    let from_end = |p: i64| if p < 0 { p.saturating_add(d) } else { p };
-    match step {
-        0 => Err(TensorError::shape("slice", "a step of zero")),
-        1.. => {
-            let (start, end) = (from_end(start).clamp(0, d), from_end(end).clamp(0, d));
-            let len = (end - start).max(0) as u64;
-            Ok((start, len.div_ceil(step as u64) as usize))
-        }
-        _ => {
-            let (start, end) = (from_end(start).clamp(-1, d - 1), from_end(end).clamp(-1, d - 1));
-            let len = (start - end).max(0) as u64;
-            Ok((start.max(0), len.div_ceil(step.unsigned_abs()) as usize))
-        }
     }
 }
 

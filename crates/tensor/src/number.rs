@@ -46,7 +46,7 @@ macro_rules! float_number {
             fn remainder(self, o: Self) -> Self { self % o }
             fn modulo(self, o: Self) -> Self {
                 let r = self % o;
-                if r != 0.0 && (r < 0.0) != (o < 0.0) { r + o } else { r }
+                if r == 0.0 { r.copysign(o) } else if (r < 0.0) != (o < 0.0) { r + o } else { r }
             }
             fn larger(self, o: Self) -> Self { if self > o || self.is_nan() { self } else { o } }
             fn smaller(self, o: Self) -> Self { if self < o || self.is_nan() { self } else { o } }

@@ -1,12 +1,22 @@
 //! Arithmetic on shapes: element counts, strides, broadcasting.
 use crate::{Result, TensorError};
 
-/// Number of elements, or an error where the product overflows.
+/// The most elements one tensor may have: beyond that a shape is taken for a mistake and refused before memory is asked for.
+pub const MAX_ELEMENTS: usize = 1 << 31;
+
+/// Number of elements.
+///
+/// # Errors
+/// [`TensorError::Shape`] if there are more than [`MAX_ELEMENTS`].
 pub fn count(shape: &[usize]) -> Result<usize> {
+    if shape.contains(&0) {
+        return Ok(0);
+    }
     shape
         .iter()
         .try_fold(1usize, |n, d| n.checked_mul(*d))
-        .ok_or_else(|| TensorError::shape("shape", format!("{shape:?} has more elements than can be counted")))
+        .filter(|n| *n <= MAX_ELEMENTS)
+        .ok_or_else(|| TensorError::shape("shape", format!("{shape:?} has more than {MAX_ELEMENTS} elements")))
 }
 
 /// Row-major strides, in elements.
@@ -47,5 +57,27 @@ pub fn axis(op: &'static str, axis: i64, rank: usize) -> Result<usize> {
         Ok(a as usize)
     } else {
         Err(TensorError::shape(op, format!("axis {axis} is outside a tensor of rank {rank}")))
+    }
+}
+
+/// First position and count of NumPy's slice `start:end:step` of an axis of size `dim`.
+///
+/// # Errors
+/// [`TensorError::Shape`] for a step of zero.
+pub fn slice_range(dim: usize, start: i64, end: i64, step: i64) -> Result<(i64, usize)> {
+    let d = dim as i64;
+    let from_end = |p: i64| if p < 0 { p.saturating_add(d) } else { p };
+    match step {
+        0 => Err(TensorError::shape("slice", "a step of zero")),
+        1.. => {
+            let (start, end) = (from_end(start).clamp(0, d), from_end(end).clamp(0, d));
+            let len = (end - start).max(0) as u64;
+            Ok((start, len.div_ceil(step as u64) as usize))
+        }
+        _ => {
+            let (start, end) = (from_end(start).clamp(-1, d - 1), from_end(end).clamp(-1, d - 1));
+            let len = (start - end).max(0) as u64;
+            Ok((start.max(0), len.div_ceil(step.unsigned_abs()) as usize))
+        }
     }
 }

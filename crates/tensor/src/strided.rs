@@ -59,9 +59,7 @@ impl<const N: usize> Strided<N> {
         }
         let mut offsets = self.start;
         for (i, s) in index.iter().zip(&self.strides) {
-            for k in 0..N {
-                offsets[k] += *i as isize * s[k];
-            }
+            offsets.iter_mut().zip(s).for_each(|(o, s)| *o += *i as isize * s);
         }
         let mut done = 0;
         while done < len {
@@ -69,13 +67,12 @@ impl<const N: usize> Strided<N> {
             f(done, run, offsets.map(|o| o as usize));
             done += run;
             index[last] += run;
-            for k in 0..N {
-                offsets[k] += run as isize * self.strides[last][k];
-            }
+            offsets.iter_mut().zip(&self.strides[last]).for_each(|(o, s)| *o += run as isize * s);
             let mut axis = last;
             while index[axis] == self.dims[axis] && axis > 0 {
-                for k in 0..N {
-                    offsets[k] += self.strides[axis - 1][k] - self.dims[axis] as isize * self.strides[axis][k];
+                let (outer, inner) = (self.strides[axis - 1], self.strides[axis]);
+                for (o, (up, down)) in offsets.iter_mut().zip(outer.iter().zip(inner)) {
+                    *o += up - self.dims[axis] as isize * down;
                 }
                 index[axis] = 0;
                 axis -= 1;

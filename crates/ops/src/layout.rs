@@ -1,0 +1,302 @@
+//! Operators that give the same elements another shape or order, and those that ask for a shape.
+use crate::shapes::{axes, axes_if_known, broadcast_dims, known_ints, like_first, same, typed, unknown, vector_length};
+use crate::simple::{Constants, Simple, attribute_to_input, one};
+use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
+use graph::{Dim, Node, ValueType};
+use tensor::{DType, Tensor, shape};
+
+pub(crate) static OPERATORS: &[&dyn Operator] = &[
+    &Simple::new("Identity", "Returns its input.", &[1, 13, 14, 16, 19, 21, 23, 24, 25], |_, mut i| one(i.take(0)?), same).same_grid(),
+    &Simple::new("Reshape", "The same elements under another shape.", &[1, 5, 13, 14, 19, 21, 23, 24, 25], reshape, infer_reshape)
+        .same_grid()
+        .upgrade(|node, to, _, constants| if to == 5 { attribute_to_input(node, "shape", 1, constants) } else { Ok(()) }),
+    &Simple::new("Flatten", "A matrix: the axes before `axis` become rows, the others columns.", FLATTEN, flatten, infer_flatten).same_grid(),
+    &Simple::new("Transpose", "The axes in another order.", &[1, 13, 21, 23, 24, 25], transpose, infer_transpose).same_grid(),
+    &Simple::new("Squeeze", "Without axes of size 1.", &[1, 11, 13, 21, 23, 24, 25], squeeze, infer_squeeze)
+        .same_grid()
+        .upgrade(axes_to_input_at_13),
+    &Simple::new("Unsqueeze", "With more axes of size 1.", &[1, 11, 13, 21, 23, 24, 25], unsqueeze, infer_unsqueeze)
+        .same_grid()
+        .upgrade(axes_to_input_at_13),
+    &Simple::new("Expand", "Broadcast to a shape.", &[8, 13], expand, infer_expand).same_grid(),
+    &Simple::new("Tile", "Repeated along each axis.", &[1, 6, 13], tile, infer_tile).same_grid(),
+    &Simple::new("Shape", "The sizes of the axes from `start` to `end`.", &[1, 13, 15, 19, 21, 23, 24, 25], shape_of, infer_shape_of),
+    &Simple::new("Size", "The number of elements.", &[1, 13, 19, 21, 23, 24, 25], size_of, infer_size),
+];
+
+const FLATTEN: &[i64] = &[1, 9, 11, 13, 21, 23, 24, 25];
+
+fn axes_to_input_at_13(node: &mut Node, to: i64, _: &[ValueType], constants: Constants) -> Result<(), OpError> {
+    if to == 13 { attribute_to_input(node, "axes", 1, constants) } else { Ok(()) }
+}
+
+/// Axes from the second input, or the attribute of older versions.
+fn given_axes(cx: &EvalCx, inputs: &Inputs) -> Result<Option<Vec<i64>>, OpError> {
+    match inputs.opt(1) {
+        Some(t) => Ok(Some(t.to_i64_vec()?)),
+        None => Ok(cx.node.ints("axes")?),
+    }
+}
+
+/// Sizes as they stand in a shape input.
+///
+/// # Errors
+/// If one is negative.
+pub(crate) fn sizes(node: &Node, list: &[i64]) -> Result<Vec<usize>, OpError> {
+    list.iter().map(|d| usize::try_from(*d).map_err(|_| node.error(format!("a size of {d}")).into())).collect()
+}
+
+fn reshape(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let (x, target) = (inputs.get(0)?, inputs.get(1)?.to_i64_vec()?);
+    let keep_zero = cx.node.int_or("allowzero", 0)? != 0;
+    let mut to = Vec::with_capacity(target.len());
+    let mut open = None;
+    for (i, d) in target.iter().enumerate() {
+        to.push(match d {
+            -1 if open.is_none() => {
+                open = Some(i);
+                1
+            }
+            0 if !keep_zero => *x.shape().get(i).ok_or_else(|| cx.node.error(format!("size 0 at {i} copies an axis that is not there")))?,
+            _ => usize::try_from(*d).map_err(|_| cx.node.error(format!("shape {target:?}")))?,
+        });
+    }
+    if let Some(i) = open {
+        let rest = shape::count(&to)?;
+        if rest == 0 || !x.len().is_multiple_of(rest) {
+            return Err(cx.node.error(format!("{:?} cannot be reshaped to {target:?}", x.shape())).into());
+        }
+        to[i] = x.len() / rest;
+    }
+    one(x.reshape(to)?)
+}
+
+fn infer_reshape(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let Some(target) = known_ints(cx, 1) else { return like_first(cx, vector_length(cx, 1).map(unknown)) };
+    let keep_zero = cx.node.int_or("allowzero", 0)? != 0;
+    let from = cx.shape(0);
+    let mut dims: Vec<Dim> = target
+        .iter()
+        .enumerate()
+        .map(|(i, d)| match *d {
+            0 if !keep_zero => from.and_then(|s| s.get(i).cloned()).unwrap_or(Dim::Unknown),
+            d => usize::try_from(d).map_or(Dim::Unknown, Dim::Known),
+        })
+        .collect();
+    if let (Some(open), Some(from)) = (target.iter().position(|d| *d == -1), from) {
+        let others: Vec<Dim> = dims.iter().enumerate().filter(|(i, _)| *i != open).map(|(_, d)| d.clone()).collect();
+        dims[open] = quotient(from, &others);
+    }
+    like_first(cx, Some(dims))
+}
+
+/// The size that is left when the sizes `by` are divided out of `from`: names cancel, numbers divide.
+fn quotient(from: &[Dim], by: &[Dim]) -> Dim {
+    let mut left: Vec<Dim> = from.to_vec();
+    let mut divisor = 1usize;
+    for dim in by {
+        match (dim, left.iter().position(|d| d == dim && *d != Dim::Unknown)) {
+            (Dim::Symbol(_), Some(at)) => {
+                left.remove(at);
+            }
+            (Dim::Known(n), _) => divisor = divisor.saturating_mul(*n),
+            _ => return Dim::Unknown,
+        }
+    }
+    let product: usize = left.iter().filter_map(Dim::known).fold(1, usize::saturating_mul);
+    let mut open = left.into_iter().filter(|d| d.known().is_none());
+    if divisor == 0 || !product.is_multiple_of(divisor) {
+        return Dim::Unknown;
+    }
+    match (open.next(), open.next(), product / divisor) {
+        (None, _, n) => Dim::Known(n),
+        (Some(name), None, 1) => name,
+        _ => Dim::Unknown,
+    }
+}
+
+/// The axis where Flatten divides: one past the last is allowed.
+fn flatten_axis(node: &Node, rank: usize) -> Result<usize, OpError> {
+    let axis = node.int_or("axis", 1)?;
+    if axis == rank as i64 { Ok(rank) } else { Ok(shape::axis("axis", axis, rank)?) }
+}
+
+fn flatten(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    let axis = flatten_axis(cx.node, x.rank())?;
+    let (rows, columns) = x.shape().split_at(axis);
+    one(x.reshape([rows.iter().product(), columns.iter().product()])?)
+}
+
+fn infer_flatten(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let Some(dims) = cx.shape(0) else { return like_first(cx, Some(unknown(2))) };
+    let (rows, columns) = dims.split_at(flatten_axis(cx.node, dims.len())?);
+    like_first(cx, Some(vec![quotient(rows, &[]), quotient(columns, &[])]))
+}
+
+fn permutation(node: &Node, rank: usize) -> Result<Vec<usize>, OpError> {
+    match node.ints("perm")? {
+        Some(list) => axes(&list, rank),
+        None => Ok((0..rank).rev().collect()),
+    }
+}
+
+fn transpose(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    one(x.transpose(&permutation(cx.node, x.rank())?)?)
+}
+
+fn infer_transpose(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let dims = match cx.shape(0) {
+        Some(s) => Some(permutation(cx.node, s.len())?.into_iter().map(|p| s[p].clone()).collect()),
+        None => cx.node.ints("perm")?.map(|p| unknown(p.len())),
+    };
+    like_first(cx, dims)
+}
+
+fn squeeze(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    let which = match given_axes(cx, &inputs)? {
+        Some(list) => axes(&list, x.rank())?,
+        None => (0..x.rank()).filter(|i| x.shape()[*i] == 1).collect(),
+    };
+    one(x.squeeze(&which)?)
+}
+
+fn infer_squeeze(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let (Some(dims), Ok(given)) = (cx.shape(0), axes_if_known(cx, 1, "axes")?) else { return like_first(cx, None) };
+    let gone = match given {
+        Some(list) => axes(&list, dims.len())?,
+        None if dims.iter().all(|d| d.known().is_some()) => (0..dims.len()).filter(|i| dims[*i] == Dim::Known(1)).collect(),
+        None => return like_first(cx, None),
+    };
+    like_first(cx, Some(dims.iter().enumerate().filter(|(i, _)| !gone.contains(i)).map(|(_, d)| d.clone()).collect()))
+}
+
+fn unsqueeze(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    let list = given_axes(cx, &inputs)?.ok_or_else(|| cx.node.error("it has no axes"))?;
+    one(x.unsqueeze(&axes(&list, x.rank() + list.len())?)?)
+}
+
+fn infer_unsqueeze(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let (Some(dims), Ok(Some(list))) = (cx.shape(0), axes_if_known(cx, 1, "axes")?) else { return like_first(cx, None) };
+    let mut at = axes(&list, dims.len() + list.len())?;
+    at.sort_unstable();
+    let mut to = dims.to_vec();
+    for axis in at {
+        if axis > to.len() {
+            return Err(cx.node.error(format!("axes {list:?} added to {} axes", dims.len())).into());
+        }
+        to.insert(axis, Dim::Known(1));
+    }
+    like_first(cx, Some(to))
+}
+
+fn expand(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    let to = sizes(cx.node, &inputs.get(1)?.to_i64_vec()?)?;
+    // Broadcasting goes both ways: a size of 1 in the target keeps the input's.
+    one(x.expand(&shape::broadcast("expand", x.shape(), &to)?)?)
+}
+
+fn infer_expand(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let target: Option<Vec<Dim>> = match known_ints(cx, 1) {
+        Some(list) => Some(sizes(cx.node, &list)?.into_iter().map(Dim::Known).collect()),
+        None => vector_length(cx, 1).map(unknown),
+    };
+    match (cx.shape(0), target) {
+        (Some(dims), Some(target)) => like_first(cx, Some(broadcast_dims(cx, dims, &target)?)),
+        _ => like_first(cx, None),
+    }
+}
+
+fn tile(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    one(inputs.get(0)?.tile(&sizes(cx.node, &inputs.get(1)?.to_i64_vec()?)?)?)
+}
+
+fn infer_tile(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let Some(dims) = cx.shape(0) else { return like_first(cx, None) };
+    let Some(repeats) = known_ints(cx, 1).filter(|r| r.len() == dims.len()) else { return like_first(cx, Some(unknown(dims.len()))) };
+    let times = |(d, r): (&Dim, &i64)| match (d, r) {
+        (d, 1) => d.clone(),
+        (Dim::Known(n), r) => usize::try_from(*r).ok().and_then(|r| n.checked_mul(r)).map_or(Dim::Unknown, Dim::Known),
+        _ => Dim::Unknown,
+    };
+    like_first(cx, Some(dims.iter().zip(&repeats).map(times).collect()))
+}
+
+/// The axes that Shape reports, clamped to those there are.
+fn reported(node: &Node, rank: usize) -> Result<std::ops::Range<usize>, OpError> {
+    let r = rank as i64;
+    let clamp = |p: i64| if p < 0 { p.saturating_add(r) } else { p }.clamp(0, r) as usize;
+    let (start, end) = (clamp(node.int_or("start", 0)?), clamp(node.int_or("end", r)?));
+    Ok(start..end.max(start))
+}
+
+fn shape_of(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    let range = reported(cx.node, x.rank())?;
+    one(Tensor::vector(x.shape()[range].iter().map(|d| *d as i64).collect::<Vec<_>>()))
+}
+
+fn infer_shape_of(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let length = match cx.shape(0) {
+        Some(s) => Dim::Known(reported(cx.node, s.len())?.len()),
+        None => Dim::Unknown,
+    };
+    Ok(vec![typed(Some(DType::I64), Some(vec![length]))])
+}
+
+fn size_of(_: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    one(Tensor::scalar(inputs.get(0)?.len() as i64))
+}
+
+fn infer_size(_: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    Ok(vec![typed(Some(DType::I64), Some(vec![]))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Case, ints, iota};
+
+    #[test]
+    fn reshape_copies_and_fills_in() {
+        let x = iota(&[2, 3, 4]);
+        assert_eq!(Case::new("Reshape", 14).run(&[x.clone(), ints(&[0, -1])]).shape(), [2, 12]);
+        assert!(Case::new("Reshape", 14).run_all(&[x.clone(), ints(&[-1, -1])]).is_err());
+        assert!(Case::new("Reshape", 14).run_all(&[x, ints(&[5, -1])]).is_err());
+        let none = Tensor::new(Vec::<f32>::new(), [0, 3]).unwrap();
+        assert_eq!(Case::new("Reshape", 14).int("allowzero", 1).run(&[none, ints(&[3, 0])]).shape(), [3, 0]);
+    }
+
+    #[test]
+    fn a_symbolic_batch_survives_reshape_and_flatten() {
+        let n = || Dim::Symbol("n".into());
+        let from = [n(), Dim::Known(64), Dim::Known(2), Dim::Known(2)];
+        assert_eq!(quotient(&from, &[Dim::Known(256)]), n());
+        assert_eq!(quotient(&from, &[n()]), Dim::Known(256));
+        assert_eq!(quotient(&from, &[Dim::Known(64)]), Dim::Unknown);
+        assert_eq!(quotient(&from[..1], &[]), n());
+    }
+
+    #[test]
+    fn axes_as_attribute_and_input() {
+        let x = iota(&[1, 3, 1]);
+        assert_eq!(Case::new("Squeeze", 11).ints("axes", &[0]).run(&[x.clone()]).shape(), [3, 1]);
+        assert_eq!(Case::new("Squeeze", 13).run(&[x.clone(), ints(&[-1])]).shape(), [1, 3]);
+        assert_eq!(Case::new("Squeeze", 13).run(&[x.clone()]).shape(), [3]);
+        assert_eq!(Case::new("Unsqueeze", 13).run(&[x, ints(&[0, -1])]).shape(), [1, 1, 3, 1, 1]);
+    }
+
+    #[test]
+    fn shapes_are_reported_in_part() {
+        let x = iota(&[2, 3, 4]);
+        assert_eq!(Case::new("Shape", 15).int("start", -2).run(&[x.clone()]), ints(&[3, 4]));
+        assert_eq!(Case::new("Shape", 15).int("end", -9).run(&[x.clone()]), ints(&[]));
+        assert_eq!(Case::new("Flatten", 13).int("axis", 3).run(&[x.clone()]).shape(), [24, 1]);
+        assert_eq!(Case::new("Expand", 13).run(&[iota(&[3, 1]), ints(&[2, 1, 4])]).shape(), [2, 3, 4]);
+        assert_eq!(Case::new("Tile", 13).run(&[x, ints(&[1, 2, 1])]).shape(), [2, 6, 4]);
+    }
+}

@@ -1,0 +1,130 @@
+//! An operator as a record of functions: for the many that differ in their formula alone.
+use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, QuantRule, Role, ShapeCx};
+use graph::{Node, ValueId, ValueType};
+use tensor::Tensor;
+
+pub(crate) type Eval = fn(&EvalCx, Inputs) -> Result<Vec<Tensor>, OpError>;
+pub(crate) type Infer = fn(&ShapeCx) -> Result<Vec<ValueType>, OpError>;
+pub(crate) type Constants<'a> = &'a mut dyn FnMut(&str, Tensor) -> ValueId;
+/// What an upgrade sees besides the node: the version it comes to, and the declared types of its inputs.
+pub(crate) type Upgrade = fn(&mut Node, i64, &[ValueType], Constants) -> Result<(), OpError>;
+
+/// One operator of ONNX's own domain.
+pub(crate) struct Simple {
+    op_type: &'static str,
+    summary: &'static str,
+    versions: &'static [i64],
+    eval: Eval,
+    infer: Infer,
+    role: fn(&Node, usize) -> Role,
+    quantization: fn(&Node) -> QuantRule,
+    macs: fn(&MacsCx) -> u64,
+    upgrade: Upgrade,
+}
+
+impl Simple {
+    /// An operator whose first input is data and whose other inputs are constants, that stays float and counts no MACs.
+    pub(crate) const fn new(
+        op_type: &'static str,
+        summary: &'static str,
+        versions: &'static [i64],
+        eval: Eval,
+        infer: Infer,
+    ) -> Self {
+        Simple {
+            op_type,
+            summary,
+            versions,
+            eval,
+            infer,
+            role: |_, i| if i == 0 { Role::Data } else { Role::Constant },
+            quantization: |_| QuantRule::Float("no integer kernel is expected for it"),
+            macs: |_| 0,
+            upgrade: |_, _, _, _| Ok(()),
+        }
+    }
+
+    pub(crate) const fn role(mut self, role: fn(&Node, usize) -> Role) -> Self {
+        self.role = role;
+        self
+    }
+
+    pub(crate) const fn quantization(mut self, rule: fn(&Node) -> QuantRule) -> Self {
+        self.quantization = rule;
+        self
+    }
+
+    /// Moves or selects elements, so that quantized data keeps its grid.
+    pub(crate) const fn same_grid(self) -> Self {
+        self.quantization(|_| QuantRule::SameGrid)
+    }
+
+    /// Runs on integers with all its inputs as data.
+    pub(crate) const fn integer(self) -> Self {
+        self.quantization(|node| QuantRule::Integer { data: (0..node.inputs.len()).collect(), weight: None })
+    }
+
+    pub(crate) const fn macs(mut self, macs: fn(&MacsCx) -> u64) -> Self {
+        self.macs = macs;
+        self
+    }
+
+    pub(crate) const fn upgrade(mut self, upgrade: Upgrade) -> Self {
+        self.upgrade = upgrade;
+        self
+    }
+}
+
+impl Operator for Simple {
+    fn op_type(&self) -> &'static str {
+        self.op_type
+    }
+    fn summary(&self) -> &'static str {
+        self.summary
+    }
+    fn versions(&self) -> &'static [i64] {
+        self.versions
+    }
+    fn role(&self, node: &Node, input: usize) -> Role {
+        (self.role)(node, input)
+    }
+    fn eval(&self, cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+        (self.eval)(cx, inputs)
+    }
+    fn infer(&self, cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+        (self.infer)(cx)
+    }
+    fn macs(&self, cx: &MacsCx) -> u64 {
+        (self.macs)(cx)
+    }
+    fn quantization(&self, node: &Node) -> QuantRule {
+        (self.quantization)(node)
+    }
+    fn upgrade(&self, node: &mut Node, from: i64, to: i64, constants: Constants) -> Result<(), OpError> {
+        self.upgrade_typed(node, &[], from, to, constants)
+    }
+    fn upgrade_typed(&self, node: &mut Node, types: &[ValueType], _from: i64, to: i64, constants: Constants) -> Result<(), OpError> {
+        (self.upgrade)(node, to, types, constants)
+    }
+}
+
+/// The one output of an operator.
+pub(crate) fn one(t: Tensor) -> Result<Vec<Tensor>, OpError> {
+    Ok(vec![t])
+}
+
+/// Turns an integer-list attribute into an input at position `at`, as newer versions of many operators have it.
+pub(crate) fn attribute_to_input(node: &mut Node, attribute: &str, at: usize, constants: Constants) -> Result<(), OpError> {
+    let Some(values) = node.ints(attribute)? else { return Ok(()) };
+    node.attributes.remove(attribute);
+    set_input(node, at, constants(attribute, Tensor::vector(values)));
+    Ok(())
+}
+
+/// Sets an input, with omitted ones before it where the node has fewer.
+pub(crate) fn set_input(node: &mut Node, at: usize, value: ValueId) {
+    if node.inputs.len() <= at {
+        node.inputs.resize(at + 1, None);
+    }
+    node.inputs[at] = Some(value);
+}

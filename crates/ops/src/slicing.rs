@@ -1,0 +1,335 @@
+//! Cutting and joining: Slice, Concat, Split, Pad, CenterCropPad.
+use crate::layout::sizes;
+use crate::shapes::{axes, known_ints, like_first, typed, unknown};
+use crate::simple::{Constants, Simple, attribute_to_input, one, set_input};
+use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
+use graph::{AttributeValue, Dim, Node, ValueType};
+use tensor::{PadMode, Tensor, shape};
+
+pub(crate) static OPERATORS: &[&dyn Operator] = &[
+    &Simple::new("Slice", "Part of a tensor: start, end and step along axes.", &[1, 10, 11, 13], slice, infer_slice)
+        .same_grid()
+        .upgrade(upgrade_slice),
+    &Simple::new("Concat", "Joins tensors along an axis.", &[1, 4, 11, 13], concat, infer_concat).integer(),
+    &Simple::new("Split", "Cuts a tensor into pieces along an axis.", &[1, 2, 11, 13, 18], split, infer_split)
+        .same_grid()
+        .upgrade(upgrade_split),
+    &Simple::new("Pad", "Adds elements around a tensor (or cuts some off).", &[1, 2, 11, 13, 18, 19, 21, 23, 24, 25], pad, infer_pad)
+        .same_grid()
+        .upgrade(upgrade_pad),
+    &Simple::new("CenterCropPad", "Crops or pads around the centre to a shape.", &[18], center_crop_pad, infer_center_crop_pad).same_grid(),
+];
+
+/// Starts, ends, axes and steps.
+struct Range {
+    starts: Vec<i64>,
+    ends: Vec<i64>,
+    axes: Vec<usize>,
+    steps: Vec<i64>,
+}
+
+/// From inputs 1 to 4, or attributes up to opset 9. `input` gives an input's elements; `None` means they are not known.
+fn range(node: &Node, rank: usize, input: impl Fn(usize) -> Result<Option<Vec<i64>>, OpError>) -> Result<Option<Range>, OpError> {
+    let by_input = node.input(1).is_some();
+    let get = |i: usize, name: &str| match (by_input, node.input(i)) {
+        (true, Some(_)) => input(i),
+        (true, None) => Ok(Some(vec![])),
+        (false, _) => Ok(Some(node.ints_or(name, vec![])?)),
+    };
+    let (Some(starts), Some(ends), Some(list), Some(mut steps)) = (get(1, "starts")?, get(2, "ends")?, get(3, "axes")?, get(4, "steps")?)
+    else {
+        return Ok(None);
+    };
+    let axes = if list.is_empty() { (0..starts.len()).collect() } else { axes(&list, rank)? };
+    if steps.is_empty() {
+        steps = vec![1; starts.len()];
+    }
+    Ok(Some(Range { starts, ends, axes, steps }))
+}
+
+fn slice(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    let Some(r) = range(cx.node, x.rank(), |i| Ok(Some(inputs.get(i)?.to_i64_vec()?)))? else { return Ok(vec![]) };
+    one(x.slice(&r.starts, &r.ends, &r.axes, &r.steps)?)
+}
+
+fn infer_slice(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let Some(dims) = cx.shape(0) else { return like_first(cx, None) };
+    let Some(r) = range(cx.node, dims.len(), |i| Ok(known_ints(cx, i)))? else { return like_first(cx, Some(unknown(dims.len()))) };
+    let mut to = dims.to_vec();
+    for (i, axis) in r.axes.iter().enumerate() {
+        let (Some(dim), (Some(&start), Some(&end), Some(&step))) = (to.get_mut(*axis), (r.starts.get(i), r.ends.get(i), r.steps.get(i))) else {
+            return Err(cx.node.error("starts, ends, axes and steps do not fit together").into());
+        };
+        *dim = match dim.known() {
+            Some(n) => Dim::Known(shape::slice_range(n, start, end, step)?.1),
+            // All of an axis of unknown size is that size.
+            None if start == 0 && end >= i32::MAX as i64 && step == 1 => dim.clone(),
+            None => Dim::Unknown,
+        };
+    }
+    like_first(cx, Some(to))
+}
+
+fn upgrade_slice(node: &mut Node, to: i64, _: &[ValueType], constants: Constants) -> Result<(), OpError> {
+    if to != 10 {
+        return Ok(());
+    }
+    for (at, name) in [(1, "starts"), (2, "ends"), (3, "axes")] {
+        attribute_to_input(node, name, at, constants)?;
+    }
+    Ok(())
+}
+
+fn concat(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let list: Vec<Tensor> = inputs.into_vec().into_iter().flatten().collect();
+    let rank = list.first().map_or(0, Tensor::rank);
+    let axis = shape::axis("axis", cx.node.int_or("axis", 1)?, rank)?;
+    one(Tensor::concat(&list, axis)?)
+}
+
+fn infer_concat(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let shapes: Option<Vec<&[Dim]>> = (0..cx.types.len()).map(|i| cx.shape(i)).collect();
+    let Some(Some((first, rest))) = shapes.as_ref().map(|s| s.split_first()) else { return like_first(cx, None) };
+    let axis = shape::axis("axis", cx.node.int_or("axis", 1)?, first.len())?;
+    let mut to = first.to_vec();
+    for other in rest {
+        if other.len() != to.len() {
+            return Err(cx.node.error(format!("inputs of {} and {} axes", to.len(), other.len())).into());
+        }
+        for (i, (a, b)) in to.iter_mut().zip(*other).enumerate() {
+            *a = match (&a, b) {
+                (Dim::Known(x), Dim::Known(y)) if i == axis => Dim::Known(x + y),
+                _ if i == axis => Dim::Unknown,
+                (Dim::Known(x), Dim::Known(y)) if x != y => return Err(cx.node.error(format!("sizes {x} and {y} along axis {i}")).into()),
+                (Dim::Known(_), _) => a.clone(),
+                _ => b.clone(),
+            };
+        }
+    }
+    like_first(cx, Some(to))
+}
+
+/// Sizes of the pieces: as given, or even. From opset 18 on the last piece may be smaller.
+fn pieces(node: &Node, opset: i64, given: Option<Vec<i64>>, dim: usize) -> Result<Vec<usize>, OpError> {
+    if let Some(list) = given {
+        return sizes(node, &list);
+    }
+    let count = match node.int("num_outputs")? {
+        Some(n) => usize::try_from(n).map_err(|_| node.attribute_error("num_outputs", format!("is {n}")))?,
+        None => node.outputs.len(),
+    };
+    if count == 0 || (opset < 18 && !dim.is_multiple_of(count)) {
+        return Err(node.error(format!("an axis of size {dim} does not divide into {count} pieces")).into());
+    }
+    let size = dim.div_ceil(count);
+    Ok((0..count).map(|i| size.min(dim.saturating_sub(i * size))).collect())
+}
+
+fn split(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    let axis = shape::axis("axis", cx.node.int_or("axis", 0)?, x.rank())?;
+    let given = match inputs.opt(1) {
+        Some(t) => Some(t.to_i64_vec()?),
+        None => cx.node.ints("split")?,
+    };
+    Ok(x.split(axis, &pieces(cx.node, cx.opset, given, x.shape()[axis])?)?)
+}
+
+fn infer_split(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let n = cx.node.outputs.len();
+    let Some(dims) = cx.shape(0) else { return Ok(vec![typed(cx.dtype(0), None); n]) };
+    let axis = shape::axis("axis", cx.node.int_or("axis", 0)?, dims.len())?;
+    let given = known_ints(cx, 1).or(cx.node.ints("split")?);
+    let hidden = cx.node.input(1).is_some() && given.is_none();
+    let along: Vec<Dim> = match (dims[axis].known(), given) {
+        _ if hidden => unknown(n),
+        (Some(dim), given) => pieces(cx.node, cx.opset, given, dim)?.into_iter().map(Dim::Known).collect(),
+        (None, Some(list)) => sizes(cx.node, &list)?.into_iter().map(Dim::Known).collect(),
+        (None, None) => unknown(n),
+    };
+    let one = |size: Dim| {
+        let mut to = dims.to_vec();
+        to[axis] = size;
+        typed(cx.dtype(0), Some(to))
+    };
+    Ok(along.into_iter().map(one).collect())
+}
+
+fn upgrade_split(node: &mut Node, to: i64, _: &[ValueType], constants: Constants) -> Result<(), OpError> {
+    match to {
+        13 => attribute_to_input(node, "split", 1, constants),
+        // Version 18 wants the number of even pieces said.
+        18 if node.input(1).is_none() => {
+            node.attributes.set("num_outputs", AttributeValue::Int(node.outputs.len() as i64));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Pairs of pads for every axis, from a list of all befores and all afters for some axes.
+fn pairs(node: &Node, list: &[i64], on: Option<Vec<i64>>, rank: usize) -> Result<Vec<(i64, i64)>, OpError> {
+    let which = match on {
+        Some(on) => axes(&on, rank)?,
+        None => (0..rank).collect(),
+    };
+    if list.len() != 2 * which.len() {
+        return Err(node.error(format!("{} pads for {} axes", list.len(), which.len())).into());
+    }
+    let mut all = vec![(0, 0); rank];
+    for (i, axis) in which.iter().enumerate() {
+        all[*axis] = (list[i], list[i + which.len()]);
+    }
+    Ok(all)
+}
+
+/// Pads and value are attributes up to opset 10, then inputs; axes come with 18.
+fn pad(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    let mode = match cx.node.string_or("mode", "constant")? {
+        "constant" => PadMode::Constant,
+        "reflect" => PadMode::Reflect,
+        "edge" => PadMode::Edge,
+        "wrap" => PadMode::Wrap,
+        other => return Err(cx.node.attribute_error("mode", format!("is '{other}'")).into()),
+    };
+    let list = match inputs.opt(1) {
+        Some(t) => t.to_i64_vec()?,
+        None => attribute_pads(cx.node)?,
+    };
+    let value = match inputs.opt(2) {
+        Some(v) => Some(v.clone()),
+        None => cx.node.float("value")?.map(|v| x.scalar_like(v as f64)).transpose()?,
+    };
+    let on = inputs.opt(3).map(Tensor::to_i64_vec).transpose()?;
+    one(x.pad(&pairs(cx.node, &list, on, x.rank())?, mode, value.as_ref())?)
+}
+
+/// Named `paddings` in opset 1.
+fn attribute_pads(node: &Node) -> Result<Vec<i64>, OpError> {
+    match node.ints("pads")? {
+        Some(list) => Ok(list),
+        None => node.ints("paddings")?.ok_or_else(|| node.attribute_error("pads", "is missing").into()),
+    }
+}
+
+fn infer_pad(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let Some(dims) = cx.shape(0) else { return like_first(cx, None) };
+    let list = if cx.node.input(1).is_some() { known_ints(cx, 1) } else { Some(attribute_pads(cx.node)?) };
+    let on = known_ints(cx, 3);
+    let (Some(list), false) = (list, cx.node.input(3).is_some() && on.is_none()) else { return like_first(cx, Some(unknown(dims.len()))) };
+    let grow = |(d, (before, after)): (&Dim, &(i64, i64))| match (d.known(), before.saturating_add(*after)) {
+        (_, 0) => d.clone(),
+        (Some(n), by) => usize::try_from((n as i64).saturating_add(by)).map_or(Dim::Unknown, Dim::Known),
+        _ => Dim::Unknown,
+    };
+    like_first(cx, Some(dims.iter().zip(&pairs(cx.node, &list, on, dims.len())?).map(grow).collect()))
+}
+
+fn upgrade_pad(node: &mut Node, to: i64, types: &[ValueType], constants: Constants) -> Result<(), OpError> {
+    match to {
+        2 => {
+            if let Some(list) = node.attributes.remove("paddings") {
+                node.attributes.set("pads", list);
+            }
+            Ok(())
+        }
+        11 => {
+            attribute_to_input(node, "pads", 1, constants)?;
+            if let Some(value) = node.float("value")? {
+                let dtype = match types.first() {
+                    Some(ValueType::Tensor { dtype, .. }) => *dtype,
+                    _ => tensor::DType::F32,
+                };
+                node.attributes.remove("value");
+                set_input(node, 2, constants("value", Tensor::scalar(value).cast(dtype)?));
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The axes CenterCropPad works on, and the size each gets.
+fn centered(node: &Node, target: &[i64], rank: usize) -> Result<Vec<(usize, usize)>, OpError> {
+    let on = match node.ints("axes")? {
+        Some(list) => axes(&list, rank)?,
+        None => (0..rank).collect(),
+    };
+    if on.len() != target.len() {
+        return Err(node.error(format!("{} sizes for {} axes", target.len(), on.len())).into());
+    }
+    Ok(on.into_iter().zip(sizes(node, target)?).collect())
+}
+
+fn center_crop_pad(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    let mut pads = vec![(0, 0); x.rank()];
+    for (axis, size) in centered(cx.node, &inputs.get(1)?.to_i64_vec()?, x.rank())? {
+        let missing = size as i64 - x.shape()[axis] as i64;
+        // What is odd goes to the end when padding, and is cut from the end when cropping.
+        let before = missing / 2;
+        pads[axis] = (before, missing - before);
+    }
+    one(x.pad(&pads, PadMode::Constant, None)?)
+}
+
+fn infer_center_crop_pad(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let Some(dims) = cx.shape(0) else { return like_first(cx, None) };
+    let Some(target) = known_ints(cx, 1) else { return like_first(cx, Some(unknown(dims.len()))) };
+    let mut to = dims.to_vec();
+    for (axis, size) in centered(cx.node, &target, dims.len())? {
+        to[axis] = Dim::Known(size);
+    }
+    like_first(cx, Some(to))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Case, floats, ints, iota};
+    use tensor::Tensor;
+
+    #[test]
+    fn slice_by_attributes_and_inputs() {
+        let x = iota(&[4, 3]);
+        let y = Case::new("Slice", 9).ints("starts", &[1]).ints("ends", &[3]).ints("axes", &[0]).run(&[x.clone()]);
+        assert_eq!(y.shape(), [2, 3]);
+        let y = Case::new("Slice", 13).run(&[x, ints(&[-1]), ints(&[i64::MIN]), ints(&[1]), ints(&[-2])]);
+        assert_eq!(y.shape(), [4, 2]);
+        assert_eq!(y.as_slice::<f32>().unwrap()[..2], [2.0, 0.0]);
+    }
+
+    #[test]
+    fn split_evenly_unevenly_and_as_told() {
+        let x = iota(&[7]);
+        let lengths = |v: Vec<Tensor>| v.iter().map(Tensor::len).collect::<Vec<_>>();
+        let y = Case::new("Split", 18).int("num_outputs", 4).outputs(4).run_all(&[x.clone()]).unwrap();
+        assert_eq!(lengths(y), [2, 2, 2, 1]);
+        assert!(Case::new("Split", 13).outputs(2).run_all(&[x.clone()]).is_err());
+        let y = Case::new("Split", 13).outputs(2).run_all(&[x.clone(), ints(&[3, 4])]).unwrap();
+        assert_eq!(lengths(y), [3, 4]);
+        let y = Case::new("Split", 11).ints("split", &[6, 1]).outputs(2).run_all(&[x]).unwrap();
+        assert_eq!(lengths(y), [6, 1]);
+    }
+
+    #[test]
+    fn pad_in_all_versions() {
+        let x = floats(&[1.0, 2.0, 3.0]);
+        let y = Case::new("Pad", 2).ints("pads", &[1, 0]).float("value", 9.0).run(&[x.clone()]);
+        assert_eq!(y, floats(&[9.0, 1.0, 2.0, 3.0]));
+        let y = Case::new("Pad", 19).string("mode", "wrap").run(&[x.clone(), ints(&[1, 2])]);
+        assert_eq!(y, floats(&[3.0, 1.0, 2.0, 3.0, 1.0, 2.0]));
+        let y = Case::new("Pad", 18).run_optional(vec![Some(iota(&[2, 2])), Some(ints(&[1, 0])), None, Some(ints(&[-1]))]).unwrap();
+        assert_eq!(y[0].shape(), [2, 3]);
+        assert_eq!(Case::new("Pad", 13).string("mode", "reflect").run(&[x, ints(&[-1, 1])]), floats(&[2.0, 3.0, 2.0]));
+    }
+
+    #[test]
+    fn crop_and_pad_around_the_centre() {
+        let y = Case::new("CenterCropPad", 18).run(&[iota(&[5]), ints(&[2])]);
+        assert_eq!(y, floats(&[1.0, 2.0]));
+        let y = Case::new("CenterCropPad", 18).run(&[iota(&[2]), ints(&[5])]);
+        assert_eq!(y, floats(&[0.0, 0.0, 1.0, 0.0, 0.0]));
+    }
+}

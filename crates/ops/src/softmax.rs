@@ -1,0 +1,88 @@
+//! Softmax, LogSoftmax, Hardmax. Up to opset 12 they work on the input flattened to a matrix at `axis`.
+use crate::shapes::same;
+use crate::simple::{Constants, Simple, one};
+use crate::{EvalCx, Inputs, OpError, Operator};
+use graph::{AttributeValue, Dim, Node, ValueType};
+use tensor::{Tensor, shape};
+
+pub(crate) static OPERATORS: &[&dyn Operator] = &[
+    &Simple::new("Softmax", "e^x over its sum along an axis.", &[1, 11, 13], |cx, i| along(cx, i, Tensor::softmax), same)
+        .integer()
+        .upgrade(upgrade),
+    &Simple::new("LogSoftmax", "Logarithm of Softmax.", &[1, 11, 13], |cx, i| along(cx, i, Tensor::log_softmax), same).upgrade(upgrade),
+    &Simple::new("Hardmax", "1 at the first largest element along an axis, 0 elsewhere.", &[1, 11, 13], |cx, i| along(cx, i, hardmax), same)
+        .upgrade(upgrade),
+];
+
+fn along(cx: &EvalCx, inputs: Inputs, f: fn(&Tensor, usize) -> tensor::Result<Tensor>) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    if cx.opset >= 13 {
+        let axis = shape::axis("axis", cx.node.int_or("axis", -1)?, x.rank())?;
+        return one(f(x, axis)?);
+    }
+    let axis = shape::axis("axis", cx.node.int_or("axis", 1)?, x.rank())?;
+    let rows: usize = x.shape()[..axis].iter().product();
+    let columns: usize = x.shape()[axis..].iter().product();
+    one(f(&x.reshape([rows, columns])?, 1)?.reshape(x.shape())?)
+}
+
+fn hardmax(x: &Tensor, axis: usize) -> tensor::Result<Tensor> {
+    let first = x.arg_max(axis, false, false)?;
+    first.one_hot(x.shape()[axis], axis, &x.scalar_like(0.0)?, &x.scalar_like(1.0)?)
+}
+
+/// The flattening meaning equals the new one where only one axis is left from `axis` on, sizes of 1 aside.
+fn upgrade(node: &mut Node, to: i64, types: &[ValueType], _: Constants) -> Result<(), OpError> {
+    if to != 13 {
+        return Ok(());
+    }
+    let axis = node.int_or("axis", 1)?;
+    let new_axis = match types.first() {
+        _ if axis == -1 => Some(-1),
+        Some(ValueType::Tensor { shape: Some(dims), .. }) => {
+            let start = shape::axis("axis", axis, dims.len())?;
+            let mut wide = (start..dims.len()).filter(|i| dims[*i] != Dim::Known(1));
+            let one = wide.next().unwrap_or(start);
+            wide.next().is_none().then_some(one as i64)
+        }
+        _ => None,
+    };
+    let Some(new_axis) = new_axis else {
+        return Err(OpError::unsupported(
+            node,
+            format!("before operator set 13 it flattens its input at axis {axis}; the input's shape must be known and have one axis from there on"),
+        ));
+    };
+    node.attributes.set("axis", AttributeValue::Int(new_axis));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Case, floats, iota};
+    use tensor::DType;
+
+    #[test]
+    fn the_flattening_meaning_ends_with_opset_12() {
+        let x = iota(&[1, 2, 2]);
+        let old = Case::new("Softmax", 11).run(&[x.clone()]);
+        assert!((old.sum_all().unwrap().item::<f32>().unwrap() - 1.0).abs() < 1e-6);
+        let new = Case::new("Softmax", 13).run(&[x]);
+        assert!((new.sum_all().unwrap().item::<f32>().unwrap() - 2.0).abs() < 1e-6);
+        assert_eq!(Case::new("Hardmax", 13).run(&[floats(&[1.0, 3.0, 3.0])]), floats(&[0.0, 1.0, 0.0]));
+    }
+
+    #[test]
+    fn upgrades_where_the_meaning_is_the_same() {
+        let with = |dims: &[usize]| {
+            let mut node = Node::new("Softmax", "s", &[], &[]);
+            let shape = Some(dims.iter().map(|d| Dim::Known(*d)).collect());
+            let result = upgrade(&mut node, 13, &[ValueType::Tensor { dtype: DType::F32, shape }], &mut |_, _| graph::ValueId(0));
+            result.map(|()| node.int("axis").unwrap())
+        };
+        assert_eq!(with(&[2, 10]).unwrap(), Some(1));
+        assert_eq!(with(&[2, 10, 1, 1]).unwrap(), Some(1));
+        assert!(with(&[2, 3, 4]).unwrap_err().to_string().contains("flattens"));
+    }
+}
