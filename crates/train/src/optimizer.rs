@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use tensor::{AdamWOptions, SgdOptions, Tensor};
 
 /// Which optimizer, and its settings.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum OptimizerSettings {
     /// Stochastic gradient descent with momentum, as PyTorch defines it (decay added to the gradient).

@@ -3,7 +3,7 @@ use crate::TrainError;
 use serde::{Deserialize, Serialize};
 
 /// Shape of the learning rate over a stage, as a factor of the optimizer's `lr`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// The same throughout.

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tensor::Tensor;
 
 /// Which epoch's weights a stage ends with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
     /// The best by the validation split; without one, the last.

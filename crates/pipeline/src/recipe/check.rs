@@ -1,0 +1,198 @@
+//! What a recipe's types cannot say: ranges, and how its parts fit each other.
+use super::error::did_you_mean;
+use super::{ModelSource, Recipe, Stage};
+
+/// What is wrong, and at which key.
+pub(super) struct Fault {
+    pub(super) path: Vec<String>,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+fn fault(path: &[&str], message: impl Into<String>) -> Fault {
+    Fault { path: path.iter().map(|s| s.to_string()).collect(), message: message.into(), hint: None }
+}
+
+fn within(path: &[&str], value: f64, low: f64, high: f64, why: &str) -> Result<(), Fault> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    let key = path.last().copied().unwrap_or_default();
+    Err(fault(path, format!("{key} = {value} is not within {low}..{high}: {why}")))
+}
+
+pub(super) fn check(recipe: &Recipe) -> Result<(), Fault> {
+    if recipe.name.is_empty() || recipe.name.contains(['/', '\\', '\0']) || recipe.name.starts_with('.') {
+        return Err(fault(&["name"], "the name is also a folder's: it may not be empty, start with a dot or hold a slash"));
+    }
+    if recipe.threads == Some(0) {
+        return Err(fault(&["threads"], "threads = 0: at least one is needed"));
+    }
+    if let Some(model) = &recipe.model {
+        source(&["model"], model)?;
+    }
+    data(recipe)?;
+    if recipe.stages.is_empty() {
+        return Err(fault(&["name"], "the recipe has no stage: add one under a heading [[stages]]"));
+    }
+    names(recipe)?;
+    for (i, stage) in recipe.stages.iter().enumerate() {
+        let at = i.to_string();
+        starts(recipe, i)?;
+        teacher(recipe, i)?;
+        needs_data(recipe, i)?;
+        training(stage, &at)?;
+        own(stage, &at)?;
+    }
+    Ok(())
+}
+
+fn source(path: &[&str], model: &ModelSource) -> Result<(), Fault> {
+    match (&model.file, &model.arch) {
+        (Some(_), Some(_)) => Err(fault(path, "the model has both a file and an arch: one is needed")),
+        (None, None) => Err(fault(path, "the model needs a file (an ONNX model) or an arch (one of the zoo)")),
+        (Some(_), None) if model.classes.is_some() || model.input.is_some() => {
+            Err(fault(path, "classes and input go with arch: a file has its own"))
+        }
+        (None, Some(arch)) => architecture(&[path, &["arch"]].concat(), arch),
+        _ => Ok(()),
+    }
+}
+
+fn architecture(path: &[&str], arch: &str) -> Result<(), Fault> {
+    let Err(error) = zoo::find(arch) else { return Ok(()) };
+    let known: Vec<&str> = zoo::list().iter().map(|e| e.name).collect();
+    let hint = did_you_mean(arch, known.iter().copied()).map(|k| format!("did you mean '{k}'?"));
+    let message = if hint.is_some() { format!("unknown architecture '{arch}'") } else { error.to_string() };
+    Err(Fault { hint, ..fault(path, message) })
+}
+
+fn data(recipe: &Recipe) -> Result<(), Fault> {
+    let Some(data) = &recipe.data else { return Ok(()) };
+    if !(0.0..1.0).contains(&data.validation) {
+        return Err(fault(
+            &["data", "validation"],
+            format!("validation = {} is a part of the training images, 0..1, and leaves some to train on", data.validation),
+        ));
+    }
+    if data.validation > 0.0 && data.validation_set.is_some() {
+        return Err(fault(&["data", "validation"], "validation and validation_set are two answers to one question: give one"));
+    }
+    if let Some(preprocess) = &data.preprocess {
+        preprocess.validate().map_err(|e| fault(&["data", "preprocess"], e.to_string()))?;
+    }
+    Ok(())
+}
+
+fn names(recipe: &Recipe) -> Result<(), Fault> {
+    for (i, stage) in recipe.stages.iter().enumerate() {
+        let (name, at) = (stage.name(), i.to_string());
+        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
+            return Err(fault(
+                &["stages", &at, "name"],
+                format!("'{name}' is not a stage's name: letters, digits, '-' and '_' are allowed"),
+            ));
+        }
+        if recipe.stages[..i].iter().any(|s| s.name() == name) {
+            let hint = format!("give one of them a name of its own: name = \"{name}-2\"");
+            return Err(Fault { hint: Some(hint), ..fault(&["stages", &at], format!("two stages are named '{name}'")) });
+        }
+    }
+    Ok(())
+}
+
+/// The first stage must have something to work on.
+fn starts(recipe: &Recipe, i: usize) -> Result<(), Fault> {
+    if i > 0 || recipe.model.is_some() {
+        return Ok(());
+    }
+    let own = match &recipe.stages[0] {
+        Stage::Train(s) => s.model.is_some(),
+        Stage::Distill(s) => s.student.is_some(),
+        _ => false,
+    };
+    if own {
+        return Ok(());
+    }
+    let hint = "add [model] with file = \"...\" or arch = \"...\"".to_string();
+    Err(Fault { hint: Some(hint), ..fault(&["stages", "0"], "the first stage has no model to start from") })
+}
+
+/// A teacher is an earlier stage, or a file (which has an extension or a folder).
+fn teacher(recipe: &Recipe, i: usize) -> Result<(), Fault> {
+    let Some(teacher) = recipe.stages[i].teacher() else { return Ok(()) };
+    let earlier: Vec<&str> = recipe.stages[..i].iter().map(Stage::name).collect();
+    if earlier.contains(&teacher) || teacher.contains(['.', '/', '\\']) {
+        return Ok(());
+    }
+    let at = i.to_string();
+    let message = match recipe.stages[i..].iter().any(|s| s.name() == teacher) {
+        true => format!("the teacher '{teacher}' is not an earlier stage"),
+        false => format!("no earlier stage is named '{teacher}'"),
+    };
+    let hint = did_you_mean(teacher, earlier.iter().copied()).map(|k| format!("did you mean '{k}'?"));
+    let hint = hint.or_else(|| Some(format!("earlier stages: {}; or name an .onnx file", earlier.join(", "))));
+    Err(Fault { hint, ..fault(&["stages", &at, "teacher"], message) })
+}
+
+fn needs_data(recipe: &Recipe, i: usize) -> Result<(), Fault> {
+    let stage = &recipe.stages[i];
+    let calibrates = matches!(stage, Stage::Quantize(_));
+    let trains = stage.training().is_some_and(|t| t.epochs > 0);
+    if (trains || calibrates) && recipe.data.as_ref().is_none_or(|d| d.train.is_none()) {
+        let message = format!("stage '{}' needs training data", stage.name());
+        let hint = "add [data] with train = \"FOLDER\"".to_string();
+        return Err(Fault { hint: Some(hint), ..fault(&["stages", &i.to_string()], message) });
+    }
+    Ok(())
+}
+
+fn training(stage: &Stage, at: &str) -> Result<(), Fault> {
+    let Some(training) = stage.training() else { return Ok(()) };
+    if training.batch == 0 {
+        return Err(fault(&["stages", at, "batch"], "batch = 0: at least one image a step is needed"));
+    }
+    within(&["stages", at, "label_smoothing"], training.label_smoothing, 0.0, 1.0, "it is a share of the target")?;
+    if training.clip_norm.is_some_and(|c| !(c > 0.0)) {
+        return Err(fault(&["stages", at, "clip_norm"], "clip_norm must be above 0"));
+    }
+    training.optimizer.check().map_err(|e| fault(&["stages", at, "optimizer"], e.to_string()))?;
+    training.schedule.check().map_err(|e| fault(&["stages", at, "schedule"], e.to_string()))
+}
+
+fn own(stage: &Stage, at: &str) -> Result<(), Fault> {
+    let key = |k: &'static str| ["stages", at, k];
+    let bits = |k: &'static str, bits: u8| within(&["stages", at, k, "bits"], f64::from(bits), 2.0, 8.0, "no runtime has others");
+    let teacher = |temperature: f64, alpha: f64| {
+        if !(temperature > 0.0 && temperature.is_finite()) {
+            return Err(fault(&key("temperature"), format!("temperature = {temperature}: a number above 0 is needed")));
+        }
+        within(&key("alpha"), alpha, 0.0, 1.0, "it is the teacher's share of the loss")
+    };
+    match stage {
+        Stage::Train(s) => s.model.as_ref().map_or(Ok(()), |m| source(&key("model"), m)),
+        Stage::Quantize(s) => {
+            bits("weights", s.weights.bits)?;
+            bits("activations", s.activations.bits)?;
+            if s.calibration.images == 0 || s.calibration.batch == 0 {
+                return Err(fault(&key("calibration"), "calibration needs at least one image, and a batch of at least one"));
+            }
+            let path = ["stages", at, "calibration", "percentile"];
+            within(&path, s.calibration.percentile, 50.0, 100.0, "it is the percentage of the values within the range")
+        }
+        Stage::Prune(s) => within(&key("sparsity"), s.sparsity, 0.0, 1.0, "it is a share of the weights, so 90 % is 0.9"),
+        Stage::Distill(s) => {
+            s.student.as_ref().map_or(Ok(()), |m| architecture(&["stages", at, "student", "arch"], &m.arch))?;
+            teacher(s.temperature, s.alpha)
+        }
+        Stage::Finetune(s) => teacher(s.temperature, s.alpha),
+        Stage::Deploy(s) => match (s.latency_runs, s.opset) {
+            (0, _) => Err(fault(&key("latency_runs"), "latency_runs = 0: at least one run is needed")),
+            (_, Some(opset)) if !(onnx::OLDEST_OPSET..=onnx::NEWEST_OPSET).contains(&opset) => {
+                let message = format!("opset {opset} is not within {}..={}", onnx::OLDEST_OPSET, onnx::NEWEST_OPSET);
+                Err(fault(&key("opset"), message))
+            }
+            _ => Ok(()),
+        },
+    }
+}

@@ -1,0 +1,114 @@
+//! The recipe: a TOML file that says which model, which data and which stages, with a default for every key.
+//!
+//! [`load`] reads a file, [`parse`] a text; both apply overrides and check what the types cannot. Errors point at the
+//! place in the file.
+mod check;
+mod error;
+mod overrides;
+mod parse;
+mod schema;
+mod settings;
+mod stages;
+mod training;
+mod units;
+
+pub use error::RecipeError;
+pub use schema::schema;
+pub use settings::{DataSettings, Goals, ModelSource, Student};
+pub use stages::{
+    Activations, BatchNorm, Calibration, DeployStage, DistillStage, FinetuneStage, Observer, PruneMethod, PruneScope, PruneStage,
+    QuantizeStage, Stage, Target, TrainStage, Weights,
+};
+pub use training::Training;
+pub use units::ByteSize;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+
+/// A recipe: what `espalier run` does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Its name, also of the run's folder.
+    pub name: String,
+    /// Key of all randomness: the same recipe, seed, machine and thread count give the same bytes.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Threads that compute; absent: one for each processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// What the first stage starts from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelSource>,
+    /// The data set, its preprocessing and augmentation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataSettings>,
+    /// What the deployed file must reach; a miss is reported and sets exit code 3.
+    #[serde(default, skip_serializing_if = "Goals::is_empty")]
+    pub goals: Goals,
+    /// The stages, in the order in which they run.
+    #[serde(default)]
+    pub stages: Vec<Stage>,
+}
+
+fn one() -> u64 {
+    1
+}
+
+impl Recipe {
+    /// The stage of this name.
+    pub fn stage(&self, name: &str) -> Option<&Stage> {
+        self.stages.iter().find(|s| s.name() == name)
+    }
+}
+
+/// A recipe with where it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// The recipe, overrides applied.
+    pub recipe: Recipe,
+    /// The file's text.
+    pub text: String,
+    /// The folder that relative paths start from.
+    pub folder: PathBuf,
+    /// The overrides, as given.
+    pub overrides: Vec<String>,
+}
+
+impl Loaded {
+    /// The place of a file or folder that the recipe names: below `root` if one is given and it exists there, else
+    /// below the recipe's folder. An absolute path stays as it is.
+    pub fn resolve(&self, path: &str, root: Option<&Path>) -> PathBuf {
+        match root.map(|r| r.join(path)) {
+            Some(there) if there.exists() => there,
+            _ => self.folder.join(path),
+        }
+    }
+}
+
+/// Reads a recipe file. `overrides` are `KEY=VALUE`, the key with dots and stages by name: `stages.prune.sparsity=0.7`.
+///
+/// # Errors
+/// [`RecipeError`], with the place in the file where there is one.
+pub fn load(path: &Path, overrides: &[String]) -> Result<Loaded, RecipeError> {
+    let text = std::fs::read_to_string(path).map_err(|e| RecipeError::unreadable(path, &e))?;
+    let recipe = parse(&text, overrides).map_err(|e| e.in_file(path))?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_path_buf();
+    Ok(Loaded { recipe, text, folder, overrides: overrides.to_vec() })
+}
+
+/// Reads a recipe's text and applies overrides.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(text: &str, overrides: &[String]) -> Result<Recipe, RecipeError> {
+    let recipe = parse::parse(text)?;
+    if overrides.is_empty() {
+        return Ok(recipe);
+    }
+    overrides::apply(&recipe, overrides)
+}
+
+#[cfg(test)]
+mod tests;

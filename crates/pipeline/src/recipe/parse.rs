@@ -1,0 +1,142 @@
+//! From text to [`Recipe`], keeping track of places so that an error can point at one.
+use super::check;
+use super::error::{RecipeError, did_you_mean};
+use super::{DeployStage, DistillStage, FinetuneStage, PruneStage, QuantizeStage, Recipe, Stage, TrainStage};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::ops::Range;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Deserializer, Error};
+
+pub(super) fn parse(text: &str) -> Result<Recipe, RecipeError> {
+    let root = DeTable::parse(text).map_err(|e| syntax(text, &e))?;
+    let located = Located { text, root: root.get_ref() };
+    let mut head = root.clone();
+    let stages = head.get_mut().remove("stages");
+    let mut recipe = Recipe::deserialize(Deserializer::from(head)).map_err(|e| located.error(&e, root.get_ref(), ""))?;
+    if let Some(list) = stages {
+        recipe.stages = located.stages(&list)?;
+    }
+    check::check(&recipe).map_err(|fault| {
+        let span = located.find(&fault.path);
+        RecipeError::new(fault.message).at(text, span).hint(fault.hint)
+    })?;
+    Ok(recipe)
+}
+
+fn syntax(text: &str, error: &Error) -> RecipeError {
+    RecipeError::new(format!("not valid TOML: {}", error.message())).at(text, error.span())
+}
+
+/// A parsed text in which places can be looked up.
+struct Located<'a> {
+    text: &'a str,
+    root: &'a DeTable<'a>,
+}
+
+impl Located<'_> {
+    fn stages(&self, list: &Spanned<DeValue>) -> Result<Vec<Stage>, RecipeError> {
+        let fault = |span: Range<usize>, message: &str| Err(RecipeError::new(message).at(self.text, Some(span)));
+        let Some(items) = list.get_ref().as_array() else {
+            return fault(list.span(), "'stages' is a list: write each stage under a heading [[stages]]");
+        };
+        let mut stages = vec![];
+        for item in items.iter() {
+            let Some(table) = item.get_ref().as_table() else {
+                return fault(item.span(), "a stage is a table: write it under a heading [[stages]]");
+            };
+            stages.push(self.stage(item.span(), table)?);
+        }
+        Ok(stages)
+    }
+
+    fn stage(&self, span: Range<usize>, table: &DeTable) -> Result<Stage, RecipeError> {
+        let kinds = || format!("the kinds are {}", Stage::KINDS.join(", "));
+        let Some(kind) = table.get("kind") else {
+            return Err(RecipeError::new("a stage needs a kind").at(self.text, Some(heading(self.text, span))).hint(Some(kinds())));
+        };
+        let name = kind.get_ref().as_str().unwrap_or_default();
+        let mut rest = table.clone();
+        rest.remove("kind");
+        let rest = Spanned::new(span, rest);
+        match name {
+            "train" => self.settings::<TrainStage>(rest, name).map(Stage::Train),
+            "quantize" => self.settings::<QuantizeStage>(rest, name).map(Stage::Quantize),
+            "prune" => self.settings::<PruneStage>(rest, name).map(Stage::Prune),
+            "distill" => self.settings::<DistillStage>(rest, name).map(Stage::Distill),
+            "finetune" => self.settings::<FinetuneStage>(rest, name).map(Stage::Finetune),
+            "deploy" => self.settings::<DeployStage>(rest, name).map(Stage::Deploy),
+            other => {
+                let hint = did_you_mean(other, Stage::KINDS).map_or_else(kinds, |k| format!("did you mean '{k}'? {}", kinds()));
+                Err(RecipeError::new(format!("unknown kind of stage '{other}'")).at(self.text, Some(kind.span())).hint(Some(hint)))
+            }
+        }
+    }
+
+    fn settings<T: DeserializeOwned>(&self, table: Spanned<DeTable>, kind: &str) -> Result<T, RecipeError> {
+        let copy = table.get_ref().clone();
+        T::deserialize(Deserializer::from(table)).map_err(|e| self.error(&e, &copy, &format!(" in a '{kind}' stage")))
+    }
+
+    /// serde's error with the place of the key it speaks of, and the known key that was probably meant.
+    fn error(&self, error: &Error, table: &DeTable, place: &str) -> RecipeError {
+        let message = error.message();
+        let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+        if message.starts_with("unknown field") || message.starts_with("unknown variant") {
+            let what = if message.starts_with("unknown field") { "key" } else { "value" };
+            let (written, known) = (quoted.first().copied().unwrap_or_default(), quoted.get(1..).unwrap_or_default());
+            let list = format!("known: {}", known.join(", "));
+            let hint = did_you_mean(written, known.iter().copied()).map_or_else(|| list.clone(), |k| format!("did you mean '{k}'?"));
+            let span = if what == "key" { find_key(table, written, error.span()) } else { None };
+            let message = format!("unknown {what} '{written}'{place}");
+            return RecipeError::new(message).at(self.text, span.or(error.span())).hint(Some(hint));
+        }
+        if let (true, Some(key)) = (message.starts_with("missing field"), quoted.first()) {
+            let span = error.span().map(|s| heading(self.text, s));
+            return RecipeError::new(format!("the key '{key}' is missing{place}")).at(self.text, span);
+        }
+        RecipeError::new(message.trim()).at(self.text, error.span())
+    }
+
+    /// The place of a value by its path; of the nearest thing above it that is written where it is not.
+    fn find(&self, path: &[String]) -> Option<Range<usize>> {
+        let (first, rest) = path.split_first()?;
+        let (key, mut value) = self.root.get_key_value(first.as_str())?;
+        let mut span = key.span();
+        for step in rest {
+            let next = match value.get_ref() {
+                DeValue::Array(list) => step.parse::<usize>().ok().and_then(|i| list.get(i)).map(|v| (heading(self.text, v.span()), v)),
+                DeValue::Table(table) => table.get(step.as_str()).map(|v| (v.span(), v)),
+                _ => None,
+            };
+            let Some((place, inner)) = next else { break };
+            (span, value) = (place, inner);
+        }
+        Some(span)
+    }
+}
+
+/// Where a key of this name is written in a table or below it, preferably within `near`.
+fn find_key(table: &DeTable, name: &str, near: Option<Range<usize>>) -> Option<Range<usize>> {
+    let mut found = vec![];
+    collect_keys(table, name, &mut found);
+    let inside = |s: &Range<usize>| near.as_ref().is_some_and(|n| n.start <= s.start && s.end <= n.end);
+    found.iter().find(|s| inside(s)).or(found.first()).cloned()
+}
+
+fn collect_keys(table: &DeTable, name: &str, found: &mut Vec<Range<usize>>) {
+    for (key, value) in table.iter() {
+        if key.get_ref() == name {
+            found.push(key.span());
+        }
+        if let Some(inner) = value.get_ref().as_table() {
+            collect_keys(inner, name, found);
+        }
+    }
+}
+
+/// The first line of a place: a table's heading rather than the whole table.
+fn heading(text: &str, span: Range<usize>) -> Range<usize> {
+    let end = text.get(span.clone()).and_then(|s| s.find('\n')).map_or(span.end, |n| span.start + n);
+    span.start..end
+}

@@ -1,0 +1,112 @@
+//! The parts of a recipe beside its stages: where it starts, its data, its goals.
+use super::ByteSize;
+use data::{Augment, Preprocess};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the first stage starts from: a `file`, or a freshly initialised `arch`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSource {
+    /// An ONNX file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// An architecture of the zoo (`espalier list architectures`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// Multiplies the channels of every hidden layer of `arch`.
+    #[serde(default = "unit")]
+    pub width: f64,
+    /// Number of classes of `arch`; absent: what it was designed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<usize>,
+    /// Shape of one input of `arch`: channels, height, width; absent: what it was designed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Vec<usize>>,
+}
+
+/// A freshly initialised student: classes and input are the teacher's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Student {
+    /// An architecture of the zoo (`espalier list architectures`).
+    pub arch: String,
+    /// Multiplies the channels of every hidden layer.
+    #[serde(default = "unit")]
+    pub width: f64,
+}
+
+fn unit() -> f64 {
+    1.0
+}
+
+/// The data set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DataSettings {
+    /// Folder or file of the training images, also used for calibration; its `train` split where it has splits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<String>,
+    /// Folder or file of the images that accuracy is measured on; its `test` split where it has splits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<String>,
+    /// Part of the training images held out to choose the best epoch by, 0..1; 0: none, the last epoch counts.
+    #[serde(default)]
+    pub validation: f64,
+    /// Folder or file of unseen images to choose the best epoch by, instead of a part of `train`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_set: Option<String>,
+    /// Encoded images kept in memory; a larger data set is read from disk again in each epoch.
+    #[serde(default = "cache")]
+    pub cache: ByteSize,
+    /// Rows to shuffle among where a data set is larger than `cache`.
+    #[serde(default = "shuffle_buffer")]
+    pub shuffle_buffer: usize,
+    /// Threads that decode and augment ahead of the training; absent: one for each processor.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<usize>,
+    /// Parquet: the column with the images; absent: found by the metadata or the usual names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_column: Option<String>,
+    /// Parquet: the column with the labels; absent: found by the metadata or the usual names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_column: Option<String>,
+    /// How an image becomes the network's input; absent: what the model's metadata say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preprocess: Option<Preprocess>,
+    /// Random changes to training images.
+    #[serde(default)]
+    pub augment: Augment,
+}
+
+fn cache() -> ByteSize {
+    ByteSize(512_000_000)
+}
+fn shuffle_buffer() -> usize {
+    4096
+}
+
+/// What the deployed file must reach.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Goals {
+    /// Percentage points of accuracy that may be lost against the first measured model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_accuracy_drop: Option<f64>,
+    /// Accuracy on the test set that must be kept, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_accuracy: Option<f64>,
+    /// Size of the deployed file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_file_size: Option<ByteSize>,
+    /// Median latency of one sample, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_latency_ms: Option<f64>,
+}
+
+impl Goals {
+    /// True if nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Goals::default()
+    }
+}

@@ -1,0 +1,92 @@
+use super::*;
+
+const HEAD: &str = "name = \"t\"\n[model]\narch = \"lenet5\"\n[data]\ntrain = \"mnist\"\n";
+
+fn error(tail: &str) -> RecipeError {
+    parse(&format!("{HEAD}{tail}"), &[]).unwrap_err()
+}
+
+#[test]
+fn the_recipes_of_the_repository_are_read_and_survive_a_round_trip() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+    let mut seen = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|e| e == "toml") {
+            let loaded = load(&path, &[]).unwrap_or_else(|e| panic!("{e}\n{}", e.snippet().unwrap_or_default()));
+            let again = parse(&toml::to_string(&loaded.recipe).unwrap(), &[]).unwrap();
+            assert_eq!(loaded.recipe, again);
+            seen += 1;
+        }
+    }
+    assert!(seen >= 4);
+}
+
+#[test]
+fn an_unknown_key_is_pointed_at_with_what_was_meant() {
+    let e = error("[[stages]]\nkind = \"prune\"\nsparsty = 0.5\n");
+    assert_eq!(e.message, "unknown key 'sparsty' in a 'prune' stage");
+    assert_eq!(e.hint.as_deref(), Some("did you mean 'sparsity'?"));
+    assert_eq!(e.snippet().unwrap(), " --> recipe:8:1\n  |\n8 | sparsty = 0.5\n  | ^^^^^^^");
+}
+
+#[test]
+fn an_unknown_key_in_a_nested_table_is_pointed_at() {
+    let e = error("[[stages]]\nkind = \"train\"\noptimizer = { kind = \"sgd\", lr = 0.1, momentun = 0.9 }\n");
+    assert_eq!(e.line_column(), Some((8, 39)), "{e}");
+    assert_eq!(e.hint.as_deref(), Some("did you mean 'momentum'?"));
+}
+
+#[test]
+fn faults_are_named_with_their_line() {
+    for (tail, line, message) in [
+        ("[[stages]]\nkind = \"prun\"\n", 7, "unknown kind of stage 'prun'"),
+        ("[[stages]]\nsparsity = 0.5\n", 6, "a stage needs a kind"),
+        ("[[stages]]\nkind = \"prune\"\n", 6, "the key 'sparsity' is missing in a 'prune' stage"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 90\n", 8, "sparsity = 90 is not within 0..1"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = \"half\"\n", 8, "invalid type: string \"half\", expected f64"),
+        ("[[stages]]\nkind = \"train\"\n[[stages]]\nkind = \"train\"\n", 8, "two stages are named 'train'"),
+        ("[[stages]]\nkind = \"distill\"\nteacher = \"trian\"\n", 8, "no earlier stage is named 'trian'"),
+        ("[[stages]]\nkind = \"quantize\"\ncalibration = { observer = \"minmax\" }\n", 8, "unknown value 'minmax'"),
+        ("[[stages]]\nkind = \"train\"\nmodel = { arch = \"resnet21\" }\n", 8, "unknown architecture 'resnet21'"),
+        ("[[stages]\n", 6, "not valid TOML"),
+        ("", 1, "the recipe has no stage"),
+    ] {
+        let e = error(tail);
+        assert!(e.message.starts_with(message), "{tail}: {e}");
+        assert_eq!(e.line_column().map(|p| p.0), Some(line), "{tail}: {e}");
+    }
+}
+
+#[test]
+fn overrides_reach_stages_by_name() {
+    let text = format!("{HEAD}[[stages]]\nkind = \"prune\"\nsparsity = 0.5\n");
+    let set = |s: &str| parse(&text, &[s.to_string()]);
+    let recipe = set("stages.prune.sparsity=0.7").unwrap();
+    assert!(matches!(&recipe.stages[0], Stage::Prune(p) if p.sparsity == 0.7));
+    assert_eq!(set("goals.max_file_size=50 kB").unwrap().goals.max_file_size, Some(ByteSize(50_000)));
+    assert_eq!(set("seed = 7").unwrap().seed, 7);
+    for (bad, message, hint) in [
+        ("stages.prun.sparsity=1", "--set stages.prun.sparsity=1: no stage is named 'prun'", Some("did you mean 'prune'?")),
+        (
+            "stages.prune.sparsty=1",
+            "--set stages.prune.sparsty=1: unknown key 'sparsty' in a 'prune' stage",
+            Some("did you mean 'sparsity'?"),
+        ),
+        ("stages.prune.sparsity=7", "--set stages.prune.sparsity=7: sparsity = 7 is not within 0..1", None),
+        ("seed", "--set seed: is not KEY=VALUE", Some("for example --set stages.prune.sparsity=0.7")),
+    ] {
+        let e = set(bad).unwrap_err();
+        assert!(e.message.starts_with(message), "{e}");
+        assert_eq!(e.hint.as_deref(), hint);
+        assert_eq!(e.snippet(), None);
+    }
+}
+
+#[test]
+fn the_schema_describes_every_key() {
+    let text = schema().to_string();
+    for key in ["max_accuracy_drop", "sparsity", "temperature", "crop_padding", "percentile", "momentum", "warm_up"] {
+        assert!(text.contains(key), "{key}");
+    }
+}

@@ -1,0 +1,7 @@
+//! The page.
+use crate::record::RunRecord;
+
+/// The page.
+pub fn html(record: &RunRecord) -> String {
+    record.name.clone()
+}

@@ -1,0 +1,35 @@
+//! The summary as Markdown, for a README or a merge request.
+use crate::record::RunRecord;
+use crate::table::summary;
+use crate::text;
+use std::fmt::Write as _;
+
+fn escape(s: &str) -> String {
+    s.replace('\\', r"\\").replace('|', r"\|").replace('<', "&lt;").replace(['\n', '\r'], " ")
+}
+
+/// A heading, the table, the goals and the command.
+pub fn markdown(record: &RunRecord) -> String {
+    let table = summary(record);
+    let mut out = format!("### {}\n\n", escape(&record.name));
+    let row = |cells: &[String]| format!("| {} |", cells.iter().map(|c| escape(c)).collect::<Vec<_>>().join(" | "));
+    let _ = writeln!(out, "{}", row(&table.head.iter().map(|h| h.to_string()).collect::<Vec<_>>()));
+    let _ = writeln!(out, "|---|{}", "---:|".repeat(table.head.len().saturating_sub(1)));
+    for cells in &table.rows {
+        let _ = writeln!(out, "{}", row(cells));
+    }
+    out.push('\n');
+    for goal in &record.goals {
+        let _ = writeln!(out, "- {} {}", if goal.met { "met:" } else { "**missed:**" }, escape(&goal.sentence));
+    }
+    let e = &record.environment;
+    let _ = writeln!(
+        out,
+        "\n`{}` on {}, {} threads, Espalier {}.",
+        text::command_line(&record.command),
+        escape(&e.cpu),
+        e.threads,
+        escape(&e.espalier)
+    );
+    out
+}

@@ -1,0 +1,78 @@
+//! Numbers as people read them.
+
+/// Bytes with a decimal unit: `1.10 MB`.
+pub fn bytes(n: u64) -> String {
+    scaled(n as f64, &[(1e9, "GB"), (1e6, "MB"), (1e3, "kB")]).unwrap_or_else(|| format!("{n} B"))
+}
+
+/// A count with a decimal suffix: `40.6 M`.
+pub fn count(n: u64) -> String {
+    scaled(n as f64, &[(1e9, "G"), (1e6, "M"), (1e3, "k")]).unwrap_or_else(|| n.to_string())
+}
+
+fn scaled(n: f64, units: &[(f64, &str)]) -> Option<String> {
+    // The limit is just below the unit, so that 999,999 is written as 1.00 MB and not as 1000 kB.
+    let (factor, unit) = units.iter().find(|(f, _)| n >= f * 0.9995)?;
+    let value = n / factor;
+    let digits = if value < 9.995 { 2 } else { usize::from(value < 99.95) };
+    Some(format!("{value:.digits$} {unit}"))
+}
+
+/// A share, 0..1, as a percentage: `91.73 %`.
+pub fn percent(share: f64) -> String {
+    format!("{:.2} %", share * 100.0)
+}
+
+/// Seconds as a duration: `0.42 s`, `12 s`, `3 min 05 s`, `2 h 10 min`.
+pub fn duration(seconds: f64) -> String {
+    if seconds < 9.995 {
+        return format!("{seconds:.2} s");
+    }
+    let s = seconds.round() as u64;
+    match s {
+        ..60 => format!("{s} s"),
+        60..3600 => format!("{} min {:02} s", s / 60, s % 60),
+        _ => format!("{} h {:02} min", s / 3600, s % 3600 / 60),
+    }
+}
+
+/// A date and time in UTC: `2026-11-24 23:44`.
+pub fn date(unix: u64) -> String {
+    // Civil date from days (Howard Hinnant, "chrono-compatible low-level date algorithms").
+    let days = (unix / 86_400) as i64 + 719_468;
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year_of_era + era * 400 + i64::from(month <= 2);
+    let seconds = unix % 86_400;
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", seconds / 3600, seconds % 3600 / 60)
+}
+
+/// A command line that a shell reads as it was given.
+pub fn command_line(arguments: &[String]) -> String {
+    let plain = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,+%@".contains(c));
+    let quote = |s: &String| if plain(s) { s.clone() } else { format!("'{}'", s.replace('\'', r"'\''")) };
+    arguments.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_for_people() {
+        for (n, text) in [(0, "0 B"), (999, "999 B"), (1097256, "1.10 MB"), (92939, "92.9 kB"), (999_999, "1.00 MB"), (147_600, "148 kB")] {
+            assert_eq!(bytes(n), text);
+        }
+        for (s, text) in [(0.416, "0.42 s"), (59.7, "1 min 00 s"), (185.0, "3 min 05 s"), (7800.0, "2 h 10 min")] {
+            assert_eq!(duration(s), text);
+        }
+        assert_eq!(date(0), "1970-01-01 00:00");
+        assert_eq!(date(1_795_563_878), "2026-11-24 23:44");
+        assert_eq!(command_line(&["a b".into(), "c=d".into(), "it's".into()]), r"'a b' c=d 'it'\''s'");
+    }
+}
