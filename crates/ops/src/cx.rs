@@ -1,6 +1,6 @@
 //! What an operator sees while it is evaluated.
 use crate::OpError;
-use graph::{Graph, Node};
+use graph::{Graph, Node, ValueId, ValueType};
 use std::cell::RefCell;
 use tensor::{Tensor, TensorError};
 
@@ -11,6 +11,11 @@ pub trait RunSubgraph {
     /// # Errors
     /// Whatever a node inside reports, named.
     fn run_subgraph(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, OpError>;
+
+    /// Declared type of a value: the shape of what a loop that never ran would have returned.
+    fn declared(&self, _id: ValueId) -> ValueType {
+        ValueType::Unknown
+    }
 }
 
 /// The setting of one evaluation.

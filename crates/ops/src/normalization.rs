@@ -1,0 +1,135 @@
+//! Normalizations by the data's own statistics.
+use crate::shapes::{same, typed};
+use crate::simple::{Simple, one};
+use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, Role, ShapeCx};
+use graph::{Dim, Node, ValueId, ValueType};
+use tensor::{DType, Tensor};
+
+const FLOAT: fn(&Node) -> QuantRule = |_| QuantRule::Float("statistics of the data are computed in float");
+
+pub(crate) static OPERATORS: &[&dyn Operator] = &[
+    &Simple::new("LayerNormalization", "Normalizes over the last axes.", &[17], layer_norm, infer_layer).role(scaled).quantization(FLOAT),
+    &Simple::new("RMSNormalization", "Divides by the root mean square over the last axes.", &[23], rms_norm, same).role(scaled).quantization(FLOAT),
+    &Simple::new("InstanceNormalization", "Normalizes each channel of each image.", &[1, 6, 22], instance_norm, same).role(scaled).quantization(FLOAT),
+    &Simple::new("GroupNormalization", "Normalizes groups of channels of each image.", &[18, 21], group_norm, same)
+        .role(scaled)
+        .quantization(FLOAT)
+        .upgrade(upgrade_group),
+    &Simple::new("LpNormalization", "Divides vectors along an axis by their p-norm.", &[1, 22], lp_norm, same).quantization(FLOAT),
+    &Simple::new("MeanVarianceNormalization", "Subtracts the mean and divides by the standard deviation.", &[9, 13], mean_variance, same).quantization(FLOAT),
+    &Simple::new("LRN", "Local response normalization over neighbouring channels.", &[1, 13], lrn, same).quantization(FLOAT),
+];
+
+fn scaled(_: &Node, input: usize) -> Role {
+    match input {
+        1 => Role::NormScale,
+        2 => Role::NormBias,
+        _ => Role::Data,
+    }
+}
+
+fn epsilon(node: &Node) -> Result<f64, OpError> {
+    Ok(f64::from(node.float_or("epsilon", 1e-5)?))
+}
+
+/// The type in which statistics are computed: `stash_type`, at least f32.
+fn stash(node: &Node, dtype: DType) -> Result<DType, OpError> {
+    match (node.int_or("stash_type", 1)?, dtype) {
+        (_, DType::F64) => Ok(DType::F64),
+        (1 | 10 | 16, _) => Ok(DType::F32),
+        (11, _) => Ok(DType::F64),
+        (other, _) => Err(OpError::unsupported(node, format!("stash_type = {other}"))),
+    }
+}
+
+fn first_axis(node: &Node, x: &Tensor) -> Result<usize, OpError> {
+    Ok(tensor::shape::axis("axis", node.int_or("axis", -1)?, x.rank())?)
+}
+
+fn layer_norm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let (x, node) = (inputs.get(0)?, cx.node);
+    let inner = stash(node, x.dtype())?;
+    let (mut y, mean, inverse) = x.cast(inner)?.layer_norm(None, None, first_axis(node, x)?, epsilon(node)?)?;
+    y = y.cast(x.dtype())?.mul(inputs.get(1)?)?;
+    if let Some(bias) = inputs.opt(2) {
+        y = y.add(bias)?;
+    }
+    Ok(vec![y, mean, inverse])
+}
+
+fn infer_layer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    let x = cx.shape(0);
+    let reduced = match x {
+        None => None,
+        Some(x) => {
+            let axis = tensor::shape::axis("axis", cx.node.int_or("axis", -1)?, x.len())?;
+            Some(x.iter().enumerate().map(|(i, d)| if i < axis { d.clone() } else { Dim::Known(1) }).collect::<Vec<_>>())
+        }
+    };
+    let statistic = cx.dtype(0).map(|d| stash(cx.node, d)).transpose()?;
+    Ok(vec![typed(cx.dtype(0), x.map(<[Dim]>::to_vec)), typed(statistic, reduced.clone()), typed(statistic, reduced)])
+}
+
+fn rms_norm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let (x, node) = (inputs.get(0)?, cx.node);
+    let y = x.cast(stash(node, x.dtype())?)?.rms_norm(None, first_axis(node, x)?, epsilon(node)?)?;
+    one(y.cast(x.dtype())?.mul(&inputs.get(1)?.cast(x.dtype())?)?)
+}
+
+fn instance_norm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    let channels = x.shape().get(1).copied().unwrap_or(0);
+    one(grouped(cx, x, inputs.get(1)?, inputs.get(2)?, channels)?)
+}
+
+fn group_norm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let (x, node) = (inputs.get(0)?, cx.node);
+    let groups = node.int_required("num_groups")?;
+    let groups = usize::try_from(groups).map_err(|_| node.attribute_error("num_groups", "must be positive"))?;
+    let (mut scale, mut bias) = (inputs.get(1)?.clone(), inputs.get(2)?.clone());
+    let channels = x.shape().get(1).copied().unwrap_or(0);
+    // Before operator set 21, scale and bias were given for each group.
+    if cx.opset < 21 && groups > 0 && scale.len() == groups && bias.len() == groups {
+        let owner = Tensor::vector((0..channels).map(|c| (c * groups / channels) as i64).collect());
+        (scale, bias) = (scale.gather(&owner, 0)?, bias.gather(&owner, 0)?);
+    }
+    one(grouped(cx, x, &scale, &bias, groups)?)
+}
+
+/// Normalizes groups in at least f32, then scales and shifts each channel.
+fn grouped(cx: &EvalCx, x: &Tensor, scale: &Tensor, bias: &Tensor, groups: usize) -> Result<Tensor, OpError> {
+    let inner = stash(cx.node, x.dtype())?;
+    Ok(x.cast(inner)?.group_norm(&scale.cast(inner)?, &bias.cast(inner)?, groups, epsilon(cx.node)?)?.cast(x.dtype())?)
+}
+
+/// Scale and bias for each group become one for each channel, which needs the channel count and constants: refused.
+fn upgrade_group(node: &mut Node, to: i64, types: &[ValueType], _: &mut dyn FnMut(&str, Tensor) -> ValueId) -> Result<(), OpError> {
+    let size = |i: usize, axis: usize| match types.get(i) {
+        Some(ValueType::Tensor { shape: Some(s), .. }) => s.get(axis).and_then(Dim::known),
+        _ => None,
+    };
+    if to == 21 && (size(1, 0).is_none() || size(1, 0) != size(0, 1)) {
+        return Err(OpError::unsupported(node, "scale and bias for each group cannot be expressed from operator set 21 on"));
+    }
+    Ok(())
+}
+
+fn lp_norm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    one(x.lp_norm(first_axis(cx.node, x)?, cx.node.int_or("p", 2)?)?)
+}
+
+fn mean_variance(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.get(0)?;
+    let axes = crate::shapes::axes(&cx.node.ints_or("axes", vec![0, 2, 3])?, x.rank())?;
+    let mean = x.mean(&axes, true)?;
+    let variance = x.mul(x)?.mean(&axes, true)?.sub(&mean.mul(&mean)?)?;
+    one(x.sub(&mean)?.div(&variance.sqrt()?.add_scalar(1e-9)?)?)
+}
+
+fn lrn(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let (x, node) = (inputs.get(0)?, cx.node);
+    let size = usize::try_from(node.int_required("size")?).map_err(|_| node.attribute_error("size", "must be positive"))?;
+    let float = |name, default| node.float_or(name, default).map(f64::from);
+    one(x.lrn(size, float("alpha", 1e-4)?, float("beta", 0.75)?, float("bias", 1.0)?)?)
+}

@@ -1,0 +1,90 @@
+//! Operators on quantized tensors: ConvInteger, QLinearConv, QLinearMatMul.
+use crate::conv::{conv_shape, options};
+use crate::quantize_linear::to_grid;
+use crate::shapes::typed;
+use crate::simple::{Simple, one};
+use crate::window::{Window, spatial};
+use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
+use graph::{Node, ValueType};
+use tensor::{DType, Tensor};
+
+pub(crate) static OPERATORS: &[&dyn Operator] = &[
+    &Simple::new("ConvInteger", "Convolution of 8-bit integers into 32-bit ones.", &[10], conv_integer, |cx| {
+        Ok(vec![typed(Some(DType::I32), conv_shape(cx, 0, 1)?)])
+    }),
+    &Simple::new("QLinearConv", "Convolution of quantized tensors into a quantized tensor.", &[10], qlinear_conv, |cx| {
+        Ok(vec![typed(cx.dtype(7), conv_shape(cx, 0, 3)?)])
+    }),
+    &Simple::new("QLinearMatMul", "Matrix product of quantized tensors into a quantized tensor.", &[10, 21], qlinear_matmul, infer_matmul),
+];
+
+/// Elements minus zero point, exact as f64; the zero point may have one element for each index of `axis`.
+fn centred(node: &Node, x: &Tensor, zero_point: Option<&Tensor>, axis: usize) -> Result<Tensor, OpError> {
+    let values = x.cast(DType::F64)?;
+    match zero_point {
+        None => Ok(values),
+        Some(z) => Ok(values.sub(&along(node, &z.cast(DType::F64)?, x.rank(), axis)?)?),
+    }
+}
+
+/// A scalar, a vector laid along an axis, or a tensor of full rank as it is.
+fn along(node: &Node, v: &Tensor, rank: usize, axis: usize) -> Result<Tensor, OpError> {
+    match v.rank() {
+        _ if v.len() == 1 => Ok(v.reshape(vec![])?),
+        1 if axis < rank => {
+            let mut shape = vec![1; rank];
+            shape[axis] = v.len();
+            Ok(v.reshape(shape)?)
+        }
+        r if r == rank => Ok(v.clone()),
+        _ => Err(OpError::unsupported(node, format!("scales or zero points of shape {:?}", v.shape()))),
+    }
+}
+
+/// The convolution's sums, exact integers held as f64 (8-bit products fit with room for 2^37 of them).
+fn integer_conv(cx: &EvalCx, x: &Tensor, w: &Tensor) -> Result<Tensor, OpError> {
+    let window = Window::of_weight(cx.node, w.shape())?.padded_for(cx.node, spatial(cx.node, x.shape())?)?;
+    Ok(x.conv(w, None, &options(cx.node, &window)?)?)
+}
+
+fn conv_integer(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = centred(cx.node, inputs.get(0)?, inputs.opt(2), 1)?;
+    let w = centred(cx.node, inputs.get(1)?, inputs.opt(3), 0)?;
+    one(integer_conv(cx, &x, &w)?.cast(DType::I32)?)
+}
+
+fn qlinear_conv(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = centred(cx.node, inputs.get(0)?, inputs.opt(2), 1)?;
+    let w = centred(cx.node, inputs.get(3)?, inputs.opt(5), 0)?;
+    let mut sums = integer_conv(cx, &x, &w)?;
+    if let Some(bias) = inputs.opt(8) {
+        sums = sums.add(&along(cx.node, &bias.cast(DType::F64)?, x.rank(), 1)?)?;
+    }
+    let x_scale = inputs.get(1)?.cast(DType::F64)?;
+    let scale = x_scale.mul(&inputs.get(4)?.cast(DType::F64)?)?.div(&inputs.get(6)?.cast(DType::F64)?)?;
+    requantize(cx, &sums.mul(&along(cx.node, &scale, x.rank(), 1)?)?, inputs.get(7)?, 1)
+}
+
+fn qlinear_matmul(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let (rank_a, rank_b) = (inputs.get(0)?.rank(), inputs.get(3)?.rank());
+    let (row, column) = (rank_a.saturating_sub(2), rank_b.saturating_sub(1));
+    let side = |i: usize, rank: usize, axis: usize| -> Result<Tensor, OpError> {
+        let x = centred(cx.node, inputs.get(i)?, inputs.opt(i + 2), axis)?;
+        let scale = along(cx.node, &inputs.get(i + 1)?.cast(DType::F64)?, rank, axis)?;
+        Ok(x.mul(&scale)?)
+    };
+    let y = side(0, rank_a, row)?.matmul(&side(3, rank_b, column)?)?;
+    let scale = inputs.get(6)?.cast(DType::F64)?;
+    let axis = y.rank().saturating_sub(1);
+    requantize(cx, &y.div(&along(cx.node, &scale, y.rank(), axis)?)?, inputs.get(7)?, axis)
+}
+
+/// Rounds values in units of the output's step onto the grid of the zero point's type.
+fn requantize(cx: &EvalCx, steps: &Tensor, zero_point: &Tensor, axis: usize) -> Result<Vec<Tensor>, OpError> {
+    let shift = along(cx.node, &zero_point.cast(DType::F64)?, steps.rank(), axis)?;
+    one(to_grid(cx.node, &steps.round()?.add(&shift)?, zero_point.dtype())?)
+}
+
+fn infer_matmul(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+    Ok(vec![typed(cx.dtype(7), None)])
+}
