@@ -7,10 +7,16 @@ use graph::{Dim, Node, ValueType};
 use tensor::{DType, Tensor};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("Attention", "Scaled dot-product attention with grouped heads, masks and a key-value cache.", &[23, 24, 25], attention, infer)
-        .role(|_, _| crate::Role::Data)
-        .macs(macs)
-        .quantization(|_| QuantRule::Float("ONNX Runtime has no static integer kernel for it")),
+    &Simple::new(
+        "Attention",
+        "Scaled dot-product attention with grouped heads, masks and a key-value cache.",
+        &[23, 24, 25],
+        attention,
+        infer,
+    )
+    .role(|_, _| crate::Role::Data)
+    .macs(macs)
+    .quantization(|_| QuantRule::Float("ONNX Runtime has no static integer kernel for it")),
     &Simple::new("RotaryEmbedding", "Rotates pairs of features by an angle that depends on the position.", &[23], rotary, same),
 ];
 
@@ -194,7 +200,10 @@ fn rotary(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let size = split.shape()[3];
     let rotated = match node.int_or("rotary_embedding_dim", 0)? {
         0 => size,
-        n => usize::try_from(n).ok().filter(|n| *n <= size).ok_or_else(|| node.attribute_error("rotary_embedding_dim", "does not fit the heads"))?,
+        n => usize::try_from(n)
+            .ok()
+            .filter(|n| *n <= size)
+            .ok_or_else(|| node.attribute_error("rotary_embedding_dim", "does not fit the heads"))?,
     };
     let half = rotated / 2;
     if rotated % 2 != 0 {

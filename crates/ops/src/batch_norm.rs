@@ -107,7 +107,8 @@ mod tests {
     fn running_statistics_in_evaluation_and_batch_statistics_in_training() {
         let y = Case::new("BatchNormalization", 15).float("epsilon", 0.0).run(&inputs());
         assert_eq!(y.to_f32_vec().unwrap(), [-1., 0., 1., 2., 3., 4., 5., 6.]);
-        let out = Case::new("BatchNormalization", 15).int("training_mode", 1).float("momentum", 0.75).outputs(3).run_all(&inputs()).unwrap();
+        let out =
+            Case::new("BatchNormalization", 15).int("training_mode", 1).float("momentum", 0.75).outputs(3).run_all(&inputs()).unwrap();
         let mean = out[0].mean(&[0, 2], false).unwrap().to_f32_vec().unwrap();
         assert!(mean[0].abs() < 1e-5 && (mean[1] - 1.0).abs() < 1e-5, "{mean:?}");
         assert_eq!(out[1].to_f32_vec().unwrap(), [0.75 + 0.625, 1.5 + 1.125]);

@@ -8,7 +8,8 @@ const FLOAT: fn(&Node) -> QuantRule = |_| QuantRule::Float("control flow: what l
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("If", "Runs one of two subgraphs.", &[1, 11, 13, 16, 19, 21, 23, 24, 25], eval_if, unknown).quantization(FLOAT),
-    &Simple::new("Loop", "Runs a subgraph while a condition holds.", &[1, 11, 13, 16, 19, 21, 23, 24, 25], eval_loop, unknown).quantization(FLOAT),
+    &Simple::new("Loop", "Runs a subgraph while a condition holds.", &[1, 11, 13, 16, 19, 21, 23, 24, 25], eval_loop, unknown)
+        .quantization(FLOAT),
     &Simple::new("Scan", "Runs a subgraph over the slices of its inputs.", &[8, 9, 11, 16, 19, 21, 23, 24, 25], eval_scan, unknown)
         .quantization(FLOAT)
         .upgrade(upgrade_scan),
@@ -127,7 +128,8 @@ impl Plan {
 fn eval_scan(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let node = cx.node;
     let outputs = node.subgraph("body")?.outputs.len();
-    let scans = usize::try_from(node.int_required("num_scan_inputs")?).map_err(|_| node.attribute_error("num_scan_inputs", "is negative"))?;
+    let scans =
+        usize::try_from(node.int_required("num_scan_inputs")?).map_err(|_| node.attribute_error("num_scan_inputs", "is negative"))?;
     let mut list = inputs.into_vec();
     let lengths = if cx.opset < 9 && !list.is_empty() { list.remove(0) } else { None };
     let list: Vec<Tensor> = list.into_iter().collect::<Option<_>>().ok_or_else(|| node.error("an input is missing"))?;
@@ -166,7 +168,10 @@ fn scan(cx: &EvalCx, plan: &Plan, mut state: Vec<Tensor>, length: Option<i64>) -
         return Err(node.error("its scan inputs differ in length").into());
     }
     let steps = match length {
-        Some(n) => usize::try_from(n).ok().filter(|n| *n <= full).ok_or_else(|| node.error(format!("a sequence length of {n} for {full} steps")))?,
+        Some(n) => usize::try_from(n)
+            .ok()
+            .filter(|n| *n <= full)
+            .ok_or_else(|| node.error(format!("a sequence length of {n} for {full} steps")))?,
         None => full,
     };
     let mut collected: Vec<Collected> = plan.output_axes.iter().map(|_| Collected::default()).collect();

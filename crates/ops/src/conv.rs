@@ -11,13 +11,19 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         .role(role)
         .macs(conv_macs)
         .quantization(|_| QuantRule::Integer { data: vec![0], weight: Some(WeightRule { input: 1, axis: Some(0), bias: Some(2) }) }),
-    &Simple::new("ConvTranspose", "The transpose of a convolution: spreads each pixel over a window.", &[1, 11, 22], conv_transpose, infer_transpose)
-        .role(role)
-        .macs(transpose_macs)
-        .quantization(|node| {
-            let axis = (node.int_or("group", 1) == Ok(1)).then_some(1);
-            QuantRule::Integer { data: vec![0], weight: Some(WeightRule { input: 1, axis, bias: Some(2) }) }
-        }),
+    &Simple::new(
+        "ConvTranspose",
+        "The transpose of a convolution: spreads each pixel over a window.",
+        &[1, 11, 22],
+        conv_transpose,
+        infer_transpose,
+    )
+    .role(role)
+    .macs(transpose_macs)
+    .quantization(|node| {
+        let axis = (node.int_or("group", 1) == Ok(1)).then_some(1);
+        QuantRule::Integer { data: vec![0], weight: Some(WeightRule { input: 1, axis, bias: Some(2) }) }
+    }),
 ];
 
 fn role(_: &Node, input: usize) -> Role {
@@ -167,7 +173,11 @@ mod tests {
     fn macs_count_each_multiplication() {
         let node = Node::new("Conv", "c", &[], &[]);
         let op = find("", "Conv").unwrap();
-        let cx = MacsCx { node: &node, inputs: vec![Some(vec![1, 16, 32, 32]), Some(vec![8, 16, 3, 3])], outputs: vec![Some(vec![1, 8, 32, 32])] };
+        let cx = MacsCx {
+            node: &node,
+            inputs: vec![Some(vec![1, 16, 32, 32]), Some(vec![8, 16, 3, 3])],
+            outputs: vec![Some(vec![1, 8, 32, 32])],
+        };
         assert_eq!(op.macs(&cx), 8 * 32 * 32 * 16 * 9);
     }
 }

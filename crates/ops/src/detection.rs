@@ -37,7 +37,9 @@ fn suppress(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     if batch != batch2 || count != count2 {
         return Err(node.error(format!("boxes of shape {:?} and scores of shape {:?}", boxes.shape(), scores.shape())).into());
     }
-    let first = |i: usize| -> Result<Option<f64>, OpError> { Ok(inputs.opt(i).map(Tensor::to_f64_vec).transpose()?.and_then(|v| v.first().copied())) };
+    let first = |i: usize| -> Result<Option<f64>, OpError> {
+        Ok(inputs.opt(i).map(Tensor::to_f64_vec).transpose()?.and_then(|v| v.first().copied()))
+    };
     let most = first(2)?.unwrap_or(0.0).max(0.0) as usize;
     let (limit, lowest) = (first(3)?.unwrap_or(0.0) as f32, first(4)?.map(|v| v as f32));
     let centred = match node.int_or("center_point_box", 0)? {
@@ -91,12 +93,7 @@ fn bilinear(y: f64, x: f64, h: usize, w: usize) -> Option<[(usize, f64); 4]> {
         if low + 1 >= n { (n - 1, n - 1, 0.0) } else { (low, low + 1, v - low as f64) }
     };
     let ((y0, y1, ly), (x0, x1, lx)) = (axis(y, h), axis(x, w));
-    Some([
-        (y0 * w + x0, (1.0 - ly) * (1.0 - lx)),
-        (y0 * w + x1, (1.0 - ly) * lx),
-        (y1 * w + x0, ly * (1.0 - lx)),
-        (y1 * w + x1, ly * lx),
-    ])
+    Some([(y0 * w + x0, (1.0 - ly) * (1.0 - lx)), (y0 * w + x1, (1.0 - ly) * lx), (y1 * w + x0, ly * (1.0 - lx)), (y1 * w + x1, ly * lx)])
 }
 
 /// Not differentiable: a tracked input is refused.
@@ -143,7 +140,8 @@ fn roi_align(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
             for (row, column) in (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))) {
                 let (mut sum, mut best) = (0.0, None::<f64>);
                 for (i, j) in (0..grid_h).flat_map(|i| (0..grid_w).map(move |j| (i, j))) {
-                    let taps = bilinear(sample(row, y0, bin_h, i, grid_h), sample(column, x0, bin_w, j, grid_w), h, w).unwrap_or([(0, 0.0); 4]);
+                    let taps =
+                        bilinear(sample(row, y0, bin_h, i, grid_h), sample(column, x0, bin_w, j, grid_w), h, w).unwrap_or([(0, 0.0); 4]);
                     let parts = taps.map(|(at, weight)| plane[at] * weight);
                     sum += parts.iter().sum::<f64>();
                     let largest = parts.into_iter().fold(f64::NEG_INFINITY, f64::max);

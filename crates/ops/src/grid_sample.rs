@@ -7,7 +7,8 @@ use graph::{Dim, Node, ValueType};
 use tensor::{DType, Tensor};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("GridSample", "Samples an image at the points of a grid.", &[16, 20, 22], grid_sample, infer_sample).role(|_, _| crate::Role::Data),
+    &Simple::new("GridSample", "Samples an image at the points of a grid.", &[16, 20, 22], grid_sample, infer_sample)
+        .role(|_, _| crate::Role::Data),
     &Simple::new("AffineGrid", "The grid that an affine map takes a regular grid to.", &[20], affine_grid, infer_grid),
 ];
 

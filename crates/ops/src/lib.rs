@@ -2,32 +2,48 @@
 //! adding a file and one line in [`registry`].
 mod activation;
 mod arithmetic;
+mod attention;
+mod batch_norm;
+mod blocks;
 mod cast;
+mod control_flow;
+mod conv;
+mod cx;
+mod detection;
 mod dtypes;
 mod einsum;
+mod error;
+mod fold;
 mod generate;
+mod grid_sample;
 mod indexing;
 mod layout;
 mod logic;
+mod losses;
 mod matmul;
-mod nn_tmp;
+mod normalization;
+mod operator;
+mod opset;
+mod pool;
+mod qlinear;
+mod quantize_linear;
 mod random;
 mod ranking;
 mod rearrange;
+mod recurrent;
 mod reduction;
+mod registry;
+mod resample;
+mod resize;
+mod rnn;
 mod shapes;
+mod signal;
 mod simple;
 mod slicing;
 mod softmax;
 #[cfg(test)]
 mod testing;
-mod cx;
-mod error;
-mod fold;
-mod operator;
-mod opset;
-mod registry;
-
+mod window;
 
 pub use cx::{EvalCx, Inputs, RunSubgraph};
 pub use error::OpError;

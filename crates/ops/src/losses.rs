@@ -9,7 +9,8 @@ const FLOAT: fn(&Node) -> QuantRule = |_| QuantRule::Float("a loss is no part of
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("SoftmaxCrossEntropyLoss", "Cross-entropy of softmax over axis 1.", &[12, 13], cross_entropy, infer).quantization(FLOAT),
-    &Simple::new("NegativeLogLikelihoodLoss", "Minus the log-probability of each label.", &[12, 13, 22], likelihood, infer).quantization(FLOAT),
+    &Simple::new("NegativeLogLikelihoodLoss", "Minus the log-probability of each label.", &[12, 13, 22], likelihood, infer)
+        .quantization(FLOAT),
 ];
 
 fn cross_entropy(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -178,7 +178,6 @@ fn infer_unpool(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::testing::{Case, iota};
 
     #[test]

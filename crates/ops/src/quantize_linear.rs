@@ -1,10 +1,13 @@
 //! QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
+//!
+//! Integers carry no gradient: to train through a quantizer, it is lifted to an encoding first, whose simulation has a
+//! straight-through gradient.
 use crate::dtypes::dtype_attribute;
 use crate::shapes::typed;
 use crate::simple::{Simple, one};
 use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, ShapeCx};
 use graph::{Dim, Node, ValueType};
-use tensor::{CastOptions, DType, Tensor, record};
+use tensor::{CastOptions, DType, Tensor};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new(
@@ -144,11 +147,6 @@ fn dynamic(_: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let zero = (0.0 - lo / scale).clamp(0.0, 255.0).round_ties_even();
     let y: Vec<u8> = values.iter().map(|v| ((v / scale).round_ties_even() + zero).clamp(0.0, 255.0) as u8).collect();
     Ok(vec![Tensor::new(y, x.shape())?, Tensor::scalar(scale), Tensor::scalar(zero as u8)])
-}
-
-/// The output of `simulated`, whose gradient goes to `x` where `inside` is 1: straight through the rounding.
-pub(crate) fn straight_through(x: &Tensor, simulated: Tensor, inside: Tensor) -> Tensor {
-    record("straight_through", &[x], simulated, move |dy| Ok(vec![Some(dy.mul(&inside)?)]))
 }
 
 fn infer_quantize(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {

@@ -32,7 +32,12 @@ enum Kind {
 }
 
 impl CellActivation {
-    fn named(node: &Node, name: &str, alphas: &mut impl Iterator<Item = f32>, betas: &mut impl Iterator<Item = f32>) -> Result<Self, OpError> {
+    fn named(
+        node: &Node,
+        name: &str,
+        alphas: &mut impl Iterator<Item = f32>,
+        betas: &mut impl Iterator<Item = f32>,
+    ) -> Result<Self, OpError> {
         // Kind, and the defaults of those that have an alpha and a beta.
         let (kind, alpha, beta) = match name.to_ascii_lowercase().as_str() {
             "relu" => (Kind::Relu, None, None),
@@ -250,7 +255,9 @@ pub(crate) fn hidden_size(node: &Node, inputs: &Inputs, gates: usize) -> Result<
     if fits {
         Ok(hidden)
     } else {
-        Err(node.error(format!("weights {:?} and {:?} do not fit data {:?} and {directions} direction(s)", w.shape(), r.shape(), x.shape())).into())
+        Err(node
+            .error(format!("weights {:?} and {:?} do not fit data {:?} and {directions} direction(s)", w.shape(), r.shape(), x.shape()))
+            .into())
     }
 }
 
@@ -294,7 +301,11 @@ pub(crate) fn infer(cx: &ShapeCx, states: usize) -> Result<Vec<ValueType>, OpErr
 }
 
 /// Evaluates through f32 where the data is narrower: a long recurrence loses too much otherwise.
-pub(crate) fn in_full_precision(cx: &EvalCx, inputs: Inputs, eval: fn(&EvalCx, Inputs) -> Result<Vec<Tensor>, OpError>) -> Result<Vec<Tensor>, OpError> {
+pub(crate) fn in_full_precision(
+    cx: &EvalCx,
+    inputs: Inputs,
+    eval: fn(&EvalCx, Inputs) -> Result<Vec<Tensor>, OpError>,
+) -> Result<Vec<Tensor>, OpError> {
     let dtype = inputs.get(0)?.dtype();
     if !matches!(dtype, DType::F16 | DType::BF16) {
         return eval(cx, inputs);

@@ -4,7 +4,38 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 /// Each file contributes its operators here: one line a file.
-static FILES: &[&[&dyn Operator]] = &[crate::nn_tmp::OPERATORS, crate::activation::OPERATORS, crate::arithmetic::OPERATORS, crate::cast::OPERATORS, crate::einsum::OPERATORS, crate::generate::OPERATORS, crate::indexing::OPERATORS, crate::layout::OPERATORS, crate::logic::OPERATORS, crate::matmul::OPERATORS, crate::random::OPERATORS, crate::ranking::OPERATORS, crate::rearrange::OPERATORS, crate::reduction::OPERATORS, crate::slicing::OPERATORS, crate::softmax::OPERATORS];
+static FILES: &[&[&dyn Operator]] = &[
+    crate::activation::OPERATORS,
+    crate::arithmetic::OPERATORS,
+    crate::attention::OPERATORS,
+    crate::batch_norm::OPERATORS,
+    crate::blocks::OPERATORS,
+    crate::cast::OPERATORS,
+    crate::control_flow::OPERATORS,
+    crate::conv::OPERATORS,
+    crate::detection::OPERATORS,
+    crate::einsum::OPERATORS,
+    crate::generate::OPERATORS,
+    crate::grid_sample::OPERATORS,
+    crate::indexing::OPERATORS,
+    crate::layout::OPERATORS,
+    crate::logic::OPERATORS,
+    crate::losses::OPERATORS,
+    crate::matmul::OPERATORS,
+    crate::normalization::OPERATORS,
+    crate::pool::OPERATORS,
+    crate::qlinear::OPERATORS,
+    crate::quantize_linear::OPERATORS,
+    crate::random::OPERATORS,
+    crate::ranking::OPERATORS,
+    crate::rearrange::OPERATORS,
+    crate::reduction::OPERATORS,
+    crate::resize::OPERATORS,
+    crate::rnn::OPERATORS,
+    crate::signal::OPERATORS,
+    crate::slicing::OPERATORS,
+    crate::softmax::OPERATORS,
+];
 
 /// All operators, in the order of the files.
 pub fn all() -> impl Iterator<Item = &'static dyn Operator> {

@@ -10,9 +10,15 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Resize", "Resizes by nearest, linear or cubic interpolation.", &[10, 11, 13, 18, 19], resize, infer)
         .quantization(rule)
         .upgrade(upgrade_resize),
-    &Simple::new("Upsample", "Resizes by nearest or linear interpolation (Resize took its place in operator set 10).", &[1, 7, 9, 10], upsample, infer)
-        .quantization(rule)
-        .upgrade(upgrade_upsample),
+    &Simple::new(
+        "Upsample",
+        "Resizes by nearest or linear interpolation (Resize took its place in operator set 10).",
+        &[1, 7, 9, 10],
+        upsample,
+        infer,
+    )
+    .quantization(rule)
+    .upgrade(upgrade_upsample),
 ];
 
 /// The nearest neighbour moves elements; interpolation computes new ones.
@@ -48,13 +54,22 @@ fn filter(node: &Node, opset: i64) -> Result<Filter, OpError> {
 }
 
 impl Plan {
-    fn of(node: &Node, opset: i64, shape: &[usize], scales: Option<Vec<f64>>, sizes: Option<Vec<f64>>, roi: Option<Vec<f64>>) -> Result<Plan, OpError> {
+    fn of(
+        node: &Node,
+        opset: i64,
+        shape: &[usize],
+        scales: Option<Vec<f64>>,
+        sizes: Option<Vec<f64>>,
+        roi: Option<Vec<f64>>,
+    ) -> Result<Plan, OpError> {
         let rank = shape.len();
         let chosen = match node.ints("axes")? {
             Some(list) => axes(&list, rank)?,
             None => (0..rank).collect(),
         };
-        let fits = |list: &Vec<f64>, n: usize| if list.len() == n { Ok(()) } else { Err(node.error(format!("{} values for {n} axes", list.len()))) };
+        let fits = |list: &Vec<f64>, n: usize| {
+            if list.len() == n { Ok(()) } else { Err(node.error(format!("{} values for {n} axes", list.len()))) }
+        };
         let transform = match opset {
             11.. => Transform::named(node, node.string_or("coordinate_transformation_mode", "half_pixel")?)?,
             _ => Transform::Asymmetric,
@@ -223,11 +238,15 @@ fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     }
     // A batch of unknown size that is not resized stays what it is.
     let dims = match (scales, known_ints(cx, 3), cx.node.ints("axes")?) {
-        (Some(s), _, None) if s.len() == x.len() => x.iter().zip(s).map(|(d, s)| match d {
-            Dim::Known(n) => Dim::Known((*n as f64 * s).floor() as usize),
-            other if s == 1.0 => other.clone(),
-            _ => Dim::Unknown,
-        }).collect(),
+        (Some(s), _, None) if s.len() == x.len() => x
+            .iter()
+            .zip(s)
+            .map(|(d, s)| match d {
+                Dim::Known(n) => Dim::Known((*n as f64 * s).floor() as usize),
+                other if s == 1.0 => other.clone(),
+                _ => Dim::Unknown,
+            })
+            .collect(),
         (None, Some(s), None) if s.len() == x.len() && cx.node.string_or("keep_aspect_ratio_policy", "stretch")? == "stretch" => {
             s.iter().map(|n| usize::try_from(*n).map_or(Dim::Unknown, Dim::Known)).collect()
         }

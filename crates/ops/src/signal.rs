@@ -8,8 +8,10 @@ use std::f64::consts::PI;
 use tensor::{DType, Tensor};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("DFT", "Discrete Fourier transform along an axis.", &[17, 20], dft, |cx| like_first(cx, cx.shape(0).map(|s| unknown(s.len()))))
-        .upgrade(upgrade_dft),
+    &Simple::new("DFT", "Discrete Fourier transform along an axis.", &[17, 20], dft, |cx| {
+        like_first(cx, cx.shape(0).map(|s| unknown(s.len())))
+    })
+    .upgrade(upgrade_dft),
     &Simple::new("STFT", "Fourier transforms of the windows of a signal.", &[17], stft, |cx| like_first(cx, Some(unknown(4)))),
     &Simple::new("HannWindow", "Hann window.", &[17], |cx, i| window(cx, i, [0.5, 0.5, 0.0]), infer_window),
     &Simple::new("HammingWindow", "Hamming window.", &[17], |cx, i| window(cx, i, [25.0 / 46.0, 21.0 / 46.0, 0.0]), infer_window),

@@ -104,7 +104,9 @@ impl Window {
         match dim {
             Dim::Known(n) if same => Ok(Dim::Known(n.div_ceil(self.strides[axis]))),
             Dim::Known(n) => self.positions(node, axis, *n).map(Dim::Known),
-            named if self.strides[axis] == 1 && (same || self.pads[axis].0 + self.pads[axis].1 + 1 == self.extent(axis)) => Ok(named.clone()),
+            named if self.strides[axis] == 1 && (same || self.pads[axis].0 + self.pads[axis].1 + 1 == self.extent(axis)) => {
+                Ok(named.clone())
+            }
             _ => Ok(Dim::Unknown),
         }
     }
@@ -132,9 +134,7 @@ fn split_padding(total: usize, odd_first: bool) -> (usize, usize) {
 }
 
 fn to_sizes(node: &Node, name: &str, list: &[i64]) -> Result<Vec<usize>, OpError> {
-    list.iter()
-        .map(|v| usize::try_from(*v).map_err(|_| OpError::unsupported(node, format!("{v} in attribute '{name}'"))))
-        .collect()
+    list.iter().map(|v| usize::try_from(*v).map_err(|_| OpError::unsupported(node, format!("{v} in attribute '{name}'")))).collect()
 }
 
 /// A list of non-negative integers of a given length, or a default in each place.

@@ -2,7 +2,7 @@
 //! of training are one piece of code.
 use crate::TrainError;
 use crate::plan::{Plan, Step, Work, operator};
-use graph::{Annotation, Graph, Model, Node, ValueId};
+use graph::{Annotation, Graph, Model, Node, ValueId, ValueType};
 use ops::{EvalCx, Inputs, OpError, RunSubgraph};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
@@ -362,6 +362,10 @@ impl Run<'_, '_> {
 }
 
 impl RunSubgraph for Run<'_, '_> {
+    fn declared(&self, id: ValueId) -> ValueType {
+        self.model.values.get(id).map_or(ValueType::Unknown, |v| v.ty.clone())
+    }
+
     fn run_subgraph(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, OpError> {
         let inner = |e: TrainError| OpError::Inner(e.to_string());
         if inputs.len() != graph.inputs.len() {
