@@ -1,2 +1,19 @@
 //! From a recipe to a deployed, measured file: recipe, stages, content-addressed results, resume, run record.
+//!
+//! [`recipe`] reads what is wanted; [`run`] goes through the stages. A stage's result stands in the [`run_dir`] under the
+//! hash of all that it depends on, so a run that was killed goes on where it was. The crate never prints: an
+//! [`Observer`] hears what happens.
+mod environment;
+mod error;
+mod goals;
+mod observer;
 pub mod recipe;
+mod run;
+pub mod run_dir;
+pub mod stages;
+
+pub use environment::environment;
+pub use error::PipelineError;
+pub use goals::judge;
+pub use observer::{Event, Observer, Quiet};
+pub use run::{RunOptions, run, run_with};

@@ -1,0 +1,61 @@
+//! What can stop a run.
+use crate::recipe::RecipeError;
+use std::path::{Path, PathBuf};
+
+/// A run that could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum PipelineError {
+    /// The recipe.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// A stage failed.
+    #[error("stage '{stage}': {source}")]
+    Stage {
+        /// The stage's name.
+        stage: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A file or folder.
+    #[error("{}: {what}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Another run works in the same folder.
+    #[error("{}: another run is at work in this folder; wait for it, or choose another --out", path.display())]
+    Locked {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The disk has too little room.
+    #[error("{}: {free} are free, about {needed} are needed: make room, or choose another --out", path.display())]
+    Space {
+        /// The folder.
+        path: PathBuf,
+        /// What is needed.
+        needed: String,
+        /// What there is.
+        free: String,
+    },
+    /// The user asked to stop. Finished stages, and the last epoch's checkpoint, are kept.
+    #[error("stopped in stage '{stage}'")]
+    Interrupted {
+        /// The stage that was running.
+        stage: String,
+    },
+}
+
+impl PipelineError {
+    /// An error about a file.
+    pub fn file(path: &Path, what: impl ToString) -> Self {
+        PipelineError::File { path: path.to_path_buf(), what: what.to_string() }
+    }
+
+    /// An error of a stage.
+    pub fn stage(stage: &str, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        PipelineError::Stage { stage: stage.to_string(), source: source.into() }
+    }
+}

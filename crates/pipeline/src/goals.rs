@@ -1,0 +1,76 @@
+//! Comparing what was measured with what was asked for.
+use crate::recipe::{Goals, Stage};
+use report::record::{GoalRecord, Metrics, StageRecord};
+use report::text;
+
+/// The verdict on each goal. The accuracy that a drop is counted from is the first one measured; what counts in the end
+/// is the last deployed file, or the last stage where nothing was deployed.
+pub fn judge(goals: &Goals, stages: &[StageRecord], baseline: Option<f64>) -> Vec<GoalRecord> {
+    let deploy = Stage::KINDS[5];
+    let last = stages.iter().rev().find(|s| s.kind == deploy).or(stages.last());
+    let accuracy = last.and_then(StageRecord::shown_accuracy);
+    let first = baseline.or_else(|| stages.iter().find_map(StageRecord::shown_accuracy));
+    let size = last.map(|s| &s.metrics).and_then(|m: &Metrics| m.file_bytes);
+    let latency = last.and_then(|s| s.deploy.as_ref()?.runtimes.iter().find_map(|r| Some(r.latency.as_ref()?.p50_ms)));
+    let points = |share: f64| share * 100.0;
+    let mut out = vec![];
+    if let Some(wanted) = goals.max_accuracy_drop {
+        let drop = first.zip(accuracy).map(|(a, b)| points(a - b));
+        let say = |d: f64| {
+            let moved = if d < 0.0 { format!("{:.2} points were gained", -d) } else { format!("{d:.2} points were lost") };
+            format!("accuracy: {moved}, {wanted} may be")
+        };
+        out.push(verdict("max_accuracy_drop", wanted, drop, |d| d <= wanted + 1e-9, say));
+    }
+    if let Some(wanted) = goals.min_accuracy {
+        let say = |a: f64| format!("accuracy: {a:.2} %, at least {wanted} % is wanted");
+        out.push(verdict("min_accuracy", wanted, accuracy.map(points), |a| a >= wanted - 1e-9, say));
+    }
+    if let Some(wanted) = goals.max_file_size {
+        let say = |b: f64| format!("size: {}, at most {wanted} is wanted", text::bytes(b as u64));
+        out.push(verdict("max_file_size", wanted.0 as f64, size.map(|b| b as f64), |b| b <= wanted.0 as f64, say));
+    }
+    if let Some(wanted) = goals.max_latency_ms {
+        let say = |ms: f64| format!("latency: {ms:.2} ms, at most {wanted} ms is wanted");
+        out.push(verdict("max_latency_ms", wanted, latency, |ms| ms <= wanted, say));
+    }
+    out
+}
+
+fn verdict(goal: &str, wanted: f64, measured: Option<f64>, met: impl Fn(f64) -> bool, say: impl Fn(f64) -> String) -> GoalRecord {
+    GoalRecord {
+        goal: goal.to_string(),
+        wanted,
+        measured,
+        met: measured.is_some_and(met),
+        sentence: measured.map_or_else(|| format!("{goal}: nothing was measured that could tell"), say),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::ByteSize;
+
+    fn stage(kind: &str, accuracy: f64, bytes: u64) -> StageRecord {
+        let metrics = Metrics { accuracy: Some(accuracy), file_bytes: Some(bytes), ..Metrics::default() };
+        StageRecord { name: kind.into(), kind: kind.into(), metrics, ..StageRecord::default() }
+    }
+
+    #[test]
+    fn verdicts_are_plain_sentences() {
+        let stages = [stage("train", 0.99, 1_000_000), stage("deploy", 0.975, 90_000)];
+        let goals =
+            Goals { max_accuracy_drop: Some(1.0), max_file_size: Some(ByteSize(100_000)), max_latency_ms: Some(2.0), ..Goals::default() };
+        let verdicts = judge(&goals, &stages, None);
+        let told: Vec<(bool, &str)> = verdicts.iter().map(|v| (v.met, v.sentence.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                (false, "accuracy: 1.50 points were lost, 1 may be"),
+                (true, "size: 90.0 kB, at most 100 kB is wanted"),
+                (false, "max_latency_ms: nothing was measured that could tell"),
+            ]
+        );
+    }
+}

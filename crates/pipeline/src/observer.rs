@@ -1,0 +1,56 @@
+//! How a run tells what happens.
+use report::record::{EpochPoint, Note, StageRecord};
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Event<'a> {
+    /// A stage begins.
+    StageStarted {
+        /// Its position, from 0.
+        index: usize,
+        /// Number of stages.
+        stages: usize,
+        /// Its name.
+        name: &'a str,
+        /// Its kind.
+        kind: &'a str,
+    },
+    /// Work went on.
+    Progress {
+        /// What is being done (`train`, `calibrate`, `evaluate`, ...).
+        what: &'a str,
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: u64,
+        /// The loss of the last step, in training.
+        loss: Option<f64>,
+    },
+    /// An epoch ended.
+    Epoch {
+        /// Its figures.
+        point: &'a EpochPoint,
+        /// Epochs of the stage.
+        epochs: u64,
+    },
+    /// Something the user should know.
+    Note(&'a Note),
+    /// A stage ended, or its result was there already.
+    StageFinished {
+        /// Its record.
+        record: &'a StageRecord,
+    },
+}
+
+/// Hears what happens.
+pub trait Observer {
+    /// Called for each event, in order, from the thread that runs.
+    fn event(&mut self, event: &Event);
+}
+
+/// Hears nothing.
+pub struct Quiet;
+
+impl Observer for Quiet {
+    fn event(&mut self, _event: &Event) {}
+}

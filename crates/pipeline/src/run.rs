@@ -1,0 +1,256 @@
+//! Going through the stages.
+use crate::recipe::{Loaded, ModelSource, Stage};
+use crate::run_dir::{Key, KeyBuilder, RunDir, StoredResult, code_version, fingerprint};
+use crate::stages::{Bodies, StageCx, StageError, StageOutput};
+use crate::{Event, Observer, PipelineError, environment, judge};
+use graph::Model;
+use report::record::{RecipeRecord, RunRecord, SCHEMA_VERSION, StageRecord, Status};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// Where and how a recipe runs.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// The run's folder.
+    pub out: PathBuf,
+    /// A folder in which the recipe's files and data sets are looked for first.
+    pub data: Option<PathBuf>,
+    /// Set to stop after the present step.
+    pub stop: Arc<AtomicBool>,
+    /// The command line, for the record.
+    pub command: Vec<String>,
+}
+
+/// Runs a recipe, stage by stage; results that are there already are taken.
+///
+/// # Errors
+/// [`PipelineError`]; finished stages and the last checkpoint are kept, so that the same call goes on from there.
+pub fn run(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer) -> Result<RunRecord, PipelineError> {
+    run_with(loaded, options, observer, &crate::stages::body)
+}
+
+/// [`run`] with other work behind the stages.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer, bodies: Bodies) -> Result<RunRecord, PipelineError> {
+    let start = Instant::now();
+    let recipe = &loaded.recipe;
+    let common = common_key(loaded, options)?;
+    let dir = RunDir::open(&options.out, needed_bytes(loaded, options)?)?;
+    dir.write("recipe.toml", loaded.text.as_bytes())?;
+    let threads = recipe.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let mut record = RunRecord {
+        schema_version: SCHEMA_VERSION,
+        name: recipe.name.clone(),
+        command: options.command.clone(),
+        started_unix: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        environment: environment(threads),
+        recipe: RecipeRecord {
+            text: loaded.text.clone(),
+            overrides: loaded.overrides.clone(),
+            settings: serde_json::to_value(recipe).map_err(|e| PipelineError::file(&options.out, e))?,
+        },
+        ..RunRecord::default()
+    };
+    let mut runner =
+        Runner { loaded, options, dir: &dir, bodies, threads, observer, results: BTreeMap::new(), keys: BTreeMap::new(), last: None };
+    for (index, stage) in recipe.stages.iter().enumerate() {
+        let done = runner.stage(index, stage, &common)?;
+        if let Some(deploy) = &done.deploy {
+            let versions = deploy.runtimes.iter().filter_map(|r| Some((r.runtime.clone(), r.version.clone()?)));
+            record.environment.runtimes.extend(versions);
+        }
+        record.stages.push(done);
+        record.seconds = start.elapsed().as_secs_f64();
+        dir.write("run.json", record.to_json().as_bytes())?;
+    }
+    record.goals = judge(&recipe.goals, &record.stages, None);
+    record.seconds = start.elapsed().as_secs_f64();
+    dir.write("run.json", record.to_json().as_bytes())?;
+    dir.write("report.html", report::html(&record).as_bytes())?;
+    Ok(record)
+}
+
+struct Runner<'a> {
+    loaded: &'a Loaded,
+    options: &'a RunOptions,
+    dir: &'a RunDir,
+    bodies: Bodies<'a>,
+    threads: usize,
+    observer: &'a mut dyn Observer,
+    /// Each stage's result so far.
+    results: BTreeMap<String, PathBuf>,
+    keys: BTreeMap<String, Key>,
+    last: Option<(Key, PathBuf)>,
+}
+
+impl Runner<'_> {
+    fn stage(&mut self, index: usize, stage: &Stage, common: &KeyBuilder) -> Result<StageRecord, PipelineError> {
+        let name = stage.name();
+        let stages = self.loaded.recipe.stages.len();
+        self.observer.event(&Event::StageStarted { index, stages, name, kind: stage.kind() });
+        let key = self.key(index, stage, common)?;
+        let dir = self.dir.stage(&key);
+        let stored = match dir.result() {
+            Some(mut stored) => {
+                stored.record.status = Status::Cached;
+                stored
+            }
+            None => self.work(index, stage, &key)?,
+        };
+        let record = self.publish(name, &stored)?;
+        self.results.insert(name.to_string(), stored.model.clone());
+        self.keys.insert(name.to_string(), key);
+        self.last = Some((key, stored.model));
+        self.observer.event(&Event::StageFinished { record: &record });
+        Ok(record)
+    }
+
+    /// Everything a stage's result depends on.
+    fn key(&self, index: usize, stage: &Stage, common: &KeyBuilder) -> Result<Key, PipelineError> {
+        let settings = serde_json::to_string(stage).map_err(|e| PipelineError::stage(stage.name(), e))?;
+        let mut key = common.clone().part("index", index.to_string()).part("settings", settings);
+        if let Some((input, _)) = &self.last {
+            key = key.part("input", input.to_string());
+        }
+        if let Some(teacher) = stage.teacher() {
+            let content = match self.keys.get(teacher) {
+                Some(earlier) => earlier.to_string(),
+                None => fingerprint(&self.loaded.resolve(teacher, self.options.data.as_deref()))?,
+            };
+            key = key.part("teacher", content);
+        }
+        if let Stage::Train(s) = stage
+            && let Some(file) = s.model.as_ref().and_then(|m| m.file.as_ref())
+        {
+            key = key.part("model", fingerprint(&self.loaded.resolve(file, self.options.data.as_deref()))?);
+        }
+        Ok(key.finish())
+    }
+
+    fn work(&mut self, index: usize, stage: &Stage, key: &Key) -> Result<StoredResult, PipelineError> {
+        let name = stage.name();
+        let failed = |e: StageError| match e.downcast::<PipelineError>() {
+            Ok(own) => *own,
+            Err(other) => PipelineError::stage(name, other),
+        };
+        let start = Instant::now();
+        let input = self.input(name)?;
+        let dir = self.dir.stage(key);
+        let mut cx = StageCx {
+            loaded: self.loaded,
+            name,
+            index,
+            threads: self.threads,
+            stop: &self.options.stop,
+            data_root: self.options.data.as_deref(),
+            dir: &dir,
+            results: &self.results,
+            observer: &mut *self.observer,
+            notes: vec![],
+        };
+        cx.check_stop()?;
+        let output = (self.bodies)(stage).run(&mut cx, input).map_err(failed)?;
+        let notes = std::mem::take(&mut cx.notes);
+        let bytes = onnx::to_bytes(&output.model).map_err(|e| PipelineError::stage(name, e))?;
+        let record = stage_record(stage, key, output.clone(), notes, bytes.len(), start.elapsed().as_secs_f64());
+        dir.commit(&bytes, &output.files, &record)
+    }
+
+    /// The graph a stage starts from: the result before it as it was written, so that a resumed run reads the same.
+    fn input(&self, stage: &str) -> Result<Option<Model>, PipelineError> {
+        let failed = |e: Box<dyn std::error::Error + Send + Sync>| PipelineError::stage(stage, e);
+        match (&self.last, &self.loaded.recipe.model) {
+            (Some((_, path)), _) => Ok(Some(onnx::load(path).map_err(|e| failed(e.into()))?)),
+            (None, Some(source)) => {
+                let folder = |p: &str| self.loaded.resolve(p, self.options.data.as_deref());
+                crate::stages::start(source, self.loaded.recipe.seed, folder).map(Some).map_err(failed)
+            }
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Shows the result's files under the stage's name.
+    fn publish(&self, name: &str, stored: &StoredResult) -> Result<StageRecord, PipelineError> {
+        let mut record = stored.record.clone();
+        let main = format!("{name}.onnx");
+        self.dir.publish(&stored.model, &main)?;
+        for (file, path) in &stored.files {
+            self.dir.publish(path, file)?;
+        }
+        record.model = Some(main);
+        Ok(record)
+    }
+}
+
+fn stage_record(
+    stage: &Stage,
+    key: &Key,
+    output: StageOutput,
+    mut notes: Vec<report::record::Note>,
+    bytes: usize,
+    seconds: f64,
+) -> StageRecord {
+    notes.extend(output.notes);
+    let mut metrics = output.metrics;
+    metrics.file_bytes.get_or_insert(bytes as u64);
+    StageRecord {
+        name: stage.name().to_string(),
+        kind: stage.kind().to_string(),
+        key: key.to_string(),
+        status: Status::Run,
+        seconds,
+        model: None,
+        metrics,
+        layers: output.layers,
+        float_parts: output.float_parts,
+        epochs: output.epochs,
+        deploy: output.deploy,
+        notes,
+    }
+}
+
+/// What every stage depends on: the code, the seed, the threads, the data, the model the first one starts from.
+fn common_key(loaded: &Loaded, options: &RunOptions) -> Result<KeyBuilder, PipelineError> {
+    let recipe = &loaded.recipe;
+    let json = |value: Result<String, serde_json::Error>| value.map_err(|e| PipelineError::file(&loaded.folder, e));
+    let place = |p: &str| loaded.resolve(p, options.data.as_deref());
+    let mut key = KeyBuilder::default()
+        .part("code", code_version()?)
+        .part("seed", recipe.seed.to_string())
+        .part("threads", json(serde_json::to_string(&recipe.threads))?);
+    if let Some(data) = &recipe.data {
+        key = key.part("data", json(serde_json::to_string(data))?);
+        for path in [&data.train, &data.test, &data.validation_set].into_iter().flatten() {
+            key = key.part(path, fingerprint(&place(path))?);
+        }
+    }
+    if let Some(model) = &recipe.model {
+        key = key.part("start", json(serde_json::to_string(model))?);
+        if let Some(file) = &model.file {
+            key = key.part("file", fingerprint(&place(file))?);
+        }
+    }
+    Ok(key)
+}
+
+/// A generous guess of what the run will write: for each stage its result twice, and a checkpoint with the best weights
+/// and the optimizer's state, each of the size of the largest model that the recipe starts from or builds.
+fn needed_bytes(loaded: &Loaded, options: &RunOptions) -> Result<u64, PipelineError> {
+    const FLOOR: u64 = 16 << 20;
+    let size =
+        |path: &Path| std::fs::metadata(path).map(|m| m.len()).map_err(|e| PipelineError::file(path, format!("cannot be read: {e}")));
+    let largest = match &loaded.recipe.model {
+        Some(ModelSource { file: Some(file), .. }) => size(&loaded.resolve(file, options.data.as_deref()))?,
+        _ => 0,
+    };
+    Ok(FLOOR + largest * (2 * loaded.recipe.stages.len() as u64 + 6))
+}
+
+#[cfg(test)]
+#[path = "run_tests.rs"]
+mod tests;

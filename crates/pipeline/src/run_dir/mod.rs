@@ -1,0 +1,84 @@
+//! The run's folder: results of stages under the hash of all that they depend on, one run at a time.
+//!
+//! ```text
+//! OUT/run.json, report.html     the record of the last run, and its page
+//! OUT/recipe.toml               the recipe of the last run
+//! OUT/NAME.onnx                 each stage's result, for reading
+//! OUT/store/KEY/                the same by address: model.onnx, stage.json, further files
+//! OUT/store/KEY.partial/        a stage that is not finished: its checkpoint
+//! OUT/lock                      held while a run is at work
+//! ```
+//! A result appears by one rename of a folder whose files are synced, so a kill at any moment leaves it absent or whole.
+mod atomic;
+mod key;
+mod space;
+mod stage_dir;
+
+pub use atomic::write as write_atomically;
+pub use key::{Key, KeyBuilder, code_version, fingerprint};
+pub use stage_dir::{StageDir, StoredResult};
+
+use crate::PipelineError;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+
+/// A run's folder, locked for as long as this lives.
+pub struct RunDir {
+    root: PathBuf,
+    _lock: File,
+}
+
+impl RunDir {
+    /// Creates the folder if need be, takes the lock, and checks that it can be written and has `needed` bytes of room.
+    ///
+    /// # Errors
+    /// [`PipelineError::Locked`], [`PipelineError::Space`], or [`PipelineError::File`] where it cannot be written.
+    pub fn open(root: &Path, needed: u64) -> Result<RunDir, PipelineError> {
+        let store = root.join("store");
+        std::fs::create_dir_all(&store).map_err(|e| PipelineError::file(root, format!("cannot be created: {e}")))?;
+        let path = root.join("lock");
+        let unwritable = |e: std::io::Error| PipelineError::file(root, format!("cannot be written: {e}"));
+        let lock = File::options().create(true).truncate(false).write(true).open(&path).map_err(unwritable)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(PipelineError::Locked { path: root.to_path_buf() }),
+            Err(TryLockError::Error(e)) => return Err(PipelineError::file(&path, format!("cannot be locked: {e}"))),
+        }
+        space::check(root, needed)?;
+        let probe = store.join("probe");
+        atomic::write(&probe, &[0; 4096])?;
+        std::fs::remove_file(&probe).map_err(unwritable)?;
+        Ok(RunDir { root: root.to_path_buf(), _lock: lock })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The place of a stage's result.
+    pub fn stage(&self, key: &Key) -> StageDir {
+        StageDir::new(&self.root.join("store"), key)
+    }
+
+    /// Writes a file of the run, whole or not at all.
+    ///
+    /// # Errors
+    /// [`PipelineError::File`].
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), PipelineError> {
+        atomic::write(&self.root.join(name), bytes)
+    }
+
+    /// Shows a stored result under a readable name, whole or not at all.
+    ///
+    /// # Errors
+    /// [`PipelineError::File`].
+    pub fn publish(&self, stored: &Path, name: &str) -> Result<PathBuf, PipelineError> {
+        let bytes = std::fs::read(stored).map_err(|e| PipelineError::file(stored, e))?;
+        self.write(name, &bytes)?;
+        Ok(self.root.join(name))
+    }
+}
+
+#[cfg(test)]
+mod tests;

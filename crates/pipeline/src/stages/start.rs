@@ -1,0 +1,25 @@
+//! The model a recipe starts from.
+use super::StageError;
+use crate::recipe::ModelSource;
+use graph::Model;
+use std::path::PathBuf;
+
+/// Loads the file, or builds the architecture with weights drawn from the seed.
+///
+/// # Errors
+/// If the file cannot be read, or the architecture cannot be built at that size.
+pub fn start(source: &ModelSource, seed: u64, place: impl Fn(&str) -> PathBuf) -> Result<Model, StageError> {
+    match (&source.file, &source.arch) {
+        (Some(file), _) => Ok(onnx::load(&place(file))?),
+        (None, Some(arch)) => {
+            let entry = zoo::find(arch)?;
+            let mut options = entry.default_options();
+            options.width = source.width;
+            options.seed = seed;
+            options.classes = source.classes.unwrap_or(options.classes);
+            options.input = source.input.clone().unwrap_or(options.input);
+            Ok(entry.build(&options)?)
+        }
+        (None, None) => Err("the model has neither a file nor an arch".into()),
+    }
+}
