@@ -1,1 +1,16 @@
-//! quantize
+//! Chooses which values are quantized and fits their grids: [`plan`] walks the graph by its operators' rules, observers
+//! watch activations on calibration data in bounded memory, and [`quantize`] writes the annotations.
+mod bias;
+mod calibrate;
+mod error;
+pub mod observer;
+mod plan;
+mod settings;
+mod weights;
+
+pub use bias::{BiasPart, refresh_biases};
+pub use calibrate::{ActivationRange, CalibrationReport, quantize};
+pub use error::{QuantizeError, Result};
+pub use plan::{FloatPart, QuantPlan, plan};
+pub use settings::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
+pub use weights::refit_weights;

@@ -1,0 +1,57 @@
+//! Biases: int32 on the grid of the accumulator they are added to.
+use crate::error::named;
+use crate::{QuantPlan, QuantizeSettings, Result};
+use encodings::affine::{AffineSettings, fit_bias};
+use graph::{Model, ValueId};
+use tensor::Tensor;
+
+/// What the scale of a bias follows from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BiasPart {
+    /// The activation whose grid the layer reads.
+    pub input: ValueId,
+    /// The layer's weight.
+    pub weight: ValueId,
+}
+
+/// Sets the scales of all biases from those of input and weight. To be called after either has changed (learned scales,
+/// weights fitted anew) and before lowering.
+///
+/// # Errors
+/// As [`crate::plan`]; [`crate::QuantizeError::Value`] for a bias that is not finite.
+pub fn refresh_biases(model: &mut Model, settings: &QuantizeSettings) -> Result<usize> {
+    let plan = crate::plan(model, settings)?;
+    fit_biases(model, &plan)
+}
+
+/// As [`refresh_biases`], for a plan. Returns how many biases have an encoding; one whose input or weight has none stays
+/// float.
+pub(crate) fn fit_biases(model: &mut Model, plan: &QuantPlan) -> Result<usize> {
+    let mut fitted = 0;
+    for (bias, part) in &plan.biases {
+        let scale = |id: ValueId| model.annotations.encoding(id).and_then(|e| e.parameters.get("scale")).cloned();
+        let (Some(input), Some(weight)) = (scale(part.input), scale(part.weight)) else { continue };
+        let name = model.values[*bias].name.clone();
+        let fail = named(&name);
+        let Some(tensor) = model.values.tensor(*bias) else { continue };
+        let input = input.item::<f32>().map_err(|e| fail(e.into()))?;
+        let (encoding, raised) = fit_bias(tensor, input, &weight).map_err(&fail)?;
+        if raised != weight {
+            raise(model, part.weight, raised);
+        }
+        model.annotations.entry(*bias).encoding = Some(encoding);
+        fitted += 1;
+    }
+    Ok(fitted)
+}
+
+fn raise(model: &mut Model, weight: ValueId, scale: Tensor) {
+    if let Some(encoding) = &mut model.annotations.entry(weight).encoding {
+        encoding.parameters.insert("scale".into(), scale);
+    }
+}
+
+/// True for the encoding of a bias.
+pub(crate) fn is_bias(encoding: &graph::Encoding) -> bool {
+    AffineSettings::of(encoding).is_ok_and(|s| s.is_bias())
+}

@@ -1,0 +1,41 @@
+//! Why a model could not be quantized: always with the value's name.
+use encodings::EncodingError;
+use train::TrainError;
+
+/// Result of quantizing.
+pub type Result<T, E = QuantizeError> = std::result::Result<T, E>;
+
+/// A model, setting or calibration that does not work.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum QuantizeError {
+    /// A setting out of range, or a pattern that matches nothing.
+    #[error("setting '{setting}': {what}")]
+    Setting {
+        /// The setting.
+        setting: &'static str,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A value that cannot be observed or encoded.
+    #[error("value '{value}': {what}")]
+    Value {
+        /// The value's name.
+        value: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Running the model on the calibration data failed.
+    #[error("calibration: {0}")]
+    Run(#[from] TrainError),
+    /// The graph is not well formed.
+    #[error(transparent)]
+    Graph(#[from] graph::GraphError),
+    /// No batch was given.
+    #[error("calibration needs at least one batch of data; none was given")]
+    NoData,
+}
+
+/// Puts a value's name on an encoding's error.
+pub(crate) fn named(value: &str) -> impl Fn(EncodingError) -> QuantizeError + '_ {
+    move |e| QuantizeError::Value { value: value.to_string(), what: e.to_string() }
+}

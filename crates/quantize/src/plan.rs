@@ -1,0 +1,208 @@
+//! Which values are quantized: a walk over the graph by its operators' own rules.
+use crate::bias::BiasPart;
+use crate::{QuantizeError, QuantizeSettings, Result};
+use encodings::affine::AffineSettings;
+use graph::{Graph, Model, Node, ValueId};
+use ops::{QuantRule, WeightRule};
+use std::collections::{BTreeMap, BTreeSet};
+use tensor::DType;
+use train::parameters::matches;
+
+/// A node that computes in float, and why.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct FloatPart {
+    /// The node's name.
+    pub node: String,
+    /// Its operator.
+    pub op_type: String,
+    /// Why it stays float.
+    pub reason: String,
+}
+
+/// What is to be quantized.
+///
+/// - A constant that an integer operator reads as its weight: signed, symmetric, per output channel where it has one axis
+///   for all its readers; a float constant that it reads as data: like an activation.
+/// - What an integer operator reads as data, wherever it comes from, graph inputs included; and what it makes. Where only a
+///   fused activation (Relu, Clip) reads the result, that activation's output is quantized instead.
+/// - Operators that only move elements keep the grid of their input: their outputs need no entry of their own.
+/// - A bias: int32 on the grid of the accumulator.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QuantPlan {
+    /// Weights and other constants with the settings of their grids.
+    pub constants: BTreeMap<ValueId, AffineSettings>,
+    /// Activations with the settings of their grids.
+    pub activations: BTreeMap<ValueId, AffineSettings>,
+    /// Biases with what their scales follow from.
+    pub biases: BTreeMap<ValueId, BiasPart>,
+    /// Nodes that stay float. Nodes on integers (shape arithmetic) are only told apart by running them.
+    pub float_parts: Vec<(FloatPart, Vec<ValueId>)>,
+}
+
+/// Plans the quantization of a model.
+///
+/// # Errors
+/// [`QuantizeError::Setting`] for a setting out of range or a `skip` pattern that matches no node.
+pub fn plan(model: &Model, settings: &QuantizeSettings) -> Result<QuantPlan> {
+    settings.check()?;
+    for pattern in &settings.skip {
+        let mut found = false;
+        model.graph.visit(&mut |n| found |= matches(pattern, &n.label(&model.values)));
+        if !found {
+            return Err(QuantizeError::Setting { setting: "skip", what: format!("'{pattern}' matches no node") });
+        }
+    }
+    let mut planner = Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new() };
+    planner.graph(&model.graph);
+    planner.edges();
+    planner.biases(&model.graph);
+    Ok(planner.plan)
+}
+
+struct Planner<'a> {
+    model: &'a Model,
+    settings: &'a QuantizeSettings,
+    plan: QuantPlan,
+    /// Weights whose readers disagree on the axis.
+    shared: BTreeSet<ValueId>,
+}
+
+impl Planner<'_> {
+    fn graph(&mut self, graph: &Graph) {
+        let uses = graph.use_counts();
+        for node in &graph.nodes {
+            for sub in node.subgraphs() {
+                self.graph(sub);
+            }
+            match self.rule(node) {
+                QuantRule::Integer { data, weight } => {
+                    for input in data.iter().filter_map(|i| node.input(*i)) {
+                        self.data(graph, input);
+                    }
+                    if let Some(rule) = weight {
+                        self.weight(graph, node, rule);
+                    }
+                    for output in node.outputs.iter().flatten() {
+                        let fused = graph.nodes.iter().find(|n| n.input(0) == Some(*output) && self.rule(n) == QuantRule::FusedActivation);
+                        if fused.is_none() || uses.get(output) != Some(&1) {
+                            self.activation(*output);
+                        }
+                    }
+                }
+                QuantRule::FusedActivation => node.outputs.iter().flatten().for_each(|v| self.activation(*v)),
+                QuantRule::SameGrid => {}
+                QuantRule::Float(reason) => self.float(node, reason.to_string()),
+            }
+        }
+    }
+
+    /// The operator's rule; float where the operator is not known or the node is to be left alone.
+    fn rule(&self, node: &Node) -> QuantRule {
+        if self.settings.skip.iter().any(|p| matches(p, &node.label(&self.model.values))) {
+            return QuantRule::Float("the recipe leaves it out");
+        }
+        match ops::find(&node.domain, &node.op_type) {
+            Some(op) => op.quantization(node),
+            None => QuantRule::Float("the operator is not known"),
+        }
+    }
+
+    fn float(&mut self, node: &Node, reason: String) {
+        let part = FloatPart { node: node.label(&self.model.values), op_type: node.op_type.clone(), reason };
+        self.plan.float_parts.push((part, node.outputs.iter().flatten().copied().collect()));
+    }
+
+    fn activation(&mut self, value: ValueId) {
+        self.plan.activations.insert(value, AffineSettings::activation(self.settings.activations.bits));
+    }
+
+    /// A value that an integer operator reads.
+    fn data(&mut self, graph: &Graph, value: ValueId) {
+        if self.model.values.tensor(value).is_some() {
+            if self.is_f32(value) {
+                let settings = AffineSettings::activation(self.settings.activations.bits);
+                self.plan.constants.entry(value).or_insert(settings);
+            }
+            return;
+        }
+        let root = self.root(graph, value);
+        let is_input = graph.inputs.contains(&root) || graph.producer(root).is_none();
+        if is_input || self.plan.activations.contains_key(&root) {
+            self.activation(root);
+        } else {
+            // Behind a float operator: its other readers keep the unquantized value's grid out of their way.
+            self.activation(value);
+        }
+    }
+
+    /// Where a value's grid comes from: back through operators that only move elements.
+    fn root(&self, graph: &Graph, value: ValueId) -> ValueId {
+        let mut value = value;
+        while let Some(at) = graph.producer(value) {
+            let node = &graph.nodes[at];
+            match node.input(0) {
+                Some(from) if self.rule(node) == QuantRule::SameGrid && !self.plan.activations.contains_key(&value) => value = from,
+                _ => break,
+            }
+        }
+        value
+    }
+
+    fn weight(&mut self, graph: &Graph, node: &Node, rule: WeightRule) {
+        let Some(id) = node.input(rule.input) else { return };
+        let Some(tensor) = self.model.values.tensor(id) else { return self.data(graph, id) };
+        if tensor.dtype() != DType::F32 {
+            return self.float(node, format!("its weight '{}' is {}", self.model.values[id].name, tensor.dtype()));
+        }
+        let w = &self.settings.weights;
+        let bias = rule.bias.and_then(|i| node.input(i)).and_then(|b| self.model.values.tensor(b));
+        // In a grouped transposed convolution one index of the axis stands for a channel of each group.
+        let whole = |axis: &usize| tensor.shape().get(*axis).is_some_and(|n| bias.is_none_or(|b| b.len() == *n));
+        let mut axis = rule.axis.filter(|a| w.per_channel && whole(a));
+        if self.plan.constants.get(&id).is_some_and(|other| other.axis != axis) || self.shared.contains(&id) {
+            self.shared.insert(id);
+            axis = None;
+        }
+        let settings = AffineSettings { reduce_range: w.reduce_range, ..AffineSettings::weight(w.bits, axis) };
+        self.plan.constants.insert(id, settings);
+    }
+
+    /// Gives the first and the last layer's weights the width set for them.
+    fn edges(&mut self) {
+        let Some(bits) = self.settings.weights.edge_bits else { return };
+        let mut weights = vec![];
+        self.model.graph.visit(&mut |node| {
+            if let QuantRule::Integer { weight: Some(rule), .. } = self.rule(node) {
+                weights.extend(node.input(rule.input));
+            }
+        });
+        for id in weights.first().into_iter().chain(weights.last()) {
+            if let Some(settings) = self.plan.constants.get_mut(id) {
+                settings.bits = bits;
+                settings.reduce_range &= bits > 2;
+            }
+        }
+    }
+
+    fn biases(&mut self, graph: &Graph) {
+        let uses = self.model.graph.use_counts();
+        for node in &graph.nodes {
+            for sub in node.subgraphs() {
+                self.biases(sub);
+            }
+            let QuantRule::Integer { data, weight: Some(WeightRule { input, bias: Some(bias), .. }) } = self.rule(node) else { continue };
+            let Some((bias, weight)) = node.input(bias).zip(node.input(input)) else { continue };
+            let Some(source) = data.iter().find(|i| **i != input).and_then(|i| node.input(*i)) else { continue };
+            let plain_gemm = ["alpha", "beta"].iter().all(|a| node.float_or(a, 1.0).is_ok_and(|v| v == 1.0));
+            let vector = self.model.values.tensor(bias).is_some_and(|t| t.dtype() == DType::F32 && t.rank() == 1);
+            if plain_gemm && vector && uses.get(&bias) == Some(&1) && self.plan.constants.contains_key(&weight) {
+                let input = self.root(graph, source);
+                self.plan.biases.insert(bias, BiasPart { input, weight });
+            }
+        }
+    }
+
+    fn is_f32(&self, value: ValueId) -> bool {
+        self.model.values[value].dtype() == Some(DType::F32)
+    }
+}
