@@ -56,6 +56,9 @@ pub enum DeployError {
     /// An operator.
     #[error(transparent)]
     Op(#[from] ops::OpError),
+    /// The interpreter, or the data it was fed.
+    #[error(transparent)]
+    Train(#[from] train::TrainError),
     /// A file that cannot be read.
     #[error("{}: {source}", path.display())]
     Io {

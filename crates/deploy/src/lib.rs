@@ -1,7 +1,18 @@
 //! From an annotated graph to a deployed file, and what that file does.
 //!
-//! - [`runtime`]: what executes a file (ONNX Runtime, ...), behind one trait.
+//! - [`lower`]: annotations become standard ONNX operators; [`lift`](mod@lift) is its inverse.
+//! - [`runtime`]: what executes a file (ONNX Runtime, the reference interpreter, rten), behind one trait.
+//! - [`measure`]: accuracy, latency, size, multiply-accumulates, and how far two computations are apart.
+//! - [`prove`]: that the file computes what the simulation computed.
 mod error;
+mod grid;
+mod lift;
+mod lower;
+pub mod measure;
+mod prove;
 pub mod runtime;
 
 pub use error::{DeployError, Result};
+pub use lift::lift;
+pub use lower::{FloatPart, LowerOptions, Lowered, lower};
+pub use prove::{Accuracies, Proof, ProofOptions, prove};

@@ -55,6 +55,18 @@ pub struct Executor<'m> {
     taps: Vec<ValueId>,
 }
 
+impl Executor<'static> {
+    /// Prepares a model that the executor keeps.
+    ///
+    /// # Errors
+    /// As [`Executor::new`].
+    pub fn owned(model: Model) -> Result<Self, TrainError> {
+        let model = if model.functions.is_empty() { model } else { graph::inline_functions(&model)? };
+        let plan = Plan::new(&model, &HashSet::new(), true)?;
+        Ok(Executor { model: Cow::Owned(model), plan, taps: vec![] })
+    }
+}
+
 impl<'m> Executor<'m> {
     /// Prepares a model.
     ///

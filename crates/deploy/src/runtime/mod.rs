@@ -2,8 +2,14 @@
 mod convert;
 mod locate;
 mod onnxruntime;
+mod reference;
+#[cfg(feature = "rten")]
+mod rten;
 
 pub use onnxruntime::OnnxRuntime;
+pub use reference::Reference;
+#[cfg(feature = "rten")]
+pub use rten::Rten;
 
 use crate::{DeployError, Result};
 use std::collections::BTreeMap;
@@ -85,7 +91,7 @@ pub trait Session {
 }
 
 /// Names that [`by_name`] knows.
-pub const NAMES: &[&str] = &[onnxruntime::NAME];
+pub const NAMES: &[&str] = &[onnxruntime::NAME, reference::NAME, "rten"];
 
 /// The runtime of this name.
 ///
@@ -94,10 +100,33 @@ pub const NAMES: &[&str] = &[onnxruntime::NAME];
 pub fn by_name(name: &str) -> Result<Box<dyn Runtime>> {
     match name {
         onnxruntime::NAME => Ok(Box::new(OnnxRuntime::find()?)),
+        reference::NAME => Ok(Box::new(Reference)),
+        #[cfg(feature = "rten")]
+        rten::NAME => Ok(Box::new(Rten)),
+        #[cfg(not(feature = "rten"))]
+        "rten" => {
+            Err(DeployError::RuntimeAbsent { runtime: "rten", what: "this build is without it; build with `--features rten`".into() })
+        }
         _ => Err(DeployError::RuntimeAbsent {
             runtime: "the runtime",
             what: format!("'{name}' is not known; there are {}", NAMES.join(", ")),
         }),
+    }
+}
+
+/// A runtime to measure deployed files in.
+pub struct Choice {
+    /// The runtime.
+    pub runtime: Box<dyn Runtime>,
+    /// Why it is not the first choice, for the report.
+    pub note: Option<String>,
+}
+
+/// ONNX Runtime where it is installed, else the reference interpreter, with a note that says so.
+pub fn choose() -> Choice {
+    match OnnxRuntime::find() {
+        Ok(runtime) => Choice { runtime: Box::new(runtime), note: None },
+        Err(e) => Choice { runtime: Box::new(Reference), note: Some(format!("measured in the reference interpreter, because {e}")) },
     }
 }
 

@@ -1,0 +1,65 @@
+//! Lowering: annotations become standard ONNX operators.
+//!
+//! - An encoded *weight* becomes an integer initializer behind a DequantizeLinear, which takes over the weight's name;
+//!   the float initializer is gone, so the file shrinks. Masked elements are zeros in the stored tensor.
+//! - An encoded *activation* passes through QuantizeLinear and DequantizeLinear; every reader reads the dequantized value.
+//! - Operators that only move elements (`QuantRule::SameGrid`) get the same pair again behind them, with the same grid:
+//!   it changes no value, and it is what lets a runtime keep such an operator in integers.
+//!
+//! The integers are the ones the simulation rounded to, so the file computes what the simulation computed.
+mod check;
+mod constants;
+mod float_parts;
+mod rewrite;
+mod same_grid;
+
+pub use float_parts::FloatPart;
+
+use crate::Result;
+use graph::{Annotations, Model};
+
+/// How a model is lowered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LowerOptions {
+    /// Version of ONNX's operator set the file should have at least; it is raised further where an encoding needs it.
+    pub opset: Option<i64>,
+}
+
+/// A model in standard ONNX.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// The model, without annotations.
+    pub model: Model,
+    /// Nodes that compute in float, each with its reason.
+    pub float_parts: Vec<FloatPart>,
+    /// What lowering did beside inserting operators (opset raised, ...), as sentences.
+    pub notes: Vec<String>,
+}
+
+/// Turns a model's annotations into operators. The model given is left as it is.
+///
+/// # Errors
+/// [`crate::DeployError::Lower`] for an annotation that has no form in standard ONNX, by name; whatever an upgrade to a
+/// newer operator set reports.
+pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
+    let mut model = model.clone();
+    let mut notes = vec![];
+    check::weights_are_folded(&model)?;
+    let before = model.onnx_opset();
+    let needed = check::needed_opset(&model)?.max(options.opset.unwrap_or(0));
+    if needed > before {
+        ops::convert_opset(&mut model, needed)?;
+        notes.push(format!("operator set raised from {before} to {needed}"));
+    }
+    same_grid::propagate(&mut model);
+    let float_parts = float_parts::list(&model);
+    let annotations = std::mem::take(&mut model.annotations);
+    let mut graph = std::mem::take(&mut model.graph);
+    let rewritten = rewrite::Rewriter::new(&mut model.values, &annotations).graph(&mut graph);
+    model.graph = graph;
+    rewritten?;
+    model.annotations = Annotations::default();
+    model.remove_dead();
+    model.verify()?;
+    Ok(Lowered { model, float_parts, notes })
+}

@@ -1,0 +1,173 @@
+//! The rewriting itself: walks a graph and its subgraphs and inserts QuantizeLinear and DequantizeLinear.
+use super::constants::{Stored, store};
+use crate::grid::Grid;
+use crate::{DeployError, Result};
+use graph::{Annotations, AttributeValue, Graph, Node, ValueId, ValueType, Values};
+use std::collections::{BTreeMap, HashSet};
+use tensor::Tensor;
+
+/// The state of one lowering.
+pub(super) struct Rewriter<'a> {
+    values: &'a mut Values,
+    annotations: &'a Annotations,
+    names: HashSet<String>,
+}
+
+impl<'a> Rewriter<'a> {
+    pub(super) fn new(values: &'a mut Values, annotations: &'a Annotations) -> Self {
+        let names = values.iter().map(|(_, v)| v.name.clone()).collect();
+        Rewriter { values, annotations, names }
+    }
+
+    /// Rewrites one graph and the subgraphs of its nodes.
+    pub(super) fn graph(&mut self, graph: &mut Graph) -> Result<()> {
+        let mut nodes = vec![];
+        for input in graph.inputs.clone() {
+            if self.values.tensor(input).is_none() {
+                self.graph_input(graph, input, &mut nodes)?;
+            }
+        }
+        let mut waiting = self.constants(graph)?;
+        for mut node in std::mem::take(&mut graph.nodes) {
+            for read in reads(&node) {
+                nodes.extend(waiting.remove(&read));
+            }
+            for sub in node.subgraphs_mut() {
+                self.graph(sub)?;
+            }
+            let behind = self.node_outputs(&mut node, graph)?;
+            nodes.push(node);
+            nodes.extend(behind);
+        }
+        // What only an output reads.
+        nodes.extend(graph.outputs.iter().filter_map(|v| waiting.remove(v)));
+        graph.nodes = nodes;
+        Ok(())
+    }
+
+    /// An encoded graph input keeps its name; its readers get the dequantized value.
+    fn graph_input(&mut self, graph: &mut Graph, input: ValueId, nodes: &mut Vec<Node>) -> Result<()> {
+        let Some(grid) = self.grid(input)? else { return Ok(()) };
+        if graph.outputs.contains(&input) {
+            return Err(
+                self.error(input, "is an input and an output at once, so its quantized form would have no name; remove its encoding")
+            );
+        }
+        let read = self.value_like(input, "dequantized");
+        graph.replace_uses(input, read);
+        nodes.extend(self.pair(graph, input, read, &grid));
+        Ok(())
+    }
+
+    /// An encoded node output keeps its id and name for its readers; the node writes a new value in front of it.
+    fn node_outputs(&mut self, node: &mut Node, graph: &mut Graph) -> Result<Vec<Node>> {
+        let mut behind = vec![];
+        for i in 0..node.outputs.len() {
+            let Some(output) = node.output(i) else { continue };
+            let Some(grid) = self.grid(output)? else { continue };
+            let raw = self.value_like(output, "float");
+            node.outputs[i] = Some(raw);
+            behind.extend(self.pair(graph, raw, output, &grid));
+        }
+        Ok(behind)
+    }
+
+    /// QuantizeLinear and DequantizeLinear from one value to another.
+    fn pair(&mut self, graph: &mut Graph, from: ValueId, to: ValueId, grid: &Grid) -> [Node; 2] {
+        let base = self.values[to].name.clone();
+        let scale = self.constant(graph, &base, "scale", grid.scale.clone());
+        let zero_point = self.constant(graph, &base, "zero_point", grid.zero_point.clone());
+        let quantized = self.value_like(to, "quantized");
+        if let ValueType::Tensor { dtype, .. } = &mut self.values[quantized].ty {
+            *dtype = grid.dtype();
+        }
+        let quantize = Node::new("QuantizeLinear", format!("{base}_QuantizeLinear"), &[from, scale, zero_point], &[quantized]);
+        let dequantize = Node::new("DequantizeLinear", format!("{base}_DequantizeLinear"), &[quantized, scale, zero_point], &[to]);
+        [quantize, dequantize].map(|node| with_axis(node, grid.axis))
+    }
+
+    /// Replaces the annotated constants of a graph by their stored forms. Returns the DequantizeLinear nodes still to be
+    /// placed, each before the first reader of the value it makes.
+    fn constants(&mut self, graph: &mut Graph) -> Result<BTreeMap<ValueId, Node>> {
+        let mut waiting = BTreeMap::new();
+        for id in graph.constants.clone() {
+            let Some(annotation) = self.annotations.get(id).filter(|a| !a.is_empty()) else { continue };
+            let Some(tensor) = self.values.tensor(id).cloned() else { continue };
+            match store(&self.values[id].name, &tensor, annotation)? {
+                Stored::Float(tensor) => {
+                    self.values.set_tensor(id, tensor);
+                }
+                Stored::Integers { data, grid } => {
+                    let node = self.dequantize(graph, id, data, &grid);
+                    waiting.insert(id, node);
+                }
+            }
+        }
+        Ok(waiting)
+    }
+
+    /// The DequantizeLinear that makes what was a float constant.
+    fn dequantize(&mut self, graph: &mut Graph, id: ValueId, data: Tensor, grid: &Grid) -> Node {
+        let base = self.values[id].name.clone();
+        let mut inputs = vec![self.constant(graph, &base, "quantized", data), self.constant(graph, &base, "scale", grid.scale.clone())];
+        // An absent zero point is zero.
+        if !grid.is_symmetric() {
+            inputs.push(self.constant(graph, &base, "zero_point", grid.zero_point.clone()));
+        }
+        self.values[id].constant = None;
+        graph.constants.retain(|v| *v != id);
+        graph.inputs.retain(|v| *v != id);
+        with_axis(Node::new("DequantizeLinear", format!("{base}_DequantizeLinear"), &inputs, &[id]), grid.axis)
+    }
+
+    fn grid(&self, id: ValueId) -> Result<Option<Grid>> {
+        let Some(encoding) = self.annotations.encoding(id) else { return Ok(None) };
+        Grid::of(&self.values[id].name, encoding).map(Some)
+    }
+
+    fn constant(&mut self, graph: &mut Graph, base: &str, suffix: &str, tensor: Tensor) -> ValueId {
+        let name = self.fresh(base, suffix);
+        let id = self.values.add_constant(name, tensor);
+        graph.constants.push(id);
+        id
+    }
+
+    fn value_like(&mut self, id: ValueId, suffix: &str) -> ValueId {
+        let name = self.fresh(&self.values[id].name.clone(), suffix);
+        let new = self.values.add_named(name);
+        self.values[new].ty = self.values[id].ty.clone();
+        new
+    }
+
+    fn fresh(&mut self, base: &str, suffix: &str) -> String {
+        let mut name = format!("{base}_{suffix}");
+        let mut i = 1;
+        while !self.names.insert(name.clone()) {
+            name = format!("{base}_{suffix}_{i}");
+            i += 1;
+        }
+        name
+    }
+
+    fn error(&self, id: ValueId, what: &str) -> DeployError {
+        DeployError::Lower { value: self.values[id].name.clone(), what: what.to_string() }
+    }
+}
+
+fn with_axis(node: Node, axis: Option<usize>) -> Node {
+    match axis {
+        Some(axis) => node.with("axis", AttributeValue::Int(axis as i64)),
+        None => node,
+    }
+}
+
+/// What a node reads, its subgraphs included.
+fn reads(node: &Node) -> Vec<ValueId> {
+    let mut all: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
+    for sub in node.subgraphs() {
+        let mut inner: Vec<ValueId> = sub.use_counts().into_keys().collect();
+        inner.sort();
+        all.extend(inner);
+    }
+    all
+}

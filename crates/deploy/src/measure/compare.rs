@@ -1,0 +1,265 @@
+//! How far two computations of the same values are apart.
+use crate::{DeployError, Result};
+use graph::{Model, ValueId};
+use std::collections::{BTreeMap, HashMap};
+use tensor::Tensor;
+use train::{Executor, Mode, Named};
+
+/// The difference between a reference and another computation of the same value, summed over any number of batches.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Difference {
+    elements: u64,
+    signal: f64,
+    noise: f64,
+    largest: f64,
+    rows: u64,
+    rows_equal: u64,
+}
+
+impl Difference {
+    /// Adds one pair of tensors of equal shape. A row is what lies along the last axis; its largest element counts as
+    /// the decision (ties go to the first).
+    ///
+    /// # Errors
+    /// [`DeployError::Measure`] if the shapes differ, or the elements cannot be read as numbers.
+    pub fn add(&mut self, reference: &Tensor, other: &Tensor) -> Result<()> {
+        if reference.shape() != other.shape() {
+            let what = format!("shapes {:?} and {:?} cannot be compared", reference.shape(), other.shape());
+            return Err(DeployError::Measure { what });
+        }
+        let (a, b) = (reference.to_f32_vec()?, other.to_f32_vec()?);
+        for (x, y) in a.iter().zip(&b) {
+            let d = f64::from(*y) - f64::from(*x);
+            self.signal += f64::from(*x).powi(2);
+            self.noise += d * d;
+            self.largest = if (d + self.largest).is_nan() { f64::NAN } else { self.largest.max(d.abs()) };
+        }
+        self.elements += a.len() as u64;
+        let row = reference.shape().last().copied().unwrap_or(1).max(1);
+        for (x, y) in a.chunks(row).zip(b.chunks(row)) {
+            self.rows += 1;
+            self.rows_equal += u64::from(arg_max(x) == arg_max(y));
+        }
+        Ok(())
+    }
+
+    /// Elements compared.
+    pub fn elements(&self) -> u64 {
+        self.elements
+    }
+
+    /// Root mean square of the difference.
+    pub fn rms(&self) -> f64 {
+        (self.noise / self.elements.max(1) as f64).sqrt()
+    }
+
+    /// Root mean square of the reference.
+    pub fn reference_rms(&self) -> f64 {
+        (self.signal / self.elements.max(1) as f64).sqrt()
+    }
+
+    /// Largest absolute difference of any element; NaN if any is.
+    pub fn largest(&self) -> f64 {
+        self.largest
+    }
+
+    /// Signal to quantization noise ratio in dB; infinite where nothing differs.
+    pub fn sqnr_db(&self) -> f64 {
+        if self.noise == 0.0 { f64::INFINITY } else { 10.0 * (self.signal / self.noise).log10() }
+    }
+
+    /// Share of the rows whose largest element is at the same place, 0..1.
+    pub fn argmax_agreement(&self) -> f64 {
+        if self.rows == 0 { 1.0 } else { self.rows_equal as f64 / self.rows as f64 }
+    }
+}
+
+/// Index of the largest element, the first of equals.
+pub(super) fn arg_max(row: &[f32]) -> usize {
+    let mut best = 0;
+    for (i, v) in row.iter().enumerate() {
+        if *v > row[best] {
+            best = i;
+        }
+    }
+    best
+}
+
+/// How far a deployed file may be from the simulation it was made from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Largest rms of the difference, as a share of the quantization's own rms (simulation against float).
+    pub rms_share: f64,
+    /// Largest difference of any element, in quantization steps of the output.
+    pub steps: f64,
+    /// Smallest share of rows with the same decision, 0..1; judged for classifiers alone.
+    pub argmax: f64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { rms_share: 1.0 / 3.0, steps: 2.0, argmax: 0.995 }
+    }
+}
+
+/// Whether a deployed file computes what the simulation computed, for one output.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Agreement {
+    /// The output's name.
+    pub output: String,
+    /// The simulation against the float model: what compression costs.
+    pub compression: Difference,
+    /// The deployed file against the simulation: what deployment adds.
+    pub deployment: Difference,
+    /// Quantization step of the output: the scale of its own grid, or of the nearest quantized value before it.
+    pub step: Option<f64>,
+    /// True if the output is a classifier's, so that the decision counts.
+    pub classifier: bool,
+}
+
+impl Agreement {
+    /// Largest difference in quantization steps, where the output has one.
+    pub fn largest_steps(&self) -> Option<f64> {
+        Some(self.deployment.largest() / self.step?)
+    }
+
+    /// What goes beyond a limit, as sentences; none if the file agrees with the simulation.
+    pub fn violations(&self, limits: &Limits) -> Vec<String> {
+        let mut out = vec![];
+        let allowed = limits.rms_share * self.compression.rms();
+        // Where compression costs nothing at all, nothing but rounding of the last place may differ.
+        let allowed = allowed.max(1e-5 * self.compression.reference_rms());
+        if !(self.deployment.rms() <= allowed) {
+            out.push(format!(
+                "output '{}': rms {:.3e} from the simulation, more than {allowed:.3e} ({:.2} of the quantization's own rms)",
+                self.output,
+                self.deployment.rms(),
+                limits.rms_share
+            ));
+        }
+        if let Some(steps) = self.largest_steps().filter(|s| !(*s <= limits.steps)) {
+            out.push(format!("output '{}': an element is {steps:.2} quantization steps off, more than {}", self.output, limits.steps));
+        }
+        if self.classifier && self.deployment.argmax_agreement() < limits.argmax {
+            out.push(format!(
+                "output '{}': the decision agrees on {:.2} % of the rows, fewer than {:.2} %",
+                self.output,
+                100.0 * self.deployment.argmax_agreement(),
+                100.0 * limits.argmax
+            ));
+        }
+        out
+    }
+}
+
+/// Quantization step of a value: the largest scale of its own encoding, else of the nearest encoded value before it along
+/// first inputs. `None` where nothing before it is quantized.
+pub fn output_step(model: &Model, value: ValueId) -> Option<f64> {
+    let mut value = value;
+    for _ in 0..=model.graph.nodes.len() {
+        let scale = model.annotations.encoding(value).and_then(|e| e.parameters.get("scale"));
+        if let Some(scale) = scale {
+            return scale.to_f32_vec().ok()?.into_iter().map(f64::from).reduce(f64::max);
+        }
+        let node = &model.graph.nodes[model.graph.producer(value)?];
+        value = node.input(0)?;
+    }
+    None
+}
+
+/// The difference of one inner value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerDifference {
+    /// The value's name.
+    pub value: String,
+    /// Operator that makes it.
+    pub op_type: String,
+    /// How far the second run is from the first.
+    pub difference: Difference,
+}
+
+/// Compares every float value that two runs both make, by name, over some batches; in the order of the first graph.
+/// Give the same model twice to see what simulation changes, or a model and its deployed file.
+///
+/// # Errors
+/// Whatever a run reports; [`DeployError::Measure`] where values of one name have different shapes.
+pub fn compare_layers(reference: (&Model, Mode), other: (&Model, Mode), batches: &[Named]) -> Result<Vec<LayerDifference>> {
+    let (first, second) = (Executor::unfused(reference.0)?, Executor::unfused(other.0)?);
+    let mut sums: HashMap<String, Difference> = HashMap::new();
+    for inputs in batches {
+        let mut seen: BTreeMap<String, Tensor> = BTreeMap::new();
+        let names = &first.model().values;
+        first.run_observed(inputs, reference.1, &mut |v, t| {
+            if t.dtype().is_float() {
+                seen.insert(names[v].name.clone(), t.clone());
+            }
+        })?;
+        let mut failed = None;
+        let names = &second.model().values;
+        second.run_observed(inputs, other.1, &mut |v, t| {
+            if let Some(a) = seen.get(&names[v].name).filter(|_| t.dtype().is_float())
+                && let Err(e) = sums.entry(names[v].name.clone()).or_default().add(a, t)
+            {
+                failed.get_or_insert(e);
+            }
+        })?;
+        if let Some(e) = failed {
+            return Err(e);
+        }
+    }
+    let mut out = vec![];
+    first.model().graph.visit(&mut |node| {
+        for v in node.outputs.iter().flatten() {
+            let value = first.model().values[*v].name.clone();
+            if let Some(difference) = sums.remove(&value) {
+                out.push(LayerDifference { value, op_type: node.op_type.clone(), difference });
+            }
+        }
+    });
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn difference(a: &[f32], b: &[f32], shape: &[usize]) -> Difference {
+        let mut d = Difference::default();
+        d.add(&Tensor::new(a.to_vec(), shape).unwrap(), &Tensor::new(b.to_vec(), shape).unwrap()).unwrap();
+        d
+    }
+
+    #[test]
+    fn figures_of_a_known_difference() {
+        let d = difference(&[3.0, 4.0, 0.0, 5.0], &[3.0, 4.5, 0.0, 4.0], &[2, 2]);
+        assert_eq!(d.elements(), 4);
+        assert!((d.rms() - (1.25f64 / 4.0).sqrt()).abs() < 1e-12);
+        assert_eq!(d.largest(), 1.0);
+        assert!((d.sqnr_db() - 10.0 * (50.0f64 / 1.25).log10()).abs() < 1e-9);
+        assert_eq!(d.argmax_agreement(), 1.0);
+        assert_eq!(difference(&[1.0, 2.0], &[2.0, 1.0], &[1, 2]).argmax_agreement(), 0.0);
+        assert_eq!(difference(&[1.0], &[1.0], &[1]).sqnr_db(), f64::INFINITY);
+    }
+
+    #[test]
+    fn other_shapes_are_refused_and_nan_is_not_hidden() {
+        let mut d = Difference::default();
+        assert!(d.add(&Tensor::vector(vec![1f32]), &Tensor::vector(vec![1f32, 2.0])).is_err());
+        d.add(&Tensor::vector(vec![1f32, 1.0]), &Tensor::vector(vec![f32::NAN, 1.0])).unwrap();
+        assert!(d.largest().is_nan() && d.rms().is_nan());
+    }
+
+    #[test]
+    fn each_limit_has_its_sentence() {
+        let agreement = Agreement {
+            output: "y".into(),
+            compression: difference(&[1.0, 2.0], &[1.1, 2.1], &[1, 2]),
+            deployment: difference(&[1.1, 2.1], &[2.1, 1.1], &[1, 2]),
+            step: Some(0.1),
+            classifier: true,
+        };
+        assert_eq!(agreement.violations(&Limits::default()).len(), 3);
+        let same = Agreement { deployment: difference(&[1.1, 2.1], &[1.1, 2.1], &[1, 2]), ..agreement };
+        assert!(same.violations(&Limits::default()).is_empty());
+    }
+}

@@ -1,0 +1,148 @@
+//! Parameters and zeros, counted on a file's own graph.
+use crate::Result;
+use graph::{Graph, Model, Node, ValueId};
+use ops::Role;
+use std::collections::{BTreeMap, HashMap};
+use tensor::Tensor;
+
+/// One weight, by the name the file gives its stored form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WeightCount {
+    /// Name of the stored tensor.
+    pub name: String,
+    /// Its elements.
+    pub elements: u64,
+    /// How many of them stand for zero.
+    pub zeros: u64,
+}
+
+/// What a model stores for its layers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Parameters {
+    /// Elements of weights, biases and normalization parameters (not running statistics).
+    pub total: u64,
+    /// How many of them are not zero.
+    pub nonzero: u64,
+    /// The weights alone, in the graph's order.
+    pub weights: Vec<WeightCount>,
+}
+
+impl Parameters {
+    /// Zeros among the weights, 0..1.
+    pub fn sparsity(&self) -> f64 {
+        let (zeros, all) = self.weights.iter().fold((0, 0), |(z, n), w| (z + w.zeros, n + w.elements));
+        zeros as f64 / all.max(1) as f64
+    }
+}
+
+/// Counts the parameters of a model; a weight behind DequantizeLinear is counted in its stored form, an element being zero
+/// if it equals its zero point. A tensor that several nodes read is counted once. Masks that are not applied do not count.
+///
+/// # Errors
+/// If an element type cannot be read.
+pub fn parameters(model: &Model) -> Result<Parameters> {
+    let mut stored = StoredValues::new(model);
+    let mut out = Parameters::default();
+    let mut failed = None;
+    model.graph.visit(&mut |node| {
+        let Some(op) = ops::find(&node.domain, &node.op_type) else { return };
+        for i in 0..node.inputs.len() {
+            let role = op.role(node, i);
+            if !matches!(role, Role::Weight | Role::Bias | Role::NormScale | Role::NormBias) {
+                continue;
+            }
+            match node.input(i).map(|v| stored.first_count(v)) {
+                Some(Ok(Some(count))) => {
+                    out.total += count.elements;
+                    out.nonzero += count.elements - count.zeros;
+                    if role == Role::Weight {
+                        out.weights.push(count);
+                    }
+                }
+                Some(Err(e)) => {
+                    failed.get_or_insert(e);
+                }
+                _ => {}
+            }
+        }
+    });
+    failed.map_or(Ok(out), Err)
+}
+
+/// Finds the stored form of a value: a constant, or the constant that a DequantizeLinear reads.
+pub(super) struct StoredValues<'m> {
+    model: &'m Model,
+    dequantizers: HashMap<ValueId, &'m Node>,
+    counted: BTreeMap<ValueId, WeightCount>,
+}
+
+impl<'m> StoredValues<'m> {
+    pub(super) fn new(model: &'m Model) -> Self {
+        let mut dequantizers = HashMap::new();
+        collect(&model.graph, &mut dequantizers);
+        StoredValues { model, dequantizers, counted: BTreeMap::new() }
+    }
+
+    /// Elements and zeros of a constant value, `None` if it is computed.
+    pub(super) fn count(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
+        let (stored, zero_point) = match self.dequantizers.get(&value) {
+            Some(node) => (node.input(0), node.input(2)),
+            None => (Some(value), None),
+        };
+        let Some((stored, tensor)) = stored.and_then(|v| Some((v, self.model.values.tensor(v)?))) else { return Ok(None) };
+        if let Some(known) = self.counted.get(&stored) {
+            return Ok(Some(known.clone()));
+        }
+        let zero_point = zero_point.and_then(|v| self.model.values.tensor(v));
+        let axis = self.dequantizers.get(&value).map_or(Ok(1), |n| n.int_or("axis", 1))?;
+        let zeros = zeros(tensor, zero_point, axis)?;
+        let count = WeightCount { name: self.model.values[stored].name.clone(), elements: tensor.len() as u64, zeros };
+        self.counted.insert(stored, count.clone());
+        Ok(Some(count))
+    }
+
+    /// As [`StoredValues::count`], but `None` too if the stored tensor was counted before.
+    fn first_count(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
+        let before = self.counted.len();
+        let count = self.count(value)?;
+        Ok(count.filter(|_| self.counted.len() > before))
+    }
+}
+
+fn collect<'m>(graph: &'m Graph, into: &mut HashMap<ValueId, &'m Node>) {
+    graph.visit(&mut |node| {
+        if let ("DequantizeLinear", Some(out)) = (node.op_type.as_str(), node.output(0)) {
+            into.insert(out, node);
+        }
+    });
+}
+
+fn zeros(tensor: &Tensor, zero_point: Option<&Tensor>, axis: i64) -> Result<u64> {
+    let values = tensor.to_f32_vec()?;
+    let points = zero_point.map(|z| z.to_f32_vec()).transpose()?.unwrap_or_default();
+    let zeros = match points.as_slice() {
+        [] => values.iter().filter(|v| **v == 0.0).count(),
+        [point] => values.iter().filter(|v| **v == *point).count(),
+        points => {
+            let axis = tensor::shape::axis("zeros", axis, tensor.rank())?;
+            let inner: usize = tensor.shape()[axis + 1..].iter().product();
+            values.iter().enumerate().filter(|(i, v)| **v == points[i / inner.max(1) % points.len()]).count()
+        }
+    };
+    Ok(zeros as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_are_counted_against_each_channels_zero_point() {
+        let t = Tensor::new(vec![0i8, 3, 3, 0], [2, 2]).unwrap();
+        assert_eq!(zeros(&t, None, 0).unwrap(), 2);
+        assert_eq!(zeros(&t, Some(&Tensor::scalar(3i8)), 0).unwrap(), 2);
+        assert_eq!(zeros(&t, Some(&Tensor::vector(vec![0i8, 3])), 0).unwrap(), 2);
+        assert_eq!(zeros(&t, Some(&Tensor::vector(vec![0i8, 3])), 1).unwrap(), 2);
+        assert_eq!(zeros(&t, Some(&Tensor::vector(vec![3i8, 1])), 0).unwrap(), 1);
+    }
+}

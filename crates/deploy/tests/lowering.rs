@@ -1,0 +1,238 @@
+//! What the simulation computes, the lowered file computes.
+use espalier_deploy as deploy;
+mod support;
+
+use deploy::runtime::{SessionOptions, Source};
+use deploy::{LowerOptions, lift, lower};
+use encodings::affine::{AffineSettings, fit_bias, fit_range, fit_weight};
+use graph::{AttributeValue, Graph, Model, Node, ValueId};
+use std::collections::BTreeMap;
+use support::{Builder, dump, noise, onnxruntime};
+use tensor::Tensor;
+use train::{Executor, Mode, Named};
+
+fn run(model: &Model, inputs: &Named, mode: Mode) -> Named {
+    Executor::new(model).unwrap().run(inputs, mode).unwrap()
+}
+
+fn encode(model: &mut Model, value: &str, encoding: graph::Encoding) -> ValueId {
+    let id = model.find(value).unwrap();
+    model.annotations.entry(id).encoding = Some(encoding);
+    id
+}
+
+fn activation(model: &mut Model, value: &str, lo: f32, hi: f32) {
+    encode(model, value, fit_range(lo, hi, &AffineSettings::activation(8)).unwrap());
+}
+
+/// Convolution, Relu, MaxPool, Flatten, Gemm; everything quantized, half of the first weight masked.
+fn network(weight_bits: u32, opset: i64) -> Model {
+    let mut b = Builder::new(opset);
+    let x = b.input("x", &[None, Some(2), Some(6), Some(6)]);
+    let y = b.output("y", &[None, Some(3)]);
+    let [c, r, p, f] = ["c", "r", "p", "f"].map(|n| b.inner(n));
+    let w = b.constant("w", noise(&[4, 2, 3, 3], 1));
+    let bias = b.constant("b", noise(&[4], 2));
+    let v = b.constant("v", noise(&[3, 16], 3));
+    b.node("Conv", &[x, w, bias], c);
+    b.node("Relu", &[c], r);
+    let pool = Node::new("MaxPool", "pool", &[r], &[p]).with("kernel_shape", AttributeValue::Ints(vec![2, 2]));
+    b.push(pool.with("strides", AttributeValue::Ints(vec![2, 2])));
+    b.node("Flatten", &[p], f);
+    b.push(Node::new("Gemm", "head", &[f, v], &[y]).with("transB", AttributeValue::Int(1)));
+    let mut m = b.model;
+    activation(&mut m, "x", -1.0, 1.0);
+    activation(&mut m, "r", 0.0, 3.0);
+    activation(&mut m, "y", -4.0, 4.0);
+    let input_scale = m.annotations.encoding(x).unwrap().parameters["scale"].item::<f32>().unwrap();
+    let first = fit_weight(m.values.tensor(w).unwrap(), &AffineSettings::weight(weight_bits, Some(0))).unwrap();
+    let (of_bias, _) = fit_bias(m.values.tensor(bias).unwrap(), input_scale, &first.parameters["scale"]).unwrap();
+    m.annotations.entry(bias).encoding = Some(of_bias);
+    m.annotations.entry(w).encoding = Some(first);
+    m.annotations.entry(w).mask = Some(Tensor::new((0..72).map(|i| i % 2 == 0).collect::<Vec<bool>>(), [4, 2, 3, 3]).unwrap());
+    encode(&mut m, "v", fit_weight(&noise(&[3, 16], 3), &AffineSettings::weight(weight_bits, Some(0))).unwrap());
+    m
+}
+
+fn input() -> Named {
+    BTreeMap::from([("x".to_string(), noise(&[5, 2, 6, 6], 9))])
+}
+
+#[test]
+fn the_file_computes_the_simulation_to_the_bit() {
+    for bits in [8, 4, 2] {
+        let m = network(bits, 13);
+        let simulated = run(&m, &input(), Mode::SIMULATED);
+        assert_ne!(simulated, run(&m, &input(), Mode::FLOAT), "quantization changes something");
+        let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
+        assert!(lowered.annotations.is_empty());
+        assert_eq!(run(&lowered, &input(), Mode::FLOAT), simulated, "{bits} bits");
+        // And after a passage through the file.
+        let file = onnx::to_bytes(&lowered).unwrap();
+        let read = onnx::from_bytes(&file, None).unwrap();
+        assert_eq!(run(&read, &input(), Mode::FLOAT), simulated, "{bits} bits from the file");
+    }
+}
+
+#[test]
+fn onnxruntime_computes_the_simulation_literally() {
+    let Some(runtime) = onnxruntime() else { return };
+    for bits in [8, 4] {
+        let m = network(bits, 13);
+        let simulated = run(&m, &input(), Mode::SIMULATED);
+        let file = onnx::to_bytes(&lower(&m, &LowerOptions::default()).unwrap().model).unwrap();
+        let mut session = runtime.load(Source::Bytes(&file), SessionOptions::literal(1)).unwrap();
+        let outputs = session.run(&input()).unwrap();
+        let step = m.annotations.encoding(m.find("y").unwrap()).unwrap().parameters["scale"].item::<f32>().unwrap();
+        for (a, b) in outputs["y"].as_slice::<f32>().unwrap().iter().zip(simulated["y"].as_slice::<f32>().unwrap()) {
+            assert!((a - b).abs() <= 1.01 * step, "{bits} bits: {a} and {b} are more than a step apart");
+        }
+    }
+}
+
+#[test]
+fn the_lowered_graph_is_the_pattern_runtimes_expect() {
+    let lowered = lower(&network(8, 11), &LowerOptions::default()).unwrap();
+    assert_eq!(lowered.notes, ["operator set raised from 11 to 13"]);
+    assert_eq!(lowered.float_parts, []);
+    insta::assert_snapshot!(dump(&lowered.model));
+}
+
+#[test]
+fn opset_follows_need() {
+    for (bits, opset) in [(8, 13), (4, 21), (2, 25)] {
+        let lowered = lower(&network(bits, 11), &LowerOptions::default()).unwrap().model;
+        assert_eq!(lowered.onnx_opset(), opset);
+    }
+    assert_eq!(lower(&network(8, 11), &LowerOptions { opset: Some(17) }).unwrap().model.onnx_opset(), 17);
+}
+
+#[test]
+fn a_mask_alone_writes_zeros() {
+    let mut m = network(8, 13);
+    let w = m.find("w").unwrap();
+    let mask = m.annotations.mask(w).cloned();
+    m.annotations = graph::Annotations::default();
+    m.annotations.entry(w).mask = mask;
+    let simulated = run(&m, &input(), Mode::SIMULATED);
+    let lowered = lower(&m, &LowerOptions::default()).unwrap();
+    assert_eq!(run(&lowered.model, &input(), Mode::FLOAT), simulated);
+    let counted = deploy::measure::parameters(&lowered.model).unwrap();
+    assert_eq!((counted.weights[0].elements, counted.weights[0].zeros), (72, 36));
+    assert!(lowered.float_parts.is_empty(), "nothing is quantized, so nothing is left over");
+}
+
+#[test]
+fn parameters_zeros_and_macs_are_counted_behind_dequantize_linear() {
+    let m = network(8, 13);
+    let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
+    let counted = deploy::measure::parameters(&lowered).unwrap();
+    assert_eq!(counted.total, 72 + 4 + 48);
+    assert!(counted.weights[0].zeros >= 36);
+    let inputs = BTreeMap::from([("x".to_string(), noise(&[1, 2, 6, 6], 9))]);
+    let (float, deployed) = (deploy::measure::macs(&m, &inputs).unwrap(), deploy::measure::macs(&lowered, &inputs).unwrap());
+    assert_eq!((float.total, deployed.total), (72 * 16 + 48, 72 * 16 + 48));
+    assert!(deployed.effective <= 36 * 16 + 48 && float.effective > deployed.effective);
+}
+
+#[test]
+fn lifting_is_the_inverse_of_lowering() {
+    let m = network(8, 13);
+    let simulated = run(&m, &input(), Mode::SIMULATED);
+    let mut lifted = lower(&m, &LowerOptions::default()).unwrap().model;
+    // x, r, its two followers on the same grid, y; two weights, a bias.
+    assert_eq!(lift(&mut lifted).unwrap(), 8);
+    lifted.verify().unwrap();
+    assert!(lifted.graph.nodes.iter().all(|n| !n.op_type.ends_with("eLinear")), "{}", dump(&lifted));
+    assert_eq!(run(&lifted, &input(), Mode::SIMULATED), simulated);
+    let again = lower(&lifted, &LowerOptions::default()).unwrap().model;
+    assert_eq!(run(&again, &input(), Mode::FLOAT), simulated);
+}
+
+#[test]
+fn a_value_read_on_two_grids_keeps_both_when_lifted() {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(4)]);
+    let y = b.output("y", &[None, Some(4)]);
+    let r = b.inner("r");
+    b.node("Relu", &[x], r);
+    let mut branch = |scale: f32, name: &str| {
+        let s = b.constant(&format!("{name}_s"), Tensor::scalar(scale));
+        let z = b.constant(&format!("{name}_z"), Tensor::scalar(0u8));
+        let (q, d) = (b.inner(&format!("{name}_q")), b.inner(&format!("{name}_d")));
+        b.node("QuantizeLinear", &[r, s, z], q);
+        b.node("DequantizeLinear", &[q, s, z], d);
+        d
+    };
+    let (first, second) = (branch(0.1, "a"), branch(0.25, "b"));
+    b.node("Add", &[first, second], y);
+    let mut m = b.model;
+    let inputs = BTreeMap::from([("x".to_string(), noise(&[3, 4], 4))]);
+    let before = run(&m, &inputs, Mode::FLOAT);
+    assert_eq!(lift(&mut m).unwrap(), 2);
+    m.verify().unwrap();
+    assert_eq!(m.graph.nodes.iter().filter(|n| n.op_type == "Identity").count(), 2);
+    assert_eq!(run(&m, &inputs, Mode::SIMULATED), before);
+}
+
+#[test]
+fn subgraphs_are_lowered_too() {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(3)]);
+    let y = b.output("y", &[None, Some(2)]);
+    let condition = b.constant("condition", Tensor::scalar(true));
+    let mut branch = |name: &str, seed: u32| {
+        let w = b.model.values.add_constant(format!("{name}_w"), noise(&[3, 2], seed));
+        let out = b.inner(&format!("{name}_out"));
+        let encoding = fit_weight(&noise(&[3, 2], seed), &AffineSettings::weight(8, Some(1))).unwrap();
+        b.model.annotations.entry(w).encoding = Some(encoding);
+        let node = Node::new("MatMul", format!("{name}_matmul"), &[x, w], &[out]);
+        Graph { name: name.into(), nodes: vec![node], outputs: vec![out], constants: vec![w], ..Graph::default() }
+    };
+    let (yes, no) = (branch("yes", 1), branch("no", 2));
+    let node = Node::new("If", "if", &[condition], &[y]);
+    b.push(node.with("then_branch", AttributeValue::Graph(Box::new(yes))).with("else_branch", AttributeValue::Graph(Box::new(no))));
+    let mut m = b.model;
+    activation(&mut m, "x", -1.0, 1.0);
+    let inputs = BTreeMap::from([("x".to_string(), noise(&[2, 3], 5))]);
+    let simulated = run(&m, &inputs, Mode::SIMULATED);
+    let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
+    assert_eq!(run(&lowered, &inputs, Mode::FLOAT), simulated);
+    assert!(onnx::to_bytes(&lowered).is_ok());
+}
+
+#[test]
+fn an_unfolded_normalization_is_refused_by_name() {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(2), Some(4), Some(4)]);
+    let y = b.output("y", &[None, Some(2), Some(4), Some(4)]);
+    let w = b.constant("w", noise(&[2, 2, 1, 1], 1));
+    let ones = ["scale", "bias", "mean", "var"].map(|n| b.constant(n, Tensor::vector(vec![1f32, 1.0])));
+    let c = b.inner("c");
+    b.node("Conv", &[x, w], c);
+    b.node("BatchNormalization", &[c, ones[0], ones[1], ones[2], ones[3]], y);
+    let mut m = b.model;
+    assert!(lower(&m, &LowerOptions::default()).is_ok(), "nothing is annotated");
+    encode(&mut m, "w", fit_weight(&noise(&[2, 2, 1, 1], 1), &AffineSettings::weight(8, Some(0))).unwrap());
+    let error = lower(&m, &LowerOptions::default()).unwrap_err().to_string();
+    assert!(error.starts_with("value 'w' cannot be lowered") && error.contains("fold BatchNormalization"), "{error}");
+}
+
+#[test]
+fn the_file_shrinks() {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(64)]);
+    let y = b.output("y", &[None, Some(64)]);
+    let w = b.constant("w", noise(&[64, 64], 1));
+    b.node("MatMul", &[x, w], y);
+    let float = onnx::to_bytes(&b.model).unwrap().len();
+    let mut m = b.model;
+    m.metadata_set("classes", "a,b");
+    for (bits, share) in [(8, 3.5), (4, 6.0)] {
+        encode(&mut m, "w", fit_weight(&noise(&[64, 64], 1), &AffineSettings::weight(bits, None)).unwrap());
+        let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
+        let size = onnx::to_bytes(&lowered).unwrap().len();
+        assert!((size as f64) < float as f64 / share, "{bits} bits: {size} of {float} bytes");
+        assert_eq!(lowered.metadata_get("classes"), Some("a,b"));
+    }
+}
