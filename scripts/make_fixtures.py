@@ -239,7 +239,7 @@ resize("linear_align_corners", 17, IMAGE, sizes=[1, 2, 9, 3], mode="linear", coo
 resize("linear_pytorch", 17, IMAGE, sizes=[1, 2, 1, 9], mode="linear", coordinate_transformation_mode="pytorch_half_pixel")
 resize("cubic", 17, IMAGE, [1, 1, 2.0, 1.5], mode="cubic")
 resize("cubic_exclude_outside", 17, IMAGE, [1, 1, 0.8, 0.8], mode="cubic", exclude_outside=1, cubic_coeff_a=-0.5)
-resize("crop", 17, IMAGE, sizes=[1, 2, 4, 4], roi=[0, 0, 0.1, 0.2, 1, 1, 0.8, 1.2], mode="linear",
+resize("crop", 17, IMAGE, sizes=[1, 2, 4, 3], roi=[0, 0, 0.1, 0.2, 1, 1, 0.8, 1.2], mode="linear",
        coordinate_transformation_mode="tf_crop_and_resize", extrapolation_value=7.0)
 resize("antialias_linear_18", 18, IMAGE, [0.5, 0.7], mode="linear", antialias=1, axes=[2, 3])
 resize("antialias_cubic_18", 18, IMAGE, [1, 1, 0.6, 0.6], mode="cubic", antialias=1)
