@@ -64,7 +64,8 @@ fn infer_constant_of_shape(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 
 /// How many numbers there are, checked before any memory is asked for.
 fn range_count(node: &Node, start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<usize, OpError> {
-    let one = |t: &Tensor| t.to_f64_vec()?.first().copied().ok_or_else(|| OpError::from(node.error("start, limit and delta must be numbers")));
+    let one =
+        |t: &Tensor| t.to_f64_vec()?.first().copied().ok_or_else(|| OpError::from(node.error("start, limit and delta must be numbers")));
     let count = if start.dtype().is_int() {
         let int = |t: &Tensor| Ok::<i128, OpError>(t.to_i64_vec()?.first().copied().unwrap_or(0) as i128);
         let (s, l, d) = (int(start)?, int(limit)?, int(delta)?);

@@ -10,7 +10,8 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Reshape", "The same elements under another shape.", &[1, 5, 13, 14, 19, 21, 23, 24, 25], reshape, infer_reshape)
         .same_grid()
         .upgrade(|node, to, _, constants| if to == 5 { attribute_to_input(node, "shape", 1, constants) } else { Ok(()) }),
-    &Simple::new("Flatten", "A matrix: the axes before `axis` become rows, the others columns.", FLATTEN, flatten, infer_flatten).same_grid(),
+    &Simple::new("Flatten", "A matrix: the axes before `axis` become rows, the others columns.", FLATTEN, flatten, infer_flatten)
+        .same_grid(),
     &Simple::new("Transpose", "The axes in another order.", &[1, 13, 21, 23, 24, 25], transpose, infer_transpose).same_grid(),
     &Simple::new("Squeeze", "Without axes of size 1.", &[1, 11, 13, 21, 23, 24, 25], squeeze, infer_squeeze)
         .same_grid()

@@ -46,6 +46,7 @@ mod testing;
 mod window;
 
 pub use cx::{EvalCx, Inputs, RunSubgraph};
+pub use dtypes::{code_of_dtype, dtype_of_code};
 pub use error::OpError;
 pub use fold::{fold_batch_norm, remove_identities};
 pub use operator::{MacsCx, Operator, QuantRule, Role, ShapeCx, WeightRule};

@@ -1,6 +1,6 @@
 //! Raising a model to a newer version of ONNX's operator set, by the operators' own upgrades.
 use crate::{OpError, find};
-use graph::{Graph, Model, Values};
+use graph::{Dim, Graph, Model, ValueId, ValueType, Values};
 use std::collections::HashSet;
 use tensor::Tensor;
 
@@ -47,6 +47,7 @@ fn upgrade_graph(graph: &mut Graph, values: &mut Values, names: &mut HashSet<Str
         let mut at = op.versions().iter().copied().filter(|v| *v <= from).max().unwrap_or(from);
         for next in op.versions().iter().copied().filter(|v| *v > from && *v <= to) {
             let base = node.label(values);
+            let types: Vec<ValueType> = node.inputs.iter().map(|v| v.map_or(ValueType::Unknown, |v| declared_type(values, v))).collect();
             let mut constant = |suffix: &str, tensor: Tensor| {
                 let mut name = format!("{base}_{suffix}");
                 while !names.insert(name.clone()) {
@@ -56,7 +57,7 @@ fn upgrade_graph(graph: &mut Graph, values: &mut Values, names: &mut HashSet<Str
                 added.push(id);
                 id
             };
-            op.upgrade(node, at, next, &mut constant)?;
+            op.upgrade_typed(node, &types, at, next, &mut constant)?;
             at = next;
         }
     }
@@ -64,10 +65,19 @@ fn upgrade_graph(graph: &mut Graph, values: &mut Values, names: &mut HashSet<Str
     Ok(())
 }
 
+/// A value's declared type, or a constant's own.
+fn declared_type(values: &Values, id: ValueId) -> ValueType {
+    match (values.tensor(id), values.get(id)) {
+        (Some(t), _) => ValueType::Tensor { dtype: t.dtype(), shape: Some(t.shape().iter().map(|d| Dim::Known(*d)).collect()) },
+        (None, Some(v)) => v.ty.clone(),
+        (None, None) => ValueType::Unknown,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use graph::{Node, ValueType};
+    use graph::Node;
 
     fn model(op_type: &str) -> Model {
         let mut m = Model::new(11);

@@ -10,13 +10,31 @@ use tensor::{DType, Tensor, random};
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("RandomNormal", "Normally distributed numbers in a given shape.", &[1, 22], |cx, _| shaped(cx, normal), infer_shaped),
     &Simple::new("RandomUniform", "Evenly distributed numbers in a given shape.", &[1, 22], |cx, _| shaped(cx, uniform), infer_shaped),
-    &Simple::new("RandomNormalLike", "Normally distributed numbers in the input's shape.", &[1, 22], |cx, i| like(cx, i, normal), infer_like),
-    &Simple::new("RandomUniformLike", "Evenly distributed numbers in the input's shape.", &[1, 22], |cx, i| like(cx, i, uniform), infer_like),
+    &Simple::new(
+        "RandomNormalLike",
+        "Normally distributed numbers in the input's shape.",
+        &[1, 22],
+        |cx, i| like(cx, i, normal),
+        infer_like,
+    ),
+    &Simple::new(
+        "RandomUniformLike",
+        "Evenly distributed numbers in the input's shape.",
+        &[1, 22],
+        |cx, i| like(cx, i, uniform),
+        infer_like,
+    ),
     &Simple::new("Bernoulli", "True with the probability that the input gives.", &[15, 22], bernoulli, infer_like),
     &Simple::new("Multinomial", "Classes drawn with unnormalized log-probabilities.", &[7, 22], multinomial, infer_multinomial),
-    &Simple::new("Dropout", "In training, drops elements at random and scales up the others.", &[1, 6, 7, 10, 12, 13, 22], dropout, infer_dropout)
-        .same_grid()
-        .upgrade(upgrade_dropout),
+    &Simple::new(
+        "Dropout",
+        "In training, drops elements at random and scales up the others.",
+        &[1, 6, 7, 10, 12, 13, 22],
+        dropout,
+        infer_dropout,
+    )
+    .same_grid()
+    .upgrade(upgrade_dropout),
 ];
 
 fn seed(cx: &EvalCx) -> Result<u64, OpError> {

@@ -6,7 +6,8 @@ use graph::{Dim, Node, ValueType};
 use tensor::{Tensor, shape};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("DepthToSpace", "Moves channels into blocks of pixels.", &[1, 11, 13, 28], depth_to_space, infer_depth_to_space).same_grid(),
+    &Simple::new("DepthToSpace", "Moves channels into blocks of pixels.", &[1, 11, 13, 28], depth_to_space, infer_depth_to_space)
+        .same_grid(),
     &Simple::new("SpaceToDepth", "Moves blocks of pixels into channels.", &[1, 13, 28], space_to_depth, infer_space_to_depth).same_grid(),
     &Simple::new("ReverseSequence", "Turns each sequence of a batch round, up to its own length.", &[10, 28], reverse_sequence, same)
         .same_grid(),
@@ -88,9 +89,10 @@ fn reverse_sequence(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError>
     order.iter().enumerate().for_each(|(i, o)| back[*o] = i);
     let rows = x.transpose(&order)?;
     let shape = rows.shape().to_vec();
-    let source = lengths.iter().enumerate().flat_map(|(b, len)| {
-        (0..time as i64).map(move |t| (b * time) as i64 + if t < *len { len - 1 - t } else { t })
-    });
+    let source = lengths
+        .iter()
+        .enumerate()
+        .flat_map(|(b, len)| (0..time as i64).map(move |t| (b * time) as i64 + if t < *len { len - 1 - t } else { t }));
     let source = Tensor::vector(source.collect::<Vec<i64>>());
     let flat = rows.reshape([&[batch * time], &shape[2..]].concat())?;
     one(flat.gather(&source, 0)?.reshape(shape)?.transpose(&back)?)

@@ -24,13 +24,7 @@ pub(crate) struct Simple {
 
 impl Simple {
     /// An operator whose first input is data and whose other inputs are constants, that stays float and counts no MACs.
-    pub(crate) const fn new(
-        op_type: &'static str,
-        summary: &'static str,
-        versions: &'static [i64],
-        eval: Eval,
-        infer: Infer,
-    ) -> Self {
+    pub(crate) const fn new(op_type: &'static str, summary: &'static str, versions: &'static [i64], eval: Eval, infer: Infer) -> Self {
         Simple {
             op_type,
             summary,

@@ -58,7 +58,8 @@ fn infer_slice(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     let Some(r) = range(cx.node, dims.len(), |i| Ok(known_ints(cx, i)))? else { return like_first(cx, Some(unknown(dims.len()))) };
     let mut to = dims.to_vec();
     for (i, axis) in r.axes.iter().enumerate() {
-        let (Some(dim), (Some(&start), Some(&end), Some(&step))) = (to.get_mut(*axis), (r.starts.get(i), r.ends.get(i), r.steps.get(i))) else {
+        let (Some(dim), (Some(&start), Some(&end), Some(&step))) = (to.get_mut(*axis), (r.starts.get(i), r.ends.get(i), r.steps.get(i)))
+        else {
             return Err(cx.node.error("starts, ends, axes and steps do not fit together").into());
         };
         *dim = match dim.known() {

@@ -10,8 +10,14 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         .integer()
         .upgrade(upgrade),
     &Simple::new("LogSoftmax", "Logarithm of Softmax.", &[1, 11, 13], |cx, i| along(cx, i, Tensor::log_softmax), same).upgrade(upgrade),
-    &Simple::new("Hardmax", "1 at the first largest element along an axis, 0 elsewhere.", &[1, 11, 13], |cx, i| along(cx, i, hardmax), same)
-        .upgrade(upgrade),
+    &Simple::new(
+        "Hardmax",
+        "1 at the first largest element along an axis, 0 elsewhere.",
+        &[1, 11, 13],
+        |cx, i| along(cx, i, hardmax),
+        same,
+    )
+    .upgrade(upgrade),
 ];
 
 fn along(cx: &EvalCx, inputs: Inputs, f: fn(&Tensor, usize) -> tensor::Result<Tensor>) -> Result<Vec<Tensor>, OpError> {
@@ -50,7 +56,9 @@ fn upgrade(node: &mut Node, to: i64, types: &[ValueType], _: Constants) -> Resul
     let Some(new_axis) = new_axis else {
         return Err(OpError::unsupported(
             node,
-            format!("before operator set 13 it flattens its input at axis {axis}; the input's shape must be known and have one axis from there on"),
+            format!(
+                "before operator set 13 it flattens its input at axis {axis}; the input's shape must be known and have one axis from there on"
+            ),
         ));
     };
     node.attributes.set("axis", AttributeValue::Int(new_axis));
