@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn clip_takes_bounds_from_attributes_and_inputs() {
         let x = floats(&[-2.0, 0.5, 9.0]);
-        assert_eq!(Case::new("Clip", 6).float("min", 0.0).float("max", 6.0).run(&[x.clone()]), floats(&[0.0, 0.5, 6.0]));
+        assert_eq!(Case::new("Clip", 6).float("min", 0.0).float("max", 6.0).run(std::slice::from_ref(&x)), floats(&[0.0, 0.5, 6.0]));
         let y = Case::new("Clip", 13).run_optional(vec![Some(x), None, Some(Tensor::scalar(1f32))]).unwrap();
         assert_eq!(y[0], floats(&[-2.0, 0.5, 1.0]));
         let y = Case::new("Clip", 13).run(&[ints(&[-5, i64::MAX]), Tensor::scalar(0i64), Tensor::scalar(i64::MAX)]);

@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn casts_by_attribute_and_by_example() {
         let x = floats(&[1.7, -2.9]);
-        assert_eq!(Case::new("Cast", 13).int("to", 7).run(&[x.clone()]), Tensor::vector(vec![1i64, -2]));
+        assert_eq!(Case::new("Cast", 13).int("to", 7).run(std::slice::from_ref(&x)), Tensor::vector(vec![1i64, -2]));
         assert_eq!(Case::new("CastLike", 15).run(&[x, Tensor::scalar(0i8)]), Tensor::vector(vec![1i8, -2]));
         let unknown = Case::new("Cast", 13).int("to", 99).run_all(&[floats(&[0.0])]).unwrap_err().to_string();
         assert!(unknown.contains("number 99"), "{unknown}");
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn bits_are_read_back_as_they_were() {
         let x = floats(&[1.5, -0.0]);
-        let bits = Case::new("BitCast", 26).int("to", 12).run(&[x.clone()]);
+        let bits = Case::new("BitCast", 26).int("to", 12).run(std::slice::from_ref(&x));
         assert_eq!(bits.dtype(), DType::U32);
         assert_eq!(Case::new("BitCast", 26).int("to", 1).run(&[bits]), x);
     }

@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn dropout_drops_in_training_alone() {
         let x = Tensor::full(1f32, [1000]).unwrap();
-        assert_eq!(Case::new("Dropout", 13).run(&[x.clone()]), x);
+        assert_eq!(Case::new("Dropout", 13).run(std::slice::from_ref(&x)), x);
         let y = Case::new("Dropout", 13).training().outputs(2).run_all(&[x.clone(), Tensor::scalar(0.25f32)]).unwrap();
         let zeros = y[0].as_slice::<f32>().unwrap().iter().filter(|v| **v == 0.0).count();
         assert!((150..350).contains(&zeros), "{zeros}");

@@ -113,7 +113,7 @@ mod tests {
     #[test]
     fn space_and_depth_are_each_others_inverse() {
         let x = iota(&[1, 8, 2, 3]);
-        let y = Case::new("DepthToSpace", 13).int("blocksize", 2).run(&[x.clone()]);
+        let y = Case::new("DepthToSpace", 13).int("blocksize", 2).run(std::slice::from_ref(&x));
         assert_eq!(y.shape(), [1, 2, 4, 6]);
         assert_eq!(y.as_slice::<f32>().unwrap()[..4], [0.0, 12.0, 1.0, 13.0]);
         assert_eq!(Case::new("SpaceToDepth", 13).int("blocksize", 2).run(&[y]), x);

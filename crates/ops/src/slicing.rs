@@ -294,7 +294,7 @@ mod tests {
     #[test]
     fn slice_by_attributes_and_inputs() {
         let x = iota(&[4, 3]);
-        let y = Case::new("Slice", 9).ints("starts", &[1]).ints("ends", &[3]).ints("axes", &[0]).run(&[x.clone()]);
+        let y = Case::new("Slice", 9).ints("starts", &[1]).ints("ends", &[3]).ints("axes", &[0]).run(std::slice::from_ref(&x));
         assert_eq!(y.shape(), [2, 3]);
         let y = Case::new("Slice", 13).run(&[x, ints(&[-1]), ints(&[i64::MIN]), ints(&[1]), ints(&[-2])]);
         assert_eq!(y.shape(), [4, 2]);
@@ -305,9 +305,9 @@ mod tests {
     fn split_evenly_unevenly_and_as_told() {
         let x = iota(&[7]);
         let lengths = |v: Vec<Tensor>| v.iter().map(Tensor::len).collect::<Vec<_>>();
-        let y = Case::new("Split", 18).int("num_outputs", 4).outputs(4).run_all(&[x.clone()]).unwrap();
+        let y = Case::new("Split", 18).int("num_outputs", 4).outputs(4).run_all(std::slice::from_ref(&x)).unwrap();
         assert_eq!(lengths(y), [2, 2, 2, 1]);
-        assert!(Case::new("Split", 13).outputs(2).run_all(&[x.clone()]).is_err());
+        assert!(Case::new("Split", 13).outputs(2).run_all(std::slice::from_ref(&x)).is_err());
         let y = Case::new("Split", 13).outputs(2).run_all(&[x.clone(), ints(&[3, 4])]).unwrap();
         assert_eq!(lengths(y), [3, 4]);
         let y = Case::new("Split", 11).ints("split", &[6, 1]).outputs(2).run_all(&[x]).unwrap();
@@ -317,7 +317,7 @@ mod tests {
     #[test]
     fn pad_in_all_versions() {
         let x = floats(&[1.0, 2.0, 3.0]);
-        let y = Case::new("Pad", 2).ints("pads", &[1, 0]).float("value", 9.0).run(&[x.clone()]);
+        let y = Case::new("Pad", 2).ints("pads", &[1, 0]).float("value", 9.0).run(std::slice::from_ref(&x));
         assert_eq!(y, floats(&[9.0, 1.0, 2.0, 3.0]));
         let y = Case::new("Pad", 19).string("mode", "wrap").run(&[x.clone(), ints(&[1, 2])]);
         assert_eq!(y, floats(&[3.0, 1.0, 2.0, 3.0, 1.0, 2.0]));

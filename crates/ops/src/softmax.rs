@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn the_flattening_meaning_ends_with_opset_12() {
         let x = iota(&[1, 2, 2]);
-        let old = Case::new("Softmax", 11).run(&[x.clone()]);
+        let old = Case::new("Softmax", 11).run(std::slice::from_ref(&x));
         assert!((old.sum_all().unwrap().item::<f32>().unwrap() - 1.0).abs() < 1e-6);
         let new = Case::new("Softmax", 13).run(&[x]);
         assert!((new.sum_all().unwrap().item::<f32>().unwrap() - 2.0).abs() < 1e-6);
