@@ -86,7 +86,7 @@ impl Plan {
                 fits(&scales, chosen.len())?;
                 let size = |i: usize| {
                     let part = roi.as_ref().map_or(1.0, |r| r[i + chosen.len()] - r[i]);
-                    (shape[chosen[i]] as f64 * part * scales[i] as f64).floor()
+                    (shape[chosen[i]] as f64 * part * scales[i]).floor()
                 };
                 ((0..chosen.len()).map(size).collect::<Vec<f64>>(), scales)
             }
