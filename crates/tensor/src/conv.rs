@@ -1,5 +1,6 @@
 //! Convolution and transposed convolution of one, two or three spatial axes, with groups, strides, dilations and padding.
 use crate::kernels::conv::{Geometry, depthwise, direct, im2col, weights};
+use crate::kernels::simd::Isa;
 use crate::number::with_float;
 use crate::{DType, Result, Tensor, TensorError, record, recycle};
 
@@ -59,8 +60,7 @@ fn forward(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Resul
     let mut y = recycle::take(len);
     match path(g) {
         _ if len == 0 => {}
-        Path::Direct => direct::forward(g, x, w, bias, &mut y),
-        Path::Depthwise => depthwise::forward(g, x, w, bias, &mut y),
+        Path::Direct | Path::Depthwise => direct::forward(Isa::best(), g, x, w, bias, &mut y),
         Path::Patches => im2col::forward(g, x, w, bias, &mut y),
     }
     Tensor::new(y, shape)
@@ -80,8 +80,7 @@ fn backward_data(g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize]) -> Resu
     let mut dx = recycle::take(len);
     match path(g) {
         _ if len == 0 || dy.is_empty() => dx.fill(0.0),
-        Path::Direct => direct::backward_data(g, dy, w, &mut dx),
-        Path::Depthwise => depthwise::backward_data(g, dy, w, &mut dx),
+        Path::Direct | Path::Depthwise => direct::backward_data(Isa::best(), g, dy, w, &mut dx),
         Path::Patches => im2col::backward_data(g, dy, w, &mut dx),
     }
     Tensor::new(dx, shape)
@@ -101,8 +100,8 @@ fn backward_weights(g: &Geometry, x: &Tensor, dy: &Tensor, shape: &[usize]) -> R
         if x.dtype() == DType::F32 && !dy.is_empty() && !x.is_empty() {
             let (x, dy, dw) = (x.as_slice::<f32>()?, dy.as_slice::<f32>()?, dw.as_mut_slice::<f32>()?);
             match path(g) {
-                Path::Direct => weights::backward_weights(g, x, dy, dw),
-                Path::Depthwise => depthwise::backward_weights(g, x, dy, dw),
+                Path::Direct => weights::backward_weights(Isa::best(), g, x, dy, dw),
+                Path::Depthwise => depthwise::backward_weights(Isa::best(), g, x, dy, dw),
                 Path::Patches => im2col::backward_weights(g, x, dy, dw),
             }
         }

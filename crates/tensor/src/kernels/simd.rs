@@ -1,25 +1,81 @@
-//! One vector of f32 lanes behind a trait, so that a kernel is written once: AVX2+FMA chosen at run time, and a portable
-//! form that the compiler vectorises for whatever it targets.
+//! One vector of f32 lanes behind a trait, so that a kernel is written once: AVX-512 or AVX2+FMA chosen at run time, and
+//! a portable form that the compiler vectorises for whatever it targets.
 use std::sync::OnceLock;
 
-/// Lanes in a vector.
-pub(crate) const LANES: usize = 8;
+/// The lanes of every vector are a multiple of this.
+pub(crate) const UNIT: usize = 8;
 
-/// A vector of [`LANES`] f32.
+/// A set of vector instructions. Only [`Isa::best`] and [`Isa::available`] make other values than `Portable`, and only
+/// those that the processor has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Isa(Level);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Level {
+    Portable,
+    Avx2,
+    Avx512,
+}
+
+impl Isa {
+    /// The instructions that a kernel chooses its version by.
+    pub(super) fn level(self) -> Level {
+        self.0
+    }
+
+    /// The widest set that this processor has (`ESPALIER_PORTABLE` in the environment asks for the portable one).
+    pub(crate) fn best() -> Isa {
+        static FOUND: OnceLock<Isa> = OnceLock::new();
+        *FOUND.get_or_init(|| match std::env::var_os("ESPALIER_PORTABLE") {
+            Some(_) => Isa(Level::Portable),
+            None => Isa::available().into_iter().last().unwrap_or(Isa(Level::Portable)),
+        })
+    }
+
+    /// Every set that this processor has, narrowest first.
+    pub(crate) fn available() -> Vec<Isa> {
+        let mut found = vec![Isa(Level::Portable)];
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            found.push(Isa(Level::Avx2));
+            if is_x86_feature_detected!("avx512f") {
+                found.push(Isa(Level::Avx512));
+            }
+        }
+        found
+    }
+
+    /// Lanes of its vectors.
+    pub(crate) fn lanes(self) -> usize {
+        match self.0 {
+            Level::Portable | Level::Avx2 => UNIT,
+            Level::Avx512 => 2 * UNIT,
+        }
+    }
+}
+
+/// A vector of f32.
 pub(crate) trait Lanes: Copy {
+    /// How many f32 it holds.
+    const LANES: usize;
     /// All lanes zero.
     fn zero() -> Self;
     /// All lanes `v`.
     fn splat(v: f32) -> Self;
-    /// Eight lanes from `at`.
+    /// All lanes from `at`.
     ///
     /// # Safety
-    /// `at` must be valid for reading eight f32.
+    /// `at` must be valid for reading `LANES` f32.
     unsafe fn load(at: *const f32) -> Self;
-    /// Eight lanes to `at`.
+    /// Each [`UNIT`] of lanes from a place of its own.
     ///
     /// # Safety
-    /// `at` must be valid for writing eight f32.
+    /// `low` and, if there are more lanes than one unit, `high` must be valid for reading a unit.
+    unsafe fn load_units(low: *const f32, high: *const f32) -> Self;
+    /// All lanes to `at`.
+    ///
+    /// # Safety
+    /// `at` must be valid for writing `LANES` f32.
     unsafe fn store(self, at: *mut f32);
     /// `self * b + c`.
     fn mul_add(self, b: Self, c: Self) -> Self;
@@ -29,26 +85,32 @@ pub(crate) trait Lanes: Copy {
 
 /// Portable lanes.
 #[derive(Clone, Copy)]
-pub(crate) struct Portable([f32; LANES]);
+pub(crate) struct Portable([f32; UNIT]);
 
 impl Lanes for Portable {
+    const LANES: usize = UNIT;
     #[inline(always)]
     fn zero() -> Self {
-        Portable([0.0; LANES])
+        Portable([0.0; UNIT])
     }
     #[inline(always)]
     fn splat(v: f32) -> Self {
-        Portable([v; LANES])
+        Portable([v; UNIT])
     }
     #[inline(always)]
     unsafe fn load(at: *const f32) -> Self {
         // SAFETY: the caller promises eight readable f32; the read does not need alignment.
-        Portable(unsafe { at.cast::<[f32; LANES]>().read_unaligned() })
+        Portable(unsafe { at.cast::<[f32; UNIT]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn load_units(low: *const f32, _: *const f32) -> Self {
+        // SAFETY: the one unit is promised by the caller.
+        unsafe { Self::load(low) }
     }
     #[inline(always)]
     unsafe fn store(self, at: *mut f32) {
         // SAFETY: the caller promises eight writable f32; the write does not need alignment.
-        unsafe { at.cast::<[f32; LANES]>().write_unaligned(self.0) }
+        unsafe { at.cast::<[f32; UNIT]>().write_unaligned(self.0) }
     }
     #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
@@ -63,8 +125,8 @@ impl Lanes for Portable {
 }
 
 #[cfg(target_arch = "x86_64")]
-mod avx2 {
-    use super::{LANES, Lanes};
+mod x86 {
+    use super::{Lanes, UNIT};
     use std::arch::x86_64::*;
 
     /// AVX2 lanes. Made only inside functions that were entered because the processor has AVX2 and FMA.
@@ -72,6 +134,7 @@ mod avx2 {
     pub(crate) struct Avx2(__m256);
 
     impl Lanes for Avx2 {
+        const LANES: usize = UNIT;
         #[inline(always)]
         fn zero() -> Self {
             // SAFETY: the processor has AVX2, see the type.
@@ -88,6 +151,11 @@ mod avx2 {
             Avx2(unsafe { _mm256_loadu_ps(at) })
         }
         #[inline(always)]
+        unsafe fn load_units(low: *const f32, _: *const f32) -> Self {
+            // SAFETY: the one unit is promised by the caller.
+            unsafe { Self::load(low) }
+        }
+        #[inline(always)]
         unsafe fn store(self, at: *mut f32) {
             // SAFETY: the caller promises eight writable f32; storeu needs no alignment.
             unsafe { _mm256_storeu_ps(at, self.0) }
@@ -99,46 +167,88 @@ mod avx2 {
         }
         #[inline(always)]
         fn sum(self) -> f32 {
-            let mut v = [0f32; LANES];
+            let mut v = [0f32; UNIT];
             // SAFETY: `v` has eight elements.
             unsafe { self.store(v.as_mut_ptr()) };
             ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
         }
     }
+
+    /// AVX-512 lanes. Made only inside functions that were entered because the processor has AVX-512F.
+    #[derive(Clone, Copy)]
+    pub(crate) struct Avx512(__m512);
+
+    impl Lanes for Avx512 {
+        const LANES: usize = 2 * UNIT;
+        #[inline(always)]
+        fn zero() -> Self {
+            // SAFETY: the processor has AVX-512F, see the type.
+            Avx512(unsafe { _mm512_setzero_ps() })
+        }
+        #[inline(always)]
+        fn splat(v: f32) -> Self {
+            // SAFETY: the processor has AVX-512F, see the type.
+            Avx512(unsafe { _mm512_set1_ps(v) })
+        }
+        #[inline(always)]
+        unsafe fn load(at: *const f32) -> Self {
+            // SAFETY: the caller promises sixteen readable f32; loadu needs no alignment.
+            Avx512(unsafe { _mm512_loadu_ps(at) })
+        }
+        #[inline(always)]
+        unsafe fn load_units(low: *const f32, high: *const f32) -> Self {
+            // SAFETY: the caller promises eight readable f32 at both places. Only AVX-512F is used: the upper half is
+            // inserted as four f64.
+            unsafe {
+                let halves = _mm512_castps_pd(_mm512_castps256_ps512(_mm256_loadu_ps(low)));
+                Avx512(_mm512_castpd_ps(_mm512_insertf64x4::<1>(halves, _mm256_castps_pd(_mm256_loadu_ps(high)))))
+            }
+        }
+        #[inline(always)]
+        unsafe fn store(self, at: *mut f32) {
+            // SAFETY: the caller promises sixteen writable f32; storeu needs no alignment.
+            unsafe { _mm512_storeu_ps(at, self.0) }
+        }
+        #[inline(always)]
+        fn mul_add(self, b: Self, c: Self) -> Self {
+            // SAFETY: the processor has AVX-512F, see the type.
+            Avx512(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
+        }
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: the processor has AVX-512F, see the type; the order of the sum is fixed.
+            unsafe { _mm512_reduce_add_ps(self.0) }
+        }
+    }
 }
 #[cfg(target_arch = "x86_64")]
-pub(crate) use avx2::Avx2;
+pub(crate) use x86::{Avx2, Avx512};
 
-/// True if the processor has AVX2 and FMA (and `ESPALIER_PORTABLE` does not ask for the portable path).
-pub(crate) fn has_avx2() -> bool {
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| {
-        #[cfg(target_arch = "x86_64")]
-        let found = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-        #[cfg(not(target_arch = "x86_64"))]
-        let found = false;
-        found && std::env::var_os("ESPALIER_PORTABLE").is_none()
-    })
-}
-
-/// Defines `$name(fast, args)`, which runs `$generic::<Avx2>` in a function compiled for AVX2 and FMA if `fast`, and
-/// `$generic::<Portable>` otherwise. `fast` must come from [`has_avx2`].
+/// Defines `$name(isa, args)`, which runs `$generic::<L>` in a function compiled for the instructions of `isa`.
 macro_rules! dispatch {
     ($(#[$doc:meta])* $name:ident = $generic:ident($($arg:ident: $ty:ty),* $(,)?)) => {
         $(#[$doc])*
-        fn $name(fast: bool, $($arg: $ty),*) {
+        fn $name(isa: $crate::kernels::simd::Isa, $($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
             {
+                use $crate::kernels::simd::{Avx2, Avx512, Level};
                 #[target_feature(enable = "avx2,fma")]
-                unsafe fn fast_version($($arg: $ty),*) {
-                    $generic::<$crate::kernels::simd::Avx2>($($arg),*)
+                unsafe fn avx2($($arg: $ty),*) {
+                    $generic::<Avx2>($($arg),*)
                 }
-                if fast {
-                    // SAFETY: `fast` says that the processor has AVX2 and FMA.
-                    return unsafe { fast_version($($arg),*) };
+                #[target_feature(enable = "avx2,fma,avx512f")]
+                unsafe fn avx512($($arg: $ty),*) {
+                    $generic::<Avx512>($($arg),*)
+                }
+                match isa.level() {
+                    // SAFETY: this level exists only where the processor has AVX-512F, AVX2 and FMA.
+                    Level::Avx512 => return unsafe { avx512($($arg),*) },
+                    // SAFETY: this level exists only where the processor has AVX2 and FMA.
+                    Level::Avx2 => return unsafe { avx2($($arg),*) },
+                    Level::Portable => {}
                 }
             }
-            let _ = fast;
+            let _ = isa;
             $generic::<$crate::kernels::simd::Portable>($($arg),*)
         }
     };

@@ -1,306 +1,405 @@
 //! Direct convolution, f32, 2-D: forward, and backward by data as a convolution of the output's gradient for each phase
 //! of the input.
 //!
-//! Loop order: image (threads) → 4 output channels → 3 vectors of 8 pixels → taps. The innermost body keeps 4 x 3
-//! accumulators in registers; each tap costs three loads from the padded planes and four broadcasts of packed weights
-//! for twelve multiply-adds. Weights are packed `[o / 4][tap][4]`, so they stream; the three pixel vectors of all taps
-//! of a channel lie in a few rows that stay in the first-level cache. Rows whose width is no multiple of 8 are computed
-//! at the pitch of the planes, waste included, and compacted.
+//! Loop order: image (threads) → chunk of input channels → block of output channels → vectors of pixels → taps. The
+//! innermost body keeps a block of accumulators in registers: 4 channels x 3 vectors with AVX2, 8 x 3 with AVX-512, so
+//! that each tap costs 7 (11) loads for 12 (24) multiply-adds; with one output channel (depthwise) it is 1 x 8. Weights
+//! are packed `[block][tap][channel of the block]`, so they stream. A chunk of input channels is chosen to stay in the
+//! first-level cache while all blocks pass over it; later chunks add to the output. Rows whose width is no multiple of a
+//! vector are computed at the pitch of the planes, waste included, and compacted.
 use super::Geometry;
 use super::planes::Planes;
 use crate::kernels::scratch;
-use crate::kernels::simd::{LANES, Lanes, dispatch, has_avx2};
+use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
 use rayon::prelude::*;
+use std::ops::Range;
 
-/// Output channels of one register block.
-const ROWS: usize = 4;
-/// Pixel vectors of one register block.
-const VECTORS: usize = 3;
+/// Elements of input planes that a chunk of channels should not exceed: half of a common first-level cache.
+const CHUNK_ELEMENTS: usize = 6 << 10;
+/// Taps below which another chunk costs more in output traffic than it saves.
+const CHUNK_TAPS: usize = 96;
 
-/// A convolution on planes, reduced to what the inner loop needs.
+/// A stride-1 convolution on planes of all groups, reduced to what the inner loop needs.
 struct Pass {
-    planes: Planes,
-    /// Input channels a pass reads.
-    channels: usize,
-    /// Size of the image that is copied into the planes.
-    image: [usize; 2],
-    /// Output channels of a pass.
+    isa: Isa,
+    /// Output channels of a group.
     outputs: usize,
+    /// Output channels of a register block.
+    rows: usize,
     /// Offset of each tap in the planes.
     taps: Vec<usize>,
-    /// Weights packed `[outputs / 4][taps][4]`.
+    /// Taps of a chunk of input channels.
+    chunk: usize,
+    /// Weights packed `[group][outputs / rows][taps][rows]`.
     packed: Vec<f32>,
     /// Size of the output.
     size: [usize; 2],
-    /// Offset of each vector of pixels.
-    vectors: Vec<usize>,
+    /// Offset of each unit of pixels, in whole vectors.
+    units: Vec<usize>,
+    /// True if a vector's units lie behind each other.
+    joined: bool,
+    /// True if what is computed is the output itself.
+    exact: bool,
     /// Pixels from one computed row to the next: the output's width, or the pitch of the planes.
     pitch: usize,
 }
 
 impl Pass {
+    /// `weight(group, output, tap)` of the convolution whose taps, of `channels` input channels, read at `taps`.
     fn new(
-        planes: Planes,
+        isa: Isa,
+        planes: &Planes,
         channels: usize,
-        image: [usize; 2],
-        outputs: usize,
-        size: [usize; 2],
         taps: Vec<usize>,
-        weight: impl Fn(usize, usize) -> f32,
+        [groups, outputs]: [usize; 2],
+        size: [usize; 2],
+        weight: impl Fn(usize, usize, usize) -> f32,
     ) -> Self {
-        let exact = size[1].is_multiple_of(LANES);
+        let (lanes, pixels) = (isa.lanes(), size[0] * size[1]);
+        let gapless = planes.pitch == size[1];
+        let exact = pixels.is_multiple_of(lanes) && (gapless || size[1].is_multiple_of(UNIT));
+        let joined = !exact || gapless || size[1].is_multiple_of(lanes);
         let pitch = if exact { size[1] } else { planes.pitch };
-        let vectors = match exact {
-            true => (0..size[0] * size[1] / LANES).map(|v| v * LANES / size[1] * planes.pitch + v * LANES % size[1]).collect(),
-            false => (0..((size[0].max(1) - 1) * pitch + size[1]).div_ceil(LANES)).map(|v| v * LANES).collect(),
+        let units = match exact && !gapless {
+            true => (0..pixels / UNIT).map(|u| u * UNIT / size[1] * planes.pitch + u * UNIT % size[1]).collect(),
+            false => {
+                let computed = (size[0].max(1) - 1) * pitch + size[1];
+                (0..computed.next_multiple_of(lanes) / UNIT).map(|u| u * UNIT).collect()
+            }
         };
-        let mut packed = vec![0f32; outputs.div_ceil(ROWS) * taps.len() * ROWS];
-        for o in 0..outputs {
-            for t in 0..taps.len() {
-                packed[(o / ROWS * taps.len() + t) * ROWS + o % ROWS] = weight(o, t);
+        let rows = match outputs {
+            1 => 1,
+            o if lanes == UNIT || o <= 4 => 4,
+            _ => 8,
+        };
+        let per_channel = taps.len().checked_div(channels).unwrap_or(0).max(1);
+        let chunk = (CHUNK_ELEMENTS / planes.channel().max(1)).max(CHUNK_TAPS.div_ceil(per_channel)) * per_channel;
+        let (blocks, count) = (outputs.div_ceil(rows), taps.len());
+        let mut packed = vec![0f32; groups * blocks * count * rows];
+        for group in 0..groups {
+            for o in 0..outputs {
+                let block = &mut packed[(group * blocks + o / rows) * count * rows..][..count * rows];
+                for t in 0..count {
+                    block[t * rows + o % rows] = weight(group, o, t);
+                }
             }
         }
-        Pass { planes, channels, image, outputs, taps, packed, size, vectors, pitch }
+        Pass { isa, outputs, rows, taps, chunk, packed, size, units, joined, exact, pitch }
+    }
+
+    fn blocks(&self) -> usize {
+        self.outputs.div_ceil(self.rows)
+    }
+
+    fn pixels(&self) -> usize {
+        self.size[0] * self.size[1]
     }
 
     /// Elements of one computed channel.
     fn computed(&self) -> usize {
-        self.vectors.len() * LANES
+        self.units.len() * UNIT
     }
 
-    fn is_exact(&self) -> bool {
-        self.size[1].is_multiple_of(LANES)
+    /// Elements of the planes that are read.
+    fn reach(&self) -> usize {
+        let furthest = |offsets: &[usize]| offsets.iter().max().copied().unwrap_or(0);
+        furthest(&self.taps) + furthest(&self.units) + UNIT
     }
 
-    /// Computes the given blocks of output channels of one image into `out`, which starts at the first of them.
-    fn run(&self, planes: &[f32], bias: Option<&[f32]>, blocks: std::ops::Range<usize>, out: &mut [f32]) {
-        let first = blocks.start * ROWS;
-        let count = (blocks.end * ROWS).min(self.outputs) - first;
-        let pixels = self.size[0] * self.size[1];
-        if self.is_exact() {
-            return image(has_avx2(), self, planes, bias, blocks, out);
+    /// Computes the given blocks of output channels of one image and group into `out`, which starts at the first of them.
+    fn run(&self, group: usize, planes: &[f32], bias: Option<&[f32]>, blocks: Range<usize>, out: &mut [f32]) {
+        let first = blocks.start * self.rows;
+        let count = (blocks.end * self.rows).min(self.outputs) - first;
+        let job = Job { pass: self, group, planes, bias, blocks };
+        if self.exact {
+            return image(self.isa, &job, out);
         }
         scratch::with(count * self.computed(), |wide| {
-            image(has_avx2(), self, planes, bias, blocks, wide);
-            for (o, wide) in wide.chunks(self.computed()).enumerate() {
-                for y in 0..self.size[0] {
-                    let at = o * pixels + y * self.size[1];
-                    out[at..at + self.size[1]].copy_from_slice(&wide[y * self.pitch..y * self.pitch + self.size[1]]);
+            image(self.isa, &job, wide);
+            for (out, wide) in out.chunks_mut(self.pixels()).zip(wide.chunks(self.computed())) {
+                for (out, wide) in out.chunks_mut(self.size[1]).zip(wide.chunks(self.pitch)) {
+                    out.copy_from_slice(&wide[..out.len()]);
                 }
             }
         });
     }
-
-    fn blocks(&self) -> usize {
-        self.outputs.div_ceil(ROWS)
-    }
 }
 
-/// `out[o][pixel] = bias[o] + sum over taps of packed[o][tap] * planes[taps[tap] + pixel]` for some output channels.
-fn image_generic<L: Lanes>(pass: &Pass, planes: &[f32], bias: Option<&[f32]>, blocks: std::ops::Range<usize>, out: &mut [f32]) {
-    let (count, width) = (pass.vectors.len(), pass.computed());
-    let reach = pass.taps.iter().max().copied().unwrap_or(0) + pass.vectors.iter().max().copied().unwrap_or(0) + LANES;
-    assert!(reach <= planes.len(), "a tap reads {reach} of {} elements", planes.len());
-    for (i, block) in blocks.enumerate() {
-        let rows = (pass.outputs - block * ROWS).min(ROWS);
-        let weights = &pass.packed[block * pass.taps.len() * ROWS..][..pass.taps.len() * ROWS];
-        let start: [f32; ROWS] = std::array::from_fn(|r| bias.map_or(0.0, |b| if r < rows { b[block * ROWS + r] } else { 0.0 }));
-        let out = &mut out[i * ROWS * width..][..rows * width];
-        let mut v = 0;
-        while v < count {
-            let n = (count - v).min(VECTORS);
-            let at = &pass.vectors[v..v + n];
-            // SAFETY: every tap of every vector lies within `planes` (asserted above), `weights` has four for each tap,
-            // and `out` has `rows` rows of `count` vectors.
-            unsafe {
-                let to = out.as_mut_ptr().add(v * LANES);
-                match n {
-                    3 => block_of::<L, 3>(planes.as_ptr(), &pass.taps, weights.as_ptr(), at, start, to, width, rows),
-                    2 => block_of::<L, 2>(planes.as_ptr(), &pass.taps, weights.as_ptr(), at, start, to, width, rows),
-                    _ => block_of::<L, 1>(planes.as_ptr(), &pass.taps, weights.as_ptr(), at, start, to, width, rows),
-                }
-            }
-            v += n;
+/// Some blocks of output channels of one image and group.
+struct Job<'a> {
+    pass: &'a Pass,
+    group: usize,
+    planes: &'a [f32],
+    bias: Option<&'a [f32]>,
+    blocks: Range<usize>,
+}
+
+/// `out[o][pixel] = bias[o] + sum over taps of packed[o][tap] * planes[taps[tap] + pixel]`.
+#[inline(always)]
+fn image_generic<L: Lanes>(job: &Job, out: &mut [f32]) {
+    let pass = job.pass;
+    if pass.taps.is_empty() {
+        for (i, row) in out.chunks_mut(pass.computed()).enumerate() {
+            row.fill(job.bias.map_or(0.0, |b| b[job.blocks.start * pass.rows + i]));
+        }
+        return;
+    }
+    assert!(pass.reach() <= job.planes.len(), "a tap reads {} of {} elements", pass.reach(), job.planes.len());
+    for (i, taps) in pass.taps.chunks(pass.chunk).enumerate() {
+        let at = i * pass.chunk..i * pass.chunk + taps.len();
+        match (pass.rows, pass.joined) {
+            (1, true) => chunk::<L, 1, 8, true>(job, at, out),
+            (1, false) => chunk::<L, 1, 8, false>(job, at, out),
+            (4, true) if L::LANES == UNIT => chunk::<L, 4, 3, true>(job, at, out),
+            (4, false) if L::LANES == UNIT => chunk::<L, 4, 3, false>(job, at, out),
+            (4, true) => chunk::<L, 4, 6, true>(job, at, out),
+            (4, false) => chunk::<L, 4, 6, false>(job, at, out),
+            (_, true) => chunk::<L, 8, 3, true>(job, at, out),
+            (_, false) => chunk::<L, 8, 3, false>(job, at, out),
         }
     }
 }
 
-/// One register block: four output channels by `V` vectors.
-///
-/// # Safety
-/// `planes + taps[t] + at[v]` must be readable for a vector, `weights` for four f32 a tap, and `out + r * width + v * 8`
-/// writable for a vector for each of the `rows` rows.
+/// The taps of one chunk of input channels, in blocks of `R` output channels by `V` vectors.
 #[inline(always)]
-unsafe fn block_of<L: Lanes, const V: usize>(
+fn chunk<L: Lanes, const R: usize, const V: usize, const JOINED: bool>(job: &Job, taps: Range<usize>, out: &mut [f32]) {
+    let pass = job.pass;
+    let (width, per_vector) = (pass.computed(), L::LANES / UNIT);
+    let vectors = pass.units.len() / per_vector;
+    for (i, block) in job.blocks.clone().enumerate() {
+        let rows = (pass.outputs - block * R).min(R);
+        let at = (job.group * pass.blocks() + block) * pass.taps.len() + taps.start;
+        let weights = &pass.packed[at * R..][..taps.len() * R];
+        let start: [f32; R] = std::array::from_fn(|r| job.bias.filter(|_| r < rows).map_or(0.0, |b| b[block * R + r]));
+        let out = &mut out[i * R * width..][..rows * width];
+        let mut v = 0;
+        while v < vectors {
+            let units = &pass.units[v * per_vector..];
+            let to = out[v * L::LANES..].as_mut_ptr();
+            let tile = Tile { planes: job.planes.as_ptr(), taps: &pass.taps[taps.clone()], weights, start, add: taps.start > 0, to, width, rows };
+            // SAFETY: every tap of every unit lies within `planes` (asserted by the caller), `weights` has `R` for each
+            // tap, `units` has as many vectors as each arm asks for, and `out` has `rows` rows of `vectors` vectors.
+            v += unsafe {
+                match vectors - v {
+                    n if n >= V => tile.compute::<L, V, JOINED>(units),
+                    n if n >= 4 => tile.compute::<L, 4, JOINED>(units),
+                    n if n >= 2 => tile.compute::<L, 2, JOINED>(units),
+                    _ => tile.compute::<L, 1, JOINED>(units),
+                }
+            };
+        }
+    }
+}
+
+/// One register block and where it reads and writes.
+struct Tile<'a, const R: usize> {
     planes: *const f32,
-    taps: &[usize],
-    weights: *const f32,
-    at: &[usize],
-    start: [f32; ROWS],
-    out: *mut f32,
+    taps: &'a [usize],
+    weights: &'a [f32],
+    start: [f32; R],
+    /// Add to what is there instead of starting from the bias.
+    add: bool,
+    to: *mut f32,
     width: usize,
     rows: usize,
-) {
-    let mut sums: [[L; V]; ROWS] = std::array::from_fn(|r| [L::splat(start[r]); V]);
-    let at: [usize; V] = std::array::from_fn(|v| at[v]);
-    let mut w = weights;
-    for tap in taps {
-        // SAFETY: as the function's own contract says.
+}
+
+impl<const R: usize> Tile<'_, R> {
+    /// Computes `V` vectors and returns `V`.
+    ///
+    /// # Safety
+    /// `units` must have the offsets of `V` vectors; `planes` plus any tap and unit must be readable for a unit (a whole
+    /// vector if `JOINED`), `weights` must have `R` elements a tap, and `to + r * width` must be writable for `V` vectors
+    /// for each of the `rows` rows.
+    #[inline(always)]
+    unsafe fn compute<L: Lanes, const V: usize, const JOINED: bool>(&self, units: &[usize]) -> usize {
+        let per_vector = L::LANES / UNIT;
+        let mut low = [self.planes; V];
+        let mut high = [self.planes; V];
+        let mut sums = [[L::zero(); V]; R];
+        // SAFETY: as the function's own contract says. Plain indices: iterators make the compiler spill accumulators.
         unsafe {
-            let from = planes.add(*tap);
-            let pixels: [L; V] = std::array::from_fn(|v| L::load(from.add(at[v])));
-            for (r, sums) in sums.iter_mut().enumerate() {
-                let weight = L::splat(*w.add(r));
-                for (sum, pixels) in sums.iter_mut().zip(pixels) {
-                    *sum = weight.mul_add(pixels, *sum);
+            for v in 0..V {
+                low[v] = self.planes.add(units[v * per_vector]);
+                high[v] = self.planes.add(units[v * per_vector + per_vector - 1]);
+            }
+            for r in 0..R {
+                for v in 0..V {
+                    sums[r][v] = if self.add && r < self.rows { L::load(self.to.add(r * self.width + v * L::LANES)) } else { L::splat(self.start[r]) };
                 }
             }
-            w = w.add(ROWS);
+            let mut weights = self.weights.as_ptr();
+            for &tap in self.taps {
+                let mut pixels = [L::zero(); V];
+                for v in 0..V {
+                    pixels[v] = if JOINED { L::load(low[v].add(tap)) } else { L::load_units(low[v].add(tap), high[v].add(tap)) };
+                }
+                for r in 0..R {
+                    let weight = L::splat(*weights.add(r));
+                    for v in 0..V {
+                        sums[r][v] = weight.mul_add(pixels[v], sums[r][v]);
+                    }
+                }
+                weights = weights.add(R);
+            }
+            for r in 0..R {
+                if r < self.rows {
+                    for v in 0..V {
+                        sums[r][v].store(self.to.add(r * self.width + v * L::LANES));
+                    }
+                }
+            }
         }
-    }
-    for (r, sums) in sums.iter().enumerate().take(rows) {
-        for (v, sum) in sums.iter().enumerate() {
-            // SAFETY: as the function's own contract says.
-            unsafe { sum.store(out.add(r * width + v * LANES)) };
-        }
+        V
     }
 }
 
 dispatch! {
-    /// [`image_generic`] on the best instructions of the processor.
-    image = image_generic(pass: &Pass, planes: &[f32], bias: Option<&[f32]>, blocks: std::ops::Range<usize>, out: &mut [f32])
+    /// [`image_generic`] compiled for an instruction set.
+    image = image_generic(job: &Job, out: &mut [f32])
 }
 
-/// Runs `pass` of each group over all images: `x` is `[n, groups * channels, image]`, `out` `[n, groups * outputs, size]`.
-fn run_all(passes: &[Pass], x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
-    let Some(first) = passes.first() else { return };
-    let (image_in, image_out) = (first.channels * first.image[0] * first.image[1], first.outputs * first.size[0] * first.size[1]);
-    if image_in == 0 || image_out == 0 {
-        return;
-    }
-    let groups = passes.len();
-    let one = |i: usize, out: &mut [f32]| {
-        let (pass, group) = (&passes[i % groups], i % groups);
-        let bias = bias.map(|b| &b[group * pass.outputs..(group + 1) * pass.outputs]);
-        scratch::with(pass.planes.len(pass.channels), |planes| {
-            pass.planes.fill(&x[i * image_in..(i + 1) * image_in], pass.image, planes);
-            pass.run(planes, bias, 0..pass.blocks(), out);
+/// A convolution of planes that gives every `stride`-th pixel of the output, from `phase` on.
+struct Phase {
+    pass: Pass,
+    phase: [usize; 2],
+}
+
+/// Convolutions that read the same planes and fill one output between them.
+struct Convolution {
+    planes: Planes,
+    groups: usize,
+    /// Input channels of a group, and their size.
+    channels: usize,
+    image: [usize; 2],
+    /// Output channels of a group, and their size.
+    outputs: usize,
+    size: [usize; 2],
+    /// Distance of the pixels of one phase.
+    stride: [usize; 2],
+    phases: Vec<Phase>,
+}
+
+impl Convolution {
+    /// `x` is `[n, groups * channels, image]`, `out` `[n, groups * outputs, size]`.
+    fn run(&self, x: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+        let image_in = self.channels * self.image[0] * self.image[1];
+        let pixels = self.size[0] * self.size[1];
+        let image_out = self.outputs * pixels;
+        if image_out == 0 {
+            return;
+        }
+        let images = out.len() / image_out;
+        let blocks = self.phases.iter().map(|p| p.pass.blocks()).max().unwrap_or(1);
+        let rows = self.phases.first().map_or(1, |p| p.pass.rows);
+        if images > 1 {
+            return out.par_chunks_mut(image_out).enumerate().for_each(|(i, out)| {
+                self.with_planes(&x[i * image_in..(i + 1) * image_in], |planes| self.blocks(i % self.groups, planes, bias, 0..blocks, out));
+            });
+        }
+        // One image of one group: the threads share its output channels.
+        self.with_planes(x, |planes| {
+            let per_task = blocks.div_ceil(rayon::current_num_threads() * 2).max(1);
+            out.par_chunks_mut(per_task * rows * pixels).enumerate().for_each(|(task, out)| {
+                let from = task * per_task;
+                self.blocks(0, planes, bias, from..(from + per_task).min(blocks), out);
+            });
         });
-    };
-    let images = out.len() / image_out;
-    if images > 1 {
-        out.par_chunks_mut(image_out).enumerate().for_each(|(i, out)| one(i, out));
-        return;
     }
-    // One image: the threads share its output channels.
-    let pass = first;
-    scratch::with(pass.planes.len(pass.channels), |planes| {
-        pass.planes.fill(x, pass.image, planes);
-        let planes = &*planes;
-        let per_task = pass.blocks().div_ceil(rayon::current_num_threads() * 2).max(1);
-        let pixels = pass.size[0] * pass.size[1];
-        out.par_chunks_mut(per_task * ROWS * pixels).enumerate().for_each(|(task, out)| {
-            let from = task * per_task;
-            pass.run(planes, bias, from..(from + per_task).min(pass.blocks()), out);
-        });
-    });
+
+    /// Runs `f` on the planes of an image: a padded copy, or the image itself where nothing need be added.
+    fn with_planes<R: Send>(&self, image: &[f32], f: impl FnOnce(&[f32]) -> R + Send) -> R {
+        if self.planes.is_image(self.image) && self.phases.iter().all(|p| p.pass.reach() <= image.len()) {
+            return f(image);
+        }
+        scratch::with(self.planes.len(self.channels), |planes| {
+            self.planes.fill(image, self.image, planes);
+            f(planes)
+        })
+    }
+
+    /// All phases of some blocks of output channels of one image and group.
+    fn blocks(&self, group: usize, planes: &[f32], bias: Option<&[f32]>, blocks: Range<usize>, out: &mut [f32]) {
+        let bias = bias.map(|b| &b[group * self.outputs..(group + 1) * self.outputs]);
+        for Phase { pass, phase } in &self.phases {
+            if self.stride == [1, 1] {
+                pass.run(group, planes, bias, blocks.clone(), out);
+                continue;
+            }
+            let [rows, columns] = pass.size;
+            let channels = out.len() / (self.size[0] * self.size[1]);
+            scratch::with(channels * pass.pixels(), |dense| {
+                pass.run(group, planes, bias, blocks.clone(), dense);
+                for (i, from) in dense.chunks(columns).enumerate() {
+                    let line = i / rows * self.size[0] + i % rows * self.stride[0] + phase[0];
+                    let to = &mut out[line * self.size[1] + phase[1]..(line + 1) * self.size[1]];
+                    to.iter_mut().step_by(self.stride[1]).zip(from).for_each(|(to, from)| *to = *from);
+                }
+            });
+        }
+    }
 }
 
 /// `y[n, o, ..] = conv(x, w) + bias`.
-pub(crate) fn forward(g: &Geometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    let (size, kernel, stride, dilation) =
-        ([g.output[1], g.output[2]], [g.kernel[1], g.kernel[2]], [g.stride[1], g.stride[2]], [g.dilation[1], g.dilation[2]]);
-    // The planes must hold the image itself and everything a tap reads.
-    let extent =
-        std::array::from_fn(|i| ((size[i] - 1) * stride[i] + (kernel[i] - 1) * dilation[i] + 1).max(g.input[i + 1] + g.before[i + 1]));
-    let planes = Planes::new(extent, stride, [g.before[1], g.before[2]]);
-    let (channels, outputs, taps) = (g.group_in(), g.group_out(), kernel[0] * kernel[1]);
-    let offsets: Vec<usize> =
-        (0..channels * taps).map(|t| planes.offset(t / taps, t % taps / kernel[1] * dilation[0], t % kernel[1] * dilation[1])).collect();
-    let passes: Vec<Pass> = (0..g.groups)
-        .map(|group| {
-            let w = &w[group * outputs * channels * taps..];
-            Pass::new(planes, channels, [g.input[1], g.input[2]], outputs, size, offsets.clone(), |o, t| w[o * channels * taps + t])
-        })
-        .collect();
-    run_all(&passes, x, bias, y);
+pub(crate) fn forward(isa: Isa, g: &Geometry, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    let planes = Planes::of_input(g);
+    let (channels, outputs, size) = (g.group_in(), g.group_out(), [g.output[1], g.output[2]]);
+    let taps = planes.taps(g, channels);
+    let count = taps.len();
+    let pass = Pass::new(isa, &planes, channels, taps, [g.groups, outputs], size, |group, o, t| w[(group * outputs + o) * count + t]);
+    let phases = vec![Phase { pass, phase: [0, 0] }];
+    let image = [g.input[1], g.input[2]];
+    Convolution { planes, groups: g.groups, channels, image, outputs, size, stride: [1, 1], phases }.run(x, bias, y);
 }
 
 /// Taps of one axis that reach a phase of the input: kernel position, and the output pixel relative to the phase's own.
-fn reaching(phase: usize, kernel: usize, dilation: usize, before: usize, stride: usize) -> Vec<(usize, isize)> {
-    (0..kernel)
+fn reaching(g: &Geometry, axis: usize, phase: usize) -> Vec<(usize, isize)> {
+    let stride = g.stride[axis] as isize;
+    (0..g.kernel[axis])
         .filter_map(|k| {
-            let d = phase as isize + before as isize - (k * dilation) as isize;
-            (d.rem_euclid(stride as isize) == 0).then(|| (k, d.div_euclid(stride as isize)))
+            let distance = (phase + g.before[axis]) as isize - (k * g.dilation[axis]) as isize;
+            (distance.rem_euclid(stride) == 0).then(|| (k, distance.div_euclid(stride)))
         })
         .collect()
 }
 
 /// `dx[n, c, ..]`: for each of the `stride x stride` phases of the input, a stride-1 convolution of `dy`.
-pub(crate) fn backward_data(g: &Geometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
-    let (channels, outputs, taps) = (g.group_in(), g.group_out(), g.kernel[1] * g.kernel[2]);
-    let axis = |i: usize, phase: usize| reaching(phase, g.kernel[i], g.dilation[i], g.before[i], g.stride[i]);
-    let stride = [g.stride[1], g.stride[2]];
-    let phases: Vec<(usize, usize)> =
-        (0..stride[0] * stride[1]).map(|p| (p / stride[1], p % stride[1])).filter(|(y, x)| *y < g.input[1] && *x < g.input[2]).collect();
-    for (py, px) in &phases {
-        let (rows, columns) = (axis(1, *py), axis(2, *px));
-        let size = [(g.input[1] - py).div_ceil(stride[0]), (g.input[2] - px).div_ceil(stride[1])];
-        let before: [usize; 2] = [&rows, &columns].map(|l| l.iter().map(|(_, d)| (-d).max(0) as usize).max().unwrap_or(0));
-        let extent = std::array::from_fn(|i| {
-            let furthest = [&rows, &columns][i].iter().map(|(_, d)| (d + before[i] as isize) as usize).max().unwrap_or(0);
-            (size[i] + furthest).max(g.output[i + 1] + before[i])
-        });
-        let planes = Planes::new(extent, [1, 1], before);
-        let mut list: Vec<(usize, usize, usize)> = vec![];
-        for o in 0..outputs {
-            for (ky, dy) in &rows {
-                for (kx, dx) in &columns {
-                    let at = planes.offset(o, (dy + before[0] as isize) as usize, (dx + before[1] as isize) as usize);
-                    list.push((o, ky * g.kernel[2] + kx, at));
-                }
-            }
-        }
-        let passes: Vec<Pass> = (0..g.groups)
-            .map(|group| {
-                let w = &w[group * outputs * channels * taps..];
-                let offsets = list.iter().map(|t| t.2).collect();
-                Pass::new(planes, outputs, [g.output[1], g.output[2]], channels, size, offsets, |c, t| {
-                    w[(list[t].0 * channels + c) * taps + list[t].1]
-                })
-            })
-            .collect();
-        if stride == [1, 1] {
-            return run_all(&passes, dy, None, dx);
-        }
-        spread_phase(g, &passes, dy, (*py, *px), size, dx);
-    }
-}
-
-/// Computes one phase image by image and writes it to every `stride`-th pixel.
-fn spread_phase(g: &Geometry, passes: &[Pass], dy: &[f32], phase: (usize, usize), size: [usize; 2], dx: &mut [f32]) {
-    let (channels, outputs) = (g.group_in(), g.group_out());
-    let image_in = outputs * g.output[1] * g.output[2];
-    let pixels = size[0] * size[1];
-    let (height, width) = (g.input[1], g.input[2]);
-    dx.par_chunks_mut(channels * height * width).enumerate().for_each(|(i, dx)| {
-        let pass = &passes[i % g.groups];
-        scratch::with(channels * pixels, |phase_dx| {
-            if pass.taps.is_empty() {
-                phase_dx.fill(0.0);
-            } else {
-                scratch::with(pass.planes.len(pass.channels), |planes| {
-                    pass.planes.fill(&dy[i * image_in..(i + 1) * image_in], pass.image, planes);
-                    pass.run(planes, None, 0..pass.blocks(), phase_dx);
-                });
-            }
-            for (row, from) in phase_dx.chunks(size[1]).enumerate() {
-                let (c, y) = (row / size[0], row % size[0] * g.stride[1] + phase.0);
-                let to = &mut dx[(c * height + y) * width + phase.1..(c * height + y + 1) * width];
-                for (to, from) in to.iter_mut().step_by(g.stride[2]).zip(from) {
-                    *to = *from;
-                }
-            }
-        });
+pub(crate) fn backward_data(isa: Isa, g: &Geometry, dy: &[f32], w: &[f32], dx: &mut [f32]) {
+    let (channels, outputs, area) = (g.group_in(), g.group_out(), g.kernel[1] * g.kernel[2]);
+    let (stride, size) = ([g.stride[1], g.stride[2]], [g.input[1], g.input[2]]);
+    // For each axis and phase: the taps that reach it, and how many of its pixels there are.
+    let axes: [Vec<(Vec<(usize, isize)>, usize)>; 2] = std::array::from_fn(|i| {
+        (0..stride[i].min(size[i])).map(|phase| (reaching(g, i + 1, phase), (size[i] - phase).div_ceil(stride[i]))).collect()
     });
+    // One padded copy of `dy` serves all phases.
+    let distances = |i: usize| axes[i].iter().flat_map(|(taps, _)| taps.iter().map(|(_, d)| *d));
+    let before: [usize; 2] = std::array::from_fn(|i| distances(i).map(|d| (-d).max(0) as usize).max().unwrap_or(0));
+    let extent = std::array::from_fn(|i| {
+        let ends = axes[i].iter().flat_map(|(taps, pixels)| taps.iter().map(move |(_, d)| *pixels as isize + d));
+        (ends.max().unwrap_or(1) + before[i] as isize).max(1) as usize
+    });
+    let planes = Planes::unstrided(extent, before);
+    let mut phases = vec![];
+    for (py, (rows, height)) in axes[0].iter().enumerate() {
+        for (px, (columns, width)) in axes[1].iter().enumerate() {
+            let mut kernel = vec![];
+            let mut taps = vec![];
+            for o in 0..outputs {
+                for (ky, y) in rows {
+                    for (kx, x) in columns {
+                        let shifted = |d: &isize, i: usize| (d + before[i] as isize) as usize;
+                        taps.push(planes.offset(o, shifted(y, 0), shifted(x, 1)));
+                        kernel.push((o, ky * g.kernel[2] + kx));
+                    }
+                }
+            }
+            let pass = Pass::new(isa, &planes, outputs, taps, [g.groups, channels], [*height, *width], |group, c, t| {
+                let (o, k) = kernel[t];
+                w[((group * outputs + o) * channels + c) * area + k]
+            });
+            phases.push(Phase { pass, phase: [py, px] });
+        }
+    }
+    let image = [g.output[1], g.output[2]];
+    Convolution { planes, groups: g.groups, channels: outputs, image, outputs: channels, size, stride, phases }.run(dy, None, dx);
 }

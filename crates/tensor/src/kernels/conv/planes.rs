@@ -1,11 +1,15 @@
 //! The padded copy of an image that the direct kernels read: each channel is split into `stride x stride` phase planes,
 //! so that the pixels one tap sees along a row are contiguous whatever the stride, and no tap needs a bounds check.
 
+use super::Geometry;
+
 /// Layout of the phase planes of one channel.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Planes {
     /// Strides along height and width.
     stride: [usize; 2],
+    /// Phases that some tap reads, along height and width; the others are not kept.
+    phases: [usize; 2],
     /// Pixels from one row of a plane to the next.
     pub(crate) pitch: usize,
     /// Pixels of one plane.
@@ -18,46 +22,91 @@ pub(crate) struct Planes {
 const SLACK: usize = 64;
 
 impl Planes {
-    /// For an image whose padded extent is at least `extent` pixels along height and width.
-    pub(crate) fn new(extent: [usize; 2], stride: [usize; 2], before: [usize; 2]) -> Self {
-        let pitch = extent[1].div_ceil(stride[1]);
-        Planes { stride, pitch, plane: extent[0].div_ceil(stride[0]) * pitch, before }
+    /// For a padded image of which `extent` pixels along height and width are read, at stride 1.
+    pub(crate) fn unstrided(extent: [usize; 2], before: [usize; 2]) -> Self {
+        Planes { stride: [1, 1], phases: [1, 1], pitch: extent[1], plane: extent[0] * extent[1], before }
+    }
+
+    /// For the input of a convolution.
+    pub(crate) fn of_input(g: &Geometry) -> Self {
+        let axis = |i: usize| {
+            let (stride, step) = (g.stride[i], g.dilation[i]);
+            let extent = (g.output[i] - 1) * stride + (g.kernel[i] - 1) * step + 1;
+            let phases = (0..g.kernel[i]).map(|k| k * step % stride + 1).max().unwrap_or(1);
+            (extent.div_ceil(stride), phases)
+        };
+        let ((rows, tall), (pitch, wide)) = (axis(1), axis(2));
+        Planes { stride: [g.stride[1], g.stride[2]], phases: [tall, wide], pitch, plane: rows * pitch, before: [g.before[1], g.before[2]] }
+    }
+
+    /// Where each tap of `channels` input channels reads for the first output pixel, in the order of the weights.
+    pub(crate) fn taps(&self, g: &Geometry, channels: usize) -> Vec<usize> {
+        let area = g.kernel[1] * g.kernel[2];
+        let place = |t: usize| (t % area / g.kernel[2] * g.dilation[1], t % g.kernel[2] * g.dilation[2]);
+        (0..channels * area).map(|t| self.offset(t / area, place(t).0, place(t).1)).collect()
+    }
+
+    /// Elements of one channel.
+    pub(crate) fn channel(&self) -> usize {
+        self.phases[0] * self.phases[1] * self.plane
     }
 
     /// Elements of the planes of `channels` channels.
     pub(crate) fn len(&self, channels: usize) -> usize {
-        channels * self.stride[0] * self.stride[1] * self.plane + SLACK
+        channels * self.channel() + SLACK
     }
 
-    /// Where the pixel at `(y, x)` of the padded image lies.
+    /// Where the pixel at `(y, x)` of the padded image lies; its phase must be one that is kept.
     pub(crate) fn offset(&self, channel: usize, y: usize, x: usize) -> usize {
         let [sy, sx] = self.stride;
-        ((channel * sy + y % sy) * sx + x % sx) * self.plane + y / sy * self.pitch + x / sx
+        channel * self.channel() + (y % sy * self.phases[1] + x % sx) * self.plane + y / sy * self.pitch + x / sx
     }
 
-    /// Copies an image `[channels, height, width]` into `out`, zeros around it.
+    /// True if an image of this size has the layout of its planes: nothing need be copied.
+    pub(crate) fn is_image(&self, size: [usize; 2]) -> bool {
+        self.stride == [1, 1] && self.before == [0, 0] && self.pitch == size[1] && self.plane == size[0] * size[1]
+    }
+
+    /// Writes an image `[channels, height, width]` into `out`, zeros around it; every element of the planes is written.
     pub(crate) fn fill(&self, image: &[f32], size: [usize; 2], out: &mut [f32]) {
-        out.fill(0.0);
         let [height, width] = size;
-        if height == 0 || width == 0 {
+        let phases = self.phases[0] * self.phases[1];
+        if self.plane == 0 {
             return;
         }
-        for (channel, rows) in image.chunks(height * width).enumerate() {
-            for (y, row) in rows.chunks(width).enumerate() {
-                let y = y + self.before[0];
-                if self.stride[1] == 1 {
-                    let at = self.offset(channel, y, self.before[1]);
-                    out[at..at + width].copy_from_slice(row);
-                    continue;
-                }
-                for phase in 0..self.stride[1].min(width) {
-                    let at = self.offset(channel, y, self.before[1] + phase);
-                    let pixels = row[phase..].iter().step_by(self.stride[1]);
-                    for (o, v) in out[at..].iter_mut().zip(pixels) {
-                        *o = *v;
+        for (i, plane) in out.chunks_exact_mut(self.plane).enumerate() {
+            let Some(pixels) = image.get(i / phases * height * width..(i / phases + 1) * height * width) else {
+                return plane.fill(0.0);
+            };
+            let phase = [i % phases / self.phases[1], i % self.phases[1]];
+            // Columns of this phase that lie in the image.
+            let first = self.before[1].saturating_sub(phase[1]).div_ceil(self.stride[1]).min(self.pitch);
+            let end = (width + self.before[1]).saturating_sub(phase[1]).div_ceil(self.stride[1]).clamp(first, self.pitch);
+            let start = (first * self.stride[1] + phase[1]).saturating_sub(self.before[1]);
+            for (r, row) in plane.chunks_exact_mut(self.pitch).enumerate() {
+                match (r * self.stride[0] + phase[0]).checked_sub(self.before[0]).filter(|y| *y < height) {
+                    Some(y) if first < end => {
+                        row[..first].fill(0.0);
+                        every(self.stride[1], &pixels[y * width + start..(y + 1) * width], &mut row[first..end]);
+                        row[end..].fill(0.0);
                     }
+                    _ => row.fill(0.0),
                 }
             }
         }
+    }
+}
+
+/// Every `step`-th element of `from`; the common steps as loops that vectorise.
+fn every(step: usize, from: &[f32], to: &mut [f32]) {
+    match step {
+        1 => to.copy_from_slice(&from[..to.len()]),
+        2 => {
+            let (pairs, rest) = from.as_chunks::<2>();
+            let whole = pairs.len().min(to.len());
+            to[..whole].iter_mut().zip(pairs).for_each(|(t, pair)| *t = pair[0]);
+            to[whole..].iter_mut().zip(rest).for_each(|(t, v)| *t = *v);
+        }
+        _ => to.iter_mut().zip(from.iter().step_by(step)).for_each(|(t, v)| *t = *v),
     }
 }
