@@ -40,12 +40,7 @@ fn best_seconds(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
 fn main() -> Result<()> {
     println!("{:<24} {:>9} {:>9} {:>9}   GFLOP/s (best of {ROUNDS})", "", "forward", "by data", "by weight");
     for &(name, n, c, o, size, kernel, stride, groups) in CASES {
-        let options = ConvOptions {
-            strides: vec![stride; 2],
-            pads: vec![(kernel / 2, kernel / 2); 2],
-            groups,
-            ..ConvOptions::plain(2)
-        };
+        let options = ConvOptions { strides: vec![stride; 2], pads: vec![(kernel / 2, kernel / 2); 2], groups, ..ConvOptions::plain(2) };
         let x = random::uniform(1, &[n, c, size, size], -1.0, 1.0)?;
         let w = random::uniform(2, &[o, c / groups, kernel, kernel], -1.0, 1.0)?;
         let y = x.conv(&w, None, &options)?;

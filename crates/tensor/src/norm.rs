@@ -1,5 +1,6 @@
 //! Normalizations. Batch normalization is one kernel with the residual add and the activation behind it; the others are
 //! composed of tensor operations.
+use crate::kernels::simd::vectorised;
 use crate::{DType, Result, Tensor, TensorError, record_many, recycle};
 use rayon::prelude::*;
 
@@ -86,21 +87,27 @@ impl<'a> Shared<'a> {
     }
 }
 
-/// Sum of `f` over a slice, in eight interleaved sums so that it vectorises; a fixed order.
-fn sum8<const N: usize>(a: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f64 {
-    let mut sums = [0f32; 8];
-    let len = a[0].len();
-    let whole = len / 8 * 8;
-    let mut total = 0f64;
+/// Sum of `f` over slices of one length, in interleaved sums so that it vectorises; a fixed order.
+fn sum<const N: usize>(a: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f64 {
+    const SUMS: usize = 32;
     // Blocks keep the f32 sums short, so that precision does not fall with the size of the channel.
-    for start in (0..whole).step_by(1024) {
-        for i in (start..(start + 1024).min(whole)).step_by(8) {
-            for (k, s) in sums.iter_mut().enumerate() {
-                *s += f(std::array::from_fn(|j| a[j][i + k]));
+    const BLOCK: usize = 64 * SUMS;
+    let len = a[0].len();
+    let whole = len / SUMS * SUMS;
+    let mut total = 0f64;
+    for start in (0..whole).step_by(BLOCK) {
+        let end = (start + BLOCK).min(whole);
+        let parts = a.map(|a| a[start..end].as_chunks::<SUMS>().0);
+        let mut sums = [0f32; SUMS];
+        vectorised(|| {
+            for i in 0..(end - start) / SUMS {
+                let rows: [&[f32; SUMS]; N] = std::array::from_fn(|j| &parts[j][i]);
+                for (k, s) in sums.iter_mut().enumerate() {
+                    *s += f(std::array::from_fn(|j| rows[j][k]));
+                }
             }
-        }
+        });
         total += sums.iter().map(|s| f64::from(*s)).sum::<f64>();
-        sums = [0.0; 8];
     }
     total + (whole..len).map(|i| f64::from(f(std::array::from_fn(|j| a[j][i])))).sum::<f64>()
 }
@@ -124,15 +131,22 @@ fn affine_forward(
                 // SAFETY: pieces of different channels and images do not overlap.
                 let y = unsafe { shared.part(piece.clone()) };
                 let x = &x[piece.clone()];
-                match residual {
-                    None => y.iter_mut().zip(x).for_each(|(y, x)| *y = (x * a + b).max(lo).min(hi)),
-                    Some(r) => y.iter_mut().zip(x).zip(&r[piece]).for_each(|((y, x), r)| *y = (x * a + b + r).max(lo).min(hi)),
+                match residual.map(|r| &r[piece]) {
+                    None => vectorised(|| y.iter_mut().zip(x).for_each(|(y, x)| *y = clamp(x * a + b, lo, hi))),
+                    Some(r) => vectorised(|| y.iter_mut().zip(x).zip(r).for_each(|((y, x), r)| *y = clamp(x * a + b + r, lo, hi))),
                 }
             }
             statistics
         })
         .collect();
     (y, statistics)
+}
+
+/// `v` between bounds; a NaN stays one. (Two comparisons vectorise where `f32::max` and `min` need care for NaN.)
+#[inline(always)]
+fn clamp(v: f32, lo: f32, hi: f32) -> f32 {
+    let v = if v < lo { lo } else { v };
+    if v > hi { hi } else { v }
 }
 
 /// Gradients of the fused kernel.
@@ -169,10 +183,11 @@ fn affine_backward(
                 // SAFETY: pieces of different channels and images do not overlap.
                 let d = unsafe { to_dy.part(piece.clone()) };
                 if activation != Activation::None {
-                    d.iter_mut().zip(&y[piece.clone()]).for_each(|(d, y)| *d = if *y > lo && *y < hi { *d } else { 0.0 });
+                    let y = &y[piece.clone()];
+                    vectorised(|| d.iter_mut().zip(y).for_each(|(d, y)| *d = if *y > lo && *y < hi { *d } else { 0.0 }));
                 }
-                s += sum8([d], |[d]| d);
-                q += sum8([d, &x[piece]], |[d, x]| d * (x - mu));
+                s += sum([d], |[d]| d);
+                q += sum([d, &x[piece]], |[d, x]| d * (x - mu));
             }
             let q = q * f64::from(inv);
             let a = scale[c] * inv;
@@ -182,7 +197,8 @@ fn affine_backward(
             for piece in l.pieces(c) {
                 // SAFETY: as above.
                 let (d, g) = unsafe { (to_dy.part(piece.clone()), to_dx.part(piece.clone())) };
-                g.iter_mut().zip(&*d).zip(&x[piece]).for_each(|((g, d), x)| *g = d * a + (x - mu) * b + k);
+                let x = &x[piece];
+                vectorised(|| g.iter_mut().zip(&*d).zip(x).for_each(|((g, d), x)| *g = d * a + (x - mu) * b + k));
             }
             (q as f32, s as f32)
         })
@@ -230,8 +246,8 @@ impl Tensor {
             let k = l.pieces(c).next().and_then(|p| x.get(p.start)).copied().unwrap_or(0.0);
             let (mut s, mut q) = (0f64, 0f64);
             for piece in l.pieces(c) {
-                s += sum8([&x[piece.clone()]], |[v]| v - k);
-                q += sum8([&x[piece]], |[v]| (v - k) * (v - k));
+                s += sum([&x[piece.clone()]], |[v]| v - k);
+                q += sum([&x[piece]], |[v]| (v - k) * (v - k));
             }
             let d = s / m;
             let (mean, var) = (f64::from(k) + d, (q / m - d * d).max(0.0));

@@ -224,6 +224,24 @@ mod x86 {
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
+/// Runs a short loop compiled for AVX2 and FMA where the processor has them: for plain loops over slices, whose speed the
+/// compiler's own vectorisation decides. The loop must be small enough to be inlined here.
+#[inline(always)]
+pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+    #[cfg(target_arch = "x86_64")]
+    {
+        #[target_feature(enable = "avx2,fma")]
+        unsafe fn avx2<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        if Isa::best().level() >= Level::Avx2 {
+            // SAFETY: this level exists only where the processor has AVX2 and FMA.
+            return unsafe { avx2(f) };
+        }
+    }
+    f()
+}
+
 /// Defines `$name(isa, args)`, which runs `$generic::<L>` in a function compiled for the instructions of `isa`.
 macro_rules! dispatch {
     ($(#[$doc:meta])* $name:ident = $generic:ident($($arg:ident: $ty:ty),* $(,)?)) => {

@@ -176,7 +176,8 @@ fn chunk<L: Lanes, const R: usize, const V: usize, const JOINED: bool>(job: &Job
         while v < vectors {
             let units = &pass.units[v * per_vector..];
             let to = out[v * L::LANES..].as_mut_ptr();
-            let tile = Tile { planes: job.planes.as_ptr(), taps: &pass.taps[taps.clone()], weights, start, add: taps.start > 0, to, width, rows };
+            let tile =
+                Tile { planes: job.planes.as_ptr(), taps: &pass.taps[taps.clone()], weights, start, add: taps.start > 0, to, width, rows };
             // SAFETY: every tap of every unit lies within `planes` (asserted by the caller), `weights` has `R` for each
             // tap, `units` has as many vectors as each arm asks for, and `out` has `rows` rows of `vectors` vectors.
             v += unsafe {
@@ -225,7 +226,11 @@ impl<const R: usize> Tile<'_, R> {
             }
             for r in 0..R {
                 for v in 0..V {
-                    sums[r][v] = if self.add && r < self.rows { L::load(self.to.add(r * self.width + v * L::LANES)) } else { L::splat(self.start[r]) };
+                    sums[r][v] = if self.add && r < self.rows {
+                        L::load(self.to.add(r * self.width + v * L::LANES))
+                    } else {
+                        L::splat(self.start[r])
+                    };
                 }
             }
             let mut weights = self.weights.as_ptr();

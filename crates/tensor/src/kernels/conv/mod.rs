@@ -121,3 +121,56 @@ impl Geometry {
         self.groups == self.c && self.groups > 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::simd::Isa;
+    use crate::{ConvOptions, Tensor, random};
+
+    fn f32s(t: &Tensor) -> &[f32] {
+        t.as_slice::<f32>().unwrap()
+    }
+
+    /// Every instruction set that this processor has against the reference through patches, with and without groups,
+    /// strides, dilations, padding, and with one image, where the threads share output channels.
+    #[test]
+    fn instruction_sets_agree_with_patches() {
+        for (shape, kernel, stride, pad, dilation, groups) in [
+            ([3, 16, 32, 32], [16, 16, 3, 3], 1, 1, 1, 1),
+            ([2, 5, 8, 8], [17, 5, 3, 3], 1, 1, 1, 1),
+            ([2, 16, 16, 24], [33, 16, 1, 1], 2, 0, 1, 1),
+            ([1, 140, 7, 7], [40, 140, 3, 3], 1, 1, 1, 1),
+            ([2, 6, 15, 13], [12, 3, 5, 3], 2, 2, 1, 2),
+            ([2, 8, 11, 12], [16, 1, 3, 3], 2, 1, 2, 8),
+            ([1, 64, 4, 12], [32, 64, 1, 1], 1, 0, 1, 1),
+            ([2, 3, 9, 9], [4, 3, 2, 2], 3, 0, 1, 1),
+        ] {
+            let options = ConvOptions { strides: vec![stride; 2], pads: vec![(pad, pad); 2], dilations: vec![dilation; 2], groups };
+            let g = Geometry::new(&shape, &kernel, &options).unwrap();
+            let draw = |seed, len| random::uniform(seed, &[len], -1.0, 1.0).unwrap();
+            let (x, w) = (draw(1, shape.iter().product()), draw(2, kernel.iter().product()));
+            let (bias, dy) = (draw(3, g.o), draw(4, g.n * g.o * g.pixels_out()));
+            let (x, w, bias, dy) = (f32s(&x), f32s(&w), f32s(&bias), f32s(&dy));
+            let mut expected = [vec![0f32; dy.len()], vec![0f32; x.len()], vec![0f32; w.len()]];
+            im2col::forward(&g, x, w, Some(bias), &mut expected[0]);
+            im2col::backward_data(&g, dy, w, &mut expected[1]);
+            im2col::backward_weights(&g, x, dy, &mut expected[2]);
+            for isa in Isa::available() {
+                // Results start as NaN, so that an element nobody writes is found.
+                let mut got = expected.each_ref().map(|e| vec![f32::NAN; e.len()]);
+                direct::forward(isa, &g, x, w, Some(bias), &mut got[0]);
+                direct::backward_data(isa, &g, dy, w, &mut got[1]);
+                match g.is_depthwise() {
+                    true => depthwise::backward_weights(isa, &g, x, dy, &mut got[2]),
+                    false => weights::backward_weights(isa, &g, x, dy, &mut got[2]),
+                }
+                for (direction, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                    let largest = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
+                    let off = got.iter().zip(expected).position(|(a, b)| (a - b).abs() > 2e-5 * largest || a.is_nan());
+                    assert_eq!(off, None, "{isa:?} {g:?} direction {direction}");
+                }
+            }
+        }
+    }
+}
