@@ -1,0 +1,112 @@
+//! Quantizing networks from the zoo on random data.
+use espalier_quantize::{QuantizeError, QuantizeSettings, plan, quantize, refit_weights};
+use graph::Model;
+use std::collections::BTreeMap;
+use tensor::{Tensor, random};
+use train::{Batch, Executor, Mode, TrainError};
+
+fn model(name: &str) -> Model {
+    let entry = zoo::find(name).unwrap();
+    let mut m = entry.build(&zoo::ZooOptions { width: 0.25, ..entry.default_options() }).unwrap();
+    ops::fold_batch_norm(&mut m).unwrap();
+    m
+}
+
+fn input(m: &Model, seed: u64) -> Tensor {
+    let shape = m.values[m.graph.inputs[0]].shape().unwrap();
+    let shape: Vec<usize> = shape.iter().map(|d| d.known().unwrap_or(4)).collect();
+    random::uniform(seed, &shape, -1.0, 1.0).unwrap()
+}
+
+fn batches(m: &Model) -> Vec<Result<Batch, TrainError>> {
+    let one = |seed| Batch { inputs: BTreeMap::from([("input".to_string(), input(m, seed))]), ..Default::default() };
+    (0..3).map(|seed| Ok(one(seed))).collect()
+}
+
+fn run(m: &Model, mode: Mode) -> Vec<f32> {
+    let inputs = BTreeMap::from([("input".to_string(), input(m, 0))]);
+    Executor::new(m).unwrap().run(&inputs, mode).unwrap()["logits"].to_f32_vec().unwrap()
+}
+
+#[test]
+fn eight_bits_stay_close_to_float() {
+    for name in ["mlp", "lenet5", "resnet8", "resnet20", "ds-cnn"] {
+        let mut m = model(name);
+        let float = run(&m, Mode::FLOAT);
+        let data = batches(&m);
+        let report = quantize(&mut m, &QuantizeSettings::default(), data.into_iter()).unwrap();
+        assert_eq!(report.samples, 12);
+        assert_eq!(report.float_parts, vec![], "{name}");
+        assert_eq!(run(&m, Mode::FLOAT), float);
+        let simulated = run(&m, Mode::SIMULATED);
+        let largest = float.iter().fold(0f32, |a, v| a.max(v.abs()));
+        let off = float.iter().zip(&simulated).fold(0f32, |a, (f, s)| a.max((f - s).abs()));
+        assert!(off > 0.0 && off < 0.05 * largest, "{name}: off by {off} of {largest}");
+    }
+}
+
+#[test]
+fn a_convolution_before_a_relu_is_quantized_behind_it() {
+    let m = model("lenet5");
+    let plan = plan(&m, &QuantizeSettings::default()).unwrap();
+    let planned = |name: &str| plan.activations.contains_key(&m.find(name).unwrap());
+    assert!(planned("input") && planned("relu1") && planned("relu3") && planned("logits"));
+    // The pooled and the flattened values lie on the grid of what was pooled.
+    assert!(!planned("conv1") && !planned("pool1") && !planned("flatten"));
+    assert_eq!((plan.constants.len(), plan.biases.len()), (4, 4));
+}
+
+#[test]
+fn a_bias_lies_on_the_accumulators_grid() {
+    let mut m = model("lenet5");
+    let data = batches(&m);
+    quantize(&mut m, &QuantizeSettings::default(), data.into_iter()).unwrap();
+    let scale = |name: &str| m.annotations.encoding(m.find(name).unwrap()).unwrap().parameters["scale"].to_f32_vec().unwrap();
+    let (x, w, b) = (scale("relu1"), scale("conv2.weight"), scale("conv2.bias"));
+    assert!(w.iter().zip(&b).all(|(w, b)| x[0] * w == *b));
+}
+
+#[test]
+fn masks_are_held_and_zeros_stay_zeros() {
+    let mut m = model("lenet5");
+    let id = m.find("fc1.weight").unwrap();
+    let weight = m.values.tensor(id).unwrap().clone();
+    let live = weight.as_slice::<f32>().unwrap().iter().map(|w| w.abs() > 0.02).collect();
+    m.annotations.entry(id).mask = Some(Tensor::new(live, weight.shape()).unwrap());
+    let data = batches(&m);
+    quantize(&mut m, &QuantizeSettings::default(), data.into_iter()).unwrap();
+    let stored = encodings::simulate(&weight, m.annotations.get(id).unwrap()).unwrap();
+    let mask = m.annotations.mask(id).unwrap().as_slice::<bool>().unwrap();
+    assert!(stored.as_slice::<f32>().unwrap().iter().zip(mask).all(|(v, live)| *live || *v == 0.0));
+    let before = m.annotations.clone();
+    refit_weights(&mut m, &QuantizeSettings::default()).unwrap();
+    assert_eq!(m.annotations, before);
+}
+
+#[test]
+fn what_stays_float_is_listed_with_its_reason() {
+    let mut m = model("lenet5");
+    let settings = QuantizeSettings { skip: vec!["/fc2".into()], ..Default::default() };
+    let data = batches(&m);
+    let report = quantize(&mut m, &settings, data.into_iter()).unwrap();
+    assert_eq!(report.float_parts.len(), 1);
+    assert_eq!((report.float_parts[0].node.as_str(), report.float_parts[0].op_type.as_str()), ("/fc2", "Gemm"));
+    assert!(m.annotations.encoding(m.find("fc2.weight").unwrap()).is_none());
+}
+
+#[test]
+fn what_cannot_be_calibrated_is_an_error_by_name() {
+    let mut m = model("mlp");
+    let settings = QuantizeSettings::default();
+    assert_eq!(quantize(&mut m, &settings, std::iter::empty()), Err(QuantizeError::NoData));
+    let mut broken = batches(&m).remove(0).unwrap();
+    let x = broken.inputs.get_mut("input").unwrap();
+    x.as_mut_slice::<f32>().unwrap()[5] = f32::NAN;
+    let message = quantize(&mut m, &settings, std::iter::once(Ok(broken))).unwrap_err().to_string();
+    assert!(message.contains("'input'") && message.contains("element 5"), "{message}");
+    let skip = QuantizeSettings { skip: vec!["nothing".into()], ..Default::default() };
+    assert!(plan(&m, &skip).unwrap_err().to_string().contains("nothing"));
+    let mut wide = QuantizeSettings::default();
+    wide.weights.bits = 9;
+    assert!(plan(&m, &wide).unwrap_err().to_string().contains("weights.bits"));
+}
