@@ -35,7 +35,7 @@ impl Inliner<'_> {
             for sub in node.subgraphs_mut() {
                 self.graph(sub, depth)?;
             }
-            match self.model.functions.iter().find(|f| f.name == node.op_type && f.domain == node.domain) {
+            match self.model.functions.iter().find(|f| f.name == node.op_type && f.domain == node.domain && f.overload == node.overload) {
                 None => graph.nodes.push(node),
                 Some(function) => self.call(graph, function, &node, depth)?,
             }
@@ -66,15 +66,17 @@ impl Inliner<'_> {
             map.insert(*formal, node.input(i));
         }
         for (i, formal) in function.graph.outputs.iter().enumerate() {
+            // A constant stays a constant of the body: an Identity below hands it on.
             if let Some(actual) = node.output(i)
                 && !map.contains_key(formal)
+                && !function.graph.constants.contains(formal)
             {
                 map.insert(*formal, Some(actual));
             }
         }
         let mut body = Graph::default();
         self.copy(function, &function.graph, &mut body, &mut map, node, &prefix)?;
-        // An output that is also an input, or listed twice, has no node of its own to make it.
+        // An output that is also an input, a constant, or listed twice has no node of its own to make it.
         for (i, formal) in function.graph.outputs.iter().enumerate() {
             let (Some(actual), Some(Some(source))) = (node.output(i), map.get(formal)) else { continue };
             if *source != actual {

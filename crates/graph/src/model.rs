@@ -107,6 +107,8 @@ pub struct Node {
     pub op_type: String,
     /// Operator's domain; empty is ONNX's own.
     pub domain: String,
+    /// Which overload of a model-local function it calls.
+    pub overload: String,
     /// Inputs; an omitted optional one is `None`.
     pub inputs: Vec<Option<ValueId>>,
     /// Outputs; an omitted optional one is `None`.
@@ -115,7 +117,7 @@ pub struct Node {
     pub attributes: Attributes,
     /// Free text.
     pub doc_string: String,
-    /// Fields that we do not model (overload, metadata_props, device configuration, ...).
+    /// Fields that we do not model (metadata_props, device configuration, ...).
     pub extra: Extra,
 }
 

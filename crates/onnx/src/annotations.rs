@@ -4,9 +4,9 @@
 //! "parameters":[..]}}}}`. The tensors are initializers that no node reads: `espalier/NAME/mask` (bits packed into uint8,
 //! the first element in the lowest bit) and `espalier/NAME/PARAMETER`. A runtime that knows nothing of them runs the model.
 use crate::error::{OnnxError, Result};
-use graph::{Annotation, Encoding, Model, Setting, ValueId};
+use graph::{Annotation, Encoding, Model, Setting, ValueId, Values};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use tensor::Tensor;
 
 const KEY: &str = "espalier.annotations";
@@ -45,8 +45,16 @@ pub(crate) fn store(model: &Model) -> Result<Model> {
         return Ok(m);
     }
     let mut table = Table { version: VERSION, values: BTreeMap::new() };
+    let ids = by_name(&model.values);
     for (id, a) in model.annotations.iter() {
-        let name = model.values[id].name.clone();
+        let name = model.value(id)?.name.clone();
+        if ids.get(name.as_str()) != Some(&id) {
+            return Err(wrong(format!("the annotated value '{name}' shares its name with an outer one: rename it")));
+        }
+        let settings = a.encoding.iter().flat_map(|e| &e.settings);
+        if let Some((setting, _)) = settings.into_iter().find(|(_, s)| matches!(s, Setting::Float(v) if !v.is_finite())) {
+            return Err(wrong(format!("setting '{setting}' of '{name}' is not a finite number")));
+        }
         let mut add = |part: &str, t: Tensor| {
             let v = m.values.add_constant(format!("{PREFIX}{name}/{part}"), t);
             m.graph.constants.push(v);
@@ -64,9 +72,7 @@ pub(crate) fn store(model: &Model) -> Result<Model> {
             settings: e.settings.clone(),
             parameters: e.parameters.keys().cloned().collect(),
         });
-        if table.values.insert(name.clone(), Entry { mask: a.mask.is_some(), encoding }).is_some() {
-            return Err(wrong(format!("two annotated values are named '{name}'")));
-        }
+        table.values.insert(name.clone(), Entry { mask: a.mask.is_some(), encoding });
     }
     m.metadata_set(KEY, serde_json::to_string(&table).map_err(|e| wrong(e.to_string()))?);
     Ok(m)
@@ -79,16 +85,22 @@ pub(crate) fn restore(model: &mut Model) -> Result<()> {
     if table.version != VERSION {
         return Err(wrong(format!("is of version {}, this release reads {VERSION}", table.version)));
     }
+    let named = |(name, e): (&String, &Entry)| {
+        let parameters = e.encoding.iter().flat_map(|k| &k.parameters).map(|p| format!("{name}/{p}"));
+        parameters.chain(e.mask.then(|| format!("{name}/mask"))).collect::<Vec<_>>()
+    };
+    let wanted: HashSet<String> = table.values.iter().flat_map(named).collect();
     let mut parts: HashMap<String, Tensor> = HashMap::new();
     let values = &model.values;
     model.graph.constants.retain(|v| {
         let value = &values[*v];
-        let (Some(part), Some(c)) = (value.name.strip_prefix(PREFIX), &value.constant) else { return true };
+        let part = value.name.strip_prefix(PREFIX).filter(|p| wanted.contains(*p));
+        let (Some(part), Some(c)) = (part, &value.constant) else { return true };
         parts.insert(part.to_string(), c.tensor.clone());
         false
     });
     model.metadata.retain(|(k, _)| k != KEY);
-    let ids: HashMap<&str, ValueId> = model.values.iter().rev_named();
+    let ids = by_name(&model.values);
     let mut restored = vec![];
     for (name, entry) in table.values {
         let id = *ids.get(name.as_str()).ok_or_else(|| wrong(format!("names '{name}', which the graph does not have")))?;
@@ -124,16 +136,10 @@ pub(crate) fn restore(model: &mut Model) -> Result<()> {
 }
 
 /// Ids by name, the first of a name winning: the main graph's values come before those of subgraphs.
-trait ByName<'a> {
-    fn rev_named(self) -> HashMap<&'a str, ValueId>;
-}
-
-impl<'a, I: Iterator<Item = (ValueId, &'a graph::Value)>> ByName<'a> for I {
-    fn rev_named(self) -> HashMap<&'a str, ValueId> {
-        let mut ids = HashMap::new();
-        for (id, v) in self {
-            ids.entry(v.name.as_str()).or_insert(id);
-        }
-        ids
+fn by_name(values: &Values) -> HashMap<&str, ValueId> {
+    let mut ids = HashMap::new();
+    for (id, v) in values.iter() {
+        ids.entry(v.name.as_str()).or_insert(id);
     }
+    ids
 }

@@ -1,4 +1,5 @@
 //! From [`graph::Model`] to protobuf. Every message writes its known fields and then what it carried through.
+use crate::attribute;
 use crate::data_type;
 use crate::tensor_proto::{self, write_entry};
 use crate::wire::Message;
@@ -147,6 +148,7 @@ impl Writer<'_> {
         }
         m.text(6, &n.doc_string);
         m.text(7, &n.domain);
+        m.text(8, &n.overload);
         m.raw(&n.extra.0);
         m
     }
@@ -157,6 +159,7 @@ impl Writer<'_> {
             m.raw(&raw.0);
             return m;
         }
+        let (of_tensor, own) = attribute::split_extra(&a.extra);
         m.text(1, &a.name);
         let kind = match &a.value {
             AttributeValue::Float(v) => {
@@ -172,7 +175,7 @@ impl Writer<'_> {
                 3
             }
             AttributeValue::Tensor(t) => {
-                m.message(5, tensor_proto::write("", t, &graph::Extra::default(), None));
+                m.message(5, tensor_proto::write("", t, &of_tensor, None));
                 4
             }
             AttributeValue::Graph(g) => {
@@ -210,7 +213,7 @@ impl Writer<'_> {
             AttributeValue::Other(_) => 0,
         };
         m.int_nonzero(20, kind);
-        m.raw(&a.extra.0);
+        m.raw(&own.0);
         m
     }
 }

@@ -1,12 +1,10 @@
 //! From protobuf to [`graph::Model`]. Names are resolved here, scope by scope; the graph knows ids only.
-use crate::data_type;
+use crate::attribute::sparse_attribute;
 use crate::error::{OnnxError, Place, Result};
 use crate::tensor_proto::{self, Stored};
+use crate::types::{tensor_type, value_info};
 use crate::wire::{Field, Fields};
-use graph::{
-    Attribute, AttributeValue, Attributes, Constant, Dim, Extra, Function, Graph, Model, Node, Opset, Origin, Value, ValueId, ValueType,
-    Values,
-};
+use graph::{AttributeValue, Attributes, Constant, Extra, Function, Graph, Model, Node, Opset, Origin, Value, ValueId, ValueType, Values};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -14,7 +12,7 @@ use std::path::Path;
 const DEEPEST: usize = 64;
 
 /// Visits each field of a message; the visitor returns false for a field that is to be carried through.
-fn each<'a>(bytes: &'a [u8], place: &Place, extra: &mut Extra, mut visit: impl FnMut(&Field<'a>) -> Result<bool>) -> Result<()> {
+pub(crate) fn each<'a>(bytes: &'a [u8], place: &Place, extra: &mut Extra, mut visit: impl FnMut(&Field<'a>) -> Result<bool>) -> Result<()> {
     let mut fields = Fields::new(bytes);
     while let Some(f) = fields.next_field().map_err(|e| place.error(e))? {
         if !visit(&f)? {
@@ -25,7 +23,7 @@ fn each<'a>(bytes: &'a [u8], place: &Place, extra: &mut Extra, mut visit: impl F
 }
 
 /// Converts a wire-level complaint into an error at a place.
-fn at<'p, T>(place: &'p Place, number: u32) -> impl FnOnce(std::result::Result<T, String>) -> Result<T> + 'p {
+pub(crate) fn at<'p, T>(place: &'p Place, number: u32) -> impl FnOnce(std::result::Result<T, String>) -> Result<T> + 'p {
     move |r| r.map_err(|e| place.error(format!("field {number} {e}")))
 }
 
@@ -101,11 +99,11 @@ fn opset(bytes: &[u8], place: &Place) -> Result<Opset> {
     Ok(o)
 }
 
-struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     values: Values,
     /// Names visible, innermost scope last.
     scopes: Vec<HashMap<String, ValueId>>,
-    folder: Option<&'a Path>,
+    pub(crate) folder: Option<&'a Path>,
 }
 
 impl Reader<'_> {
@@ -127,7 +125,7 @@ impl Reader<'_> {
         id
     }
 
-    fn graph(&mut self, bytes: &[u8], outer: &Place) -> Result<Graph> {
+    pub(crate) fn graph(&mut self, bytes: &[u8], outer: &Place) -> Result<Graph> {
         if self.scopes.len() >= DEEPEST {
             return Err(outer.error(format!("subgraphs are nested more than {DEEPEST} deep")));
         }
@@ -294,6 +292,7 @@ impl Reader<'_> {
             name: raw.name,
             op_type: raw.op_type,
             domain: raw.domain,
+            overload: raw.overload,
             inputs,
             outputs,
             attributes,
@@ -301,108 +300,13 @@ impl Reader<'_> {
             extra: raw.extra,
         })
     }
-
-    fn attribute(&mut self, bytes: &[u8], node_place: &Place) -> Result<Attribute> {
-        let mut name = String::new();
-        let (mut kind, mut reference) = (0, String::new());
-        let mut parts = Parts::default();
-        let mut extra = Extra::default();
-        each(bytes, node_place, &mut extra, |f| {
-            let (v, n) = (f.value, f.number);
-            match n {
-                1 => name = at(node_place, n)(v.string())?,
-                2 => parts.float = Some(at(node_place, n)(v.float())?),
-                3 => parts.int = Some(at(node_place, n)(v.int())?),
-                4 => parts.string = Some(at(node_place, n)(v.bytes())?),
-                5 => parts.tensor = Some(at(node_place, n)(v.bytes())?),
-                6 => parts.graph = Some(at(node_place, n)(v.bytes())?),
-                7 => at(node_place, n)(v.floats(&mut parts.floats))?,
-                8 => at(node_place, n)(v.ints(&mut parts.ints))?,
-                9 => parts.strings.push(at(node_place, n)(v.bytes())?.to_vec()),
-                10 => parts.tensors.push(at(node_place, n)(v.bytes())?),
-                11 => parts.graphs.push(at(node_place, n)(v.bytes())?),
-                20 => kind = at(node_place, n)(v.int())?,
-                21 => reference = at(node_place, n)(v.string())?,
-                14 | 15 | 22 | 23 => return Ok(true),
-                _ => return Ok(false),
-            }
-            Ok(true)
-        })?;
-        let place = node_place.inside("attribute", &name);
-        if !reference.is_empty() {
-            // The type travels with the reference, so that it can be written back.
-            let mut m = crate::wire::Message::default();
-            m.int_nonzero(20, kind);
-            extra.0.extend(m.0);
-            return Ok(Attribute { name: name.clone(), value: AttributeValue::Reference(reference), extra });
-        }
-        let folder = self.folder;
-        let tensor = |b: &[u8]| tensor_proto::read(b, folder, &place).map(|s| s.tensor);
-        let value = match if kind == 0 { parts.guess() } else { kind } {
-            1 => AttributeValue::Float(parts.float.unwrap_or_default()),
-            2 => AttributeValue::Int(parts.int.unwrap_or_default()),
-            3 => AttributeValue::String(parts.string.unwrap_or_default().to_vec()),
-            4 => AttributeValue::Tensor(tensor(parts.tensor.ok_or_else(|| place.error("holds no tensor"))?)?),
-            5 => AttributeValue::Graph(Box::new(self.graph(parts.graph.ok_or_else(|| place.error("holds no graph"))?, &place)?)),
-            6 => AttributeValue::Floats(parts.floats),
-            7 => AttributeValue::Ints(parts.ints),
-            8 => AttributeValue::Strings(parts.strings),
-            9 => AttributeValue::Tensors(parts.tensors.iter().map(|b| tensor(b)).collect::<Result<_>>()?),
-            10 => AttributeValue::Graphs(parts.graphs.iter().map(|b| self.graph(b, &place)).collect::<Result<_>>()?),
-            _ => return Ok(Attribute { name: name.clone(), value: AttributeValue::Other(Extra(bytes.to_vec())), extra: Extra::default() }),
-        };
-        Ok(Attribute { name: name.clone(), value, extra })
-    }
-}
-
-#[derive(Default)]
-struct Parts<'a> {
-    float: Option<f32>,
-    int: Option<i64>,
-    string: Option<&'a [u8]>,
-    tensor: Option<&'a [u8]>,
-    graph: Option<&'a [u8]>,
-    floats: Vec<f32>,
-    ints: Vec<i64>,
-    strings: Vec<Vec<u8>>,
-    tensors: Vec<&'a [u8]>,
-    graphs: Vec<&'a [u8]>,
-}
-
-impl Parts<'_> {
-    /// The kind of an attribute written before the type field was required.
-    fn guess(&self) -> i64 {
-        let present = [
-            (1, self.float.is_some()),
-            (2, self.int.is_some()),
-            (3, self.string.is_some()),
-            (4, self.tensor.is_some()),
-            (5, self.graph.is_some()),
-            (6, !self.floats.is_empty()),
-            (7, !self.ints.is_empty()),
-            (8, !self.strings.is_empty()),
-            (9, !self.tensors.is_empty()),
-            (10, !self.graphs.is_empty()),
-        ];
-        present.iter().find(|(_, p)| *p).map_or(0, |(k, _)| *k)
-    }
-}
-
-/// The tensor of an attribute that is a sparse tensor.
-fn sparse_attribute(bytes: &[u8], folder: Option<&Path>, place: &Place) -> Result<Option<tensor::Tensor>> {
-    let mut fields = Fields::new(bytes);
-    while let Some(f) = fields.next_field().map_err(|e| place.error(e))? {
-        if f.number == 22 {
-            return tensor_proto::read_sparse(f.value.bytes().map_err(|e| place.error(e))?, folder, place).map(|s| Some(s.tensor));
-        }
-    }
-    Ok(None)
 }
 
 struct RawNode<'a> {
     name: String,
     op_type: String,
     domain: String,
+    overload: String,
     doc_string: String,
     inputs: Vec<String>,
     outputs: Vec<String>,
@@ -415,6 +319,7 @@ fn raw_node<'a>(bytes: &'a [u8], place: &Place) -> Result<RawNode<'a>> {
         name: String::new(),
         op_type: String::new(),
         domain: String::new(),
+        overload: String::new(),
         doc_string: String::new(),
         inputs: vec![],
         outputs: vec![],
@@ -432,88 +337,13 @@ fn raw_node<'a>(bytes: &'a [u8], place: &Place) -> Result<RawNode<'a>> {
             5 => node.attributes.push(at(place, n)(v.bytes())?),
             6 => node.doc_string = at(place, n)(v.string())?,
             7 => node.domain = at(place, n)(v.string())?,
+            8 => node.overload = at(place, n)(v.string())?,
             _ => return Ok(false),
         }
         Ok(true)
     })?;
     node.extra = extra;
     Ok(node)
-}
-
-fn tensor_type(t: &tensor::Tensor) -> ValueType {
-    ValueType::Tensor { dtype: t.dtype(), shape: Some(t.shape().iter().map(|d| Dim::Known(*d)).collect()) }
-}
-
-fn value_info(bytes: &[u8], place: &Place) -> Result<Value> {
-    let mut v = Value::default();
-    let mut extra = Extra::default();
-    each(bytes, place, &mut extra, |f| {
-        match f.number {
-            1 => v.name = at(place, 1)(f.value.string())?,
-            2 => v.ty = value_type(at(place, 2)(f.value.bytes())?, place)?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    v.extra = extra;
-    Ok(v)
-}
-
-/// A plain dense tensor type is understood; everything else (sequences, denotations) is kept as it is.
-fn value_type(bytes: &[u8], place: &Place) -> Result<ValueType> {
-    let other = || Ok(ValueType::Other(Extra(bytes.to_vec())));
-    let mut extra = Extra::default();
-    let mut tensor = None;
-    each(bytes, place, &mut extra, |f| {
-        if f.number == 1 {
-            tensor = Some(at(place, 1)(f.value.bytes())?);
-        }
-        Ok(f.number == 1)
-    })?;
-    let (Some(tensor), true) = (tensor, extra.0.is_empty()) else { return other() };
-    let (mut element, mut shape) = (0, None);
-    each(tensor, place, &mut extra, |f| {
-        match f.number {
-            1 => element = at(place, 1)(f.value.int())?,
-            2 => shape = Some(at(place, 2)(f.value.bytes())?),
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    let dtype = match data_type::from_number(element) {
-        Ok(d) => d,
-        Err(_) if element == 0 => return other(),
-        Err(e) => return Err(place.error(e)),
-    };
-    let mut dims = vec![];
-    if let Some(shape) = shape {
-        each(shape, place, &mut extra, |f| {
-            if f.number == 1 {
-                let dim = at(place, 1)(f.value.bytes())?;
-                let mut d = Dim::Unknown;
-                each(dim, place, &mut Extra::default(), |f| {
-                    match f.number {
-                        1 => {
-                            let n = at(place, 1)(f.value.int())?;
-                            d = usize::try_from(n).map_or(Dim::Unknown, Dim::Known);
-                        }
-                        2 => {
-                            let s = at(place, 2)(f.value.string())?;
-                            d = if s.is_empty() { Dim::Unknown } else { Dim::Symbol(s) };
-                        }
-                        _ => {}
-                    }
-                    Ok(true)
-                })?;
-                dims.push(d);
-            }
-            Ok(f.number == 1)
-        })?;
-    }
-    if !extra.0.is_empty() {
-        return other();
-    }
-    Ok(ValueType::Tensor { dtype, shape: shape.map(|_| dims) })
 }
 
 fn function(bytes: &[u8], folder: Option<&Path>, model_place: &Place) -> Result<Function> {

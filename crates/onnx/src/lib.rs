@@ -4,11 +4,13 @@
 //! fields it does not know are carried through as bytes at every level. A model that was read and not edited is written
 //! back byte for byte: "not edited" is decided by reading its source again and comparing, so no edit can be missed.
 mod annotations;
+mod attribute;
 mod data_type;
 mod error;
 mod export;
 mod import;
 mod tensor_proto;
+mod types;
 mod wire;
 
 pub use error::{OnnxError, Result};
@@ -32,7 +34,7 @@ pub const OLDEST_OPSET: i64 = 7;
 /// [`OnnxError::Unsupported`] for an operator set outside [`OLDEST_OPSET`]..=[`NEWEST_OPSET`].
 pub fn load(path: &Path) -> Result<Model> {
     let bytes = std::fs::read(path).map_err(|source| OnnxError::Io { path: path.display().to_string(), source })?;
-    from_bytes(&bytes, path.parent())
+    from_bytes(&bytes, Some(folder_of(path)))
 }
 
 /// Reads a model from memory. Without a `folder`, external data is an error.
@@ -67,14 +69,14 @@ pub fn to_bytes(model: &Model) -> Result<Vec<u8>> {
 
 /// Writes a model: to a temporary file in the same folder, synced, then renamed, so a failure leaves the old file.
 ///
-/// External data: an unedited model saved into the folder it came from keeps its bytes and its data files; every other
-/// save lays the external tensors out anew in files of the same names beside the model, and refuses to overwrite a data
-/// file that the source still needs.
+/// External data: an unedited model saved into the folder it came from keeps its bytes and its data files; an edited one
+/// saved there takes its external tensors into the model file, because the source still needs its data files; a model saved
+/// into another folder lays its external tensors out anew there, in files of the same names.
 ///
 /// # Errors
 /// [`OnnxError::Io`] if it cannot be written, [`OnnxError::Graph`] if the model is not well formed.
 pub fn save(model: &Model, path: &Path) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     if !has_external(model) {
         return write_atomically(path, &to_bytes(model)?);
     }
@@ -82,7 +84,6 @@ pub fn save(model: &Model, path: &Path) -> Result<()> {
     let at_home = model.source.as_ref().and_then(|s| s.folder.as_ref()).is_some_and(same_folder);
     match original(model) {
         Some(bytes) if at_home => write_atomically(path, &bytes),
-        // Rewriting the data files under their names would break the source model: everything goes into the file.
         _ if at_home => write_atomically(path, &to_bytes(model)?),
         _ => {
             model.verify()?;
@@ -97,6 +98,11 @@ pub fn save(model: &Model, path: &Path) -> Result<()> {
             write_atomically(path, &bytes)
         }
     }
+}
+
+/// The folder a file lies in; the working directory for a bare name.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The source's bytes, if the model still says the same.

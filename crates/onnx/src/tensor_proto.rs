@@ -208,6 +208,9 @@ fn read_external(e: &External, folder: &Path, dtype: DType, count: usize, place:
     }
     let path = folder.join(relative);
     let io = |source| OnnxError::Io { path: path.display().to_string(), source };
+    if !path.canonicalize().map_err(io)?.starts_with(folder.canonicalize().map_err(io)?) {
+        return Err(place.error(format!("external location '{}' leaves the model's folder by a link", e.location)));
+    }
     let need = data_type::packed_len(dtype, count).ok_or_else(|| place.error("its size cannot be counted"))?;
     if let Some((_, length)) = e.entries.iter().find(|(k, _)| k == "length")
         && length.parse() != Ok(need)
