@@ -138,7 +138,7 @@ fn functions_survive_and_are_inlined() {
         ..Function::default()
     };
     let x = f.values.add_named("x");
-    let (y, k) = (f.values.add_named("y"), f.values.add_named("k"));
+    let (k, y) = (f.values.add_named("k"), f.values.add_named("y"));
     let origin = Origin::ConstantNode { name: "k".into(), attribute: "value_float".into(), extra: Extra::default() };
     f.values[k].constant = Some(Constant { tensor: Tensor::scalar(2f32), origin, extra: Extra::default() });
     f.values[k].ty = graph::ValueType::Tensor { dtype: DType::F32, shape: Some(vec![]) };

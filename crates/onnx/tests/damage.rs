@@ -88,7 +88,7 @@ fn lies_are_found_out_and_named() {
         ("text", b"this is not a model at all".to_vec(), "byte"),
         ("a length that lies", field(7, 2, &huge), "are announced"),
         ("2^62 elements", tensor(&huge), "elements"),
-        ("too many elements", tensor(&[&huge[..], &huge[..]].concat()), "more elements than can be counted"),
+        ("too many elements", tensor(&[&huge[..], &huge[..]].concat()), "has more than"),
         ("a negative dimension", tensor(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]), "is negative"),
         ("a cycle", model_with(&[node(b"b", b"a"), node(b"a", b"b"), output(b"b")].concat()), "cycle"),
         ("an undefined input", model_with(&[node(b"q", b"a"), output(b"a")].concat()), "reads 'q', which nothing makes"),

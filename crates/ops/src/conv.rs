@@ -97,7 +97,7 @@ fn transposed(node: &Node, weight: &[usize], input: &[usize]) -> Result<(Window,
     if input.len() != axes {
         return Err(node.error(format!("the input has {} spatial axes, the kernel {axes}", input.len())).into());
     }
-    let output_padding = sizes(node, "output_padding", axes, 0)?;
+    let mut output_padding = sizes(node, "output_padding", axes, 0)?;
     let wanted = match node.ints("output_shape")? {
         Some(list) => {
             // Some exporters write batch and channels too.
@@ -109,6 +109,11 @@ fn transposed(node: &Node, weight: &[usize], input: &[usize]) -> Result<(Window,
         None => None,
     };
     if let Some(wanted) = &wanted {
+        // A wanted output beyond what the windows cover is padded at its end.
+        for i in 0..axes {
+            let full = input[i].saturating_sub(1) * window.strides[i] + output_padding[i] + window.extent(i);
+            output_padding[i] += wanted[i].saturating_sub(full);
+        }
         window.pads = window.pads_for_output(input, wanted, &output_padding);
     }
     let mut output = vec![];

@@ -4,7 +4,7 @@ use crate::layout::sizes;
 use crate::shapes::typed;
 use crate::simple::{Constants, Simple, one, set_input};
 use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
-use graph::{Dim, Node, ValueType};
+use graph::{AttributeValue, Dim, Node, ValueType};
 use tensor::{DType, Tensor, random};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
@@ -38,7 +38,12 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
 ];
 
 fn seed(cx: &EvalCx) -> Result<u64, OpError> {
-    Ok(cx.node.float("seed")?.map_or(cx.seed, |s| random::derive(cx.seed, s.to_bits() as u64)))
+    // Dropout's is an integer, the others' a float.
+    let own = match cx.node.attributes.get("seed") {
+        Some(AttributeValue::Int(s)) => Some(*s as u64),
+        _ => cx.node.float("seed")?.map(|s| u64::from(s.to_bits())),
+    };
+    Ok(own.map_or(cx.seed, |s| random::derive(cx.seed, s)))
 }
 
 fn normal(cx: &EvalCx, shape: &[usize]) -> Result<Tensor, OpError> {

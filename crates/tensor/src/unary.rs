@@ -114,7 +114,7 @@ impl Tensor {
         if self.is_half() {
             return self.cast(DType::F32)?.sign()?.cast(self.dtype());
         }
-        let out = any_number!(self, "sign", T::signum);
+        let out = any_number!(self, "sign", <T as Number>::signum);
         Ok(record("sign", &[self], out, |dy| Ok(vec![Some(dy.zeros_like()?)])))
     }
 
@@ -208,6 +208,12 @@ mod tests {
     use crate::Tensor;
     use crate::gradcheck::check;
     use crate::random::uniform_f64;
+
+    #[test]
+    fn zero_has_no_sign() {
+        let x = Tensor::vector(vec![-2f32, -0.0, 0.0, 3.0]);
+        assert_eq!(x.sign().unwrap().to_f32_vec().unwrap(), [-1.0, 0.0, 0.0, 1.0]);
+    }
 
     #[test]
     fn gradients_of_unary_functions() {

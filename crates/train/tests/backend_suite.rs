@@ -17,6 +17,14 @@ const DEBIAN: &str = "/usr/share/libonnx-testdata/data/node";
 const RELATIVE: f64 = 1e-3;
 const ABSOLUTE: f64 = 1e-7;
 
+/// Cases that cannot pass, by the beginning of their names, and why.
+const KNOWN: &[(&str, &str)] = &[
+    ("test_bernoulli", "random outputs cannot be compared"),
+    ("test_training_dropout", "random outputs cannot be compared"),
+    ("test_resize_downsample_scales_cubic_align_corners", "the expected values predate a correction of the specification"),
+    ("test_resize_downsample_scales_linear_align_corners", "the expected values predate a correction of the specification"),
+];
+
 /// `Err` holds the reason, the same for all cases of one cause.
 type Verdict = Result<(), String>;
 
@@ -58,7 +66,12 @@ fn run_all(folder: &Path) -> BTreeMap<String, Verdict> {
         .unwrap()
         .flatten()
         .filter(|e| e.path().join("model.onnx").is_file())
-        .map(|e| (e.file_name().to_string_lossy().into_owned(), run_case(&e.path())))
+        .map(|e| {
+            let case = e.file_name().to_string_lossy().into_owned();
+            let known = KNOWN.iter().find(|(prefix, _)| case.starts_with(prefix));
+            let verdict = run_case(&e.path()).map_err(|why| known.map_or(why, |(_, known)| known.to_string()));
+            (case, verdict)
+        })
         .collect()
 }
 
@@ -78,23 +91,30 @@ fn run_set(model: &Model, executor: &Executor, set: &Path) -> Verdict {
     let name = |v: &graph::ValueId| model.values[*v].name.clone();
     let mut inputs = Named::new();
     for (i, v) in model.graph.inputs.iter().enumerate() {
-        if let Some(t) = tensor_file(set, "input", i)? {
+        if let Some(t) = tensor_file(model, *v, set, "input", i)? {
             inputs.insert(name(v), t);
         }
     }
     let outputs = executor.run(&inputs, Mode::FLOAT).map_err(|e| reason(&e))?;
     for (i, v) in model.graph.outputs.iter().enumerate() {
-        if let Some(expected) = tensor_file(set, "output", i)? {
+        if let Some(expected) = tensor_file(model, *v, set, "output", i)? {
             compare(&outputs[&name(v)], &expected).map_err(|what| format!("output {i}: {what}"))?;
         }
     }
     Ok(())
 }
 
-fn tensor_file(set: &Path, kind: &str, i: usize) -> Result<Option<Tensor>, String> {
-    match std::fs::read(set.join(format!("{kind}_{i}.pb"))) {
-        Ok(bytes) => onnx::read_tensor(&bytes).map(Some).map_err(|e| e.to_string()),
-        Err(_) => Ok(None),
+/// The stored value of a graph input or output, if the set has it.
+fn tensor_file(model: &Model, v: graph::ValueId, set: &Path, kind: &str, i: usize) -> Result<Option<Tensor>, String> {
+    let Ok(bytes) = std::fs::read(set.join(format!("{kind}_{i}.pb"))) else { return Ok(None) };
+    let t = onnx::read_tensor(&bytes).map_err(|e| e.to_string())?;
+    // NumPy has no bfloat16: the suite stores its bits as uint16.
+    match (model.values[v].dtype(), t.as_slice::<u16>()) {
+        (Some(DType::BF16), Ok(bits)) => {
+            let values = bits.iter().map(|b| tensor::bf16::from_bits(*b)).collect();
+            Tensor::new::<tensor::bf16>(values, t.shape()).map(Some).map_err(|e| e.to_string())
+        }
+        _ => Ok(Some(t)),
     }
 }
 
