@@ -1,0 +1,267 @@
+//! The command line.
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+/// Train, quantize, prune, distil, fine-tune and deploy ONNX networks: one graph, one recipe.
+#[derive(Parser, Debug)]
+#[command(
+    name = "espalier",
+    version,
+    max_term_width = 100,
+    after_help = "Exit codes: 0 done, 1 input, recipe or model at fault, 2 usage, 3 a goal was missed, 70 internal error."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print the result as JSON (one versioned envelope for all commands)
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// No progress, no notes
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// More detail
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+    /// When to use colour (NO_COLOR is obeyed)
+    #[arg(long, global = true, default_value = "auto")]
+    pub(crate) color: Color,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run a recipe; the same command again goes on where it was stopped
+    Run(Run),
+    /// Import, clean up, raise the operator set, export
+    Convert(Convert),
+    /// Run a model on arrays
+    Execute(Execute),
+    /// Show operators, shapes, parameters, MACs and annotations
+    Inspect(Inspect),
+    /// Score a classifier on a data set
+    Evaluate(Evaluate),
+    /// Compare two models value by value on the same inputs
+    Compare(Compare),
+    /// Write a freshly initialised network of the zoo
+    New(New),
+    /// Show a run's summary and write its report.html again
+    Report(Report),
+    /// List stages, architectures, operators or runtimes
+    List(List),
+    /// Explain a stage, an architecture or an operator
+    Explain(Explain),
+    /// Print the JSON schema of recipes
+    Schema,
+    /// Print a shell's completion script
+    Completions(Completions),
+}
+
+impl Command {
+    /// Its name on the command line.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Command::Run(_) => "run",
+            Command::Convert(_) => "convert",
+            Command::Execute(_) => "execute",
+            Command::Inspect(_) => "inspect",
+            Command::Evaluate(_) => "evaluate",
+            Command::Compare(_) => "compare",
+            Command::New(_) => "new",
+            Command::Report(_) => "report",
+            Command::List(_) => "list",
+            Command::Explain(_) => "explain",
+            Command::Schema => "schema",
+            Command::Completions(_) => "completions",
+        }
+    }
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Run {
+    /// The recipe (TOML)
+    pub(crate) recipe: PathBuf,
+    /// The run's folder [default: runs/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// A folder in which the recipe's data sets and files are looked for first
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Change a setting, stages by name: stages.prune.sparsity=0.7
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Convert {
+    /// The model
+    pub(crate) model: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Fold constants and BatchNormalization, remove identities and dead nodes
+    #[arg(long)]
+    pub(crate) clean: bool,
+    /// Raise ONNX's operator set to this version
+    #[arg(long, value_name = "N")]
+    pub(crate) opset: Option<i64>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Execute {
+    /// The model
+    pub(crate) model: PathBuf,
+    /// npz file with one array for each of the model's inputs, by name
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: PathBuf,
+    /// npz file to write the outputs to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) runtime: Runtime,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Runtime {
+    /// reference or onnxruntime
+    #[arg(long, value_name = "NAME", default_value = "reference")]
+    pub(crate) runtime: String,
+    /// Literal arithmetic: the runtime's graph optimizations off
+    #[arg(long)]
+    pub(crate) literal: bool,
+    /// Threads of the runtime
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) threads: usize,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Inspect {
+    /// The model
+    pub(crate) model: PathBuf,
+    /// Shape of an input for counting: NAME=1,3,224,224
+    #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
+    pub(crate) shape: Vec<(String, Vec<usize>)>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Evaluate {
+    /// The model
+    pub(crate) model: PathBuf,
+    /// The data set: a folder or file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: PathBuf,
+    /// Its split
+    #[arg(long, default_value = "test")]
+    pub(crate) split: String,
+    /// Rows that run at once
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
+    /// Only the first N rows
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<usize>,
+    /// Factor on pixels, instead of the model's own preprocessing
+    #[arg(long, value_name = "X")]
+    pub(crate) scale: Option<f64>,
+    /// Subtracted for each channel: 0.485,0.456,0.406
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) mean: Vec<f64>,
+    /// Divided by for each channel
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) std: Vec<f64>,
+    #[command(flatten)]
+    pub(crate) runtime: Runtime,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Compare {
+    /// The model that is taken as right
+    pub(crate) a: PathBuf,
+    /// The model that is compared with it
+    pub(crate) b: PathBuf,
+    /// npz file with the inputs; without it seeded noise
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
+    /// Shape of an input: NAME=1,3,224,224
+    #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
+    pub(crate) shape: Vec<(String, Vec<usize>)>,
+    /// Seed of the noise
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct New {
+    /// The architecture (see: espalier list architectures)
+    pub(crate) arch: String,
+    /// The file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// Multiplies the channels of every hidden layer
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub(crate) width: f64,
+    /// Number of classes
+    #[arg(long, value_name = "N")]
+    pub(crate) classes: Option<usize>,
+    /// Shape of one input: channels,height,width
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) input: Option<Vec<usize>>,
+    /// Key of the weights
+    #[arg(long, default_value_t = 0)]
+    pub(crate) seed: u64,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Report {
+    /// The run's folder, or its run.json
+    pub(crate) run: PathBuf,
+    /// Print Markdown
+    #[arg(long)]
+    pub(crate) markdown: bool,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct List {
+    /// What to list
+    pub(crate) topic: Topic,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Topic {
+    Stages,
+    Architectures,
+    Operators,
+    Runtimes,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Explain {
+    /// A stage, an architecture or an operator
+    pub(crate) name: String,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Completions {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
+    let (name, dims) = text.split_once('=').ok_or("NAME=1,3,224,224 is needed")?;
+    let dims = dims.split(',').map(|d| d.trim().parse().map_err(|_| format!("'{d}' is not a size"))).collect::<Result<_, _>>()?;
+    Ok((name.to_string(), dims))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Args::command().debug_assert();
+    }
+}

@@ -1,0 +1,115 @@
+//! From arguments to calls of the library, and from results to what is printed.
+use crate::args::{Args, Command, Evaluate, Run, Topic};
+use crate::output::Printer;
+use crate::progress::Progress;
+use clap::CommandFactory;
+use espalier::commands as lib;
+use espalier::data::Preprocess;
+use espalier::pipeline::RunOptions;
+use espalier::{Error, report};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A goal of the recipe was missed.
+const MISSED: u8 = 3;
+
+/// Does what was asked for; the value is the exit code.
+pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error> {
+    let name = command.name();
+    match command {
+        Command::Run(args) => return run(args, printer),
+        Command::Convert(a) => {
+            let done = lib::convert(&a.model, &a.output, &lib::ConvertOptions { clean: a.clean, opset: a.opset })?;
+            printer.result(name, &done, &done);
+        }
+        Command::Execute(a) => {
+            let r = &a.runtime;
+            let done = lib::execute(&a.model, &a.input, a.output.as_deref(), &r.runtime, r.literal, r.threads)?;
+            printer.result(name, &done, &done);
+        }
+        Command::Inspect(a) => {
+            let done = lib::inspect(&a.model, &a.shape.iter().cloned().collect())?;
+            printer.result(name, &done, &done);
+        }
+        Command::Evaluate(a) => {
+            let done = lib::evaluate(&a.model, &a.data, &evaluate_options(a))?;
+            printer.result(name, &done, &done);
+        }
+        Command::Compare(a) => {
+            let options = lib::CompareOptions { input: a.input.clone(), shapes: a.shape.iter().cloned().collect(), seed: a.seed };
+            let done = lib::compare(&a.a, &a.b, &options)?;
+            printer.result(name, &done, &done);
+        }
+        Command::New(a) => {
+            let options = lib::NewOptions { width: a.width, classes: a.classes, input: a.input.clone(), seed: a.seed };
+            let done = lib::new(&a.arch, &a.output, &options)?;
+            printer.result(name, &done, &done);
+        }
+        Command::Report(a) => {
+            let (record, page) = lib::report(&a.run)?;
+            let text = if a.markdown { report::markdown(&record) } else { report::terminal(&record) };
+            printer.result(name, &record, text);
+            printer.note(&format!("written: {}", page.display()));
+        }
+        Command::List(a) => {
+            let list = lib::list(match a.topic {
+                Topic::Stages => lib::Topic::Stages,
+                Topic::Architectures => lib::Topic::Architectures,
+                Topic::Operators => lib::Topic::Operators,
+                Topic::Runtimes => lib::Topic::Runtimes,
+            });
+            let text: String = list.iter().map(|e| format!("{}\n", e.to_string().trim_end())).collect();
+            printer.result(name, &list, text);
+        }
+        Command::Explain(a) => {
+            let text = lib::explain(&a.name)?;
+            printer.result(name, &text, &text);
+        }
+        Command::Schema => {
+            let schema = espalier::pipeline::recipe::schema();
+            printer.result(name, &schema, format!("{schema:#}\n"));
+        }
+        Command::Completions(a) => {
+            let mut script = vec![];
+            clap_complete::generate(a.shell, &mut Args::command(), "espalier", &mut script);
+            let script = String::from_utf8_lossy(&script).into_owned();
+            printer.result(name, &script, &script);
+        }
+    }
+    Ok(0)
+}
+
+fn run(args: &Run, printer: &Printer) -> Result<u8, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    let handler = ctrlc::set_handler(move || {
+        // A second Ctrl-C does not wait for the step.
+        if asked.swap(true, Ordering::Relaxed) {
+            std::process::exit(1);
+        }
+    });
+    handler.map_err(|e| Error::Input(format!("Ctrl-C cannot be handled: {e}")))?;
+    let options =
+        RunOptions { out: args.out.clone().unwrap_or_default(), data: args.data.clone(), stop, command: std::env::args().collect() };
+    let done = lib::run(&args.recipe, &args.set, options, &mut Progress::new(printer))?;
+    printer.result("run", &done.record, report::terminal(&done.record));
+    printer.note(&format!("report: {}", done.out.join("report.html").display()));
+    Ok(if done.record.missed_a_goal() { MISSED } else { 0 })
+}
+
+fn evaluate_options(a: &Evaluate) -> lib::EvaluateOptions {
+    let given = a.scale.is_some() || !a.mean.is_empty() || !a.std.is_empty();
+    let preprocess = given.then(|| {
+        let default = Preprocess::default();
+        Preprocess { scale: a.scale.unwrap_or(default.scale), mean: a.mean.clone(), std: a.std.clone(), ..default }
+    });
+    lib::EvaluateOptions {
+        split: a.split.clone(),
+        batch: a.batch as usize,
+        runtime: a.runtime.runtime.clone(),
+        literal: a.runtime.literal,
+        threads: a.runtime.threads,
+        preprocess,
+        limit: a.limit,
+    }
+}

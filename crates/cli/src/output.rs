@@ -1,0 +1,75 @@
+//! Printing: results on stdout, everything else on stderr.
+use crate::args::{Args, Color};
+use anstyle::{AnsiColor, Style};
+use espalier::Error;
+use serde::Serialize;
+use serde_json::json;
+use std::fmt::Display;
+use std::io::Write;
+
+/// Version of the JSON envelope: `{schema_version, command, ok, result | error}`.
+const ENVELOPE: u32 = 1;
+
+/// Prints as the flags say.
+pub(crate) struct Printer {
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+    pub(crate) verbose: bool,
+}
+
+impl Printer {
+    pub(crate) fn new(args: &Args) -> Self {
+        let choice = match args.color {
+            Color::Auto => anstream::ColorChoice::Auto,
+            Color::Always => anstream::ColorChoice::Always,
+            Color::Never => anstream::ColorChoice::Never,
+        };
+        choice.write_global();
+        Printer { json: args.json, quiet: args.quiet, verbose: args.verbose }
+    }
+
+    /// A result: its JSON in the envelope, or its text.
+    pub(crate) fn result<T: Serialize>(&self, command: &str, value: &T, text: impl Display) {
+        if self.json {
+            self.envelope(&json!({ "schema_version": ENVELOPE, "command": command, "ok": true, "result": value }));
+        } else {
+            self.out(&text.to_string());
+        }
+    }
+
+    /// Plain text on stdout. A reader that has gone away ends the output, not the program.
+    pub(crate) fn out(&self, text: &str) {
+        let _ = anstream::stdout().write_all(text.as_bytes());
+    }
+
+    /// A remark on stderr.
+    pub(crate) fn note(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(anstream::stderr(), "{text}");
+        }
+    }
+
+    /// An error: one line, the place in the recipe, a hint.
+    pub(crate) fn error(&self, command: &str, error: &Error) {
+        if self.json {
+            let (message, hint, code) = (error.to_string(), error.hint(), error.exit_code());
+            let error = json!({ "message": message, "hint": hint, "exit_code": code });
+            self.envelope(&json!({ "schema_version": ENVELOPE, "command": command, "ok": false, "error": error }));
+            return;
+        }
+        let (red, blue) = (AnsiColor::Red.on_default().bold(), AnsiColor::Cyan.on_default().bold());
+        let paint = |style: Style, text: &str| format!("{style}{text}{style:#}");
+        let mut text = format!("{} {error}\n", paint(red, "error:"));
+        if let Some(snippet) = error.snippet() {
+            text += &format!("{snippet}\n");
+        }
+        if let Some(hint) = error.hint() {
+            text += &format!("{} {hint}\n", paint(blue, "hint:"));
+        }
+        let _ = anstream::stderr().write_all(text.as_bytes());
+    }
+
+    fn envelope(&self, value: &serde_json::Value) {
+        self.out(&format!("{value:#}\n"));
+    }
+}

@@ -1,0 +1,66 @@
+//! `convert`: import, clean up, raise the operator set, export.
+use crate::Result;
+use report::text;
+use serde::Serialize;
+use std::fmt;
+use std::path::Path;
+
+/// What is done on the way.
+#[derive(Clone, Debug, Default)]
+pub struct ConvertOptions {
+    /// Fold constants and BatchNormalization, remove identities and what nothing depends on.
+    pub clean: bool,
+    /// Raise ONNX's own operator set to this version.
+    pub opset: Option<i64>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, Serialize)]
+pub struct Converted {
+    /// The file written.
+    pub file: String,
+    /// Its bytes.
+    pub file_bytes: u64,
+    /// Its operator set.
+    pub opset: i64,
+    /// Nodes before and after.
+    pub nodes: [usize; 2],
+    /// True if the file equals its source byte for byte.
+    pub identical: bool,
+}
+
+/// Reads a model, changes what was asked for, and writes it.
+///
+/// # Errors
+/// If it cannot be read or written, or the operator set cannot be raised: then nothing is written.
+pub fn convert(input: &Path, output: &Path, options: &ConvertOptions) -> Result<Converted> {
+    let mut model = onnx::load(input)?;
+    let before = model.graph.nodes.len();
+    if options.clean {
+        train::fold_constants(&mut model)?;
+        ops::fold_batch_norm(&mut model)?;
+        ops::remove_identities(&mut model);
+        model.remove_dead();
+    }
+    if let Some(opset) = options.opset {
+        ops::convert_opset(&mut model, opset)?;
+    }
+    onnx::save(&model, output)?;
+    let read = |p: &Path| std::fs::read(p).unwrap_or_default();
+    let written = read(output);
+    Ok(Converted {
+        file: output.display().to_string(),
+        file_bytes: written.len() as u64,
+        opset: model.onnx_opset(),
+        nodes: [before, model.graph.nodes.len()],
+        identical: written == read(input),
+    })
+}
+
+impl fmt::Display for Converted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let same = if self.identical { ", byte for byte as it was" } else { "" };
+        let [before, after] = self.nodes;
+        writeln!(f, "{}: {}, opset {}, {after} nodes (before: {before}){same}", self.file, text::bytes(self.file_bytes), self.opset)
+    }
+}

@@ -1,0 +1,60 @@
+//! `execute`: a model on arrays.
+use crate::{Error, Result};
+use deploy::runtime::{self, SessionOptions, Source};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use tensor::Tensor;
+use train::{Executor, Mode};
+
+/// What was computed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Execution {
+    /// The runtime.
+    pub runtime: String,
+    /// Outputs by name: type and shape.
+    pub outputs: BTreeMap<String, String>,
+}
+
+/// Runs a model on the arrays of an npz file, named after its inputs, and writes its outputs to another. `literal`
+/// switches a runtime's graph optimizations off; the reference interpreter has none, and simulates annotations.
+///
+/// # Errors
+/// If a file cannot be read or written, an input does not fit, or the runtime is not there.
+pub fn execute(model: &Path, input: &Path, output: Option<&Path>, runtime: &str, literal: bool, threads: usize) -> Result<Execution> {
+    let inputs = data::npz::read(input)?;
+    let outputs = run_file(model, &inputs, runtime, literal, threads)?;
+    if let Some(path) = output {
+        data::npz::write(path, &outputs)?;
+    }
+    let shapes = outputs.iter().map(|(name, t)| (name.clone(), format!("{}{:?}", t.dtype(), t.shape()))).collect();
+    Ok(Execution { runtime: runtime.to_string(), outputs: shapes })
+}
+
+pub(super) fn run_file(
+    model: &Path,
+    inputs: &BTreeMap<String, Tensor>,
+    runtime: &str,
+    literal: bool,
+    threads: usize,
+) -> Result<BTreeMap<String, Tensor>> {
+    if runtime == "reference" {
+        let model = onnx::load(model)?;
+        return Ok(Executor::new(&model)?.run(inputs, Mode::SIMULATED)?);
+    }
+    if !runtime::NAMES.contains(&runtime) {
+        return Err(Error::Input(format!("no runtime is named '{runtime}'; there are {}", super::runtimes().join(", "))));
+    }
+    let options = if literal { SessionOptions::literal(threads) } else { SessionOptions::default_arithmetic(threads) };
+    Ok(runtime::by_name(runtime)?.load(Source::File(model), options)?.run(inputs)?)
+}
+
+impl fmt::Display for Execution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, shape) in &self.outputs {
+            writeln!(f, "{name}: {shape}")?;
+        }
+        Ok(())
+    }
+}

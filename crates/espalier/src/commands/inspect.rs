@@ -1,0 +1,210 @@
+//! `inspect`: what is in a model.
+use super::inputs::{example_inputs, type_text};
+use crate::Result;
+use graph::{Model, ValueId};
+use report::text;
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::path::Path;
+use train::{Executor, Mode};
+
+/// An input or output.
+#[derive(Clone, Debug, Serialize)]
+pub struct Port {
+    /// Its name.
+    pub name: String,
+    /// Its type: `float[N, 3, 32, 32]`.
+    pub ty: String,
+}
+
+/// A node that computes with weights, or counts.
+#[derive(Clone, Debug, Serialize)]
+pub struct Layer {
+    /// The node.
+    pub node: String,
+    /// Its operator.
+    pub op_type: String,
+    /// Shape of its first output in the counted run.
+    pub output: Option<Vec<usize>>,
+    /// Elements of its weights and biases.
+    pub parameters: u64,
+    /// Those that are not zero, masks applied.
+    pub nonzeros: u64,
+    /// Multiply-accumulate operations.
+    pub macs: Option<u64>,
+    /// How its weight is stored, if it is annotated.
+    pub encoding: Option<String>,
+}
+
+/// What is in a model.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// The file.
+    pub file: String,
+    /// Its bytes.
+    pub file_bytes: u64,
+    /// Version of the format.
+    pub ir_version: i64,
+    /// Operator sets by domain.
+    pub opsets: BTreeMap<String, i64>,
+    /// Inputs that must be fed.
+    pub inputs: Vec<Port>,
+    /// Outputs.
+    pub outputs: Vec<Port>,
+    /// Nodes by operator, subgraphs included.
+    pub operators: BTreeMap<String, usize>,
+    /// Operators that nobody knows.
+    pub unknown_operators: Vec<String>,
+    /// Elements of weights and biases.
+    pub parameters: u64,
+    /// Those that are not zero, masks applied.
+    pub nonzeros: u64,
+    /// Multiply-accumulate operations for inputs of the declared shapes (unknown dimensions as 1).
+    pub macs: Option<u64>,
+    /// Why `macs` is absent.
+    pub macs_note: Option<String>,
+    /// Annotated values: masks and encodings.
+    pub annotations: usize,
+    /// Layer by layer.
+    pub layers: Vec<Layer>,
+    /// The model's metadata.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Reads a model and counts.
+///
+/// # Errors
+/// If the file cannot be read.
+pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Inspection> {
+    let model = onnx::load(path)?;
+    let file_bytes = std::fs::metadata(path).map_or(0, |m| m.len());
+    let (seen, macs_note) = match observe(&model, shapes) {
+        Ok(seen) => (Some(seen), None),
+        Err(e) => (None, Some(e.to_string())),
+    };
+    let mut operators: BTreeMap<String, usize> = BTreeMap::new();
+    let mut unknown = vec![];
+    model.graph.visit(&mut |n| {
+        let name = if n.is_onnx() { n.op_type.clone() } else { format!("{}.{}", n.domain, n.op_type) };
+        if ops::find(&n.domain, &n.op_type).is_none() && model.functions.iter().all(|f| f.name != n.op_type) {
+            unknown.push(name.clone());
+        }
+        *operators.entry(name).or_default() += 1;
+    });
+    unknown.sort();
+    unknown.dedup();
+    let layers = layers(&model, seen.as_ref());
+    let sum = |f: fn(&Layer) -> u64| layers.iter().map(f).sum();
+    let port = |v: &ValueId| Port { name: model.values[*v].name.clone(), ty: type_text(&model.values[*v].ty) };
+    Ok(Inspection {
+        file: path.display().to_string(),
+        file_bytes,
+        ir_version: model.ir_version,
+        opsets: model.opsets.iter().map(|o| (if o.domain.is_empty() { "ai.onnx".into() } else { o.domain.clone() }, o.version)).collect(),
+        inputs: model.free_inputs().iter().map(port).collect(),
+        outputs: model.graph.outputs.iter().map(port).collect(),
+        operators,
+        unknown_operators: unknown,
+        parameters: sum(|l| l.parameters),
+        nonzeros: sum(|l| l.nonzeros),
+        macs: seen.is_some().then(|| sum(|l| l.macs.unwrap_or(0))),
+        macs_note,
+        annotations: model.annotations.len(),
+        layers: layers.into_iter().filter(|l| l.parameters > 0 || l.macs.unwrap_or(0) > 0).collect(),
+        metadata: model.metadata.iter().cloned().collect(),
+    })
+}
+
+type Shapes = HashMap<ValueId, Vec<usize>>;
+
+fn observe(model: &Model, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Shapes> {
+    let inputs = example_inputs(model, shapes)?;
+    let mut seen = Shapes::new();
+    Executor::unfused(model)?.run_observed(&inputs, Mode::FLOAT, &mut |id, t| {
+        seen.insert(id, t.shape().to_vec());
+    })?;
+    Ok(seen)
+}
+
+fn layers(model: &Model, seen: Option<&Shapes>) -> Vec<Layer> {
+    let mut counted = std::collections::HashSet::new();
+    let mut out = vec![];
+    model.graph.visit(&mut |node| {
+        let Some(op) = ops::find(&node.domain, &node.op_type) else { return };
+        let (mut parameters, mut nonzeros, mut encoding) = (0, 0, None);
+        for (i, v) in node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))) {
+            use ops::Role::{Bias, NormBias, NormScale, Weight};
+            if !matches!(op.role(node, i), Weight | Bias | NormScale | NormBias) {
+                continue;
+            }
+            encoding = encoding.or_else(|| model.annotations.encoding(v).map(|e| e.kind.clone()));
+            // A shared weight counts once.
+            if let Some(t) = model.values.tensor(v)
+                && counted.insert(v)
+            {
+                parameters += t.len() as u64;
+                nonzeros += nonzero(t, model.annotations.mask(v));
+            }
+        }
+        let shape = |v: &Option<ValueId>| {
+            let v = (*v)?;
+            seen.and_then(|s| s.get(&v).cloned()).or_else(|| model.values.tensor(v).map(|t| t.shape().to_vec()))
+        };
+        let (inputs, outputs): (Vec<_>, Vec<_>) = (node.inputs.iter().map(shape).collect(), node.outputs.iter().map(shape).collect());
+        let output = outputs.first().cloned().flatten();
+        let macs = output.is_some().then(|| op.macs(&ops::MacsCx { node, inputs, outputs }));
+        out.push(Layer { node: node.label(&model.values), op_type: node.op_type.clone(), output, parameters, nonzeros, macs, encoding });
+    });
+    out
+}
+
+fn nonzero(t: &tensor::Tensor, mask: Option<&tensor::Tensor>) -> u64 {
+    let Ok(values) = t.to_f32_vec() else { return t.len() as u64 };
+    match mask.and_then(|m| m.as_slice::<bool>().ok()) {
+        Some(mask) => values.iter().zip(mask).filter(|(v, m)| **m && **v != 0.0).count() as u64,
+        None => values.iter().filter(|v| **v != 0.0).count() as u64,
+    }
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ports = |list: &[Port]| list.iter().map(|p| format!("{} {}", p.name, p.ty)).collect::<Vec<_>>().join(", ");
+        let opsets = self.opsets.iter().map(|(d, v)| format!("{d} {v}")).collect::<Vec<_>>().join(", ");
+        writeln!(f, "{}: {}, IR {}, opset {opsets}", self.file, text::bytes(self.file_bytes), self.ir_version)?;
+        writeln!(f, "inputs:      {}", ports(&self.inputs))?;
+        writeln!(f, "outputs:     {}", ports(&self.outputs))?;
+        let operators = self.operators.iter().map(|(o, n)| format!("{o} {n}")).collect::<Vec<_>>().join(", ");
+        writeln!(f, "operators:   {operators}")?;
+        if !self.unknown_operators.is_empty() {
+            writeln!(f, "not known:   {}", self.unknown_operators.join(", "))?;
+        }
+        writeln!(f, "parameters:  {}, {} not zero", self.parameters, self.nonzeros)?;
+        match (&self.macs, &self.macs_note) {
+            (Some(macs), _) => writeln!(f, "MACs:        {macs}")?,
+            (None, note) => writeln!(f, "MACs:        not counted: {}", note.as_deref().unwrap_or_default())?,
+        }
+        writeln!(f, "annotations: {}\n", self.annotations)?;
+        let width = self.layers.iter().map(|l| l.node.chars().count()).max().unwrap_or(0).clamp(5, 48);
+        writeln!(
+            f,
+            "{:width$}  {:18}  {:>20}  {:>10}  {:>10}  {:>12}  stored as",
+            "layer", "operator", "output", "parameters", "non-zero", "MACs"
+        )?;
+        for l in &self.layers {
+            let shape = l.output.as_ref().map_or("?".to_string(), |s| s.iter().map(usize::to_string).collect::<Vec<_>>().join("x"));
+            let macs = l.macs.map_or("?".to_string(), |m| m.to_string());
+            let encoding = l.encoding.as_deref().unwrap_or("float");
+            writeln!(
+                f,
+                "{:width$}  {:18}  {shape:>20}  {:>10}  {:>10}  {macs:>12}  {}",
+                l.node,
+                l.op_type,
+                l.parameters,
+                l.nonzeros,
+                if l.parameters > 0 { encoding } else { "" }
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,56 @@
+//! `new`: a freshly initialised network of the zoo.
+use crate::Result;
+use report::text;
+use serde::Serialize;
+use std::fmt;
+use std::path::Path;
+
+/// Its size and seed; what is absent is as the architecture was designed.
+#[derive(Clone, Debug)]
+pub struct NewOptions {
+    /// Multiplies the channels of every hidden layer.
+    pub width: f64,
+    /// Number of classes.
+    pub classes: Option<usize>,
+    /// Shape of one input: channels, height, width.
+    pub input: Option<Vec<usize>>,
+    /// Key of the weights.
+    pub seed: u64,
+}
+
+/// What was written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Created {
+    /// The file.
+    pub file: String,
+    /// The architecture.
+    pub arch: String,
+    /// Elements of all constants.
+    pub parameters: u64,
+    /// Its bytes.
+    pub file_bytes: u64,
+}
+
+/// Builds the architecture and writes it.
+///
+/// # Errors
+/// If there is no such architecture, it cannot be built at that size, or the file cannot be written.
+pub fn new(arch: &str, output: &Path, options: &NewOptions) -> Result<Created> {
+    let entry = zoo::find(arch)?;
+    let mut zoo_options = entry.default_options();
+    zoo_options.width = options.width;
+    zoo_options.seed = options.seed;
+    zoo_options.classes = options.classes.unwrap_or(zoo_options.classes);
+    zoo_options.input = options.input.clone().unwrap_or(zoo_options.input);
+    let model = entry.build(&zoo_options)?;
+    onnx::save(&model, output)?;
+    let parameters = model.graph.constants.iter().filter_map(|v| model.values.tensor(*v)).map(|t| t.len() as u64).sum();
+    let file_bytes = std::fs::metadata(output).map_or(0, |m| m.len());
+    Ok(Created { file: output.display().to_string(), arch: entry.name.to_string(), parameters, file_bytes })
+}
+
+impl fmt::Display for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}: {}, {} parameters, {}", self.file, self.arch, text::count(self.parameters), text::bytes(self.file_bytes))
+    }
+}

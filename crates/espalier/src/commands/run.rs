@@ -1,0 +1,39 @@
+//! `run` and `report`.
+use crate::{Error, Result};
+use pipeline::{Observer, RunOptions, recipe};
+use report::RunRecord;
+use std::path::{Path, PathBuf};
+
+/// A finished run.
+#[derive(Clone, Debug)]
+pub struct RunResult {
+    /// Its record.
+    pub record: RunRecord,
+    /// Its folder.
+    pub out: PathBuf,
+}
+
+/// Runs a recipe. Without a folder in `options.out`, `runs/NAME` is taken.
+///
+/// # Errors
+/// As [`pipeline::run`].
+pub fn run(path: &Path, overrides: &[String], mut options: RunOptions, observer: &mut dyn Observer) -> Result<RunResult> {
+    let loaded = recipe::load(path, overrides)?;
+    if options.out.as_os_str().is_empty() {
+        options.out = Path::new("runs").join(&loaded.recipe.name);
+    }
+    let record = pipeline::run(&loaded, &options, observer)?;
+    Ok(RunResult { record, out: options.out })
+}
+
+/// Reads a run's record and writes its page again, beside it.
+///
+/// # Errors
+/// If the record cannot be read or the page not written.
+pub fn report(run: &Path) -> Result<(RunRecord, PathBuf)> {
+    let record = RunRecord::load(run)?;
+    let folder = if run.is_dir() { run } else { run.parent().unwrap_or(Path::new(".")) };
+    let page = folder.join("report.html");
+    pipeline::run_dir::write_atomically(&page, ::report::html(&record).as_bytes()).map_err(Error::from)?;
+    Ok((record, page))
+}
