@@ -1,0 +1,62 @@
+//! The training loop of a stage: the recipe's settings, the data, and a teacher if there is one.
+use super::Sources;
+use crate::PipelineError;
+use crate::recipe::Training;
+use distill::{Hinton, HintonSettings};
+use graph::Model;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use train::{Batches, CrossEntropy, Mode, Objective, Surroundings, TrainReport, TrainSettings, Watch, evaluate};
+
+/// What a stage teaches, beside its settings.
+pub struct Lesson<'a> {
+    /// The settings of the loop.
+    pub training: &'a Training,
+    /// A teacher, the temperature, and the teacher's weight in the loss.
+    pub teacher: Option<(&'a Model, f32, f32)>,
+    /// Whether masks and encodings are active.
+    pub simulate: bool,
+    /// Key of the stage's randomness.
+    pub stage: u64,
+    /// Where the checkpoint is.
+    pub checkpoint: Option<PathBuf>,
+}
+
+/// Trains a model in place.
+///
+/// # Errors
+/// What the data, the graph or the loss report; [`train::TrainError::Interrupted`] when asked to stop.
+pub fn fit(model: &mut Model, lesson: &Lesson, sources: &Sources, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<TrainReport, PipelineError> {
+    let t = lesson.training;
+    let data = sources.training(model, lesson.stage, t.batch)?;
+    let settings = TrainSettings {
+        epochs: t.epochs,
+        optimizer: t.optimizer.clone(),
+        schedule: t.schedule.clone(),
+        clip_norm: t.clip_norm,
+        freeze: t.freeze.clone(),
+        learn_scales: t.learn_scales,
+        simulate: lesson.simulate,
+        seed: lesson.stage,
+        keep: t.keep,
+        early_stopping: t.early_stopping,
+        freeze_statistics_from: (t.freeze_statistics > 0).then(|| t.epochs.saturating_sub(t.freeze_statistics)),
+    };
+    let validation = sources.validation(model)?;
+    let mode = if lesson.simulate { Mode::SIMULATED } else { Mode::FLOAT };
+    let mut judge = validation.map(|held_out| move |m: &Model| Ok(evaluate(m, held_out.epoch(0), mode)?.accuracy()));
+    let mut around = Surroundings {
+        validate: judge.as_mut().map(|j| j as &mut dyn FnMut(&Model) -> Result<f64, train::TrainError>),
+        watch,
+        checkpoint: lesson.checkpoint.clone(),
+        stop: Some(stop),
+    };
+    let task = CrossEntropy::of(model, t.label_smoothing as f32)?;
+    let Some((teacher, temperature, alpha)) = lesson.teacher else {
+        return Ok(train::train(model, &data, &task, &settings, &mut around)?);
+    };
+    let hinton = Hinton::new(task, model, teacher, HintonSettings { temperature, alpha, ..HintonSettings::default() })?;
+    hinton.hints.iter().for_each(|hint| around.watch.note(hint));
+    let objective: &dyn Objective = &hinton;
+    Ok(train::train(model, &data, objective, &settings, &mut around)?)
+}

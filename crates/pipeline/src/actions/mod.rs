@@ -1,0 +1,15 @@
+//! What each kind of stage does to a model, as functions: data in, model and figures out. Caching, records and the order
+//! of stages are the run's affair.
+mod deploy;
+mod fit;
+mod measure;
+mod quantize;
+mod sources;
+mod student;
+
+pub use deploy::{Deployment, deploy};
+pub use fit::{Lesson, fit};
+pub use measure::{layers, weigh};
+pub use quantize::{calibrate, prune_weights};
+pub use sources::Sources;
+pub use student::{Policy, student};

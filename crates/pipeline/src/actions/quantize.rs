@@ -1,0 +1,63 @@
+//! Attaching quantizers and masks as the recipe asks for them.
+use super::Sources;
+use crate::PipelineError;
+use crate::recipe::{BatchNorm, Observer, PruneMethod, PruneScope, PruneStage, QuantizeStage};
+use graph::Model;
+use prune::{PruneSettings, Scope, SparsityReport};
+use quantize::{ActivationSettings, CalibrationReport, ObserverSettings, QuantizeSettings, WeightSettings};
+use train::Batches;
+
+fn settings(stage: &QuantizeStage) -> QuantizeSettings {
+    let kind = match stage.calibration.observer {
+        Observer::MinMax => "min_max",
+        Observer::MovingAverage => "moving_average",
+        Observer::Percentile => "percentile",
+    };
+    QuantizeSettings {
+        weights: WeightSettings {
+            bits: u32::from(stage.weights.bits),
+            per_channel: stage.weights.per_channel,
+            reduce_range: stage.weights.reduce_range,
+            ..WeightSettings::default()
+        },
+        activations: ActivationSettings { bits: u32::from(stage.activations.bits) },
+        observer: ObserverSettings { kind: kind.into(), percentile: stage.calibration.percentile, ..ObserverSettings::default() },
+        skip: stage.skip.clone(),
+    }
+}
+
+/// Folds BatchNormalization, then fits quantizers to weights and, on calibration data, to activations.
+///
+/// # Errors
+/// What the settings, the data or the graph report. `batch_norm = "keep"` is refused.
+pub fn calibrate(model: &mut Model, stage: &QuantizeStage, sources: &Sources, seed: u64) -> Result<CalibrationReport, PipelineError> {
+    match stage.batch_norm {
+        BatchNorm::Fold => ops::fold_batch_norm(model)?,
+        BatchNorm::Keep => {
+            let what = "batch_norm = \"keep\" is not supported: the folded weight is what is stored. Use \"fold\"";
+            return Err(PipelineError::Unsupported(what.into()));
+        }
+    };
+    let c = &stage.calibration;
+    let data = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed))?;
+    Ok(quantize::quantize(model, &settings(stage), data.epoch(0))?)
+}
+
+/// Chooses which weights live.
+///
+/// # Errors
+/// What the settings or the weights report.
+pub fn prune_weights(model: &mut Model, stage: &PruneStage) -> Result<SparsityReport, PipelineError> {
+    let settings = PruneSettings {
+        method: match stage.method {
+            PruneMethod::Magnitude => "magnitude".into(),
+        },
+        sparsity: stage.sparsity,
+        scope: match stage.scope {
+            PruneScope::Global => Scope::Global,
+            PruneScope::Layer => Scope::Layer,
+        },
+        exclude: stage.skip.clone(),
+    };
+    Ok(prune::prune(model, &settings)?)
+}

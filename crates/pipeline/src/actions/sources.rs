@@ -1,0 +1,138 @@
+//! The recipe's data sets, opened once, and the batches that stages take from them.
+use crate::PipelineError;
+use crate::recipe::{DataSettings, Loaded};
+use data::{Dataset, Holdout, LoaderOptions, OpenOptions, Preprocess, Purpose, Shuffle, check_classes, split_holdout};
+use graph::Model;
+use std::path::Path;
+use std::sync::Arc;
+use train::LoaderBatches;
+
+/// Largest batch that scoring runs at once.
+const SCORING_BATCH: usize = 250;
+
+/// The data of a run.
+pub struct Sources {
+    settings: DataSettings,
+    seed: u64,
+    train: Option<Arc<dyn Dataset>>,
+    train_rows: Option<Arc<Vec<usize>>>,
+    validation: Option<(Arc<dyn Dataset>, Option<Arc<Vec<usize>>>)>,
+    test: Option<Arc<dyn Dataset>>,
+}
+
+impl Sources {
+    /// Opens what the recipe names; paths are looked for below `root`, then below the recipe's folder.
+    ///
+    /// # Errors
+    /// [`PipelineError::Data`] for a data set that is missing or damaged.
+    pub fn open(loaded: &Loaded, root: Option<&Path>) -> Result<Sources, PipelineError> {
+        let recipe = &loaded.recipe;
+        let Some(settings) = recipe.data.clone() else {
+            let settings: DataSettings = toml::from_str("").map_err(|e| PipelineError::Internal(e.to_string()))?;
+            return Ok(Sources { settings, seed: recipe.seed, train: None, train_rows: None, validation: None, test: None });
+        };
+        let open = |path: &Option<String>, split: &str| -> Result<Option<Arc<dyn Dataset>>, PipelineError> {
+            let Some(path) = path else { return Ok(None) };
+            let options = OpenOptions {
+                cache_bytes: settings.cache.0,
+                input_column: settings.input_column.clone(),
+                label_column: settings.label_column.clone(),
+                ..OpenOptions::split(split)
+            };
+            Ok(Some(data::open(&loaded.resolve(path, root), &options)?))
+        };
+        let (train, test) = (open(&settings.train, "train")?, open(&settings.test, "test")?);
+        let mut train_rows = None;
+        let mut validation = open(&settings.validation_set, "validation")?.map(|d| (d, None));
+        if let (None, Some(train), true) = (&validation, &train, settings.validation > 0.0) {
+            let split = split_holdout(train.as_ref(), Holdout::Fraction(settings.validation), recipe.seed)?;
+            train_rows = Some(Arc::new(split.train));
+            validation = Some((train.clone(), Some(Arc::new(split.held_out))));
+        }
+        Ok(Sources { settings, seed: recipe.seed, train, train_rows, validation, test })
+    }
+
+    /// How an image becomes the model's input: the recipe's word, else the model's metadata, else the default.
+    ///
+    /// # Errors
+    /// [`PipelineError::Model`] if the metadata cannot be read.
+    pub fn preprocess(&self, model: &Model) -> Result<Preprocess, PipelineError> {
+        if let Some(p) = &self.settings.preprocess {
+            return Ok(p.clone());
+        }
+        match model.metadata_get(data::METADATA_KEY) {
+            Some(text) => serde_json::from_str(text).map_err(|e| PipelineError::Model(format!("metadata '{}': {e}", data::METADATA_KEY))),
+            None => Ok(Preprocess::default()),
+        }
+    }
+
+    fn options(&self, model: &Model) -> Result<LoaderOptions, PipelineError> {
+        let input = model.free_inputs().first().map(|v| model.values[*v].name.clone());
+        let input = input.ok_or_else(|| PipelineError::Model("the model has no input to feed".into()))?;
+        let workers = self.settings.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        Ok(LoaderOptions { preprocess: self.preprocess(model)?, seed: self.seed, workers, input, ..LoaderOptions::default() })
+    }
+
+    /// Shuffled, augmented training batches of the stage with this key.
+    ///
+    /// # Errors
+    /// [`PipelineError::Data`] if the recipe names no training data, or a class has no image.
+    pub fn training(&self, model: &Model, stage: u64, batch: usize) -> Result<LoaderBatches, PipelineError> {
+        let dataset = self.train.clone().ok_or_else(|| PipelineError::missing("data.train", "this stage trains"))?;
+        let classes = dataset.class_names().len();
+        if classes > 0 {
+            check_classes(dataset.as_ref(), self.train_rows.as_ref().map(|r| r.as_slice()), classes, Purpose::Training)?;
+        }
+        let options = LoaderOptions {
+            batch,
+            stage,
+            shuffle: Shuffle::On { buffer: self.settings.shuffle_buffer },
+            augment: self.settings.augment.clone(),
+            drop_last: self.train_rows.as_ref().map_or(dataset.len(), |r| r.len()) >= batch,
+            rows: self.train_rows.clone(),
+            ..self.options(model)?
+        };
+        Ok(LoaderBatches::new(dataset, options))
+    }
+
+    /// The first `images` of the training images in an order that `seed` decides, neither shuffled again nor augmented.
+    ///
+    /// # Errors
+    /// [`PipelineError::Data`] if the recipe names no training data.
+    pub fn calibration(&self, model: &Model, images: usize, batch: usize, seed: u64) -> Result<LoaderBatches, PipelineError> {
+        let dataset = self.train.clone().ok_or_else(|| PipelineError::missing("data.train", "calibration takes images from it"))?;
+        let all: Vec<usize> = match &self.train_rows {
+            Some(rows) => rows.to_vec(),
+            None => (0..dataset.len()).collect(),
+        };
+        let order = tensor::random::permutation(seed, all.len());
+        let mut rows: Vec<usize> = order.into_iter().take(images).map(|i| all[i]).collect();
+        rows.sort_unstable();
+        let options = LoaderOptions { batch, rows: Some(Arc::new(rows)), ..self.options(model)? };
+        Ok(LoaderBatches::new(dataset, options))
+    }
+
+    /// Held-out images, if there are any.
+    ///
+    /// # Errors
+    /// [`PipelineError::Model`] if the model has no input.
+    pub fn validation(&self, model: &Model) -> Result<Option<LoaderBatches>, PipelineError> {
+        let Some((dataset, rows)) = &self.validation else { return Ok(None) };
+        let options = LoaderOptions { batch: SCORING_BATCH, rows: rows.clone(), ..self.options(model)? };
+        Ok(Some(LoaderBatches::new(dataset.clone(), options)))
+    }
+
+    /// The test images, if the recipe names any.
+    ///
+    /// # Errors
+    /// [`PipelineError::Model`] if the model has no input.
+    pub fn test(&self, model: &Model) -> Result<Option<LoaderBatches>, PipelineError> {
+        let Some(dataset) = &self.test else { return Ok(None) };
+        Ok(Some(LoaderBatches::new(dataset.clone(), LoaderOptions { batch: SCORING_BATCH, ..self.options(model)? })))
+    }
+
+    /// Class names of the data, if it has any.
+    pub fn class_names(&self) -> &[String] {
+        self.train.as_ref().or(self.test.as_ref()).map_or(&[], |d| d.class_names())
+    }
+}

@@ -1,0 +1,63 @@
+//! A fresh student, and the compression policy it inherits: policy is data, so it can be applied to another network.
+use super::{Sources, calibrate, prune_weights};
+use crate::PipelineError;
+use crate::recipe::{PruneStage, QuantizeStage, Student};
+use graph::{Dim, Model, ValueType};
+use zoo::ZooOptions;
+
+/// What the stages so far have asked for, in their order.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Policy {
+    /// Each step, later ones replacing what earlier ones said of the same value.
+    pub steps: Vec<PolicyStep>,
+}
+
+/// One step of a policy.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PolicyStep {
+    /// Masks.
+    Prune(PruneStage),
+    /// Quantizers.
+    Quantize(QuantizeStage),
+}
+
+impl Policy {
+    /// Applies the policy to a trained network: pruned first (importance is read from whole weights), then calibrated.
+    /// Returns a sentence for each step.
+    ///
+    /// # Errors
+    /// As the stages themselves.
+    pub fn apply(&self, model: &mut Model, sources: &Sources, seed: u64) -> Result<Vec<String>, PipelineError> {
+        let mut notes = vec![];
+        for step in &self.steps {
+            if let PolicyStep::Prune(stage) = step {
+                let report = prune_weights(model, stage)?;
+                notes.push(format!("inherited: pruned to a sparsity of {:.1} %", report.sparsity * 100.0));
+            }
+        }
+        for step in &self.steps {
+            if let PolicyStep::Quantize(stage) = step {
+                let report = calibrate(model, stage, sources, seed)?;
+                notes.push(format!("inherited: {} weights and {} activations quantized, calibrated on {} images", report.constants, report.activations.len(), report.samples));
+            }
+        }
+        Ok(notes)
+    }
+}
+
+/// A freshly initialised student with the teacher's input and classes.
+///
+/// # Errors
+/// [`PipelineError::Model`] if the teacher's input or output shape is not declared; what the zoo reports.
+pub fn student(of: &Student, teacher: &Model, seed: u64) -> Result<Model, PipelineError> {
+    let wrong = |what: &str| PipelineError::Model(format!("the teacher's {what} shape is not declared, so no student can be built for it"));
+    let input = teacher.free_inputs().first().and_then(|v| teacher.values[*v].shape()).ok_or_else(|| wrong("input"))?;
+    let input = input.iter().skip(1).map(Dim::known).collect::<Option<Vec<usize>>>().ok_or_else(|| wrong("input"))?;
+    let classes = teacher.graph.outputs.first().and_then(|v| match &teacher.values[*v].ty {
+        ValueType::Tensor { shape: Some(s), .. } => s.last().and_then(Dim::known),
+        _ => None,
+    });
+    let options = ZooOptions { width: of.width, classes: classes.ok_or_else(|| wrong("output"))?, input, seed };
+    Ok(zoo::build(&of.arch, &options)?)
+}
