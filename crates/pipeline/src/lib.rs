@@ -3,6 +3,7 @@
 //! [`recipe`] reads what is wanted; [`run`] goes through the stages. A stage's result stands in the [`run_dir`] under the
 //! hash of all that it depends on, so a run that was killed goes on where it was. The crate never prints: an
 //! [`Observer`] hears what happens.
+pub mod actions;
 mod environment;
 mod error;
 mod goals;

@@ -9,7 +9,7 @@ mod student;
 
 pub use deploy::{Deployment, deploy};
 pub use fit::{Lesson, fit};
-pub use measure::{layers, weigh};
-pub use quantize::{calibrate, prune_weights};
+pub use measure::{layers, score, weigh};
+pub use quantize::{calibrate, prune_weights, settle_biases};
 pub use sources::Sources;
-pub use student::{Policy, student};
+pub use student::{Policy, PolicyStep, student};

@@ -1,12 +1,13 @@
 //! Attaching quantizers and masks as the recipe asks for them.
 use super::Sources;
-use crate::PipelineError;
+use crate::stages::StageError;
 use crate::recipe::{BatchNorm, Observer, PruneMethod, PruneScope, PruneStage, QuantizeStage};
 use graph::Model;
 use prune::{PruneSettings, Scope, SparsityReport};
 use quantize::{ActivationSettings, CalibrationReport, ObserverSettings, QuantizeSettings, WeightSettings};
 use train::Batches;
 
+/// A stage's settings as the technique takes them.
 fn settings(stage: &QuantizeStage) -> QuantizeSettings {
     let kind = match stage.calibration.observer {
         Observer::MinMax => "min_max",
@@ -30,12 +31,12 @@ fn settings(stage: &QuantizeStage) -> QuantizeSettings {
 ///
 /// # Errors
 /// What the settings, the data or the graph report. `batch_norm = "keep"` is refused.
-pub fn calibrate(model: &mut Model, stage: &QuantizeStage, sources: &Sources, seed: u64) -> Result<CalibrationReport, PipelineError> {
+pub fn calibrate(model: &mut Model, stage: &QuantizeStage, sources: &Sources, seed: u64) -> Result<CalibrationReport, StageError> {
     match stage.batch_norm {
         BatchNorm::Fold => ops::fold_batch_norm(model)?,
         BatchNorm::Keep => {
             let what = "batch_norm = \"keep\" is not supported: the folded weight is what is stored. Use \"fold\"";
-            return Err(PipelineError::Unsupported(what.into()));
+            return Err(what.into());
         }
     };
     let c = &stage.calibration;
@@ -47,7 +48,7 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, sources: &Sources, se
 ///
 /// # Errors
 /// What the settings or the weights report.
-pub fn prune_weights(model: &mut Model, stage: &PruneStage) -> Result<SparsityReport, PipelineError> {
+pub fn prune_weights(model: &mut Model, stage: &PruneStage) -> Result<SparsityReport, StageError> {
     let settings = PruneSettings {
         method: match stage.method {
             PruneMethod::Magnitude => "magnitude".into(),
@@ -60,4 +61,13 @@ pub fn prune_weights(model: &mut Model, stage: &PruneStage) -> Result<SparsityRe
         exclude: stage.skip.clone(),
     };
     Ok(prune::prune(model, &settings)?)
+}
+
+/// Sets the biases' scales again after the scales they follow from were trained.
+///
+/// # Errors
+/// What the settings or the weights report.
+pub fn settle_biases(model: &mut Model, stage: &QuantizeStage) -> Result<(), StageError> {
+    quantize::refresh_biases(model, &settings(stage))?;
+    Ok(())
 }

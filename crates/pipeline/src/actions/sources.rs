@@ -1,11 +1,12 @@
 //! The recipe's data sets, opened once, and the batches that stages take from them.
-use crate::PipelineError;
+use crate::stages::StageError;
 use crate::recipe::{DataSettings, Loaded};
 use data::{Dataset, Holdout, LoaderOptions, OpenOptions, Preprocess, Purpose, Shuffle, check_classes, split_holdout};
 use graph::Model;
 use std::path::Path;
 use std::sync::Arc;
-use train::LoaderBatches;
+use tensor::Tensor;
+use train::{Batches, LoaderBatches, Named};
 
 /// Largest batch that scoring runs at once.
 const SCORING_BATCH: usize = 250;
@@ -24,14 +25,14 @@ impl Sources {
     /// Opens what the recipe names; paths are looked for below `root`, then below the recipe's folder.
     ///
     /// # Errors
-    /// [`PipelineError::Data`] for a data set that is missing or damaged.
-    pub fn open(loaded: &Loaded, root: Option<&Path>) -> Result<Sources, PipelineError> {
+    /// For a data set that is missing or damaged.
+    pub fn open(loaded: &Loaded, root: Option<&Path>) -> Result<Sources, StageError> {
         let recipe = &loaded.recipe;
         let Some(settings) = recipe.data.clone() else {
-            let settings: DataSettings = toml::from_str("").map_err(|e| PipelineError::Internal(e.to_string()))?;
+            let settings: DataSettings = toml::from_str("")?;
             return Ok(Sources { settings, seed: recipe.seed, train: None, train_rows: None, validation: None, test: None });
         };
-        let open = |path: &Option<String>, split: &str| -> Result<Option<Arc<dyn Dataset>>, PipelineError> {
+        let open = |path: &Option<String>, split: &str| -> Result<Option<Arc<dyn Dataset>>, StageError> {
             let Some(path) = path else { return Ok(None) };
             let options = OpenOptions {
                 cache_bytes: settings.cache.0,
@@ -55,20 +56,20 @@ impl Sources {
     /// How an image becomes the model's input: the recipe's word, else the model's metadata, else the default.
     ///
     /// # Errors
-    /// [`PipelineError::Model`] if the metadata cannot be read.
-    pub fn preprocess(&self, model: &Model) -> Result<Preprocess, PipelineError> {
+    /// If the metadata cannot be read.
+    pub fn preprocess(&self, model: &Model) -> Result<Preprocess, StageError> {
         if let Some(p) = &self.settings.preprocess {
             return Ok(p.clone());
         }
         match model.metadata_get(data::METADATA_KEY) {
-            Some(text) => serde_json::from_str(text).map_err(|e| PipelineError::Model(format!("metadata '{}': {e}", data::METADATA_KEY))),
+            Some(text) => serde_json::from_str(text).map_err(|e| format!("metadata '{}': {e}", data::METADATA_KEY).into()),
             None => Ok(Preprocess::default()),
         }
     }
 
-    fn options(&self, model: &Model) -> Result<LoaderOptions, PipelineError> {
+    fn options(&self, model: &Model) -> Result<LoaderOptions, StageError> {
         let input = model.free_inputs().first().map(|v| model.values[*v].name.clone());
-        let input = input.ok_or_else(|| PipelineError::Model("the model has no input to feed".into()))?;
+        let input = input.ok_or_else(|| "the model has no input to feed".to_string())?;
         let workers = self.settings.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         Ok(LoaderOptions { preprocess: self.preprocess(model)?, seed: self.seed, workers, input, ..LoaderOptions::default() })
     }
@@ -76,9 +77,9 @@ impl Sources {
     /// Shuffled, augmented training batches of the stage with this key.
     ///
     /// # Errors
-    /// [`PipelineError::Data`] if the recipe names no training data, or a class has no image.
-    pub fn training(&self, model: &Model, stage: u64, batch: usize) -> Result<LoaderBatches, PipelineError> {
-        let dataset = self.train.clone().ok_or_else(|| PipelineError::missing("data.train", "this stage trains"))?;
+    /// If the recipe names no training data, or a class has no image.
+    pub fn training(&self, model: &Model, stage: u64, batch: usize) -> Result<LoaderBatches, StageError> {
+        let dataset = self.train.clone().ok_or_else(|| "the recipe names no data.train, and this stage trains".to_string())?;
         let classes = dataset.class_names().len();
         if classes > 0 {
             check_classes(dataset.as_ref(), self.train_rows.as_ref().map(|r| r.as_slice()), classes, Purpose::Training)?;
@@ -98,9 +99,9 @@ impl Sources {
     /// The first `images` of the training images in an order that `seed` decides, neither shuffled again nor augmented.
     ///
     /// # Errors
-    /// [`PipelineError::Data`] if the recipe names no training data.
-    pub fn calibration(&self, model: &Model, images: usize, batch: usize, seed: u64) -> Result<LoaderBatches, PipelineError> {
-        let dataset = self.train.clone().ok_or_else(|| PipelineError::missing("data.train", "calibration takes images from it"))?;
+    /// If the recipe names no training data.
+    pub fn calibration(&self, model: &Model, images: usize, batch: usize, seed: u64) -> Result<LoaderBatches, StageError> {
+        let dataset = self.train.clone().ok_or_else(|| "the recipe names no data.train, and calibration takes images from it".to_string())?;
         let all: Vec<usize> = match &self.train_rows {
             Some(rows) => rows.to_vec(),
             None => (0..dataset.len()).collect(),
@@ -115,8 +116,8 @@ impl Sources {
     /// Held-out images, if there are any.
     ///
     /// # Errors
-    /// [`PipelineError::Model`] if the model has no input.
-    pub fn validation(&self, model: &Model) -> Result<Option<LoaderBatches>, PipelineError> {
+    /// If the model has no input.
+    pub fn validation(&self, model: &Model) -> Result<Option<LoaderBatches>, StageError> {
         let Some((dataset, rows)) = &self.validation else { return Ok(None) };
         let options = LoaderOptions { batch: SCORING_BATCH, rows: rows.clone(), ..self.options(model)? };
         Ok(Some(LoaderBatches::new(dataset.clone(), options)))
@@ -125,10 +126,31 @@ impl Sources {
     /// The test images, if the recipe names any.
     ///
     /// # Errors
-    /// [`PipelineError::Model`] if the model has no input.
-    pub fn test(&self, model: &Model) -> Result<Option<LoaderBatches>, PipelineError> {
+    /// If the model has no input.
+    pub fn test(&self, model: &Model) -> Result<Option<LoaderBatches>, StageError> {
         let Some(dataset) = &self.test else { return Ok(None) };
         Ok(Some(LoaderBatches::new(dataset.clone(), LoaderOptions { batch: SCORING_BATCH, ..self.options(model)? })))
+    }
+
+    /// One sample to run a model on: the first test or training image, else zeros of the input's declared shape.
+    ///
+    /// # Errors
+    /// If the data cannot be read, or there is none and an input's shape or type is not declared.
+    pub fn one_sample(&self, model: &Model) -> Result<Named, StageError> {
+        if let Some(dataset) = self.test.clone().or(self.train.clone()) {
+            let options = LoaderOptions { batch: 1, workers: 0, rows: Some(Arc::new(vec![0])), ..self.options(model)? };
+            let first = LoaderBatches::new(dataset, options).epoch(0).next();
+            return Ok(first.ok_or("the data set has no row")??.inputs);
+        }
+        let mut inputs = Named::new();
+        for id in model.free_inputs() {
+            let value = &model.values[id];
+            let undeclared = || format!("input '{}' has no declared shape, and the recipe no data to take one from", value.name);
+            let shape = value.shape().ok_or_else(undeclared)?;
+            let shape: Vec<usize> = shape.iter().map(|d| d.known().unwrap_or(1)).collect();
+            inputs.insert(value.name.clone(), Tensor::zeros(value.dtype().ok_or_else(undeclared)?, &shape)?);
+        }
+        Ok(inputs)
     }
 
     /// Class names of the data, if it has any.

@@ -1,6 +1,6 @@
 //! A fresh student, and the compression policy it inherits: policy is data, so it can be applied to another network.
 use super::{Sources, calibrate, prune_weights};
-use crate::PipelineError;
+use crate::stages::StageError;
 use crate::recipe::{PruneStage, QuantizeStage, Student};
 use graph::{Dim, Model, ValueType};
 use zoo::ZooOptions;
@@ -28,7 +28,7 @@ impl Policy {
     ///
     /// # Errors
     /// As the stages themselves.
-    pub fn apply(&self, model: &mut Model, sources: &Sources, seed: u64) -> Result<Vec<String>, PipelineError> {
+    pub fn apply(&self, model: &mut Model, sources: &Sources, seed: u64) -> Result<Vec<String>, StageError> {
         let mut notes = vec![];
         for step in &self.steps {
             if let PolicyStep::Prune(stage) = step {
@@ -49,9 +49,9 @@ impl Policy {
 /// A freshly initialised student with the teacher's input and classes.
 ///
 /// # Errors
-/// [`PipelineError::Model`] if the teacher's input or output shape is not declared; what the zoo reports.
-pub fn student(of: &Student, teacher: &Model, seed: u64) -> Result<Model, PipelineError> {
-    let wrong = |what: &str| PipelineError::Model(format!("the teacher's {what} shape is not declared, so no student can be built for it"));
+/// If the teacher's input or output shape is not declared; what the zoo reports.
+pub fn student(of: &Student, teacher: &Model, seed: u64) -> Result<Model, StageError> {
+    let wrong = |what: &str| StageError::from(format!("the teacher's {what} shape is not declared, so no student can be built for it"));
     let input = teacher.free_inputs().first().and_then(|v| teacher.values[*v].shape()).ok_or_else(|| wrong("input"))?;
     let input = input.iter().skip(1).map(Dim::known).collect::<Option<Vec<usize>>>().ok_or_else(|| wrong("input"))?;
     let classes = teacher.graph.outputs.first().and_then(|v| match &teacher.values[*v].ty {

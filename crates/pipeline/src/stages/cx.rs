@@ -1,6 +1,7 @@
 //! What a stage can ask of the run it is part of.
 use super::StageError;
-use crate::recipe::{DataSettings, Loaded};
+use crate::actions::Sources;
+use crate::recipe::{DataSettings, Loaded, QuantizeStage, Stage};
 use crate::run_dir::StageDir;
 use crate::{Event, Observer, PipelineError};
 use graph::Model;
@@ -35,6 +36,27 @@ impl StageCx<'_> {
     /// If the recipe has none.
     pub fn data(&self) -> Result<&DataSettings, StageError> {
         self.loaded.recipe.data.as_ref().ok_or_else(|| "the recipe has no [data]".into())
+    }
+
+    /// The recipe's data sets.
+    ///
+    /// # Errors
+    /// If one is missing or damaged.
+    pub fn sources(&self) -> Result<Sources, StageError> {
+        Sources::open(self.loaded, self.data_root)
+    }
+
+    /// The last quantize stage up to this one: what the present encodings were planned by.
+    pub fn quantize_stage(&self) -> Option<QuantizeStage> {
+        self.loaded.recipe.stages.iter().take(self.index + 1).rev().find_map(|s| match s {
+            Stage::Quantize(q) => Some(q.clone()),
+            _ => None,
+        })
+    }
+
+    /// Key of this stage's randomness: the recipe's seed and the stage's position.
+    pub fn seed(&self) -> u64 {
+        tensor::random::derive(self.loaded.recipe.seed, self.index as u64 + 1)
     }
 
     /// The place of a file or folder that the recipe names.

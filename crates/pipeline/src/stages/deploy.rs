@@ -1,5 +1,7 @@
 //! `deploy`: lowered, written, measured on the file.
+use super::lesson::given;
 use super::{StageBody, StageCx, StageError, StageOutput};
+use crate::actions::{deploy, layers, weigh};
 use crate::recipe::DeployStage;
 use graph::Model;
 
@@ -7,7 +9,23 @@ use graph::Model;
 pub(super) struct Deploy(pub(super) DeployStage);
 
 impl StageBody for Deploy {
-    fn run(&self, _cx: &mut StageCx, _input: Option<Model>) -> Result<StageOutput, StageError> {
-        Err(format!("this build cannot run it yet: {:?}", self.0).into())
+    fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
+        let sources = cx.sources()?;
+        let model = given(input)?;
+        let file = format!("{}.deployed.onnx", cx.name);
+        cx.progress("measure", 0, 1, None);
+        let deployment = deploy(&model, &self.0, &file, cx.threads, &sources)?;
+        cx.progress("measure", 1, 1, None);
+        for note in deployment.notes {
+            cx.note(note.warning, note.text);
+        }
+        let mut metrics = weigh(&model, &sources)?;
+        metrics.accuracy = deployment.record.simulation_accuracy;
+        metrics.file_bytes = Some(deployment.bytes.len() as u64);
+        let mut output = StageOutput { metrics, layers: layers(&model)?, ..StageOutput::new(model) };
+        output.float_parts = deployment.float_parts;
+        output.deploy = Some(deployment.record);
+        output.files.insert(file, deployment.bytes);
+        Ok(output)
     }
 }

@@ -3,6 +3,7 @@ mod cx;
 mod deploy;
 mod distill;
 mod finetune;
+mod lesson;
 mod prune;
 mod quantize;
 mod start;

@@ -1,5 +1,7 @@
-//! `prune`: masks: chosen, then held while the rest trains.
+//! `prune`: masks, chosen, then held while the rest trains.
+use super::lesson::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
+use crate::actions::{prune_weights};
 use crate::recipe::PruneStage;
 use graph::Model;
 
@@ -7,7 +9,12 @@ use graph::Model;
 pub(super) struct Prune(pub(super) PruneStage);
 
 impl StageBody for Prune {
-    fn run(&self, _cx: &mut StageCx, _input: Option<Model>) -> Result<StageOutput, StageError> {
-        Err(format!("this build cannot run it yet: {:?}", self.0).into())
+    fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
+        let sources = cx.sources()?;
+        let mut model = given(input)?;
+        let report = prune_weights(&mut model, &self.0)?;
+        cx.note(false, format!("sparsity {:.2} % over {} weights", report.sparsity * 100.0, report.layers.len()));
+        let epochs = train(cx, &mut model, &self.0.training(), None, true, &sources)?;
+        measured(cx, model, epochs, &sources)
     }
 }

@@ -1,13 +1,26 @@
-//! `quantize`: quantizers: attached, calibrated, trained with.
+//! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe asks for epochs.
+use super::lesson::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
+use crate::actions::{calibrate};
 use crate::recipe::QuantizeStage;
 use graph::Model;
+use report::record::FloatPart;
 
 /// The stage.
 pub(super) struct Quantize(pub(super) QuantizeStage);
 
 impl StageBody for Quantize {
-    fn run(&self, _cx: &mut StageCx, _input: Option<Model>) -> Result<StageOutput, StageError> {
-        Err(format!("this build cannot run it yet: {:?}", self.0).into())
+    fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
+        let sources = cx.sources()?;
+        let mut model = given(input)?;
+        cx.progress("calibrate", 0, 1, None);
+        let report = calibrate(&mut model, &self.0, &sources, cx.loaded.recipe.seed)?;
+        cx.progress("calibrate", 1, 1, None);
+        let (constants, activations) = (report.constants, report.activations.len());
+        cx.note(false, format!("{constants} weights, {} biases and {activations} activations quantized, calibrated on {} images", report.biases, report.samples));
+        let epochs = train(cx, &mut model, &self.0.training(), None, true, &sources)?;
+        let mut output = measured(cx, model, epochs, &sources)?;
+        output.float_parts = report.float_parts.into_iter().map(|p| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason }).collect();
+        Ok(output)
     }
 }

@@ -1,5 +1,7 @@
-//! `train`: trains the current graph on the labels.
-use super::{StageBody, StageCx, StageError, StageOutput};
+//! `train`: the current graph, or a model of its own, on the labels.
+use super::lesson::{given, measured, train};
+use super::{StageBody, StageCx, StageError, StageOutput, start};
+
 use crate::recipe::TrainStage;
 use graph::Model;
 
@@ -7,7 +9,13 @@ use graph::Model;
 pub(super) struct Train(pub(super) TrainStage);
 
 impl StageBody for Train {
-    fn run(&self, _cx: &mut StageCx, _input: Option<Model>) -> Result<StageOutput, StageError> {
-        Err(format!("this build cannot run it yet: {:?}", self.0).into())
+    fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
+        let sources = cx.sources()?;
+        let mut model = match &self.0.model {
+            Some(source) => start(source, cx.loaded.recipe.seed, |p| cx.resolve(p))?,
+            None => given(input)?,
+        };
+        let epochs = train(cx, &mut model, &self.0.training(), None, true, &sources)?;
+        measured(cx, model, epochs, &sources)
     }
 }

@@ -1,0 +1,96 @@
+//! What the stages with a training loop have in common: they train, say how it goes, and measure what came out.
+use super::{StageCx, StageError, StageOutput};
+use crate::PipelineError;
+use crate::actions::{Lesson, Sources, fit, layers, score, settle_biases, weigh};
+use crate::recipe::Training;
+use graph::Model;
+use report::record::EpochPoint;
+use std::time::Instant;
+use train::{EpochRecord, TrainError, Watch};
+
+/// Passes what the trainer says on to the run, and keeps the curve.
+struct StageWatch<'w, 'a> {
+    cx: &'w mut StageCx<'a>,
+    epochs: u64,
+    epoch_began: Instant,
+    images: usize,
+}
+
+impl Watch for StageWatch<'_, '_> {
+    fn step(&mut self, step: u64, steps: u64, loss: f64, samples: usize) {
+        self.images += samples;
+        self.cx.progress("train", step, steps, Some(loss));
+    }
+
+    fn epoch(&mut self, record: &EpochRecord) {
+        let mut point = point(record);
+        point.images_per_s = Some(self.images as f64 / self.epoch_began.elapsed().as_secs_f64().max(1e-9));
+        self.cx.epoch(&point, self.epochs);
+        (self.images, self.epoch_began) = (0, Instant::now());
+    }
+
+    fn note(&mut self, text: &str) {
+        self.cx.note(false, text);
+    }
+}
+
+fn point(r: &EpochRecord) -> EpochPoint {
+    EpochPoint { epoch: r.epoch + 1, loss: r.loss, train_accuracy: r.train_accuracy, validation_accuracy: r.validation, lr: r.lr, images_per_s: None }
+}
+
+/// A teacher and how its word counts.
+pub(super) struct Taught<'m> {
+    pub(super) teacher: &'m Model,
+    pub(super) temperature: f64,
+    pub(super) alpha: f64,
+}
+
+/// Trains `model` if the settings have epochs, and returns the curve.
+pub(super) fn train(cx: &mut StageCx, model: &mut Model, training: &Training, taught: Option<Taught>, simulate: bool, sources: &Sources) -> Result<Vec<EpochPoint>, StageError> {
+    if training.epochs == 0 {
+        return Ok(vec![]);
+    }
+    let lesson = Lesson {
+        training,
+        teacher: taught.map(|t| (t.teacher, t.temperature as f32, t.alpha as f32)),
+        simulate,
+        stage: cx.seed(),
+        checkpoint: Some(cx.checkpoint()?),
+    };
+    let (stop, name) = (cx.stop, cx.name.to_string());
+    let mut watch = StageWatch { cx, epochs: training.epochs, epoch_began: Instant::now(), images: 0 };
+    let report = fit(model, &lesson, sources, &mut watch, stop).map_err(|e| match e.downcast_ref::<TrainError>() {
+        Some(TrainError::Interrupted) => PipelineError::Interrupted { stage: name }.into(),
+        _ => e,
+    })?;
+    if training.learn_scales
+        && let Some(stage) = cx.quantize_stage()
+    {
+        settle_biases(model, &stage)?;
+    }
+    let epochs = report.history.len() as u64;
+    if report.kept + 1 < epochs {
+        cx.note(false, format!("epoch {} of {epochs} was kept: the best on the validation images", report.kept + 1));
+    }
+    if epochs < training.epochs {
+        cx.note(false, format!("stopped after {epochs} of {} epochs: no better on the validation images", training.epochs));
+    }
+    Ok(report.history.iter().map(point).collect())
+}
+
+/// Measures a stage's result.
+pub(super) fn measured(cx: &mut StageCx, model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
+    cx.check_stop()?;
+    let mut metrics = weigh(&model, sources)?;
+    cx.progress("evaluate", 0, 1, None);
+    score(&model, sources, &mut metrics)?;
+    cx.progress("evaluate", 1, 1, None);
+    metrics.loss = epochs.last().map(|e| e.loss);
+    let layers = layers(&model)?;
+    Ok(StageOutput { metrics, layers, epochs, ..StageOutput::new(model) })
+}
+
+/// The graph before a stage, which must be there.
+pub(super) fn given(input: Option<Model>) -> Result<Model, StageError> {
+    input.ok_or_else(|| "there is no graph to work on: give the recipe a [model], or a train stage with a model first".into())
+}
