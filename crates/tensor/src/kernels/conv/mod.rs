@@ -1,5 +1,5 @@
 //! Convolution kernels. [`Geometry`] describes one convolution of any spatial rank up to three as a 3-D one;
-//! `direct` serves 2-D f32 (forward and backward by data), `weights` its backward by weights, `depthwise` one filter a
+//! `direct` serves 2-D f32 (forward and backward by data), `weights` its backward by weights, `depthwise` that of one filter a
 //! channel, `im2col` everything else and every float type.
 pub(crate) mod depthwise;
 pub(crate) mod direct;
