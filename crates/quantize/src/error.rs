@@ -26,13 +26,19 @@ pub enum QuantizeError {
     },
     /// Running the model on the calibration data failed.
     #[error("calibration: {0}")]
-    Run(#[from] TrainError),
+    Run(Box<TrainError>),
     /// The graph is not well formed.
     #[error(transparent)]
     Graph(#[from] graph::GraphError),
     /// No batch was given.
     #[error("calibration needs at least one batch of data; none was given")]
     NoData,
+}
+
+impl From<TrainError> for QuantizeError {
+    fn from(e: TrainError) -> Self {
+        QuantizeError::Run(Box::new(e))
+    }
 }
 
 /// Puts a value's name on an encoding's error.
