@@ -55,7 +55,7 @@ impl<'a> Rewriter<'a> {
         }
         let read = self.value_like(input, "dequantized");
         graph.replace_uses(input, read);
-        nodes.extend(self.pair(graph, input, read, &grid));
+        nodes.extend(self.pair(graph, input, [input, read], &grid));
         Ok(())
     }
 
@@ -67,17 +67,17 @@ impl<'a> Rewriter<'a> {
             let Some(grid) = self.grid(output)? else { continue };
             let raw = self.value_like(output, "float");
             node.outputs[i] = Some(raw);
-            behind.extend(self.pair(graph, raw, output, &grid));
+            behind.extend(self.pair(graph, output, [raw, output], &grid));
         }
         Ok(behind)
     }
 
-    /// QuantizeLinear and DequantizeLinear from one value to another.
-    fn pair(&mut self, graph: &mut Graph, from: ValueId, to: ValueId, grid: &Grid) -> [Node; 2] {
-        let base = self.values[to].name.clone();
+    /// QuantizeLinear and DequantizeLinear from one value to another; what is new is named after `named`.
+    fn pair(&mut self, graph: &mut Graph, named: ValueId, [from, to]: [ValueId; 2], grid: &Grid) -> [Node; 2] {
+        let base = self.values[named].name.clone();
         let scale = self.constant(graph, &base, "scale", grid.scale.clone());
         let zero_point = self.constant(graph, &base, "zero_point", grid.zero_point.clone());
-        let quantized = self.value_like(to, "quantized");
+        let quantized = self.value_like(named, "quantized");
         if let ValueType::Tensor { dtype, .. } = &mut self.values[quantized].ty {
             *dtype = grid.dtype();
         }
