@@ -61,7 +61,8 @@ fn one(data: &Path, name: &str, inputs: Inputs, samples: usize) -> Result<(), Bo
     let mut model = onnx::load(&data.join(format!("models/{name}.onnx")))?;
     train::fold_constants(&mut model)?;
     ops::fold_batch_norm(&mut model)?;
-    let report = quantize::quantize(&mut model, &QuantizeSettings::default(), rows(data, &model, inputs, true, 256)?)?;
+    let calibration = rows(data, &model, inputs, true, 256)?;
+    let report = quantize::quantize(&mut model, &QuantizeSettings::default(), calibration)?;
     let lowered = lower(&model, &LowerOptions::default())?;
     let file = onnx::to_bytes(&lowered.model)?;
     let choice = runtime::choose();
@@ -116,13 +117,19 @@ fn rows(data: &Path, model: &Model, inputs: Inputs, calibrate: bool, samples: us
             let normal = Preprocess { mean: vec![0.485, 0.456, 0.406], std: vec![0.229, 0.224, 0.225], ..Preprocess::default() };
             let preprocess = if raw { Preprocess { scale: 1.0, ..Preprocess::default() } } else { normal };
             let file = data.join(format!("cifar10/{split}-00000-of-00001.parquet"));
-            from_data_set(&file, LoaderOptions { batch: 50, preprocess, input, rows: Some(Arc::new((0..samples).collect())), ..Default::default() })
+            from_data_set(
+                &file,
+                LoaderOptions { batch: 50, preprocess, input, rows: Some(Arc::new((0..samples).collect())), ..Default::default() },
+            )
         }
         Inputs::ImageNet => {
             let preprocess = Preprocess { scale: 1.0, mean: vec![127.0], std: vec![128.0], ..Preprocess::default() };
             let picked = if calibrate { 0..200 } else { 200..200 + samples.min(300) };
             let file = data.join("imagenet_sample/validation-00000-of-00001.parquet");
-            from_data_set(&file, LoaderOptions { batch: 10, preprocess, input, rows: Some(Arc::new(picked.collect())), ..Default::default() })
+            from_data_set(
+                &file,
+                LoaderOptions { batch: 10, preprocess, input, rows: Some(Arc::new(picked.collect())), ..Default::default() },
+            )
         }
         Inputs::Digits => {
             let preprocess = Preprocess { audio_length: Some(576 * 4), ..Preprocess::default() };
