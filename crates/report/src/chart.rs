@@ -1,1 +1,101 @@
-//! chart
+//! Charts as inline SVG. Colours are CSS classes, so that they follow the page's light or dark scheme.
+use crate::html::escape;
+use std::fmt::Write as _;
+
+const WIDTH: f64 = 560.0;
+const HEIGHT: f64 = 240.0;
+const LEFT: f64 = 56.0;
+const RIGHT: f64 = 16.0;
+const TOP: f64 = 12.0;
+const BOTTOM: f64 = 36.0;
+
+/// Named points, joined by lines.
+pub(crate) struct Series {
+    pub(crate) name: String,
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+/// What stands at the axes.
+pub(crate) struct Axes<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) x: &'a str,
+    pub(crate) y: &'a str,
+    /// How a value is written at each axis.
+    pub(crate) write_x: fn(f64) -> String,
+    pub(crate) write_y: fn(f64) -> String,
+}
+
+/// Lines over a common pair of axes, with a legend; points carry their value as a tooltip. Empty without a finite point.
+pub(crate) fn lines(axes: &Axes, series: &[Series]) -> String {
+    let finite = |p: &&(f64, f64)| p.0.is_finite() && p.1.is_finite();
+    let all: Vec<(f64, f64)> = series.iter().flat_map(|s| s.points.iter().filter(finite).copied()).collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    let (x0, x1) = range(all.iter().map(|p| p.0), 0.0);
+    let (y0, y1) = range(all.iter().map(|p| p.1), 0.06);
+    let place_x = |v: f64| LEFT + (v - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT);
+    let place_y = |v: f64| HEIGHT - BOTTOM - (v - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM);
+    let mut svg = format!(
+        "<figure><figcaption>{0}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\">",
+        escape(axes.title)
+    );
+    for i in 0..=4 {
+        let (x, y) = (x0 + (x1 - x0) * f64::from(i) / 4.0, y0 + (y1 - y0) * f64::from(i) / 4.0);
+        let (px, py) = (place_x(x), place_y(y));
+        let _ = write!(svg, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/>", WIDTH - RIGHT);
+        let _ = write!(
+            svg,
+            "<text class=\"tick\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            LEFT - 6.0,
+            py + 4.0,
+            escape(&(axes.write_y)(y))
+        );
+        let _ = write!(
+            svg,
+            "<text class=\"tick\" x=\"{px:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+            HEIGHT - BOTTOM + 15.0,
+            escape(&(axes.write_x)(x))
+        );
+    }
+    let _ = write!(
+        svg,
+        "<text class=\"tick\" x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+        (WIDTH + LEFT) / 2.0,
+        HEIGHT - 4.0,
+        escape(axes.x)
+    );
+    for (i, s) in series.iter().enumerate() {
+        let points: Vec<(f64, f64)> = s.points.iter().filter(finite).map(|p| (place_x(p.0), place_y(p.1))).collect();
+        let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+        let _ = write!(svg, "<polyline class=\"line c{}\" points=\"{}\"/>", i % 6, path.join(" "));
+        for ((px, py), (x, y)) in points.iter().zip(s.points.iter().filter(finite)) {
+            let told = format!("{}: {} {}, {} {}", s.name, axes.x, (axes.write_x)(*x), axes.y, (axes.write_y)(*y));
+            let _ = write!(
+                svg,
+                "<circle class=\"dot c{}\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.5\"><title>{}</title></circle>",
+                i % 6,
+                escape(&told)
+            );
+        }
+    }
+    svg.push_str("</svg><div class=\"legend\">");
+    for (i, s) in series.iter().enumerate() {
+        let _ = write!(svg, "<span><i class=\"c{}\"></i>{}</span>", i % 6, escape(&s.name));
+    }
+    svg.push_str("</div></figure>");
+    svg
+}
+
+/// Smallest and largest value, widened by a part of their distance, and never equal.
+fn range(values: impl Iterator<Item = f64>, margin: f64) -> (f64, f64) {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), v| (l.min(v), h.max(v)));
+    let spread = if high > low { (high - low) * margin } else { high.abs().max(1e-3) * 0.1 };
+    (low - spread, high + spread)
+}
+
+/// A horizontal bar for a table cell; `share` is 0..1.
+pub(crate) fn bar(share: f64, class: &str) -> String {
+    let width = if share.is_finite() { share.clamp(0.0, 1.0) * 100.0 } else { 0.0 };
+    format!("<span class=\"bar\"><span class=\"{class}\" style=\"width:{width:.1}%\"></span></span>")
+}

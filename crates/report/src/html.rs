@@ -1,7 +1,211 @@
-//! The page.
-use crate::record::RunRecord;
+//! The page: one file with style and charts inside, nothing fetched, light and dark.
+use crate::chart::{Axes, Series, bar, lines};
+use crate::record::{Arithmetic, RunRecord, StageRecord};
+use crate::table::summary;
+use crate::text;
+use std::fmt::Write as _;
 
-/// The page.
+const STYLE: &str = include_str!("report.css");
+
+/// Text as HTML, safe in elements and in quoted attributes.
+pub(crate) fn escape(s: &str) -> String {
+    s.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+}
+
+/// The record as a self-contained page.
 pub fn html(record: &RunRecord) -> String {
-    record.name.clone()
+    let name = escape(&record.name);
+    let parts = [
+        header(record),
+        goals(record),
+        stages(record),
+        curves(record),
+        trade(record),
+        runtimes(record),
+        layers(record),
+        floats(record),
+        notes(record),
+        environment(record),
+    ];
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\"><title>{name} · Espalier</title>\
+         <style>{STYLE}</style></head><body><main>{}</main></body></html>\n",
+        parts.concat()
+    )
+}
+
+fn section(id: &str, title: &str, body: &str) -> String {
+    if body.is_empty() { String::new() } else { format!("<section id=\"{id}\"><h2>{title}</h2>{body}</section>") }
+}
+
+fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let cells = |tag: &str, row: &mut dyn Iterator<Item = String>| row.map(|c| format!("<{tag}>{c}</{tag}>")).collect::<String>();
+    let head = cells("th", &mut head.iter().map(|h| escape(h)));
+    let rows: String = rows.iter().map(|r| format!("<tr>{}</tr>", cells("td", &mut r.iter().cloned()))).collect();
+    format!("<div class=\"scroll\"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
+}
+
+/// The title with what the run came to.
+fn header(record: &RunRecord) -> String {
+    let mut tiles = String::new();
+    let mut tile = |label: &str, value: String, from: Option<String>| {
+        let from = from.map_or(String::new(), |f| format!("<small>from {}</small>", escape(&f)));
+        let _ = write!(tiles, "<div class=\"tile\"><span>{label}</span><b>{}</b>{from}</div>", escape(&value));
+    };
+    let first = |f: fn(&StageRecord) -> Option<f64>| record.stages.iter().find_map(f);
+    if let Some(last) = record.deployed().map(|d| d.0).or(record.stages.last()) {
+        if let Some(accuracy) = last.shown_accuracy() {
+            tile("accuracy", text::percent(accuracy), first(StageRecord::shown_accuracy).map(text::percent));
+        }
+        if let Some(bytes) = last.metrics.file_bytes {
+            tile("file", text::bytes(bytes), first(|s| s.metrics.file_bytes.map(|b| b as f64)).map(|b| text::bytes(b as u64)));
+        }
+        if let Some(nonzeros) = last.metrics.nonzeros {
+            tile("non-zero weights", text::count(nonzeros), first(|s| s.metrics.nonzeros.map(|n| n as f64)).map(|n| text::count(n as u64)));
+        }
+    }
+    tile("run time", text::duration(record.seconds), None);
+    format!(
+        "<header><h1>{}</h1><p>{} UTC · Espalier {}</p><div class=\"tiles\">{tiles}</div></header>",
+        escape(&record.name),
+        text::date(record.started_unix),
+        escape(&record.environment.espalier)
+    )
+}
+
+fn goals(record: &RunRecord) -> String {
+    let item = |g: &crate::record::GoalRecord| {
+        let (class, mark) = if g.met { ("met", "met") } else { ("missed", "missed") };
+        format!("<li class=\"{class}\"><b>{mark}</b> {}</li>", escape(&g.sentence))
+    };
+    let items: String = record.goals.iter().map(item).collect();
+    section("goals", "Goals", &if items.is_empty() { items } else { format!("<ul class=\"goals\">{items}</ul>") })
+}
+
+fn stages(record: &RunRecord) -> String {
+    let t = summary(record);
+    let rows: Vec<Vec<String>> = t.rows.iter().map(|r| r.iter().map(|c| escape(c)).collect()).collect();
+    section("stages", "Stage by stage", &table(&t.head, &rows))
+}
+
+fn curves(record: &RunRecord) -> String {
+    let trained: Vec<&StageRecord> = record.stages.iter().filter(|s| !s.epochs.is_empty()).collect();
+    let whole = |v: f64| format!("{v:.0}");
+    let loss: Vec<Series> = trained
+        .iter()
+        .map(|s| Series { name: s.name.clone(), points: s.epochs.iter().map(|e| (e.epoch as f64, e.loss)).collect() })
+        .collect();
+    let accuracy: Vec<Series> = trained
+        .iter()
+        .map(|s| {
+            let points = s.epochs.iter().filter_map(|e| Some((e.epoch as f64, e.validation_accuracy.or(e.train_accuracy)?)));
+            Series { name: s.name.clone(), points: points.collect() }
+        })
+        .filter(|s| !s.points.is_empty())
+        .collect();
+    let loss_axes = Axes { title: "Training loss", x: "epoch", y: "loss", write_x: whole, write_y: |v| format!("{v:.3}") };
+    let title = "Accuracy: validation, where there is none training";
+    let accuracy_axes = Axes { title, x: "epoch", y: "accuracy", write_x: whole, write_y: |v| format!("{:.1} %", v * 100.0) };
+    let charts = lines(&loss_axes, &loss) + &lines(&accuracy_axes, &accuracy);
+    section("curves", "Training", &if charts.is_empty() { charts } else { format!("<div class=\"charts\">{charts}</div>") })
+}
+
+fn trade(record: &RunRecord) -> String {
+    let points = record.stages.iter().filter_map(|s| {
+        let point = (s.metrics.file_bytes? as f64, s.shown_accuracy()?);
+        Some(Series { name: s.name.clone(), points: vec![point] })
+    });
+    let series: Vec<Series> = points.collect();
+    let axes = Axes {
+        title: "Accuracy against file size",
+        x: "size",
+        y: "accuracy",
+        write_x: |v| text::bytes(v.max(0.0) as u64),
+        write_y: |v| format!("{:.1} %", v * 100.0),
+    };
+    section("trade", "What size costs", &lines(&axes, &series))
+}
+
+fn runtimes(record: &RunRecord) -> String {
+    let Some((_, deploy)) = record.deployed() else { return String::new() };
+    let share = |v: Option<f64>| v.map_or("–".into(), text::percent);
+    let rows: Vec<Vec<String>> = deploy
+        .runtimes
+        .iter()
+        .map(|r| {
+            let arithmetic = if r.arithmetic == Arithmetic::Literal { "literal" } else { "default" };
+            let latency = |f: fn(&crate::record::Latency) -> f64| r.latency.as_ref().map_or("–".into(), |l| format!("{:.3} ms", f(l)));
+            vec![
+                escape(&format!("{} {}", r.runtime, r.version.as_deref().unwrap_or_default())),
+                arithmetic.to_string(),
+                share(r.accuracy),
+                share(r.agreement),
+                latency(|l| l.p50_ms),
+                latency(|l| l.p95_ms),
+                r.latency.as_ref().map_or("–".into(), |l| l.threads.to_string()),
+            ]
+        })
+        .collect();
+    let head = ["runtime", "arithmetic", "accuracy", "agrees with simulation", "latency p50", "p95", "threads"];
+    let simulation =
+        deploy.simulation_accuracy.map_or(String::new(), |a| format!(" The simulation it was lowered from: {}.", text::percent(a)));
+    let file = format!(
+        "<p><code>{}</code>, opset {}, BLAKE3 <code>{}</code>.{simulation}</p>",
+        escape(&deploy.file),
+        deploy.opset,
+        escape(&deploy.blake3)
+    );
+    section("runtimes", "The deployed file: literal against default arithmetic", &(file + &table(&head, &rows)))
+}
+
+fn layers(record: &RunRecord) -> String {
+    let Some(stage) = record.stages.iter().rev().find(|s| !s.layers.is_empty()) else { return String::new() };
+    // 60 dB and more is drawn as a full bar.
+    const FULL_DB: f64 = 60.0;
+    let row = |l: &crate::record::LayerRecord| {
+        let error = l.sqnr_db.map_or("–".into(), |d| format!("{}{d:.1} dB", bar(d / FULL_DB, "error")));
+        vec![
+            format!("<code>{}</code>", escape(&l.name)),
+            text::count(l.elements),
+            format!("{}{}", bar(l.sparsity, "sparse"), text::percent(l.sparsity)),
+            escape(l.encoding.as_deref().unwrap_or("float")),
+            error,
+        ]
+    };
+    let rows: Vec<Vec<String>> = stage.layers.iter().map(row).collect();
+    section(
+        "layers",
+        &format!("Layers after {}", escape(&stage.name)),
+        &table(&["weight", "elements", "zeros", "stored as", "signal to noise"], &rows),
+    )
+}
+
+fn floats(record: &RunRecord) -> String {
+    let Some(stage) = record.stages.iter().rev().find(|s| !s.float_parts.is_empty()) else { return String::new() };
+    let rows: Vec<Vec<String>> = stage.float_parts.iter().map(|p| vec![escape(&p.node), escape(&p.op_type), escape(&p.reason)]).collect();
+    section("float", "What stays float", &table(&["node", "operator", "reason"], &rows))
+}
+
+fn notes(record: &RunRecord) -> String {
+    let notes = record.stages.iter().flat_map(|s| s.notes.iter().map(move |n| (s, n)));
+    let item = |(s, n): (&StageRecord, &crate::record::Note)| {
+        let class = if n.warning { "missed" } else { "" };
+        format!("<li class=\"{class}\"><b>{}</b> {}</li>", escape(&s.name), escape(&n.text))
+    };
+    let items: String = notes.map(item).collect();
+    section("notes", "Notes", &if items.is_empty() { items } else { format!("<ul class=\"goals\">{items}</ul>") })
+}
+
+fn environment(record: &RunRecord) -> String {
+    let e = &record.environment;
+    let mut rows = vec![("processor", e.cpu.clone()), ("threads", e.threads.to_string()), ("system", e.os.clone())];
+    rows.extend(e.runtimes.iter().map(|(name, version)| ("runtime", format!("{name} {version}"))));
+    let list: String = rows.iter().map(|(k, v)| format!("<dt>{k}</dt><dd>{}</dd>", escape(v))).collect();
+    let body = format!(
+        "<dl>{list}</dl><pre id=\"command\">{}</pre><details><summary>Recipe</summary><pre>{}</pre></details>",
+        escape(&text::command_line(&record.command)),
+        escape(&record.recipe.text)
+    );
+    section("environment", "Environment and command", &body)
 }

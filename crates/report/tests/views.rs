@@ -1,0 +1,128 @@
+//! The views of a record that has everything in it, with names that must be escaped.
+use espalier_report::record::*;
+use espalier_report::{RunRecord, html, markdown, terminal};
+
+fn record() -> RunRecord {
+    let metrics = |a, bytes| Metrics { accuracy: Some(a), file_bytes: Some(bytes), parameters: Some(271_122), ..Metrics::default() };
+    let epoch = |e: u64| EpochPoint {
+        epoch: e,
+        loss: 2.0 / e as f64,
+        train_accuracy: None,
+        validation_accuracy: Some(0.8 + 0.03 * e as f64),
+        lr: 0.1,
+        images_per_s: None,
+    };
+    let train = StageRecord {
+        name: "train".into(),
+        kind: "train".into(),
+        seconds: 12.0,
+        metrics: metrics(0.99, 1_097_256),
+        epochs: (1..=5).map(epoch).collect(),
+        ..StageRecord::default()
+    };
+    let runtime = |arithmetic, accuracy| RuntimeRecord {
+        runtime: "onnxruntime".into(),
+        arithmetic,
+        accuracy: Some(accuracy),
+        latency: Some(Latency { p50_ms: 0.4, p95_ms: 0.5, runs: 100, threads: 2 }),
+        ..RuntimeRecord::default()
+    };
+    let deploy = StageRecord {
+        name: "deploy".into(),
+        kind: "deploy".into(),
+        metrics: metrics(0.985, 92_939),
+        layers: vec![LayerRecord {
+            name: "conv<1>".into(),
+            elements: 432,
+            sparsity: 0.5,
+            encoding: Some("int8 per channel".into()),
+            sqnr_db: Some(41.2),
+        }],
+        float_parts: vec![FloatPart { node: "softmax".into(), op_type: "Softmax".into(), reason: "no integer kernel".into() }],
+        deploy: Some(DeployRecord {
+            file: "deployed.onnx".into(),
+            runtimes: vec![runtime(Arithmetic::Literal, 0.984), runtime(Arithmetic::Default, 0.98)],
+            ..DeployRecord::default()
+        }),
+        notes: vec![Note { warning: true, text: "default arithmetic loses 0.40 points: set reduce_range".into() }],
+        ..StageRecord::default()
+    };
+    let goal = GoalRecord {
+        goal: "max_accuracy_drop".into(),
+        wanted: 0.5,
+        measured: Some(0.6),
+        met: false,
+        sentence: "accuracy: 0.60 points were lost, 0.5 may be".into(),
+    };
+    RunRecord {
+        schema_version: SCHEMA_VERSION,
+        name: "<script>alert(1)</script>".into(),
+        command: vec!["espalier".into(), "run".into(), "a b.toml".into()],
+        stages: vec![train, deploy],
+        goals: vec![goal],
+        ..RunRecord::default()
+    }
+}
+
+#[test]
+fn the_page_has_every_section_and_fetches_nothing() {
+    let page = html(&record());
+    for id in ["goals", "stages", "curves", "trade", "runtimes", "layers", "float", "notes", "environment"] {
+        assert!(page.contains(&format!("<section id=\"{id}\">")), "{id}");
+    }
+    assert!(!page.contains("<script") && page.contains("&lt;script&gt;") && page.contains("conv&lt;1&gt;"));
+    assert!(!page.contains("http") && page.contains("prefers-color-scheme"));
+}
+
+#[test]
+fn an_empty_record_and_figures_that_are_not_finite_give_a_page() {
+    let mut r = record();
+    r.stages[0].epochs[0].loss = f64::NAN;
+    assert!(!html(&r).contains("NaN"));
+    assert!(html(&RunRecord::default()).ends_with("</html>\n"));
+}
+
+#[test]
+fn text_views_show_the_files_own_accuracy_and_the_missed_goal() {
+    let text = terminal(&record());
+    assert!(text.contains("98.40 %") && text.contains("✗ accuracy: 0.60 points were lost"), "{text}");
+    assert!(text.contains("warning: deploy: default arithmetic"));
+    assert!(markdown(&record()).contains("| deploy | 98.40 %"));
+}
+
+#[test]
+fn a_record_survives_its_file_and_a_newer_one_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.json");
+    std::fs::write(&file, record().to_json()).unwrap();
+    assert_eq!(RunRecord::load(folder.path()).unwrap(), record());
+    std::fs::write(&file, "{\"schema_version\": 99}").unwrap();
+    assert!(RunRecord::load(&file).unwrap_err().to_string().contains("newer Espalier"));
+}
+
+/// The page in headless Chromium: no console error, the elements are there. Skipped where there is no Chromium.
+#[test]
+fn chromium_renders_the_page_without_a_console_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let page = folder.path().join("report.html");
+    std::fs::write(&page, html(&record())).unwrap();
+    let profile = format!("--user-data-dir={}", folder.path().join("profile").display());
+    let flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
+                 --disable-component-update --disable-sync --enable-logging=stderr --dump-dom";
+    let run = std::process::Command::new("chromium").args(flags.split_whitespace()).arg(&profile).arg(&page).output();
+    let Ok(out) = run else {
+        println!("skipped: chromium is not installed");
+        return;
+    };
+    let (dom, log) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(!log.contains("CONSOLE"), "{log}");
+    assert!(dom.contains("<svg") && dom.contains("id=\"layers\"") && dom.contains("</table>"), "{dom}\n{log}");
+}
+
+/// Writes the page where a person wants to look at it: `ESPALIER_REPORT_SAMPLE=page.html cargo test -p espalier-report`.
+#[test]
+fn sample() {
+    if let Some(path) = std::env::var_os("ESPALIER_REPORT_SAMPLE") {
+        std::fs::write(path, html(&record())).unwrap();
+    }
+}
