@@ -236,3 +236,21 @@ fn rotary(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let y = Tensor::concat(&[turned, split.narrow(3, rotated, size - rotated)?], 3)?;
     one(if x.rank() == 3 { y.transpose(&[0, 2, 1, 3])?.reshape(x.shape())? } else { y })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Case;
+    use tensor::{gradcheck, random::uniform_f64};
+
+    #[test]
+    fn gradients_with_grouped_heads_and_a_fully_masked_row() {
+        let u = |seed, shape: &[usize]| uniform_f64(seed, shape, -1.0, 1.0);
+        let mask = tensor::Tensor::new(vec![true, false, true, false, false, false], [2, 3]).unwrap();
+        let inputs = [u(1, &[1, 2, 2, 2]), u(2, &[1, 1, 3, 2]), u(3, &[1, 1, 3, 2])];
+        gradcheck::check(&inputs, |t| {
+            let list = [t[0].clone(), t[1].clone(), t[2].clone(), mask.clone()];
+            Ok(Case::new("Attention", 23).float("softcap", 3.0).run(&list))
+        })
+        .unwrap();
+    }
+}

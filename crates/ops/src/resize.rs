@@ -13,7 +13,8 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new(
         "Upsample",
         "Resizes by nearest or linear interpolation (Resize took its place in operator set 10).",
-        &[1, 7, 9, 10],
+        // At 11 the Resize it has become changes.
+        &[1, 7, 9, 10, 11],
         upsample,
         infer,
     )
@@ -255,15 +256,18 @@ fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     like_first(cx, Some(dims))
 }
 
-/// Operator set 10 knew neither modes nor roi: what it computed is `asymmetric`, with truncation for the nearest.
+/// Operator set 10 knew neither modes nor roi: what it computed is `asymmetric`. Its nearest neighbour is the floor where
+/// an axis grows and the ceiling where it shrinks; which it is, the scales decide, and they are an input.
 fn upgrade_resize(node: &mut Node, to: i64, _: &[ValueType], constants: Constants) -> Result<(), OpError> {
-    if to != 11 {
-        return Ok(());
+    match (to, node.string_or("mode", "nearest")?) {
+        (11, "nearest") => Err(OpError::unsupported(node, "mode = 'nearest' of operator set 10, whose rounding depends on the scales")),
+        (11, _) => asymmetric(node, constants),
+        _ => Ok(()),
     }
-    if node.string_or("mode", "nearest")? == "nearest" {
-        // Truncation is the floor only where the axis grows, which the scales decide; they are an input.
-        node.attributes.set("nearest_mode", AttributeValue::String(b"floor".to_vec()));
-    }
+}
+
+/// Gives a Resize of operator set 10 the inputs and the mode that operator set 11 says the same with.
+fn asymmetric(node: &mut Node, constants: Constants) -> Result<(), OpError> {
     node.attributes.set("coordinate_transformation_mode", AttributeValue::String(b"asymmetric".to_vec()));
     let scales = node.input(1);
     set_input(node, 1, constants("roi", Tensor::vector(Vec::<f32>::new())));
@@ -291,7 +295,40 @@ fn upgrade_upsample(node: &mut Node, to: i64, types: &[ValueType], constants: Co
             set_input(node, 1, constants("scales", Tensor::vector(scales)));
         }
         10 => node.op_type = "Resize".into(),
+        11 => {
+            // An Upsample only grows, so its nearest neighbour is the floor.
+            if node.string_or("mode", "nearest")? == "nearest" {
+                node.attributes.set("nearest_mode", AttributeValue::String(b"floor".to_vec()));
+            }
+            asymmetric(node, constants)?;
+        }
         _ => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Case, floats};
+    use tensor::{Tensor, gradcheck, random::uniform_f64};
+
+    #[test]
+    fn gradients_of_interpolation() {
+        let roi = floats(&[]);
+        for mode in ["nearest", "linear", "cubic"] {
+            let x = uniform_f64(1, &[1, 2, 4, 3], -1.0, 1.0);
+            gradcheck::check(&[x], |t| {
+                let case = Case::new("Resize", 19).string("mode", mode);
+                Ok(case.run(&[t[0].clone(), roi.clone(), floats(&[1., 1., 1.7, 0.6])]))
+            })
+            .unwrap_or_else(|e| panic!("{mode}: {e}"));
+        }
+    }
+
+    #[test]
+    fn an_old_upsample_is_the_asymmetric_resize() {
+        let x = Tensor::new(vec![1f32, 2., 3., 4.], [1, 1, 2, 2]).unwrap();
+        let y = Case::new("Upsample", 9).run(&[x, floats(&[1., 1., 2., 1.])]);
+        assert_eq!(y.to_f32_vec().unwrap(), [1., 2., 1., 2., 3., 4., 3., 4.]);
+    }
 }

@@ -121,3 +121,30 @@ fn lstm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         Ok((gates, step))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Case;
+    use tensor::{Tensor, gradcheck, random::uniform_f64};
+
+    #[test]
+    fn gradients_through_time() {
+        let lengths = Tensor::vector(vec![3i32, 2]);
+        for (op, gates, states) in [("RNN", 1, 1), ("GRU", 3, 1), ("LSTM", 4, 2)] {
+            let u = |seed, shape: &[usize]| uniform_f64(seed, shape, -0.8, 0.8);
+            let mut inputs =
+                vec![u(1, &[3, 2, 2]), u(2, &[2, gates * 2, 2]), u(3, &[2, gates * 2, 2]), u(4, &[2, 2 * gates * 2]), u(5, &[2, 2, 2])];
+            if states == 2 {
+                inputs.extend([u(6, &[2, 2, 2]), u(7, &[2, 6])]);
+            }
+            gradcheck::check(&inputs, |t| {
+                let mut list = t.to_vec();
+                list.insert(4, lengths.clone());
+                let case = Case::new(op, 14).string("direction", "bidirectional").outputs(1 + states);
+                let out = case.run_all(&list).map_err(|e| tensor::TensorError::value("cell", e.to_string()))?;
+                out[0].sum_all()?.add(&out[1].mul(&out[1])?.sum_all()?)
+            })
+            .unwrap_or_else(|e| panic!("{op}: {e}"));
+        }
+    }
+}
