@@ -20,6 +20,8 @@ const ABSOLUTE: f64 = 1e-7;
 /// Cases that cannot pass, by the beginning of their names, and why.
 const KNOWN: &[(&str, &str)] = &[
     ("test_bernoulli", "random outputs cannot be compared"),
+    ("test_cast_FLOAT_to_BFLOAT16", "the expected values are truncated: the specification has since asked for rounding"),
+    ("test_castlike_", "the stored input does not have the shape that the graph declares"),
     ("test_training_dropout", "random outputs cannot be compared"),
     ("test_resize_downsample_scales_cubic_align_corners", "the expected values predate a correction of the specification"),
     ("test_resize_downsample_scales_linear_align_corners", "the expected values predate a correction of the specification"),
