@@ -88,7 +88,7 @@ pub struct Loader {
 }
 
 enum Source {
-    Here(Feed, Recipe),
+    Here(Box<(Feed, Recipe)>),
     Threads(Receiver<Receiver<Result<Batch>>>),
     Ended,
 }
@@ -114,7 +114,7 @@ impl Loader {
         let feed = Feed::new(dataset, &options)?;
         let batches = feed.batches();
         if options.workers == 0 {
-            return Ok(Loader { batches, source: Source::Here(feed, recipe), workers: vec![] });
+            return Ok(Loader { batches, source: Source::Here(Box::new((feed, recipe))), workers: vec![] });
         }
         let (queue, receiver) = sync_channel(options.workers + 1);
         let shared = Arc::new((Mutex::new(feed), recipe));
@@ -156,7 +156,7 @@ impl Iterator for Loader {
     fn next(&mut self) -> Option<Self::Item> {
         let batch = match &mut self.source {
             Source::Ended => return None,
-            Source::Here(feed, recipe) => feed.next_batch().map(|rows| rows.and_then(|rows| rows.batch(recipe))),
+            Source::Here(here) => here.0.next_batch().map(|rows| rows.and_then(|rows| rows.batch(&here.1))),
             Source::Threads(queue) => queue.recv().ok().map(|batch| {
                 batch.recv().unwrap_or_else(|_| Err(DataError::invalid("a loader thread ended without a result: its message is on stderr")))
             }),
