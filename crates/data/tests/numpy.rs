@@ -46,9 +46,9 @@ fn reads_half_precision_bool_scalar_and_text() {
 fn refuses_what_it_cannot_read() {
     for (bytes, says) in [
         (file("<f4", "False", "(3,)", &[0; 8]), "truncated: shape [3] of <f4 needs 12 bytes, 8 are there"),
-        (file("<f4", "False", "(18446744073709551615, 9)", &[0; 8]), "more elements than can be counted"),
-        (file("<f4", "False", "(4611686018427387904,)", &[0; 8]), "too large"),
-        (file("<f4", "False", "(1000000000000,)", &[0; 8]), "truncated"),
+        (file("<f4", "False", "(18446744073709551615, 9)", &[0; 8]), "has more than"),
+        (file("<f4", "False", "(4611686018427387904,)", &[0; 8]), "has more than"),
+        (file("<f4", "False", "(1000000000,)", &[0; 8]), "truncated"),
         (file("|O", "False", "(1,)", &[0; 8]), "element type '|O'"),
         (file("<f4", "Maybe", "(1,)", &[0; 4]), "header not understood"),
         (b"\x93NUMPY\x09\x00".to_vec(), "version 9"),
