@@ -101,7 +101,7 @@ fn sum<const N: usize>(a: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f64 {
         let mut sums = [0f32; SUMS];
         vectorised(|| {
             for i in 0..(end - start) / SUMS {
-                let rows: [&[f32; SUMS]; N] = std::array::from_fn(|j| &parts[j][i]);
+                let rows: [&[f32; SUMS]; N] = parts.map(|p| &p[i]);
                 for (k, s) in sums.iter_mut().enumerate() {
                     *s += f(std::array::from_fn(|j| rows[j][k]));
                 }

@@ -46,7 +46,8 @@ pub fn deploy(model: &Model, stage: &DeployStage, file: &str, threads: usize, so
     let source = Source::Bytes(&bytes);
     let name = choice.runtime.name().to_string();
     let version = choice.runtime.version();
-    let runtime = |arithmetic| RuntimeRecord { runtime: name.clone(), version: Some(version.clone()), arithmetic, ..RuntimeRecord::default() };
+    let runtime =
+        |arithmetic| RuntimeRecord { runtime: name.clone(), version: Some(version.clone()), arithmetic, ..RuntimeRecord::default() };
     let (mut literal, mut default) = (runtime(Arithmetic::Literal), runtime(Arithmetic::Default));
     let mut reference = RuntimeRecord { runtime: "reference".into(), arithmetic: Arithmetic::Literal, ..RuntimeRecord::default() };
     let mut simulation_accuracy = None;
@@ -66,7 +67,8 @@ pub fn deploy(model: &Model, stage: &DeployStage, file: &str, threads: usize, so
         notes.push(note(true, text));
     }
     let mut session = choice.runtime.load(source, SessionOptions::default_arithmetic(threads))?;
-    let measured = latency(session.as_mut(), &sources.one_sample(&model)?, LatencyOptions { runs: stage.latency_runs, ..LatencyOptions::default() })?;
+    let measured =
+        latency(session.as_mut(), &sources.one_sample(&model)?, LatencyOptions { runs: stage.latency_runs, ..LatencyOptions::default() })?;
     default.latency = Some(Latency { p50_ms: measured.p50_ms, p95_ms: measured.p95_ms, runs: measured.runs, threads });
     let mut runtimes = vec![literal, default];
     if name != "reference" && reference.agreement.is_some() {

@@ -1,7 +1,7 @@
 //! The training loop of a stage: the recipe's settings, the data, and a teacher if there is one.
 use super::Sources;
-use crate::stages::StageError;
 use crate::recipe::Training;
+use crate::stages::StageError;
 use distill::{Hinton, HintonSettings};
 use graph::Model;
 use std::path::PathBuf;
@@ -26,7 +26,13 @@ pub struct Lesson<'a> {
 ///
 /// # Errors
 /// What the data, the graph or the loss report; [`train::TrainError::Interrupted`] when asked to stop.
-pub fn fit(model: &mut Model, lesson: &Lesson, sources: &Sources, watch: &mut dyn Watch, stop: &AtomicBool) -> Result<TrainReport, StageError> {
+pub fn fit(
+    model: &mut Model,
+    lesson: &Lesson,
+    sources: &Sources,
+    watch: &mut dyn Watch,
+    stop: &AtomicBool,
+) -> Result<TrainReport, StageError> {
     let t = lesson.training;
     let data = sources.training(model, lesson.stage, t.batch)?;
     let settings = TrainSettings {

@@ -1,7 +1,7 @@
 //! Attaching quantizers and masks as the recipe asks for them.
 use super::Sources;
-use crate::stages::StageError;
 use crate::recipe::{BatchNorm, Observer, PruneMethod, PruneScope, PruneStage, QuantizeStage};
+use crate::stages::StageError;
 use graph::Model;
 use prune::{PruneSettings, Scope, SparsityReport};
 use quantize::{ActivationSettings, CalibrationReport, ObserverSettings, QuantizeSettings, WeightSettings};

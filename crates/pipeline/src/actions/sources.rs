@@ -1,6 +1,6 @@
 //! The recipe's data sets, opened once, and the batches that stages take from them.
-use crate::stages::StageError;
 use crate::recipe::{DataSettings, Loaded};
+use crate::stages::StageError;
 use data::{Dataset, Holdout, LoaderOptions, OpenOptions, Preprocess, Purpose, Shuffle, check_classes, split_holdout};
 use graph::Model;
 use std::path::Path;
@@ -101,7 +101,8 @@ impl Sources {
     /// # Errors
     /// If the recipe names no training data.
     pub fn calibration(&self, model: &Model, images: usize, batch: usize, seed: u64) -> Result<LoaderBatches, StageError> {
-        let dataset = self.train.clone().ok_or_else(|| "the recipe names no data.train, and calibration takes images from it".to_string())?;
+        let dataset =
+            self.train.clone().ok_or_else(|| "the recipe names no data.train, and calibration takes images from it".to_string())?;
         let all: Vec<usize> = match &self.train_rows {
             Some(rows) => rows.to_vec(),
             None => (0..dataset.len()).collect(),

@@ -1,7 +1,7 @@
 //! A fresh student, and the compression policy it inherits: policy is data, so it can be applied to another network.
 use super::{Sources, calibrate, prune_weights};
-use crate::stages::StageError;
 use crate::recipe::{PruneStage, QuantizeStage, Student};
+use crate::stages::StageError;
 use graph::{Dim, Model, ValueType};
 use zoo::ZooOptions;
 
@@ -39,7 +39,12 @@ impl Policy {
         for step in &self.steps {
             if let PolicyStep::Quantize(stage) = step {
                 let report = calibrate(model, stage, sources, seed)?;
-                notes.push(format!("inherited: {} weights and {} activations quantized, calibrated on {} images", report.constants, report.activations.len(), report.samples));
+                notes.push(format!(
+                    "inherited: {} weights and {} activations quantized, calibrated on {} images",
+                    report.constants,
+                    report.activations.len(),
+                    report.samples
+                ));
             }
         }
         Ok(notes)

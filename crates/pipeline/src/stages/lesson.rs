@@ -35,7 +35,14 @@ impl Watch for StageWatch<'_, '_> {
 }
 
 fn point(r: &EpochRecord) -> EpochPoint {
-    EpochPoint { epoch: r.epoch + 1, loss: r.loss, train_accuracy: r.train_accuracy, validation_accuracy: r.validation, lr: r.lr, images_per_s: None }
+    EpochPoint {
+        epoch: r.epoch + 1,
+        loss: r.loss,
+        train_accuracy: r.train_accuracy,
+        validation_accuracy: r.validation,
+        lr: r.lr,
+        images_per_s: None,
+    }
 }
 
 /// A teacher and how its word counts.
@@ -46,7 +53,14 @@ pub(super) struct Taught<'m> {
 }
 
 /// Trains `model` if the settings have epochs, and returns the curve.
-pub(super) fn train(cx: &mut StageCx, model: &mut Model, training: &Training, taught: Option<Taught>, simulate: bool, sources: &Sources) -> Result<Vec<EpochPoint>, StageError> {
+pub(super) fn train(
+    cx: &mut StageCx,
+    model: &mut Model,
+    training: &Training,
+    taught: Option<Taught>,
+    simulate: bool,
+    sources: &Sources,
+) -> Result<Vec<EpochPoint>, StageError> {
     if training.epochs == 0 {
         return Ok(vec![]);
     }

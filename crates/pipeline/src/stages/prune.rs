@@ -1,7 +1,7 @@
 //! `prune`: masks, chosen, then held while the rest trains.
 use super::lesson::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{prune_weights};
+use crate::actions::prune_weights;
 use crate::recipe::PruneStage;
 use graph::Model;
 

@@ -1,7 +1,7 @@
 //! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe asks for epochs.
 use super::lesson::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{calibrate};
+use crate::actions::calibrate;
 use crate::recipe::QuantizeStage;
 use graph::Model;
 use report::record::FloatPart;
@@ -17,10 +17,17 @@ impl StageBody for Quantize {
         let report = calibrate(&mut model, &self.0, &sources, cx.loaded.recipe.seed)?;
         cx.progress("calibrate", 1, 1, None);
         let (constants, activations) = (report.constants, report.activations.len());
-        cx.note(false, format!("{constants} weights, {} biases and {activations} activations quantized, calibrated on {} images", report.biases, report.samples));
+        cx.note(
+            false,
+            format!(
+                "{constants} weights, {} biases and {activations} activations quantized, calibrated on {} images",
+                report.biases, report.samples
+            ),
+        );
         let epochs = train(cx, &mut model, &self.0.training(), None, true, &sources)?;
         let mut output = measured(cx, model, epochs, &sources)?;
-        output.float_parts = report.float_parts.into_iter().map(|p| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason }).collect();
+        output.float_parts =
+            report.float_parts.into_iter().map(|p| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason }).collect();
         Ok(output)
     }
 }
