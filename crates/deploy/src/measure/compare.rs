@@ -117,6 +117,11 @@ pub struct Agreement {
     pub classifier: bool,
 }
 
+/// Whether a figure is above its limit; one that is not a number is.
+fn exceeds(value: f64, limit: f64) -> bool {
+    value.partial_cmp(&limit).is_none_or(std::cmp::Ordering::is_gt)
+}
+
 impl Agreement {
     /// Largest difference in quantization steps, where the output has one.
     pub fn largest_steps(&self) -> Option<f64> {
@@ -129,7 +134,7 @@ impl Agreement {
         let allowed = limits.rms_share * self.compression.rms();
         // Where compression costs nothing at all, nothing but rounding of the last place may differ.
         let allowed = allowed.max(1e-5 * self.compression.reference_rms());
-        if !(self.deployment.rms() <= allowed) {
+        if exceeds(self.deployment.rms(), allowed) {
             out.push(format!(
                 "output '{}': rms {:.3e} from the simulation, more than {allowed:.3e} ({:.2} of the quantization's own rms)",
                 self.output,
@@ -138,7 +143,7 @@ impl Agreement {
             ));
         }
         // A difference of whole steps is a whole number up to f32 rounding.
-        if let Some(steps) = self.largest_steps().filter(|s| !(*s <= limits.steps + 1e-3)) {
+        if let Some(steps) = self.largest_steps().filter(|s| exceeds(*s, limits.steps + 1e-3)) {
             out.push(format!("output '{}': an element is {steps:.2} quantization steps off, more than {}", self.output, limits.steps));
         }
         if self.classifier && self.deployment.argmax_agreement() < limits.argmax {
