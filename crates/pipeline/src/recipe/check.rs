@@ -153,7 +153,7 @@ fn training(stage: &Stage, at: &str) -> Result<(), Fault> {
         return Err(fault(&["stages", at, "batch"], "batch = 0: at least one image a step is needed"));
     }
     within(&["stages", at, "label_smoothing"], training.label_smoothing, 0.0, 1.0, "it is a share of the target")?;
-    if training.clip_norm.is_some_and(|c| !(c > 0.0)) {
+    if training.clip_norm.is_some_and(|c| c.is_nan() || c <= 0.0) {
         return Err(fault(&["stages", at, "clip_norm"], "clip_norm must be above 0"));
     }
     training.optimizer.check().map_err(|e| fault(&["stages", at, "optimizer"], e.to_string()))?;

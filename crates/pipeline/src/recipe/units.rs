@@ -27,7 +27,7 @@ impl ByteSize {
         let (number, unit) = (text[..split].trim(), text[split..].trim());
         let factor = if unit.is_empty() { 1 } else { UNITS.iter().find(|(name, _)| *name == unit)?.1 };
         let bytes = number.parse::<f64>().ok()? * factor as f64;
-        (bytes.is_finite() && bytes >= 0.0 && bytes < 9e18).then_some(ByteSize(bytes.round() as u64))
+        (0.0..9e18).contains(&bytes).then_some(ByteSize(bytes.round() as u64))
     }
 }
 
