@@ -79,7 +79,7 @@ impl Tensor {
     /// Gaussian error linear unit, exact or by the hyperbolic tangent.
     ///
     /// # Errors
-    /// [`crate::TensorError::DType`] if the elements are not floats.
+    /// [`TensorError::DType`](crate::TensorError::DType) if the elements are not floats.
     pub fn gelu(&self, approximate: bool) -> Result<Tensor> {
         if approximate { self.gelu_tanh() } else { self.gelu_exact() }
     }
@@ -87,7 +87,7 @@ impl Tensor {
     /// `x - bias` above `lambda`, `x + bias` below `-lambda`, zero between.
     ///
     /// # Errors
-    /// [`crate::TensorError::DType`] if the type has no arithmetic.
+    /// [`TensorError::DType`](crate::TensorError::DType) if the type has no arithmetic.
     pub fn shrink(&self, bias: f64, lambda: f64) -> Result<Tensor> {
         let zero = self.zeros_like()?;
         let above = self.greater(&self.scalar_like(lambda)?)?;

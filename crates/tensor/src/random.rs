@@ -39,7 +39,7 @@ fn draw(shape: &[usize], f: impl Fn(u64) -> f64 + Sync) -> Result<Tensor> {
 /// f32 numbers evenly from `lo` (included) to `hi` (excluded, but for rounding).
 ///
 /// # Errors
-/// [`crate::TensorError::Shape`] if the element count overflows (so for all below).
+/// [`TensorError::Shape`](crate::TensorError::Shape) if the element count overflows (so for all below).
 pub fn uniform(seed: u64, shape: &[usize], lo: f32, hi: f32) -> Result<Tensor> {
     let (lo, hi) = (lo as f64, hi as f64);
     map(&draw(shape, |i| lo + (hi - lo) * unit(seed, i))?, |v: f64| v as f32)

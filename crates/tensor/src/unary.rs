@@ -90,7 +90,7 @@ impl Tensor {
     /// Each element with its sign turned; integers wrap.
     ///
     /// # Errors
-    /// [`TensorError::DType`] if the type has no arithmetic (so for all below).
+    /// [`TensorError::DType`](crate::TensorError::DType) if the type has no arithmetic (so for all below).
     pub fn neg(&self) -> Result<Tensor> {
         if self.is_half() {
             return self.cast(DType::F32)?.neg()?.cast(self.dtype());
@@ -151,7 +151,7 @@ impl Tensor {
     /// A tensor of zeros of this tensor's type and shape.
     ///
     /// # Errors
-    /// [`TensorError::DType`] if the type is not numeric.
+    /// [`TensorError::DType`](crate::TensorError::DType) if the type is not numeric.
     pub fn zeros_like(&self) -> Result<Tensor> {
         Tensor::zeros(self.dtype(), self.shape())
     }
@@ -159,7 +159,7 @@ impl Tensor {
     /// A tensor of zeros (of empty strings, of `false`).
     ///
     /// # Errors
-    /// [`TensorError::Shape`] if the element count overflows.
+    /// [`TensorError::Shape`](crate::TensorError::Shape) if the element count overflows.
     pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Tensor> {
         use std::sync::Arc;
         let n = crate::shape::count(shape)?;
@@ -181,7 +181,7 @@ impl Tensor {
     /// A tensor of ones of this tensor's type and shape.
     ///
     /// # Errors
-    /// [`TensorError::DType`] if the type is not numeric.
+    /// [`TensorError::DType`](crate::TensorError::DType) if the type is not numeric.
     pub fn ones_like(&self) -> Result<Tensor> {
         self.scalar_like(1.0)?.expand(self.shape())
     }
