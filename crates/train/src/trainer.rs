@@ -156,6 +156,7 @@ pub fn train(
     if parameters.is_empty() {
         return Err(TrainError::Setting { setting: "freeze".into(), what: "leaves nothing that trains".into() });
     }
+    refuse_integers(model)?;
     let mut optimizer = Optimizer::new(settings.optimizer.clone());
     let mut state = Checkpoint::default();
     let names = state_names(model, &parameters);
@@ -231,6 +232,24 @@ pub fn train(
         kept = best.epoch;
     }
     Ok(TrainReport { history: state.history, best, kept })
+}
+
+/// Operators that pass values through integers stop every gradient: a model that holds them is refused by name rather than
+/// trained in part.
+fn refuse_integers(model: &Model) -> Result<(), TrainError> {
+    let mut found = None;
+    model.graph.visit(&mut |n| {
+        if found.is_none() && matches!(n.op_type.as_str(), "QuantizeLinear" | "DynamicQuantizeLinear") {
+            found = Some(TrainError::Value {
+                value: n.label(&model.values),
+                what: format!(
+                    "{} lets no gradient through: lift the model's quantization operators to annotations before training",
+                    n.op_type
+                ),
+            });
+        }
+    });
+    found.map_or(Ok(()), Err)
 }
 
 fn stopped_early(state: &Checkpoint, settings: &TrainSettings) -> bool {

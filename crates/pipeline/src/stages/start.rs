@@ -4,13 +4,17 @@ use crate::recipe::ModelSource;
 use graph::Model;
 use std::path::PathBuf;
 
-/// Loads the file, or builds the architecture with weights drawn from the seed.
+/// Loads the file (a quantized one with its QuantizeLinear operators lifted to annotations, so that it trains), or builds the architecture with weights drawn from the seed.
 ///
 /// # Errors
 /// If the file cannot be read, or the architecture cannot be built at that size.
 pub fn start(source: &ModelSource, seed: u64, place: impl Fn(&str) -> PathBuf) -> Result<Model, StageError> {
     match (&source.file, &source.arch) {
-        (Some(file), _) => Ok(onnx::load(&place(file))?),
+        (Some(file), _) => {
+            let mut model = onnx::load(&place(file))?;
+            deploy::lift(&mut model)?;
+            Ok(model)
+        }
         (None, Some(arch)) => {
             let entry = zoo::find(arch)?;
             let mut options = entry.default_options();
