@@ -8,7 +8,7 @@ use std::path::PathBuf;
     name = "espalier",
     version,
     max_term_width = 100,
-    after_help = "Exit codes: 0 done, 1 input, recipe or model at fault, 2 usage, 3 a goal was missed, 70 internal error."
+    after_help = "Exit codes: 0 done, 1 input, recipe or model at fault, 2 usage, 3 a goal was missed, 70 internal error, 130 stopped by Ctrl-C."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -48,6 +48,9 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     /// Compare two models value by value on the same inputs
     Compare(Compare),
+    /// Time a training step or an inference, on random inputs
+    #[command(subcommand)]
+    Bench(Bench),
     /// Write a freshly initialised network of the zoo
     New(New),
     /// Show a run's summary and write its report.html again
@@ -72,6 +75,7 @@ impl Command {
             Command::Inspect(_) => "inspect",
             Command::Evaluate(_) => "evaluate",
             Command::Compare(_) => "compare",
+            Command::Bench(_) => "bench",
             Command::New(_) => "new",
             Command::Report(_) => "report",
             Command::List(_) => "list",
@@ -192,6 +196,49 @@ pub(crate) struct Compare {
     /// Seed of the noise
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Bench {
+    /// Time training steps: forward, loss, backward, update
+    Train(BenchTrain),
+    /// Time inferences in a runtime
+    Infer(BenchInfer),
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct BenchTrain {
+    /// The model
+    pub(crate) model: PathBuf,
+    /// Samples a step, where the model leaves the batch open
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
+    /// Steps that count; a few more warm up
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: u32,
+    /// Quantize to 8 bits first and train through the quantizers
+    #[arg(long)]
+    pub(crate) qat: bool,
+    /// Shape of an input: NAME=1,3,224,224
+    #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
+    pub(crate) shape: Vec<(String, Vec<usize>)>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct BenchInfer {
+    /// The model
+    pub(crate) model: PathBuf,
+    /// Samples a run, where the model leaves the batch open
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
+    /// Runs that count; none starts after ten seconds
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) runs: u32,
+    /// Shape of an input: NAME=1,3,224,224
+    #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
+    pub(crate) shape: Vec<(String, Vec<usize>)>,
+    #[command(flatten)]
+    pub(crate) runtime: Runtime,
 }
 
 #[derive(ClapArgs, Debug)]

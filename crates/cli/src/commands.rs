@@ -1,5 +1,5 @@
 //! From arguments to calls of the library, and from results to what is printed.
-use crate::args::{Args, Command, Evaluate, Run, Topic};
+use crate::args::{Args, Bench, Command, Evaluate, Run, Topic};
 use crate::output::Printer;
 use crate::progress::Progress;
 use clap::CommandFactory;
@@ -38,6 +38,16 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
         Command::Compare(a) => {
             let options = lib::CompareOptions { input: a.input.clone(), shapes: a.shape.iter().cloned().collect(), seed: a.seed };
             let done = lib::compare(&a.a, &a.b, &options)?;
+            printer.result(name, &done, &done);
+        }
+        Command::Bench(Bench::Train(a)) => {
+            let options = bench_options(a.batch, a.steps, &a.shape);
+            let done = lib::bench_train(&a.model, &options, a.qat)?;
+            printer.result(name, &done, &done);
+        }
+        Command::Bench(Bench::Infer(a)) => {
+            let (options, r) = (bench_options(a.batch, a.runs, &a.shape), &a.runtime);
+            let done = lib::bench_infer(&a.model, &options, &r.runtime, r.literal, r.threads)?;
             printer.result(name, &done, &done);
         }
         Command::New(a) => {
@@ -85,7 +95,7 @@ fn run(args: &Run, printer: &Printer) -> Result<u8, Error> {
     let handler = ctrlc::set_handler(move || {
         // A second Ctrl-C does not wait for the step.
         if asked.swap(true, Ordering::Relaxed) {
-            std::process::exit(1);
+            std::process::exit(130);
         }
     });
     handler.map_err(|e| Error::Input(format!("Ctrl-C cannot be handled: {e}")))?;
@@ -95,6 +105,10 @@ fn run(args: &Run, printer: &Printer) -> Result<u8, Error> {
     printer.result("run", &done.record, report::terminal(&done.record));
     printer.note(&format!("report: {}", done.out.join("report.html").display()));
     Ok(if done.record.missed_a_goal() { MISSED } else { 0 })
+}
+
+fn bench_options(batch: u32, rounds: u32, shapes: &[(String, Vec<usize>)]) -> lib::BenchOptions {
+    lib::BenchOptions { batch: batch as usize, rounds: rounds as usize, shapes: shapes.iter().cloned().collect() }
 }
 
 fn evaluate_options(a: &Evaluate) -> lib::EvaluateOptions {

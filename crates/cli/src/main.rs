@@ -9,14 +9,14 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    panic::install();
     let args = args::Args::parse();
     let printer = output::Printer::new(&args);
-    match commands::dispatch(&args.command, &printer) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
+    match panic::guard(|| commands::dispatch(&args.command, &printer)) {
+        Some(Ok(code)) => ExitCode::from(code),
+        Some(Err(error)) => {
             printer.error(args.command.name(), &error);
             ExitCode::from(error.exit_code())
         }
+        None => ExitCode::from(panic::INTERNAL),
     }
 }

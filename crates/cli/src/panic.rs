@@ -1,15 +1,28 @@
 //! A defect of ours ends the program with one line and exit code 70.
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
 
-/// Replaces the panic message. Panics that the library catches and turns into errors stay silent.
-pub(crate) fn install() {
+/// Exit code of an internal error.
+pub(crate) const INTERNAL: u8 = 70;
+
+/// What the last panic said, and where.
+static LAST: Mutex<String> = Mutex::new(String::new());
+
+/// Calls `work`; `None` if it panicked, told on stderr. Panics that the library catches and turns into errors, which
+/// name the node, stay silent: the hook only remembers.
+pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {
     std::panic::set_hook(Box::new(|info| {
-        if std::thread::current().name() != Some("main") {
-            return;
-        }
         let what = info.payload().downcast_ref::<&str>().map(|s| s.to_string());
         let what = what.or_else(|| info.payload().downcast_ref::<String>().cloned()).unwrap_or_default();
         let place = info.location().map_or(String::new(), |l| format!(" at {}:{}", l.file(), l.line()));
-        eprintln!("internal error{place}: {what}; please report this with the command and the model or recipe");
-        std::process::exit(70);
+        if let Ok(mut last) = LAST.lock() {
+            *last = format!("internal error{place}: {what}");
+        }
     }));
+    let done = catch_unwind(AssertUnwindSafe(work)).ok();
+    if done.is_none() {
+        let last = LAST.lock().map(|l| l.clone()).unwrap_or_default();
+        eprintln!("{last}; please report this with the command and the model or recipe");
+    }
+    done
 }

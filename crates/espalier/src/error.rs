@@ -16,6 +16,9 @@ pub enum Error {
     /// Data.
     #[error(transparent)]
     Data(#[from] data::DataError),
+    /// Quantization.
+    #[error(transparent)]
+    Quantize(#[from] quantize::QuantizeError),
     /// A runtime, or lowering for it.
     #[error(transparent)]
     Deploy(#[from] deploy::DeployError),
@@ -43,9 +46,18 @@ impl From<pipeline::recipe::RecipeError> for Error {
 }
 
 impl Error {
-    /// 1: the user's input, recipe or model; 70: a defect of ours.
+    /// 1: the user's input, recipe or model; 70: a defect of ours; 130: stopped by Ctrl-C, as shells have it.
     pub fn exit_code(&self) -> u8 {
-        if matches!(self, Error::Train(train::TrainError::Internal { .. })) { 70 } else { 1 }
+        match self {
+            Error::Pipeline(PipelineError::Interrupted { .. }) => 130,
+            Error::Train(train::TrainError::Internal { .. }) => 70,
+            Error::Pipeline(PipelineError::Stage { source, .. })
+                if matches!(source.downcast_ref(), Some(train::TrainError::Internal { .. })) =>
+            {
+                70
+            }
+            _ => 1,
+        }
     }
 
     /// What helps.

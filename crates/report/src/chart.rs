@@ -33,27 +33,36 @@ pub(crate) fn lines(axes: &Axes, series: &[Series]) -> String {
         return String::new();
     }
     let (x0, x1) = range(all.iter().map(|p| p.0), 0.0);
-    let (y0, y1) = range(all.iter().map(|p| p.1), 0.06);
+    let (low, high) = range(all.iter().map(|p| p.1), 0.0);
+    // The value axis ends at round values; the other axis keeps to the data, so that lines reach both sides.
+    let step = round_step(high - low);
+    let (y0, y1) = ((low / step).floor() * step, (high / step).ceil() * step);
     let place_x = |v: f64| LEFT + (v - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT);
     let place_y = |v: f64| HEIGHT - BOTTOM - (v - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM);
     let mut svg = format!(
         "<figure><figcaption>{0}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\">",
         escape(axes.title)
     );
-    for i in 0..=4 {
-        let (x, y) = (x0 + (x1 - x0) * f64::from(i) / 4.0, y0 + (y1 - y0) * f64::from(i) / 4.0);
-        let (px, py) = (place_x(x), place_y(y));
-        let _ = write!(svg, "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/>", WIDTH - RIGHT);
+    for y in round_values(y0, y1) {
+        let py = place_y(y);
         let _ = write!(
             svg,
-            "<text class=\"tick\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{py:.1}\" y2=\"{py:.1}\"/>\
+             <text class=\"tick\" x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            WIDTH - RIGHT,
             LEFT - 6.0,
             py + 4.0,
             escape(&(axes.write_y)(y))
         );
+    }
+    for x in round_values(x0, x1) {
+        let px = place_x(x);
+        // A label in the middle of the last tick would leave the picture.
+        let anchor = if px > WIDTH - 2.0 * RIGHT { "end" } else { "middle" };
+        let at = if anchor == "end" { px.max(WIDTH - RIGHT) } else { px };
         let _ = write!(
             svg,
-            "<text class=\"tick\" x=\"{px:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
+            "<text class=\"tick\" x=\"{at:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
             HEIGHT - BOTTOM + 15.0,
             escape(&(axes.write_x)(x))
         );
@@ -94,8 +103,47 @@ fn range(values: impl Iterator<Item = f64>, margin: f64) -> (f64, f64) {
     (low - spread, high + spread)
 }
 
+/// A distance between ticks of 1, 2 or 5 times a power of ten that gives three to seven of them.
+fn round_step(distance: f64) -> f64 {
+    let power = 10f64.powf((distance / 4.0).log10().floor());
+    let factor = distance / 4.0 / power;
+    power
+        * if factor < 1.5 {
+            1.0
+        } else if factor < 3.5 {
+            2.0
+        } else if factor < 7.5 {
+            5.0
+        } else {
+            10.0
+        }
+}
+
+/// Multiples of the round step within a range, its ends included up to rounding.
+fn round_values(from: f64, to: f64) -> impl Iterator<Item = f64> {
+    let step = round_step(to - from);
+    let (first, last) = ((from / step - 1e-6).ceil() as i64, (to / step + 1e-6).floor() as i64);
+    (first..=last).map(move |i| i as f64 * step)
+}
+
 /// A horizontal bar for a table cell; `share` is 0..1.
 pub(crate) fn bar(share: f64, class: &str) -> String {
     let width = if share.is_finite() { share.clamp(0.0, 1.0) * 100.0 } else { 0.0 };
     format!("<span class=\"bar\"><span class=\"{class}\" style=\"width:{width:.1}%\"></span></span>")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::round_values;
+
+    #[test]
+    fn ticks_are_round_and_within_the_range() {
+        let written = |from, to| round_values(from, to).map(|v| format!("{v:.3}")).collect::<Vec<_>>();
+        assert_eq!(written(0.9, 1.0), ["0.900", "0.920", "0.940", "0.960", "0.980", "1.000"]);
+        assert_eq!(written(1.0, 20.0), ["5.000", "10.000", "15.000", "20.000"]);
+        for (from, to) in [(0.0, 1e-9), (-3.0, 7.0), (1e6, 1.3e6)] {
+            let ticks: Vec<f64> = round_values(from, to).collect();
+            assert!((3..=7).contains(&ticks.len()), "{ticks:?}");
+        }
+    }
 }

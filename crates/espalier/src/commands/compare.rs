@@ -1,5 +1,5 @@
 //! `compare`: two models on the same inputs, value by value.
-use super::inputs::example_inputs;
+use super::inputs::random_inputs;
 use crate::{Error, Result};
 use graph::{Model, ValueId};
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub fn compare(a: &Path, b: &Path, options: &CompareOptions) -> Result<Compariso
     let (a, b) = (onnx::load(a)?, onnx::load(b)?);
     let (inputs, told) = match &options.input {
         Some(path) => (data::npz::read(path)?, path.display().to_string()),
-        None => (noise(&a, options)?, format!("seeded noise, seed {}", options.seed)),
+        None => (random_inputs(&a, &options.shapes, 1, options.seed)?, format!("seeded noise, seed {}", options.seed)),
     };
     let (first, second) = (values(&a, &inputs)?, values(&b, &inputs)?);
     let by_name: HashMap<&str, &Tensor> = second.iter().map(|(n, t)| (n.as_str(), t)).collect();
@@ -70,19 +70,6 @@ pub fn compare(a: &Path, b: &Path, options: &CompareOptions) -> Result<Compariso
     }
     let missing = outputs.iter().filter(|o| list.iter().all(|d| d.value != **o)).map(|o| o.to_string()).collect();
     Ok(Comparison { inputs: told, values: list, missing })
-}
-
-fn noise(model: &Model, options: &CompareOptions) -> Result<BTreeMap<String, Tensor>> {
-    let mut inputs = example_inputs(model, &options.shapes)?;
-    for (i, t) in inputs.values_mut().enumerate() {
-        if t.dtype().is_float() {
-            let key = tensor::random::derive(options.seed, i as u64);
-            let uniform = |j: u64| (tensor::random::derive(key, j) >> 11) as f32 / (1u64 << 53) as f32;
-            let drawn: Vec<f32> = (0..t.len() as u64).map(uniform).collect();
-            *t = Tensor::new(drawn, t.shape().to_vec())?.cast(t.dtype())?;
-        }
-    }
-    Ok(inputs)
 }
 
 fn values(model: &Model, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {

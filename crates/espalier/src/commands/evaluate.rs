@@ -1,8 +1,7 @@
 //! `evaluate`: a classifier on a data set.
-use super::runtimes;
+use super::execute::session;
 use crate::{Error, Result};
 use data::{Loader, LoaderOptions, OpenOptions, Preprocess};
-use deploy::runtime::{self, SessionOptions, Source};
 use report::text;
 use serde::Serialize;
 use std::fmt;
@@ -65,8 +64,7 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions) -> Result<E
     let batches = loader.map(|b| b.map(Batch::from).map_err(|e| TrainError::Data(e.to_string())));
     let score = match options.runtime.as_str() {
         "reference" => train::evaluate(&model, batches, Mode::SIMULATED)?,
-        name if runtimes().contains(&name) => in_runtime(path, batches, options)?,
-        other => return Err(Error::Input(format!("no runtime is named '{other}'; there are {}", runtimes().join(", ")))),
+        _ => in_runtime(path, batches, options)?,
     };
     Ok(Evaluation {
         runtime: options.runtime.clone(),
@@ -78,9 +76,7 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions) -> Result<E
 }
 
 fn in_runtime(path: &Path, batches: impl Iterator<Item = Result<Batch, TrainError>>, options: &EvaluateOptions) -> Result<Score> {
-    let threads = options.threads;
-    let session = if options.literal { SessionOptions::literal(threads) } else { SessionOptions::default_arithmetic(threads) };
-    let mut session = runtime::by_name(&options.runtime)?.load(Source::File(path), session)?;
+    let mut session = session(path, &options.runtime, options.literal, options.threads)?;
     let output = session.outputs().first().map(|s| s.name.clone()).unwrap_or_default();
     let mut score = Score::default();
     for batch in batches {

@@ -1,6 +1,6 @@
 //! `execute`: a model on arrays.
 use crate::{Error, Result};
-use deploy::runtime::{self, SessionOptions, Source};
+use deploy::runtime::{self, Session, SessionOptions, Source};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -32,7 +32,7 @@ pub fn execute(model: &Path, input: &Path, output: Option<&Path>, runtime: &str,
     Ok(Execution { runtime: runtime.to_string(), outputs: shapes })
 }
 
-pub(super) fn run_file(
+fn run_file(
     model: &Path,
     inputs: &BTreeMap<String, Tensor>,
     runtime: &str,
@@ -43,11 +43,16 @@ pub(super) fn run_file(
         let model = onnx::load(model)?;
         return Ok(Executor::new(&model)?.run(inputs, Mode::SIMULATED)?);
     }
-    if !runtime::NAMES.contains(&runtime) {
+    Ok(session(model, runtime, literal, threads)?.run(inputs)?)
+}
+
+/// A file loaded into a runtime by name.
+pub(super) fn session(model: &Path, runtime: &str, literal: bool, threads: usize) -> Result<Box<dyn Session>> {
+    if !super::runtimes().contains(&runtime) {
         return Err(Error::Input(format!("no runtime is named '{runtime}'; there are {}", super::runtimes().join(", "))));
     }
     let options = if literal { SessionOptions::literal(threads) } else { SessionOptions::default_arithmetic(threads) };
-    Ok(runtime::by_name(runtime)?.load(Source::File(model), options)?.run(inputs)?)
+    Ok(runtime::by_name(runtime)?.load(Source::File(model), options)?)
 }
 
 impl fmt::Display for Execution {

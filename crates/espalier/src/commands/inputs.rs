@@ -10,13 +10,41 @@ use tensor::{DType, Tensor};
 /// # Errors
 /// [`Error::Input`] for an input of unknown rank without a given shape, or that is no tensor.
 pub fn example_inputs(model: &Model, shapes: &BTreeMap<String, Vec<usize>>) -> Result<BTreeMap<String, Tensor>> {
+    batch_inputs(model, shapes, 1)
+}
+
+/// Seeded uniform noise in `[0, 1)` for every float input, zeros for the others. An open first dimension of the first
+/// input, and every dimension of the same name, becomes `batch`; other open dimensions become 1.
+///
+/// # Errors
+/// As [`example_inputs`].
+pub fn random_inputs(model: &Model, shapes: &BTreeMap<String, Vec<usize>>, batch: usize, seed: u64) -> Result<BTreeMap<String, Tensor>> {
+    let mut inputs = batch_inputs(model, shapes, batch)?;
+    for (i, t) in inputs.values_mut().enumerate().filter(|(_, t)| t.dtype().is_float()) {
+        let key = tensor::random::derive(seed, i as u64);
+        *t = tensor::random::uniform(key, t.shape(), 0.0, 1.0)?.cast(t.dtype())?;
+    }
+    Ok(inputs)
+}
+
+fn batch_inputs(model: &Model, shapes: &BTreeMap<String, Vec<usize>>, batch: usize) -> Result<BTreeMap<String, Tensor>> {
+    let mut batch_dim = None;
     let mut inputs = BTreeMap::new();
-    for id in model.free_inputs() {
+    for (i, id) in model.free_inputs().into_iter().enumerate() {
         let value = &model.values[id];
-        let ValueType::Tensor { dtype, shape } = &value.ty else {
+        let ValueType::Tensor { dtype, shape: declared } = &value.ty else {
             return Err(Error::Input(format!("input '{}' is not a tensor of a known type", value.name)));
         };
-        let declared = || shape.as_ref().map(|dims| dims.iter().map(|d| d.known().unwrap_or(1)).collect::<Vec<_>>());
+        if i == 0 {
+            batch_dim = declared.as_ref().and_then(|dims| dims.first()).filter(|d| d.known().is_none()).cloned();
+        }
+        let size = |(axis, d): (usize, &Dim)| match d {
+            Dim::Known(n) => *n,
+            Dim::Symbol(_) if batch_dim.as_ref() == Some(d) => batch,
+            Dim::Unknown if batch_dim.is_some() && axis == 0 => batch,
+            _ => 1,
+        };
+        let declared = || declared.as_ref().map(|dims| dims.iter().enumerate().map(size).collect::<Vec<_>>());
         let Some(shape) = shapes.get(&value.name).cloned().or_else(declared) else {
             return Err(Error::Input(format!("input '{}' has no declared shape: give one with --shape {0}=1,3,224,224", value.name)));
         };

@@ -33,9 +33,16 @@ pub fn list(topic: Topic) -> Vec<Entry> {
         Topic::Stages => Stage::KINDS.iter().map(|kind| entry(kind, stage(kind).0.as_str())).collect(),
         Topic::Architectures => zoo::list().iter().map(|e| entry(e.name, e.summary)).collect(),
         Topic::Operators => ops::all().map(|o| entry(o.op_type(), o.summary())).collect(),
-        Topic::Runtimes => {
-            super::runtimes().iter().map(|r| entry(r, if *r == "reference" { "the built-in interpreter" } else { "" })).collect()
-        }
+        Topic::Runtimes => super::runtimes().iter().map(|r| entry(r, runtime(r))).collect(),
+    }
+}
+
+fn runtime(name: &str) -> &'static str {
+    match name {
+        "reference" => "The built-in interpreter: literal arithmetic, always there",
+        "onnxruntime" => "ONNX Runtime, its library found and loaded at run time",
+        "rten" => "RTen, in builds with the feature of that name",
+        _ => "",
     }
 }
 

@@ -1,4 +1,5 @@
 //! What the program's subcommands do, one file each. A result serializes to JSON and displays as text.
+mod bench;
 mod compare;
 mod convert;
 mod evaluate;
@@ -9,17 +10,18 @@ mod list;
 mod new;
 mod run;
 
+pub use bench::{BenchOptions, InferBench, TrainBench, bench_infer, bench_train};
 pub use compare::{CompareOptions, Comparison, ValueDifference, compare};
 pub use convert::{ConvertOptions, Converted, convert};
 pub use evaluate::{EvaluateOptions, Evaluation, evaluate};
 pub use execute::{Execution, execute};
-pub use inputs::example_inputs;
+pub use inputs::{example_inputs, random_inputs};
 pub use inspect::{Inspection, Layer, Port, inspect};
 pub use list::{Entry, Topic, explain, list};
 pub use new::{Created, NewOptions, new};
 pub use run::{RunResult, report, run};
 
 /// Names of the runtimes that files can be executed in.
-pub fn runtimes() -> Vec<&'static str> {
-    [&["reference"], deploy::runtime::NAMES].concat()
+pub fn runtimes() -> &'static [&'static str] {
+    deploy::runtime::NAMES
 }
