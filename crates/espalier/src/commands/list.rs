@@ -52,9 +52,7 @@ fn stage(kind: &str) -> (String, Vec<(String, String)>) {
     let text = |v: &serde_json::Value| v["description"].as_str().unwrap_or_default().replace('\n', " ");
     let variants = schema["$defs"]["Stage"]["oneOf"].as_array().cloned().unwrap_or_default();
     let Some(variant) = variants.into_iter().find(|v| v["properties"]["kind"]["const"] == kind) else { return Default::default() };
-    let reference = variant["$ref"].as_str().and_then(|r| r.rsplit('/').next()).unwrap_or_default();
-    let settings = &schema["$defs"][reference]["properties"];
-    let keys = settings.as_object().into_iter().flatten().map(|(key, v)| {
+    let keys = variant["properties"].as_object().into_iter().flatten().filter(|(key, _)| *key != "kind").map(|(key, v)| {
         let default = v.get("default").filter(|d| !d.is_null()).map_or(String::new(), |d| format!(" (default: {d})"));
         (key.clone(), format!("{}{default}", text(v)))
     });

@@ -1,6 +1,5 @@
 //! Help, errors and exit codes as they are printed.
-mod common;
-use common::run;
+use crate::program::run;
 use std::fs;
 
 #[test]
@@ -25,7 +24,7 @@ fn errors_in_recipes_point_at_the_place() {
         ("unknown key", "name = \"x\"\n[[stages]]\nkind = \"prune\"\nsparcity = 0.5\n"),
         ("unknown kind", "name = \"x\"\n[[stages]]\nkind = \"prunes\"\n"),
         ("wrong type", "name = \"x\"\n[[stages]]\nkind = \"prune\"\nsparsity = \"half\"\n"),
-        ("out of range", "name = \"x\"\n[[stages]]\nkind = \"prune\"\nsparsity = 1.5\n"),
+        ("out of range", "name = \"x\"\n[model]\narch = \"lenet5\"\n[[stages]]\nkind = \"prune\"\nsparsity = 1.5\n"),
         ("not TOML", "name = \"x\n"),
     ];
     let mut text = String::new();

@@ -1,6 +1,5 @@
 //! A run that is killed or stopped goes on where it was, to the same bytes.
-mod common;
-use common::{digits, espalier, parts};
+use crate::program::{digits, espalier, parts};
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
