@@ -21,8 +21,9 @@ pub(super) fn candidates() -> Vec<PathBuf> {
         folders.push(dir.to_path_buf());
         folders.push(dir.join("../lib"));
     }
-    // Where package managers put libraries on Linux and macOS. tidy: allow
-    folders.extend(["/usr/local/lib", "/usr/lib", "/usr/lib64", "/opt/homebrew/lib"].map(PathBuf::from));
+    // Where package managers put libraries on Linux and macOS.
+    let usual = ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/opt/homebrew/lib"]; // tidy: allow
+    folders.extend(usual.map(PathBuf::from));
     folders.push(PathBuf::from(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH)));
     folders.iter().flat_map(|f| libraries_in(f)).collect()
 }
