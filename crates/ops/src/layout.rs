@@ -228,7 +228,7 @@ fn infer_tile(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 }
 
 /// The axes that Shape reports, clamped to those there are.
-fn reported(node: &Node, rank: usize) -> Result<std::ops::Range<usize>, OpError> {
+pub(crate) fn reported(node: &Node, rank: usize) -> Result<std::ops::Range<usize>, OpError> {
     let r = rank as i64;
     let clamp = |p: i64| if p < 0 { p.saturating_add(r) } else { p }.clamp(0, r) as usize;
     let (start, end) = (clamp(node.int_or("start", 0)?), clamp(node.int_or("end", r)?));

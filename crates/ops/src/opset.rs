@@ -1,7 +1,7 @@
 //! Raising a model to a newer version of ONNX's operator set, by the operators' own upgrades.
-use crate::{OpError, find};
+use crate::{OpError, find, infer_types};
 use graph::{Dim, Graph, Model, ValueId, ValueType, Values};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use tensor::Tensor;
 
 /// Raises a model's use of ONNX's own operator set to version `to`, node by node through every version at which the
@@ -18,8 +18,9 @@ pub fn convert_opset(model: &mut Model, to: i64) -> Result<(), OpError> {
         return Err(refused(format!("the model uses operator set {from}, which cannot be lowered to {to}")));
     }
     let mut changed = model.clone();
+    let types = infer_types(model)?;
     let mut names: HashSet<String> = changed.values.iter().map(|(_, v)| v.name.clone()).collect();
-    upgrade_graph(&mut changed.graph, &mut changed.values, &mut names, from, to)?;
+    Upgrade { values: &mut changed.values, names: &mut names, types: &types, from, to }.graph(&mut changed.graph)?;
     match changed.opsets.iter_mut().find(|o| o.domain.is_empty() || o.domain == "ai.onnx") {
         Some(opset) => opset.version = to,
         None => changed.opsets.extend(Model::new(to).opsets),
@@ -29,48 +30,59 @@ pub fn convert_opset(model: &mut Model, to: i64) -> Result<(), OpError> {
     Ok(())
 }
 
-fn upgrade_graph(graph: &mut Graph, values: &mut Values, names: &mut HashSet<String>, from: i64, to: i64) -> Result<(), OpError> {
-    let mut added = vec![];
-    for node in &mut graph.nodes {
-        for sub in node.subgraphs_mut() {
-            upgrade_graph(sub, values, names, from, to)?;
-        }
-        if !node.is_onnx() {
-            continue;
-        }
-        let Some(op) = find("", &node.op_type) else {
-            return Err(OpError::unsupported(
-                node,
-                format!("an operator we do not know cannot be raised from operator set {from} to {to}"),
-            ));
-        };
-        let mut at = op.versions().iter().copied().filter(|v| *v <= from).max().unwrap_or(from);
-        for next in op.versions().iter().copied().filter(|v| *v > from && *v <= to) {
-            let base = node.label(values);
-            let types: Vec<ValueType> = node.inputs.iter().map(|v| v.map_or(ValueType::Unknown, |v| declared_type(values, v))).collect();
-            let mut constant = |suffix: &str, tensor: Tensor| {
-                let mut name = format!("{base}_{suffix}");
-                while !names.insert(name.clone()) {
-                    name.push('_');
-                }
-                let id = values.add_constant(name, tensor);
-                added.push(id);
-                id
-            };
-            op.upgrade_typed(node, &types, at, next, &mut constant)?;
-            at = next;
-        }
-    }
-    graph.constants.extend(added);
-    Ok(())
+struct Upgrade<'a> {
+    values: &'a mut Values,
+    names: &'a mut HashSet<String>,
+    /// Inferred before anything changes: an upgrade changes no value.
+    types: &'a HashMap<ValueId, ValueType>,
+    from: i64,
+    to: i64,
 }
 
-/// A value's declared type, or a constant's own.
-fn declared_type(values: &Values, id: ValueId) -> ValueType {
-    match (values.tensor(id), values.get(id)) {
-        (Some(t), _) => ValueType::Tensor { dtype: t.dtype(), shape: Some(t.shape().iter().map(|d| Dim::Known(*d)).collect()) },
-        (None, Some(v)) => v.ty.clone(),
-        (None, None) => ValueType::Unknown,
+impl Upgrade<'_> {
+    fn graph(&mut self, graph: &mut Graph) -> Result<(), OpError> {
+        let (from, to) = (self.from, self.to);
+        let mut added = vec![];
+        for node in &mut graph.nodes {
+            for sub in node.subgraphs_mut() {
+                self.graph(sub)?;
+            }
+            if !node.is_onnx() {
+                continue;
+            }
+            let Some(op) = find("", &node.op_type) else {
+                let what = format!("an operator we do not know cannot be raised from operator set {from} to {to}");
+                return Err(OpError::unsupported(node, what));
+            };
+            let mut at = op.versions().iter().copied().filter(|v| *v <= from).max().unwrap_or(from);
+            for next in op.versions().iter().copied().filter(|v| *v > from && *v <= to) {
+                let base = node.label(self.values);
+                let types: Vec<ValueType> = node.inputs.iter().map(|v| v.map_or(ValueType::Unknown, |v| self.type_of(v))).collect();
+                let mut constant = |suffix: &str, tensor: Tensor| {
+                    let mut name = format!("{base}_{suffix}");
+                    while !self.names.insert(name.clone()) {
+                        name.push('_');
+                    }
+                    let id = self.values.add_constant(name, tensor);
+                    added.push(id);
+                    id
+                };
+                op.upgrade_typed(node, &types, at, next, &mut constant)?;
+                at = next;
+            }
+        }
+        graph.constants.extend(added);
+        Ok(())
+    }
+
+    /// A constant's own type, else the inferred or declared one.
+    fn type_of(&self, id: ValueId) -> ValueType {
+        match (self.values.tensor(id), self.types.get(&id), self.values.get(id)) {
+            (Some(t), ..) => ValueType::Tensor { dtype: t.dtype(), shape: Some(t.shape().iter().map(|d| Dim::Known(*d)).collect()) },
+            (None, Some(inferred), _) => inferred.clone(),
+            (None, None, Some(v)) => v.ty.clone(),
+            (None, None, None) => ValueType::Unknown,
+        }
     }
 }
 

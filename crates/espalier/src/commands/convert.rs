@@ -8,7 +8,8 @@ use std::path::Path;
 /// What is done on the way.
 #[derive(Clone, Debug, Default)]
 pub struct ConvertOptions {
-    /// Fold constants and BatchNormalization, remove identities and what nothing depends on.
+    /// Fold constants and BatchNormalization, remove identities and what nothing depends on, and declare all shapes that
+    /// can be inferred.
     pub clean: bool,
     /// Raise ONNX's own operator set to this version.
     pub opset: Option<i64>,
@@ -41,6 +42,7 @@ pub fn convert(input: &Path, output: &Path, options: &ConvertOptions) -> Result<
         ops::fold_batch_norm(&mut model)?;
         ops::remove_identities(&mut model);
         model.remove_dead();
+        ops::infer_shapes(&mut model)?;
     }
     if let Some(opset) = options.opset {
         ops::convert_opset(&mut model, opset)?;
