@@ -6,6 +6,7 @@ mod error;
 pub mod observer;
 mod plan;
 mod settings;
+mod tail;
 mod weights;
 
 pub use bias::{BiasPart, refresh_biases};

@@ -27,6 +27,7 @@ pub struct FloatPart {
 ///   fused activation (Relu, Clip) reads the result, that activation's output is quantized instead.
 /// - Operators that only move elements keep the grid of their input: their outputs need no entry of their own.
 /// - A bias: int32 on the grid of the accumulator.
+/// - What follows the last layer with weights (a final Softmax, the decoding of boxes) stays float.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QuantPlan {
     /// Weights and other constants with the settings of their grids.
@@ -52,7 +53,8 @@ pub fn plan(model: &Model, settings: &QuantizeSettings) -> Result<QuantPlan> {
             return Err(QuantizeError::Setting { setting: "skip", what: format!("'{pattern}' matches no node") });
         }
     }
-    let mut planner = Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new() };
+    let tail = crate::tail::nodes_behind_the_last_layer(model);
+    let mut planner = Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new(), tail };
     planner.graph(&model.graph);
     planner.edges();
     planner.biases(&model.graph);
@@ -65,6 +67,8 @@ struct Planner<'a> {
     plan: QuantPlan,
     /// Weights whose readers disagree on the axis.
     shared: BTreeSet<ValueId>,
+    /// First outputs of the nodes behind the last layer.
+    tail: BTreeSet<ValueId>,
 }
 
 impl Planner<'_> {
@@ -102,7 +106,12 @@ impl Planner<'_> {
             return QuantRule::Float("the recipe leaves it out");
         }
         match ops::find(&node.domain, &node.op_type) {
-            Some(op) => op.quantization(node),
+            Some(op) => match op.quantization(node) {
+                QuantRule::Integer { .. } | QuantRule::FusedActivation if node.output(0).is_some_and(|v| self.tail.contains(&v)) => {
+                    QuantRule::Float("it lies behind the last layer with weights; rounding it would save nothing and coarsen the output")
+                }
+                rule => rule,
+            },
             None => QuantRule::Float("the operator is not known"),
         }
     }
