@@ -1,8 +1,26 @@
 //! Scales and zero points from ranges, and the cases where there is no range to speak of.
+//!
+//! Scales are rounded up to [`SCALE_BITS`] significant bits. A product of two quantized numbers is then an integer of few
+//! bits times a power of two, and the sums of a layer are exact in f32 as long as they stay below 2^24 of those units: any
+//! order of summation, in the simulation or in any runtime, gives the same bits. Without that, sums that differ in the last
+//! place are now and then rounded to neighbouring steps, and the difference grows from layer to layer until it is as large
+//! as the quantization error itself. A grid coarser by 6 % on average is what it costs.
 use super::{AffineSettings, KIND};
 use crate::{EncodingError, Result};
 use graph::Encoding;
 use tensor::Tensor;
+
+/// Significant bits of a fitted scale.
+const SCALE_BITS: u32 = 4;
+
+/// The smallest number of [`SCALE_BITS`] significant bits that is not below a positive normal one.
+fn short(scale: f32) -> f32 {
+    let cut = f32::MANTISSA_DIGITS - SCALE_BITS;
+    let mask = (1u32 << cut) - 1;
+    // A carry out of the mantissa raises the exponent, as it should.
+    let up = f32::from_bits((scale.to_bits() + mask) & !mask);
+    if up.is_finite() { up } else { scale }
+}
 
 /// An encoding that covers `lo..=hi` and zero.
 ///
@@ -84,7 +102,9 @@ pub fn fit_bias(bias: &Tensor, input_scale: f32, weight_scale: &Tensor) -> Resul
         let scale = &mut weights[if per_channel { i } else { 0 }];
         // Half of the range: exact in f32 whatever the rounding of the product.
         let needed = (f64::from(v.abs()) / (f64::from(input_scale) * f64::from(1u32 << 30))) as f32;
-        *scale = scale.max(needed);
+        if *scale < needed {
+            *scale = short(needed);
+        }
     }
     let scales: Vec<f32> = weights.iter().map(|w| (input_scale * w).max(f32::MIN_POSITIVE)).collect();
     let zeros = vec![0f32; scales.len()];
@@ -111,9 +131,9 @@ fn fit(lo: f32, hi: f32, settings: &AffineSettings) -> Result<(f32, f32)> {
     if settings.symmetric {
         let bound = hi.max(-lo);
         let scale = (bound / (qmax - centre)) as f32;
-        return Ok((scale.max(f32::MIN_POSITIVE), centre as f32));
+        return Ok((short(scale.max(f32::MIN_POSITIVE)), centre as f32));
     }
-    let scale = (((hi - lo) / (qmax - qmin)) as f32).max(f32::MIN_POSITIVE);
+    let scale = short((((hi - lo) / (qmax - qmin)) as f32).max(f32::MIN_POSITIVE));
     let zero_point = (qmin - lo / f64::from(scale)).round_ties_even().clamp(qmin, qmax);
     Ok((scale, zero_point as f32))
 }

@@ -52,7 +52,9 @@ fn degenerate_ranges_are_defined() {
     let (a, w) = (AffineSettings::activation(8), AffineSettings::weight(8, None));
     assert_eq!(scale(0.0, 0.0, a).unwrap(), 1.0);
     assert_eq!(scale(0.0, 0.0, w).unwrap(), 1.0);
-    assert_eq!(scale(3.0, 3.0, a).unwrap(), 3.0 / 255.0);
+    // 3 / 255 = 1.506 / 128, rounded up to eighths.
+    assert_eq!(scale(3.0, 3.0, a).unwrap(), 1.625 / 128.0);
+    assert_eq!(scale(0.0, 255.0, a).unwrap(), 1.0);
     assert_eq!(scale(0.0, 1e-45, a).unwrap(), f32::MIN_POSITIVE);
     assert!(scale(-f32::MAX, f32::MAX, a).unwrap().is_finite());
     for (lo, hi) in [(f32::NAN, 1.0), (0.0, f32::INFINITY), (2.0, 1.0)] {
@@ -65,7 +67,8 @@ fn a_channel_of_zeros_takes_the_largest_scale() {
     let w = Tensor::new(vec![0f32, 0.0, 1.27, -0.5, 2.54, 0.0], [3, 2]).unwrap();
     let e = fit_weight(&w, &AffineSettings::weight(8, Some(0))).unwrap();
     let s = e.parameters["scale"].as_slice::<f32>().unwrap().to_vec();
-    assert_eq!(s, vec![2.54 / 127.0, 1.27 / 127.0, 2.54 / 127.0]);
+    // 2.54 / 127 = 1.28 / 64, rounded up to eighths.
+    assert_eq!(s, vec![1.375 / 64.0, 1.375 / 128.0, 1.375 / 64.0]);
     let all_zero = fit_weight(&Tensor::full(0f32, [2, 2]).unwrap(), &AffineSettings::weight(8, Some(0))).unwrap();
     assert_eq!(all_zero.parameters["scale"], Tensor::vector(vec![1f32, 1.0]));
     assert!(fit_weight(&Tensor::vector(vec![f32::INFINITY]), &AffineSettings::weight(8, None)).is_err());
