@@ -3,18 +3,21 @@
 //! `cargo run --release -p espalier-deploy --example nine_models -- DATA [SAMPLES] [NAME]`: DATA is the folder with
 //! `models/`, SAMPLES (default 500) how many are compared, NAME a part of a model's name.
 use data::{LoaderOptions, Preprocess};
+use deploy::measure::Limits;
 use deploy::runtime::{self, Source};
 use deploy::{LowerOptions, Proof, ProofOptions, lower, prove};
 use espalier_deploy as deploy;
 use graph::Model;
 use quantize::QuantizeSettings;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tensor::Tensor;
 use train::{Batch, TrainError};
 
+/// How many nodes of an operator stay float for a reason.
+type FloatParts = BTreeMap<(String, String), usize>;
 type Rows = Box<dyn Iterator<Item = Result<Batch, TrainError>>>;
 
 /// Where a model's inputs come from.
@@ -47,17 +50,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     let data = PathBuf::from(arguments.next().ok_or("usage: nine_models DATA [SAMPLES] [NAME]")?);
     let samples: usize = arguments.next().map_or(Ok(500), |s| s.parse())?;
     let only = arguments.next().unwrap_or_default();
-    println!("| model | data | output | rms of quantization | rms file - simulation | share | largest, steps | argmax | float parts |");
-    println!("|---|---|---|---|---|---|---|---|---|");
+    println!(
+        "| model | data, samples | output | rms of quantization | rms file - simulation | share | largest, steps | argmax | top-1 float / \
+         simulated / literal / default, % | within limits |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    let mut float_parts = vec![];
     for (name, inputs) in MODELS.into_iter().filter(|(name, _)| name.contains(&only)) {
-        if let Err(e) = one(&data, name, inputs, samples) {
-            println!("| {name} | failed: {e} |");
+        match one(&data, name, inputs, samples) {
+            Ok(parts) => float_parts.push((name, parts)),
+            Err(e) => println!("| {name} | failed: {e} |"),
+        }
+    }
+    println!("\n| model | nodes that compute in float | reason |\n|---|---|---|");
+    for (name, parts) in float_parts {
+        for ((op_type, reason), count) in parts {
+            println!("| {name} | {count} {op_type} | {reason} |");
         }
     }
     Ok(())
 }
 
-fn one(data: &Path, name: &str, inputs: Inputs, samples: usize) -> Result<(), Box<dyn Error>> {
+fn one(data: &Path, name: &str, inputs: Inputs, samples: usize) -> Result<FloatParts, Box<dyn Error>> {
     let mut model = onnx::load(&data.join(format!("models/{name}.onnx")))?;
     train::fold_constants(&mut model)?;
     ops::fold_batch_norm(&mut model)?;
@@ -68,22 +82,21 @@ fn one(data: &Path, name: &str, inputs: Inputs, samples: usize) -> Result<(), Bo
     let choice = runtime::choose();
     let options = ProofOptions { threads: 2, scored: scored(&model, name), ..ProofOptions::default() };
     let proof = prove(&model, Source::Bytes(&file), &choice, &mut rows(data, &model, inputs, false, samples)?, &options)?;
-    let reasons: BTreeSet<String> = report.float_parts.iter().map(|p| format!("{}: {}", p.op_type, p.reason)).collect();
-    print_rows(name, inputs, &proof, &format!("{} ({})", report.float_parts.len(), reasons.into_iter().collect::<Vec<_>>().join("; ")));
+    print_rows(name, inputs, &proof);
     for sentence in proof.violations.iter().chain(&proof.warnings).chain(&lowered.notes) {
         eprintln!("{name}: {sentence}");
-    }
-    if let Some(a) = &proof.accuracy {
-        let percent = [a.float, a.simulated, a.literal, a.default].map(|x| 100.0 * x.top1_share());
-        eprintln!("{name}: float, simulated, literal, default top-1 {percent:.2?} %; file {} bytes", file.len());
     }
     for r in &proof.reference {
         eprintln!("{name}: reference interpreter, output {}: rms {:.2e} from the simulation", r.output, r.deployment.rms());
     }
-    Ok(())
+    let mut parts = FloatParts::new();
+    for part in report.float_parts {
+        *parts.entry((part.op_type, part.reason)).or_default() += 1;
+    }
+    Ok(parts)
 }
 
-fn print_rows(name: &str, inputs: Inputs, proof: &Proof, float_parts: &str) {
+fn print_rows(name: &str, inputs: Inputs, proof: &Proof) {
     let source = match inputs {
         Inputs::Cifar { .. } => "CIFAR-10 test",
         Inputs::ImageNet => "ImageNet sample",
@@ -94,11 +107,15 @@ fn print_rows(name: &str, inputs: Inputs, proof: &Proof, float_parts: &str) {
         let (own, off) = (a.compression.rms(), a.deployment.rms());
         let steps = a.largest_steps().map_or("no step".into(), |s| format!("{s:.2}"));
         let argmax = if a.classifier { format!("{:.2} %", 100.0 * a.deployment.argmax_agreement()) } else { "-".into() };
+        let share = if off == 0.0 { 0.0 } else { off / own };
+        let accuracy = proof.accuracy.as_ref().filter(|_| a.classifier).map_or("-".into(), |a| {
+            let [float, simulated, literal, default] = [a.float, a.simulated, a.literal, a.default].map(|x| 100.0 * x.top1_share());
+            format!("{float:.2} / {simulated:.2} / {literal:.2} / {default:.2}")
+        });
+        let within = if a.violations(&Limits::default()).is_empty() { "yes" } else { "no" };
         println!(
-            "| {name} | {source}, {} | {} | {own:.3e} | {off:.3e} | {:.3} | {steps} | {argmax} | {float_parts} |",
-            proof.samples,
-            a.output,
-            off / own
+            "| {name} | {source}, {} | {} | {own:.3e} | {off:.3e} | {share:.3} | {steps} | {argmax} | {accuracy} | {within} |",
+            proof.samples, a.output,
         );
     }
 }
