@@ -1,5 +1,8 @@
 //! One error type at the edge: what went wrong, whose fault it is, and what helps.
+use deploy::DeployError;
 use pipeline::PipelineError;
+use quantize::QuantizeError;
+use train::TrainError;
 
 /// A command that failed.
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +15,7 @@ pub enum Error {
     Onnx(#[from] onnx::OnnxError),
     /// Running or training a graph.
     #[error(transparent)]
-    Train(#[from] train::TrainError),
+    Train(#[from] TrainError),
     /// Data.
     #[error(transparent)]
     Data(#[from] data::DataError),
@@ -21,7 +24,7 @@ pub enum Error {
     Quantize(#[from] quantize::QuantizeError),
     /// A runtime, or lowering for it.
     #[error(transparent)]
-    Deploy(#[from] deploy::DeployError),
+    Deploy(#[from] DeployError),
     /// An operator.
     #[error(transparent)]
     Op(#[from] ops::OpError),
@@ -45,19 +48,30 @@ impl From<pipeline::recipe::RecipeError> for Error {
     }
 }
 
+/// True where a panic in an operator is at the bottom of it. Errors that pass another one through show no source of
+/// their own, so these are looked into by name.
+fn is_defect(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<TrainError>() {
+        return matches!(error, TrainError::Internal { .. });
+    }
+    match (error.downcast_ref(), error.downcast_ref()) {
+        (Some(QuantizeError::Run(inner)), _) => is_defect(inner.as_ref()),
+        (_, Some(DeployError::Train(inner))) => is_defect(inner),
+        _ => error.source().is_some_and(is_defect),
+    }
+}
+
 impl Error {
     /// 1: the user's input, recipe or model; 70: a defect of ours; 130: stopped by Ctrl-C, as shells have it.
     pub fn exit_code(&self) -> u8 {
-        match self {
-            Error::Pipeline(PipelineError::Interrupted { .. }) => 130,
-            Error::Train(train::TrainError::Internal { .. }) => 70,
-            Error::Pipeline(PipelineError::Stage { source, .. })
-                if matches!(source.downcast_ref(), Some(train::TrainError::Internal { .. })) =>
-            {
-                70
-            }
-            _ => 1,
-        }
+        let defect = match self {
+            Error::Pipeline(PipelineError::Interrupted { .. }) => return 130,
+            Error::Pipeline(e) => is_defect(e),
+            Error::Train(e) => is_defect(e),
+            Error::Deploy(e) => is_defect(e),
+            _ => false,
+        };
+        if defect { 70 } else { 1 }
     }
 
     /// What helps.
@@ -67,7 +81,7 @@ impl Error {
             Error::Pipeline(PipelineError::Interrupted { .. }) => {
                 Some("run the same command again: finished stages are kept, training goes on after its last full epoch".into())
             }
-            Error::Deploy(deploy::DeployError::RuntimeAbsent { .. }) => Some("--runtime reference needs nothing installed".into()),
+            Error::Deploy(DeployError::RuntimeAbsent { .. }) => Some("--runtime reference needs nothing installed".into()),
             _ => None,
         }
     }
@@ -78,5 +92,23 @@ impl Error {
             Error::Pipeline(PipelineError::Recipe(e)) => e.snippet(),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_defect_is_told_from_bad_input_however_deep_it_lies() {
+        let defect = || TrainError::Internal { node: "conv1".into(), what: "index out of bounds".into() };
+        let input = || TrainError::Input { input: "x".into(), what: "is missing".into() };
+        assert_eq!(Error::from(defect()).exit_code(), 70);
+        assert_eq!(Error::from(DeployError::Train(defect())).exit_code(), 70);
+        for stage in [PipelineError::stage("a", defect()), PipelineError::stage("a", QuantizeError::from(defect()))] {
+            assert_eq!(Error::from(stage).exit_code(), 70);
+        }
+        assert_eq!(Error::from(PipelineError::stage("a", QuantizeError::from(input()))).exit_code(), 1);
+        assert_eq!(Error::Input("no".into()).exit_code(), 1);
     }
 }

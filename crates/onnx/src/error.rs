@@ -27,6 +27,17 @@ pub enum OnnxError {
     Graph(#[from] graph::GraphError),
 }
 
+impl OnnxError {
+    /// The same error with the file it is about.
+    pub(crate) fn in_file(self, path: &std::path::Path) -> Self {
+        match self {
+            OnnxError::Format { place, what } => OnnxError::Format { place: format!("{}: {place}", path.display()), what },
+            OnnxError::Unsupported(what) => OnnxError::Unsupported(format!("{}: {what}", path.display())),
+            other => other,
+        }
+    }
+}
+
 /// Result of reading or writing.
 pub type Result<T> = std::result::Result<T, OnnxError>;
 

@@ -34,7 +34,7 @@ pub const OLDEST_OPSET: i64 = 7;
 /// [`OnnxError::Unsupported`] for an operator set outside [`OLDEST_OPSET`]..=[`NEWEST_OPSET`].
 pub fn load(path: &Path) -> Result<Model> {
     let bytes = std::fs::read(path).map_err(|source| OnnxError::Io { path: path.display().to_string(), source })?;
-    from_bytes(&bytes, Some(folder_of(path)))
+    from_bytes(&bytes, Some(folder_of(path))).map_err(|e| e.in_file(path))
 }
 
 /// Reads a model from memory. Without a `folder`, external data is an error.
