@@ -3,42 +3,42 @@ use espalier::data::npz;
 use espalier::graph::{Dim, Model, Node, Value, ValueType};
 use espalier::tensor::{DType, Tensor};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// A folder that is gone after the test, in which the program runs.
-pub struct Folder(TempDir);
+pub(crate) struct Folder(TempDir);
 
 impl Folder {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Folder(tempfile::tempdir().unwrap())
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     }
 
-    pub fn arrays(&self, name: &str, arrays: &[(&str, Tensor)]) {
+    pub(crate) fn arrays(&self, name: &str, arrays: &[(&str, Tensor)]) {
         let arrays: BTreeMap<_, _> = arrays.iter().map(|(n, t)| (n.to_string(), t.clone())).collect();
         npz::write(&self.path(name), &arrays).unwrap();
     }
 
     /// Runs the program with words separated by blanks.
-    pub fn espalier(&self, line: &str) -> Output {
+    pub(crate) fn espalier(&self, line: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_espalier"));
         command.args(line.split_whitespace()).current_dir(self.0.path()).env("NO_COLOR", "1").output().unwrap()
     }
 
     /// Runs the program, which must end with `code` and say `message` (a part of it) on stderr.
     #[track_caller]
-    pub fn fails(&self, line: &str, code: i32, message: &str) {
+    pub(crate) fn fails(&self, line: &str, code: i32, message: &str) {
         let output = self.espalier(line);
         let said = String::from_utf8_lossy(&output.stderr).replace(&format!("{}/", self.0.path().display()), "");
         println!("$ espalier {line}\n{}exit code {:?}\n", said, output.status.code());
@@ -49,12 +49,12 @@ impl Folder {
 }
 
 /// `y = Relu(x)`, x of shape `[N, 4]`.
-pub fn relu() -> Model {
+pub(crate) fn relu() -> Model {
     one_node(13, Node::new("Relu", "act", &[], &[]))
 }
 
 /// A model of one node from `x`, float `[N, 4]`, to `y`.
-pub fn one_node(opset: i64, node: Node) -> Model {
+pub(crate) fn one_node(opset: i64, node: Node) -> Model {
     let mut model = Model::new(opset);
     let shape = || Some(vec![Dim::Symbol("N".into()), Dim::Known(4)]);
     let ty = ValueType::Tensor { dtype: DType::F32, shape: shape() };
