@@ -50,7 +50,7 @@ pub struct LoaderOptions {
     pub rows: Option<Arc<Vec<usize>>>,
     /// Name of the input (of images, sounds and lone arrays).
     pub input: String,
-    /// Number of classes that labels are checked against; absent: as many as the data set names, if it does.
+    /// Number of classes that labels are checked against, beside as many as the data set names, if it does.
     pub classes: Option<usize>,
     /// Batches at the beginning of the epoch that are passed over without being made: where a resumed run goes on.
     pub skip: usize,
@@ -106,7 +106,7 @@ impl Loader {
         let named = dataset.class_names().len();
         let recipe = Recipe {
             input: options.input.clone(),
-            classes: options.classes.or((named > 0).then_some(named)),
+            classes: options.classes.into_iter().chain((named > 0).then_some(named)).min(),
             preprocess: options.preprocess.clone(),
             draws: Augment::draws(options.seed, options.stage, options.epoch),
             augment: options.augment.clone(),

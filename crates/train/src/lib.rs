@@ -24,7 +24,7 @@ pub use executor::{Executor, Mode, Named, Overrides, RunOutput};
 pub use fold::fold_constants;
 pub use loader::LoaderBatches;
 pub use mean_squared_error::{MeanSquaredError, random_targets};
-pub use objective::{Batch, CrossEntropy, Objective, count_correct, flat, logits, loss_error, read};
+pub use objective::{Batch, CrossEntropy, Objective, classes, count_correct, flat, logits, loss_error, read};
 pub use optimizer::{Optimizer, OptimizerSettings};
 pub use schedule::Schedule;
 pub use trainer::{Batches, Best, EpochRecord, Keep, Silent, Surroundings, TrainReport, TrainSettings, Watch, train};

@@ -100,19 +100,37 @@ impl Objective for CrossEntropy {
     }
 
     fn correct(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Option<usize> {
-        count_correct(values.get(&self.logits)?, batch.targets.get(&self.target)?)
+        count_correct(values.get(&self.logits)?, batch.targets.get(&self.target)?).ok()
     }
 }
 
-/// How many rows of `logits` have their largest element at the label.
-pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Option<usize> {
-    let rows = logits.to_f32_vec().ok()?;
-    let labels = labels.as_slice::<i64>().ok()?;
-    let classes = rows.len() / labels.len().max(1);
-    let hit = |(row, label): (&[f32], &i64)| {
-        row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0))).is_some_and(|(i, _)| i as i64 == *label)
-    };
-    Some(rows.chunks(classes.max(1)).zip(labels).filter(|r| hit(*r)).count())
+/// How many rows of `logits` `[n, classes, ...]` have their largest element at the label `[n]`, int64.
+///
+/// # Errors
+/// [`TrainError::Data`] if the two do not have the same number of rows, or a label is not a class.
+pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Result<usize, TrainError> {
+    let rows = logits.to_f32_vec().map_err(loss_error)?;
+    let labels_of = labels.as_slice::<i64>().map_err(loss_error)?;
+    if logits.shape().first() != Some(&labels_of.len()) {
+        let what = format!("outputs of shape {:?} cannot be scored against labels of shape {:?}", logits.shape(), labels.shape());
+        return Err(TrainError::Data(what));
+    }
+    let classes = rows.len() / labels_of.len().max(1);
+    let mut correct = 0;
+    for (i, (row, label)) in rows.chunks(classes.max(1)).zip(labels_of).enumerate() {
+        if usize::try_from(*label).map_or(true, |l| l >= classes) {
+            return Err(TrainError::Data(format!("row {i} of the batch: label {label} is not one of the network's {classes} classes")));
+        }
+        let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
+        correct += usize::from(best.is_some_and(|(best, _)| best as i64 == *label));
+    }
+    Ok(correct)
+}
+
+/// How many classes the model tells apart: the elements of its first output for one sample, where the shape is declared.
+pub fn classes(model: &Model) -> Option<usize> {
+    let shape = model.values[*model.graph.outputs.first()?].shape()?;
+    shape.get(1..)?.iter().map(graph::Dim::known).product()
 }
 
 /// A value of the forward pass.

@@ -60,7 +60,8 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions) -> Result<E
     let input = model.free_inputs().first().map(|v| model.values[*v].name.clone());
     let input = input.ok_or_else(|| Error::Input("the model has no input".into()))?;
     let rows = options.limit.map(|n| std::sync::Arc::new((0..n.min(dataset.len())).collect()));
-    let loader = Loader::new(dataset, LoaderOptions { batch: options.batch, preprocess, input, rows, ..LoaderOptions::default() })?;
+    let (batch, classes) = (options.batch, train::classes(&model));
+    let loader = Loader::new(dataset, LoaderOptions { batch, preprocess, input, rows, classes, ..LoaderOptions::default() })?;
     let batches = loader.map(|b| b.map(Batch::from).map_err(|e| TrainError::Data(e.to_string())));
     let score = match options.runtime.as_str() {
         "reference" => train::evaluate(&model, batches, Mode::SIMULATED)?,
@@ -83,7 +84,7 @@ fn in_runtime(path: &Path, batches: impl Iterator<Item = Result<Batch, TrainErro
         let batch = batch?;
         let outputs = session.run(&batch.inputs)?;
         let logits = outputs.get(&output).ok_or_else(|| Error::Input(format!("the runtime gave no output '{output}'")))?;
-        score.correct += train::count_correct(&train::flat(logits)?, batch.target("label")?).unwrap_or(0);
+        score.correct += train::count_correct(&train::flat(logits)?, batch.target("label")?)?;
         score.total += batch.len();
     }
     Ok(score)

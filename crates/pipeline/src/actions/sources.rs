@@ -71,7 +71,8 @@ impl Sources {
         let input = model.free_inputs().first().map(|v| model.values[*v].name.clone());
         let input = input.ok_or_else(|| "the model has no input to feed".to_string())?;
         let workers = self.settings.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        Ok(LoaderOptions { preprocess: self.preprocess(model)?, seed: self.seed, workers, input, ..LoaderOptions::default() })
+        let (preprocess, classes) = (self.preprocess(model)?, train::classes(model));
+        Ok(LoaderOptions { preprocess, seed: self.seed, workers, input, classes, ..LoaderOptions::default() })
     }
 
     /// Shuffled, augmented training batches of the stage with this key.
@@ -110,7 +111,8 @@ impl Sources {
         let order = tensor::random::permutation(seed, all.len());
         let mut rows: Vec<usize> = order.into_iter().take(images).map(|i| all[i]).collect();
         rows.sort_unstable();
-        let options = LoaderOptions { batch, rows: Some(Arc::new(rows)), ..self.options(model)? };
+        // Calibration reads no labels, so they need not be the model's.
+        let options = LoaderOptions { batch, rows: Some(Arc::new(rows)), classes: None, ..self.options(model)? };
         Ok(LoaderBatches::new(dataset, options))
     }
 

@@ -2,7 +2,7 @@
 use super::{Sources, calibrate, prune_weights};
 use crate::recipe::{PruneStage, QuantizeStage, Student};
 use crate::stages::StageError;
-use graph::{Dim, Model, ValueType};
+use graph::{Dim, Model};
 use zoo::ZooOptions;
 
 /// What the stages so far have asked for, in their order.
@@ -59,10 +59,7 @@ pub fn student(of: &Student, teacher: &Model, seed: u64) -> Result<Model, StageE
     let wrong = |what: &str| StageError::from(format!("the teacher's {what} shape is not declared, so no student can be built for it"));
     let input = teacher.free_inputs().first().and_then(|v| teacher.values[*v].shape()).ok_or_else(|| wrong("input"))?;
     let input = input.iter().skip(1).map(Dim::known).collect::<Option<Vec<usize>>>().ok_or_else(|| wrong("input"))?;
-    let classes = teacher.graph.outputs.first().and_then(|v| match &teacher.values[*v].ty {
-        ValueType::Tensor { shape: Some(s), .. } => s.last().and_then(Dim::known),
-        _ => None,
-    });
-    let options = ZooOptions { width: of.width, classes: classes.ok_or_else(|| wrong("output"))?, input, seed };
+    let classes = train::classes(teacher).ok_or_else(|| wrong("output"))?;
+    let options = ZooOptions { width: of.width, classes, input, seed };
     Ok(zoo::build(&of.arch, &options)?)
 }
