@@ -1,48 +1,89 @@
-//! Progress of a run on stderr: a bar with rate and time left on a terminal, a line an epoch elsewhere.
+//! Progress on stderr: a bar with rate and time left on a terminal, a line an epoch elsewhere.
 use crate::output::Printer;
 use espalier::pipeline::{Event, Observer};
-use espalier::report::record::Status;
+use espalier::report::record::{StageRecord, Status};
 use espalier::report::text;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-/// Hears a run and shows it.
+/// Hears what is done and shows it.
 pub(crate) struct Progress<'a> {
     printer: &'a Printer,
-    bar: ProgressBar,
+    /// Absent until there is something to show.
+    bar: Option<ProgressBar>,
     what: String,
+}
+
+/// `12.3/s`, or `4.56 s each` where that says more.
+fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    let rate = state.per_sec();
+    let _ = match rate {
+        r if r >= 100.0 => write!(out, "{r:.0}/s"),
+        r if r >= 1.0 || r <= 0.0 => write!(out, "{r:.1}/s"),
+        r => write!(out, "{:.1} s each", 1.0 / r),
+    };
 }
 
 impl<'a> Progress<'a> {
     pub(crate) fn new(printer: &'a Printer) -> Self {
-        let bar = ProgressBar::new(0);
-        // indicatif draws nothing where stderr is not a terminal.
-        bar.set_draw_target(if printer.quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() });
-        let style = ProgressStyle::with_template("  {msg:24} [{bar:30}] {pos}/{len} {per_sec}, {eta} left");
-        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
-        Progress { printer, bar, what: String::new() }
+        Progress { printer, bar: None, what: String::new() }
+    }
+
+    /// Shows how far something is.
+    pub(crate) fn advance(&mut self, what: &str, done: u64, total: u64, loss: Option<f64>) {
+        if self.printer.quiet {
+            return;
+        }
+        if self.what != what {
+            self.clear();
+            self.what = what.to_string();
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            // indicatif draws nothing where stderr is not a terminal.
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("  {msg:22} [{bar:24}] {pos}/{len}, {rate}, {eta} left");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", rate).progress_chars("=> "));
+            bar
+        });
+        bar.set_length(total);
+        bar.set_message(loss.map_or(what.to_string(), |l| format!("{what}, loss {l:.4}")));
+        bar.set_position(done);
+    }
+
+    /// Takes the bar away until there is progress again.
+    fn clear(&mut self) {
+        self.what.clear();
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
     }
 
     fn say(&self, text: &str) {
-        self.bar.suspend(|| self.printer.note(text));
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.printer.note(text)),
+            None => self.printer.note(text),
+        }
+    }
+
+    fn finished(&mut self, record: &StageRecord) {
+        self.clear();
+        let accuracy = record.shown_accuracy().map_or(String::new(), |a| format!(", accuracy {}", text::percent(a)));
+        let time = match record.status {
+            Status::Cached => "taken from an earlier run".to_string(),
+            Status::Run => format!("done in {}", text::duration(record.seconds)),
+        };
+        self.say(&format!("  {time}{accuracy}"));
     }
 }
 
 impl Observer for Progress<'_> {
     fn event(&mut self, event: &Event) {
         match event {
+            Event::Start => self.say("the model as it is"),
             Event::StageStarted { index, stages, name, kind } => {
                 let kind = if name == kind { String::new() } else { format!(" ({kind})") };
                 self.say(&format!("[{}/{stages}] {name}{kind}", index + 1));
             }
-            Event::Progress { what, done, total, loss } => {
-                if self.what != *what {
-                    self.what = what.to_string();
-                    self.bar.reset();
-                }
-                self.bar.set_length(*total);
-                self.bar.set_message(loss.map_or(what.to_string(), |l| format!("{what}, loss {l:.4}")));
-                self.bar.set_position(*done);
-            }
+            Event::Progress { what, done, total, loss } => self.advance(what, *done, *total, *loss),
             Event::Epoch { point, epochs } => {
                 let share = |name: &str, v: Option<f64>| v.map_or(String::new(), |v| format!(", {name} {}", text::percent(v)));
                 let rate = point.images_per_s.map_or(String::new(), |r| format!(", {r:.0} images/s"));
@@ -58,22 +99,13 @@ impl Observer for Progress<'_> {
                 self.say(&format!("  {}{}", if note.warning { "warning: " } else { "" }, note.text));
             }
             Event::Note(_) => {}
-            Event::StageFinished { record } => {
-                self.what.clear();
-                self.bar.reset();
-                let accuracy = record.shown_accuracy().map_or(String::new(), |a| format!(", accuracy {}", text::percent(a)));
-                let time = match record.status {
-                    Status::Cached => "taken from an earlier run".to_string(),
-                    Status::Run => format!("done in {}", text::duration(record.seconds)),
-                };
-                self.say(&format!("  {time}{accuracy}"));
-            }
+            Event::StageFinished { record } => self.finished(record),
         }
     }
 }
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        self.bar.finish_and_clear();
+        self.clear();
     }
 }

@@ -1,15 +1,15 @@
 //! Comparing what was measured with what was asked for.
 use crate::recipe::{Goals, Stage};
-use report::record::{GoalRecord, Metrics, StageRecord};
+use report::record::{GoalRecord, Metrics, RunRecord, StageRecord};
 use report::text;
 
-/// The verdict on each goal. The accuracy that a drop is counted from is the first one measured; what counts in the end
-/// is the last deployed file, or the last stage where nothing was deployed.
-pub fn judge(goals: &Goals, stages: &[StageRecord], baseline: Option<f64>) -> Vec<GoalRecord> {
+/// The verdict on each goal. A drop is counted from the model file that the run begins with, or from the first stage with
+/// a measured accuracy; what counts in the end is the last deployed file, or the last stage where nothing was deployed.
+pub fn judge(goals: &Goals, record: &RunRecord) -> Vec<GoalRecord> {
     let deploy = Stage::KINDS[5];
-    let last = stages.iter().rev().find(|s| s.kind == deploy).or(stages.last());
+    let last = record.stages.iter().rev().find(|s| s.kind == deploy).or(record.stages.last());
     let accuracy = last.and_then(StageRecord::shown_accuracy);
-    let first = baseline.or_else(|| stages.iter().find_map(StageRecord::shown_accuracy));
+    let first = record.measured().find_map(StageRecord::shown_accuracy);
     let size = last.map(|s| &s.metrics).and_then(|m: &Metrics| m.file_bytes);
     let latency = last.and_then(|s| s.deploy.as_ref()?.runtimes.iter().find_map(|r| Some(r.latency.as_ref()?.p50_ms)));
     let points = |share: f64| share * 100.0;
@@ -59,10 +59,11 @@ mod tests {
 
     #[test]
     fn verdicts_are_plain_sentences() {
-        let stages = [stage("train", 0.99, 1_000_000), stage("deploy", 0.975, 90_000)];
+        let stages = vec![stage("train", 0.99, 1_000_000), stage("deploy", 0.975, 90_000)];
+        let mut record = RunRecord { stages, ..RunRecord::default() };
         let goals =
             Goals { max_accuracy_drop: Some(1.0), max_file_size: Some(ByteSize(100_000)), max_latency_ms: Some(2.0), ..Goals::default() };
-        let verdicts = judge(&goals, &stages, None);
+        let verdicts = judge(&goals, &record);
         let told: Vec<(bool, &str)> = verdicts.iter().map(|v| (v.met, v.sentence.as_str())).collect();
         assert_eq!(
             told,
@@ -72,5 +73,7 @@ mod tests {
                 (false, "max_latency_ms: nothing was measured that could tell"),
             ]
         );
+        record.start = Some(stage("start", 0.98, 1_000_000));
+        assert_eq!(judge(&goals, &record)[0].sentence, "accuracy: 0.50 points were lost, 1 may be");
     }
 }

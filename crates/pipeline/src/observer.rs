@@ -4,6 +4,8 @@ use report::record::{EpochPoint, Note, StageRecord};
 /// Something that happened.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
+    /// The model file that the run begins with is being measured; what it came to follows as a stage's end.
+    Start,
     /// A stage begins.
     StageStarted {
         /// Its position, from 0.

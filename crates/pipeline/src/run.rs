@@ -1,7 +1,7 @@
 //! Going through the stages.
 use crate::recipe::{Loaded, ModelSource, Stage};
 use crate::run_dir::{Key, KeyBuilder, RunDir, StoredResult, code_version, fingerprint};
-use crate::stages::{Bodies, StageCx, StageError, StageOutput};
+use crate::stages::{Bodies, Measure, StageBody, StageCx, StageError};
 use crate::{Event, Observer, PipelineError, environment, judge};
 use graph::Model;
 use report::record::{RecipeRecord, RunRecord, SCHEMA_VERSION, StageRecord, Status};
@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+/// The name under which the model that a run begins with is recorded.
+const START: &str = "start";
 
 /// Where and how a recipe runs.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +45,7 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
     let common = common_key(loaded, options)?;
     let dir = RunDir::open(&options.out, needed_bytes(loaded, options)?)?;
     dir.write("recipe.toml", loaded.text.as_bytes())?;
-    let threads = recipe.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get()));
+    let threads = tensor::set_threads(recipe.threads);
     let mut record = RunRecord {
         schema_version: SCHEMA_VERSION,
         name: recipe.name.clone(),
@@ -58,6 +61,7 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
     };
     let mut runner =
         Runner { loaded, options, dir: &dir, bodies, threads, observer, results: BTreeMap::new(), keys: BTreeMap::new(), last: None };
+    record.start = runner.start(&common)?;
     for (index, stage) in recipe.stages.iter().enumerate() {
         let done = runner.stage(index, stage, &common)?;
         if let Some(deploy) = &done.deploy {
@@ -68,7 +72,7 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
         record.seconds = start.elapsed().as_secs_f64();
         dir.write("run.json", record.to_json().as_bytes())?;
     }
-    record.goals = judge(&recipe.goals, &record.stages, None);
+    record.goals = judge(&recipe.goals, &record);
     record.seconds = start.elapsed().as_secs_f64();
     dir.write("run.json", record.to_json().as_bytes())?;
     dir.write("report.html", report::html(&record).as_bytes())?;
@@ -88,7 +92,35 @@ struct Runner<'a> {
     last: Option<(Key, PathBuf)>,
 }
 
+/// What is to be done, and as what it is recorded.
+struct Task<'a> {
+    name: &'a str,
+    kind: &'a str,
+    index: usize,
+    body: Box<dyn StageBody>,
+}
+
 impl Runner<'_> {
+    /// The model file that the run begins with, measured as it is: a loss of accuracy is counted from it. `None` where
+    /// the run builds its own network.
+    fn start(&mut self, common: &KeyBuilder) -> Result<Option<StageRecord>, PipelineError> {
+        let Some(source @ ModelSource { file: Some(file), .. }) = self.loaded.recipe.begins_with() else { return Ok(None) };
+        self.observer.event(&Event::Start);
+        let place = |p: &str| self.loaded.resolve(p, self.options.data.as_deref());
+        let key = common.clone().part("begins with", fingerprint(&place(file))?).finish();
+        let mut record = match self.dir.stage(&key).result() {
+            Some(stored) => StageRecord { status: Status::Cached, ..stored.record },
+            None => {
+                let model = crate::stages::start(source, self.loaded.recipe.seed, place).map_err(|e| PipelineError::stage(START, e))?;
+                let task = Task { name: START, kind: START, index: 0, body: Box::new(Measure) };
+                self.work(task, &key, Some(model))?.record
+            }
+        };
+        record.metrics.file_bytes = Some(size(&place(file))?);
+        self.observer.event(&Event::StageFinished { record: &record });
+        Ok(Some(record))
+    }
+
     fn stage(&mut self, index: usize, stage: &Stage, common: &KeyBuilder) -> Result<StageRecord, PipelineError> {
         let name = stage.name();
         let stages = self.loaded.recipe.stages.len();
@@ -100,7 +132,11 @@ impl Runner<'_> {
                 stored.record.status = Status::Cached;
                 stored
             }
-            None => self.work(index, stage, &key)?,
+            None => {
+                let input = self.input(name)?;
+                let task = Task { name, kind: stage.kind(), index, body: (self.bodies)(stage) };
+                self.work(task, &key, input)?
+            }
         };
         let record = self.publish(name, &stored)?;
         self.results.insert(name.to_string(), stored.model.clone());
@@ -132,14 +168,14 @@ impl Runner<'_> {
         Ok(key.finish())
     }
 
-    fn work(&mut self, index: usize, stage: &Stage, key: &Key) -> Result<StoredResult, PipelineError> {
-        let name = stage.name();
+    /// Runs a task in the surroundings of a stage and stores what comes out.
+    fn work(&mut self, task: Task, key: &Key, input: Option<Model>) -> Result<StoredResult, PipelineError> {
+        let Task { name, kind, index, body } = task;
         let failed = |e: StageError| match e.downcast::<PipelineError>() {
             Ok(own) => *own,
             Err(other) => PipelineError::stage(name, other),
         };
-        let start = Instant::now();
-        let input = self.input(name)?;
+        let begun = Instant::now();
         let dir = self.dir.stage(key);
         let mut cx = StageCx {
             loaded: self.loaded,
@@ -154,10 +190,24 @@ impl Runner<'_> {
             notes: vec![],
         };
         cx.check_stop()?;
-        let output = (self.bodies)(stage).run(&mut cx, input).map_err(failed)?;
-        let notes = std::mem::take(&mut cx.notes);
+        let mut output = body.run(&mut cx, input).map_err(failed)?;
+        let notes = std::mem::take(&mut cx.notes).into_iter().chain(std::mem::take(&mut output.notes)).collect();
         let bytes = onnx::to_bytes(&output.model).map_err(|e| PipelineError::stage(name, e))?;
-        let record = stage_record(stage, key, output.clone(), notes, bytes.len(), start.elapsed().as_secs_f64());
+        output.metrics.file_bytes.get_or_insert(bytes.len() as u64);
+        let record = StageRecord {
+            name: name.to_string(),
+            kind: kind.to_string(),
+            key: key.to_string(),
+            status: Status::Run,
+            seconds: begun.elapsed().as_secs_f64(),
+            model: None,
+            metrics: output.metrics,
+            layers: output.layers,
+            float_parts: output.float_parts,
+            epochs: output.epochs,
+            deploy: output.deploy,
+            notes,
+        };
         dir.commit(&bytes, &output.files, &record)
     }
 
@@ -184,33 +234,6 @@ impl Runner<'_> {
         }
         record.model = Some(main);
         Ok(record)
-    }
-}
-
-fn stage_record(
-    stage: &Stage,
-    key: &Key,
-    output: StageOutput,
-    mut notes: Vec<report::record::Note>,
-    bytes: usize,
-    seconds: f64,
-) -> StageRecord {
-    notes.extend(output.notes);
-    let mut metrics = output.metrics;
-    metrics.file_bytes.get_or_insert(bytes as u64);
-    StageRecord {
-        name: stage.name().to_string(),
-        kind: stage.kind().to_string(),
-        key: key.to_string(),
-        status: Status::Run,
-        seconds,
-        model: None,
-        metrics,
-        layers: output.layers,
-        float_parts: output.float_parts,
-        epochs: output.epochs,
-        deploy: output.deploy,
-        notes,
     }
 }
 
@@ -242,13 +265,16 @@ fn common_key(loaded: &Loaded, options: &RunOptions) -> Result<KeyBuilder, Pipel
 /// and the optimizer's state, each of the size of the largest model that the recipe starts from or builds.
 fn needed_bytes(loaded: &Loaded, options: &RunOptions) -> Result<u64, PipelineError> {
     const FLOOR: u64 = 16 << 20;
-    let size =
-        |path: &Path| std::fs::metadata(path).map(|m| m.len()).map_err(|e| PipelineError::file(path, format!("cannot be read: {e}")));
     let largest = match &loaded.recipe.model {
         Some(ModelSource { file: Some(file), .. }) => size(&loaded.resolve(file, options.data.as_deref()))?,
         _ => 0,
     };
     Ok(FLOOR + largest * (2 * loaded.recipe.stages.len() as u64 + 6))
+}
+
+/// Bytes of a file.
+fn size(path: &Path) -> Result<u64, PipelineError> {
+    std::fs::metadata(path).map(|m| m.len()).map_err(|e| PipelineError::file(path, format!("cannot be read: {e}")))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::recipe::{self, Loaded};
-use crate::stages::StageBody;
+use crate::stages::{StageBody, StageOutput};
 use report::record::Metrics;
 use std::cell::RefCell;
 use std::collections::BTreeSet;

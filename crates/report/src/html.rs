@@ -53,7 +53,7 @@ fn header(record: &RunRecord) -> String {
         let from = from.map_or(String::new(), |f| format!("<small>from {}</small>", escape(&f)));
         let _ = write!(tiles, "<div class=\"tile\"><span>{label}</span><b>{}</b>{from}</div>", escape(&value));
     };
-    let first = |f: fn(&StageRecord) -> Option<f64>| record.stages.iter().find_map(f);
+    let first = |f: fn(&StageRecord) -> Option<f64>| record.measured().find_map(f);
     if let Some(last) = record.deployed().map(|d| d.0).or(record.stages.last()) {
         if let Some(accuracy) = last.shown_accuracy() {
             tile("accuracy", text::percent(accuracy), first(StageRecord::shown_accuracy).map(text::percent));
@@ -112,7 +112,7 @@ fn curves(record: &RunRecord) -> String {
 }
 
 fn trade(record: &RunRecord) -> String {
-    let points = record.stages.iter().filter_map(|s| {
+    let points = record.measured().filter_map(|s| {
         let point = (s.metrics.file_bytes? as f64, s.shown_accuracy()?);
         Some(Series { name: s.name.clone(), points: vec![point] })
     });

@@ -23,6 +23,9 @@ pub struct RunRecord {
     pub environment: Environment,
     /// The recipe.
     pub recipe: RecipeRecord,
+    /// The model file that the run begins with, measured as it is; absent where the run builds its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StageRecord>,
     /// The stages, in the order in which they ran.
     pub stages: Vec<StageRecord>,
     /// What was asked for and whether it was reached.
@@ -312,6 +315,11 @@ impl RunRecord {
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
+    }
+
+    /// What was measured, in order: the model file that the run begins with, then each stage.
+    pub fn measured(&self) -> impl Iterator<Item = &StageRecord> {
+        self.start.iter().chain(&self.stages)
     }
 
     /// The last deploy stage's record.

@@ -26,8 +26,8 @@ pub(crate) fn summary(record: &RunRecord) -> Table {
         }),
         ("time", |s| Some(if s.status == Status::Cached { "cached".into() } else { text::duration(s.seconds) })),
     ];
-    let kept = columns.iter().filter(|(_, f)| record.stages.iter().any(|s| f(s).is_some()));
+    let kept = columns.iter().filter(|(_, f)| record.measured().any(|s| f(s).is_some()));
     let kept: Vec<_> = kept.collect();
     let row = |s: &StageRecord| kept.iter().map(|(_, f)| f(s).unwrap_or_else(|| NOTHING.into())).collect();
-    Table { head: kept.iter().map(|(h, _)| *h).collect(), rows: record.stages.iter().map(row).collect() }
+    Table { head: kept.iter().map(|(h, _)| *h).collect(), rows: record.measured().map(row).collect() }
 }

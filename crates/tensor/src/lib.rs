@@ -38,6 +38,7 @@ mod strided;
 mod tape;
 #[allow(clippy::module_inception)]
 mod tensor;
+mod threads;
 mod unary;
 
 pub use buffer::{Buffer, Element};
@@ -53,5 +54,6 @@ pub use optim::{AdamWOptions, SgdOptions, adamw_step, sgd_step};
 pub use pool::PoolOptions;
 pub use tape::{Gradients, record, record_many};
 pub use tensor::Tensor;
+pub use threads::set_threads;
 
 pub use half::{bf16, f16};

@@ -1,5 +1,6 @@
 //! The deployed file: lowered, written, run in a runtime, compared with the simulation, measured.
-use super::Sources;
+use super::counted::counted;
+use super::{Sources, Tick};
 use crate::recipe::{DeployStage, Target};
 use crate::stages::StageError;
 use deploy::measure::{Agreement, LatencyOptions, latency};
@@ -7,7 +8,6 @@ use deploy::runtime::{Choice, SessionOptions, Source, by_name, choose};
 use deploy::{LowerOptions, ProofOptions, prove};
 use graph::Model;
 use report::record::{Arithmetic, DeployRecord, FloatPart, Latency, Note, RuntimeRecord};
-use train::Batches;
 
 /// A deployed model and what was found about it.
 pub struct Deployment {
@@ -28,7 +28,14 @@ pub struct Deployment {
 /// # Errors
 /// What lowering, the runtime or the data report. A file that does not compute what the simulation computed is no error
 /// but a warning that says where.
-pub fn deploy(model: &Model, stage: &DeployStage, file: &str, threads: usize, sources: &Sources) -> Result<Deployment, StageError> {
+pub fn deploy(
+    model: &Model,
+    stage: &DeployStage,
+    file: &str,
+    threads: usize,
+    sources: &Sources,
+    tick: Tick,
+) -> Result<Deployment, StageError> {
     let mut model = model.clone();
     model.metadata_set(data::METADATA_KEY, serde_json::to_string(&sources.preprocess(&model)?)?);
     if !sources.class_names().is_empty() {
@@ -53,7 +60,7 @@ pub fn deploy(model: &Model, stage: &DeployStage, file: &str, threads: usize, so
     let mut simulation_accuracy = None;
     if let Some(test) = sources.test(&model)? {
         let options = ProofOptions { threads, ..ProofOptions::default() };
-        let proof = prove(&model, source, &choice, &mut test.epoch(0), &options)?;
+        let proof = prove(&model, source, &choice, &mut counted(&test, tick), &options)?;
         agreement(&mut literal, &proof.literal);
         agreement(&mut default, &proof.default);
         agreement(&mut reference, &proof.reference);

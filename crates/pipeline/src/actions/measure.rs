@@ -1,11 +1,12 @@
 //! Figures of a stage's result: size, sparsity, error of each weight, accuracy.
-use super::Sources;
+use super::counted::counted;
+use super::{Sources, Tick};
 use crate::stages::StageError;
 use deploy::measure::{macs, parameters};
 use graph::{Encoding, Model, Setting, ValueId};
 use report::record::{LayerRecord, Metrics};
 use tensor::Tensor;
-use train::{Batches, Mode, evaluate};
+use train::{Mode, evaluate};
 
 /// What a model weighs: parameters, those that are not zero, multiply-accumulates for one sample; masks count as zeros.
 ///
@@ -79,14 +80,14 @@ fn describe(encoding: &Encoding) -> String {
 ///
 /// # Errors
 /// What running the model or reading the data reports.
-pub fn score(model: &Model, sources: &Sources, metrics: &mut Metrics) -> Result<(), StageError> {
+pub fn score(model: &Model, sources: &Sources, metrics: &mut Metrics, tick: Tick) -> Result<(), StageError> {
     if let Some(test) = sources.test(model)? {
-        let score = evaluate(model, test.epoch(0), Mode::SIMULATED)?;
+        let score = evaluate(model, counted(&test, tick), Mode::SIMULATED)?;
         metrics.accuracy = Some(score.accuracy());
         metrics.images = Some(score.total as u64);
     }
     if let Some(held_out) = sources.validation(model)? {
-        metrics.validation_accuracy = Some(evaluate(model, held_out.epoch(0), Mode::SIMULATED)?.accuracy());
+        metrics.validation_accuracy = Some(evaluate(model, counted(&held_out, tick), Mode::SIMULATED)?.accuracy());
     }
     Ok(())
 }

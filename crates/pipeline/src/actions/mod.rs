@@ -1,5 +1,6 @@
 //! What each kind of stage does to a model, as functions: data in, model and figures out. Caching, records and the order
 //! of stages are the run's affair.
+mod counted;
 mod deploy;
 mod fit;
 mod measure;
@@ -7,6 +8,7 @@ mod quantize;
 mod sources;
 mod student;
 
+pub use counted::Tick;
 pub use deploy::{Deployment, deploy};
 pub use fit::{Lesson, fit};
 pub use measure::{layers, score, weigh};

@@ -1,11 +1,11 @@
 //! Attaching quantizers and masks as the recipe asks for them.
-use super::Sources;
+use super::counted::counted;
+use super::{Sources, Tick};
 use crate::recipe::{BatchNorm, Observer, PruneMethod, PruneScope, PruneStage, QuantizeStage};
 use crate::stages::StageError;
 use graph::Model;
 use prune::{PruneSettings, Scope, SparsityReport};
 use quantize::{ActivationSettings, CalibrationReport, ObserverSettings, QuantizeSettings, WeightSettings};
-use train::Batches;
 
 /// A stage's settings as the technique takes them.
 fn settings(stage: &QuantizeStage) -> QuantizeSettings {
@@ -31,7 +31,13 @@ fn settings(stage: &QuantizeStage) -> QuantizeSettings {
 ///
 /// # Errors
 /// What the settings, the data or the graph report. `batch_norm = "keep"` is refused.
-pub fn calibrate(model: &mut Model, stage: &QuantizeStage, sources: &Sources, seed: u64) -> Result<CalibrationReport, StageError> {
+pub fn calibrate(
+    model: &mut Model,
+    stage: &QuantizeStage,
+    sources: &Sources,
+    seed: u64,
+    tick: Tick,
+) -> Result<CalibrationReport, StageError> {
     match stage.batch_norm {
         BatchNorm::Fold => ops::fold_batch_norm(model)?,
         BatchNorm::Keep => {
@@ -41,7 +47,7 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, sources: &Sources, se
     };
     let c = &stage.calibration;
     let data = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed))?;
-    Ok(quantize::quantize(model, &settings(stage), data.epoch(0))?)
+    Ok(quantize::quantize(model, &settings(stage), counted(&data, tick))?)
 }
 
 /// Chooses which weights live.

@@ -1,5 +1,5 @@
 //! A fresh student, and the compression policy it inherits: policy is data, so it can be applied to another network.
-use super::{Sources, calibrate, prune_weights};
+use super::{Sources, Tick, calibrate, prune_weights};
 use crate::recipe::{PruneStage, QuantizeStage, Student};
 use crate::stages::StageError;
 use graph::{Dim, Model};
@@ -28,7 +28,7 @@ impl Policy {
     ///
     /// # Errors
     /// As the stages themselves.
-    pub fn apply(&self, model: &mut Model, sources: &Sources, seed: u64) -> Result<Vec<String>, StageError> {
+    pub fn apply(&self, model: &mut Model, sources: &Sources, seed: u64, tick: Tick) -> Result<Vec<String>, StageError> {
         let mut notes = vec![];
         for step in &self.steps {
             if let PolicyStep::Prune(stage) = step {
@@ -38,7 +38,7 @@ impl Policy {
         }
         for step in &self.steps {
             if let PolicyStep::Quantize(stage) = step {
-                let report = calibrate(model, stage, sources, seed)?;
+                let report = calibrate(model, stage, sources, seed, tick)?;
                 notes.push(format!(
                     "inherited: {} weights and {} activations quantized, calibrated on {} images",
                     report.constants,

@@ -57,6 +57,14 @@ fn one() -> u64 {
 }
 
 impl Recipe {
+    /// The model that the first stage works on: its own, or the recipe's.
+    pub fn begins_with(&self) -> Option<&ModelSource> {
+        match self.stages.first() {
+            Some(Stage::Train(TrainStage { model: Some(own), .. })) => Some(own),
+            _ => self.model.as_ref(),
+        }
+    }
+
     /// The stage of this name.
     pub fn stage(&self, name: &str) -> Option<&Stage> {
         self.stages.iter().find(|s| s.name() == name)

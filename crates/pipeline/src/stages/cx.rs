@@ -86,6 +86,11 @@ impl StageCx<'_> {
         self.observer.event(&Event::Progress { what, done, total, loss });
     }
 
+    /// Tells how many batches of how many are done.
+    pub(crate) fn tick(&mut self, what: &'static str) -> impl FnMut(u64, u64) {
+        move |done, total| self.progress(what, done, total, None)
+    }
+
     /// Tells that an epoch ended.
     pub fn epoch(&mut self, point: &EpochPoint, epochs: u64) {
         self.observer.event(&Event::Epoch { point, epochs });

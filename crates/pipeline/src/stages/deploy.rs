@@ -13,9 +13,7 @@ impl StageBody for Deploy {
         let sources = cx.sources()?;
         let model = given(input)?;
         let file = format!("{}.deployed.onnx", cx.name);
-        cx.progress("measure", 0, 1, None);
-        let deployment = deploy(&model, &self.0, &file, cx.threads, &sources)?;
-        cx.progress("measure", 1, 1, None);
+        let deployment = deploy(&model, &self.0, &file, cx.threads, &sources, &mut cx.tick("measure"))?;
         for note in deployment.notes {
             cx.note(note.warning, note.text);
         }

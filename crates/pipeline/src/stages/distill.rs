@@ -32,9 +32,9 @@ impl StageBody for Distill {
         let taught = Taught { teacher: &teacher, temperature: self.0.temperature, alpha: self.0.alpha };
         let epochs = train(cx, &mut model, &self.0.training(), Some(taught), true, &sources)?;
         if fresh && self.0.inherit {
-            for note in policy(cx).apply(&mut model, &sources, cx.loaded.recipe.seed)? {
-                cx.note(false, note);
-            }
+            let (policy, seed) = (policy(cx), cx.loaded.recipe.seed);
+            let notes = policy.apply(&mut model, &sources, seed, &mut cx.tick("calibrate"))?;
+            notes.into_iter().for_each(|note| cx.note(false, note));
         }
         measured(cx, model, epochs, &sources)
     }

@@ -96,9 +96,7 @@ pub(super) fn train(
 pub(super) fn measured(cx: &mut StageCx, model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
     cx.check_stop()?;
     let mut metrics = weigh(&model, sources)?;
-    cx.progress("evaluate", 0, 1, None);
-    score(&model, sources, &mut metrics)?;
-    cx.progress("evaluate", 1, 1, None);
+    score(&model, sources, &mut metrics, &mut cx.tick("evaluate"))?;
     metrics.loss = epochs.last().map(|e| e.loss);
     let layers = layers(&model)?;
     Ok(StageOutput { metrics, layers, epochs, ..StageOutput::new(model) })

@@ -10,6 +10,7 @@ mod start;
 mod train;
 
 pub use cx::StageCx;
+pub(crate) use start::Measure;
 pub use start::start;
 
 use crate::recipe::Stage;

@@ -1,5 +1,6 @@
 //! The model a recipe starts from.
-use super::StageError;
+use super::lesson::{given, measured};
+use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::recipe::ModelSource;
 use graph::Model;
 use std::path::PathBuf;
@@ -25,5 +26,15 @@ pub fn start(source: &ModelSource, seed: u64, place: impl Fn(&str) -> PathBuf) -
             Ok(entry.build(&options)?)
         }
         (None, None) => Err("the model has neither a file nor an arch".into()),
+    }
+}
+
+/// Measures the graph as it is: what the stages after it are compared with.
+pub(crate) struct Measure;
+
+impl StageBody for Measure {
+    fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
+        let sources = cx.sources()?;
+        measured(cx, given(input)?, vec![], &sources)
     }
 }
