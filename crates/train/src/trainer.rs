@@ -304,10 +304,7 @@ fn step(
     let loss = objective.loss(&out.values, batch)?;
     let value = loss.to_f32_vec().map_err(at)?.first().copied().unwrap_or(f32::NAN) as f64;
     if !value.is_finite() {
-        return Err(TrainError::Step {
-            step,
-            what: format!("the loss is {value}: lower the learning rate, add warm_up, or set clip_norm"),
-        });
+        return Err(TrainError::Step { step, what: format!("the loss is {value}: the training diverges") });
     }
     sums.loss += value * batch.len() as f64;
     sums.samples += batch.len();
@@ -351,7 +348,7 @@ fn clip_factor(gradients: &[Option<Tensor>], clip_norm: Option<f64>, step: u64) 
         squares += g.as_slice::<f32>().map_err(at)?.chunks(4096).map(|c| c.iter().map(|v| v * v).sum::<f32>() as f64).sum::<f64>();
     }
     if !squares.is_finite() {
-        return Err(TrainError::Step { step, what: "a gradient is not finite: lower the learning rate or set clip_norm".into() });
+        return Err(TrainError::Step { step, what: "a gradient is not finite: the training diverges".into() });
     }
     Ok(clip_norm.map_or(1.0, |limit| (limit / squares.sqrt().max(1e-12)).min(1.0)))
 }

@@ -1,4 +1,5 @@
 //! The program as its users see it: what it prints, its exit codes, and runs that are interrupted.
+mod divergence;
 mod program;
 mod resume;
 mod start;

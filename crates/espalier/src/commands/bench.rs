@@ -2,6 +2,7 @@
 use super::{execute::session, inputs::random_inputs};
 use crate::{Error, Result};
 use deploy::measure::{LatencyOptions, latency};
+use deploy::runtime::Source;
 use graph::{Model, ValueId};
 use report::text;
 use serde::Serialize;
@@ -113,7 +114,7 @@ pub fn bench_infer(path: &Path, options: &BenchOptions, runtime: &str, literal: 
     let model = onnx::load(path)?;
     let inputs = random_inputs(&model, &options.shapes, options.batch, 0)?;
     let batch = batch_of(&model, &inputs);
-    let mut session = session(path, runtime, literal, threads)?;
+    let mut session = session(Source::File(path), runtime, literal, threads)?;
     let l = latency(session.as_mut(), &inputs, LatencyOptions { runs: options.rounds, ..LatencyOptions::default() })?;
     Ok(InferBench {
         runtime: runtime.to_string(),

@@ -2,6 +2,7 @@
 use super::execute::session;
 use crate::{Error, Result};
 use data::{Loader, LoaderOptions, OpenOptions, Preprocess};
+use deploy::runtime::Source;
 use report::text;
 use serde::Serialize;
 use std::fmt;
@@ -47,7 +48,8 @@ pub struct Evaluation {
 /// # Errors
 /// If the model or the data cannot be read or do not fit each other.
 pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions) -> Result<Evaluation> {
-    let model = onnx::load(path)?;
+    let mut model = onnx::load(path)?;
+    let opened = options.batch > 1 && train::open_batch(&mut model)?;
     let (preprocess, preprocessing) = match (&options.preprocess, model.metadata_get(data::METADATA_KEY)) {
         (Some(given), _) => (given.clone(), "flags"),
         (None, Some(json)) => {
@@ -65,7 +67,11 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions) -> Result<E
     let batches = loader.map(|b| b.map(Batch::from).map_err(|e| TrainError::Data(e.to_string())));
     let score = match options.runtime.as_str() {
         "reference" => train::evaluate(&model, batches, Mode::SIMULATED)?,
-        _ => in_runtime(path, batches, options)?,
+        _ if opened => {
+            let bytes = onnx::to_bytes(&model)?;
+            in_runtime(Source::Bytes(&bytes), batches, options)?
+        }
+        _ => in_runtime(Source::File(path), batches, options)?,
     };
     Ok(Evaluation {
         runtime: options.runtime.clone(),
@@ -76,8 +82,8 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions) -> Result<E
     })
 }
 
-fn in_runtime(path: &Path, batches: impl Iterator<Item = Result<Batch, TrainError>>, options: &EvaluateOptions) -> Result<Score> {
-    let mut session = session(path, &options.runtime, options.literal, options.threads)?;
+fn in_runtime(model: Source, batches: impl Iterator<Item = Result<Batch, TrainError>>, options: &EvaluateOptions) -> Result<Score> {
+    let mut session = session(model, &options.runtime, options.literal, options.threads)?;
     let output = session.outputs().first().map(|s| s.name.clone()).unwrap_or_default();
     let mut score = Score::default();
     for batch in batches {

@@ -43,16 +43,16 @@ fn run_file(
         let model = onnx::load(model)?;
         return Ok(Executor::new(&model)?.run(inputs, Mode::SIMULATED)?);
     }
-    Ok(session(model, runtime, literal, threads)?.run(inputs)?)
+    Ok(session(Source::File(model), runtime, literal, threads)?.run(inputs)?)
 }
 
-/// A file loaded into a runtime by name.
-pub(super) fn session(model: &Path, runtime: &str, literal: bool, threads: usize) -> Result<Box<dyn Session>> {
+/// A model loaded into a runtime by name.
+pub(super) fn session(model: Source, runtime: &str, literal: bool, threads: usize) -> Result<Box<dyn Session>> {
     if !super::runtimes().contains(&runtime) {
         return Err(Error::Input(format!("no runtime is named '{runtime}'; there are {}", super::runtimes().join(", "))));
     }
     let options = if literal { SessionOptions::literal(threads) } else { SessionOptions::default_arithmetic(threads) };
-    Ok(runtime::by_name(runtime)?.load(Source::File(model), options)?)
+    Ok(runtime::by_name(runtime)?.load(model, options)?)
 }
 
 impl fmt::Display for Execution {

@@ -70,7 +70,9 @@ impl StageCx<'_> {
     /// If the file cannot be read.
     pub fn teacher(&self, name: &str) -> Result<Model, StageError> {
         let path = self.results.get(name).cloned().unwrap_or_else(|| self.resolve(name));
-        Ok(onnx::load(&path)?)
+        let mut model = onnx::load(&path)?;
+        train::open_batch(&mut model)?;
+        Ok(model)
     }
 
     /// Where the trainer keeps its checkpoint, and resumes from if it exists.

@@ -1,4 +1,5 @@
 //! What the stages with a training loop have in common: they train, say how it goes, and measure what came out.
+use super::divergence::{Divergence, advice};
 use super::{StageCx, StageError, StageOutput};
 use crate::PipelineError;
 use crate::actions::{Lesson, Sources, fit, layers, score, settle_biases, weigh};
@@ -14,11 +15,13 @@ struct StageWatch<'w, 'a> {
     epochs: u64,
     epoch_began: Instant,
     images: usize,
+    divergence: Divergence,
 }
 
 impl Watch for StageWatch<'_, '_> {
     fn step(&mut self, step: u64, steps: u64, loss: f64, samples: usize) {
         self.images += samples;
+        self.divergence.step(loss);
         self.cx.progress("train", step, steps, Some(loss));
     }
 
@@ -26,6 +29,9 @@ impl Watch for StageWatch<'_, '_> {
         let mut point = point(record);
         point.images_per_s = Some(self.images as f64 / self.epoch_began.elapsed().as_secs_f64().max(1e-9));
         self.cx.epoch(&point, self.epochs);
+        if let Some(warning) = self.divergence.epoch(point.epoch, point.loss) {
+            self.cx.note(true, warning);
+        }
         (self.images, self.epoch_began) = (0, Instant::now());
     }
 
@@ -72,9 +78,12 @@ pub(super) fn train(
         checkpoint: Some(cx.checkpoint()?),
     };
     let (stop, name) = (cx.stop, cx.name.to_string());
-    let mut watch = StageWatch { cx, epochs: training.epochs, epoch_began: Instant::now(), images: 0 };
+    let divergence = Divergence::new(model, training, lesson.teacher.map(|(_, t, a)| (f64::from(t), f64::from(a))));
+    let helps = advice(model, training);
+    let mut watch = StageWatch { cx, epochs: training.epochs, epoch_began: Instant::now(), images: 0, divergence };
     let report = fit(model, &lesson, sources, &mut watch, stop).map_err(|e| match e.downcast_ref::<TrainError>() {
         Some(TrainError::Interrupted) => PipelineError::Interrupted { stage: name }.into(),
+        Some(step @ TrainError::Step { .. }) => format!("{step}; {helps}").into(),
         _ => e,
     })?;
     if training.learn_scales

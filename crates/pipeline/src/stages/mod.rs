@@ -2,6 +2,7 @@
 mod cx;
 mod deploy;
 mod distill;
+mod divergence;
 mod finetune;
 mod lesson;
 mod prune;

@@ -5,7 +5,8 @@ use crate::recipe::ModelSource;
 use graph::Model;
 use std::path::PathBuf;
 
-/// Loads the file (a quantized one with its QuantizeLinear operators lifted to annotations, so that it trains), or builds the architecture with weights drawn from the seed.
+/// Loads the file, ready to train (quantization operators lifted to annotations, a fixed batch opened), or builds the
+/// architecture with weights drawn from the seed.
 ///
 /// # Errors
 /// If the file cannot be read, or the architecture cannot be built at that size.
@@ -14,6 +15,7 @@ pub fn start(source: &ModelSource, seed: u64, place: impl Fn(&str) -> PathBuf) -
         (Some(file), _) => {
             let mut model = onnx::load(&place(file))?;
             deploy::lift(&mut model)?;
+            ::train::open_batch(&mut model)?;
             Ok(model)
         }
         (None, Some(arch)) => {

@@ -1,0 +1,101 @@
+//! Telling that a training diverges, and what helps.
+use crate::recipe::Training;
+use graph::Model;
+use train::OptimizerSettings;
+
+/// A loss that rose by this factor over the lowest so far is told of ...
+const RISE: f64 = 2.0;
+/// ... if it is no longer small against that of a network that knows nothing.
+const SMALL: f64 = 0.5;
+
+/// Watches a stage's losses.
+pub(super) struct Divergence {
+    lowest: Option<f64>,
+    /// Loss of a network that gives every class the same probability.
+    ignorant: f64,
+    advice: String,
+    told: bool,
+}
+
+/// What helps against a training that diverges.
+pub(super) fn advice(model: &Model, training: &Training) -> String {
+    let lr = training.optimizer.lr();
+    let clip = if training.clip_norm.is_none() { ", or set clip_norm = 1.0" } else { "" };
+    if matches!(training.optimizer, OptimizerSettings::Adamw { .. }) {
+        return format!("lower optimizer.lr (it is {lr}){clip}");
+    }
+    let folded = if normalizes(model) { "" } else { "without BatchNormalization (quantizing folds it) SGD needs a small rate; " };
+    format!("{folded}lower optimizer.lr (it is {lr}), take optimizer = {{ kind = \"adamw\", lr = 0.001 }}{clip}")
+}
+
+fn normalizes(model: &Model) -> bool {
+    let mut found = false;
+    model.graph.visit(&mut |n| found |= n.op_type.ends_with("Normalization"));
+    found
+}
+
+impl Divergence {
+    /// For a stage that trains `model`; `temperature` and `alpha` of its teacher, if it has one.
+    pub(super) fn new(model: &Model, training: &Training, teacher: Option<(f64, f64)>) -> Self {
+        let (temperature, alpha) = teacher.unwrap_or((1.0, 0.0));
+        let scale = (1.0 - alpha) + alpha * temperature * temperature;
+        let ignorant = scale * train::classes(model).map_or(0.0, |n| (n as f64).ln());
+        Divergence { lowest: None, ignorant, advice: advice(model, training), told: false }
+    }
+
+    /// A step's loss; only the first counts, as what the stage began with.
+    pub(super) fn step(&mut self, loss: f64) {
+        self.lowest.get_or_insert(loss);
+    }
+
+    /// An epoch's mean loss; the warning, once a stage.
+    pub(super) fn epoch(&mut self, epoch: u64, loss: f64) -> Option<String> {
+        let lowest = self.lowest.get_or_insert(loss);
+        let rose = loss > RISE * *lowest && loss > SMALL * self.ignorant;
+        let from = *lowest;
+        *lowest = lowest.min(loss);
+        if !rose || std::mem::replace(&mut self.told, true) {
+            return None;
+        }
+        Some(format!("the training diverges: the loss rose from {from:.3} to {loss:.3} in epoch {epoch}; {}", self.advice))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Stage, parse};
+
+    fn watch(teacher: Option<(f64, f64)>) -> Divergence {
+        let text = "name = \"t\"\n[data]\ntrain = \"x\"\n[[stages]]\nkind = \"train\"\nmodel = { arch = \"lenet5\" }\n";
+        let recipe = parse(text, &[]).unwrap();
+        let training = recipe.stages.first().and_then(Stage::training).unwrap();
+        let entry = zoo::find("lenet5").unwrap();
+        Divergence::new(&entry.build(&entry.default_options()).unwrap(), &training, teacher)
+    }
+
+    #[test]
+    fn a_rise_is_told_once_with_what_helps() {
+        let mut w = watch(None);
+        w.step(0.1);
+        w.step(9.0);
+        let told = w.epoch(1, 2.3).unwrap();
+        assert!(
+            told.starts_with("the training diverges: the loss rose from 0.100 to 2.300 in epoch 1; without BatchNormalization"),
+            "{told}"
+        );
+        assert!(told.contains("lower optimizer.lr (it is 0.05), take optimizer = { kind = \"adamw\""), "{told}");
+        assert_eq!(w.epoch(2, 5.0), None);
+    }
+
+    #[test]
+    fn what_falls_or_stays_small_or_has_a_teacher_with_a_high_temperature_is_no_divergence() {
+        for (teacher, first, losses) in
+            [(None, 2.4, [2.2, 1.0, 1.1]), (None, 0.02, [0.1, 0.3, 0.2]), (Some((4.0, 0.7)), 5.0, [12.0, 8.0, 1.0])]
+        {
+            let mut w = watch(teacher);
+            w.step(first);
+            assert!(losses.iter().all(|l| w.epoch(1, *l).is_none()), "{losses:?}");
+        }
+    }
+}
