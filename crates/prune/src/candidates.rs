@@ -30,20 +30,20 @@ pub struct Normalization {
     pub epsilon: f32,
 }
 
-/// The f32 constants that an operator reads as a weight, without those that match a pattern of `exclude`, in the order of
+/// The f32 constants that an operator reads as a weight, without those that match a pattern of `skip`, in the order of
 /// value ids. A weight that several nodes read is listed once, as its first reader sees it.
 ///
 /// # Errors
 /// [`PruneError::Setting`] for a pattern that matches no weight: it is most likely misspelt.
-pub fn candidates(model: &Model, exclude: &[String]) -> Result<Vec<Candidate>> {
+pub fn candidates(model: &Model, skip: &[String]) -> Result<Vec<Candidate>> {
     let mut found = BTreeMap::new();
     collect(model, &model.graph, &mut found);
-    for pattern in exclude {
+    for pattern in skip {
         if !found.values().any(|c: &Candidate| matches(pattern, &c.name)) {
-            return Err(PruneError::Setting { setting: "exclude", what: format!("'{pattern}' matches no weight") });
+            return Err(PruneError::Setting { setting: "skip", what: format!("'{pattern}' matches no weight") });
         }
     }
-    Ok(found.into_values().filter(|c| !exclude.iter().any(|p| matches(p, &c.name))).collect())
+    Ok(found.into_values().filter(|c| !skip.iter().any(|p| matches(p, &c.name))).collect())
 }
 
 fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate>) {

@@ -44,7 +44,7 @@ pub struct PruneSettings {
     pub scope: Scope,
     /// Names of weights to leave alone; `*` stands for any run of characters.
     #[serde(default)]
-    pub exclude: Vec<String>,
+    pub skip: Vec<String>,
 }
 
 fn default_method() -> String {
@@ -63,9 +63,9 @@ pub fn prune(model: &mut Model, settings: &PruneSettings) -> Result<SparsityRepo
         return Err(PruneError::Setting { setting: "sparsity", what });
     }
     let criterion = find(&settings.method)?;
-    let list = candidates(model, &settings.exclude)?;
+    let list = candidates(model, &settings.skip)?;
     if list.is_empty() {
-        return Err(PruneError::Setting { setting: "exclude", what: "leaves no weight to prune".into() });
+        return Err(PruneError::Setting { setting: "skip", what: "leaves no weight to prune".into() });
     }
     let importance = list.iter().map(|c| ranked(model, criterion, c)).collect::<Result<Vec<_>>>()?;
     let count = |total: usize| (settings.sparsity * total as f64).round() as usize;

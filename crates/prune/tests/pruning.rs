@@ -9,7 +9,7 @@ fn model(name: &str) -> Model {
 }
 
 fn settings(sparsity: f64, scope: Scope) -> PruneSettings {
-    PruneSettings { method: "magnitude".into(), sparsity, scope, exclude: vec![] }
+    PruneSettings { method: "magnitude".into(), sparsity, scope, skip: vec![] }
 }
 
 #[test]

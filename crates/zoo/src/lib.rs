@@ -66,7 +66,11 @@ impl ZooEntry {
         builder.finish(output)
     }
 
-    fn check(&self, options: &ZooOptions) -> Result<()> {
+    /// Checks the options without building anything.
+    ///
+    /// # Errors
+    /// [`ZooError::Option`] for an option out of range.
+    pub fn check(&self, options: &ZooOptions) -> Result<()> {
         let refuse = |option, what| Err(ZooError::Option { architecture: self.name.to_string(), option, what });
         // Also refuses NaN.
         if !(options.width > 0.0 && options.width <= 64.0) {

@@ -51,6 +51,9 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
         ops::convert_opset(&mut model, needed)?;
         notes.push(format!("operator set raised from {before} to {needed}"));
     }
+    if let Some(asked) = options.opset.filter(|o| *o < model.onnx_opset()) {
+        notes.push(format!("operator set {asked} was asked for; what the graph uses needs {}", model.onnx_opset()));
+    }
     same_grid::propagate(&mut model);
     let float_parts = float_parts::list(&model);
     let annotations = std::mem::take(&mut model.annotations);

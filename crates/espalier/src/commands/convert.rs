@@ -1,5 +1,5 @@
 //! `convert`: import, clean up, raise the operator set, export.
-use crate::Result;
+use crate::{Error, Result};
 use report::text;
 use serde::Serialize;
 use std::fmt;
@@ -35,6 +35,10 @@ pub struct Converted {
 /// # Errors
 /// If it cannot be read or written, or the operator set cannot be raised: then nothing is written.
 pub fn convert(input: &Path, output: &Path, options: &ConvertOptions) -> Result<Converted> {
+    let known = onnx::OLDEST_OPSET..=onnx::NEWEST_OPSET;
+    if let Some(opset) = options.opset.filter(|o| !known.contains(o)) {
+        return Err(Error::Input(format!("operator set {opset} is not known: {} to {} are", known.start(), known.end())));
+    }
     let mut model = onnx::load(input)?;
     let before = model.graph.nodes.len();
     if options.clean {

@@ -64,7 +64,7 @@ pub fn prune_weights(model: &mut Model, stage: &PruneStage) -> Result<SparsityRe
             PruneScope::Global => Scope::Global,
             PruneScope::Layer => Scope::Layer,
         },
-        exclude: stage.skip.clone(),
+        skip: stage.skip.clone(),
     };
     Ok(prune::prune(model, &settings)?)
 }

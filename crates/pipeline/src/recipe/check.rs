@@ -1,6 +1,8 @@
 //! What a recipe's types cannot say: ranges, and how its parts fit each other.
 use super::error::did_you_mean;
 use super::{ModelSource, Recipe, Stage};
+use train::TrainError;
+use zoo::{ZooError, ZooOptions};
 
 /// What is wrong, and at which key.
 pub(super) struct Fault {
@@ -8,6 +10,12 @@ pub(super) struct Fault {
     pub(super) message: String,
     pub(super) hint: Option<String>,
 }
+
+/// More are a slip of the keyboard.
+const MOST_THREADS: f64 = 1024.0;
+
+/// More black pixels around an image are a slip of the keyboard.
+const MOST_PADDING: f64 = 4096.0;
 
 fn fault(path: &[&str], message: impl Into<String>) -> Fault {
     Fault { path: path.iter().map(|s| s.to_string()).collect(), message: message.into(), hint: None }
@@ -25,13 +33,14 @@ pub(super) fn check(recipe: &Recipe) -> Result<(), Fault> {
     if recipe.name.is_empty() || recipe.name.contains(['/', '\\', '\0']) || recipe.name.starts_with('.') {
         return Err(fault(&["name"], "the name is also a folder's: it may not be empty, start with a dot or hold a slash"));
     }
-    if recipe.threads == Some(0) {
-        return Err(fault(&["threads"], "threads = 0: at least one is needed"));
+    if let Some(n) = recipe.threads {
+        within(&["threads"], n as f64, 1.0, MOST_THREADS, "absent: one for each processor")?;
     }
     if let Some(model) = &recipe.model {
         source(&["model"], model)?;
     }
     data(recipe)?;
+    goals(recipe)?;
     if recipe.stages.is_empty() {
         return Err(fault(&["name"], "the recipe has no stage: add one under a heading [[stages]]"));
     }
@@ -54,13 +63,26 @@ fn source(path: &[&str], model: &ModelSource) -> Result<(), Fault> {
         (Some(_), None) if model.classes.is_some() || model.input.is_some() => {
             Err(fault(path, "classes and input go with arch: a file has its own"))
         }
-        (None, Some(arch)) => architecture(&[path, &["arch"]].concat(), arch),
+        (None, Some(arch)) => architecture(path, arch, model.width, model.classes, model.input.as_ref()),
         _ => Ok(()),
     }
 }
 
-fn architecture(path: &[&str], arch: &str) -> Result<(), Fault> {
-    let Err(error) = zoo::find(arch) else { return Ok(()) };
+/// `path` is the table's that names the architecture.
+fn architecture(path: &[&str], arch: &str, width: f64, classes: Option<usize>, input: Option<&Vec<usize>>) -> Result<(), Fault> {
+    let error = match zoo::find(arch) {
+        Ok(entry) => {
+            let mut options = ZooOptions { width, ..entry.default_options() };
+            options.classes = classes.unwrap_or(options.classes);
+            options.input = input.cloned().unwrap_or(options.input);
+            return entry.check(&options).map_err(|e| match e {
+                ZooError::Option { option, what, .. } => fault(&[path, &[option]].concat(), format!("{option} {what}")),
+                other => fault(path, other.to_string()),
+            });
+        }
+        Err(error) => error,
+    };
+    let path = &[path, &["arch"]].concat();
     let known: Vec<&str> = zoo::list().iter().map(|e| e.name).collect();
     let hint = did_you_mean(arch, known.iter().copied()).map(|k| format!("did you mean '{k}'?"));
     let message = if hint.is_some() { format!("unknown architecture '{arch}'") } else { error.to_string() };
@@ -81,7 +103,24 @@ fn data(recipe: &Recipe) -> Result<(), Fault> {
     if let Some(preprocess) = &data.preprocess {
         preprocess.validate().map_err(|e| fault(&["data", "preprocess"], e.to_string()))?;
     }
-    Ok(())
+    let padding = data.augment.crop_padding as f64;
+    within(&["data", "augment", "crop_padding"], padding, 0.0, MOST_PADDING, "it is a number of pixels")
+}
+
+fn goals(recipe: &Recipe) -> Result<(), Fault> {
+    let goals = &recipe.goals;
+    if let Some(drop) = goals.max_accuracy_drop {
+        within(&["goals", "max_accuracy_drop"], drop, 0.0, 100.0, "it is a number of percentage points")?;
+    }
+    if let Some(least) = goals.min_accuracy {
+        within(&["goals", "min_accuracy"], least, 0.0, 100.0, "it is a percentage")?;
+    }
+    match goals.max_latency_ms {
+        Some(ms) if !(ms > 0.0 && ms.is_finite()) => {
+            Err(fault(&["goals", "max_latency_ms"], format!("max_latency_ms = {ms}: a number of milliseconds above 0 is needed")))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn names(recipe: &Recipe) -> Result<(), Fault> {
@@ -156,8 +195,19 @@ fn training(stage: &Stage, at: &str) -> Result<(), Fault> {
     if training.clip_norm.is_some_and(|c| c.is_nan() || c <= 0.0) {
         return Err(fault(&["stages", at, "clip_norm"], "clip_norm must be above 0"));
     }
-    training.optimizer.check().map_err(|e| fault(&["stages", at, "optimizer"], e.to_string()))?;
-    training.schedule.check().map_err(|e| fault(&["stages", at, "schedule"], e.to_string()))
+    training.optimizer.check().map_err(|e| setting(at, e))?;
+    training.schedule.check().map_err(|e| setting(at, e))
+}
+
+/// The fault behind an error of the trainer, which names a setting by its keys.
+fn setting(at: &str, error: TrainError) -> Fault {
+    match error {
+        TrainError::Setting { setting, what } => {
+            let path: Vec<&str> = ["stages", at].into_iter().chain(setting.split('.')).collect();
+            fault(&path, format!("{setting} {what}"))
+        }
+        other => fault(&["stages", at], other.to_string()),
+    }
 }
 
 fn own(stage: &Stage, at: &str) -> Result<(), Fault> {
@@ -182,10 +232,11 @@ fn own(stage: &Stage, at: &str) -> Result<(), Fault> {
         }
         Stage::Prune(s) => within(&key("sparsity"), s.sparsity, 0.0, 1.0, "it is a share of the weights, so 90 % is 0.9"),
         Stage::Distill(s) => {
-            s.student.as_ref().map_or(Ok(()), |m| architecture(&["stages", at, "student", "arch"], &m.arch))?;
+            s.student.as_ref().map_or(Ok(()), |m| architecture(&key("student"), &m.arch, m.width, None, None))?;
             teacher(s.temperature, s.alpha)
         }
         Stage::Finetune(s) => teacher(s.temperature, s.alpha),
+        Stage::Deploy(s) if s.threads == Some(0) => Err(fault(&key("threads"), "threads = 0: at least one is needed")),
         Stage::Deploy(s) => match (s.latency_runs, s.opset) {
             (0, _) => Err(fault(&key("latency_runs"), "latency_runs = 0: at least one run is needed")),
             (_, Some(opset)) if !(onnx::OLDEST_OPSET..=onnx::NEWEST_OPSET).contains(&opset) => {

@@ -95,7 +95,7 @@ impl Located<'_> {
             let span = error.span().map(|s| heading(self.text, s));
             return RecipeError::new(format!("the key '{key}' is missing{place}")).at(self.text, span);
         }
-        RecipeError::new(message.trim()).at(self.text, error.span())
+        RecipeError::new(plain(message.trim())).at(self.text, error.span())
     }
 
     /// The place of a value by its path; of the nearest thing above it that is written where it is not.
@@ -114,6 +114,22 @@ impl Located<'_> {
         }
         Some(span)
     }
+}
+
+/// serde's message in the words of a recipe instead of Rust's types.
+fn plain(message: &str) -> String {
+    let Some((what, expected)) = message.rsplit_once(", expected ") else { return message.to_string() };
+    let expected = match expected {
+        "u8" => "a whole number, 0 to 255",
+        "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "i64" => "a whole number",
+        "f64" => "a number",
+        "a boolean" => "true or false",
+        "a sequence" => "a list: [ ... ]",
+        table if table.starts_with("struct ") || table.starts_with("internally tagged enum ") || table == "a map" => "a table: { ... }",
+        other => other,
+    };
+    format!("{what}, expected {expected}")
 }
 
 /// Where a key of this name is written in a table or below it, preferably within `near`.
