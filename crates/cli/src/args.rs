@@ -132,7 +132,7 @@ pub(crate) struct Execute {
 
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Runtime {
-    /// reference or onnxruntime
+    /// reference, onnxruntime or rten
     #[arg(long, value_name = "NAME", default_value = "reference")]
     pub(crate) runtime: String,
     /// Literal arithmetic: the runtime's graph optimizations off
@@ -152,19 +152,15 @@ pub(crate) struct Inspect {
     pub(crate) shape: Vec<(String, Vec<usize>)>,
 }
 
+/// Which rows of a data set, and how an image becomes an input.
 #[derive(ClapArgs, Debug)]
-pub(crate) struct Evaluate {
-    /// The model
-    pub(crate) model: PathBuf,
-    /// The data set: a folder or file
-    #[arg(long, value_name = "PATH")]
-    pub(crate) data: PathBuf,
-    /// Its split
+pub(crate) struct Samples {
+    /// The data set's split
     #[arg(long, default_value = "test")]
     pub(crate) split: String,
-    /// Rows that run at once
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) batch: u32,
+    /// Rows that run at once [default: 64; 8 where two models are compared, whose values are all kept]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: Option<u32>,
     /// Only the first N rows
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
@@ -177,6 +173,17 @@ pub(crate) struct Evaluate {
     /// Divided by for each channel
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) std: Vec<f64>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Evaluate {
+    /// The model
+    pub(crate) model: PathBuf,
+    /// The data set: a folder or file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: PathBuf,
+    #[command(flatten)]
+    pub(crate) samples: Samples,
     #[command(flatten)]
     pub(crate) runtime: Runtime,
 }
@@ -187,7 +194,12 @@ pub(crate) struct Compare {
     pub(crate) a: PathBuf,
     /// The model that is compared with it
     pub(crate) b: PathBuf,
-    /// npz file with the inputs; without it seeded noise
+    /// A data set to compare them on: a folder or file
+    #[arg(long, value_name = "PATH", conflicts_with = "input")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) samples: Samples,
+    /// npz file with the inputs; without data and arrays, seeded noise
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
     /// Shape of an input: NAME=1,3,224,224

@@ -1,5 +1,5 @@
 //! From arguments to calls of the library, and from results to what is printed.
-use crate::args::{Args, Bench, Command, Evaluate, Run, Topic};
+use crate::args::{Args, Bench, Command, Compare, Evaluate, Run, Samples, Topic};
 use crate::output::Printer;
 use crate::progress::Progress;
 use clap::CommandFactory;
@@ -16,6 +16,7 @@ const MISSED: u8 = 3;
 /// Does what was asked for; the value is the exit code.
 pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error> {
     let name = command.name();
+    let mut progress = Progress::new(printer);
     match command {
         Command::Run(args) => return run(args, printer),
         Command::Convert(a) => {
@@ -32,12 +33,11 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
             printer.result(name, &done, &done);
         }
         Command::Evaluate(a) => {
-            let done = lib::evaluate(&a.model, &a.data, &evaluate_options(a))?;
+            let done = lib::evaluate(&a.model, &a.data, &evaluate_options(a), &mut ticks(&mut progress, "evaluate"))?;
             printer.result(name, &done, &done);
         }
         Command::Compare(a) => {
-            let options = lib::CompareOptions { input: a.input.clone(), shapes: a.shape.iter().cloned().collect(), seed: a.seed };
-            let done = lib::compare(&a.a, &a.b, &options)?;
+            let done = lib::compare(&a.a, &a.b, &compare_on(a), &mut ticks(&mut progress, "compare"))?;
             printer.result(name, &done, &done);
         }
         Command::Bench(Bench::Train(a)) => {
@@ -111,19 +111,29 @@ fn bench_options(batch: u32, rounds: u32, shapes: &[(String, Vec<usize>)]) -> li
     lib::BenchOptions { batch: batch as usize, rounds: rounds as usize, shapes: shapes.iter().cloned().collect() }
 }
 
-fn evaluate_options(a: &Evaluate) -> lib::EvaluateOptions {
+/// Shows how far a command is.
+fn ticks<'a>(progress: &'a mut Progress, what: &'static str) -> impl FnMut(u64, u64) + 'a {
+    move |done, total| if done < total { progress.advance(what, done, total, None) } else { progress.clear() }
+}
+
+fn samples(a: &Samples, batch: u32) -> lib::SampleOptions {
     let given = a.scale.is_some() || !a.mean.is_empty() || !a.std.is_empty();
     let preprocess = given.then(|| {
         let default = Preprocess::default();
         Preprocess { scale: a.scale.unwrap_or(default.scale), mean: a.mean.clone(), std: a.std.clone(), ..default }
     });
-    lib::EvaluateOptions {
-        split: a.split.clone(),
-        batch: a.batch as usize,
-        runtime: a.runtime.runtime.clone(),
-        literal: a.runtime.literal,
-        threads: a.runtime.threads,
-        preprocess,
-        limit: a.limit,
+    lib::SampleOptions { split: a.split.clone(), batch: a.batch.unwrap_or(batch) as usize, limit: a.limit, preprocess }
+}
+
+fn evaluate_options(a: &Evaluate) -> lib::EvaluateOptions {
+    let r = &a.runtime;
+    lib::EvaluateOptions { samples: samples(&a.samples, 64), runtime: r.runtime.clone(), literal: r.literal, threads: r.threads }
+}
+
+fn compare_on(a: &Compare) -> lib::CompareOn {
+    match (&a.data, &a.input) {
+        (Some(data), _) => lib::CompareOn::Data(data.clone(), samples(&a.samples, 8)),
+        (None, Some(arrays)) => lib::CompareOn::Arrays(arrays.clone()),
+        (None, None) => lib::CompareOn::Noise { shapes: a.shape.iter().cloned().collect(), seed: a.seed },
     }
 }

@@ -50,7 +50,7 @@ impl<'a> Progress<'a> {
     }
 
     /// Takes the bar away until there is progress again.
-    fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.what.clear();
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();

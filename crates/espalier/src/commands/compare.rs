@@ -1,23 +1,30 @@
 //! `compare`: two models on the same inputs, value by value.
 use super::inputs::random_inputs;
+use super::samples::{SampleOptions, Samples};
 use crate::{Error, Result};
 use graph::{Model, ValueId};
+use pipeline::actions::Tick;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tensor::Tensor;
 use train::{Executor, Mode};
 
 /// What they are compared on.
-#[derive(Clone, Debug, Default)]
-pub struct CompareOptions {
-    /// An npz file with arrays named after the inputs; absent: seeded noise of the declared shapes.
-    pub input: Option<std::path::PathBuf>,
-    /// Inputs' shapes by name, where the declared ones do not serve.
-    pub shapes: BTreeMap<String, Vec<usize>>,
-    /// Key of the noise.
-    pub seed: u64,
+#[derive(Clone, Debug)]
+pub enum CompareOn {
+    /// An npz file with arrays named after the inputs.
+    Arrays(PathBuf),
+    /// Rows of a data set.
+    Data(PathBuf, SampleOptions),
+    /// Seeded noise of the declared shapes; inputs' shapes by name where the declared ones do not serve.
+    Noise {
+        /// Shapes by input.
+        shapes: BTreeMap<String, Vec<usize>>,
+        /// Key of the noise.
+        seed: u64,
+    },
 }
 
 /// How a value differs.
@@ -46,30 +53,88 @@ pub struct Comparison {
     pub missing: Vec<String>,
 }
 
-/// Runs both models in the reference interpreter, annotations simulated.
+/// Runs both models in the reference interpreter, annotations simulated; `tick` hears how far it is.
 ///
 /// # Errors
-/// If a model cannot be read or run.
-pub fn compare(a: &Path, b: &Path, options: &CompareOptions) -> Result<Comparison> {
-    let (a, b) = (onnx::load(a)?, onnx::load(b)?);
-    let (inputs, told) = match &options.input {
-        Some(path) => (data::npz::read(path)?, path.display().to_string()),
-        None => (random_inputs(&a, &options.shapes, 1, options.seed)?, format!("seeded noise, seed {}", options.seed)),
+/// If a model cannot be read or run, or the data do not fit.
+pub fn compare(a: &Path, b: &Path, on: &CompareOn, tick: Tick) -> Result<Comparison> {
+    let (mut a, mut b) = (onnx::load(a)?, onnx::load(b)?);
+    let mut totals = Totals::default();
+    let told = match on {
+        CompareOn::Arrays(path) => {
+            totals.add(&a, &b, &data::npz::read(path)?)?;
+            path.display().to_string()
+        }
+        CompareOn::Noise { shapes, seed } => {
+            totals.add(&a, &b, &random_inputs(&a, shapes, 1, *seed)?)?;
+            format!("seeded noise, seed {seed}")
+        }
+        CompareOn::Data(path, options) => {
+            train::open_batch(&mut a)?;
+            train::open_batch(&mut b)?;
+            let samples = Samples::open(&a, path, options, None)?;
+            let (rows, preprocessing) = (samples.rows, samples.preprocessing);
+            let input = a.free_inputs().first().map(|v| a.values[*v].name.clone()).unwrap_or_default();
+            for batch in samples.run(tick) {
+                let image = batch?.inputs.remove(&input).ok_or_else(|| Error::Input(format!("input '{input}' is not given")))?;
+                totals.add(&a, &b, &[(input.clone(), image)].into())?;
+            }
+            format!("{rows} rows of {}, preprocessing {preprocessing}", path.display())
+        }
     };
-    let (first, second) = (values(&a, &inputs)?, values(&b, &inputs)?);
-    let by_name: HashMap<&str, &Tensor> = second.iter().map(|(n, t)| (n.as_str(), t)).collect();
     let outputs: Vec<&str> = a.graph.outputs.iter().map(|v| a.values[*v].name.as_str()).collect();
-    let mut list = vec![];
-    for (name, x) in &first {
-        if let Some(y) = by_name.get(name.as_str()).filter(|y| y.shape() == x.shape())
-            && !inputs.contains_key(name)
-            && let (Ok(x), Ok(y)) = (x.to_f32_vec(), y.to_f32_vec())
-        {
-            list.push(difference(name, outputs.contains(&name.as_str()), &x, &y));
+    let values: Vec<ValueDifference> = totals.0.into_iter().map(|(name, sum)| sum.finish(name, &outputs)).collect();
+    let missing = outputs.iter().filter(|o| values.iter().all(|d| d.value != **o)).map(|o| o.to_string()).collect();
+    Ok(Comparison { inputs: told, values, missing })
+}
+
+/// Sums over the batches, in the order in which A makes its values.
+#[derive(Default)]
+struct Totals(Vec<(String, Sum)>);
+
+/// What one value comes to.
+#[derive(Clone, Copy, Default)]
+struct Sum {
+    signal: f64,
+    noise: f64,
+    max_difference: f64,
+    max_value: f64,
+}
+
+impl Totals {
+    fn add(&mut self, a: &Model, b: &Model, inputs: &BTreeMap<String, Tensor>) -> Result<()> {
+        let (first, second) = (values(a, inputs)?, values(b, inputs)?);
+        let by_name: HashMap<&str, &Tensor> = second.iter().map(|(n, t)| (n.as_str(), t)).collect();
+        for (name, x) in first.iter().filter(|(name, _)| !inputs.contains_key(name)) {
+            if let Some(y) = by_name.get(name.as_str()).filter(|y| y.shape() == x.shape())
+                && let (Ok(x), Ok(y)) = (x.to_f32_vec(), y.to_f32_vec())
+            {
+                let at = self.0.iter().position(|(n, _)| n == name).unwrap_or_else(|| {
+                    self.0.push((name.clone(), Sum::default()));
+                    self.0.len() - 1
+                });
+                self.0[at].1.add(&x, &y);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sum {
+    fn add(&mut self, a: &[f32], b: &[f32]) {
+        for (x, y) in a.iter().zip(b).map(|(x, y)| (f64::from(*x), f64::from(*y))) {
+            self.signal += x * x;
+            self.noise += (x - y) * (x - y);
+            self.max_difference = self.max_difference.max((x - y).abs());
+            self.max_value = self.max_value.max(x.abs());
         }
     }
-    let missing = outputs.iter().filter(|o| list.iter().all(|d| d.value != **o)).map(|o| o.to_string()).collect();
-    Ok(Comparison { inputs: told, values: list, missing })
+
+    fn finish(self, value: String, outputs: &[&str]) -> ValueDifference {
+        let sqnr_db = (self.noise > 0.0).then(|| 10.0 * (self.signal / self.noise).log10());
+        let output = outputs.contains(&value.as_str());
+        ValueDifference { value, output, sqnr_db, max_difference: self.max_difference, max_value: self.max_value }
+    }
 }
 
 fn values(model: &Model, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
@@ -78,18 +143,6 @@ fn values(model: &Model, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(Strin
     executor.run_observed(inputs, Mode::SIMULATED, &mut |id, t| seen.push((id, t.clone())))?;
     let name = |id: ValueId| executor.model().value(id).map(|v| v.name.clone()).map_err(|e| Error::Input(e.to_string()));
     seen.into_iter().map(|(id, t)| Ok((name(id)?, t))).collect()
-}
-
-fn difference(name: &str, output: bool, a: &[f32], b: &[f32]) -> ValueDifference {
-    let (mut signal, mut noise, mut max_difference, mut max_value) = (0f64, 0f64, 0f64, 0f64);
-    for (x, y) in a.iter().zip(b).map(|(x, y)| (f64::from(*x), f64::from(*y))) {
-        signal += x * x;
-        noise += (x - y) * (x - y);
-        max_difference = max_difference.max((x - y).abs());
-        max_value = max_value.max(x.abs());
-    }
-    let sqnr_db = (noise > 0.0).then(|| 10.0 * (signal / noise).log10());
-    ValueDifference { value: name.to_string(), output, sqnr_db, max_difference, max_value }
 }
 
 impl fmt::Display for Comparison {

@@ -1,8 +1,9 @@
 //! `evaluate`: a classifier on a data set.
 use super::execute::session;
+use super::samples::{Preprocessing, SampleOptions, Samples};
 use crate::{Error, Result};
-use data::{Loader, LoaderOptions, OpenOptions, Preprocess};
 use deploy::runtime::Source;
+use pipeline::actions::Tick;
 use report::text;
 use serde::Serialize;
 use std::fmt;
@@ -12,20 +13,14 @@ use train::{Batch, Mode, Score, TrainError};
 /// On what, and how.
 #[derive(Clone, Debug)]
 pub struct EvaluateOptions {
-    /// The split.
-    pub split: String,
-    /// Rows that run at once.
-    pub batch: usize,
+    /// The rows.
+    pub samples: SampleOptions,
     /// The runtime.
     pub runtime: String,
     /// The runtime's graph optimizations off.
     pub literal: bool,
     /// Threads of the runtime.
     pub threads: usize,
-    /// How an image becomes an input; absent: what the model's metadata say.
-    pub preprocess: Option<Preprocess>,
-    /// Only so many rows.
-    pub limit: Option<usize>,
 }
 
 /// How it did.
@@ -39,32 +34,21 @@ pub struct Evaluation {
     pub total: usize,
     /// `correct / total`.
     pub accuracy: f64,
-    /// Where the preprocessing came from: `flags`, `metadata`, `default`.
-    pub preprocessing: &'static str,
+    /// Where the preprocessing came from.
+    pub preprocessing: Preprocessing,
 }
 
-/// Scores a model's first output on the labels of a data set.
+/// Scores a model's first output on the labels of a data set; `tick` hears how far it is. A batch that the model fixes is
+/// opened where that can be shown to change nothing.
 ///
 /// # Errors
 /// If the model or the data cannot be read or do not fit each other.
-pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions) -> Result<Evaluation> {
+pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick) -> Result<Evaluation> {
     let mut model = onnx::load(path)?;
-    let opened = options.batch > 1 && train::open_batch(&mut model)?;
-    let (preprocess, preprocessing) = match (&options.preprocess, model.metadata_get(data::METADATA_KEY)) {
-        (Some(given), _) => (given.clone(), "flags"),
-        (None, Some(json)) => {
-            let read = serde_json::from_str(json);
-            (read.map_err(|e| Error::Input(format!("the model's metadata '{}': {e}", data::METADATA_KEY)))?, "metadata")
-        }
-        (None, None) => (Preprocess::default(), "default"),
-    };
-    let dataset = data::open(data, &OpenOptions::split(&options.split))?;
-    let input = model.free_inputs().first().map(|v| model.values[*v].name.clone());
-    let input = input.ok_or_else(|| Error::Input("the model has no input".into()))?;
-    let rows = options.limit.map(|n| std::sync::Arc::new((0..n.min(dataset.len())).collect()));
-    let (batch, classes) = (options.batch, train::classes(&model));
-    let loader = Loader::new(dataset, LoaderOptions { batch, preprocess, input, rows, classes, ..LoaderOptions::default() })?;
-    let batches = loader.map(|b| b.map(Batch::from).map_err(|e| TrainError::Data(e.to_string())));
+    let opened = options.samples.batch > 1 && train::open_batch(&mut model)?;
+    let samples = Samples::open(&model, data, &options.samples, train::classes(&model))?;
+    let preprocessing = samples.preprocessing;
+    let batches = samples.run(tick);
     let score = match options.runtime.as_str() {
         "reference" => train::evaluate(&model, batches, Mode::SIMULATED)?,
         _ if opened => {
@@ -98,14 +82,8 @@ fn in_runtime(model: Source, batches: impl Iterator<Item = Result<Batch, TrainEr
 
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "accuracy {} ({} of {}), {}, preprocessing: {}",
-            text::percent(self.accuracy),
-            self.correct,
-            self.total,
-            self.runtime,
-            self.preprocessing
-        )
+        let (accuracy, runtime) = (text::percent(self.accuracy), &self.runtime);
+        writeln!(f, "accuracy {accuracy} ({} of {}), {runtime}", self.correct, self.total)?;
+        writeln!(f, "preprocessing: {}", self.preprocessing)
     }
 }

@@ -9,9 +9,10 @@ mod inspect;
 mod list;
 mod new;
 mod run;
+mod samples;
 
 pub use bench::{BenchOptions, InferBench, TrainBench, bench_infer, bench_train};
-pub use compare::{CompareOptions, Comparison, ValueDifference, compare};
+pub use compare::{CompareOn, Comparison, ValueDifference, compare};
 pub use convert::{ConvertOptions, Converted, convert};
 pub use evaluate::{EvaluateOptions, Evaluation, evaluate};
 pub use execute::{Execution, execute};
@@ -20,6 +21,7 @@ pub use inspect::{Inspection, Layer, Port, inspect};
 pub use list::{Entry, Topic, explain, list};
 pub use new::{Created, NewOptions, new};
 pub use run::{RunResult, report, run};
+pub use samples::{Preprocessing, SampleOptions};
 
 /// Names of the runtimes that files can be executed in.
 pub fn runtimes() -> &'static [&'static str] {

@@ -1,0 +1,88 @@
+//! Batches of a data set for a model: what `evaluate` and `compare` run on.
+use crate::{Error, Result};
+use data::{Loader, LoaderOptions, OpenOptions, Preprocess};
+use graph::Model;
+use serde::Serialize;
+use std::path::Path;
+use std::sync::Arc;
+use train::{Batch, TrainError};
+
+/// Which rows, and how an image becomes an input.
+#[derive(Clone, Debug)]
+pub struct SampleOptions {
+    /// The split.
+    pub split: String,
+    /// Rows that run at once.
+    pub batch: usize,
+    /// Only so many rows.
+    pub limit: Option<usize>,
+    /// How an image becomes an input; absent: what the model's metadata say.
+    pub preprocess: Option<Preprocess>,
+}
+
+/// Where the preprocessing came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preprocessing {
+    /// Given with the command.
+    Flags,
+    /// The model's metadata.
+    Metadata,
+    /// Pixels divided by 255, because nothing else is known.
+    Default,
+}
+
+impl std::fmt::Display for Preprocessing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Preprocessing::Flags => "as given",
+            Preprocessing::Metadata => "from the model's metadata",
+            Preprocessing::Default => "pixels / 255, because the model carries none (--scale, --mean, --std)",
+        })
+    }
+}
+
+/// Batches in the data set's order.
+pub(super) struct Samples {
+    loader: Loader,
+    /// Rows in all.
+    pub(super) rows: usize,
+    /// Batches in all.
+    pub(super) batches: u64,
+    /// Where the preprocessing came from.
+    pub(super) preprocessing: Preprocessing,
+}
+
+impl Samples {
+    /// Opens the data set; labels are checked against `classes`, if given.
+    pub(super) fn open(model: &Model, data: &Path, options: &SampleOptions, classes: Option<usize>) -> Result<Samples> {
+        let (preprocess, preprocessing) = match (&options.preprocess, model.metadata_get(data::METADATA_KEY)) {
+            (Some(given), _) => (given.clone(), Preprocessing::Flags),
+            (None, Some(json)) => {
+                let read = serde_json::from_str(json);
+                let read = read.map_err(|e| Error::Input(format!("the model's metadata '{}': {e}", data::METADATA_KEY)))?;
+                (read, Preprocessing::Metadata)
+            }
+            (None, None) => (Preprocess::default(), Preprocessing::Default),
+        };
+        let dataset = data::open(data, &OpenOptions::split(&options.split))?;
+        let input = model.free_inputs().first().map(|v| model.values[*v].name.clone());
+        let input = input.ok_or_else(|| Error::Input("the model has no input".into()))?;
+        let rows = options.limit.map_or(dataset.len(), |n| n.min(dataset.len()));
+        let some = options.limit.map(|_| Arc::new((0..rows).collect()));
+        let batch = options.batch.max(1);
+        let loader = Loader::new(dataset, LoaderOptions { batch, preprocess, input, rows: some, classes, ..LoaderOptions::default() })?;
+        Ok(Samples { loader, rows, batches: rows.div_ceil(batch) as u64, preprocessing })
+    }
+
+    /// The batches; `tick` hears how many of how many are done.
+    pub(super) fn run<'a>(self, tick: pipeline::actions::Tick<'a>) -> impl Iterator<Item = Result<Batch, TrainError>> + 'a {
+        let (mut done, total) = (0, self.batches);
+        let mut list = self.loader;
+        std::iter::from_fn(move || {
+            tick(done, total);
+            done += 1;
+            list.next().map(|b| b.map(Batch::from).map_err(|e| TrainError::Data(e.to_string())))
+        })
+    }
+}
