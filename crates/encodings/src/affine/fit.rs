@@ -1,21 +1,26 @@
 //! Scales and zero points from ranges, and the cases where there is no range to speak of.
 //!
-//! Scales are rounded up to [`SCALE_BITS`] significant bits. A product of two quantized numbers is then an integer of few
-//! bits times a power of two, and the sums of a layer are exact in f32 as long as they stay below 2^24 of those units: any
-//! order of summation, in the simulation or in any runtime, gives the same bits. Without that, sums that differ in the last
-//! place are now and then rounded to neighbouring steps, and the difference grows from layer to layer until it is as large
-//! as the quantization error itself. A grid coarser by 6 % on average is what it costs.
+//! Scales are rounded up to few significant bits: [`WEIGHT_SCALE_BITS`] and [`ACTIVATION_SCALE_BITS`]. A product of two
+//! quantized numbers is then an integer of few bits times a power of two, and the sums of a layer are exact in f32 as long
+//! as they stay below 2^24 of those units: any order of summation, in the simulation or in any runtime, gives the same bits.
+//! Without that, sums that differ in the last place are now and then rounded to neighbouring steps, and the difference
+//! grows from layer to layer until it is as large as the quantization error itself. The bits are shared between the two so
+//! that the longest sums of the networks measured (1,280 products, EfficientNet-Lite0) stay exact; the coarser grid costs
+//! 6 % of a weight's and 12 % of an activation's resolution on average.
 use super::{AffineSettings, KIND};
 use crate::{EncodingError, Result};
 use graph::Encoding;
 use tensor::Tensor;
 
-/// Significant bits of a fitted scale.
-const SCALE_BITS: u32 = 4;
+/// Significant bits of the fitted scale of a weight.
+const WEIGHT_SCALE_BITS: u32 = 4;
 
-/// The smallest number of [`SCALE_BITS`] significant bits that is not below a positive normal one.
-fn short(scale: f32) -> f32 {
-    let cut = f32::MANTISSA_DIGITS - SCALE_BITS;
+/// Significant bits of the fitted scale of an activation.
+const ACTIVATION_SCALE_BITS: u32 = 3;
+
+/// The smallest number of so many significant bits that is not below a positive normal one.
+fn short(scale: f32, bits: u32) -> f32 {
+    let cut = f32::MANTISSA_DIGITS - bits;
     let mask = (1u32 << cut) - 1;
     // A carry out of the mantissa raises the exponent, as it should.
     let up = f32::from_bits((scale.to_bits() + mask) & !mask);
@@ -103,7 +108,7 @@ pub fn fit_bias(bias: &Tensor, input_scale: f32, weight_scale: &Tensor) -> Resul
         // Half of the range: exact in f32 whatever the rounding of the product.
         let needed = (f64::from(v.abs()) / (f64::from(input_scale) * f64::from(1u32 << 30))) as f32;
         if *scale < needed {
-            *scale = short(needed);
+            *scale = short(needed, WEIGHT_SCALE_BITS);
         }
     }
     let scales: Vec<f32> = weights.iter().map(|w| (input_scale * w).max(f32::MIN_POSITIVE)).collect();
@@ -131,9 +136,9 @@ fn fit(lo: f32, hi: f32, settings: &AffineSettings) -> Result<(f32, f32)> {
     if settings.symmetric {
         let bound = hi.max(-lo);
         let scale = (bound / (qmax - centre)) as f32;
-        return Ok((short(scale.max(f32::MIN_POSITIVE)), centre as f32));
+        return Ok((short(scale.max(f32::MIN_POSITIVE), WEIGHT_SCALE_BITS), centre as f32));
     }
-    let scale = short((((hi - lo) / (qmax - qmin)) as f32).max(f32::MIN_POSITIVE));
+    let scale = short((((hi - lo) / (qmax - qmin)) as f32).max(f32::MIN_POSITIVE), ACTIVATION_SCALE_BITS);
     let zero_point = (qmin - lo / f64::from(scale)).round_ties_even().clamp(qmin, qmax);
     Ok((scale, zero_point as f32))
 }

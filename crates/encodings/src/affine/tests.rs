@@ -52,8 +52,8 @@ fn degenerate_ranges_are_defined() {
     let (a, w) = (AffineSettings::activation(8), AffineSettings::weight(8, None));
     assert_eq!(scale(0.0, 0.0, a).unwrap(), 1.0);
     assert_eq!(scale(0.0, 0.0, w).unwrap(), 1.0);
-    // 3 / 255 = 1.506 / 128, rounded up to eighths.
-    assert_eq!(scale(3.0, 3.0, a).unwrap(), 1.625 / 128.0);
+    // 3 / 255 = 1.506 / 128, rounded up to quarters.
+    assert_eq!(scale(3.0, 3.0, a).unwrap(), 1.75 / 128.0);
     assert_eq!(scale(0.0, 255.0, a).unwrap(), 1.0);
     assert_eq!(scale(0.0, 1e-45, a).unwrap(), f32::MIN_POSITIVE);
     assert!(scale(-f32::MAX, f32::MAX, a).unwrap().is_finite());
