@@ -216,6 +216,8 @@ pub(crate) enum Bench {
     Train(BenchTrain),
     /// Time inferences in a runtime
     Infer(BenchInfer),
+    /// Measure what the machine reaches at most: arithmetic and memory
+    Machine,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -231,9 +233,18 @@ pub(crate) struct BenchTrain {
     /// Quantize to 8 bits first and train through the quantizers
     #[arg(long)]
     pub(crate) qat: bool,
+    /// Hold this share of the weights at zero by a mask
+    #[arg(long, value_name = "X")]
+    pub(crate) sparsity: Option<f64>,
+    /// Distil from this model in each step
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) teacher: Option<PathBuf>,
     /// Shape of an input: NAME=1,3,224,224
     #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
     pub(crate) shape: Vec<(String, Vec<usize>)>,
+    /// npz file with arrays by input; inputs that it lacks are random
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -249,6 +260,9 @@ pub(crate) struct BenchInfer {
     /// Shape of an input: NAME=1,3,224,224
     #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
     pub(crate) shape: Vec<(String, Vec<usize>)>,
+    /// npz file with arrays by input; inputs that it lacks are random
+    #[arg(long, value_name = "FILE")]
+    pub(crate) input: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) runtime: Runtime,
 }

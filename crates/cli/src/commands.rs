@@ -7,6 +7,7 @@ use espalier::commands as lib;
 use espalier::data::Preprocess;
 use espalier::pipeline::RunOptions;
 use espalier::{Error, report};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -41,13 +42,18 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
             printer.result(name, &done, &done);
         }
         Command::Bench(Bench::Train(a)) => {
-            let options = bench_options(a.batch, a.steps, &a.shape);
-            let done = lib::bench_train(&a.model, &options, a.qat)?;
+            let options = bench_options(a.batch, a.steps, &a.shape, &a.input);
+            let compression = lib::TrainBenchOptions { qat: a.qat, sparsity: a.sparsity, teacher: a.teacher.clone() };
+            let done = lib::bench_train(&a.model, &options, &compression)?;
             printer.result(name, &done, &done);
         }
         Command::Bench(Bench::Infer(a)) => {
-            let (options, r) = (bench_options(a.batch, a.runs, &a.shape), &a.runtime);
+            let (options, r) = (bench_options(a.batch, a.runs, &a.shape, &a.input), &a.runtime);
             let done = lib::bench_infer(&a.model, &options, &r.runtime, r.literal, r.threads)?;
+            printer.result(name, &done, &done);
+        }
+        Command::Bench(Bench::Machine) => {
+            let done = lib::bench_machine()?;
             printer.result(name, &done, &done);
         }
         Command::New(a) => {
@@ -107,8 +113,9 @@ fn run(args: &Run, printer: &Printer) -> Result<u8, Error> {
     Ok(if done.record.missed_a_goal() { MISSED } else { 0 })
 }
 
-fn bench_options(batch: u32, rounds: u32, shapes: &[(String, Vec<usize>)]) -> lib::BenchOptions {
-    lib::BenchOptions { batch: batch as usize, rounds: rounds as usize, shapes: shapes.iter().cloned().collect() }
+fn bench_options(batch: u32, rounds: u32, shapes: &[(String, Vec<usize>)], input: &Option<PathBuf>) -> lib::BenchOptions {
+    let shapes = shapes.iter().cloned().collect();
+    lib::BenchOptions { batch: batch as usize, rounds: rounds as usize, shapes, input: input.clone() }
 }
 
 /// Shows how far a command is.

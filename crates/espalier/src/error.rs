@@ -22,6 +22,9 @@ pub enum Error {
     /// Quantization.
     #[error(transparent)]
     Quantize(#[from] quantize::QuantizeError),
+    /// Pruning.
+    #[error(transparent)]
+    Prune(#[from] prune::PruneError),
     /// A runtime, or lowering for it.
     #[error(transparent)]
     Deploy(#[from] DeployError),

@@ -28,6 +28,7 @@ mod number;
 mod optim;
 mod parallel;
 mod pool;
+pub mod profile;
 pub mod random;
 mod recycle;
 mod reduce;

@@ -1,7 +1,7 @@
 //! Reverse-mode differentiation: each recorded operation keeps a closure that turns the gradient of its outputs into
 //! the gradients of its inputs. The record is a graph of reference-counted nodes, so whatever no live tensor descends
 //! from is freed at once, and each closure (with the activations it holds) is dropped as soon as it has run.
-use crate::{DType, Result, Tensor, TensorError};
+use crate::{DType, Result, Tensor, TensorError, profile};
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -164,7 +164,7 @@ impl Tensor {
             match closure {
                 Some(run) => {
                     let name = node.name;
-                    let out = run(grads)?;
+                    let out = profile::section(|| format!("{name} backward"), || run(grads))?;
                     for (parent, grad) in node.parents.iter().zip(out) {
                         if let (Some(parent), Some(grad)) = (parent, grad) {
                             debug_assert!(!grad.is_tracked(), "{name} returned a tracked gradient");

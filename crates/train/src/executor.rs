@@ -169,7 +169,7 @@ impl<'m> Executor<'m> {
         self.feed(run, inputs)?;
         for step in &self.plan.steps {
             run.current.set(Some(step.node));
-            run.step(step)?;
+            tensor::profile::section(|| format!("{} forward", step.label(&self.model.graph)), || run.step(step))?;
         }
         let mut values = HashMap::new();
         for v in self.model.graph.outputs.iter().chain(&self.taps) {
@@ -365,7 +365,8 @@ impl Run<'_, '_> {
                 encoding.parameters.extend(tracked.into_iter().map(|(p, t)| (p.clone(), t.clone())));
             }
         }
-        encodings::simulate(&t, &annotation).map_err(|e| TrainError::Value { value: name.to_string(), what: e.to_string() })
+        tensor::profile::section(|| "simulation forward".into(), || encodings::simulate(&t, &annotation))
+            .map_err(|e| TrainError::Value { value: name.to_string(), what: e.to_string() })
     }
 
     fn name(&self, node: &Node, source: OpError) -> TrainError {

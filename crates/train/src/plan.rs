@@ -17,6 +17,16 @@ pub(crate) struct Step {
     pub(crate) drops: Vec<ValueId>,
 }
 
+impl Step {
+    /// The operator whose kernel it runs.
+    pub(crate) fn label<'g>(&self, graph: &'g Graph) -> &'g str {
+        match self.work {
+            Work::Node(_) => &graph.nodes[self.node].op_type,
+            Work::BatchNorm { norm, .. } => &graph.nodes[norm].op_type,
+        }
+    }
+}
+
 /// The kinds of steps.
 pub(crate) enum Work {
     /// Evaluate one node.

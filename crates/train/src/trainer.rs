@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tensor::Tensor;
+use tensor::{Tensor, profile};
 
 /// Which epoch's weights a stage ends with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default, schemars::JsonSchema)]
@@ -301,7 +301,7 @@ fn step(
     }
     let executor = Executor::with_taps(model, taps)?;
     let out = executor.run_with(&batch.inputs, &overrides, mode, None)?;
-    let loss = objective.loss(&out.values, batch)?;
+    let loss = profile::section(|| "loss forward".into(), || objective.loss(&out.values, batch))?;
     let value = loss.to_f32_vec().map_err(at)?.first().copied().unwrap_or(f32::NAN) as f64;
     if !value.is_finite() {
         return Err(TrainError::Step { step, what: format!("the loss is {value}: the training diverges") });
@@ -324,7 +324,7 @@ fn step(
             gradient = gradient.mul_scalar(clip).map_err(at)?;
         }
         let mut value = take(model, p)?;
-        optimizer.update(p, &mut value, &gradient, factor)?;
+        profile::section(|| "update".into(), || optimizer.update(p, &mut value, &gradient, factor))?;
         parameters::put(model, &p.id, value);
     }
     for (id, t) in updates {

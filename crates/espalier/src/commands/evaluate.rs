@@ -1,4 +1,5 @@
 //! `evaluate`: a classifier on a data set.
+use super::bench::peak_memory;
 use super::execute::session;
 use super::samples::{Preprocessing, SampleOptions, Samples};
 use crate::{Error, Result};
@@ -8,6 +9,7 @@ use report::text;
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
+use std::time::Instant;
 use train::{Batch, Mode, Score, TrainError};
 
 /// On what, and how.
@@ -36,6 +38,10 @@ pub struct Evaluation {
     pub accuracy: f64,
     /// Where the preprocessing came from.
     pub preprocessing: Preprocessing,
+    /// Reading, decoding and running all rows.
+    pub seconds: f64,
+    /// Largest resident memory of the process so far; absent where the system does not tell.
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// Scores a model's first output on the labels of a data set; `tick` hears how far it is. A batch that the model fixes is
@@ -48,6 +54,7 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
     let opened = options.samples.batch > 1 && train::open_batch(&mut model)?;
     let samples = Samples::open(&model, data, &options.samples, train::classes(&model))?;
     let preprocessing = samples.preprocessing;
+    let began = Instant::now();
     let batches = samples.run(tick);
     let score = match options.runtime.as_str() {
         "reference" => train::evaluate(&model, batches, Mode::SIMULATED)?,
@@ -63,6 +70,8 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
         total: score.total,
         accuracy: score.accuracy(),
         preprocessing,
+        seconds: began.elapsed().as_secs_f64(),
+        peak_memory_bytes: peak_memory(),
     })
 }
 
@@ -83,7 +92,7 @@ fn in_runtime(model: Source, batches: impl Iterator<Item = Result<Batch, TrainEr
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (accuracy, runtime) = (text::percent(self.accuracy), &self.runtime);
-        writeln!(f, "accuracy {accuracy} ({} of {}), {runtime}", self.correct, self.total)?;
+        writeln!(f, "accuracy {accuracy} ({} of {}), {runtime}, {:.1} s", self.correct, self.total, self.seconds)?;
         writeln!(f, "preprocessing: {}", self.preprocessing)
     }
 }

@@ -11,7 +11,9 @@ mod new;
 mod run;
 mod samples;
 
-pub use bench::{BenchOptions, InferBench, TrainBench, bench_infer, bench_train};
+pub use bench::{
+    BenchOptions, InferBench, MachineBench, TrainBench, TrainBenchOptions, bench_infer, bench_machine, bench_train,
+};
 pub use compare::{CompareOn, Comparison, ValueDifference, compare};
 pub use convert::{ConvertOptions, Converted, convert};
 pub use evaluate::{EvaluateOptions, Evaluation, evaluate};

@@ -1,0 +1,61 @@
+//! `bench machine`: the two ceilings of a roofline, as this program can reach them.
+use crate::Result;
+use serde::Serialize;
+use std::fmt;
+use std::time::Instant;
+use tensor::{SgdOptions, Tensor, random, sgd_step};
+
+/// Rows, columns and depth of the product: its three matrices fit into the last level of cache.
+const SIZE: usize = 1024;
+/// Elements of each array that is streamed: far more than any cache holds.
+const STREAMED: usize = 1 << 25;
+/// How often each is repeated; the best counts.
+const REPETITIONS: usize = 10;
+
+/// What the machine reaches at most.
+#[derive(Clone, Debug, Serialize)]
+pub struct MachineBench {
+    /// Threads that computed.
+    pub threads: usize,
+    /// Additions and multiplications of a large f32 matrix product, in 10^9 a second.
+    pub gflop_per_s: f64,
+    /// Bytes read and written by a pass over arrays that no cache holds, in 10^9 a second.
+    pub gbyte_per_s: f64,
+}
+
+/// Times a matrix product and an optimizer's update, the kernel that does least arithmetic for its memory: it reads three
+/// arrays and writes two.
+///
+/// # Errors
+/// If memory for the arrays cannot be had.
+pub fn bench_machine() -> Result<MachineBench> {
+    let a = random::uniform(0, &[SIZE, SIZE], -1.0, 1.0)?;
+    let b = random::uniform(1, &[SIZE, SIZE], -1.0, 1.0)?;
+    let product = best(|| Ok(drop(a.matmul(&b)?)))?;
+    let mut p = Tensor::full(1f32, [STREAMED])?;
+    let (g, mut velocity) = (Tensor::full(1f32, [STREAMED])?, Tensor::full(1f32, [STREAMED])?);
+    let options = SgdOptions { lr: 1e-9, momentum: 0.9, nesterov: false, weight_decay: 0.0 };
+    let update = best(|| Ok(sgd_step(&mut p, &g, &mut velocity, &options)?))?;
+    Ok(MachineBench {
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+        gflop_per_s: 2.0 * (SIZE as f64).powi(3) / product / 1e9,
+        gbyte_per_s: (5 * STREAMED * size_of::<f32>()) as f64 / update / 1e9,
+    })
+}
+
+/// Seconds of the fastest repetition.
+fn best(mut work: impl FnMut() -> Result<()>) -> Result<f64> {
+    let mut best = f64::INFINITY;
+    for _ in 0..REPETITIONS {
+        let began = Instant::now();
+        work()?;
+        best = best.min(began.elapsed().as_secs_f64());
+    }
+    Ok(best)
+}
+
+impl fmt::Display for MachineBench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:.1} GFLOP/s (f32 matrix product), {:.1} GB/s (update of an optimizer)", self.gflop_per_s, self.gbyte_per_s)
+    }
+}

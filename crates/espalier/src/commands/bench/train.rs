@@ -1,0 +1,191 @@
+//! `bench train`: training steps as a recipe's stages make them, on inputs without data.
+use super::{BenchOptions, memory, peak_memory};
+use crate::Result;
+use distill::{Hinton, HintonSettings};
+use prune::{PruneSettings, Scope};
+use serde::Serialize;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use tensor::profile;
+use train::{Batch, Batches, MeanSquaredError, Objective, OptimizerSettings, Surroundings, TrainError, TrainSettings, Watch};
+
+/// How the network is compressed while it trains.
+#[derive(Clone, Debug, Default)]
+pub struct TrainBenchOptions {
+    /// Quantize to 8 bits first and train through the quantizers.
+    pub qat: bool,
+    /// Share of the weights that a mask holds at zero.
+    pub sparsity: Option<f64>,
+    /// A model to distil from.
+    pub teacher: Option<PathBuf>,
+}
+
+/// Time and memory of a training step.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrainBench {
+    /// Samples a step.
+    pub batch: usize,
+    /// Steps counted.
+    pub steps: usize,
+    /// Whether quantizers were simulated and trained through.
+    pub qat: bool,
+    /// Share of the weights that a mask held at zero.
+    pub sparsity: Option<f64>,
+    /// Whether a teacher was asked in each step.
+    pub distilled: bool,
+    /// Fastest step: forward, loss, backward and update, in milliseconds.
+    pub step_ms_best: f64,
+    /// Median step.
+    pub step_ms_median: f64,
+    /// Samples a second at the median step.
+    pub images_per_s: f64,
+    /// Largest resident memory of the process so far; absent where the system does not tell.
+    pub peak_memory_bytes: Option<u64>,
+    /// Mean time of a step by operator and direction, in milliseconds, longest first. What no operator accounts for is
+    /// `other`.
+    pub ms_by_operator: Vec<(String, f64)>,
+}
+
+/// Times training steps of any graph with float weights: the loss is the mean squared error of every float output to
+/// random targets. Quantizing folds constants and BatchNormalization first.
+///
+/// # Errors
+/// If a model cannot be read, has no float weight or output, or does not train.
+pub fn bench_train(path: &Path, options: &BenchOptions, compression: &TrainBenchOptions) -> Result<TrainBench> {
+    let mut model = onnx::load(path)?;
+    let (inputs, batch_size) = options.inputs(&model)?;
+    if let Some(sparsity) = compression.sparsity {
+        let settings = PruneSettings { method: "magnitude".into(), sparsity, scope: Scope::Global, exclude: vec![] };
+        prune::prune(&mut model, &settings)?;
+    }
+    if compression.qat {
+        train::fold_constants(&mut model)?;
+        ops::fold_batch_norm(&mut model)?;
+        let calibration = Batch { inputs: inputs.clone(), ..Batch::default() };
+        quantize::quantize(&mut model, &quantize::QuantizeSettings::default(), std::iter::once(Ok(calibration)))?;
+    }
+    let targets = train::random_targets(&model, &inputs, 1)?;
+    let task = MeanSquaredError::of(&model)?;
+    let teacher = compression.teacher.as_ref().map(|file| onnx::load(file)).transpose()?;
+    let objective: Box<dyn Objective + '_> = match &teacher {
+        Some(teacher) => Box::new(Hinton::new(task, &model, teacher, HintonSettings::default())?),
+        None => Box::new(task),
+    };
+    let warm_up = options.rounds.clamp(1, 3);
+    let repeated = Repeated { batch: Batch { inputs, targets }, count: (options.rounds.max(1) + warm_up) as u64 };
+    let mut watch = StepTimes { warm_up, last: Instant::now(), times_ms: vec![] };
+    // The rate is too small to matter: the work of a step does not depend on it, and random targets must not make it diverge.
+    let optimizer = OptimizerSettings::Sgd { lr: 1e-9, momentum: 0.9, nesterov: false, weight_decay: 0.0 };
+    let settings = TrainSettings { optimizer, learn_scales: compression.qat, ..TrainSettings::default() };
+    let mut around = Surroundings { validate: None, watch: &mut watch, checkpoint: None, stop: None };
+    train::train(&mut model, &repeated, objective.as_ref(), &settings, &mut around)?;
+    let profile = profile::stop();
+    let mut times = watch.times_ms.split_off(warm_up);
+    let ms_by_operator = by_operator(&profile, &times);
+    times.sort_by(f64::total_cmp);
+    let (best, median) = (times[0], times[times.len() / 2]);
+    Ok(TrainBench {
+        batch: batch_size,
+        steps: times.len(),
+        qat: compression.qat,
+        sparsity: compression.sparsity,
+        distilled: teacher.is_some(),
+        step_ms_best: best,
+        step_ms_median: median,
+        images_per_s: batch_size as f64 * 1e3 / median,
+        peak_memory_bytes: peak_memory(),
+        ms_by_operator,
+    })
+}
+
+/// Means over the steps, longest first, with what is left of them.
+fn by_operator(profile: &profile::Times, steps_ms: &[f64]) -> Vec<(String, f64)> {
+    let steps = steps_ms.len().max(1) as f64;
+    let mut list: Vec<(String, f64)> = profile.iter().map(|(name, t)| (name.clone(), t.as_secs_f64() * 1e3 / steps)).collect();
+    let known: f64 = list.iter().map(|(_, ms)| ms).sum();
+    list.push(("other".into(), (steps_ms.iter().sum::<f64>() / steps - known).max(0.0)));
+    list.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    list
+}
+
+/// The same batch again and again.
+struct Repeated {
+    batch: Batch,
+    count: u64,
+}
+
+impl Batches for Repeated {
+    fn batches(&self) -> u64 {
+        self.count
+    }
+
+    fn epoch(&self, _: u64) -> Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_> {
+        Box::new((0..self.count).map(|_| Ok(self.batch.clone())))
+    }
+}
+
+/// Times every step, and profiles those after the warm-up.
+struct StepTimes {
+    warm_up: usize,
+    last: Instant,
+    times_ms: Vec<f64>,
+}
+
+impl Watch for StepTimes {
+    fn step(&mut self, _: u64, _: u64, _: f64, _: usize) {
+        self.times_ms.push(self.last.elapsed().as_secs_f64() * 1e3);
+        if self.times_ms.len() == self.warm_up {
+            profile::start();
+        }
+        self.last = Instant::now();
+    }
+}
+
+impl fmt::Display for TrainBench {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = if self.qat { "quantized" } else { "float" };
+        let pruned = self.sparsity.map_or(String::new(), |s| format!(", {:.0} % pruned", s * 100.0));
+        let taught = if self.distilled { ", distilled" } else { "" };
+        writeln!(f, "training step ({kind}{pruned}{taught}, batch {}, {} steps)", self.batch, self.steps)?;
+        writeln!(f, "  best    {:.2} ms", self.step_ms_best)?;
+        writeln!(f, "  median  {:.2} ms, {:.1} samples/s", self.step_ms_median, self.images_per_s)?;
+        writeln!(f, "  memory  {} at most", memory(self.peak_memory_bytes))?;
+        writeln!(f, "mean step by operator:")?;
+        let total: f64 = self.ms_by_operator.iter().map(|(_, ms)| ms).sum();
+        let line = |(op, ms): &(String, f64)| format!("  {op:32} {ms:>10.3} ms {:>5.1} %\n", ms * 100.0 / total);
+        f.write_str(&self.ms_by_operator.iter().map(line).collect::<String>())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    #[test]
+    fn operators_and_the_rest_make_up_the_step() {
+        let profile = [("a".to_string(), Duration::from_millis(4)), ("b".to_string(), Duration::from_millis(6))].into();
+        let list = by_operator(&profile, &[10.0, 10.0]);
+        assert_eq!(list.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(), ["other", "b", "a"]);
+    }
+
+    #[test]
+    fn a_joint_step_is_timed() {
+        let folder = std::env::temp_dir().join(format!("espalier-bench-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = folder.join("m.onnx");
+        let entry = zoo::find("resnet8").unwrap();
+        let options = zoo::ZooOptions { width: 0.25, input: vec![3, 8, 8], ..entry.default_options() };
+        onnx::save(&entry.build(&options).unwrap(), &file).unwrap();
+        let bench = BenchOptions { batch: 2, rounds: 2, shapes: Default::default(), input: None };
+        let joint = TrainBenchOptions { qat: true, sparsity: Some(0.5), teacher: Some(file.clone()) };
+        let done = bench_train(&file, &bench, &joint).unwrap();
+        assert!(done.batch == 2 && done.steps == 2 && done.distilled);
+        let names: Vec<&str> = done.ms_by_operator.iter().map(|(n, _)| n.as_str()).collect();
+        for expected in ["Conv forward", "conv backward", "fake_quantize backward", "simulation forward", "update"] {
+            assert!(names.contains(&expected), "{expected} in {names:?}");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
