@@ -11,9 +11,7 @@ mod new;
 mod run;
 mod samples;
 
-pub use bench::{
-    BenchOptions, InferBench, MachineBench, TrainBench, TrainBenchOptions, bench_infer, bench_machine, bench_train,
-};
+pub use bench::{BenchOptions, InferBench, MachineBench, TrainBench, TrainBenchOptions, bench_infer, bench_machine, bench_train};
 pub use compare::{CompareOn, Comparison, ValueDifference, compare};
 pub use convert::{ConvertOptions, Converted, convert};
 pub use evaluate::{EvaluateOptions, Evaluation, evaluate};

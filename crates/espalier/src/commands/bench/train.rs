@@ -56,7 +56,7 @@ pub fn bench_train(path: &Path, options: &BenchOptions, compression: &TrainBench
     let mut model = onnx::load(path)?;
     let (inputs, batch_size) = options.inputs(&model)?;
     if let Some(sparsity) = compression.sparsity {
-        let settings = PruneSettings { method: "magnitude".into(), sparsity, scope: Scope::Global, exclude: vec![] };
+        let settings = PruneSettings { method: "magnitude".into(), sparsity, scope: Scope::Global, skip: vec![] };
         prune::prune(&mut model, &settings)?;
     }
     if compression.qat {
