@@ -6,7 +6,8 @@ For developers only; needs `pip install onnx==1.23.2 onnxruntime==1.32.0`. Run f
     python3 scripts/make_fixtures.py
 
 Each fixture is NAME.onnx and NAME.npz with arrays `in__INPUT` and `out__OUTPUT`. Graph optimizations are off, so that
-the outputs are the literal meaning of the graph. A graph that ONNX Runtime refuses is not written, and is listed.
+the outputs are the literal meaning of the graph. Where ONNX Runtime refuses the graph, the outputs are those of ONNX's
+reference implementation (`onnx.reference`), which opset_changes.txt marks with a star.
 """
 import sys
 from pathlib import Path
@@ -17,9 +18,11 @@ import onnxruntime as ort
 from onnx import TensorProto as T
 from onnx import helper as h
 from onnx import numpy_helper as nh
+from onnx.reference import ReferenceEvaluator
 
 OUT = Path(__file__).resolve().parent.parent / "tests" / "fixtures"
 FIXTURES = []
+REFERENCE = []
 CODES = {np.dtype(k): v for k, v in {
     "float32": T.FLOAT, "float64": T.DOUBLE, "float16": T.FLOAT16, "int64": T.INT64, "int32": T.INT32,
     "int8": T.INT8, "uint8": T.UINT8, "int16": T.INT16, "uint16": T.UINT16, "bool": T.BOOL}.items()}
@@ -449,7 +452,7 @@ def quantizer(name, opset, scale, zero=None, zero_type=None, x=None, **attribute
     """Quantizes and dequantizes with the same settings."""
     def build():
         g = Graph(opset)
-        data = g.input("x", (n(4, 6) * 2) if x is None else x)
+        data = g.input("x", g.normal(4, 6, scale=2) if x is None else x)
         g.const("s", np.asarray(scale, dtype=np.float32))
         extra = []
         if zero_type is not None:
@@ -529,6 +532,127 @@ single("stft_17", 17, "STFT", [("x", n(1, 20, 1))], [("step", i64(4).reshape(())
 single("mel_17", 17, "MelWeightMatrix", [("bins", i64(6).reshape(()))], [("n", i64(64).reshape(())), ("rate", i64(8000).reshape(())), ("lo", np.float32(100)), ("hi", np.float32(3800))])
 
 
+# Every further change of meaning, and the older meaning where it differs (see tests/fixtures/opset_changes.txt) -------
+
+OVERHANG = n(1, 1, 4, 4)  # its last window would start in the padding
+X234, IMAGE6 = n(2, 3, 4), n(2, 6, 3, 2)
+for opset in (17, 22):
+    single(f"average_pool_overhang_{opset}", opset, "AveragePool", [("x", OVERHANG)], kernel_shape=[2, 2], strides=[3, 3], pads=[1, 1, 1, 1], ceil_mode=1)
+    single(f"max_pool_overhang_{opset}", opset, "MaxPool", [("x", OVERHANG)], kernel_shape=[2, 2], strides=[3, 3], pads=[1, 1, 1, 1], ceil_mode=1)
+single("average_pool_ceil_19", 19, "AveragePool", [("x", n(1, 2, 5, 5))], kernel_shape=[2, 2], strides=[2, 2], ceil_mode=1, count_include_pad=1)
+single("split_equal_17", 17, "Split", [("x", n(6, 2))], outputs=("a", "b", "c"), codes=(T.FLOAT,) * 3, axis=0)
+for reduction in ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare"):
+    single(f"reduce_{reduction.lower()}_attribute_17", 17, f"Reduce{reduction}", [("x", np.abs(X234) + 0.1)], axes=[0, -1])
+single("reduce_min_bool_20", 20, "ReduceMin", [("x", np.array([[True, False], [True, True]]))], [("axes", i64(1))], codes=(T.BOOL,))
+single("dft_17", 17, "DFT", [("x", n(2, 6, 3, 1))], axis=1, onesided=1)
+single("grid_sample_bilinear_16", 16, "GridSample", [("x", n(1, 2, 4, 5)), ("grid", n(1, 3, 4, 2) * 0.8)], mode="bilinear")
+single("grid_sample_bicubic_16", 16, "GridSample", [("x", n(1, 2, 4, 5)), ("grid", n(1, 3, 4, 2) * 0.8)], mode="bicubic", padding_mode="border")
+single("group_norm_18", 18, "GroupNormalization", [("x", IMAGE6)], [("s", n(3)), ("b", n(3))], num_groups=3)
+single("group_norm_half_21", 21, "GroupNormalization", [("x", IMAGE6.astype(np.float16))], [("s", n(6, dtype=np.float16)), ("b", n(6, dtype=np.float16))],
+       codes=(T.FLOAT16,), num_groups=2)
+resize("not_smaller_18", 18, IMAGE, sizes=[8, 9], axes=[2, 3], mode="nearest", keep_aspect_ratio_policy="not_smaller")
+resize("crop_axes_18", 18, IMAGE, sizes=[4, 3], roi=[0.1, 0.2, 0.8, 1.2], axes=[2, 3], mode="linear", coordinate_transformation_mode="tf_crop_and_resize",
+       extrapolation_value=7.0)
+single("center_crop_pad_18", 18, "CenterCropPad", [("x", n(5, 4, 3))], [("shape", i64(2, 7))], axes=[0, 1])
+for op in ("Or", "Xor"):
+    single(f"bitwise_{op.lower()}_18", 18, f"Bitwise{op}", [("x", np.arange(6, dtype=np.uint8)), ("z", np.arange(6, dtype=np.uint8)[::-1].copy())], codes=(T.UINT8,))
+single("bitwise_not_18", 18, "BitwiseNot", [("x", np.arange(-3, 3, dtype=np.int16))], codes=(T.INT16,))
+single("scatter_elements_min_18", 18, "ScatterElements", [("x", n(4, 3))], [("i", np.array([[0, 1, 2], [0, 3, 2]])), ("u", n(2, 3))], reduction="min")
+single("scatter_nd_max_18", 18, "ScatterND", [("x", n(4, 3))], [("i", np.array([[0], [2], [0]])), ("u", n(3, 3))], reduction="max")
+single("deform_conv_19", 19, "DeformConv", [("x", n(1, 4, 5, 6)), ("w", n(2, 2, 2, 3)), ("offset", n(1, 24, 3, 5)), ("b", n(2)), ("m", np.abs(n(1, 12, 3, 5)))],
+       group=2, offset_group=2, strides=[2, 1], pads=[1, 0, 0, 1], dilations=[1, 1])
+single("quantize_half_19", 19, "QuantizeLinear", [("x", n(3, 4, dtype=np.float16))], [("s", np.float16(0.03)), ("z", np.uint8(110))], codes=(T.UINT8,))
+single("dequantize_half_19", 19, "DequantizeLinear", [("x", np.arange(12, dtype=np.uint8))], [("s", np.float16(0.03)), ("z", np.uint8(7))], codes=(T.FLOAT16,))
+
+
+@fixture
+def equal_strings_19():
+    g = Graph(19)
+    x = g.input("x", i64(0, 2, 1))
+    words = g.node("Constant", [], value_strings=["cat", "dog", "cats"])
+    g.node("Equal", [g.node("Gather", [words, x]), words], ["y"])
+    g.output("y", T.BOOL)
+    return g
+
+
+def conversions(name, opset, op, x, attributes, back=T.FLOAT, before=()):
+    """Converts, then to a type that NumPy has; `before` are nodes as (operator, attributes)."""
+    def build():
+        g = Graph(opset)
+        value = g.input("x", x)
+        for other, settings in before:
+            value = g.node(other, [value], **settings)
+        inputs = [value]
+        if op == "CastLike":
+            g.constants.append(h.make_tensor("like", attributes["to"], [1], [0]))
+            inputs.append("like")
+        value = g.node(op, inputs, **{k: v for k, v in attributes.items() if op != "CastLike" or k != "to"})
+        g.node("Cast", [value], ["y"], to=back)
+        g.output("y", back)
+        return g
+    build.__name__ = name
+    FIXTURES.append(build)
+
+
+NUMBERS = np.array([0.1, -0.3, 448, 500, 1e5, -1e6, 0.001, 3.3, 2.5, -5.0], dtype=np.float32)
+conversions("cast_like_f8e4m3fn_19", 19, "CastLike", NUMBERS, dict(to=T.FLOAT8E4M3FN, saturate=0))
+conversions("cast_like_f8e5m2_19", 19, "CastLike", NUMBERS, dict(to=T.FLOAT8E5M2))
+conversions("cast_float4_23", 23, "Cast", NUMBERS, dict(to=T.FLOAT4E2M1))
+for mode in ("up", "down", "nearest"):
+    conversions(f"cast_f8e8m0_{mode}_24", 24, "Cast", np.abs(NUMBERS), dict(to=T.FLOAT8E8M0, round_mode=mode))
+conversions("cast_like_f8e8m0_24", 24, "CastLike", np.abs(NUMBERS), dict(to=T.FLOAT8E8M0))
+conversions("cast_int2_25", 25, "Cast", np.array([-2, -1, 0, 1], dtype=np.int32), dict(to=T.INT2))
+conversions("cast_uint2_25", 25, "Cast", np.array([3, 2, 1, 0], dtype=np.int32), dict(to=T.UINT2))
+conversions("bit_cast_26", 26, "BitCast", n(5), dict(to=T.INT32), back=T.INT64)
+conversions("bit_cast_bool_26", 26, "BitCast", np.array([True, False, True]), dict(to=T.UINT8), back=T.INT64)
+
+
+@fixture
+def range_half_27():
+    """2048 + 1 is not a float16: only the wider accumulation gets past it."""
+    g = Graph(27)
+    start = g.input("start", np.float16(2044).reshape(()))
+    g.node("Range", [start, g.const("limit", np.float16(2060)), g.const("delta", np.float16(1))], ["y"])
+    g.output("y", T.FLOAT16)
+    return g
+
+
+quantizer("quantize_float4_23", 23, 0.5, zero_type=T.FLOAT4E2M1)
+single("quantize_half_by_float_23", 23, "QuantizeLinear", [("x", n(3, 4, dtype=np.float16))], [("s", np.float32(0.03)), ("z", np.int8(5))], codes=(T.INT8,))
+single("dequantize_output_dtype_23", 23, "DequantizeLinear", [("x", np.arange(12, dtype=np.uint8))], [("s", np.float32(0.03)), ("z", np.uint8(7))],
+       codes=(T.FLOAT16,), output_dtype=T.FLOAT16)
+for mode in range(4):
+    single(f"attention_scores_{mode}_23", 23, "Attention", [("q", Q), ("k", K), ("v", V)], [("m", n(3, 5))], outputs=("y", "", "", "scores"),
+           codes=(T.FLOAT,) * 4, softcap=1.5, qk_matmul_output_mode=mode)
+single("attention_softmax_precision_23", 23, "Attention", [(k, v.astype(np.float16)) for k, v in (("q", Q), ("k", K), ("v", V))], codes=(T.FLOAT16,),
+       softmax_precision=T.FLOAT)
+single("attention_causal_cache_23", 23, "Attention", [("q", Q), ("k", n(2, 2, 3, 8)), ("v", n(2, 2, 3, 8))], [None, ("pk", n(2, 2, 4, 8)), ("pv", n(2, 2, 4, 8))],
+       outputs=("y", "k2", "v2"), codes=(T.FLOAT,) * 3, is_causal=1)
+single("attention_lengths_24", 24, "Attention", [("q", Q), ("k", K), ("v", V)], [None, None, None, ("lengths", i64(5, 2))])
+single("attention_causal_lengths_24", 24, "Attention", [("q", Q), ("k", K), ("v", V)], [None, None, None, ("lengths", i64(4, 2))], is_causal=1)
+single("attention_short_mask_24", 24, "Attention", [("q", Q), ("k", K), ("v", V)], [("m", n(3, 4)), None, None, ("lengths", i64(4, 2))])
+single("attention_masked_row_24", 24, "Attention", [("q", Q), ("k", K), ("v", V)], [("m", np.array([[True] * 5, [False] * 5, [True, False] * 2 + [True]]))])
+single("attention_window_25", 25, "Attention", [("q", Q), ("k", K), ("v", V)], left_window_size=1, right_window_size=0)
+single("attention_window_causal_25", 25, "Attention", [("q", Q), ("k", n(2, 2, 3, 8)), ("v", n(2, 2, 3, 8))],
+       [None, ("pk", n(2, 2, 4, 8)), ("pv", n(2, 2, 4, 8))], outputs=("y", "k2", "v2"), codes=(T.FLOAT,) * 3, is_causal=1, left_window_size=2)
+single("tensor_scatter_circular_24", 24, "TensorScatter", [("past", n(2, 2, 5, 3)), ("update", n(2, 2, 2, 3))], [("at", i64(4, 3))], mode="circular")
+single("cum_prod_26", 26, "CumProd", [("x", n(2, 4))], [("axis", i64(1).reshape(()))], exclusive=1, reverse=1)
+for rule in ("linear", "gated", "delta", "gated_delta"):
+    single(f"linear_attention_{rule}_27", 27, "LinearAttention", [("q", n(2, 3, 8)), ("k", n(2, 3, 4) * 0.5), ("v", n(2, 3, 6)), ("past", n(2, 2, 2, 3))],
+           [("decay", -np.abs(n(2, 3, 4 if rule == "gated" else 2))) if "gated" in rule else None] + ([("beta", np.abs(n(2, 3, 2)))] if "delta" in rule else []),
+           outputs=("y", "state"), codes=(T.FLOAT,) * 2, q_num_heads=4, kv_num_heads=2, update_rule=rule)
+single("causal_conv_27", 27, "CausalConvWithState", [("x", n(2, 3, 5)), ("w", n(3, 1, 4)), ("b", n(3)), ("past", n(2, 3, 3))], outputs=("y", "state"),
+       codes=(T.FLOAT,) * 2, activation="silu")
+single("causal_conv_fresh_27", 27, "CausalConvWithState", [("x", n(2, 3, 2)), ("w", n(3, 1, 4))], outputs=("y", "state"), codes=(T.FLOAT,) * 2)
+single("bit_shift_signed_28", 28, "BitShift", [("x", np.array([-9, 9, -1, 100, -128], np.int8)), ("s", np.array([1, 1, 9, 2, 7], np.int8))], codes=(T.INT8,), direction="RIGHT")
+single("bit_shift_left_signed_28", 28, "BitShift", [("x", np.array([-9, 9, -1, 100, 3], np.int32)), ("s", np.array([1, 1, 40, -2, 31], np.int32))], codes=(T.INT32,), direction="LEFT")
+single("mod_float_28", 28, "Mod", [("x", np.array([-4.3, 7.2, 5.0, 4.3, -7.2, 8.0, 0.0, 3.0], np.float32)), ("z", np.array([2.1, -3.4, 8.0, -2.1, 3.4, 5.0, -2.0, np.inf], np.float32))], fmod=0)
+single("space_to_depth_crd_28", 28, "SpaceToDepth", [("x", n(1, 2, 4, 6))], blocksize=2, mode="CRD")
+single("space_to_depth_17", 17, "SpaceToDepth", [("x", n(1, 2, 4, 6))], blocksize=2)
+single("celu_double_28", 28, "Celu", [("x", n(3, 4, dtype=np.float64))], codes=(T.DOUBLE,), alpha=0.7)
+single("swiglu_28", 28, "SwiGLU", [("a", n(3, 4)), ("b", n(3, 4))], alpha=1.3)
+
+
 def write(build):
     """Writes one fixture; returns why not, if it could not be run."""
     name, g = build.__name__, build()
@@ -545,9 +669,14 @@ def write(build):
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         names = [o.name for o in session.get_outputs()]
         results = session.run(names, g.feeds)
-    except Exception as error:  # whatever the runtime reports, the fixture has no expected outputs
-        path.unlink()
-        return str(error).splitlines()[0]
+    except Exception:  # whatever the runtime reports: it knows this operator or version not (yet)
+        names, results = [o.name for o in model.graph.output], None
+        try:
+            results = ReferenceEvaluator(model).run(names, g.feeds)
+        except Exception as error:
+            path.unlink()
+            return str(error).splitlines()[0]
+        REFERENCE.append(name)
     arrays = {f"in__{k}": v for k, v in g.feeds.items()} | {f"out__{k}": v for k, v in zip(names, results)}
     np.savez(OUT / f"{name}.npz", **arrays)
     assert path.stat().st_size <= 50_000, name
@@ -564,6 +693,7 @@ def main():
         if reason:
             refused[build.__name__] = reason
     print(f"{len(FIXTURES) - len(refused)} fixtures written with onnx {onnx.__version__}, onnxruntime {ort.__version__}")
+    print(f"{len(REFERENCE)} of them by the reference implementation: {' '.join(sorted(REFERENCE))}")
     for name, reason in refused.items():
         print(f"  {name}: {reason}", file=sys.stderr)
 

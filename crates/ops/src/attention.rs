@@ -20,13 +20,13 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("RotaryEmbedding", "Rotates pairs of features by an angle that depends on the position.", &[23], rotary, same),
 ];
 
-fn heads(node: &Node, name: &str) -> Result<usize, OpError> {
+pub(crate) fn heads(node: &Node, name: &str) -> Result<usize, OpError> {
     let n = node.int_required(name)?;
     usize::try_from(n).ok().filter(|n| *n > 0).ok_or_else(|| node.attribute_error(name, "must be positive").into())
 }
 
 /// `[batch, sequence, heads * size]` as `[batch, heads, sequence, size]`; four axes stay.
-fn split_heads(node: &Node, x: &Tensor, attribute: &str) -> Result<Tensor, OpError> {
+pub(crate) fn split_heads(node: &Node, x: &Tensor, attribute: &str) -> Result<Tensor, OpError> {
     match x.shape() {
         [_, _, _, _] => Ok(x.clone()),
         [batch, sequence, width] => {
@@ -41,7 +41,7 @@ fn split_heads(node: &Node, x: &Tensor, attribute: &str) -> Result<Tensor, OpErr
 }
 
 /// Repeats each key or value head for the query heads of its group.
-fn repeat_heads(x: &Tensor, groups: usize) -> Result<Tensor, OpError> {
+pub(crate) fn repeat_heads(x: &Tensor, groups: usize) -> Result<Tensor, OpError> {
     if groups == 1 {
         return Ok(x.clone());
     }

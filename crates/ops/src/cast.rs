@@ -50,6 +50,7 @@ fn bits(t: &Tensor) -> Result<Vec<u64>, OpError> {
         Buffer::F16(v) => v.iter().map(|x| x.to_bits() as u64).collect(),
         Buffer::BF16(v) => v.iter().map(|x| x.to_bits() as u64).collect(),
         Buffer::U64(v) => v.to_vec(),
+        Buffer::Bool(v) => v.iter().map(|x| u64::from(*x)).collect(),
         // The codes of narrow floats are stored as they are.
         Buffer::U8(v) => v.iter().map(|x| *x as u64).collect(),
         _ => t.to_i64_vec()?.into_iter().map(|x| x as u64).collect(),
@@ -58,12 +59,16 @@ fn bits(t: &Tensor) -> Result<Vec<u64>, OpError> {
 
 fn bit_cast(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (x, to) = (inputs.get(0)?, target(cx.node)?);
-    let simple = |d: DType| !matches!(d, DType::String | DType::C64 | DType::C128 | DType::Bool);
+    let simple = |d: DType| !matches!(d, DType::String | DType::C64 | DType::C128);
     if x.dtype().bits() != to.bits() || !simple(x.dtype()) || !simple(to) {
         return Err(OpError::unsupported(cx.node, format!("reading the bits of {} as {to}", x.dtype())));
     }
     let (bits, shape) = (bits(x)?, x.shape());
     one(match to {
+        DType::Bool if bits.iter().any(|b| *b & 0xff > 1) => {
+            return Err(OpError::unsupported(cx.node, "a byte other than 0 and 1 as a boolean"));
+        }
+        DType::Bool => Tensor::new(bits.iter().map(|b| *b & 0xff != 0).collect::<Vec<bool>>(), shape)?,
         DType::F32 => Tensor::new(bits.iter().map(|b| f32::from_bits(*b as u32)).collect(), shape)?,
         DType::F64 => Tensor::new(bits.iter().map(|b| f64::from_bits(*b)).collect(), shape)?,
         DType::F16 => Tensor::new(bits.iter().map(|b| f16::from_bits(*b as u16)).collect(), shape)?,
