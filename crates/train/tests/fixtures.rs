@@ -1,4 +1,5 @@
-//! The interpreter gives the outputs that ONNX Runtime computed for the small graphs in `tests/fixtures`.
+//! The interpreter gives the outputs that ONNX Runtime computed for the small graphs in `tests/fixtures`, which show every
+//! change of meaning after operator set 17: `opset_changes.txt` there lists them.
 use espalier_train as train;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -50,4 +51,31 @@ fn every_fixture_gives_the_outputs_of_onnx_runtime() {
     let failures: Vec<String> =
         paths.iter().filter_map(|p| Some(format!("{}: {}", p.file_stem()?.to_string_lossy(), check(p).err()?))).collect();
     assert!(failures.is_empty(), "{} of {} fixtures fail:\n{}", failures.len(), paths.len(), failures.join("\n"));
+}
+
+/// Lines are `OPERATOR VERSION WHAT: FIXTURE...`, `OPERATOR VERSION types only` or `OPERATOR VERSION refused by name: WHY`.
+#[test]
+fn every_version_after_operator_set_17_is_listed_with_its_fixtures() {
+    let text = std::fs::read_to_string(folder().join("opset_changes.txt")).unwrap();
+    let (mut listed, mut refused) = (vec![], vec![]);
+    for line in text.lines().filter(|l| !l.starts_with('#')) {
+        let mut words = line.splitn(3, ' ');
+        let (op, version, what) = (words.next().unwrap(), words.next().unwrap().parse::<i64>().unwrap(), words.next().unwrap());
+        if what.starts_with("refused by name") {
+            refused.push(op);
+            continue;
+        }
+        listed.push((op, version));
+        let fixtures = what.rsplit_once(": ").map_or("", |(_, names)| names);
+        assert!(what.starts_with("types only") || !fixtures.is_empty(), "{line}");
+        for name in fixtures.split(' ').filter(|n| !n.is_empty()) {
+            assert!(folder().join(format!("{}.onnx", name.trim_end_matches('*'))).is_file(), "{op} {version}: no fixture {name}");
+        }
+    }
+    for op in ops::all().filter(|op| op.domain().is_empty()) {
+        assert!(!refused.contains(&op.op_type()), "{} is implemented and listed as refused", op.op_type());
+        for version in op.versions().iter().filter(|v| **v > 17) {
+            assert!(listed.contains(&(op.op_type(), *version)), "{} {version} is not listed", op.op_type());
+        }
+    }
 }
