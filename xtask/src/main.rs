@@ -1,4 +1,6 @@
-//! `cargo xtask validate` runs the whole gate; `cargo xtask tidy` the repository's own rules alone.
+//! `cargo xtask validate` runs the whole gate; `cargo xtask tidy` the repository's own rules alone; `cargo xtask bench`
+//! measures against the peers.
+mod bench;
 mod tidy;
 
 use std::process::{Command, ExitCode};
@@ -17,7 +19,8 @@ fn main() -> ExitCode {
     let result = match task.as_str() {
         "validate" => tidy::run().and_then(|()| GATE.iter().try_for_each(|(name, args, env)| cargo(name, args, env))),
         "tidy" => tidy::run(),
-        other => Err(format!("unknown task '{other}'; there are: validate, tidy")),
+        "bench" => bench::run(&std::env::args().skip(2).collect::<Vec<_>>()),
+        other => Err(format!("unknown task '{other}'; there are: validate, tidy, bench")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
