@@ -18,7 +18,7 @@ pub enum Purpose {
 /// Checks the labels of all rows, or of some, against a number of classes, and returns notes for the user.
 ///
 /// # Errors
-/// [`DataError::Row`] for a label out of range, or, unless for calibration, a row without one;
+/// [`DataError::Row`] for a label out of range or a row without one, unless for calibration;
 /// [`DataError::Format`] in training if a class has no rows.
 pub fn check_classes(dataset: &dyn Dataset, rows: Option<&[usize]>, classes: usize, purpose: Purpose) -> Result<Vec<String>> {
     let labels = dataset.labels()?;
@@ -35,8 +35,9 @@ pub fn check_classes(dataset: &dyn Dataset, rows: Option<&[usize]>, classes: usi
         let fault = |what: String| DataError::row(&dataset.file(row), row, what);
         match labels.get(row).copied().flatten() {
             Some(label) if in_range(label, classes) => counts[label as usize] += 1,
+            // Calibration reads no labels, so they need not be the network's.
+            _ if purpose == Purpose::Calibration => {}
             Some(label) => return Err(fault(out_of_range(label, classes))),
-            None if purpose == Purpose::Calibration => {}
             None => return Err(fault("has no label".into())),
         }
     }

@@ -65,3 +65,21 @@ fn images_of_another_size_than_the_network_takes() {
     folder.arrays("rows.npz", &[("x", Tensor::full(0u8, [3, 5, 5]).unwrap()), ("y", labels(&[0, 1, 0]))]);
     folder.fails("evaluate net.onnx --data rows.npz", 1, "5");
 }
+
+#[test]
+fn a_class_without_rows_is_an_error_in_training_and_a_note_elsewhere() {
+    let folder = Folder::new();
+    let (x, y) = (Tensor::full(0.5f32, [4, 1, 8, 8]).unwrap(), Tensor::vector(vec![0i64, 1, 3, 1]));
+    folder.arrays("set/train.npz", &[("images", x.clone()), ("labels", y.clone())]);
+    folder.arrays("set/test.npz", &[("images", x), ("labels", y)]);
+    assert!(folder.espalier("new mlp -o m.onnx --input 1,8,8 --classes 4").status.success());
+    let evaluated = folder.espalier("evaluate m.onnx --data set");
+    assert!(String::from_utf8_lossy(&evaluated.stdout).contains("no rows of class 2, of 4"), "{evaluated:?}");
+    let head = "name = \"t\"\n[data]\ntrain = \"set\"\n[model]\nfile = \"m.onnx\"\n";
+    folder.write("quantize.toml", format!("{head}[[stages]]\nkind = \"quantize\"\n"));
+    let quantized = folder.espalier("run quantize.toml -v");
+    assert!(quantized.status.success(), "{quantized:?}");
+    assert!(String::from_utf8_lossy(&quantized.stderr).contains("no rows of class 2, of 4"), "{quantized:?}");
+    folder.write("train.toml", format!("{head}[[stages]]\nkind = \"train\"\n"));
+    folder.fails("run train.toml", 1, "set/train.npz: no rows of class 2, of 4: a class cannot be learnt without examples");
+}

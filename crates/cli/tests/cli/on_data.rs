@@ -39,7 +39,11 @@ fn a_model_for_one_image_is_scored_on_many() {
         }
     }
     onnx::save(&model, fixed.as_ref()).expect("a file");
-    let score = |file: &str, more: &[&str]| run(&[&["evaluate", file, "--data", data], more].concat());
+    let score = |file: &str, more: &[&str]| {
+        let (code, said, error) = run(&[&["evaluate", file, "--data", data], more].concat());
+        assert_eq!(code, 0, "{error}");
+        said.split_once(')').map(|(accuracy, _)| accuracy.to_string()).expect("an accuracy")
+    };
     assert_eq!(score(&fixed, &[]), score(&open, &[]));
     assert_eq!(score(&fixed, &["--batch", "1"]), score(&open, &[]));
 }

@@ -27,7 +27,9 @@ impl Folder {
 
     pub(crate) fn arrays(&self, name: &str, arrays: &[(&str, Tensor)]) {
         let arrays: BTreeMap<_, _> = arrays.iter().map(|(n, t)| (n.to_string(), t.clone())).collect();
-        npz::write(&self.path(name), &arrays).unwrap();
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        npz::write(&path, &arrays).unwrap();
     }
 
     /// Runs the program with words separated by blanks.

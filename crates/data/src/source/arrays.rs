@@ -1,4 +1,5 @@
-//! Arrays of an npz file: `x` (inputs) and `y` (labels), or any arrays with one entry a row, named after a network's inputs.
+//! Arrays of an npz file: one of inputs under any name, or several that are named after a network's inputs, with one entry
+//! a row; labels are `y`, `label` or `labels`.
 //!
 //! Bytes of shape `[n, h, w]`, `[n, h, w, 1]` or `[n, h, w, 3]` that stand alone are images; everything else is taken as
 //! it is. Memory: the whole file, decompressed.
@@ -7,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use tensor::{DType, Element, Tensor, with_buffer};
 
-const LABELS: &str = "y";
+/// Names that labels go by.
+const LABELS: [&str; 3] = ["y", "label", "labels"];
 const CLASS_NAMES: &str = "class_names";
 
 /// The rows of arrays that share their first axis.
@@ -29,7 +31,7 @@ impl ArraysDataset {
         Self::new(path, npz::read(path)?)
     }
 
-    /// Takes arrays: `y` of integers and `class_names` of text, where present; each other array is an input.
+    /// Takes arrays: `y` (`label`, `labels`) of integers and `class_names` of text, where present; each other array is an input.
     ///
     /// # Errors
     /// [`DataError::Format`], about `path`, if there is no input or the arrays have different numbers of rows.
@@ -39,16 +41,20 @@ impl ArraysDataset {
             Some(names) => names.into_vec::<String>().map_err(|e| fault(format!("array '{CLASS_NAMES}': {e}")))?,
             None => vec![],
         };
-        let labels = arrays.remove(LABELS).map(|y| labels(&y).map_err(|what| fault(format!("array '{LABELS}': {what}")))).transpose()?;
+        let named = LABELS.iter().find_map(|name| Some((*name, arrays.remove(*name)?)));
+        let labels = match named {
+            Some((name, y)) => Some((name, labels(&y).map_err(|what| fault(format!("array '{name}': {what}")))?)),
+            None => None,
+        };
         let mut counts = arrays.iter().map(|(name, array)| (name.as_str(), array.shape().first().copied()));
         let Some((first, Some(rows))) = counts.next() else {
             return Err(fault("no array 'x' with one entry a row".into()));
         };
-        let labelled = labels.as_ref().map(|y| (LABELS, Some(y.len())));
+        let labelled = labels.as_ref().map(|(name, y)| (*name, Some(y.len())));
         if let Some((name, count)) = counts.chain(labelled).find(|(_, count)| *count != Some(rows)) {
             return Err(fault(format!("array '{first}' has {rows} rows, array '{name}' {}", count.unwrap_or_default())));
         }
-        Ok(ArraysDataset { path: path.to_path_buf(), arrays, labels, class_names, rows })
+        Ok(ArraysDataset { path: path.to_path_buf(), arrays, labels: labels.map(|(_, y)| y), class_names, rows })
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Evaluation {
     pub seconds: f64,
     /// Largest resident memory of the process so far; absent where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
+    /// What the user should know of the data.
+    pub notes: Vec<String>,
 }
 
 /// Scores a model's first output on the labels of a data set; `tick` hears how far it is. A batch that the model fixes is
@@ -53,7 +55,7 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
     let mut model = onnx::load(path)?;
     let opened = options.samples.batch > 1 && train::open_batch(&mut model)?;
     let samples = Samples::open(&model, data, &options.samples, train::classes(&model))?;
-    let preprocessing = samples.preprocessing;
+    let (preprocessing, notes) = (samples.preprocessing, samples.notes.clone());
     let began = Instant::now();
     let batches = samples.run(tick);
     let score = match options.runtime.as_str() {
@@ -72,6 +74,7 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
         preprocessing,
         seconds: began.elapsed().as_secs_f64(),
         peak_memory_bytes: peak_memory(),
+        notes,
     })
 }
 
@@ -93,6 +96,7 @@ impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (accuracy, runtime) = (text::percent(self.accuracy), &self.runtime);
         writeln!(f, "accuracy {accuracy} ({} of {}), {runtime}, {:.1} s", self.correct, self.total, self.seconds)?;
-        writeln!(f, "preprocessing: {}", self.preprocessing)
+        writeln!(f, "preprocessing: {}", self.preprocessing)?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }
 }

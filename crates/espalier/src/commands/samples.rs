@@ -51,6 +51,8 @@ pub(super) struct Samples {
     pub(super) batches: u64,
     /// Where the preprocessing came from.
     pub(super) preprocessing: Preprocessing,
+    /// Classes without a row, as sentences.
+    pub(super) notes: Vec<String>,
 }
 
 impl Samples {
@@ -70,9 +72,13 @@ impl Samples {
         let input = input.ok_or_else(|| Error::Input("the model has no input".into()))?;
         let rows = options.limit.map_or(dataset.len(), |n| n.min(dataset.len()));
         let some = options.limit.map(|_| Arc::new((0..rows).collect()));
+        let notes = match classes {
+            Some(n) if options.limit.is_none() => data::check_classes(dataset.as_ref(), None, n, data::Purpose::Evaluation)?,
+            _ => vec![],
+        };
         let batch = options.batch.max(1);
         let loader = Loader::new(dataset, LoaderOptions { batch, preprocess, input, rows: some, classes, ..LoaderOptions::default() })?;
-        Ok(Samples { loader, rows, batches: rows.div_ceil(batch) as u64, preprocessing })
+        Ok(Samples { loader, rows, batches: rows.div_ceil(batch) as u64, preprocessing, notes })
     }
 
     /// The batches; `tick` hears how many of how many are done.

@@ -67,6 +67,22 @@ impl Sources {
         }
     }
 
+    /// What the user should know of the classes in the training images that `purpose` takes.
+    fn class_notes(&self, model: &Model, dataset: &Arc<dyn Dataset>, purpose: Purpose) -> Result<Vec<String>, StageError> {
+        let named = Some(dataset.class_names().len()).filter(|n| *n > 0);
+        let Some(classes) = named.or_else(|| train::classes(model)) else { return Ok(vec![]) };
+        let rows = self.train_rows.as_ref().map(|r| r.as_slice());
+        Ok(check_classes(dataset.as_ref(), rows, classes, purpose)?)
+    }
+
+    /// Notes on classes without an image among those that calibration takes from.
+    ///
+    /// # Errors
+    /// If the labels cannot be read.
+    pub fn calibration_notes(&self, model: &Model) -> Result<Vec<String>, StageError> {
+        self.train.as_ref().map_or(Ok(vec![]), |dataset| self.class_notes(model, dataset, Purpose::Calibration))
+    }
+
     fn options(&self, model: &Model) -> Result<LoaderOptions, StageError> {
         let input = model.free_inputs().first().map(|v| model.values[*v].name.clone());
         let input = input.ok_or_else(|| "the model has no input to feed".to_string())?;
@@ -81,10 +97,7 @@ impl Sources {
     /// If the recipe names no training data, or a class has no image.
     pub fn training(&self, model: &Model, stage: u64, batch: usize) -> Result<LoaderBatches, StageError> {
         let dataset = self.train.clone().ok_or_else(|| "the recipe names no data.train, and this stage trains".to_string())?;
-        let classes = dataset.class_names().len();
-        if classes > 0 {
-            check_classes(dataset.as_ref(), self.train_rows.as_ref().map(|r| r.as_slice()), classes, Purpose::Training)?;
-        }
+        self.class_notes(model, &dataset, Purpose::Training)?;
         let options = LoaderOptions {
             batch,
             stage,

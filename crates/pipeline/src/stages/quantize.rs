@@ -13,6 +13,7 @@ impl StageBody for Quantize {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
         let sources = cx.sources()?;
         let mut model = given(input)?;
+        sources.calibration_notes(&model)?.into_iter().for_each(|note| cx.note(false, note));
         let report = calibrate(&mut model, &self.0, &sources, cx.loaded.recipe.seed, &mut cx.tick("calibrate"))?;
         let (constants, activations) = (report.constants, report.activations.len());
         cx.note(
