@@ -33,7 +33,7 @@ const NUMBERS: &[(i64, DType)] = &[
 ];
 
 pub(crate) fn from_number(number: i64) -> Result<DType, String> {
-    NUMBERS.iter().find(|(n, _)| *n == number).map(|(_, d)| *d).ok_or_else(|| format!("element type {number} is not one that ONNX defines"))
+    NUMBERS.iter().find(|(n, _)| *n == number).map(|(_, d)| *d).ok_or_else(|| format!("element type {number} is not supported"))
 }
 
 pub(crate) fn number(dtype: DType) -> i64 {

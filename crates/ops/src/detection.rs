@@ -96,14 +96,14 @@ fn bilinear(y: f64, x: f64, h: usize, w: usize) -> Option<[(usize, f64); 4]> {
     Some([(y0 * w + x0, (1.0 - ly) * (1.0 - lx)), (y0 * w + x1, (1.0 - ly) * lx), (y1 * w + x0, ly * (1.0 - lx)), (y1 * w + x1, ly * lx)])
 }
 
-/// Not differentiable: a tracked input is refused.
+/// Not differentiable by this input: a tracked one is refused.
 fn untracked(node: &Node, x: &Tensor) -> Result<(), OpError> {
-    if x.is_tracked() { Err(OpError::unsupported(node, "a gradient by its data")) } else { Ok(()) }
+    if x.is_tracked() { Err(OpError::unsupported(node, "a gradient by this input, in this mode")) } else { Ok(()) }
 }
 
 fn roi_align(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (node, x, rois) = (cx.node, inputs.get(0)?, inputs.get(1)?);
-    untracked(node, x)?;
+    untracked(node, rois)?;
     let [batch, channels, h, w] = image(node, x)?;
     let owners = inputs.get(2)?.to_i64_vec()?;
     if rois.shape() != [owners.len(), 4] || owners.iter().any(|b| !(0..batch as i64).contains(b)) {
@@ -122,36 +122,73 @@ fn roi_align(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         "max" => true,
         other => return Err(OpError::unsupported(node, format!("mode = '{other}'"))),
     };
-    let (values, regions) = (x.to_f64_vec()?, rois.to_f64_vec()?);
+    if maximum {
+        untracked(node, x)?;
+    }
+    let regions = rois.to_f64_vec()?;
     if regions.iter().any(|v| !v.is_finite() || v.abs() > 1e6) {
         return Err(node.error("a region is not finite or absurdly large").into());
     }
     let offset = if half_pixel { 0.5 } else { 0.0 };
-    let mut out = Vec::with_capacity(owners.len() * channels * rows * columns);
-    for (region, owner) in regions.chunks(4).zip(&owners) {
+    // What each cell reads, the same in all channels: a list of four pixels and weights a sampling point.
+    let mut cells: Vec<Vec<[(usize, f64); 4]>> = Vec::with_capacity(owners.len() * rows * columns);
+    for region in regions.chunks(4) {
         let [x0, y0, x1, y1] = [0, 1, 2, 3].map(|i| region[i] * scale - offset);
         let floor = if half_pixel { f64::NEG_INFINITY } else { 1.0 };
         let (bin_h, bin_w) = ((y1 - y0).max(floor) / rows as f64, (x1 - x0).max(floor) / columns as f64);
         let grid = |bin: f64| if ratio > 0 { ratio } else { bin.ceil().max(0.0) as usize };
         let (grid_h, grid_w) = (grid(bin_h), grid(bin_w));
         let sample = |cell: usize, start: f64, bin: f64, i: usize, n: usize| start + cell as f64 * bin + (i as f64 + 0.5) * bin / n as f64;
-        for c in 0..channels {
-            let plane = &values[(*owner as usize * channels + c) * h * w..][..h * w];
-            for (row, column) in (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))) {
-                let (mut sum, mut best) = (0.0, None::<f64>);
-                for (i, j) in (0..grid_h).flat_map(|i| (0..grid_w).map(move |j| (i, j))) {
-                    let taps =
-                        bilinear(sample(row, y0, bin_h, i, grid_h), sample(column, x0, bin_w, j, grid_w), h, w).unwrap_or([(0, 0.0); 4]);
-                    let parts = taps.map(|(at, weight)| plane[at] * weight);
-                    sum += parts.iter().sum::<f64>();
-                    let largest = parts.into_iter().fold(f64::NEG_INFINITY, f64::max);
-                    best = Some(best.map_or(largest, |b| b.max(largest)));
-                }
-                out.push(if maximum { best.unwrap_or(0.0) } else { sum / (grid_h * grid_w).max(1) as f64 });
+        for (row, column) in (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))) {
+            let points = (0..grid_h).flat_map(|i| (0..grid_w).map(move |j| (i, j)));
+            let taps = points.map(|(i, j)| {
+                bilinear(sample(row, y0, bin_h, i, grid_h), sample(column, x0, bin_w, j, grid_w), h, w).unwrap_or([(0, 0.0); 4])
+            });
+            cells.push(taps.collect());
+        }
+    }
+    let planes = Planes { channels, area: h * w, owners: owners.iter().map(|o| *o as usize).collect() };
+    let values = x.to_f64_vec()?;
+    let mut out = Vec::with_capacity(owners.len() * channels * rows * columns);
+    planes.visit(rows * columns, |plane, cell| {
+        let pixels = &values[plane..plane + h * w];
+        let parts = cells[cell].iter().flatten().map(|(at, weight)| pixels[*at] * weight);
+        out.push(match maximum {
+            true => parts.reduce(f64::max).unwrap_or(0.0),
+            false => parts.sum::<f64>() / cells[cell].len().max(1) as f64,
+        });
+    });
+    let (dtype, shape) = (x.dtype(), x.shape().to_vec());
+    let y = Tensor::new(out, [owners.len(), channels, rows, columns])?.cast(dtype)?;
+    one(tensor::record("roi_align", &[x], y, move |dy| {
+        let dy = dy.to_f64_vec()?;
+        let mut dx = vec![0f64; shape.iter().product()];
+        let mut given = dy.iter();
+        planes.visit(rows * columns, |plane, cell| {
+            let share = given.next().copied().unwrap_or(0.0) / cells[cell].len().max(1) as f64;
+            cells[cell].iter().flatten().for_each(|(at, weight)| dx[plane + at] += share * weight);
+        });
+        Ok(vec![Some(Tensor::new(dx, shape)?.cast(dtype)?)])
+    }))
+}
+
+/// The planes of an image batch that regions read, in the order of the output.
+struct Planes {
+    channels: usize,
+    area: usize,
+    /// The image of each region.
+    owners: Vec<usize>,
+}
+
+impl Planes {
+    /// Calls with where a plane starts and with the number of a cell, for every element of the output.
+    fn visit(&self, cells: usize, mut f: impl FnMut(usize, usize)) {
+        for (region, owner) in self.owners.iter().enumerate() {
+            for c in 0..self.channels {
+                (0..cells).for_each(|cell| f((owner * self.channels + c) * self.area, region * cells + cell));
             }
         }
     }
-    one(Tensor::new(out, [owners.len(), channels, rows, columns])?.cast(x.dtype())?)
 }
 
 fn infer_align(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
@@ -216,4 +253,20 @@ fn infer_pool(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
         _ => None,
     };
     like_first(cx, shape)
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{Case, ints};
+    use tensor::{Tensor, gradcheck, random::uniform_f64};
+
+    #[test]
+    fn the_gradient_of_roi_align_by_the_image() {
+        let rois = Tensor::new(vec![0f32, 0.0, 3.0, 2.5, 1.0, 0.5, 3.5, 4.0], [2, 4]).unwrap();
+        gradcheck::check(&[uniform_f64(1, &[2, 2, 4, 5], -1.0, 1.0)], |t| {
+            let case = Case::new("RoiAlign", 16).int("output_height", 2).int("output_width", 3).int("sampling_ratio", 2);
+            Ok(case.run(&[t[0].clone(), rois.clone(), ints(&[1, 0])]))
+        })
+        .unwrap();
+    }
 }

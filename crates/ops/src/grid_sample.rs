@@ -43,15 +43,15 @@ impl Sampler {
         Ok(Sampler { padding, filter, align_corners: node.int_or("align_corners", 0)? != 0 })
     }
 
-    /// A coordinate reflected at the image's borders until it lies inside.
-    fn reflect(&self, x: f64, size: usize) -> f64 {
+    /// A coordinate reflected at the image's borders until it lies inside, and whether it runs backwards there.
+    fn reflect(&self, x: f64, size: usize) -> (f64, bool) {
         let (lo, hi) = if self.align_corners { (0.0, size as f64 - 1.0) } else { (-0.5, size as f64 - 0.5) };
         let span = hi - lo;
         if span <= 0.0 {
-            return 0.0;
+            return (0.0, false);
         }
         let t = (x - lo).rem_euclid(2.0 * span);
-        lo + if t > span { 2.0 * span - t } else { t }
+        if t > span { (lo + 2.0 * span - t, true) } else { (lo + t, false) }
     }
 
     /// The pixel that stands for an index: none where padding is zero.
@@ -59,49 +59,111 @@ impl Sampler {
         let last = size as f64 - 1.0;
         let i = match self.padding {
             Padding::Zeros if i < 0.0 || i > last => return None,
-            Padding::Reflection => self.reflect(i, size).round_ties_even(),
+            Padding::Reflection => self.reflect(i, size).0.round_ties_even(),
             _ => i,
         };
         i.is_finite().then(|| i.clamp(0.0, last) as usize)
     }
 
-    /// Pixels and weights for a normalized coordinate.
-    fn taps(&self, normalized: f64, size: usize) -> Vec<(usize, f64)> {
+    /// The pixels that a normalized coordinate reads.
+    fn taps(&self, normalized: f64, size: usize) -> Vec<Tap> {
         let n = size as f64;
-        let mut x = if self.align_corners { (normalized + 1.0) / 2.0 * (n - 1.0) } else { ((normalized + 1.0) * n - 1.0) / 2.0 };
+        let (mut x, mut speed) = match self.align_corners {
+            true => ((normalized + 1.0) / 2.0 * (n - 1.0), (n - 1.0) / 2.0),
+            false => (((normalized + 1.0) * n - 1.0) / 2.0, n / 2.0),
+        };
         let cubic = matches!(self.filter, Some(Filter::Cubic(_)));
-        if !cubic {
-            match self.padding {
-                Padding::Border => x = x.clamp(0.0, n - 1.0),
-                Padding::Reflection => x = self.reflect(x, size).clamp(0.0, n - 1.0),
-                Padding::Zeros => {}
+        if !cubic && self.padding != Padding::Zeros {
+            if self.padding == Padding::Reflection {
+                let (inside, backwards) = self.reflect(x, size);
+                x = inside;
+                speed = if backwards { -speed } else { speed };
             }
+            // A coordinate held at the border does not move with the grid.
+            speed = if (0.0..=n - 1.0).contains(&x) { speed } else { 0.0 };
+            x = x.clamp(0.0, n - 1.0);
         }
         let Some(filter) = self.filter else {
-            return self.pixel(x.round_ties_even(), size).map(|i| (i, 1.0)).into_iter().collect();
+            return self.pixel(x.round_ties_even(), size).map(|pixel| Tap { pixel, weight: 1.0, slope: 0.0 }).into_iter().collect();
         };
         let base = x.floor();
         let offsets = if cubic { -1..3 } else { 0..2 };
         offsets
             .filter_map(|o| {
                 let at = base + f64::from(o);
-                let weight = filter.weight(at - x);
-                self.pixel(at, size).filter(|_| weight != 0.0).map(|i| (i, weight))
+                let (weight, slope) = (filter.weight(at - x), filter.slope(at - x) * speed);
+                self.pixel(at, size).map(|pixel| Tap { pixel, weight, slope })
             })
             .collect()
     }
 }
 
-/// One matrix `[pixels, points]` an image, so that the gradient by the image follows from the product. The grid gets
-/// no gradient; one that is tracked is refused.
+/// One pixel along one axis that a coordinate reads.
+struct Tap {
+    pixel: usize,
+    weight: f64,
+    /// Derivative of the weight by the normalized coordinate.
+    slope: f64,
+}
+
+/// The pixels that each point reads and their weights, as rows of one width.
+struct Reading {
+    pixels: Vec<i64>,
+    weights: Vec<f64>,
+    /// Derivatives of the weights by each coordinate, in the order of the axes.
+    slopes: Vec<Vec<f64>>,
+    width: usize,
+}
+
+impl Reading {
+    /// Slopes are computed on demand: they are needed for the gradient by the grid alone.
+    fn of(sampler: &Sampler, positions: &[f64], sizes: &[usize], with_slopes: bool) -> Reading {
+        let axes = sizes.len();
+        let width = match sampler.filter {
+            None => 1,
+            Some(Filter::Cubic(_)) => 4usize.pow(axes as u32),
+            Some(_) => 2usize.pow(axes as u32),
+        };
+        let derivatives = if with_slopes { axes } else { 0 };
+        let mut reading = Reading { pixels: vec![], weights: vec![], slopes: vec![vec![]; derivatives], width };
+        for point in positions.chunks(axes) {
+            // Coordinates are in the order x, y, z; axes in the order depth, height, width.
+            let along: Vec<Vec<Tap>> = sizes.iter().enumerate().map(|(a, size)| sampler.taps(point[axes - 1 - a], *size)).collect();
+            let rows = (reading.weights.len() / width + 1) * width;
+            let products = |value: &dyn Fn(usize, &Tap) -> f64| {
+                let mut row = vec![1.0];
+                for (a, taps) in along.iter().enumerate() {
+                    row = row.iter().flat_map(|w| taps.iter().map(move |t| w * value(a, t))).collect();
+                }
+                row
+            };
+            let mut pixels = vec![0];
+            for (taps, size) in along.iter().zip(sizes) {
+                pixels = pixels.iter().flat_map(|i| taps.iter().map(move |t| i * *size as i64 + t.pixel as i64)).collect();
+            }
+            reading.pixels.extend(pixels);
+            reading.weights.extend(products(&|_, t| t.weight));
+            for (axis, slopes) in reading.slopes.iter_mut().enumerate() {
+                slopes.extend(products(&|a, t| if a == axis { t.slope } else { t.weight }));
+                slopes.resize(rows, 0.0);
+            }
+            reading.pixels.resize(rows, 0);
+            reading.weights.resize(rows, 0.0);
+        }
+        reading
+    }
+}
+
+/// One matrix `[pixels, points]` an image, so that the gradient by the image follows from the product. The gradient by
+/// the grid comes from the slopes of the weights.
 fn grid_sample(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (node, x, grid) = (cx.node, inputs.get(0)?, inputs.get(1)?);
-    if grid.is_tracked() {
-        return Err(OpError::unsupported(node, "a gradient by the grid"));
-    }
     let axes = x.rank().saturating_sub(2);
     if axes == 0 || grid.rank() != x.rank() || grid.shape().first() != x.shape().first() || grid.shape().last() != Some(&axes) {
         return Err(node.error(format!("an image {:?} and a grid {:?} do not fit", x.shape(), grid.shape())).into());
+    }
+    if axes > 3 {
+        return Err(OpError::unsupported(node, format!("{axes} spatial axes: at most 3 are")));
     }
     let sampler = Sampler::of(node)?;
     let (batch, channels, sizes) = (x.shape()[0], x.shape()[1], &x.shape()[2..]);
@@ -110,28 +172,21 @@ fn grid_sample(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     }
     let points: usize = grid.shape()[1..=axes].iter().product();
     let area: usize = sizes.iter().product();
-    let positions = grid.to_f64_vec()?;
-    let (mut index, mut weight, mut width) = (vec![], vec![], 0);
-    for point in positions.chunks(axes) {
-        let mut taps = vec![(0usize, 1f64)];
-        for (axis, size) in sizes.iter().enumerate() {
-            // Coordinates are in the order x, y, z; axes in the order depth, height, width.
-            let along = sampler.taps(point[axes - 1 - axis], *size);
-            taps = taps.iter().flat_map(|(i, w)| along.iter().map(move |(j, v)| (i * size + j, w * v))).collect();
-        }
-        width = width.max(taps.len());
-        index.push(taps.iter().map(|t| t.0 as i64).collect::<Vec<i64>>());
-        weight.push(taps.iter().map(|t| t.1).collect::<Vec<f64>>());
-    }
-    index.iter_mut().for_each(|l| l.resize(width, 0));
-    weight.iter_mut().for_each(|l| l.resize(width, 0.0));
+    let reading = Reading::of(&sampler, &grid.to_f64_vec()?, sizes, grid.is_tracked());
     let inner = if x.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    let table = |values: Vec<f64>| -> Result<Tensor, OpError> { Ok(Tensor::new(values, [batch, points, reading.width])?.cast(inner)?) };
+    let mut weights = table(reading.weights)?;
+    for (axis, slopes) in reading.slopes.into_iter().enumerate() {
+        let coordinate = grid.narrow(axes + 1, axes - 1 - axis, 1)?.cast(inner)?.reshape([batch, points, 1])?;
+        // Zero, with the gradient of the coordinate.
+        let moved = coordinate.sub(&coordinate.detach())?;
+        weights = weights.add(&table(slopes)?.mul(&moved)?)?;
+    }
+    let pixels = Tensor::new(reading.pixels, [batch, points, reading.width])?;
     let rows = x.cast(inner)?.reshape([batch, channels, area])?;
     let mut images = vec![];
     for b in 0..batch {
-        let range = b * points..(b + 1) * points;
-        let index = Tensor::new(index[range.clone()].concat(), [points, width])?;
-        let weight = Tensor::new(weight[range].concat(), [points, width])?.cast(inner)?;
+        let (index, weight) = (pixels.narrow(0, b, 1)?.squeeze(&[0])?, weights.narrow(0, b, 1)?);
         // [1, channels, points, width] weighted and summed.
         images.push(rows.narrow(0, b, 1)?.gather(&index, 2)?.mul(&weight)?.sum(&[3], false)?);
     }
@@ -189,4 +244,26 @@ fn infer_grid(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
         _ => None,
     };
     Ok(vec![typed(cx.dtype(0), shape)])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Case;
+    use tensor::{gradcheck, random::uniform_f64};
+
+    #[test]
+    fn gradients_by_image_and_grid() {
+        for mode in ["linear", "cubic", "nearest"] {
+            for padding in ["zeros", "border", "reflection"] {
+                for align in [0, 1] {
+                    let inputs = [uniform_f64(1, &[2, 2, 3, 4], -1.0, 1.0), uniform_f64(2, &[2, 3, 2, 2], -1.4, 1.4)];
+                    let case =
+                        || Case::new("GridSample", 20).string("mode", mode).string("padding_mode", padding).int("align_corners", align);
+                    gradcheck::check(&inputs, |t| Ok(case().run(t))).unwrap_or_else(|e| panic!("{mode} {padding} {align}: {e}"));
+                }
+            }
+        }
+        let volume = [uniform_f64(3, &[1, 1, 2, 3, 2], -1.0, 1.0), uniform_f64(4, &[1, 2, 1, 2, 3], -0.9, 0.9)];
+        gradcheck::check(&volume, |t| Ok(Case::new("GridSample", 20).run(t))).unwrap();
+    }
 }

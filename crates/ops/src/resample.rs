@@ -92,6 +92,18 @@ impl Filter {
             Filter::Cubic(_) => 0.0,
         }
     }
+
+    /// Derivative of [`Filter::weight`] by the position that is read, for a sample `distance` ahead of it.
+    pub(crate) fn slope(self, distance: f64) -> f64 {
+        let d = distance.abs();
+        let by_distance = match self {
+            Filter::Linear if d <= 1.0 => -1.0,
+            Filter::Cubic(a) if d <= 1.0 => (3.0 * (a + 2.0) * d - 2.0 * (a + 3.0)) * d,
+            Filter::Cubic(a) if d < 2.0 => (3.0 * a * d - 10.0 * a) * d + 8.0 * a,
+            _ => 0.0,
+        };
+        if distance > 0.0 { -by_distance } else { by_distance }
+    }
 }
 
 /// One axis to resize.
