@@ -55,9 +55,9 @@ pub(crate) enum Command {
     New(New),
     /// Show a run's summary and write its report.html again
     Report(Report),
-    /// List stages, architectures, operators or runtimes
+    /// List stages, techniques, architectures, operators or runtimes
     List(List),
-    /// Explain a stage, an architecture or an operator
+    /// Explain a stage, a technique, an architecture, an operator or a runtime
     Explain(Explain),
     /// Print the JSON schema of recipes
     Schema,
@@ -306,6 +306,7 @@ pub(crate) struct List {
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Topic {
     Stages,
+    Techniques,
     Architectures,
     Operators,
     Runtimes,
@@ -313,7 +314,7 @@ pub(crate) enum Topic {
 
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Explain {
-    /// A stage, an architecture or an operator
+    /// A stage, a technique, an architecture, an operator or a runtime
     pub(crate) name: String,
 }
 

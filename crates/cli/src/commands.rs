@@ -70,6 +70,7 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
         Command::List(a) => {
             let list = lib::list(match a.topic {
                 Topic::Stages => lib::Topic::Stages,
+                Topic::Techniques => lib::Topic::Techniques,
                 Topic::Architectures => lib::Topic::Architectures,
                 Topic::Operators => lib::Topic::Operators,
                 Topic::Runtimes => lib::Topic::Runtimes,

@@ -81,7 +81,10 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
     let file_bytes = std::fs::metadata(path).map_or(0, |m| m.len());
     let (seen, macs_note) = match observe(&model, shapes) {
         Ok(seen) => (Some(seen), None),
-        Err(e) => (None, Some(e.to_string())),
+        Err(e) => {
+            let input = model.free_inputs().first().map_or(String::new(), |v| model.values[*v].name.clone());
+            (None, Some(format!("open sizes were taken as 1, and {e}; give the input's shape: --shape {input}=1,...")))
+        }
     };
     let mut operators: BTreeMap<String, usize> = BTreeMap::new();
     let mut unknown = vec![];

@@ -9,6 +9,8 @@ use std::fmt;
 pub enum Topic {
     /// Kinds of stages.
     Stages,
+    /// What a stage can be told to do it by: observers, criteria, scopes, optimizers, schedules.
+    Techniques,
     /// Architectures of the zoo.
     Architectures,
     /// ONNX operators.
@@ -31,10 +33,35 @@ pub fn list(topic: Topic) -> Vec<Entry> {
     let entry = |name: &str, summary: &str| Entry { name: name.to_string(), summary: summary.to_string() };
     match topic {
         Topic::Stages => Stage::KINDS.iter().map(|kind| entry(kind, stage(kind).0.as_str())).collect(),
+        Topic::Techniques => techniques().into_iter().map(|(name, summary)| Entry { name, summary }).collect(),
         Topic::Architectures => zoo::list().iter().map(|e| entry(e.name, e.summary)).collect(),
         Topic::Operators => ops::all().map(|o| entry(o.op_type(), o.summary())).collect(),
         Topic::Runtimes => super::runtimes().iter().map(|r| entry(r, runtime(r))).collect(),
     }
+}
+
+/// The choices that a recipe offers, each as `KEY = "value"` with its sentence, read from the schema so that none is missed.
+fn techniques() -> Vec<(String, String)> {
+    const KEYS: [(&str, &str); 8] = [
+        ("Observer", "calibration.observer"),
+        ("BatchNorm", "batch_norm"),
+        ("PruneMethod", "method"),
+        ("PruneScope", "scope"),
+        ("OptimizerSettings", "optimizer.kind"),
+        ("Schedule", "schedule.kind"),
+        ("Keep", "keep"),
+        ("Target", "target"),
+    ];
+    let schema = schema();
+    let mut list = vec![];
+    for (ty, key) in KEYS {
+        for choice in schema["$defs"][ty]["oneOf"].as_array().into_iter().flatten() {
+            let value = choice["const"].as_str().or(choice["properties"]["kind"]["const"].as_str());
+            let summary = choice["description"].as_str().unwrap_or_default().replace('\n', " ");
+            list.extend(value.map(|v| (format!("{key} = \"{v}\""), summary)));
+        }
+    }
+    list
 }
 
 fn runtime(name: &str) -> &'static str {
@@ -70,6 +97,15 @@ pub fn explain(name: &str) -> Result<String> {
         let lines: Vec<String> = keys.iter().map(|(k, v)| format!("  {k:width$}  {v}")).collect();
         return Ok(format!("stage {name}: {summary}\n\n{}\n", lines.join("\n")));
     }
+    let technique = |quoted: &str| quoted.split('"').nth(1).is_some_and(|v| v.eq_ignore_ascii_case(name));
+    let found: Vec<String> =
+        techniques().into_iter().filter(|(key, _)| technique(key)).map(|(key, summary)| format!("{key}: {summary}\n")).collect();
+    if !found.is_empty() {
+        return Ok(found.concat());
+    }
+    if super::runtimes().contains(&name) {
+        return Ok(format!("runtime {name}: {}\n", runtime(name)));
+    }
     if let Ok(e) = zoo::find(name) {
         return Ok(format!("architecture {}: {}\n\ninput {:?}, {} classes\n", e.name, e.summary, e.input, e.classes));
     }
@@ -77,11 +113,41 @@ pub fn explain(name: &str) -> Result<String> {
         let versions = op.versions().iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
         return Ok(format!("operator {}: {}\n\nchanged in opsets {versions}\n", op.op_type(), op.summary()));
     }
-    Err(Error::Input(format!("nothing is named '{name}': see espalier list stages, architectures, operators")))
+    Err(Error::Input(format!("nothing is named '{name}': see espalier list stages, techniques, architectures, operators, runtimes")))
 }
 
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:24} {}", self.name, self.summary)
+        write!(f, "{:36} {}", self.name, self.summary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_topic_lists_something_with_a_sentence_that_can_be_explained() {
+        for topic in [Topic::Stages, Topic::Techniques, Topic::Architectures, Topic::Operators, Topic::Runtimes] {
+            let list = list(topic);
+            assert!(!list.is_empty() && list.iter().all(|e| !e.summary.is_empty()), "{topic:?}: {list:?}");
+            for entry in list {
+                let name = entry.name.split('"').nth(1).unwrap_or(&entry.name).to_string();
+                assert!(explain(&name).is_ok(), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn techniques_are_named_by_their_key() {
+        let names: Vec<String> = list(Topic::Techniques).into_iter().map(|e| e.name).collect();
+        for name in [
+            r#"calibration.observer = "percentile""#,
+            r#"method = "magnitude""#,
+            r#"optimizer.kind = "adamw""#,
+            r#"schedule.kind = "cosine""#,
+        ] {
+            assert!(names.iter().any(|n| n == name), "{name}: {names:?}");
+        }
     }
 }
