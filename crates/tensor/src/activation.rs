@@ -1,4 +1,5 @@
 //! Activation functions.
+use crate::elementary::Elementary;
 use crate::map::{map, zip};
 use crate::number::with_float;
 use crate::unary::differentiable;
@@ -9,7 +10,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, SQRT_2};
 macro_rules! logistic {
     ($x:expr) => {{
         let x = $x;
-        let e = (-x.abs()).exp();
+        let e = (-x.abs()).exponential();
         if x < 0.0 { e / (1.0 + e) } else { 1.0 / (1.0 + e) }
     }};
 }
@@ -20,7 +21,7 @@ macro_rules! softplus {
 }
 macro_rules! normal_cdf {
     ($x:ident, $T:ident) => {
-        (0.5 * (1.0 + libm::erf($x as f64 * FRAC_1_SQRT_2) as $T))
+        (0.5 * (1.0 + ($x * FRAC_1_SQRT_2 as $T).gauss_error()))
     };
 }
 macro_rules! gelu_inner {
@@ -55,7 +56,7 @@ differentiable! {
     softsign() = |x| x / (1.0 + x.abs()), slope by input |x| 1.0 / ((1.0 + x.abs()) * (1.0 + x.abs()));
     /// `x` times the normal distribution function of `x`.
     gelu_exact() = |x| x * normal_cdf!(x, T),
-        slope by input |x| normal_cdf!(x, T) + x * (-0.5 * x * x).exp() * (0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2) as T;
+        slope by input |x| normal_cdf!(x, T) + x * (-0.5 * x * x).exponential() * (0.5 * FRAC_2_SQRT_PI * FRAC_1_SQRT_2) as T;
     /// The hyperbolic tangent approximation of [`Tensor::gelu_exact`].
     gelu_tanh() = |x| 0.5 * x * (1.0 + gelu_inner!(x, T).tanh()), slope by input |x| {
         let t = gelu_inner!(x, T).tanh();

@@ -3,6 +3,7 @@ use crate::buffer::Element;
 use crate::kernels::simd::vectorised;
 use crate::number::with_float;
 use crate::parallel::{THRESHOLD, fill};
+use crate::recycle::storage;
 use crate::{Result, Tensor, TensorError, record, shape};
 use rayon::prelude::*;
 
@@ -56,9 +57,11 @@ macro_rules! grid {
         impl Grid for $t {
             const ZERO: Self = 0.0;
             fn from_f32(v: f32) -> Self { v as $t }
+            #[inline(always)]
             fn read_back(self, scale: Self, zero: Self, lo: Self, hi: Self) -> Self {
                 (((self / scale).round_ties_even() + zero).clamp(lo, hi) - zero) * scale
             }
+            #[inline(always)]
             fn slopes(self, scale: Self, zero: Self, lo: Self, hi: Self) -> [Self; 3] {
                 let x = self / scale;
                 let q = x.round_ties_even() + zero;
@@ -67,7 +70,9 @@ macro_rules! grid {
                 let clamped = if q < lo { lo } else { hi };
                 [if inside { 1.0 } else { 0.0 }, if inside { q - zero - x } else { clamped - zero }, if inside { 0.0 } else { -scale }]
             }
+            #[inline(always)]
             fn times(self, o: Self) -> Self { self * o }
+            #[inline(always)]
             fn plus(self, o: Self) -> Self { self + o }
         }
     )*};
@@ -76,7 +81,7 @@ grid!(f32, f64);
 
 fn forward<T: Grid>(x: &Tensor, scale: &Tensor, zero: &Tensor, layout: Layout, lo: T, hi: T) -> Result<Tensor> {
     let (v, s, z) = (x.as_slice::<T>()?, scale.as_slice::<T>()?, zero.as_slice::<T>()?);
-    let mut out = vec![T::ZERO; v.len()];
+    let mut out = storage::<T>(v.len());
     fill(&mut out, &|at, piece| {
         layout.runs(at, piece.len(), |range, c| {
             let (s, z) = (s[c], z[c]);
@@ -147,14 +152,20 @@ fn backward<T: Grid>(
 fn sum_slopes<T: Grid>(dy: &mut [T], x: &[T], slopes: impl Fn(T) -> [T; 3], total: &mut [T; 2]) {
     const SUMS: usize = 16;
     let mut sums = [[T::ZERO; SUMS]; 2];
-    for (dy, x) in dy.chunks_mut(SUMS).zip(x.chunks(SUMS)) {
-        for (k, (d, x)) in dy.iter_mut().zip(x).enumerate() {
-            let [by_x, by_scale, by_zero] = slopes(*x);
-            sums[0][k] = sums[0][k].plus(d.times(by_scale));
-            sums[1][k] = sums[1][k].plus(d.times(by_zero));
-            *d = d.times(by_x);
+    let (whole, rest) = dy.as_chunks_mut::<SUMS>();
+    let (x_whole, x_rest) = x.as_chunks::<SUMS>();
+    let mut add = |k: usize, d: &mut T, x: &T| {
+        let [by_x, by_scale, by_zero] = slopes(*x);
+        sums[0][k] = sums[0][k].plus(d.times(by_scale));
+        sums[1][k] = sums[1][k].plus(d.times(by_zero));
+        *d = d.times(by_x);
+    };
+    for (dy, x) in whole.iter_mut().zip(x_whole) {
+        for k in 0..SUMS {
+            add(k, &mut dy[k], &x[k]);
         }
     }
+    rest.iter_mut().zip(x_rest).enumerate().for_each(|(k, (d, x))| add(k, d, x));
     for (total, sums) in total.iter_mut().zip(&sums) {
         *total = sums.iter().fold(*total, |a, b| a.plus(*b));
     }
@@ -203,7 +214,7 @@ impl Tensor {
         let keep = mask.as_slice::<bool>()?;
         let out = with_float!("apply_mask", self.dtype(), T => {
             let x = self.as_slice::<T>()?;
-            let mut out = vec![0.0 as T; x.len()];
+            let mut out = storage::<T>(x.len());
             fill(&mut out, &|at, piece| {
                 piece.iter_mut().zip(&x[at..]).zip(&keep[at..]).for_each(|((o, v), keep)| *o = if *keep { *v } else { 0.0 });
             });

@@ -8,11 +8,13 @@
 //! One idea a file: `dtype`, `buffer`, `tensor` (the type itself), `tape` (differentiation), and one file for each
 //! family of operations; the hand-written fast paths are under `kernels`.
 mod activation;
+mod batch_norm;
 mod buffer;
 mod cast;
 mod compare;
 mod conv;
 mod dtype;
+mod elementary;
 mod elementwise;
 mod error;
 mod fake_quant;
@@ -50,7 +52,7 @@ pub use error::{Result, TensorError};
 pub use index::{Reduction, Unique};
 pub use loss::{cross_entropy, distillation_loss, mse_loss};
 pub use movement::PadMode;
-pub use norm::Activation;
+pub use batch_norm::Activation;
 pub use optim::{AdamWOptions, SgdOptions, adamw_step, sgd_step};
 pub use pool::PoolOptions;
 pub use tape::{Gradients, record, record_many};

@@ -1,6 +1,8 @@
 //! Applying a scalar function to every element of one or two tensors.
 use crate::buffer::Element;
+use crate::kernels::simd::vectorised;
 use crate::parallel::fill;
+use crate::recycle::storage;
 use crate::strided::Strided;
 use crate::{Result, Tensor, shape};
 
@@ -11,11 +13,9 @@ where
     R: Element + Copy + Default,
 {
     let x = a.as_slice::<A>()?;
-    let mut out = vec![R::default(); x.len()];
+    let mut out = storage::<R>(x.len());
     fill(&mut out, &|at, piece| {
-        for (o, v) in piece.iter_mut().zip(&x[at..]) {
-            *o = f(*v);
-        }
+        vectorised(|| piece.iter_mut().zip(&x[at..]).for_each(|(o, v)| *o = f(*v)));
     });
     Tensor::new(out, a.shape())
 }
@@ -29,13 +29,13 @@ where
 {
     let to = shape::broadcast(op, a.shape(), b.shape())?;
     let (x, y) = (a.as_slice::<A>()?, b.as_slice::<B>()?);
-    let mut out = vec![R::default(); shape::count(&to)?];
+    let mut out = storage::<R>(shape::count(&to)?);
     let space = Strided::broadcast(&to, [a.shape(), b.shape()]);
     let inner = space.inner();
     fill(&mut out, &|at, piece| {
         space.runs(at, piece.len(), |done, run, [i, j]| {
             let o = &mut piece[done..done + run];
-            match inner {
+            vectorised(|| match inner {
                 [1, 1] => o.iter_mut().zip(&x[i..i + run]).zip(&y[j..j + run]).for_each(|((o, x), y)| *o = f(*x, *y)),
                 [1, _] => {
                     let y = y[j];
@@ -46,7 +46,7 @@ where
                     o.iter_mut().zip(&y[j..j + run]).for_each(|(o, y)| *o = f(x, *y));
                 }
                 _ => o.fill(f(x[i], y[j])),
-            }
+            });
         });
     });
     Tensor::new(out, to)

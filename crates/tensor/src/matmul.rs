@@ -2,6 +2,7 @@
 use crate::kernels::gemm::{Gemm, Matrix};
 use crate::number::{Number, with_number};
 use crate::parallel::fill_rows;
+use crate::recycle::storage;
 use crate::{DType, Element, Result, Tensor, TensorError, record, shape};
 
 /// Multiply-accumulate operations below which one thread is faster.
@@ -65,7 +66,10 @@ fn batched(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Resu
     let (at_a, at_b) = (batch_offsets(&batch, batch_a, m * k), batch_offsets(&batch, batch_b, k * n));
     with_number!("matmul", a.dtype(), T => {
         let (x, y) = (a.as_slice::<T>()?, b.as_slice::<T>()?);
-        let mut out = vec![T::default(); count];
+        let mut out = storage::<T>(count);
+        if k == 0 {
+            out.fill(T::default());
+        }
         let one = |i: usize, o: &mut [T], parallel: bool| {
             let left = Matrix::row_major(&x[at_a[i]..at_a[i] + m * k], *ca, transpose_a);
             let right = Matrix::row_major(&y[at_b[i]..at_b[i] + k * n], *cb, transpose_b);

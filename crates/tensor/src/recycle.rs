@@ -4,6 +4,8 @@
 //!
 //! Only as many vectors of a length are kept as were handed out and not yet given back, so storage that was made
 //! elsewhere (batches from disk) goes back to the allocator and the pool never holds more than a step had in use.
+use crate::Element;
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -62,6 +64,17 @@ pub(crate) fn take(len: usize) -> Vec<f32> {
         return v;
     }
     vec![0.0; len]
+}
+
+/// [`take`] for whatever element type: other types than f32 come fresh and zero.
+pub(crate) fn storage<T: Element + Copy + Default>(len: usize) -> Vec<T> {
+    if T::DTYPE == crate::DType::F32 {
+        let mut taken = Some(take(len));
+        if let Some(v) = (&mut taken as &mut dyn Any).downcast_mut::<Option<Vec<T>>>().and_then(Option::take) {
+            return v;
+        }
+    }
+    vec![T::default(); len]
 }
 
 /// Gives a vector back.

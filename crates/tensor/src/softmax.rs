@@ -4,6 +4,9 @@ use crate::parallel::fill_rows;
 use crate::reduce::around;
 use crate::{DType, Result, Tensor, record};
 use num_traits::Float;
+use crate::elementary::Elementary;
+use crate::kernels::simd::vectorised;
+use crate::recycle::storage;
 
 /// Brings an axis to the last place, applies `f` to the rows, and brings it back.
 fn on_rows(t: &Tensor, axis: usize, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
@@ -15,17 +18,21 @@ fn on_rows(t: &Tensor, axis: usize, f: impl Fn(&Tensor) -> Result<Tensor>) -> Re
     f(&t.transpose(&order)?)?.transpose(&order)
 }
 
-fn softmax_row<T: Float>(x: &[T], y: &mut [T], log: bool) {
-    let largest = x.iter().copied().fold(T::neg_infinity(), T::max);
-    let mut sum = T::zero();
-    for (y, x) in y.iter_mut().zip(x) {
-        let e = (*x - largest).exp();
-        *y = if log { *x - largest } else { e };
-        sum = sum + e;
-    }
+#[inline(always)]
+fn softmax_row<T: Float + Elementary>(x: &[T], y: &mut [T], log: bool) {
+    const LANES: usize = 16;
+    let (whole, rest) = x.as_chunks::<LANES>();
+    let mut lanes = [T::neg_infinity(); LANES];
+    whole.iter().for_each(|x| lanes.iter_mut().zip(x).for_each(|(m, x)| *m = if *x > *m { *x } else { *m }));
+    let largest = lanes.iter().chain(rest).copied().fold(T::neg_infinity(), T::max);
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = (*x - largest).exponential());
+    let mut sums = [T::zero(); LANES];
+    let (whole, rest) = y.as_chunks::<LANES>();
+    whole.iter().for_each(|y| sums.iter_mut().zip(y).for_each(|(s, y)| *s = *s + *y));
+    let sum = sums.iter().chain(rest).fold(T::zero(), |s, y| s + *y);
     if log {
         let shift = sum.ln();
-        y.iter_mut().for_each(|v| *v = *v - shift);
+        y.iter_mut().zip(x).for_each(|(y, x)| *y = *x - largest - shift);
     } else {
         let scale = sum.recip();
         y.iter_mut().for_each(|v| *v = *v * scale);
@@ -37,8 +44,10 @@ fn forward(t: &Tensor, axis: usize, log: bool) -> Result<Tensor> {
         let width = t.shape().last().copied().unwrap_or(1);
         with_float!("softmax", t.dtype(), T => {
             let x = t.as_slice::<T>()?;
-            let mut out = vec![0.0 as T; x.len()];
-            fill_rows(&mut out, width, width * 8, &|row, y| softmax_row(&x[row * width..(row + 1) * width], y, log));
+            let mut out = storage::<T>(x.len());
+            fill_rows(&mut out, width, width * 8, &|row, y| {
+                vectorised(|| softmax_row(&x[row * width..(row + 1) * width], y, log));
+            });
             Tensor::new(out, t.shape())
         })
     })

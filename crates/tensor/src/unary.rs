@@ -1,4 +1,5 @@
 //! Functions of one element: elementary functions, trigonometry, rounding.
+use crate::elementary::Elementary;
 use crate::map::{map, zip};
 use crate::number::{Number, with_float, with_number};
 use crate::{DType, Result, Tensor, record};
@@ -66,7 +67,7 @@ differentiable! {
     /// Inverse hyperbolic tangent.
     atanh() = |x| x.atanh(), slope by input |x| 1.0 / (1.0 - x * x);
     /// Gauss error function.
-    erf() = |x| libm::erf(x as f64) as T, slope by input |x| (-x * x).exp() * std::f64::consts::FRAC_2_SQRT_PI as T;
+    erf() = |x| x.gauss_error(), slope by input |x| (-x * x).exponential() * std::f64::consts::FRAC_2_SQRT_PI as T;
     /// One over each element.
     reciprocal() = |x| 1.0 / x, slope by output |y| -y * y;
     /// Largest integer not above each element.
