@@ -22,6 +22,15 @@ const CASES: &[Case] = &[
     ("depthwise 3x3", 64, 64, 64, 32, 3, 1, 64),
     ("depthwise 3x3 stride 2", 64, 64, 64, 32, 3, 2, 64),
     ("grouped 3x3, 4 groups", 64, 64, 64, 16, 3, 1, 4),
+    ("MobileNet dw 48", 64, 16, 16, 48, 3, 1, 16),
+    ("MobileNet dw 48 stride 2", 64, 32, 32, 48, 3, 2, 32),
+    ("MobileNet dw 12", 64, 128, 128, 12, 3, 1, 128),
+    ("MobileNet dw 6", 64, 256, 256, 6, 3, 1, 256),
+    ("MobileNet dw 3", 64, 512, 512, 3, 3, 1, 512),
+    ("MobileNet pw 48", 64, 16, 32, 48, 1, 1, 1),
+    ("MobileNet pw 12", 64, 128, 128, 12, 1, 1, 1),
+    ("MobileNet pw 6", 64, 256, 256, 6, 1, 1, 1),
+    ("MobileNet pw 3", 64, 512, 512, 3, 1, 1, 1),
 ];
 
 /// Rounds timed for each figure; the best counts.
@@ -38,7 +47,7 @@ fn best_seconds(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
 }
 
 fn main() -> Result<()> {
-    println!("{:<24} {:>9} {:>9} {:>9}   GFLOP/s (best of {ROUNDS})", "", "forward", "by data", "by weight");
+    println!("{:<24} {:>9} {:>9} {:>9}   GFLOP/s, then ms (best of {ROUNDS})", "", "forward", "by data", "by weight");
     for &(name, n, c, o, size, kernel, stride, groups) in CASES {
         let options = ConvOptions { strides: vec![stride; 2], pads: vec![(kernel / 2, kernel / 2); 2], groups, ..ConvOptions::plain(2) };
         let x = random::uniform(1, &[n, c, size, size], -1.0, 1.0)?;
@@ -60,7 +69,8 @@ fn main() -> Result<()> {
         };
         let (data, weight) = (backward(&x.tracked()?, &w)?, backward(&x, &w.tracked()?)?);
         let rate = |seconds: f64| flop / seconds / 1e9;
-        println!("{name:<24} {:>9.1} {:>9.1} {:>9.1}", rate(forward), rate(data), rate(weight));
+        let ms = [forward, data, weight].map(|s| format!("{:>8.2}", s * 1e3)).concat();
+        println!("{name:<24} {:>9.1} {:>9.1} {:>9.1}  {ms}", rate(forward), rate(data), rate(weight));
     }
     Ok(())
 }

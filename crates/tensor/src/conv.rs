@@ -1,4 +1,5 @@
 //! Convolution and transposed convolution of one, two or three spatial axes, with groups, strides, dilations and padding.
+use crate::kernels::conv::merge::Merge;
 use crate::kernels::conv::{Geometry, depthwise, direct, im2col, weights};
 use crate::kernels::simd::Isa;
 use crate::number::with_float;
@@ -25,9 +26,9 @@ impl ConvOptions {
 }
 
 /// Which kernel serves a geometry in f32.
-#[derive(Clone, Copy)]
 enum Path {
     Direct,
+    Merged(Merge),
     Depthwise,
     Patches,
 }
@@ -35,7 +36,7 @@ enum Path {
 fn path(g: &Geometry) -> Path {
     match (g.is_planar(), g.is_depthwise()) {
         (true, true) => Path::Depthwise,
-        (true, false) => Path::Direct,
+        (true, false) => Merge::of(g).map_or(Path::Direct, Path::Merged),
         _ => Path::Patches,
     }
 }
@@ -60,7 +61,14 @@ fn forward(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Resul
     let mut y = recycle::take(len);
     match path(g) {
         _ if len == 0 => {}
-        Path::Direct | Path::Depthwise => direct::forward(Isa::best(), g, x, w, bias, &mut y),
+        Path::Direct => direct::forward(Isa::best(), g, x, w, bias, &mut y),
+        Path::Merged(m) => {
+            let (x, mut out) = (m.merged(x, g.c), recycle::take(len));
+            direct::forward(Isa::best(), &m.geometry, &x, w, bias, &mut out);
+            recycle::give(x);
+            m.split(out, g.o, &mut y);
+        }
+        Path::Depthwise => depthwise::forward(Isa::best(), g, x, w, bias, &mut y),
         Path::Patches => im2col::forward(g, x, w, bias, &mut y),
     }
     Tensor::new(y, shape)
@@ -80,7 +88,14 @@ fn backward_data(g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize]) -> Resu
     let mut dx = recycle::take(len);
     match path(g) {
         _ if len == 0 || dy.is_empty() => dx.fill(0.0),
-        Path::Direct | Path::Depthwise => direct::backward_data(Isa::best(), g, dy, w, &mut dx),
+        Path::Direct => direct::backward_data(Isa::best(), g, dy, w, &mut dx),
+        Path::Merged(m) => {
+            let (dy, mut out) = (m.merged(dy, g.o), recycle::take(len));
+            direct::backward_data(Isa::best(), &m.geometry, &dy, w, &mut out);
+            recycle::give(dy);
+            m.split(out, g.c, &mut dx);
+        }
+        Path::Depthwise => depthwise::backward_data(Isa::best(), g, dy, w, &mut dx),
         Path::Patches => im2col::backward_data(g, dy, w, &mut dx),
     }
     Tensor::new(dx, shape)
@@ -101,6 +116,12 @@ fn backward_weights(g: &Geometry, x: &Tensor, dy: &Tensor, shape: &[usize]) -> R
             let (x, dy, dw) = (x.as_slice::<f32>()?, dy.as_slice::<f32>()?, dw.as_mut_slice::<f32>()?);
             match path(g) {
                 Path::Direct => weights::backward_weights(Isa::best(), g, x, dy, dw),
+                Path::Merged(m) => {
+                    let (x, dy) = (m.merged(x, g.c), m.merged(dy, g.o));
+                    weights::backward_weights(Isa::best(), &m.geometry, &x, &dy, dw);
+                    recycle::give(x);
+                    recycle::give(dy);
+                }
                 Path::Depthwise => depthwise::backward_weights(Isa::best(), g, x, dy, dw),
                 Path::Patches => im2col::backward_weights(g, x, dy, dw),
             }
@@ -279,6 +300,24 @@ mod tests {
             close(&y, &y64)?;
             for (a, b) in grads.iter().zip(&grads64) {
                 close(a, b)?;
+            }
+        }
+    }
+
+    /// Small images with 1x1 kernels are laid side by side: every count of images and pixels, against patches.
+    #[test]
+    fn merged_images_agree_with_patches() {
+        for (n, side) in [(4, 3), (6, 1), (64, 3), (9, 4), (8, 7), (5, 2)] {
+            let (x, weight) = (uniform(1, &[n, 5, side, side], -1.0, 1.0).unwrap(), uniform(2, &[7, 5, 1, 1], -1.0, 1.0).unwrap());
+            let run = |dtype: DType| {
+                let (x, weight) = (x.cast(dtype).unwrap().tracked().unwrap(), weight.cast(dtype).unwrap().tracked().unwrap());
+                let y = x.conv(&weight, None, &ConvOptions::plain(2)).unwrap();
+                let dy = uniform(3, y.shape(), -1.0, 1.0).unwrap().cast(dtype).unwrap();
+                let mut g = y.backward_from(dy).unwrap();
+                [y, g.take(&x).unwrap(), g.take(&weight).unwrap()]
+            };
+            for (a, b) in run(DType::F32).iter().zip(&run(DType::F64)) {
+                close(a, b).unwrap();
             }
         }
     }

@@ -79,8 +79,6 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store(self, at: *mut f32);
     /// `self * b + c`.
     fn mul_add(self, b: Self, c: Self) -> Self;
-    /// The lanes added in a fixed order.
-    fn sum(self) -> f32;
 }
 
 /// Portable lanes.
@@ -116,11 +114,6 @@ impl Lanes for Portable {
     fn mul_add(self, b: Self, c: Self) -> Self {
         // Not f32::mul_add: without an FMA instruction that is a slow library call.
         Portable(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
-    }
-    #[inline(always)]
-    fn sum(self) -> f32 {
-        let v = self.0;
-        ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
     }
 }
 
@@ -165,13 +158,6 @@ mod x86 {
             // SAFETY: the processor has FMA, see the type.
             Avx2(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
         }
-        #[inline(always)]
-        fn sum(self) -> f32 {
-            let mut v = [0f32; UNIT];
-            // SAFETY: `v` has eight elements.
-            unsafe { self.store(v.as_mut_ptr()) };
-            ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]))
-        }
     }
 
     /// AVX-512 lanes. Made only inside functions that were entered because the processor has AVX-512F.
@@ -213,11 +199,6 @@ mod x86 {
         fn mul_add(self, b: Self, c: Self) -> Self {
             // SAFETY: the processor has AVX-512F, see the type.
             Avx512(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
-        }
-        #[inline(always)]
-        fn sum(self) -> f32 {
-            // SAFETY: the processor has AVX-512F, see the type; the order of the sum is fixed.
-            unsafe { _mm512_reduce_add_ps(self.0) }
         }
     }
 }

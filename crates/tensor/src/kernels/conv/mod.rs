@@ -1,9 +1,10 @@
 //! Convolution kernels. [`Geometry`] describes one convolution of any spatial rank up to three as a 3-D one;
-//! `direct` serves 2-D f32 (forward and backward by data), `weights` its backward by weights, `depthwise` that of one filter a
-//! channel, `im2col` everything else and every float type.
+//! `direct` serves 2-D f32 (forward and backward by data), `weights` its backward by weights, `depthwise` one filter or more
+//! a channel, `merge` brings small images together for 1x1 kernels, `im2col` serves everything else and every float type.
 pub(crate) mod depthwise;
 pub(crate) mod direct;
 pub(crate) mod im2col;
+pub(crate) mod merge;
 pub(crate) mod planes;
 pub(crate) mod weights;
 
@@ -143,6 +144,10 @@ mod tests {
             ([1, 140, 7, 7], [40, 140, 3, 3], 1, 1, 1, 1),
             ([2, 6, 15, 13], [12, 3, 5, 3], 2, 2, 1, 2),
             ([2, 8, 11, 12], [16, 1, 3, 3], 2, 1, 2, 8),
+            ([2, 4, 18, 17], [4, 1, 3, 3], 1, 1, 1, 4),
+            ([2, 21, 10, 9], [21, 1, 5, 5], 1, 2, 1, 21),
+            ([2, 18, 10, 9], [36, 1, 3, 2], 2, 0, 1, 18),
+            ([1, 5, 4, 4], [5, 1, 1, 1], 1, 2, 1, 5),
             ([1, 64, 4, 12], [32, 64, 1, 1], 1, 0, 1, 1),
             ([2, 3, 9, 9], [4, 3, 2, 2], 3, 0, 1, 1),
         ] {
@@ -159,11 +164,14 @@ mod tests {
             for isa in Isa::available() {
                 // Results start as NaN, so that an element nobody writes is found.
                 let mut got = expected.each_ref().map(|e| vec![f32::NAN; e.len()]);
-                direct::forward(isa, &g, x, w, Some(bias), &mut got[0]);
-                direct::backward_data(isa, &g, dy, w, &mut got[1]);
-                match g.is_depthwise() {
-                    true => depthwise::backward_weights(isa, &g, x, dy, &mut got[2]),
-                    false => weights::backward_weights(isa, &g, x, dy, &mut got[2]),
+                if g.is_depthwise() {
+                    depthwise::forward(isa, &g, x, w, Some(bias), &mut got[0]);
+                    depthwise::backward_data(isa, &g, dy, w, &mut got[1]);
+                    depthwise::backward_weights(isa, &g, x, dy, &mut got[2]);
+                } else {
+                    direct::forward(isa, &g, x, w, Some(bias), &mut got[0]);
+                    direct::backward_data(isa, &g, dy, w, &mut got[1]);
+                    weights::backward_weights(isa, &g, x, dy, &mut got[2]);
                 }
                 for (direction, (got, expected)) in got.iter().zip(&expected).enumerate() {
                     let largest = expected.iter().fold(1f32, |m, v| m.max(v.abs()));

@@ -1,0 +1,73 @@
+//! Pointwise convolutions of small images as convolutions of fewer, larger ones.
+//!
+//! A 1x1 convolution does not care which image a pixel belongs to. Where an image has but a few pixels (late layers),
+//! vectors would be half empty and every image would read all weights again, so several images are laid side by side:
+//! `[n, channel, pixel]` becomes `[n / images, channel, images * pixel]`.
+use super::Geometry;
+use crate::recycle;
+use rayon::prelude::*;
+
+/// Pixels that a merged image should have at least.
+const PIXELS: usize = 256;
+/// Merged images should be a multiple of this many pixels: whole vectors.
+const VECTOR: usize = 16;
+
+/// How images are laid side by side.
+pub(crate) struct Merge {
+    /// Images in one.
+    images: usize,
+    /// The convolution of the merged images.
+    pub(crate) geometry: Geometry,
+}
+
+impl Merge {
+    /// For a convolution that gains from it.
+    pub(crate) fn of(g: &Geometry) -> Option<Merge> {
+        let pixels = g.pixels_in();
+        let pointwise = g.kernel == [1; 3] && g.stride == [1; 3] && g.before == [0; 3] && g.input == g.output && g.groups == 1;
+        if !pointwise || pixels == 0 || pixels >= PIXELS || g.n < 4 {
+            return None;
+        }
+        // At least two merged images, so that two threads have work.
+        let mut candidates = (2..=g.n / 2).filter(|i| g.n.is_multiple_of(*i));
+        let large = |i: &usize| i * pixels >= PIXELS;
+        let images = candidates
+            .clone()
+            .find(|i| large(i) && (i * pixels).is_multiple_of(VECTOR))
+            .or_else(|| candidates.clone().find(large))
+            .or_else(|| candidates.next_back())?;
+        let size = [1, 1, images * pixels];
+        Some(Merge { images, geometry: Geometry { n: g.n / images, input: size, output: size, ..*g } })
+    }
+
+    fn pixels(&self) -> usize {
+        self.geometry.input[2] / self.images
+    }
+
+    /// `[n, channels, pixel]` laid side by side.
+    pub(crate) fn merged(&self, x: &[f32], channels: usize) -> Vec<f32> {
+        let (pixels, image) = (self.pixels(), channels * self.pixels());
+        let mut out = recycle::take(x.len());
+        out.par_chunks_mut(self.images * image).zip(x.par_chunks(self.images * image)).for_each(|(out, x)| {
+            for (c, row) in out.chunks_mut(self.images * pixels).enumerate() {
+                for (i, to) in row.chunks_mut(pixels).enumerate() {
+                    to.copy_from_slice(&x[i * image + c * pixels..][..pixels]);
+                }
+            }
+        });
+        out
+    }
+
+    /// The reverse of [`Merge::merged`].
+    pub(crate) fn split(&self, merged: Vec<f32>, channels: usize, out: &mut [f32]) {
+        let (pixels, image) = (self.pixels(), channels * self.pixels());
+        out.par_chunks_mut(self.images * image).zip(merged.par_chunks(self.images * image)).for_each(|(out, merged)| {
+            for (i, image) in out.chunks_mut(image).enumerate() {
+                for (c, to) in image.chunks_mut(pixels).enumerate() {
+                    to.copy_from_slice(&merged[(c * self.images + i) * pixels..][..pixels]);
+                }
+            }
+        });
+        recycle::give(merged);
+    }
+}
