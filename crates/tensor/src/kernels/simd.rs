@@ -79,6 +79,21 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store(self, at: *mut f32);
     /// `self * b + c`.
     fn mul_add(self, b: Self, c: Self) -> Self;
+    /// Writes the square of [`UNIT`] rows and columns at `from` to `to` with rows and columns exchanged. `strides` are the
+    /// distances of the rows at `from` and at `to`.
+    ///
+    /// # Safety
+    /// Each of the rows at `from` must be valid for reading a unit, each of those at `to` for writing one; they must not
+    /// overlap.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, to: *mut f32, strides: [usize; 2]) {
+        for i in 0..UNIT {
+            for k in 0..UNIT {
+                // SAFETY: both places lie in rows that the caller promises.
+                unsafe { *to.add(k * strides[1] + i) = *from.add(i * strides[0] + k) };
+            }
+        }
+    }
 }
 
 /// Portable lanes.
@@ -122,12 +137,48 @@ mod x86 {
     use super::{Lanes, UNIT};
     use std::arch::x86_64::*;
 
+    /// [`Lanes::transpose`] in 8 loads, 24 shuffles and 8 stores.
+    ///
+    /// # Safety
+    /// As there; the processor must have AVX.
+    #[inline(always)]
+    unsafe fn transpose(from: *const f32, to: *mut f32, strides: [usize; 2]) {
+        // SAFETY: the rows are promised by the caller; loadu and storeu need no alignment.
+        unsafe {
+            let mut r = [_mm256_setzero_ps(); UNIT];
+            for i in 0..UNIT {
+                r[i] = _mm256_loadu_ps(from.add(i * strides[0]));
+            }
+            let mut pairs = r;
+            for i in 0..UNIT / 2 {
+                pairs[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+                pairs[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+            }
+            let mut fours = r;
+            for i in [0, 4] {
+                for k in 0..2 {
+                    fours[i + 2 * k] = _mm256_shuffle_ps::<0x44>(pairs[i + k], pairs[i + k + 2]);
+                    fours[i + 2 * k + 1] = _mm256_shuffle_ps::<0xEE>(pairs[i + k], pairs[i + k + 2]);
+                }
+            }
+            for i in 0..UNIT / 2 {
+                _mm256_storeu_ps(to.add(i * strides[1]), _mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]));
+                _mm256_storeu_ps(to.add((i + 4) * strides[1]), _mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]));
+            }
+        }
+    }
+
     /// AVX2 lanes. Made only inside functions that were entered because the processor has AVX2 and FMA.
     #[derive(Clone, Copy)]
     pub(crate) struct Avx2(__m256);
 
     impl Lanes for Avx2 {
         const LANES: usize = UNIT;
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, to: *mut f32, strides: [usize; 2]) {
+            // SAFETY: the caller's promise is passed on; the processor has AVX2, see the type.
+            unsafe { transpose(from, to, strides) }
+        }
         #[inline(always)]
         fn zero() -> Self {
             // SAFETY: the processor has AVX2, see the type.
@@ -166,6 +217,11 @@ mod x86 {
 
     impl Lanes for Avx512 {
         const LANES: usize = 2 * UNIT;
+        #[inline(always)]
+        unsafe fn transpose(from: *const f32, to: *mut f32, strides: [usize; 2]) {
+            // SAFETY: the caller's promise is passed on; the processor has AVX-512F, see the type.
+            unsafe { transpose(from, to, strides) }
+        }
         #[inline(always)]
         fn zero() -> Self {
             // SAFETY: the processor has AVX-512F, see the type.
@@ -253,3 +309,28 @@ macro_rules! dispatch {
     };
 }
 pub(crate) use dispatch;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transposed_generic<L: Lanes>(from: &[f32], to: &mut [f32]) {
+        assert!(from.len() >= UNIT * 9 && to.len() >= UNIT * 10);
+        // SAFETY: eight rows at distances 9 and 10 lie within the slices (asserted).
+        unsafe { L::transpose(from.as_ptr(), to.as_mut_ptr(), [9, 10]) }
+    }
+    dispatch! { transposed = transposed_generic(from: &[f32], to: &mut [f32]) }
+
+    #[test]
+    fn squares_are_transposed() {
+        let from: Vec<f32> = (0..UNIT * 9).map(|v| v as f32).collect();
+        for isa in Isa::available() {
+            let mut to = vec![-1f32; UNIT * 10];
+            transposed(isa, &from, &mut to);
+            for (i, v) in to.iter().enumerate() {
+                let expected = if i % 10 < UNIT { (i % 10 * 9 + i / 10) as f32 } else { -1.0 };
+                assert_eq!(*v, expected, "{isa:?} element {i}");
+            }
+        }
+    }
+}

@@ -96,18 +96,18 @@ struct Channels {
     pixels: usize,
 }
 
-/// `[channel][pixel]` to `[pixel][lane]`, in squares that the compiler turns into shuffles; lanes without a channel are zero.
+/// `[channel][pixel]` to `[pixel][lane]`; lanes without a channel are zero.
 #[inline(always)]
 fn to_lanes<L: Lanes>(from: &[f32], of: Channels, to: &mut [f32]) {
     for unit in (0..L::LANES).step_by(UNIT) {
         let live = of.count.saturating_sub(unit).min(UNIT);
         let whole = if live == UNIT { of.pixels / UNIT * UNIT } else { 0 };
+        assert!(whole == 0 || (unit + UNIT - 1) * of.stride + whole <= from.len() && whole * L::LANES <= to.len());
         for p in (0..whole).step_by(UNIT) {
-            let square: [[f32; UNIT]; UNIT] =
-                std::array::from_fn(|c| from[(unit + c) * of.stride + p..].first_chunk::<UNIT>().copied().unwrap_or_default());
-            for i in 0..UNIT {
-                let column: [f32; UNIT] = std::array::from_fn(|c| square[c][i]);
-                to[(p + i) * L::LANES + unit..][..UNIT].copy_from_slice(&column);
+            // SAFETY: the last of the eight rows ends within `from`, the last of the eight pixels within `to` (asserted).
+            unsafe {
+                let (from, to) = (from.as_ptr().add(unit * of.stride + p), to.as_mut_ptr().add(p * L::LANES + unit));
+                L::transpose(from, to, [of.stride, L::LANES]);
             }
         }
         for p in whole..of.pixels {
@@ -124,12 +124,12 @@ fn from_lanes<L: Lanes>(from: &[f32], of: Channels, to: &mut [f32]) {
     for unit in (0..L::LANES).step_by(UNIT) {
         let live = of.count.saturating_sub(unit).min(UNIT);
         let whole = if live == UNIT { of.pixels / UNIT * UNIT } else { 0 };
+        assert!(whole == 0 || (unit + UNIT - 1) * of.stride + whole <= to.len() && whole * L::LANES <= from.len());
         for p in (0..whole).step_by(UNIT) {
-            let square: [[f32; UNIT]; UNIT] =
-                std::array::from_fn(|i| from[(p + i) * L::LANES + unit..].first_chunk::<UNIT>().copied().unwrap_or_default());
-            for c in 0..UNIT {
-                let row: [f32; UNIT] = std::array::from_fn(|i| square[i][c]);
-                to[(unit + c) * of.stride + p..][..UNIT].copy_from_slice(&row);
+            // SAFETY: the last of the eight pixels ends within `from`, the last of the eight rows within `to` (asserted).
+            unsafe {
+                let (from, to) = (from.as_ptr().add(p * L::LANES + unit), to.as_mut_ptr().add(unit * of.stride + p));
+                L::transpose(from, to, [L::LANES, of.stride]);
             }
         }
         for c in 0..live {

@@ -141,19 +141,16 @@ pub(crate) fn backward_weights(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32], dw
     }
 }
 
-/// `[channel][pixel]` to `[pixel][channel]` in squares of eight, which the compiler turns into shuffles.
+/// `[channel][pixel]` to `[pixel][channel]`.
 #[inline(always)]
 fn transpose_generic<L: Lanes>(dy: &[f32], pixels: usize, padded: usize, out: &mut [f32]) {
     for (block, rows) in dy.chunks(UNIT * pixels).enumerate() {
         let channels = rows.len() / pixels;
         let whole = if channels == UNIT { pixels / UNIT * UNIT } else { 0 };
+        assert!(whole == 0 || whole * padded <= out.len() && block * UNIT + UNIT <= padded);
         for p in (0..whole).step_by(UNIT) {
-            let square: [[f32; UNIT]; UNIT] =
-                std::array::from_fn(|c| rows[c * pixels + p..].first_chunk::<UNIT>().copied().unwrap_or_default());
-            for i in 0..UNIT {
-                let column: [f32; UNIT] = std::array::from_fn(|c| square[c][i]);
-                out[(p + i) * padded + block * UNIT..][..UNIT].copy_from_slice(&column);
-            }
+            // SAFETY: `rows` holds eight rows of `pixels`, and the last of the eight pixels ends within `out` (asserted).
+            unsafe { L::transpose(rows.as_ptr().add(p), out.as_mut_ptr().add(p * padded + block * UNIT), [pixels, padded]) };
         }
         for p in whole..pixels {
             let to = &mut out[p * padded + block * UNIT..][..channels];
