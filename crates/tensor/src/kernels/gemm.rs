@@ -1,4 +1,7 @@
-//! Dense matrix products of f32 and f64 through the `gemm` crates (run-time choice of vector instructions).
+//! Dense matrix products of f32 and f64: the crate's own where that is faster, else the `gemm` crates (run-time choice of
+//! vector instructions).
+use super::product;
+use super::simd::Isa;
 use gemm_common::Parallelism;
 
 /// A matrix in a slice: element `(i, j)` is at `i * row_stride + j * column_stride`.
@@ -33,11 +36,14 @@ pub(crate) trait Gemm: Copy + Send + Sync {
 }
 
 macro_rules! gemm {
-    ($t:ty, $kernel:path) => {
+    ($t:ty, $kernel:path, $own:expr) => {
         impl Gemm for $t {
             fn product(out: &mut [Self], a: Matrix<Self>, b: Matrix<Self>, m: usize, k: usize, n: usize, parallel: bool) -> bool {
                 if out.len() < m * n || !a.covers(m, k) || !b.covers(k, n) {
                     return false;
+                }
+                if $own(out, a, b, [m, k, n], parallel) {
+                    return true;
                 }
                 let threads = if parallel { Parallelism::Rayon(0) } else { Parallelism::None };
                 // SAFETY: the three matrices lie within their slices (checked above), `out` is exclusively borrowed and
@@ -70,5 +76,12 @@ macro_rules! gemm {
         }
     };
 }
-gemm!(f32, gemm_f32::gemm::f32::get_gemm_fn);
-gemm!(f64, gemm_f64::gemm::f64::get_gemm_fn);
+gemm!(f32, gemm_f32::gemm::f32::get_gemm_fn, |out: &mut [f32], a, b, [m, k, n]: [usize; 3], parallel| {
+    let isa = Isa::best();
+    let serves = product::serves(isa, m, k, n);
+    if serves {
+        product::product(isa, out, a, b, [m, k, n], parallel);
+    }
+    serves
+});
+gemm!(f64, gemm_f64::gemm::f64::get_gemm_fn, |_: &mut [f64], _, _, _: [usize; 3], _| false);

@@ -5,5 +5,6 @@
 pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod gemm;
+pub(crate) mod product;
 pub(crate) mod scratch;
 pub(crate) mod simd;
