@@ -1,6 +1,6 @@
 //! Going through the stages.
 use crate::recipe::{Loaded, ModelSource, Stage};
-use crate::run_dir::{Key, KeyBuilder, RunDir, StoredResult, code_version, fingerprint};
+use crate::run_dir::{Cache, Key, KeyBuilder, RunDir, StoredResult, code_version, fingerprint};
 use crate::stages::{Bodies, Measure, StageBody, StageCx, StageError};
 use crate::{Event, Observer, PipelineError, environment, judge};
 use graph::Model;
@@ -60,10 +60,10 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
         ..RunRecord::default()
     };
     let mut runner =
-        Runner { loaded, options, dir: &dir, bodies, threads, observer, results: BTreeMap::new(), keys: BTreeMap::new(), last: None };
-    record.start = runner.start(&common)?;
+        Runner { loaded, options, dir: &dir, common: &common, bodies, threads, observer, results: BTreeMap::new(), keys: BTreeMap::new(), last: None };
+    record.start = runner.start()?;
     for (index, stage) in recipe.stages.iter().enumerate() {
-        let done = runner.stage(index, stage, &common)?;
+        let done = runner.stage(index, stage)?;
         if let Some(deploy) = &done.deploy {
             let versions = deploy.runtimes.iter().filter_map(|r| Some((r.runtime.clone(), r.version.clone()?)));
             record.environment.runtimes.extend(versions);
@@ -83,6 +83,7 @@ struct Runner<'a> {
     loaded: &'a Loaded,
     options: &'a RunOptions,
     dir: &'a RunDir,
+    common: &'a KeyBuilder,
     bodies: Bodies<'a>,
     threads: usize,
     observer: &'a mut dyn Observer,
@@ -103,11 +104,11 @@ struct Task<'a> {
 impl Runner<'_> {
     /// The model file that the run begins with, measured as it is: a loss of accuracy is counted from it. `None` where
     /// the run builds its own network.
-    fn start(&mut self, common: &KeyBuilder) -> Result<Option<StageRecord>, PipelineError> {
+    fn start(&mut self) -> Result<Option<StageRecord>, PipelineError> {
         let Some(source @ ModelSource { file: Some(file), .. }) = self.loaded.recipe.begins_with() else { return Ok(None) };
         self.observer.event(&Event::Start);
         let place = |p: &str| self.loaded.resolve(p, self.options.data.as_deref());
-        let key = common.clone().part("begins with", fingerprint(&place(file))?).finish();
+        let key = self.common.clone().part("begins with", fingerprint(&place(file))?).finish();
         let mut record = match self.dir.stage(&key).result() {
             Some(stored) => StageRecord { status: Status::Cached, ..stored.record },
             None => {
@@ -121,11 +122,11 @@ impl Runner<'_> {
         Ok(Some(record))
     }
 
-    fn stage(&mut self, index: usize, stage: &Stage, common: &KeyBuilder) -> Result<StageRecord, PipelineError> {
+    fn stage(&mut self, index: usize, stage: &Stage) -> Result<StageRecord, PipelineError> {
         let name = stage.name();
         let stages = self.loaded.recipe.stages.len();
         self.observer.event(&Event::StageStarted { index, stages, name, kind: stage.kind() });
-        let key = self.key(index, stage, common)?;
+        let key = self.key(index, stage)?;
         let dir = self.dir.stage(&key);
         let stored = match dir.result() {
             Some(mut stored) => {
@@ -147,9 +148,9 @@ impl Runner<'_> {
     }
 
     /// Everything a stage's result depends on.
-    fn key(&self, index: usize, stage: &Stage, common: &KeyBuilder) -> Result<Key, PipelineError> {
+    fn key(&self, index: usize, stage: &Stage) -> Result<Key, PipelineError> {
         let settings = serde_json::to_string(stage).map_err(|e| PipelineError::stage(stage.name(), e))?;
-        let mut key = common.clone().part("index", index.to_string()).part("settings", settings);
+        let mut key = self.common.clone().part("index", index.to_string()).part("settings", settings);
         if let Some((input, _)) = &self.last {
             key = key.part("input", input.to_string());
         }
@@ -185,6 +186,7 @@ impl Runner<'_> {
             stop: &self.options.stop,
             data_root: self.options.data.as_deref(),
             dir: &dir,
+            cache: Cache::new(self.dir, self.common),
             results: &self.results,
             observer: &mut *self.observer,
             notes: vec![],

@@ -1,9 +1,10 @@
-//! Calibration: one pass over data, all observers at once, memory bounded by the model and one batch.
+//! Calibration: one pass over data for all observers, memory bounded by the model and one batch; ranges are concluded from
+//! its statistics afterwards, so that another observer or width does not run the data again.
 use crate::bias::fit_biases;
 use crate::error::named;
-use crate::observer::{Observer, observer};
+use crate::observer::{self, Statistics};
 use crate::weights::fit_constants;
-use crate::{FloatPart, QuantPlan, QuantizeError, QuantizeSettings, Result, plan};
+use crate::{FloatPart, QuantizeError, QuantizeSettings, Result, plan};
 use encodings::affine::fit_range;
 use graph::{Model, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,71 +37,71 @@ pub struct CalibrationReport {
     pub float_parts: Vec<FloatPart>,
 }
 
+/// What a pass over the data showed: enough for every observer and width.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Calibration {
+    /// Samples seen.
+    pub samples: usize,
+    /// Statistics of the planned activations, by value id.
+    values: BTreeMap<u32, Statistics>,
+    /// Ids of the values that hold floats.
+    floats: BTreeSet<u32>,
+}
+
 /// Quantizes a model: plans, fits weights to themselves, runs the data through the float graph (masks held) to fit the
 /// activations, and fits the biases. Encodings that the model has already are replaced; masks stay.
-/// BatchNormalization should have been folded.
+/// BatchNormalization should have been folded. The same as [`prepare`], [`observe`] and [`fit`].
 ///
 /// # Errors
-/// [`QuantizeError::NoData`] without a batch; [`QuantizeError::Value`] for a value that is NaN or infinite, by name;
-/// whatever running the graph or the batches report.
+/// As those three.
 pub fn quantize(
     model: &mut Model,
     settings: &QuantizeSettings,
     batches: impl Iterator<Item = std::result::Result<Batch, TrainError>>,
 ) -> Result<CalibrationReport> {
+    prepare(model)?;
+    let seen = observe(model, settings, batches)?;
+    fit(model, settings, &seen)
+}
+
+/// Makes the float graph that is observed: functions inlined, encodings removed.
+///
+/// # Errors
+/// [`QuantizeError::Graph`] for functions that cannot be inlined.
+pub fn prepare(model: &mut Model) -> Result<()> {
     if !model.functions.is_empty() {
         *model = graph::inline_functions(model)?;
     }
-    let plan = plan(model, settings)?;
     for (_, annotation) in model.annotations.iter_mut() {
         annotation.encoding = None;
     }
-    let seen = observe(model, &plan, settings, batches)?;
-    fit_constants(model, &plan)?;
-    let mut report = CalibrationReport { samples: seen.samples, constants: plan.constants.len(), ..Default::default() };
-    for (id, observer) in &seen.observers {
-        let name = model.values[*id].name.clone();
-        let Some((low, high)) = observer.range() else { continue };
-        let encoding = fit_range(low, high, &plan.activations[id]).map_err(named(&name))?;
-        model.annotations.entry(*id).encoding = Some(encoding);
-        report.activations.push(ActivationRange { value: name, low, high });
-    }
-    report.biases = fit_biases(model, &plan)?;
-    report.float_parts =
-        plan.float_parts.into_iter().filter(|(_, outputs)| outputs.iter().any(|v| seen.floats.contains(v))).map(|(p, _)| p).collect();
-    model.verify()?;
-    Ok(report)
+    Ok(())
 }
 
-/// What a pass over the data showed.
-struct Seen {
-    observers: BTreeMap<ValueId, Box<dyn Observer>>,
-    /// Values that hold floats.
-    floats: BTreeSet<ValueId>,
-    samples: usize,
-}
-
-fn observe(
+/// Runs the data through a prepared model and keeps statistics of each activation that the settings quantize. Of the
+/// settings only `skip` and `observer.momentum` matter.
+///
+/// # Errors
+/// [`QuantizeError::NoData`] without a batch; [`QuantizeError::Value`] for a value that is NaN or infinite, by name;
+/// whatever running the graph or the batches report.
+pub fn observe(
     model: &Model,
-    plan: &QuantPlan,
     settings: &QuantizeSettings,
     batches: impl Iterator<Item = std::result::Result<Batch, TrainError>>,
-) -> Result<Seen> {
-    let mut seen = Seen { observers: BTreeMap::new(), floats: BTreeSet::new(), samples: 0 };
-    for (id, grid) in &plan.activations {
-        let levels = u32::try_from(grid.qmax() - grid.qmin() + 1).unwrap_or(u32::MAX);
-        seen.observers.insert(*id, observer(&settings.observer, levels)?);
-    }
+) -> Result<Calibration> {
+    let plan = plan(model, settings)?;
+    let values = plan.activations.keys().map(|id| (id.0, Statistics::new(settings.observer.momentum))).collect();
+    let mut seen = Calibration { samples: 0, values, floats: BTreeSet::new() };
     let executor = Executor::unfused(model)?;
     for batch in batches {
         let batch = batch?;
         let mut failure = None;
         let mut watch = |id: ValueId, tensor: &Tensor| {
             if tensor.dtype().is_float() {
-                seen.floats.insert(id);
+                seen.floats.insert(id.0);
             }
-            if let Some(observer) = seen.observers.get_mut(&id).filter(|_| tensor.dtype() == DType::F32)
-                && let Err(what) = observer.update(tensor)
+            if let Some(statistics) = seen.values.get_mut(&id.0).filter(|_| tensor.dtype() == DType::F32)
+                && let Err(what) = statistics.update(tensor)
             {
                 failure.get_or_insert(QuantizeError::Value { value: model.values[id].name.clone(), what });
             }
@@ -115,4 +116,31 @@ fn observe(
         return Err(QuantizeError::NoData);
     }
     Ok(seen)
+}
+
+/// Gives weights, activations and biases of a prepared model their grids.
+///
+/// # Errors
+/// [`QuantizeError::Value`] for an activation that the statistics do not have: they belong to another model or other
+/// settings; [`QuantizeError::Setting`] for a setting out of range.
+pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -> Result<CalibrationReport> {
+    let plan = plan(model, settings)?;
+    let observer = observer::find(&settings.observer.kind)?;
+    fit_constants(model, &plan)?;
+    let mut report = CalibrationReport { samples: seen.samples, constants: plan.constants.len(), ..Default::default() };
+    for (id, grid) in &plan.activations {
+        let name = model.values[*id].name.clone();
+        let Some(statistics) = seen.values.get(&id.0) else {
+            return Err(QuantizeError::Value { value: name, what: "was not observed in this calibration".into() });
+        };
+        let Some((low, high)) = (observer.range)(statistics, &settings.observer, grid) else { continue };
+        let encoding = fit_range(low, high, grid).map_err(named(&name))?;
+        model.annotations.entry(*id).encoding = Some(encoding);
+        report.activations.push(ActivationRange { value: name, low, high });
+    }
+    report.biases = fit_biases(model, &plan)?;
+    let is_float = |outputs: &[ValueId]| outputs.iter().any(|v| seen.floats.contains(&v.0));
+    report.float_parts = plan.float_parts.into_iter().filter(|(_, outputs)| is_float(outputs)).map(|(part, _)| part).collect();
+    model.verify()?;
+    Ok(report)
 }

@@ -10,7 +10,7 @@ mod tail;
 mod weights;
 
 pub use bias::{BiasPart, refresh_biases};
-pub use calibrate::{ActivationRange, CalibrationReport, quantize};
+pub use calibrate::{ActivationRange, Calibration, CalibrationReport, fit, observe, prepare, quantize};
 pub use error::{QuantizeError, Result};
 pub use plan::{FloatPart, QuantPlan, plan};
 pub use settings::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};

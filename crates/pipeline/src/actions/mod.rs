@@ -1,5 +1,6 @@
-//! What each kind of stage does to a model, as functions: data in, model and figures out. Caching, records and the order
-//! of stages are the run's affair.
+//! What each kind of stage does to a model, as functions: data in, model and figures out. Stored results, records and the
+//! order of stages are the run's affair.
+mod calibrate;
 mod counted;
 mod deploy;
 mod fit;
@@ -8,10 +9,11 @@ mod quantize;
 mod sources;
 mod student;
 
+pub use calibrate::{Calibrated, calibrate};
 pub use counted::Tick;
 pub use deploy::{Deployment, deploy};
 pub use fit::{Lesson, fit};
 pub use measure::{layers, score, weigh};
-pub use quantize::{calibrate, prune_weights, settle_biases};
+pub use quantize::{prune_weights, settle_biases};
 pub use sources::Sources;
 pub use student::{Policy, PolicyStep, student};

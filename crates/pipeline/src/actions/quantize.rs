@@ -1,18 +1,18 @@
 //! Attaching quantizers and masks as the recipe asks for them.
-use super::counted::counted;
-use super::{Sources, Tick};
-use crate::recipe::{BatchNorm, Observer, PruneMethod, PruneScope, PruneStage, QuantizeStage};
+use crate::recipe::{Observer, PruneMethod, PruneScope, PruneStage, QuantizeStage};
 use crate::stages::StageError;
 use graph::Model;
 use prune::{PruneSettings, Scope, SparsityReport};
-use quantize::{ActivationSettings, CalibrationReport, ObserverSettings, QuantizeSettings, WeightSettings};
+use quantize::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
 
 /// A stage's settings as the technique takes them.
-fn settings(stage: &QuantizeStage) -> QuantizeSettings {
+pub(super) fn settings(stage: &QuantizeStage) -> QuantizeSettings {
     let kind = match stage.calibration.observer {
         Observer::MinMax => "min_max",
         Observer::MovingAverage => "moving_average",
         Observer::Percentile => "percentile",
+        Observer::Entropy => "entropy",
+        Observer::Mse => "mse",
     };
     QuantizeSettings {
         weights: WeightSettings {
@@ -25,29 +25,6 @@ fn settings(stage: &QuantizeStage) -> QuantizeSettings {
         observer: ObserverSettings { kind: kind.into(), percentile: stage.calibration.percentile, ..ObserverSettings::default() },
         skip: stage.skip.clone(),
     }
-}
-
-/// Folds BatchNormalization, then fits quantizers to weights and, on calibration data, to activations.
-///
-/// # Errors
-/// What the settings, the data or the graph report. `batch_norm = "keep"` is refused.
-pub fn calibrate(
-    model: &mut Model,
-    stage: &QuantizeStage,
-    sources: &Sources,
-    seed: u64,
-    tick: Tick,
-) -> Result<CalibrationReport, StageError> {
-    match stage.batch_norm {
-        BatchNorm::Fold => ops::fold_batch_norm(model)?,
-        BatchNorm::Keep => {
-            let what = "batch_norm = \"keep\" is not supported: the folded weight is what is stored. Use \"fold\"";
-            return Err(what.into());
-        }
-    };
-    let c = &stage.calibration;
-    let data = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed))?;
-    Ok(quantize::quantize(model, &settings(stage), counted(&data, tick))?)
 }
 
 /// Chooses which weights live.

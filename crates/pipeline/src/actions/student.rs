@@ -1,6 +1,7 @@
 //! A fresh student, and the compression policy it inherits: policy is data, so it can be applied to another network.
 use super::{Sources, Tick, calibrate, prune_weights};
 use crate::recipe::{PruneStage, QuantizeStage, Student};
+use crate::run_dir::Cache;
 use crate::stages::StageError;
 use graph::{Dim, Model};
 use zoo::ZooOptions;
@@ -28,7 +29,14 @@ impl Policy {
     ///
     /// # Errors
     /// As the stages themselves.
-    pub fn apply(&self, model: &mut Model, sources: &Sources, seed: u64, tick: Tick) -> Result<Vec<String>, StageError> {
+    pub fn apply(
+        &self,
+        model: &mut Model,
+        sources: &Sources,
+        seed: u64,
+        cache: Option<Cache>,
+        tick: Tick,
+    ) -> Result<Vec<String>, StageError> {
         let mut notes = vec![];
         for step in &self.steps {
             if let PolicyStep::Prune(stage) = step {
@@ -38,7 +46,9 @@ impl Policy {
         }
         for step in &self.steps {
             if let PolicyStep::Quantize(stage) = step {
-                let report = calibrate(model, stage, sources, seed, tick)?;
+                let calibrated = calibrate(model, stage, sources, seed, cache, tick)?;
+                notes.extend(calibrated.note().map(String::from));
+                let report = calibrated.report;
                 notes.push(format!(
                     "inherited: {} weights and {} activations quantized, calibrated on {} images",
                     report.constants,

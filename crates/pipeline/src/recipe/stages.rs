@@ -260,6 +260,10 @@ pub enum Observer {
     MovingAverage,
     /// What lies within a percentile of all values.
     Percentile,
+    /// The range that loses least information (Kullback-Leibler divergence).
+    Entropy,
+    /// The range whose grid is nearest to all values in the mean of squares.
+    Mse,
 }
 
 /// What becomes of BatchNormalization when its convolution is quantized.

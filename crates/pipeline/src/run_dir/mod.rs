@@ -6,15 +6,18 @@
 //! OUT/NAME.onnx                 each stage's result, for reading
 //! OUT/store/KEY/                the same by address: model.onnx, stage.json, further files
 //! OUT/store/KEY.partial/        a stage that is not finished: its checkpoint
+//! OUT/store/KEY.statistics      what calibration saw, for any observer and width
 //! OUT/lock                      held while a run is at work
 //! ```
 //! A result appears by one rename of a folder whose files are synced, so a kill at any moment leaves it absent or whole.
 mod atomic;
+mod cache;
 mod key;
 mod space;
 mod stage_dir;
 
 pub use atomic::write as write_atomically;
+pub use cache::Cache;
 pub use key::{Key, KeyBuilder, code_version, fingerprint};
 pub use stage_dir::{StageDir, StoredResult};
 

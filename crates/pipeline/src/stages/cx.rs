@@ -2,7 +2,7 @@
 use super::StageError;
 use crate::actions::Sources;
 use crate::recipe::{DataSettings, Loaded, QuantizeStage, Stage};
-use crate::run_dir::StageDir;
+use crate::run_dir::{Cache, StageDir};
 use crate::{Event, Observer, PipelineError};
 use graph::Model;
 use report::record::{EpochPoint, Note};
@@ -24,6 +24,7 @@ pub struct StageCx<'a> {
     pub stop: &'a AtomicBool,
     pub(crate) data_root: Option<&'a Path>,
     pub(crate) dir: &'a StageDir,
+    pub(crate) cache: Cache<'a>,
     pub(crate) results: &'a BTreeMap<String, PathBuf>,
     pub(crate) observer: &'a mut dyn Observer,
     pub(crate) notes: Vec<Note>,

@@ -33,7 +33,7 @@ impl StageBody for Distill {
         let epochs = train(cx, &mut model, &self.0.training(), Some(taught), true, &sources)?;
         if fresh && self.0.inherit {
             let (policy, seed) = (policy(cx), cx.loaded.recipe.seed);
-            let notes = policy.apply(&mut model, &sources, seed, &mut cx.tick("calibrate"))?;
+            let notes = policy.apply(&mut model, &sources, seed, Some(cx.cache), &mut cx.tick("calibrate"))?;
             notes.into_iter().for_each(|note| cx.note(false, note));
         }
         measured(cx, model, epochs, &sources)

@@ -14,7 +14,12 @@ impl StageBody for Quantize {
         let sources = cx.sources()?;
         let mut model = given(input)?;
         sources.calibration_notes(&model)?.into_iter().for_each(|note| cx.note(false, note));
-        let report = calibrate(&mut model, &self.0, &sources, cx.loaded.recipe.seed, &mut cx.tick("calibrate"))?;
+        let seed = cx.loaded.recipe.seed;
+        let calibrated = calibrate(&mut model, &self.0, &sources, seed, Some(cx.cache), &mut cx.tick("calibrate"))?;
+        if let Some(note) = calibrated.note() {
+            cx.note(false, note);
+        }
+        let report = calibrated.report;
         let (constants, activations) = (report.constants, report.activations.len());
         cx.note(
             false,

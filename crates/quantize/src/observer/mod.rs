@@ -1,35 +1,28 @@
-//! Observers: what they keep of all values they have seen, in bounded memory, and the range they conclude. One file each.
+//! Observers: [`Statistics`] are kept of each value in one pass, whatever the observer; an observer concludes a range from
+//! them. One file each.
+mod clipping;
+mod entropy;
 mod histogram;
-mod mean_squared_error;
 mod min_max;
 mod moving_average;
+mod mse;
 mod percentile;
+mod statistics;
 
+pub use entropy::entropy;
 pub use histogram::Histogram;
-pub use mean_squared_error::MeanSquaredError;
-pub use min_max::MinMax;
-pub use moving_average::MovingAverage;
-pub use percentile::Percentile;
+pub use min_max::min_max;
+pub use moving_average::{MovingAverage, moving_average};
+pub use mse::mse;
+pub use percentile::percentile;
+pub use statistics::Statistics;
 
 use crate::{ObserverSettings, QuantizeError, Result};
+use encodings::affine::AffineSettings;
 use tensor::Tensor;
 
-/// Statistics of one value over a stream of tensors.
-pub trait Observer: Send {
-    /// Takes in the elements of one tensor (f32); an empty one changes nothing.
-    ///
-    /// # Errors
-    /// A sentence if an element is NaN or infinite, or the tensor is not f32.
-    fn update(&mut self, tensor: &Tensor) -> std::result::Result<(), String>;
-
-    /// Takes in what another observer of the same settings has seen.
-    fn merge(&mut self, other: &Self)
-    where
-        Self: Sized;
-
-    /// The range to quantize; `None` if nothing was seen.
-    fn range(&self) -> Option<(f32, f32)>;
-}
+/// The range that an observer concludes for a grid; `None` if nothing was seen.
+pub type Conclude = fn(&Statistics, &ObserverSettings, &AffineSettings) -> Option<(f32, f32)>;
 
 /// One observer for recipes and manuals.
 pub struct ObserverEntry {
@@ -37,47 +30,47 @@ pub struct ObserverEntry {
     pub name: &'static str,
     /// One sentence.
     pub summary: &'static str,
-    make: fn(&ObserverSettings, levels: u32) -> Box<dyn Observer>,
+    /// The range it concludes.
+    pub range: Conclude,
 }
 
 /// All observers.
 pub fn all() -> &'static [ObserverEntry] {
     static LIST: &[ObserverEntry] = &[
-        ObserverEntry { name: "min_max", summary: "Smallest and largest value seen.", make: |_, _| Box::new(MinMax::default()) },
+        ObserverEntry { name: "min_max", summary: "Smallest and largest value seen.", range: |seen, _, _| min_max(seen) },
         ObserverEntry {
             name: "moving_average",
             summary: "Exponential average of each batch's smallest and largest value.",
-            make: |s, _| Box::new(MovingAverage::new(s.momentum)),
+            range: |seen, _, _| moving_average(seen),
         },
         ObserverEntry {
             name: "percentile",
             summary: "The range that holds a percentage of all elements; half of the rest lies on either side.",
-            make: |s, _| Box::new(Percentile::new(s.percentile)),
+            range: |seen, s, _| percentile(seen, s.percentile),
+        },
+        ObserverEntry {
+            name: "entropy",
+            summary: "The range that loses least information, by the Kullback-Leibler divergence (TensorRT's method).",
+            range: |seen, _, grid| entropy(seen, grid),
         },
         ObserverEntry {
             name: "mse",
             summary: "The range whose grid is nearest to all elements in the mean of squares.",
-            make: |_, levels| Box::new(MeanSquaredError::new(levels)),
+            range: |seen, _, grid| mse(seen, grid),
         },
     ];
     LIST
 }
 
-/// A new observer for a grid of `levels` integers.
+/// The observer of that name.
 ///
 /// # Errors
 /// [`QuantizeError::Setting`] for an unknown name, with the known ones.
-pub fn observer(settings: &ObserverSettings, levels: u32) -> Result<Box<dyn Observer>> {
-    match all().iter().find(|e| e.name == settings.kind) {
-        Some(entry) => Ok((entry.make)(settings, levels)),
-        None => {
-            let known: Vec<&str> = all().iter().map(|e| e.name).collect();
-            Err(QuantizeError::Setting {
-                setting: "observer.kind",
-                what: format!("is '{}'; known are: {}", settings.kind, known.join(", ")),
-            })
-        }
-    }
+pub fn find(name: &str) -> Result<&'static ObserverEntry> {
+    all().iter().find(|e| e.name == name).ok_or_else(|| {
+        let known: Vec<&str> = all().iter().map(|e| e.name).collect();
+        QuantizeError::Setting { setting: "observer.kind", what: format!("is '{name}'; known are: {}", known.join(", ")) }
+    })
 }
 
 /// Smallest and largest element; `None` for an empty tensor.

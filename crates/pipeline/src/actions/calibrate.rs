@@ -1,0 +1,85 @@
+//! Calibration as the recipe asks for it, with the statistics of an earlier one where nothing that they depend on differs.
+use super::counted::counted;
+use super::{Sources, Tick, quantize::settings};
+use crate::recipe::{BatchNorm, QuantizeStage};
+use crate::run_dir::{Cache, Key};
+use crate::stages::StageError;
+use graph::Model;
+use quantize::{CalibrationReport, QuantizeSettings};
+use train::LoaderBatches;
+
+/// What kind of file the cache keeps.
+const KIND: &str = "statistics";
+
+/// A model's calibration.
+pub struct Calibrated {
+    /// What was quantized.
+    pub report: CalibrationReport,
+    /// The statistics of an earlier calibration were used.
+    pub reused: bool,
+}
+
+impl Calibrated {
+    /// One sentence for the user, if the data were not run.
+    pub fn note(&self) -> Option<&'static str> {
+        self.reused.then_some("statistics of an earlier calibration are used: model, images and preprocessing are the same")
+    }
+}
+
+/// Folds BatchNormalization, then fits quantizers to weights and, on calibration data, to activations. With a `cache`, the
+/// data run once for all observers and widths.
+///
+/// # Errors
+/// What the settings, the data or the graph report; a cache that cannot be written. `batch_norm = "keep"` is refused.
+pub fn calibrate(
+    model: &mut Model,
+    stage: &QuantizeStage,
+    sources: &Sources,
+    seed: u64,
+    cache: Option<Cache>,
+    tick: Tick,
+) -> Result<Calibrated, StageError> {
+    match stage.batch_norm {
+        BatchNorm::Fold => ops::fold_batch_norm(model)?,
+        BatchNorm::Keep => {
+            let what = "batch_norm = \"keep\" is not supported: the folded weight is what is stored. Use \"fold\"";
+            return Err(what.into());
+        }
+    };
+    let settings = settings(stage);
+    quantize::prepare(model)?;
+    let c = &stage.calibration;
+    let data = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed))?;
+    let entry = cache.map(|cache| Ok::<_, StageError>((cache, key(&cache, model, &settings, &data)?))).transpose()?;
+    let known = entry.as_ref().and_then(|(cache, key)| cache.get(KIND, key));
+    let reused = known.is_some();
+    let seen = match known {
+        Some(seen) => seen,
+        None => {
+            let seen = quantize::observe(model, &settings, counted(&data, tick))?;
+            if let Some((cache, key)) = entry {
+                cache.put(KIND, &key, &seen)?;
+            }
+            seen
+        }
+    };
+    Ok(Calibrated { report: quantize::fit(model, &settings, &seen)?, reused })
+}
+
+/// Everything that statistics depend on: the float graph, which of its values are observed, the rows and how they become
+/// inputs; neither observer nor width. The data's content is part of what the whole run depends on.
+fn key(cache: &Cache, model: &Model, settings: &QuantizeSettings, data: &LoaderBatches) -> Result<Key, StageError> {
+    let options = data.options();
+    let numbers = |list: &mut dyn Iterator<Item = u64>| list.flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
+    let observed = quantize::plan(model, settings)?;
+    let rows = options.rows.as_ref().map(|rows| numbers(&mut rows.iter().map(|r| *r as u64)));
+    Ok(cache
+        .key()
+        .part("calibration of", onnx::to_bytes(model)?)
+        .part("observed", numbers(&mut observed.activations.keys().map(|id| u64::from(id.0))))
+        .part("momentum", settings.observer.momentum.to_le_bytes())
+        .part("rows", rows.unwrap_or_default())
+        .part("batch", options.batch.to_string())
+        .part("preprocess", serde_json::to_string(&options.preprocess)?)
+        .finish())
+}

@@ -1,0 +1,94 @@
+//! The statistics of a calibration serve every observer and width, and are never trusted when damaged.
+use espalier_pipeline::recipe::{Loaded, parse};
+use espalier_pipeline::{Quiet, RunOptions, run};
+use report::record::StageRecord;
+use std::path::{Path, PathBuf};
+
+const RECIPE: &str = r#"
+name = "calibration"
+seed = 1
+[data]
+train = "data/digits"
+[data.preprocess]
+scale = 0.0625
+[model]
+arch = "lenet5"
+input = [1, 8, 8]
+width = 0.25
+[[stages]]
+kind = "quantize"
+calibration = { observer = "min_max", images = 64, batch = 16 }
+"#;
+
+const REUSED: &str = "statistics of an earlier calibration are used";
+
+struct Fixture(tempfile::TempDir);
+
+impl Fixture {
+    /// Runs the recipe with other settings in the same folder and returns the stage's record and file.
+    fn run(&self, out: &str, overrides: &[&str]) -> (StageRecord, Vec<u8>) {
+        let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
+        let recipe = parse(RECIPE, &overrides).unwrap();
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+        let loaded = Loaded { recipe, text: RECIPE.into(), folder, overrides };
+        let out = self.0.path().join(out);
+        let record = run(&loaded, &RunOptions { out: out.clone(), ..RunOptions::default() }, &mut Quiet).unwrap();
+        (record.stages[0].clone(), std::fs::read(out.join("quantize.onnx")).unwrap())
+    }
+
+    fn statistics(&self, out: &str) -> Vec<PathBuf> {
+        let list = std::fs::read_dir(self.0.path().join(out).join("store")).unwrap().map(|e| e.unwrap().path());
+        list.filter(|p| p.extension().is_some_and(|e| e == "statistics")).collect()
+    }
+}
+
+fn reused(record: &StageRecord) -> bool {
+    record.notes.iter().any(|n| n.text.starts_with(REUSED))
+}
+
+#[test]
+fn other_bits_and_observers_take_the_statistics_that_are_there() {
+    let f = Fixture(tempfile::tempdir().unwrap());
+    assert!(!reused(&f.run("a", &[]).0));
+    assert_eq!(f.statistics("a").len(), 1);
+    for (i, observer) in ["moving_average", "percentile", "entropy", "mse"].into_iter().enumerate() {
+        let overrides = [format!("stages.quantize.calibration.observer={observer}"), "stages.quantize.activations.bits=6".into()];
+        let overrides: Vec<&str> = overrides.iter().map(String::as_str).collect();
+        let (record, file) = f.run("a", &overrides);
+        assert!(reused(&record), "{observer}");
+        let (alone, same) = f.run(&format!("alone{i}"), &overrides);
+        assert!(!reused(&alone) && file == same, "{observer}: a file from kept statistics is that of a run of its own");
+    }
+    assert_eq!(f.statistics("a").len(), 1);
+}
+
+#[test]
+fn what_statistics_depend_on_makes_them_anew() {
+    let f = Fixture(tempfile::tempdir().unwrap());
+    f.run("a", &[]);
+    let skip = "stages.quantize.skip=[\"/conv1\"]";
+    let others = ["stages.quantize.calibration.images=48", "stages.quantize.calibration.batch=8", "data.preprocess.scale=0.05", skip];
+    for (i, other) in others.into_iter().enumerate() {
+        assert!(!reused(&f.run("a", &[other]).0), "{other}");
+        assert_eq!(f.statistics("a").len(), i + 2, "{other}");
+    }
+}
+
+#[test]
+fn damaged_statistics_are_made_anew() {
+    let f = Fixture(tempfile::tempdir().unwrap());
+    let (_, whole) = f.run("a", &[]);
+    let path = f.statistics("a").remove(0);
+    let good = std::fs::read(&path).unwrap();
+    let digit = good.iter().rposition(|b| *b == b'1').unwrap();
+    let mut changed = good.clone();
+    changed[digit] = b'2';
+    // Still JSON and still plausible, cut short, empty, not text at all.
+    for (i, damage) in [changed, good[..good.len() / 2].to_vec(), vec![], vec![0xff; 100]].into_iter().enumerate() {
+        std::fs::write(&path, damage).unwrap();
+        let (record, _) = f.run("a", &[&format!("stages.quantize.weights.bits={}", i + 4)]);
+        assert!(!reused(&record));
+        assert_eq!(std::fs::read(&path).unwrap(), good);
+    }
+    assert_eq!(f.run("b", &[]).1, whole);
+}

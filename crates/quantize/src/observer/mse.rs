@@ -1,0 +1,30 @@
+//! The range whose grid is nearest to all elements in the mean of squares.
+use super::Statistics;
+use super::clipping::cheapest;
+use encodings::affine::{AffineSettings, fit_range};
+
+/// Tries clipping at 128 magnitudes and takes the range with the smallest sum of squared rounding and clipping errors over
+/// the histogram, on the very grid that the range will be given.
+pub fn mse(seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
+    cheapest(seen.histogram(), |_, range| error(seen, range, grid).unwrap_or(f64::INFINITY))
+}
+
+/// Sum of squared errors on the grid of a range, an element standing at its bin's middle, an exact zero at zero.
+fn error(seen: &Statistics, (lo, hi): (f32, f32), grid: &AffineSettings) -> Option<f64> {
+    let encoding = fit_range(lo, hi, grid).ok()?;
+    let parameter = |name: &str| Some(f64::from(encoding.parameters.get(name)?.item::<f32>().ok()?));
+    let (scale, zero_point) = (parameter("scale")?, parameter("zero_point")?);
+    let (bottom, top) = ((grid.qmin() as f64 - zero_point) * scale, (grid.qmax() as f64 - zero_point) * scale);
+    let histogram = seen.histogram();
+    let middle = histogram.width() / 2.0;
+    // Where the steps are finer than the bins, where a bin's elements lie between two steps is not known.
+    let unresolved = scale < histogram.width();
+    let one = |x: f64| match x {
+        x if x < bottom => (bottom - x).powi(2),
+        x if x > top => (x - top).powi(2),
+        _ if unresolved => scale * scale / 12.0,
+        x => (x - (x / scale).round_ties_even() * scale).powi(2),
+    };
+    let zeros = histogram.zeros() as f64 * one(middle);
+    Some(histogram.bins().map(|(edge, n)| one(edge + middle) * n as f64).sum::<f64>() - zeros)
+}
