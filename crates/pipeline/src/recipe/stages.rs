@@ -226,7 +226,8 @@ impl Default for Activations {
     }
 }
 
-/// How the ranges of activations are found.
+/// How the ranges of activations are found. The images run once: a later run in the same folder with another observer or
+/// width takes the statistics that are there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Calibration {
