@@ -185,8 +185,8 @@ proptest! {
         let (lo, hi) = min_max(&straight).unwrap();
         let tolerance = 1e-6 * lo.abs().max(hi.abs());
         prop_assert!((a.0 - b.0).abs() <= tolerance && (a.1 - b.1).abs() <= tolerance, "{:?} {:?}", a, b);
-        let reversed: Vec<Tensor> = list.iter().rev().cloned().collect();
-        prop_assert_eq!(straight.histogram(), seen(&reversed).histogram());
+        let reversed = seen(&list.iter().rev().cloned().collect::<Vec<_>>());
+        prop_assert_eq!(straight.histogram(), reversed.histogram());
         prop_assert_eq!(straight.histogram().total(), list.iter().map(|t| t.len() as u64).sum::<u64>());
         let text = serde_json::to_string(&straight).unwrap();
         prop_assert_eq!(serde_json::from_str::<Statistics>(&text).unwrap(), straight);
