@@ -59,8 +59,18 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
         },
         ..RunRecord::default()
     };
-    let mut runner =
-        Runner { loaded, options, dir: &dir, common: &common, bodies, threads, observer, results: BTreeMap::new(), keys: BTreeMap::new(), last: None };
+    let mut runner = Runner {
+        loaded,
+        options,
+        dir: &dir,
+        common: &common,
+        bodies,
+        threads,
+        observer,
+        results: BTreeMap::new(),
+        keys: BTreeMap::new(),
+        last: None,
+    };
     record.start = runner.start()?;
     for (index, stage) in recipe.stages.iter().enumerate() {
         let done = runner.stage(index, stage)?;
