@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: ours and the peers interleaved in one run, raw figures to benches/runs, tables to BENCHMARKS.md.
 mod machine;
+mod plot;
 mod process;
 mod render;
 mod summary;

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 const FILE: &str = "BENCHMARKS.md";
+const PLOT: &str = "benches/scaling.svg";
 
 /// Replaces each `<!-- NAME -->` ... `<!-- end -->` section.
 pub(super) fn render() -> Result<(), String> {
@@ -17,6 +18,9 @@ pub(super) fn render() -> Result<(), String> {
         text = replace(&text, name, &section)?;
     }
     std::fs::write(FILE, text).map_err(|e| format!("{FILE}: {e}"))?;
+    if let Some(svg) = super::plot::svg(&run) {
+        std::fs::write(PLOT, svg).map_err(|e| format!("{PLOT}: {e}"))?;
+    }
     println!("{FILE}: rendered from {}", path.display());
     Ok(())
 }
@@ -98,16 +102,20 @@ fn short(v: f64) -> String {
     }
 }
 
+/// Operations of a step: a multiply-accumulate is two, and backward does two products for each of the forward pass.
+pub(super) fn gflop(point: &Value) -> Option<f64> {
+    Some(point["macs"].as_f64()? * 2.0 * 3.0 * point["batch"].as_f64()? / 1e9)
+}
+
 fn scaling(run: &Value) -> String {
     let mut table = String::from(
         "| network | batch | arithmetic, GFLOP a step | best step | time an image | GFLOP/s | peak memory |\n|---|---|---|---|---|---|---|\n",
     );
     for point in run["scaling"].as_array().into_iter().flatten() {
-        let (batch, macs) = (point["batch"].as_f64().unwrap_or(1.0), point["macs"].as_f64().unwrap_or(0.0));
+        let batch = point["batch"].as_f64().unwrap_or(1.0);
         let figures = &point["figures"];
         let ms = figures["step_ms_best"].as_f64().unwrap_or(f64::NAN);
-        // A multiply-accumulate is two operations; backward does two products for each of the forward pass.
-        let gflop = macs * 2.0 * 3.0 * batch / 1e9;
+        let gflop = gflop(point).unwrap_or(0.0);
         table += &format!(
             "| {} | {batch} | {} | {} ms | {:.3} ms | {:.0} | {:.0} MB |\n",
             point["model"].as_str().unwrap_or_default(),
@@ -118,7 +126,7 @@ fn scaling(run: &Value) -> String {
             figures["peak_memory_bytes"].as_f64().unwrap_or(0.0) / 1e6,
         );
     }
-    table
+    format!("![Time a step against arithmetic a step]({PLOT})\n\n{table}")
 }
 
 /// Arithmetic and least memory traffic of a kernel in one step.
@@ -195,8 +203,8 @@ fn held_back(of_peak: f64, of_bandwidth: f64) -> &'static str {
     match (of_peak, of_bandwidth) {
         (a, m) if a >= 0.6 && a >= m => "arithmetic: it runs near the peak of a large matrix product",
         (_, m) if m >= 0.6 => "memory: it moves what it must at nearly the bandwidth of a plain pass",
-        (a, m) if a >= m => "arithmetic on small channels: rearranging rows for the vector units costs what the peak does not show",
-        _ => "passes over memory that are made more than once, or short rows",
+        (a, m) if a >= m => "neither ceiling is near; arithmetic is the nearer",
+        _ => "neither ceiling is near; memory is the nearer",
     }
 }
 
