@@ -150,6 +150,20 @@ impl Bench {
         };
         let rows: Vec<&Workload> = WORKLOADS.iter().filter(|w| wanted(w.name)).filter(available).collect();
         let mut measured = vec![];
+        // What fails is named in the record, and the rest goes on: a run takes long.
+        let mut failures: Vec<String> = vec![];
+        let mut keep = |entry: Result<Value, String>, measured: &mut Vec<Value>| match entry {
+            Ok(entry) => {
+                let time = entry["best"].as_f64().unwrap_or(f64::INFINITY);
+                measured.push(entry);
+                Some(time)
+            }
+            Err(e) => {
+                println!("failed: {e}");
+                failures.push(e);
+                None
+            }
+        };
         let mut chosen: Vec<Option<&Variant>> = vec![];
         for row in &rows {
             let mut best: Option<(f64, &Variant)> = None;
@@ -159,10 +173,9 @@ impl Bench {
                     best = Some((0.0, variant));
                     continue;
                 }
-                let entry = self.peer(row, variant, 0)?;
-                let time = entry["best"].as_f64().unwrap_or(f64::INFINITY);
-                measured.push(entry);
-                if best.is_none_or(|(t, _)| time < t) {
+                if let Some(time) = keep(self.peer(row, variant, 0), &mut measured)
+                    && best.is_none_or(|(t, _)| time < t)
+                {
                     best = Some((time, variant));
                 }
             }
@@ -171,13 +184,13 @@ impl Bench {
         let most = rows.iter().map(|r| r.rounds).max().unwrap_or(0).min(options.rounds);
         for round in 1..=most {
             for (row, variant) in rows.iter().zip(&chosen).filter(|(row, _)| round <= row.rounds) {
-                measured.push(self.ours(row, round)?);
+                keep(self.ours(row, round), &mut measured);
                 if let Some(variant) = variant {
-                    measured.push(self.peer(row, variant, round)?);
+                    keep(self.peer(row, variant, round), &mut measured);
                 }
             }
         }
-        let mut record = json!({ "schema_version": 1, "machine": notes, "rounds": options.rounds, "measurements": measured });
+        let mut record = json!({ "schema_version": 1, "machine": notes, "rounds": options.rounds, "measurements": measured, "failures": failures });
         if wanted("scaling") {
             record["ceilings"] = self.call("espalier bench machine", "ceilings")?;
             record["scaling"] = Value::Array(self.scaling()?);
