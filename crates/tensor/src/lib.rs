@@ -44,6 +44,7 @@ mod tensor;
 mod threads;
 mod unary;
 
+pub use batch_norm::Activation;
 pub use buffer::{Buffer, Element};
 pub use cast::{CastOptions, PowerRounding};
 pub use conv::ConvOptions;
@@ -52,7 +53,6 @@ pub use error::{Result, TensorError};
 pub use index::{Reduction, Unique};
 pub use loss::{cross_entropy, distillation_loss, mse_loss};
 pub use movement::PadMode;
-pub use batch_norm::Activation;
 pub use optim::{AdamWOptions, SgdOptions, adamw_step, sgd_step};
 pub use pool::PoolOptions;
 pub use tape::{Gradients, record, record_many};

@@ -1,12 +1,12 @@
 //! Softmax and its logarithm.
+use crate::elementary::Elementary;
+use crate::kernels::simd::vectorised;
 use crate::number::with_float;
 use crate::parallel::fill_rows;
+use crate::recycle::storage;
 use crate::reduce::around;
 use crate::{DType, Result, Tensor, record};
 use num_traits::Float;
-use crate::elementary::Elementary;
-use crate::kernels::simd::vectorised;
-use crate::recycle::storage;
 
 /// Brings an axis to the last place, applies `f` to the rows, and brings it back.
 fn on_rows(t: &Tensor, axis: usize, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {

@@ -190,7 +190,8 @@ impl Bench {
                 }
             }
         }
-        let mut record = json!({ "schema_version": 1, "machine": notes, "rounds": options.rounds, "measurements": measured, "failures": failures });
+        let mut record =
+            json!({ "schema_version": 1, "machine": notes, "rounds": options.rounds, "measurements": measured, "failures": failures });
         if wanted("scaling") {
             record["ceilings"] = self.call("espalier bench machine", "ceilings")?;
             record["scaling"] = Value::Array(self.scaling()?);

@@ -64,8 +64,7 @@ fn pack_generic<L: Lanes>(from: Source, first: usize, live: usize, width: usize,
         }
         for p in whole..k {
             for j in 0..UNIT {
-                to[p * width + unit + j] =
-                    if j < live { from.data[(first + unit + j) * from.lane + p * from.depth] } else { 0.0 };
+                to[p * width + unit + j] = if j < live { from.data[(first + unit + j) * from.lane + p * from.depth] } else { 0.0 };
             }
         }
     }
