@@ -12,6 +12,9 @@ const GATE: &[(&str, &[&str], &[(&str, &str)])] = &[
     ("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[]),
     ("documentation", &["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")]),
     ("tests", &["test", "--workspace", "--locked"], &[]),
+    ("check with gpu", &["clippy", "--workspace", "--all-targets", "--features", "gpu", "--locked", "--", "-D", "warnings"], &[]),
+    ("kernels on a gpu", &["test", "-p", "espalier-tensor", "--features", "gpu", "--locked", "--lib", "gpu::"], &[]),
+    ("training on a gpu", &["test", "-p", "espalier-train", "--features", "gpu", "--locked", "--test", "gpu"], &[]),
 ];
 
 fn main() -> ExitCode {

@@ -22,6 +22,9 @@ pub(crate) struct Args {
     /// More detail
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
+    /// What computes: cpu, gpu (the fastest) or gpu:N (see: espalier list devices)
+    #[arg(long, global = true, value_name = "NAME", default_value = "cpu")]
+    pub(crate) device: String,
     /// When to use colour (NO_COLOR is obeyed)
     #[arg(long, global = true, default_value = "auto")]
     pub(crate) color: Color,
@@ -55,9 +58,9 @@ pub(crate) enum Command {
     New(New),
     /// Show a run's summary and write its report.html again
     Report(Report),
-    /// List stages, techniques, architectures, operators or runtimes
+    /// List stages, techniques, architectures, operators, runtimes or devices
     List(List),
-    /// Explain a stage, a technique, an architecture, an operator or a runtime
+    /// Explain a stage, a technique, an architecture, an operator, a runtime or a device
     Explain(Explain),
     /// Print the JSON schema of recipes
     Schema,
@@ -310,11 +313,12 @@ pub(crate) enum Topic {
     Architectures,
     Operators,
     Runtimes,
+    Devices,
 }
 
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Explain {
-    /// A stage, a technique, an architecture, an operator or a runtime
+    /// A stage, a technique, an architecture, an operator, a runtime or a device
     pub(crate) name: String,
 }
 

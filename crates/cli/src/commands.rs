@@ -74,6 +74,7 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
                 Topic::Architectures => lib::Topic::Architectures,
                 Topic::Operators => lib::Topic::Operators,
                 Topic::Runtimes => lib::Topic::Runtimes,
+                Topic::Devices => lib::Topic::Devices,
             });
             let text: String = list.iter().map(|e| format!("{}\n", e.to_string().trim_end())).collect();
             printer.result(name, &list, text);

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let args = args::Args::parse();
     let printer = output::Printer::new(&args);
-    match panic::guard(|| commands::dispatch(&args.command, &printer)) {
+    match panic::guard(|| espalier::commands::select_device(&args.device).and_then(|_| commands::dispatch(&args.command, &printer))) {
         Some(Ok(code)) => ExitCode::from(code),
         Some(Err(error)) => {
             printer.error(args.command.name(), &error);

@@ -84,6 +84,9 @@ impl Error {
             Error::Pipeline(PipelineError::Interrupted { .. }) => {
                 Some("run the same command again: finished stages are kept, training goes on after its last full epoch".into())
             }
+            Error::Tensor(tensor::TensorError::Unsupported { op: "device", .. }) => {
+                Some("--device cpu needs neither feature nor driver".into())
+            }
             Error::Deploy(DeployError::RuntimeAbsent { .. }) => Some("--runtime reference needs nothing installed".into()),
             _ => None,
         }

@@ -1,4 +1,5 @@
 //! Batch normalization, one kernel with the residual add and the activation behind it.
+use crate::device::on_device;
 use crate::kernels::batch_norm::{Layout, Normalized, backward, forward, moments};
 use crate::norm::column_shape;
 use crate::{DType, Result, Tensor, TensorError, record_many, recycle};
@@ -80,6 +81,9 @@ impl Tensor {
             let y = plain(self, &centred, &var, scale, bias, eps, residual, activation)?;
             return Ok((y, mean.detach().reshape([l.c])?, var.detach().reshape([l.c])?));
         }
+        #[cfg(feature = "gpu")]
+        let parts = device_parts(l, [self, scale, bias], residual, activation);
+        on_device!(crate::gpu::batch_norm_train(parts, eps));
         let (x, gamma, beta) = (self.as_slice::<f32>()?, scale.as_slice::<f32>()?, bias.as_slice::<f32>()?);
         let r = residual.map(|r| r.as_slice::<f32>()).transpose()?;
         let (y, statistics) = forward(l, x, r, activation.bounds(), |c| {
@@ -124,6 +128,9 @@ impl Tensor {
             let centred = self.sub(&mean.detach().cast(self.dtype())?.reshape(column.clone())?)?;
             return plain(self, &centred, &var.detach().cast(self.dtype())?.reshape(column)?, scale, bias, eps, residual, activation);
         }
+        #[cfg(feature = "gpu")]
+        let parts = device_parts(l, [self, scale, bias], residual, activation);
+        on_device!(crate::gpu::batch_norm(parts, mean, var, eps));
         let (x, gamma, beta) = (self.as_slice::<f32>()?, scale.as_slice::<f32>()?, bias.as_slice::<f32>()?);
         let (mean, var) = (mean.as_slice::<f32>()?, var.as_slice::<f32>()?);
         let inv: Vec<f32> = var.iter().map(|v| (1.0 / (f64::from(*v) + f64::from(eps)).sqrt()) as f32).collect();
@@ -135,6 +142,16 @@ impl Tensor {
         let y = Tensor::new(y, self.shape())?;
         Ok(record_affine(l, self, scale, bias, residual, y, activation, mean.to_vec(), inv, false))
     }
+}
+
+#[cfg(feature = "gpu")]
+fn device_parts<'a>(
+    layout: Layout,
+    [x, scale, bias]: [&'a Tensor; 3],
+    residual: Option<&'a Tensor>,
+    activation: Activation,
+) -> crate::gpu::Parts<'a> {
+    crate::gpu::Parts { layout, x, scale, bias, residual, bounds: activation.bounds(), activated: activation != Activation::None }
 }
 
 fn check_residual(x: &Tensor, residual: Option<&Tensor>) -> Result<()> {

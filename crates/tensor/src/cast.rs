@@ -1,4 +1,5 @@
 //! Conversion between element types.
+use crate::device::on_device;
 use crate::small_float::SmallFloat;
 use crate::{Buffer, DType, Element, Result, Tensor, TensorError, record};
 use half::{bf16, f16};
@@ -143,6 +144,9 @@ impl Tensor {
 
     fn converted(&self, to: DType, options: CastOptions) -> Result<Tensor> {
         use DType::*;
+        if to == F32 {
+            on_device!(crate::gpu::to_float(self));
+        }
         if self.dtype() == String {
             let read = if to.is_int() { parse_integers(self) } else { None };
             return read.unwrap_or_else(|| parse(self))?.cast_with(to, options);

@@ -1,4 +1,5 @@
 //! Comparison, logic, bits, choice.
+use crate::device::{device_or, on_device};
 use crate::map::{map, zip};
 use crate::number::with_number;
 use crate::strided::Strided;
@@ -16,6 +17,7 @@ macro_rules! comparison {
                 if self.is_half() {
                     return self.cast(DType::F32)?.$name(&other.cast(DType::F32)?);
                 }
+                on_device!(crate::gpu::compare(stringify!($name), self, other));
                 with_number!(stringify!($name), self.dtype(), T => zip(stringify!($name), self, other, |a: T, b: T| a $op b))
             }
         )*}
@@ -70,7 +72,10 @@ impl Tensor {
                 let pairs = a.as_slice::<String>()?.iter().zip(b.as_slice::<String>()?);
                 Tensor::new(pairs.map(|(a, b)| a == b).collect(), to)
             }
-            dtype => with_number!("equal", dtype, T => zip("equal", self, other, |a: T, b: T| a == b)),
+            dtype => {
+                on_device!(crate::gpu::compare("equal", self, other));
+                with_number!("equal", dtype, T => zip("equal", self, other, |a: T, b: T| a == b))
+            }
         }
     }
 
@@ -149,11 +154,14 @@ impl Tensor {
     pub fn where_(condition: &Tensor, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         same("where", a, b)?;
         let to = shape::broadcast("where", condition.shape(), &shape::broadcast("where", a.shape(), b.shape())?)?;
-        let space = Strided::broadcast(&to, [condition.shape(), a.shape(), b.shape()]);
-        let chosen = condition.as_slice::<bool>()?;
-        let n = shape::count(&to)?;
-        let buffer = crate::with_buffer!(a.buffer(), v => choose(chosen, v, b.as_slice()?, &space, n));
-        let out = Tensor::from_buffer(a.dtype(), buffer, to)?;
+        let on_host = || {
+            let space = Strided::broadcast(&to, [condition.shape(), a.shape(), b.shape()]);
+            let chosen = condition.as_slice::<bool>()?;
+            let n = shape::count(&to)?;
+            let buffer = crate::with_buffer!(a.buffer(), v => choose(chosen, v, b.as_slice()?, &space, n));
+            Tensor::from_buffer(a.dtype(), buffer, to.clone())
+        };
+        let out = device_or!(crate::gpu::select_elements(condition, a, b, &to), on_host()?);
         let condition = condition.detach();
         let (shape_a, shape_b) = (a.shape().to_vec(), b.shape().to_vec());
         let wanted = [a.is_tracked(), b.is_tracked()];

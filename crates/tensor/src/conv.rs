@@ -1,4 +1,5 @@
 //! Convolution and transposed convolution of one, two or three spatial axes, with groups, strides, dilations and padding.
+use crate::device::on_device;
 use crate::kernels::conv::merge::Merge;
 use crate::kernels::conv::{Geometry, depthwise, direct, im2col, weights};
 use crate::kernels::simd::Isa;
@@ -49,6 +50,7 @@ fn output_shape(g: &Geometry, rank: usize) -> Vec<usize> {
 fn forward(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let shape = output_shape(g, x.rank());
     let len = crate::shape::count(&shape)?;
+    on_device!(crate::gpu::conv_forward(g, x, w, bias, &shape));
     if x.dtype() != DType::F32 {
         return with_float!("conv", x.dtype(), T => {
             let mut y = vec![T::default(); len];
@@ -77,6 +79,7 @@ fn forward(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Resul
 /// Gradient by the input.
 fn backward_data(g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize]) -> Result<Tensor> {
     let len = crate::shape::count(shape)?;
+    on_device!(crate::gpu::conv_backward_data(g, dy, w, shape));
     if dy.dtype() != DType::F32 {
         return with_float!("conv", dy.dtype(), T => {
             let mut dx = vec![T::default(); len];
@@ -104,6 +107,7 @@ fn backward_data(g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize]) -> Resu
 /// Gradient by the weight.
 fn backward_weights(g: &Geometry, x: &Tensor, dy: &Tensor, shape: &[usize]) -> Result<Tensor> {
     let len = crate::shape::count(shape)?;
+    on_device!(crate::gpu::conv_backward_weights(g, x, dy, shape));
     with_float!("conv", x.dtype(), T => {
         let mut dw = vec![T::default(); len];
         if !dy.is_empty() && !x.is_empty() && x.dtype() != DType::F32 {

@@ -1,4 +1,5 @@
 //! Arithmetic on two tensors, broadcast as NumPy does.
+use crate::device::on_device;
 use crate::map::zip;
 use crate::number::{Number, with_float, with_number};
 use crate::{DType, Result, Tensor, TensorError, record};
@@ -27,6 +28,7 @@ macro_rules! kernel {
             if a.is_half() {
                 return in_f32([&a.detach(), &b.detach()], |[a, b]| $name(&a, &b));
             }
+            on_device!(crate::gpu::binary(stringify!($name), a, b));
             $with!($op, a.dtype(), T => zip::<T, T, T>($op, a, b, $f))
         }
     };

@@ -1,5 +1,6 @@
 //! Fake quantization: values as they read back from a uniform integer grid, in one pass over memory each way.
 use crate::buffer::Element;
+use crate::device::{device_or, on_device};
 use crate::kernels::simd::vectorised;
 use crate::number::with_float;
 use crate::parallel::{THRESHOLD, fill};
@@ -90,6 +91,11 @@ fn forward<T: Grid>(x: &Tensor, scale: &Tensor, zero: &Tensor, layout: Layout, l
         });
     });
     Tensor::new(out, x.shape())
+}
+
+#[cfg(feature = "gpu")]
+fn device_grid<'a>(scale: &'a Tensor, zero: &'a Tensor, layout: Layout, bounds: (f32, f32)) -> crate::gpu::Grid<'a> {
+    crate::gpu::Grid { scale, zero, run: layout.run, channels: layout.channels, bounds }
 }
 
 /// Which of the grid's parameters a gradient is wanted of.
@@ -194,10 +200,21 @@ impl Tensor {
         }
         with_float!("fake_quantize", self.dtype(), T => {
             let (lo, hi) = (<T as Grid>::from_f32(qmin), <T as Grid>::from_f32(qmax));
-            let out = forward::<T>(self, scale, zero_point, layout, lo, hi)?;
+            let out = device_or!(
+                crate::gpu::fake_quantize(self, device_grid(scale, zero_point, layout, (qmin, qmax))),
+                forward::<T>(self, scale, zero_point, layout, lo, hi)?
+            );
             let (x, s, z) = (self.detach(), scale.detach(), zero_point.detach());
             let wanted = Wanted { scale: scale.is_tracked(), zero: zero_point.is_tracked() };
-            Ok(record("fake_quantize", &[self, scale, zero_point], out, move |dy| backward::<T>(&x, &s, &z, layout, lo, hi, dy, wanted)))
+            Ok(record("fake_quantize", &[self, scale, zero_point], out, move |dy| {
+                on_device!(crate::gpu::fake_quantize_backward(
+                    &x,
+                    device_grid(&s, &z, layout, (qmin, qmax)),
+                    &dy,
+                    [wanted.scale, wanted.zero]
+                ));
+                backward::<T>(&x, &s, &z, layout, lo, hi, dy, wanted)
+            }))
         })
     }
 
@@ -211,15 +228,18 @@ impl Tensor {
         if mask.shape() != self.shape() {
             return Err(TensorError::shape("apply_mask", format!("mask {:?} for {:?}", mask.shape(), self.shape())));
         }
-        let keep = mask.as_slice::<bool>()?;
-        let out = with_float!("apply_mask", self.dtype(), T => {
-            let x = self.as_slice::<T>()?;
-            let mut out = storage::<T>(x.len());
-            fill(&mut out, &|at, piece| {
-                piece.iter_mut().zip(&x[at..]).zip(&keep[at..]).for_each(|((o, v), keep)| *o = if *keep { *v } else { 0.0 });
-            });
-            Tensor::new(out, self.shape())
-        })?;
+        let on_host = || {
+            with_float!("apply_mask", self.dtype(), T => {
+                let keep = mask.as_slice::<bool>()?;
+                let x = self.as_slice::<T>()?;
+                let mut out = storage::<T>(x.len());
+                fill(&mut out, &|at, piece| {
+                    piece.iter_mut().zip(&x[at..]).zip(&keep[at..]).for_each(|((o, v), keep)| *o = if *keep { *v } else { 0.0 });
+                });
+                Tensor::new(out, self.shape())
+            })
+        };
+        let out = device_or!(crate::gpu::select_elements(mask, self, &Tensor::scalar(0f32), self.shape()), on_host()?);
         let mask = mask.clone();
         Ok(record("apply_mask", &[self], out, move |dy| Ok(vec![Some(dy.apply_mask(&mask)?)])))
     }

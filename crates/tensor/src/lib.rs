@@ -6,18 +6,21 @@
 //! The crate knows nothing of ONNX.
 //!
 //! One idea a file: `dtype`, `buffer`, `tensor` (the type itself), `tape` (differentiation), and one file for each
-//! family of operations; the hand-written fast paths are under `kernels`.
+//! family of operations; the hand-written fast paths are under `kernels`, those of a GPU (feature `gpu`) under `gpu`.
 mod activation;
 mod batch_norm;
 mod buffer;
 mod cast;
 mod compare;
 mod conv;
+pub mod device;
 mod dtype;
 mod elementary;
 mod elementwise;
 mod error;
 mod fake_quant;
+#[cfg(feature = "gpu")]
+pub mod gpu;
 pub mod gradcheck;
 mod index;
 mod kernels;
@@ -48,12 +51,13 @@ pub use batch_norm::Activation;
 pub use buffer::{Buffer, Element};
 pub use cast::{CastOptions, PowerRounding};
 pub use conv::ConvOptions;
+pub use device::Device;
 pub use dtype::DType;
 pub use error::{Result, TensorError};
 pub use index::{Reduction, Unique};
 pub use loss::{cross_entropy, distillation_loss, mse_loss};
 pub use movement::PadMode;
-pub use optim::{AdamWOptions, SgdOptions, adamw_step, sgd_step};
+pub use optim::{AdamWOptions, SgdOptions, adamw_step, sgd_step, sum_squares};
 pub use pool::PoolOptions;
 pub use tape::{Gradients, record, record_many};
 pub use tensor::Tensor;

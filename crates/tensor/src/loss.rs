@@ -1,4 +1,5 @@
 //! Losses over rows of logits, forward and backward in one pass over each row.
+use crate::device::on_device;
 use crate::number::with_float;
 use crate::{DType, Result, Tensor, TensorError, record};
 
@@ -32,6 +33,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f32) -> Result
     if let Some((row, bad)) = label.iter().enumerate().find(|(_, l)| !(0..c as i64).contains(*l)) {
         return Err(TensorError::value("cross_entropy", format!("row {row} of the batch has label {bad}, there are {c} classes")));
     }
+    on_device!(crate::gpu::cross_entropy(logits, label, smoothing));
     let (loss, grad) = with_float!("cross_entropy", logits.dtype(), T => {
         let (off, on) = (smoothing as T / c as T, 1.0 - smoothing as T);
         let mut grad = vec![T::default(); n * c];
@@ -84,6 +86,7 @@ pub fn distillation_loss(student: &Tensor, teacher: &Tensor, temperature: f32) -
     if !(temperature > 0.0 && temperature.is_finite()) {
         return Err(TensorError::value("distillation_loss", format!("temperature is {temperature}, a positive number is needed")));
     }
+    on_device!(crate::gpu::distillation_loss(student, teacher, temperature));
     let (loss, grad) = with_float!("distillation_loss", student.dtype(), T => {
         let t = temperature as T;
         let mut grad = vec![T::default(); n * c];

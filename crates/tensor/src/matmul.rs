@@ -1,4 +1,5 @@
 //! Matrix products.
+use crate::device::on_device;
 use crate::kernels::gemm::{Gemm, Matrix};
 use crate::number::{Number, with_number};
 use crate::parallel::fill_rows;
@@ -62,6 +63,7 @@ fn batched(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Resu
         let matrix = b.reshape([*rb, *cb])?;
         return batched(&rows, &matrix, false, transpose_b)?.reshape(to);
     }
+    on_device!(crate::gpu::matmul(a, b, [transpose_a, transpose_b], k, &to));
     let batches = shape::count(&batch)?;
     let (at_a, at_b) = (batch_offsets(&batch, batch_a, m * k), batch_offsets(&batch, batch_b, k * n));
     with_number!("matmul", a.dtype(), T => {

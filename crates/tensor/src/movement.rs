@@ -1,4 +1,5 @@
 //! Moving elements without changing them: transposing, slicing, joining, padding, repeating. Any element type.
+use crate::device::{device_or, on_device};
 use crate::parallel::fill;
 use crate::strided::Strided;
 use crate::{Buffer, Element, Result, Tensor, TensorError, record, shape};
@@ -59,10 +60,12 @@ impl Tensor {
     fn view(&self, name: &'static str, view: View) -> Result<Tensor> {
         let n = shape::count(&view.shape)?;
         let space = view.space();
-        let buffer = crate::with_buffer!(self.buffer(), v => read(v, &space, n));
-        let out = Tensor::from_buffer(self.dtype(), buffer, view.shape.clone())?;
+        let on_host = || crate::with_buffer!(self.buffer(), v => read(v, &space, n));
+        let out =
+            device_or!(crate::gpu::read_view(self, &space, &view.shape), Tensor::from_buffer(self.dtype(), on_host(), view.shape.clone())?);
         let from = self.shape().to_vec();
         Ok(record(name, &[self], out, move |dy| {
+            on_device!(crate::gpu::scatter_view(&dy, &view.space(), &from).map(|dx| dx.map(|dx| vec![Some(dx)])));
             let mut dx = Tensor::zeros(dy.dtype(), &from)?;
             dx.write_view(&dy, &view)?;
             Ok(vec![Some(dx)])
@@ -179,8 +182,11 @@ impl Tensor {
         let outer: usize = to[..axis].iter().product();
         let widths: Vec<usize> = list.iter().map(|t| t.shape()[axis..].iter().product()).collect();
         let n = shape::count(&to)?;
-        let buffer = crate::with_buffer!(first.buffer(), v => join(v.as_slice(), list, &widths, outer, n)?);
-        let out = Tensor::from_buffer(first.dtype(), buffer, to)?;
+        let on_host = || -> Result<Tensor> {
+            let buffer = crate::with_buffer!(first.buffer(), v => join(v.as_slice(), list, &widths, outer, n)?);
+            Tensor::from_buffer(first.dtype(), buffer, to.clone())
+        };
+        let out = device_or!(crate::gpu::concat(list, axis, &to), on_host()?);
         let sizes: Vec<Option<usize>> = list.iter().map(|t| t.is_tracked().then(|| t.shape()[axis])).collect();
         let all: Vec<usize> = list.iter().map(|t| t.shape()[axis]).collect();
         Ok(record("concat", &list.iter().collect::<Vec<_>>(), out, move |dy| {
@@ -222,8 +228,8 @@ impl Tensor {
         }
         let n = shape::count(to)?;
         let space = Strided::broadcast(to, [self.shape()]);
-        let buffer = crate::with_buffer!(self.buffer(), v => read(v, &space, n));
-        let out = Tensor::from_buffer(self.dtype(), buffer, to)?;
+        let on_host = || crate::with_buffer!(self.buffer(), v => read(v, &space, n));
+        let out = device_or!(crate::gpu::expand(self, to), Tensor::from_buffer(self.dtype(), on_host(), to)?);
         let from = self.shape().to_vec();
         Ok(record("expand", &[self], out, move |dy| Ok(vec![Some(dy.sum_to(&from)?)])))
     }
@@ -315,17 +321,23 @@ impl Tensor {
             .map(|(d, g)| d.checked_add(g.0)?.checked_add(g.1))
             .collect::<Option<_>>()
             .ok_or_else(|| TensorError::shape("pad", "the padded tensor has more elements than can be counted"))?;
-        let mut out = match value {
-            Some(v) if v.dtype() != self.dtype() => {
-                return Err(TensorError::dtype("pad", v.dtype(), format!("as value beside {}", self.dtype())));
-            }
-            Some(v) => v.detach().reshape([])?.expand(&to)?,
-            None => Tensor::zeros(self.dtype(), &to)?,
-        };
+        if let Some(v) = value
+            && v.dtype() != self.dtype()
+        {
+            return Err(TensorError::dtype("pad", v.dtype(), format!("as value beside {}", self.dtype())));
+        }
         let strides = shape::strides(&to);
         let start = strides.iter().zip(grow).map(|(s, g)| (s * g.0) as isize).sum();
         let view = View { shape: self.shape().to_vec(), strides: strides.into_iter().map(|s| s as isize).collect(), start };
-        out.write_view(self, &view)?;
+        let on_host = || -> Result<Tensor> {
+            let mut out = match value {
+                Some(v) => v.detach().reshape([])?.expand(&to)?,
+                None => Tensor::zeros(self.dtype(), &to)?,
+            };
+            out.write_view(self, &view)?;
+            Ok(out)
+        };
+        let out = device_or!(crate::gpu::pad(self, &view.space(), &to, value), on_host()?);
         Ok(record("pad", &[self], out, move |dy| Ok(vec![Some(dy.view("pad", view)?)])))
     }
 }

@@ -1,4 +1,5 @@
 //! Optimizer updates, f32, in place, one pass over memory.
+use crate::device::on_device;
 use crate::{Result, Tensor, TensorError};
 
 /// Settings of one step of SGD.
@@ -47,6 +48,7 @@ fn same(name: &'static str, tensors: [&Tensor; 3]) -> Result<()> {
 /// Sutskever et al. 2013, section 2, in the form of PyTorch's `torch.optim.SGD` without dampening.
 pub fn sgd_step(parameter: &mut Tensor, gradient: &Tensor, velocity: &mut Tensor, o: &SgdOptions) -> Result<()> {
     same("sgd_step", [parameter, gradient, velocity])?;
+    on_device!(crate::gpu::sgd_step(parameter, gradient, velocity, o));
     let g = gradient.as_slice::<f32>()?;
     for ((p, v), g) in parameter.as_mut_slice::<f32>()?.iter_mut().zip(velocity.as_mut_slice::<f32>()?).zip(g) {
         let g = g + o.weight_decay * *p;
@@ -68,6 +70,7 @@ pub fn adamw_step(parameter: &mut Tensor, gradient: &Tensor, first: &mut Tensor,
     same("adamw_step", [parameter, gradient, second])?;
     let corrected = |beta: f32| (1.0 - f64::from(beta).powf(o.step as f64)) as f32;
     let (c1, c2) = (corrected(o.beta1), corrected(o.beta2).sqrt());
+    on_device!(crate::gpu::adamw_step(parameter, gradient, [&mut *first, &mut *second], o, [c1, c2]));
     let g = gradient.as_slice::<f32>()?;
     let moments = first.as_mut_slice::<f32>()?.iter_mut().zip(second.as_mut_slice::<f32>()?);
     for ((p, (m, v)), g) in parameter.as_mut_slice::<f32>()?.iter_mut().zip(moments).zip(g) {
@@ -76,6 +79,24 @@ pub fn adamw_step(parameter: &mut Tensor, gradient: &Tensor, first: &mut Tensor,
         *p -= o.lr * o.weight_decay * *p + o.lr * (*m / c1) / (v.sqrt() / c2 + o.eps);
     }
     Ok(())
+}
+
+/// The sum of squares over all the tensors together, by which gradients are clipped.
+///
+/// # Errors
+/// [`TensorError::DType`] if one is not f32.
+pub fn sum_squares(tensors: &[&Tensor]) -> Result<f64> {
+    #[cfg(feature = "gpu")]
+    if crate::gpu::active()
+        && let Some(sums) = crate::gpu::sum_squares(tensors)?
+    {
+        return Ok(sums.into_iter().map(f64::from).sum());
+    }
+    let mut sum = 0f64;
+    for t in tensors {
+        sum += t.as_slice::<f32>()?.chunks(4096).map(|c| c.iter().map(|v| v * v).sum::<f32>() as f64).sum::<f64>();
+    }
+    Ok(sum)
 }
 
 #[cfg(test)]

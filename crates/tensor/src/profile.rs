@@ -29,7 +29,16 @@ pub fn stop() -> Times {
 }
 
 /// Runs `work` as a section; `name` is asked for only while this thread profiles.
-pub fn section<R>(name: impl FnOnce() -> String, work: impl FnOnce() -> R) -> R {
+pub fn section<R>(name: impl Fn() -> String, work: impl FnOnce() -> R) -> R {
+    // Copies from the device are counted by section, profiled or not.
+    #[cfg(feature = "gpu")]
+    if crate::gpu::active() {
+        return crate::gpu::within(name(), || timed(name, work));
+    }
+    timed(name, work)
+}
+
+fn timed<R>(name: impl FnOnce() -> String, work: impl FnOnce() -> R) -> R {
     let opened = PROFILE.with_borrow_mut(|p| p.as_mut().map(|p| p.inner.push(Duration::ZERO)).is_some());
     if !opened {
         return work();

@@ -1,4 +1,5 @@
 //! Reductions over axes.
+use crate::device::device_or;
 use crate::number::{Number, with_float, with_number};
 use crate::parallel::{CHUNK, THRESHOLD, fill, fill_rows};
 use crate::{DType, Result, Tensor, TensorError, record, shape};
@@ -121,7 +122,10 @@ impl Tensor {
     {
         let (marked, kept, dropped) = reduced_shapes(op, self.shape(), axes)?;
         let to = if keep_dims { kept.clone() } else { dropped };
-        let out = with_number!(op, self.dtype(), T => Tensor::new(fold_axes::<T, F>(self, &marked)?, to))?;
+        let out = device_or!(
+            crate::gpu::reduce(op, self, &marked, &to),
+            with_number!(op, self.dtype(), T => Tensor::new(fold_axes::<T, F>(self, &marked)?, to))?
+        );
         Ok((out, kept))
     }
 

@@ -1,4 +1,5 @@
 //! Softmax and its logarithm.
+use crate::device::on_device;
 use crate::elementary::Elementary;
 use crate::kernels::simd::vectorised;
 use crate::number::with_float;
@@ -42,6 +43,7 @@ fn softmax_row<T: Float + Elementary>(x: &[T], y: &mut [T], log: bool) {
 fn forward(t: &Tensor, axis: usize, log: bool) -> Result<Tensor> {
     on_rows(t, axis, |t| {
         let width = t.shape().last().copied().unwrap_or(1);
+        on_device!(crate::gpu::softmax(t, width, log));
         with_float!("softmax", t.dtype(), T => {
             let x = t.as_slice::<T>()?;
             let mut out = storage::<T>(x.len());

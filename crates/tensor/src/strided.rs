@@ -47,6 +47,18 @@ impl<const N: usize> Strided<N> {
         self.strides[self.dims.len() - 1]
     }
 
+    /// Size and strides of each (merged) axis, outermost first.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn axes(&self) -> impl ExactSizeIterator<Item = (usize, [isize; N])> {
+        self.dims.iter().copied().zip(self.strides.iter().copied())
+    }
+
+    /// Offsets at the origin.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn start(&self) -> [isize; N] {
+        self.start
+    }
+
     /// Visits positions `from..from + len` of the flattened index space in runs along the innermost axis:
     /// `f(position - from, run, offsets)`.
     pub(crate) fn runs(&self, from: usize, len: usize, mut f: impl FnMut(usize, usize, [usize; N])) {

@@ -1,6 +1,7 @@
 //! Reverse-mode differentiation: each recorded operation keeps a closure that turns the gradient of its outputs into
 //! the gradients of its inputs. The record is a graph of reference-counted nodes, so whatever no live tensor descends
 //! from is freed at once, and each closure (with the activations it holds) is dropped as soon as it has run.
+use crate::device::on_device;
 use crate::{DType, Result, Tensor, TensorError, profile};
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -141,6 +142,12 @@ impl Tensor {
             DType::F32 => Tensor::full(1f32, self.shape())?,
             other => return Err(TensorError::dtype("backward", other, "cannot be a loss: f32 or f64 is needed")),
         };
+        #[cfg(feature = "gpu")]
+        if self.on_device()
+            && let Some(one) = crate::gpu::to_device(&one)?
+        {
+            return self.backward_from(one);
+        }
         self.backward_from(one)
     }
 
@@ -220,6 +227,7 @@ fn add_into(mut sum: Tensor, grad: Tensor) -> Result<Tensor> {
     if sum.shape() != grad.shape() || sum.dtype() != grad.dtype() {
         return Err(TensorError::shape("backward", format!("gradients {sum:?} and {grad:?} of one value differ")));
     }
+    on_device!(crate::gpu::binary("add_values", &sum, &grad));
     match sum.dtype() {
         DType::F32 => add_slices(sum.as_mut_slice::<f32>()?, grad.as_slice::<f32>()?),
         DType::F64 => add_slices(sum.as_mut_slice::<f64>()?, grad.as_slice::<f64>()?),

@@ -11,6 +11,9 @@ pub struct Tensor {
     dtype: DType,
     shape: Arc<[usize]>,
     data: Buffer,
+    /// The elements, where they are on the device; `data` is empty then.
+    #[cfg(feature = "gpu")]
+    pub(crate) device: Option<Arc<crate::gpu::DeviceData>>,
     pub(crate) grad: Option<GradRef>,
 }
 
@@ -54,12 +57,31 @@ impl Tensor {
         if !fits {
             return Err(TensorError::dtype("tensor", dtype, "is not what the storage holds"));
         }
-        Ok(Tensor { dtype, shape: shape.into(), data, grad: None })
+        Ok(Self::assemble(dtype, shape.into(), data))
+    }
+
+    fn assemble(dtype: DType, shape: Arc<[usize]>, data: Buffer) -> Self {
+        Tensor {
+            dtype,
+            shape,
+            data,
+            #[cfg(feature = "gpu")]
+            device: None,
+            grad: None,
+        }
+    }
+
+    /// A tensor whose elements are on the device.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn from_device(dtype: DType, device: Arc<crate::gpu::DeviceData>, shape: impl Into<Vec<usize>>) -> Self {
+        let shape: Vec<usize> = shape.into();
+        debug_assert_eq!(shape.iter().product::<usize>(), device.len());
+        Tensor { dtype, shape: shape.into(), data: Buffer::F32(Arc::default()), device: Some(device), grad: None }
     }
 
     /// A rank-0 tensor.
     pub fn scalar<T: Element>(value: T) -> Self {
-        Tensor { dtype: T::DTYPE, shape: Arc::from([]), data: T::wrap(Arc::new(vec![value])), grad: None }
+        Self::assemble(T::DTYPE, Arc::from([]), T::wrap(Arc::new(vec![value])))
     }
 
     /// A tensor of one repeated value.
@@ -74,7 +96,7 @@ impl Tensor {
     /// A rank-1 tensor.
     pub fn vector<T: Element>(data: Vec<T>) -> Self {
         let shape = Arc::from([data.len()]);
-        Tensor { dtype: T::DTYPE, shape, data: T::wrap(Arc::new(data)), grad: None }
+        Self::assemble(T::DTYPE, shape, T::wrap(Arc::new(data)))
     }
 
     /// Element type.
@@ -94,17 +116,48 @@ impl Tensor {
 
     /// Number of elements.
     pub fn len(&self) -> usize {
+        #[cfg(feature = "gpu")]
+        if let Some(device) = &self.device {
+            return device.len();
+        }
         self.data.len()
     }
 
     /// True if there is no element.
     pub fn is_empty(&self) -> bool {
-        self.data.is_empty()
+        self.len() == 0
     }
 
     /// The storage.
+    ///
+    /// # Panics
+    /// If the elements are on a device that failed; [`Tensor::as_slice`] gives an error there.
     pub fn buffer(&self) -> &Buffer {
-        &self.data
+        match self.host() {
+            Ok(data) => data,
+            Err(e) => panic!("{e}"),
+        }
+    }
+
+    /// The elements on the processor: brought there if need be.
+    #[inline(always)]
+    fn host(&self) -> Result<&Buffer> {
+        #[cfg(feature = "gpu")]
+        if let Some(device) = &self.device {
+            return device.host();
+        }
+        Ok(&self.data)
+    }
+
+    /// Brings the elements to the processor for good.
+    #[inline(always)]
+    fn settle(&mut self) -> Result<()> {
+        #[cfg(feature = "gpu")]
+        if self.device.is_some() {
+            self.data = self.host()?.clone();
+            self.device = None;
+        }
+        Ok(())
     }
 
     /// The elements, if they are held as `T`.
@@ -112,7 +165,7 @@ impl Tensor {
     /// # Errors
     /// [`TensorError::DType`] if they are held as another type.
     pub fn as_slice<T: Element>(&self) -> Result<&[T]> {
-        T::peek(&self.data)
+        T::peek(self.host()?)
             .map(|v| v.as_slice())
             .ok_or_else(|| TensorError::dtype("read", self.dtype, format!("where {} is needed", T::DTYPE)))
     }
@@ -122,6 +175,7 @@ impl Tensor {
     /// # Errors
     /// [`TensorError::DType`] if they are held as another type.
     pub fn into_vec<T: Element>(mut self) -> Result<Vec<T>> {
+        self.settle()?;
         let dtype = self.dtype;
         let v = T::peek_mut(&mut self.data).ok_or_else(|| TensorError::dtype("read", dtype, format!("where {} is needed", T::DTYPE)))?;
         let taken = std::mem::take(v);
@@ -134,6 +188,7 @@ impl Tensor {
     /// [`TensorError::DType`] if they are held as another type.
     pub fn as_mut_slice<T: Element>(&mut self) -> Result<&mut [T]> {
         self.grad = None;
+        self.settle()?;
         let dtype = self.dtype;
         let v = T::peek_mut(&mut self.data).ok_or_else(|| TensorError::dtype("write", dtype, format!("where {} is needed", T::DTYPE)))?;
         Ok(Arc::make_mut(v).as_mut_slice())
@@ -159,7 +214,8 @@ impl Tensor {
         if shape::count(&to)? != self.len() {
             return Err(TensorError::shape("reshape", format!("{:?} does not have as many elements as {to:?}", self.shape())));
         }
-        let out = Tensor { dtype: self.dtype, shape: to.into(), data: self.data.clone(), grad: None };
+        let mut out = self.detach();
+        out.shape = to.into();
         let from = self.shape.clone();
         Ok(crate::record("reshape", &[self], out, move |dy| Ok(vec![Some(dy.reshape(from.to_vec())?)])))
     }
@@ -184,7 +240,7 @@ impl PartialEq for Tensor {
         }
         self.dtype == other.dtype
             && self.shape == other.shape
-            && match (&self.data, &other.data) {
+            && match (self.buffer(), other.buffer()) {
                 (Buffer::F32(a), Buffer::F32(b)) => Arc::ptr_eq(a, b) || bits(a, b, |v| v.to_bits()),
                 (Buffer::F64(a), Buffer::F64(b)) => Arc::ptr_eq(a, b) || bits(a, b, |v| v.to_bits()),
                 (Buffer::F16(a), Buffer::F16(b)) => bits(a, b, |v| v.to_bits()),
@@ -200,7 +256,7 @@ impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Tensor {}{:?}", self.dtype, self.shape())?;
         if self.len() <= 16 {
-            crate::with_buffer!(&self.data, v => write!(f, " {v:?}"))?;
+            crate::with_buffer!(self.buffer(), v => write!(f, " {v:?}"))?;
         }
         Ok(())
     }

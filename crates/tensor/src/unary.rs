@@ -1,4 +1,5 @@
 //! Functions of one element: elementary functions, trigonometry, rounding.
+use crate::device::{device_or, on_device};
 use crate::elementary::Elementary;
 use crate::map::{map, zip};
 use crate::number::{Number, with_float, with_number};
@@ -20,11 +21,17 @@ macro_rules! differentiable {
                 }
                 let name = stringify!($name);
                 #[allow(clippy::unnecessary_cast)]
-                let output = with_float!(name, self.dtype(), T => map(self, |$x: T| -> T { $value }))?;
+                let output = $crate::device::device_or!(
+                    $crate::gpu::unary(name, &[$($arg),*], self),
+                    with_float!(name, self.dtype(), T => map(self, |$x: T| -> T { $value }))?
+                );
                 let kept = differentiable!(@keep $kept self output);
                 Ok($crate::record(name, &[self], output, move |dy| {
                     #[allow(clippy::unnecessary_cast)]
-                    let dx = with_float!(name, dy.dtype(), T => zip(name, &kept, &dy, |$s: T, dy: T| -> T { ($slope) * dy }))?;
+                    let dx = $crate::device::device_or!(
+                        $crate::gpu::slope(name, &[$($arg),*], &kept, &dy),
+                        with_float!(name, dy.dtype(), T => zip(name, &kept, &dy, |$s: T, dy: T| -> T { ($slope) * dy }))?
+                    );
                     Ok(vec![Some(dx)])
                 }))
             }
@@ -83,7 +90,7 @@ differentiable! {
 /// Applies a function that integers have too.
 macro_rules! any_number {
     ($t:expr, $op:literal, $f:expr) => {
-        with_number!($op, $t.dtype(), T => map($t, $f))?
+        device_or!(crate::gpu::unary($op, &[], $t), with_number!($op, $t.dtype(), T => map($t, $f))?)
     };
 }
 
@@ -129,17 +136,23 @@ impl Tensor {
         if self.is_half() {
             return self.cast(DType::F32)?.clip(min, max)?.cast(self.dtype());
         }
-        let out = with_number!("clip", self.dtype(), T => {
-            let low = min.map_or(T::LOWEST, T::from_f64);
-            let high = max.map_or(T::HIGHEST, T::from_f64);
-            map(self, move |x: T| {
-                let x = if x < low { low } else { x };
-                if x > high { high } else { x }
+        #[cfg(feature = "gpu")]
+        let bounds = [min.unwrap_or(f64::NEG_INFINITY), max.unwrap_or(f64::INFINITY)];
+        let on_host = || {
+            with_number!("clip", self.dtype(), T => {
+                let low = min.map_or(T::LOWEST, T::from_f64);
+                let high = max.map_or(T::HIGHEST, T::from_f64);
+                map(self, move |x: T| {
+                    let x = if x < low { low } else { x };
+                    if x > high { high } else { x }
+                })
             })
-        })?;
+        };
+        let out = device_or!(crate::gpu::unary("clip", &bounds, self), on_host()?);
         // The output alone tells where the gradient passes: strictly between the bounds.
         let y = out.clone();
         Ok(record("clip", &[self], out, move |dy| {
+            on_device!(crate::gpu::slope("clip", &bounds, &y, &dy).map(|dx| dx.map(|dx| vec![Some(dx)])));
             let dx = with_float!("clip", dy.dtype(), T => {
                 let low = min.map_or(T::LOWEST, T::from_f64);
                 let high = max.map_or(T::HIGHEST, T::from_f64);
@@ -192,6 +205,7 @@ impl Tensor {
         if self.is_half() {
             return self.cast(DType::F32)?.isnan();
         }
+        on_device!(crate::gpu::test("is_nan(x)", self));
         with_float!("isnan", self.dtype(), T => map(self, T::is_nan))
     }
 
@@ -200,6 +214,7 @@ impl Tensor {
         if self.is_half() {
             return self.cast(DType::F32)?.isinf(positive, negative);
         }
+        on_device!(crate::gpu::test(&format!("is_infinite(x) && ((x > 0.0 && {positive}) || (x < 0.0 && {negative}))"), self));
         with_float!("isinf", self.dtype(), T => map(self, move |x: T| (positive && x == T::INFINITY) || (negative && x == T::NEG_INFINITY)))
     }
 }

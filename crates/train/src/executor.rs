@@ -307,10 +307,14 @@ impl Run<'_, '_> {
         let (y, batch_mean, batch_var) = x.batch_norm_train(&scale, &bias, eps, residual.as_ref(), activation)?;
         let momentum = node.float_or("momentum", 0.9)?;
         for (i, old, new) in [(3, mean, batch_mean), (4, var, batch_var)] {
-            let kept =
-                old.as_slice::<f32>()?.iter().zip(new.as_slice::<f32>()?).map(|(o, n)| o * momentum + n * (1.0 - momentum)).collect();
+            let kept = if new.on_device() {
+                old.mul_scalar(f64::from(momentum))?.add(&new.mul_scalar(f64::from(1.0 - momentum))?)?
+            } else {
+                let pairs = old.as_slice::<f32>()?.iter().zip(new.as_slice::<f32>()?);
+                Tensor::new(pairs.map(|(o, n)| o * momentum + n * (1.0 - momentum)).collect(), old.shape())?
+            };
             if let Some(v) = node.input(i) {
-                self.updates.borrow_mut().push((v, Tensor::new(kept, old.shape())?));
+                self.updates.borrow_mut().push((v, kept));
             }
         }
         Ok(y)

@@ -343,10 +343,7 @@ fn take(model: &mut Model, p: &Parameter) -> Result<Tensor, TrainError> {
 /// Factor that brings the norm of all gradients together down to `clip_norm`; checks that they are finite.
 fn clip_factor(gradients: &[Option<Tensor>], clip_norm: Option<f64>, step: u64) -> Result<f64, TrainError> {
     let at = |e: tensor::TensorError| TrainError::Step { step, what: e.to_string() };
-    let mut squares = 0f64;
-    for g in gradients.iter().flatten() {
-        squares += g.as_slice::<f32>().map_err(at)?.chunks(4096).map(|c| c.iter().map(|v| v * v).sum::<f32>() as f64).sum::<f64>();
-    }
+    let squares = tensor::sum_squares(&gradients.iter().flatten().collect::<Vec<_>>()).map_err(at)?;
     if !squares.is_finite() {
         return Err(TrainError::Step { step, what: "a gradient is not finite: the training diverges".into() });
     }

@@ -89,3 +89,15 @@ fn results_and_errors_share_one_json_envelope() {
         assert_eq!(stderr, "");
     }
 }
+
+/// The processor is always there; what is not is refused by name, with what would help.
+#[test]
+fn devices_are_named_and_refused_by_name() {
+    let (code, list, _) = run(&["--device", "cpu", "list", "devices"]);
+    assert!(code == 0 && list.starts_with("cpu "), "{code} {list}");
+    let (code, _, message) = run(&["--device", "tpu", "list", "devices"]);
+    assert!(code == 1 && message.contains("'tpu'") && message.contains("cpu, gpu or gpu:N"), "{code} {message}");
+    let (code, _, message) = run(&["--device", "gpu:99", "list", "devices"]);
+    assert!(code == 1 && message.contains("hint: --device cpu"), "{code} {message}");
+    assert!(cfg!(feature = "gpu") || message.contains("--features gpu"), "{message}");
+}

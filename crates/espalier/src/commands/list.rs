@@ -17,6 +17,8 @@ pub enum Topic {
     Operators,
     /// Runtimes.
     Runtimes,
+    /// Devices that can compute on this machine.
+    Devices,
 }
 
 /// Something with a name.
@@ -37,6 +39,7 @@ pub fn list(topic: Topic) -> Vec<Entry> {
         Topic::Architectures => zoo::list().iter().map(|e| entry(e.name, e.summary)).collect(),
         Topic::Operators => ops::all().map(|o| entry(o.op_type(), o.summary())).collect(),
         Topic::Runtimes => super::runtimes().iter().map(|r| entry(r, runtime(r))).collect(),
+        Topic::Devices => super::device::devices(),
     }
 }
 
@@ -86,7 +89,7 @@ fn stage(kind: &str) -> (String, Vec<(String, String)>) {
     (text(&variant), keys.collect())
 }
 
-/// What a stage, an architecture or an operator is.
+/// What a stage, a technique, an architecture, an operator, a runtime or a device is.
 ///
 /// # Errors
 /// [`Error::Input`] if there is nothing of that name.
@@ -106,6 +109,9 @@ pub fn explain(name: &str) -> Result<String> {
     if super::runtimes().contains(&name) {
         return Ok(format!("runtime {name}: {}\n", runtime(name)));
     }
+    if let Some(e) = super::device::devices().into_iter().find(|e| e.name == name) {
+        return Ok(format!("device {}: {}\n", e.name, e.summary));
+    }
     if let Ok(e) = zoo::find(name) {
         return Ok(format!("architecture {}: {}\n\ninput {:?}, {} classes\n", e.name, e.summary, e.input, e.classes));
     }
@@ -113,7 +119,9 @@ pub fn explain(name: &str) -> Result<String> {
         let versions = op.versions().iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
         return Ok(format!("operator {}: {}\n\nchanged in opsets {versions}\n", op.op_type(), op.summary()));
     }
-    Err(Error::Input(format!("nothing is named '{name}': see espalier list stages, techniques, architectures, operators, runtimes")))
+    Err(Error::Input(format!(
+        "nothing is named '{name}': see espalier list stages, techniques, architectures, operators, runtimes, devices"
+    )))
 }
 
 impl fmt::Display for Entry {
@@ -128,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_topic_lists_something_with_a_sentence_that_can_be_explained() {
-        for topic in [Topic::Stages, Topic::Techniques, Topic::Architectures, Topic::Operators, Topic::Runtimes] {
+        for topic in [Topic::Stages, Topic::Techniques, Topic::Architectures, Topic::Operators, Topic::Runtimes, Topic::Devices] {
             let list = list(topic);
             assert!(!list.is_empty() && list.iter().all(|e| !e.summary.is_empty()), "{topic:?}: {list:?}");
             for entry in list {

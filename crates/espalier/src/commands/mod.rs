@@ -2,6 +2,7 @@
 mod bench;
 mod compare;
 mod convert;
+mod device;
 mod evaluate;
 mod execute;
 mod inputs;
@@ -14,6 +15,7 @@ mod samples;
 pub use bench::{BenchOptions, InferBench, MachineBench, TrainBench, TrainBenchOptions, bench_infer, bench_machine, bench_train};
 pub use compare::{CompareOn, Comparison, ValueDifference, compare};
 pub use convert::{ConvertOptions, Converted, convert};
+pub use device::select_device;
 pub use evaluate::{EvaluateOptions, Evaluation, evaluate};
 pub use execute::{Execution, execute};
 pub use inputs::{example_inputs, random_inputs};

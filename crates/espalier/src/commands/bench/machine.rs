@@ -15,6 +15,8 @@ const REPETITIONS: usize = 10;
 /// What the machine reaches at most.
 #[derive(Clone, Debug, Serialize)]
 pub struct MachineBench {
+    /// What computed: `cpu`, or the GPU's name.
+    pub device: String,
     /// Threads that computed.
     pub threads: usize,
     /// Additions and multiplications of a large f32 matrix product, in 10^9 a second.
@@ -37,6 +39,7 @@ pub fn bench_machine() -> Result<MachineBench> {
     let options = SgdOptions { lr: 1e-9, momentum: 0.9, nesterov: false, weight_decay: 0.0 };
     let update = best(|| sgd_step(&mut p, &g, &mut velocity, &options))?;
     Ok(MachineBench {
+        device: tensor::device::selected(),
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         gflop_per_s: 2.0 * (SIZE as f64).powi(3) / product / 1e9,
         gbyte_per_s: (5 * STREAMED * size_of::<f32>()) as f64 / update / 1e9,
@@ -49,6 +52,7 @@ fn best(mut work: impl FnMut() -> Result<(), TensorError>) -> Result<f64> {
     for _ in 0..REPETITIONS {
         let began = Instant::now();
         work()?;
+        tensor::device::synchronize()?;
         best = best.min(began.elapsed().as_secs_f64());
     }
     Ok(best)
@@ -56,6 +60,7 @@ fn best(mut work: impl FnMut() -> Result<(), TensorError>) -> Result<f64> {
 
 impl fmt::Display for MachineBench {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.device)?;
         writeln!(f, "{:.1} GFLOP/s (f32 matrix product), {:.1} GB/s (update of an optimizer)", self.gflop_per_s, self.gbyte_per_s)
     }
 }

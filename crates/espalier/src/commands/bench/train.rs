@@ -3,11 +3,12 @@ use super::{BenchOptions, memory, peak_memory};
 use crate::Result;
 use distill::{Hinton, HintonSettings};
 use prune::{PruneSettings, Scope};
+use report::text;
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
-use tensor::profile;
+use tensor::{device, profile};
 use train::{Batch, Batches, MeanSquaredError, Objective, OptimizerSettings, Surroundings, TrainError, TrainSettings, Watch};
 
 /// How the network is compressed while it trains.
@@ -42,9 +43,25 @@ pub struct TrainBench {
     pub images_per_s: f64,
     /// Largest resident memory of the process so far; absent where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
+    /// What computed: `cpu`, or the GPU's name.
+    pub device: String,
+    /// What a GPU left to the processor in a step, by operator and direction: tensors copied back and their bytes. Empty on
+    /// the processor. (The loss and the norm of the gradients are read in every step.)
+    pub host_copies: Vec<HostCopies>,
     /// Mean time of a step by operator and direction, in milliseconds, longest first. What no operator accounts for is
-    /// `other`.
+    /// `other`. On a GPU it is the time in which kernels are recorded or waited for, not that of the kernels.
     pub ms_by_operator: Vec<(String, f64)>,
+}
+
+/// Tensors that came back from a GPU for an operator.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct HostCopies {
+    /// Operator and direction.
+    pub operator: String,
+    /// How many a step.
+    pub per_step: f64,
+    /// Their bytes.
+    pub bytes_per_step: f64,
 }
 
 /// Times training steps of any graph with float weights: the loss is the mean squared error of every float output to
@@ -81,6 +98,10 @@ pub fn bench_train(path: &Path, options: &BenchOptions, compression: &TrainBench
     let mut around = Surroundings { validate: None, watch: &mut watch, checkpoint: None, stop: None };
     train::train(&mut model, &repeated, objective.as_ref(), &settings, &mut around)?;
     let profile = profile::stop();
+    let rounds = options.rounds.max(1) as f64;
+    let host_copies = device::take_host_copies();
+    let per_step =
+        |(operator, times, bytes)| HostCopies { operator, per_step: times as f64 / rounds, bytes_per_step: bytes as f64 / rounds };
     let mut times = watch.times_ms.split_off(warm_up);
     let ms_by_operator = by_operator(&profile, &times);
     times.sort_by(f64::total_cmp);
@@ -95,6 +116,8 @@ pub fn bench_train(path: &Path, options: &BenchOptions, compression: &TrainBench
         step_ms_median: median,
         images_per_s: batch_size as f64 * 1e3 / median,
         peak_memory_bytes: peak_memory(),
+        device: device::selected(),
+        host_copies: host_copies.into_iter().map(per_step).collect(),
         ms_by_operator,
     })
 }
@@ -137,6 +160,7 @@ impl Watch for StepTimes {
         self.times_ms.push(self.last.elapsed().as_secs_f64() * 1e3);
         if self.times_ms.len() == self.warm_up {
             profile::start();
+            device::take_host_copies();
         }
         self.last = Instant::now();
     }
@@ -151,6 +175,13 @@ impl fmt::Display for TrainBench {
         writeln!(f, "  best    {:.2} ms", self.step_ms_best)?;
         writeln!(f, "  median  {:.2} ms, {:.1} samples/s", self.step_ms_median, self.images_per_s)?;
         writeln!(f, "  memory  {} at most", memory(self.peak_memory_bytes))?;
+        if self.device != "cpu" {
+            writeln!(f, "  device  {}", self.device)?;
+            writeln!(f, "left to the processor in a step:")?;
+            for c in &self.host_copies {
+                writeln!(f, "  {:32} {:>10.1} tensors, {}", c.operator, c.per_step, text::bytes(c.bytes_per_step as u64))?;
+            }
+        }
         writeln!(f, "mean step by operator:")?;
         let total: f64 = self.ms_by_operator.iter().map(|(_, ms)| ms).sum();
         let line = |(op, ms): &(String, f64)| format!("  {op:32} {ms:>10.3} ms {:>5.1} %\n", ms * 100.0 / total);

@@ -1,0 +1,161 @@
+//! Which device computes. The processor is always there; a GPU in builds with the feature `gpu` (see `gpu/`).
+//!
+//! A device is chosen once, at the program's start. Tensors stay values: an operation gives the same numbers (to rounding)
+//! wherever its operands are, and what has no kernel on the device is computed by the processor and counted.
+use crate::{Result, TensorError};
+use std::fmt;
+use std::str::FromStr;
+
+/// A device to compute on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A GPU: the one of this number in [`devices`], or the fastest.
+    Gpu(Option<usize>),
+}
+
+impl FromStr for Device {
+    type Err = TensorError;
+
+    /// `cpu`, `gpu` or `gpu:N`.
+    fn from_str(name: &str) -> Result<Self> {
+        let number = |n: &str| n.parse().ok().map(|n| Device::Gpu(Some(n)));
+        match name {
+            "cpu" => Some(Device::Cpu),
+            "gpu" => Some(Device::Gpu(None)),
+            _ => name.strip_prefix("gpu:").and_then(number),
+        }
+        .ok_or_else(|| TensorError::value("device", format!("'{name}' is not one: cpu, gpu or gpu:N are")))
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Device::Cpu => f.write_str("cpu"),
+            Device::Gpu(None) => f.write_str("gpu"),
+            Device::Gpu(Some(n)) => write!(f, "gpu:{n}"),
+        }
+    }
+}
+
+/// Why a GPU cannot be chosen in a build without the feature.
+#[cfg(not(feature = "gpu"))]
+const NOT_BUILT: &str = "this program was built without GPU support: build it with --features gpu";
+
+/// The GPUs that can be chosen, in the order of their numbers: name, kind and driver. None in builds without the feature.
+pub fn gpus() -> Vec<String> {
+    #[cfg(feature = "gpu")]
+    return crate::gpu::adapters();
+    #[cfg(not(feature = "gpu"))]
+    vec![]
+}
+
+/// Chooses the device that computes from now on, for the whole process, and returns its name.
+///
+/// # Errors
+/// [`TensorError::Unsupported`] for a GPU in a build without the feature `gpu`, where there is none, or where another one
+/// was chosen before.
+pub fn select(device: Device) -> Result<String> {
+    match device {
+        #[cfg(feature = "gpu")]
+        Device::Gpu(number) => crate::gpu::select(number),
+        #[cfg(not(feature = "gpu"))]
+        Device::Gpu(_) => Err(TensorError::unsupported("device", NOT_BUILT)),
+        Device::Cpu => {
+            #[cfg(feature = "gpu")]
+            crate::gpu::deselect();
+            Ok("cpu".into())
+        }
+    }
+}
+
+/// The name of what computes: `cpu`, or the GPU's.
+pub fn selected() -> String {
+    #[cfg(feature = "gpu")]
+    if let Some(name) = crate::gpu::selected_name() {
+        return name;
+    }
+    "cpu".into()
+}
+
+/// Tensors that were copied from the device to the processor since the last call: by what asked for them (operator and
+/// direction, as in [`crate::profile`]), how many and how many bytes.
+pub fn take_host_copies() -> Vec<(String, u64, u64)> {
+    #[cfg(feature = "gpu")]
+    return crate::gpu::take_host_copies();
+    #[cfg(not(feature = "gpu"))]
+    vec![]
+}
+
+/// Waits until the device has done all that it was asked to do. Timings need it: a kernel's call returns when it is
+/// recorded.
+///
+/// # Errors
+/// [`TensorError::Value`] if the device failed.
+pub fn synchronize() -> Result<()> {
+    #[cfg(feature = "gpu")]
+    return crate::gpu::synchronize();
+    #[cfg(not(feature = "gpu"))]
+    Ok(())
+}
+
+impl crate::Tensor {
+    /// True if its elements are on the device, so that kernels there are the shortest way.
+    #[inline(always)]
+    pub fn on_device(&self) -> bool {
+        #[cfg(feature = "gpu")]
+        return crate::gpu::active() && self.device.is_some();
+        #[cfg(not(feature = "gpu"))]
+        false
+    }
+}
+
+/// Returns from the function with what the device computes, if it does (`Ok(Some(..))`); nothing in builds without it.
+macro_rules! on_device {
+    ($device:expr) => {
+        #[cfg(feature = "gpu")]
+        if crate::gpu::active()
+            && let Some(done) = $device?
+        {
+            return Ok(done);
+        }
+    };
+}
+
+/// What the device computes, if it does, else the second expression.
+macro_rules! device_or {
+    ($device:expr, $host:expr) => {{
+        #[cfg(feature = "gpu")]
+        let value = match if crate::gpu::active() { $device? } else { None } {
+            Some(done) => done,
+            None => $host,
+        };
+        #[cfg(not(feature = "gpu"))]
+        let value = $host;
+        value
+    }};
+}
+pub(crate) use {device_or, on_device};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_and_written() {
+        for name in ["cpu", "gpu", "gpu:1"] {
+            assert_eq!(name.parse::<Device>().unwrap().to_string(), name);
+        }
+        assert!("tpu".parse::<Device>().unwrap_err().to_string().contains("'tpu'"));
+    }
+
+    #[cfg(not(feature = "gpu"))]
+    #[test]
+    fn a_build_without_gpu_says_so() {
+        assert!(select(Device::Gpu(None)).unwrap_err().to_string().contains("--features gpu"));
+        assert!(gpus().is_empty());
+    }
+}
