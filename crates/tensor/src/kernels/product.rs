@@ -6,11 +6,11 @@
 //! multiply-adds. A slice of the depth is chosen so that a panel of columns stays in the first-level cache while all rows
 //! pass over it. Each element's sum runs along the depth in one order, whatever the threads.
 //!
-//! It serves where there are 32 vector registers (AVX-512), where it is twice as fast as the `gemm` crate on the machine it
-//! was written on; other processors go through that crate.
+//! With AVX2's sixteen registers a tile is 4 x 3: a panel of rows is passed in two halves. It serves both, where it is about
+//! twice as fast as the `gemm` crate on the machines it was written on; other processors go through that crate.
 use super::gemm::Matrix;
 use super::scratch;
-use super::simd::{Isa, Lanes, UNIT, dispatch};
+use super::simd::{Isa, Lanes, Level, UNIT, dispatch};
 use rayon::prelude::*;
 
 /// Rows of a register tile.
@@ -40,17 +40,39 @@ struct Source<'a> {
     depth: usize,
 }
 
-/// `to[p][j] = from[first + j][p]` for a panel of `width` lanes of which `live` exist; the others are zero.
+/// Panels that are packed together: what a step of the depth reads of them is whole cache lines.
+const TOGETHER: usize = 4;
+/// Steps of the depth for which they are.
+const STEPS: usize = 64;
+
+/// `to[panel][p][j] = from[first + panel * width + j][p]` for consecutive panels of `width` lanes over `k` steps, of which
+/// `live` lanes exist; the others are zero.
 #[inline(always)]
-fn pack_generic<L: Lanes>(from: Source, first: usize, live: usize, width: usize, to: &mut [f32]) {
-    let k = to.len() / width;
+fn pack_generic<L: Lanes>(from: Source, first: usize, live: usize, [k, width]: [usize; 2], to: &mut [f32]) {
     if from.lane == 1 {
-        for (p, to) in to.chunks_exact_mut(width).enumerate() {
-            to[..live].copy_from_slice(&from.data[p * from.depth + first..][..live]);
-            to[live..].fill(0.0);
+        // Some steps for one panel after the other, so that the rest of their cache lines is found again.
+        for steps in (0..k).step_by(STEPS) {
+            let end = (steps + STEPS).min(k);
+            for (i, panel) in to.chunks_exact_mut(k * width).enumerate() {
+                let at = first + (i * width).min(live);
+                let lanes = live.saturating_sub(i * width).min(width);
+                for (p, to) in (steps..end).zip(panel[steps * width..end * width].chunks_exact_mut(width)) {
+                    to[..lanes].copy_from_slice(&from.data[p * from.depth + at..][..lanes]);
+                    to[lanes..].fill(0.0);
+                }
+            }
         }
         return;
     }
+    for (i, panel) in to.chunks_exact_mut(k * width).enumerate() {
+        pack_lanes::<L>(from, first + i * width, live.saturating_sub(i * width), width, panel);
+    }
+}
+
+/// [`pack_generic`] of one panel whose lanes do not lie side by side.
+#[inline(always)]
+fn pack_lanes<L: Lanes>(from: Source, first: usize, live: usize, width: usize, to: &mut [f32]) {
+    let k = to.len() / width;
     for unit in (0..width).step_by(UNIT) {
         let live = live.saturating_sub(unit).min(UNIT);
         let whole = if live == UNIT && from.depth == 1 { k / UNIT * UNIT } else { 0 };
@@ -72,42 +94,63 @@ fn pack_generic<L: Lanes>(from: Source, first: usize, live: usize, width: usize,
 
 dispatch! {
     /// [`pack_generic`] compiled for an instruction set.
-    pack = pack_generic(from: Source, first: usize, live: usize, width: usize, to: &mut [f32])
+    pack = pack_generic(from: Source, first: usize, live: usize, sizes: [usize; 2], to: &mut [f32])
 }
 
-/// One register tile: `c[row][column] (+)= sum over the depth of a[p][row] * b[p][column]`.
+/// One register tile: `c[row][column] (+)= sum over the depth of a[p][row] * b[p][column]` for all rows of a panel, or its
+/// halves one after the other where the registers hold no more.
 ///
 /// # Safety
 /// `a` must have `ROWS` and `b` `VECTORS` vectors for each of `depth` steps, `c` `ROWS` rows of `VECTORS` vectors at distance
-/// `stride`, for writing and, if `add`, for reading.
+/// `stride`, for writing and, if `add`, for reading. The second pointer of `a` is the panel of rows that comes next: it is asked
+/// for meanwhile, since each begins where no hardware looks ahead.
 #[inline(always)]
-unsafe fn tile<L: Lanes>(depth: usize, a: *const f32, b: *const f32, c: *mut f32, stride: usize, add: bool) {
-    let mut sums = [[L::zero(); VECTORS]; ROWS];
+unsafe fn tile<L: Lanes>(depth: usize, a: [*const f32; 2], b: *const f32, c: *mut f32, stride: usize, add: bool) {
+    let [a, next] = a;
+    for r in ROWS..2 * ROWS {
+        L::prefetch(c.wrapping_add(r * stride));
+        L::prefetch(c.wrapping_add(r * stride + L::LANES * VECTORS - 1));
+    }
+    // SAFETY: the caller's promise is passed on; the second half of the rows lies within both.
+    unsafe {
+        if L::LANES > UNIT {
+            return tile_of::<L, ROWS>(depth, [a, next], b, c, stride, add);
+        }
+        let half = ROWS / 2;
+        tile_of::<L, { ROWS / 2 }>(depth, [a, next], b, c, stride, add);
+        tile_of::<L, { ROWS / 2 }>(depth, [a.add(half), next.wrapping_add(half)], b, c.add(half * stride), stride, add);
+    }
+}
+
+/// The first `R` rows of a [`tile`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn tile_of<L: Lanes, const R: usize>(depth: usize, a: [*const f32; 2], b: *const f32, c: *mut f32, stride: usize, add: bool) {
+    let mut sums = [[L::zero(); VECTORS]; R];
     // SAFETY: as the function's own contract says. Plain indices: iterators make the compiler spill accumulators.
     unsafe {
         if add {
-            for r in 0..ROWS {
+            for r in 0..R {
                 for v in 0..VECTORS {
                     sums[r][v] = L::load(c.add(r * stride + v * L::LANES));
                 }
             }
         }
-        let (mut a, mut b) = (a, b);
+        let ([mut a, mut next], mut b) = (a, b);
         for _ in 0..depth {
-            let mut columns = [L::zero(); VECTORS];
+            let mut columns = [b; VECTORS];
             for v in 0..VECTORS {
-                columns[v] = L::load(b.add(v * L::LANES));
+                columns[v] = b.add(v * L::LANES);
             }
-            for r in 0..ROWS {
-                let row = L::splat(*a.add(r));
-                for v in 0..VECTORS {
-                    sums[r][v] = row.mul_add(columns[v], sums[r][v]);
-                }
-            }
+            L::step(&mut sums, a, columns);
+            L::prefetch(next);
             a = a.add(ROWS);
+            next = next.wrapping_add(ROWS);
             b = b.add(VECTORS * L::LANES);
         }
-        for r in 0..ROWS {
+        for r in 0..R {
             for v in 0..VECTORS {
                 sums[r][v].store(c.add(r * stride + v * L::LANES));
             }
@@ -132,6 +175,9 @@ fn rows_generic<L: Lanes>(job: &Job, first: usize, out: &mut [f32]) {
                 // part of one is computed in `edge`, which holds a whole one.
                 unsafe {
                     let a = job.a.as_ptr().add((first + row) * k + slice * ROWS);
+                    // Behind the last panel the first one comes again, with other columns.
+                    let next = if row + ROWS < rows { a.wrapping_add(ROWS * k) } else { a.wrapping_sub(row * k) };
+                    let a = [a, next];
                     let b = job.b.as_ptr().add(panel * width * k + slice * width);
                     let to = &mut out[row * n + panel * width..];
                     if live_rows == ROWS && live_columns == width {
@@ -158,7 +204,7 @@ dispatch! {
 
 /// True where packing pays and the processor has the registers.
 pub(crate) fn serves(isa: Isa, m: usize, k: usize, n: usize) -> bool {
-    isa.lanes() > UNIT && m >= ROWS && n >= UNIT && k >= UNIT
+    isa.level() > Level::Portable && m >= ROWS && n >= UNIT && k >= UNIT
 }
 
 /// `out[m, n] = a[m, k] * b[k, n]`; all three lie within their slices.
@@ -172,15 +218,21 @@ pub(crate) fn product(isa: Isa, out: &mut [f32], a: Matrix<f32>, b: Matrix<f32>,
     let right = Source { data: b.data, lane: b.column_stride, depth: b.row_stride };
     scratch::with(m.next_multiple_of(ROWS) * k, |packed_a| {
         scratch::with(n.next_multiple_of(width) * k, |packed_b| {
-            let pack_a = |(i, to): (usize, &mut [f32])| pack(isa, left, i * ROWS, ROWS.min(m - i * ROWS), ROWS, to);
-            let pack_b = |(i, to): (usize, &mut [f32])| pack(isa, right, i * width, width.min(n - i * width), width, to);
+            let panels = |width: usize| {
+                move |(i, to): (usize, &mut [f32]), from: Source, lanes: usize| {
+                    let first = i * TOGETHER * width;
+                    pack(isa, from, first, (TOGETHER * width).min(lanes - first), [k, width], to);
+                }
+            };
+            let (pack_a, pack_b) = (panels(ROWS), panels(width));
+            let (some_a, some_b) = (TOGETHER * ROWS * k, TOGETHER * width * k);
             if !parallel {
-                packed_a.chunks_mut(ROWS * k).enumerate().for_each(pack_a);
-                packed_b.chunks_mut(width * k).enumerate().for_each(pack_b);
+                packed_a.chunks_mut(some_a).enumerate().for_each(|to| pack_a(to, left, m));
+                packed_b.chunks_mut(some_b).enumerate().for_each(|to| pack_b(to, right, n));
                 return rows(isa, &Job { a: packed_a, b: packed_b, k, n }, 0, out);
             }
-            packed_a.par_chunks_mut(ROWS * k).enumerate().for_each(pack_a);
-            packed_b.par_chunks_mut(width * k).enumerate().for_each(pack_b);
+            packed_a.par_chunks_mut(some_a).enumerate().for_each(|to| pack_a(to, left, m));
+            packed_b.par_chunks_mut(some_b).enumerate().for_each(|to| pack_b(to, right, n));
             let job = Job { a: packed_a, b: packed_b, k, n };
             let block = m.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(ROWS).min(BLOCK);
             out.par_chunks_mut(block * n).enumerate().for_each(|(i, out)| rows(isa, &job, i * block, out));
