@@ -58,6 +58,7 @@ pub struct Comparison {
 /// # Errors
 /// If a model cannot be read or run, or the data do not fit.
 pub fn compare(a: &Path, b: &Path, on: &CompareOn, tick: Tick) -> Result<Comparison> {
+    tensor::set_threads(None);
     let (mut a, mut b) = (onnx::load(a)?, onnx::load(b)?);
     let mut totals = Totals::default();
     let told = match on {

@@ -56,9 +56,20 @@ fn pack_generic<L: Lanes>(from: Source, first: usize, live: usize, [k, width]: [
             for (i, panel) in to.chunks_exact_mut(k * width).enumerate() {
                 let at = first + (i * width).min(live);
                 let lanes = live.saturating_sub(i * width).min(width);
-                for (p, to) in (steps..end).zip(panel[steps * width..end * width].chunks_exact_mut(width)) {
-                    to[..lanes].copy_from_slice(&from.data[p * from.depth + at..][..lanes]);
-                    to[lanes..].fill(0.0);
+                let rows = (steps..end).zip(panel[steps * width..end * width].chunks_exact_mut(width));
+                if lanes < width || !width.is_multiple_of(L::LANES) {
+                    for (p, to) in rows {
+                        to[..lanes].copy_from_slice(&from.data[p * from.depth + at..][..lanes]);
+                        to[lanes..].fill(0.0);
+                    }
+                    continue;
+                }
+                for (p, to) in rows {
+                    let row = &from.data[p * from.depth + at..][..width];
+                    for v in (0..width).step_by(L::LANES) {
+                        // SAFETY: both have `width` elements, a multiple of a vector's.
+                        unsafe { L::load(row.as_ptr().add(v)).store(to.as_mut_ptr().add(v)) };
+                    }
                 }
             }
         }
@@ -98,27 +109,27 @@ dispatch! {
 }
 
 /// One register tile: `c[row][column] (+)= sum over the depth of a[p][row] * b[p][column]` for all rows of a panel, or its
-/// halves one after the other where the registers hold no more.
+/// halves one after the other where the registers hold no more, and the first `V` vectors of a panel of columns.
 ///
 /// # Safety
-/// `a` must have `ROWS` and `b` `VECTORS` vectors for each of `depth` steps, `c` `ROWS` rows of `VECTORS` vectors at distance
+/// `a` must have `ROWS` and `b` `VECTORS` vectors for each of `depth` steps, `c` `ROWS` rows of `V` vectors at distance
 /// `stride`, for writing and, if `add`, for reading. The second pointer of `a` is the panel of rows that comes next: it is asked
 /// for meanwhile, since each begins where no hardware looks ahead.
 #[inline(always)]
-unsafe fn tile<L: Lanes>(depth: usize, a: [*const f32; 2], b: *const f32, c: *mut f32, stride: usize, add: bool) {
+unsafe fn tile<L: Lanes, const V: usize>(depth: usize, a: [*const f32; 2], b: *const f32, c: *mut f32, stride: usize, add: bool) {
     let [a, next] = a;
     for r in ROWS..2 * ROWS {
         L::prefetch(c.wrapping_add(r * stride));
-        L::prefetch(c.wrapping_add(r * stride + L::LANES * VECTORS - 1));
+        L::prefetch(c.wrapping_add(r * stride + L::LANES * V - 1));
     }
     // SAFETY: the caller's promise is passed on; the second half of the rows lies within both.
     unsafe {
         if L::LANES > UNIT {
-            return tile_of::<L, ROWS>(depth, [a, next], b, c, stride, add);
+            return tile_of::<L, ROWS, V>(depth, [a, next], b, c, stride, add);
         }
         let half = ROWS / 2;
-        tile_of::<L, { ROWS / 2 }>(depth, [a, next], b, c, stride, add);
-        tile_of::<L, { ROWS / 2 }>(depth, [a.add(half), next.wrapping_add(half)], b, c.add(half * stride), stride, add);
+        tile_of::<L, { ROWS / 2 }, V>(depth, [a, next], b, c, stride, add);
+        tile_of::<L, { ROWS / 2 }, V>(depth, [a.add(half), next.wrapping_add(half)], b, c.add(half * stride), stride, add);
     }
 }
 
@@ -127,21 +138,28 @@ unsafe fn tile<L: Lanes>(depth: usize, a: [*const f32; 2], b: *const f32, c: *mu
 /// # Safety
 /// As there.
 #[inline(always)]
-unsafe fn tile_of<L: Lanes, const R: usize>(depth: usize, a: [*const f32; 2], b: *const f32, c: *mut f32, stride: usize, add: bool) {
-    let mut sums = [[L::zero(); VECTORS]; R];
+unsafe fn tile_of<L: Lanes, const R: usize, const V: usize>(
+    depth: usize,
+    a: [*const f32; 2],
+    b: *const f32,
+    c: *mut f32,
+    stride: usize,
+    add: bool,
+) {
+    let mut sums = [[L::zero(); V]; R];
     // SAFETY: as the function's own contract says. Plain indices: iterators make the compiler spill accumulators.
     unsafe {
         if add {
             for r in 0..R {
-                for v in 0..VECTORS {
+                for v in 0..V {
                     sums[r][v] = L::load(c.add(r * stride + v * L::LANES));
                 }
             }
         }
         let ([mut a, mut next], mut b) = (a, b);
         for _ in 0..depth {
-            let mut columns = [b; VECTORS];
-            for v in 0..VECTORS {
+            let mut columns = [b; V];
+            for v in 0..V {
                 columns[v] = b.add(v * L::LANES);
             }
             L::step(&mut sums, a, columns);
@@ -151,7 +169,7 @@ unsafe fn tile_of<L: Lanes, const R: usize>(depth: usize, a: [*const f32; 2], b:
             b = b.add(VECTORS * L::LANES);
         }
         for r in 0..R {
-            for v in 0..VECTORS {
+            for v in 0..V {
                 sums[r][v].store(c.add(r * stride + v * L::LANES));
             }
         }
@@ -171,8 +189,8 @@ fn rows_generic<L: Lanes>(job: &Job, first: usize, out: &mut [f32]) {
             let live_columns = width.min(n - panel * width);
             for row in (0..rows).step_by(ROWS) {
                 let live_rows = ROWS.min(rows - row);
-                // SAFETY: both packed panels lie within their slices (asserted above). A whole tile lies within `out`, a
-                // part of one is computed in `edge`, which holds a whole one.
+                // SAFETY: both packed panels lie within their slices (asserted above). A tile of whole rows and
+                // vectors lies within `out`, a part of one is computed in `edge`, which holds a whole one.
                 unsafe {
                     let a = job.a.as_ptr().add((first + row) * k + slice * ROWS);
                     // Behind the last panel the first one comes again, with other columns.
@@ -180,12 +198,16 @@ fn rows_generic<L: Lanes>(job: &Job, first: usize, out: &mut [f32]) {
                     let a = [a, next];
                     let b = job.b.as_ptr().add(panel * width * k + slice * width);
                     let to = &mut out[row * n + panel * width..];
-                    if live_rows == ROWS && live_columns == width {
-                        tile::<L>(depth, a, b, to.as_mut_ptr(), n, slice > 0);
+                    if live_rows == ROWS && live_columns.is_multiple_of(L::LANES) {
+                        match live_columns / L::LANES {
+                            1 => tile::<L, 1>(depth, a, b, to.as_mut_ptr(), n, slice > 0),
+                            2 => tile::<L, 2>(depth, a, b, to.as_mut_ptr(), n, slice > 0),
+                            _ => tile::<L, VECTORS>(depth, a, b, to.as_mut_ptr(), n, slice > 0),
+                        }
                         continue;
                     }
                     let mut edge = [0f32; TILE];
-                    tile::<L>(depth, a, b, edge.as_mut_ptr(), width, false);
+                    tile::<L, VECTORS>(depth, a, b, edge.as_mut_ptr(), width, false);
                     for r in 0..live_rows {
                         for (to, v) in to[r * n..][..live_columns].iter_mut().zip(&edge[r * width..]) {
                             *to = if slice > 0 { *to + v } else { *v };
@@ -248,7 +270,7 @@ mod tests {
     /// Every instruction set and every storage order against a plain loop, with edges on all sides.
     #[test]
     fn products_agree_with_a_plain_loop() {
-        for [m, k, n] in [[8, 8, 48], [9, 129, 50], [70, 300, 7], [8, 1, 100], [33, 17, 24], [1, 5, 1]] {
+        for [m, k, n] in [[8, 8, 48], [9, 129, 50], [70, 300, 7], [8, 1, 100], [33, 17, 24], [1, 5, 1], [16, 40, 40], [16, 300, 32]] {
             let (x, y) = (uniform(1, &[m * k], -1.0, 1.0).unwrap(), uniform(2, &[k * n], -1.0, 1.0).unwrap());
             let (x, y) = (x.as_slice::<f32>().unwrap(), y.as_slice::<f32>().unwrap());
             for (ta, tb) in [(false, false), (false, true), (true, false), (true, true)] {

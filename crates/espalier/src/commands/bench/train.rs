@@ -53,6 +53,7 @@ pub struct TrainBench {
 /// # Errors
 /// If a model cannot be read, has no float weight or output, or does not train.
 pub fn bench_train(path: &Path, options: &BenchOptions, compression: &TrainBenchOptions) -> Result<TrainBench> {
+    tensor::set_threads(None);
     let mut model = onnx::load(path)?;
     let (inputs, batch_size) = options.inputs(&model)?;
     if let Some(sparsity) = compression.sparsity {
