@@ -10,7 +10,7 @@ mod mask;
 pub use error::{EncodingError, Result};
 
 use graph::{Annotation, Encoding};
-use tensor::Tensor;
+use tensor::{Activation, Tensor};
 
 /// Everything about one encoding. Adding an encoding is adding a file and a line in [`all`].
 pub trait EncodingKind: Sync {
@@ -26,6 +26,14 @@ pub trait EncodingKind: Sync {
     /// # Errors
     /// If the encoding is not well formed or does not fit the value.
     fn simulate(&self, value: &Tensor, encoding: &Encoding) -> Result<Tensor>;
+
+    /// [`EncodingKind::simulate`] of an activation of the value: in the same pass over memory, where the encoding can.
+    ///
+    /// # Errors
+    /// As [`EncodingKind::simulate`].
+    fn simulate_activated(&self, value: &Tensor, activation: Activation, encoding: &Encoding) -> Result<Tensor> {
+        self.simulate(&activation.apply(value)?, encoding)
+    }
 
     /// The stored form. Reading it back gives [`EncodingKind::simulate`]'s result to the bit.
     ///
@@ -74,6 +82,17 @@ pub fn simulate(value: &Tensor, annotation: &Annotation) -> Result<Tensor> {
     match &annotation.encoding {
         Some(encoding) => find(&encoding.kind)?.simulate(&masked, encoding),
         None => Ok(masked),
+    }
+}
+
+/// [`simulate`] of an activation of a value.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_activated(value: &Tensor, activation: Activation, annotation: &Annotation) -> Result<Tensor> {
+    match (&annotation.mask, &annotation.encoding) {
+        (None, Some(encoding)) => find(&encoding.kind)?.simulate_activated(value, activation, encoding),
+        _ => simulate(&activation.apply(value)?, annotation),
     }
 }
 

@@ -5,6 +5,7 @@
 //! Only as many vectors of a length are kept as were handed out and not yet given back, so storage that was made
 //! elsewhere (batches from disk) goes back to the allocator and the pool never holds more than a step had in use.
 use crate::Element;
+use crate::parallel::fill;
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
@@ -75,6 +76,20 @@ pub(crate) fn storage<T: Element + Copy + Default>(len: usize) -> Vec<T> {
         }
     }
     vec![T::default(); len]
+}
+
+/// A copy in [`storage`], made by several threads.
+#[allow(clippy::ptr_arg)] // A vector can be asked for its type, a slice cannot.
+pub(crate) fn copy<T: Element>(from: &Vec<T>) -> Vec<T> {
+    if let Some(from) = (from as &dyn Any).downcast_ref::<Vec<f32>>() {
+        let mut out = take(from.len());
+        fill(&mut out, &|at, piece| piece.copy_from_slice(&from[at..at + piece.len()]));
+        let mut out = Some(out);
+        if let Some(v) = (&mut out as &mut dyn Any).downcast_mut::<Option<Vec<T>>>().and_then(Option::take) {
+            return v;
+        }
+    }
+    from.clone()
 }
 
 /// Gives a vector back.

@@ -47,6 +47,11 @@ impl<const N: usize> Strided<N> {
         self.strides[self.dims.len() - 1]
     }
 
+    /// The merged axes: size and strides of each.
+    pub(crate) fn axes(&self) -> impl Iterator<Item = (usize, [isize; N])> + '_ {
+        self.dims.iter().copied().zip(self.strides.iter().copied())
+    }
+
     /// Visits positions `from..from + len` of the flattened index space in runs along the innermost axis:
     /// `f(position - from, run, offsets)`.
     pub(crate) fn runs(&self, from: usize, len: usize, mut f: impl FnMut(usize, usize, [usize; N])) {

@@ -1,6 +1,7 @@
 //! Reverse-mode differentiation: each recorded operation keeps a closure that turns the gradient of its outputs into
 //! the gradients of its inputs. The record is a graph of reference-counted nodes, so whatever no live tensor descends
 //! from is freed at once, and each closure (with the activations it holds) is dropped as soon as it has run.
+use crate::map::zip_onto;
 use crate::{DType, Result, Tensor, TensorError, profile};
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -215,14 +216,15 @@ fn accumulate(pending: &mut HashMap<u64, Vec<Option<Tensor>>>, order: &mut Binar
     Ok(())
 }
 
-/// `sum + grad`, written into `sum`'s storage where nobody shares it.
+/// `sum + grad`, written into the storage of whichever nobody else holds.
 fn add_into(mut sum: Tensor, grad: Tensor) -> Result<Tensor> {
     if sum.shape() != grad.shape() || sum.dtype() != grad.dtype() {
         return Err(TensorError::shape("backward", format!("gradients {sum:?} and {grad:?} of one value differ")));
     }
     match sum.dtype() {
-        DType::F32 => add_slices(sum.as_mut_slice::<f32>()?, grad.as_slice::<f32>()?),
-        DType::F64 => add_slices(sum.as_mut_slice::<f64>()?, grad.as_slice::<f64>()?),
+        DType::F32 if sum.unshared::<f32>().is_some() => return zip_onto("backward", sum, &grad, |a: f32, b| a + b),
+        DType::F32 => return zip_onto("backward", grad, &sum, |a: f32, b| a + b),
+        DType::F64 => return zip_onto("backward", sum, &grad, |a: f64, b| a + b),
         DType::F16 => add_slices(sum.as_mut_slice::<half::f16>()?, grad.as_slice::<half::f16>()?),
         DType::BF16 => add_slices(sum.as_mut_slice::<half::bf16>()?, grad.as_slice::<half::bf16>()?),
         other => return Err(TensorError::dtype("backward", other, "has no gradient")),

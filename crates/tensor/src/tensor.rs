@@ -136,7 +136,20 @@ impl Tensor {
         self.grad = None;
         let dtype = self.dtype;
         let v = T::peek_mut(&mut self.data).ok_or_else(|| TensorError::dtype("write", dtype, format!("where {} is needed", T::DTYPE)))?;
+        if Arc::get_mut(v).is_none() {
+            *v = Arc::new(crate::recycle::copy::<T>(v));
+        }
         Ok(Arc::make_mut(v).as_mut_slice())
+    }
+
+    /// The elements for writing if nobody else holds them.
+    pub(crate) fn unshared<T: Element>(&mut self) -> Option<&mut [T]> {
+        T::peek_mut(&mut self.data).and_then(Arc::get_mut).map(Vec::as_mut_slice)
+    }
+
+    /// What stands for this tensor in the record: its shape and place there, without its elements.
+    pub(crate) fn stand_in(&self) -> Tensor {
+        Tensor { dtype: self.dtype, shape: self.shape.clone(), data: f32::wrap(Arc::default()), grad: self.grad.clone() }
     }
 
     /// The one element of a tensor with one element.

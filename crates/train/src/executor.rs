@@ -248,6 +248,13 @@ impl Run<'_, '_> {
         let inputs = step.reads.iter().map(|r| r.map(|(v, last)| self.read(v, last)).transpose()).collect::<Result<Vec<_>, _>>()?;
         let outputs = match &step.work {
             Work::Node(op) => self.evaluate(*op, node, inputs, step.node as u64)?,
+            Work::Activation(op, activation) => match self.encoded_activation(node, &inputs, *activation)? {
+                Some((v, t)) => {
+                    self.env.borrow_mut()[v.0 as usize] = Some(t);
+                    return Ok(());
+                }
+                None => self.evaluate(*op, node, inputs, step.node as u64)?,
+            },
             Work::BatchNorm { norm, activation } => {
                 let norm = &self.model.graph.nodes[*norm];
                 vec![self.batch_norm(norm, inputs, *activation).map_err(|e| self.name(norm, e))?]
@@ -259,6 +266,21 @@ impl Run<'_, '_> {
             env[v.0 as usize] = None;
         }
         Ok(())
+    }
+
+    /// The result of an activation as its encoding stores it, in one pass; `None` if it has none or is to be seen before.
+    fn encoded_activation(
+        &self,
+        node: &Node,
+        inputs: &[Option<Tensor>],
+        activation: tensor::Activation,
+    ) -> Result<Option<(ValueId, Tensor)>, TrainError> {
+        let (Some(v), Some(Some(x))) = (node.output(0), inputs.first()) else { return Ok(None) };
+        if self.observe.borrow().is_some() || x.dtype() != tensor::DType::F32 {
+            return Ok(None);
+        }
+        let name = &self.model.values[v].name;
+        Ok(self.encoded(v, name, |annotation| encodings::simulate_activated(x, activation, annotation)).transpose()?.map(|t| (v, t)))
     }
 
     fn write_outputs(&self, node: &Node, outputs: Vec<Tensor>) -> Result<(), TrainError> {
@@ -352,10 +374,17 @@ impl Run<'_, '_> {
 
     /// A value as its annotation stores it.
     fn annotate(&self, v: ValueId, t: Tensor, name: &str) -> Result<Tensor, TrainError> {
-        if !self.mode.simulate {
-            return Ok(t);
-        }
-        let Some(annotation) = self.model.annotations.get(v) else { return Ok(t) };
+        self.encoded(v, name, |annotation| encodings::simulate(&t, annotation)).unwrap_or(Ok(t))
+    }
+
+    /// What `simulate` makes of a value's annotation with its tracked parameters, if annotations count and it has one.
+    fn encoded(
+        &self,
+        v: ValueId,
+        name: &str,
+        simulate: impl FnOnce(&Annotation) -> encodings::Result<Tensor>,
+    ) -> Option<Result<Tensor, TrainError>> {
+        let annotation = self.model.annotations.get(v).filter(|_| self.mode.simulate)?;
         let mut annotation = Cow::Borrowed(annotation);
         let tracked: Vec<(&String, &Tensor)> =
             self.overrides.encodings.iter().filter(|((id, _), _)| *id == v).map(|((_, p), t)| (p, t)).collect();
@@ -365,8 +394,8 @@ impl Run<'_, '_> {
                 encoding.parameters.extend(tracked.into_iter().map(|(p, t)| (p.clone(), t.clone())));
             }
         }
-        tensor::profile::section(|| "simulation forward".into(), || encodings::simulate(&t, &annotation))
-            .map_err(|e| TrainError::Value { value: name.to_string(), what: e.to_string() })
+        let simulated = tensor::profile::section(|| "simulation forward".into(), || simulate(&annotation));
+        Some(simulated.map_err(|e| TrainError::Value { value: name.to_string(), what: e.to_string() }))
     }
 
     fn name(&self, node: &Node, source: OpError) -> TrainError {

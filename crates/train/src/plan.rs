@@ -21,7 +21,7 @@ impl Step {
     /// The operator whose kernel it runs.
     pub(crate) fn label<'g>(&self, graph: &'g Graph) -> &'g str {
         match self.work {
-            Work::Node(_) => &graph.nodes[self.node].op_type,
+            Work::Node(_) | Work::Activation(..) => &graph.nodes[self.node].op_type,
             Work::BatchNorm { norm, .. } => &graph.nodes[norm].op_type,
         }
     }
@@ -31,6 +31,8 @@ impl Step {
 pub(crate) enum Work {
     /// Evaluate one node.
     Node(&'static dyn Operator),
+    /// Evaluate an activation with constant bounds, which passes into its result's encoding where there is one.
+    Activation(&'static dyn Operator, Activation),
     /// BatchNormalization, then an optional residual Add, then an optional activation: one kernel. Reads x, scale, bias,
     /// mean, var and the residual.
     BatchNorm {
@@ -79,7 +81,14 @@ impl Plan {
                     reads.push(residual);
                     (Work::BatchNorm { norm, activation }, reads)
                 }
-                None => (Work::Node(operator(model, node)?), node.inputs.clone()),
+                None => {
+                    let op = operator(model, node)?;
+                    let work = match plain_activation(model, node) {
+                        Some(activation) => Work::Activation(op, activation),
+                        None => Work::Node(op),
+                    };
+                    (work, node.inputs.clone())
+                }
             };
             let reads = reads.into_iter().map(|v| v.map(|v| (v, false))).collect();
             steps.push(Step { node: i, work, reads, drops: vec![] });
@@ -165,12 +174,10 @@ fn norm_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> 
                 }
                 unit.residual = Some(other);
             }
-            "Relu" if reader.is_onnx() => unit.activation = Activation::Relu,
-            "Clip" if reader.is_onnx() => match clip_bounds(model, reader) {
-                Some((min, max)) => unit.activation = Activation::Clip { min, max },
+            _ => match plain_activation(model, reader) {
+                Some(activation) => unit.activation = activation,
                 None => return Some(unit),
             },
-            _ => return Some(unit),
         }
         unit.members.push(next);
         unit.last = next;
@@ -192,6 +199,15 @@ fn same_shape_residual(graph: &Graph, value: ValueId) -> bool {
             graph.nodes[i].op_type.as_str(),
             "Conv" | "BatchNormalization" | "Relu" | "Clip" | "Add" | "Pad" | "MaxPool" | "Concat"
         ),
+    }
+}
+
+/// A Relu, or a Clip with constant bounds.
+fn plain_activation(model: &Model, node: &Node) -> Option<Activation> {
+    match node.op_type.as_str() {
+        "Relu" if node.is_onnx() => Some(Activation::Relu),
+        "Clip" if node.is_onnx() => clip_bounds(model, node).map(|(min, max)| Activation::Clip { min, max }),
+        _ => None,
     }
 }
 

@@ -120,6 +120,35 @@ fn masked_weights_stay_zero_through_training() {
     assert_eq!(before, out(&m));
 }
 
+#[test]
+fn an_encoded_activation_is_what_its_parts_are() {
+    let mut m = Model::new(17);
+    let x = input(&mut m, "x", &[9]);
+    let y = node(&mut m, "Relu", &[x], "y");
+    m.graph.outputs.push(y);
+    let encoding = encodings::affine::AffineSettings::activation(8).encoding(Tensor::scalar(0.004f32), Tensor::scalar(0f32));
+    m.annotations.entry(y).encoding = Some(encoding);
+    let x = random::uniform(1, &[5, 9], -2.0, 2.0).unwrap();
+    let inputs = BTreeMap::from([("x".to_string(), x.clone())]);
+    let fused = Executor::new(&m).unwrap().run(&inputs, Mode::SIMULATED).unwrap()["y"].clone();
+    assert_eq!(fused, encodings::simulate(&x.relu().unwrap(), m.annotations.get(y).unwrap()).unwrap());
+    // Whoever observes sees the activation before its encoding.
+    let mut seen = None;
+    let unfused = Executor::unfused(&m).unwrap();
+    unfused
+        .run_observed(&inputs, Mode::SIMULATED, &mut |v, t| {
+            if v == y {
+                seen = Some(t.clone())
+            }
+        })
+        .unwrap();
+    assert_eq!(seen, Some(x.relu().unwrap()));
+    // Inputs and values that others hold are not written to.
+    assert_eq!(inputs["x"], random::uniform(1, &[5, 9], -2.0, 2.0).unwrap());
+    let plain = Executor::new(&m).unwrap().run(&inputs, Mode::FLOAT).unwrap()["y"].clone();
+    assert_eq!((plain, inputs["x"].clone()), (x.relu().unwrap(), x));
+}
+
 /// Stops the training in the given epoch.
 struct StopAfter<'a>(u64, &'a AtomicBool);
 impl Watch for StopAfter<'_> {

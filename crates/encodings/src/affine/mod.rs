@@ -15,7 +15,7 @@ pub use settings::AffineSettings;
 
 use crate::{EncodingKind, Result};
 use graph::Encoding;
-use tensor::Tensor;
+use tensor::{Activation, Tensor};
 
 /// The encoding's name.
 pub const KIND: &str = "affine";
@@ -33,7 +33,11 @@ impl EncodingKind for Affine {
     }
 
     fn simulate(&self, value: &Tensor, encoding: &Encoding) -> Result<Tensor> {
-        Grid::of(encoding)?.simulate(value)
+        Grid::of(encoding)?.simulate(value, Activation::None)
+    }
+
+    fn simulate_activated(&self, value: &Tensor, activation: Activation, encoding: &Encoding) -> Result<Tensor> {
+        Grid::of(encoding)?.simulate(value, activation)
     }
 
     fn store(&self, value: &Tensor, encoding: &Encoding) -> Result<Tensor> {
