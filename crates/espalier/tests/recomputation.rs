@@ -184,7 +184,7 @@ fn with_subgraphs() -> (Model, ValueId) {
     let bound = b.constant("bound", Tensor::scalar(-1e9f32));
     let sum = b.node(&mut nodes, "ReduceSum", &[h]);
     let condition = b.node(&mut nodes, "Greater", &[sum, bound]);
-    let mut branch = |b: &mut Build, op: &str, inputs: &[ValueId]| {
+    let branch = |b: &mut Build, op: &str, inputs: &[ValueId]| {
         let mut nodes = vec![];
         let y = b.node(&mut nodes, op, inputs);
         AttributeValue::Graph(Box::new(Graph { name: op.into(), nodes, outputs: vec![y], ..Graph::default() }))

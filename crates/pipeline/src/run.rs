@@ -161,7 +161,9 @@ impl Runner<'_> {
     /// with a smaller one.
     fn key(&self, index: usize, stage: &Stage) -> Result<Key, PipelineError> {
         let mut settings = serde_json::to_value(stage).map_err(|e| PipelineError::stage(stage.name(), e))?;
-        settings.as_object_mut().map(|keys| keys.remove("memory"));
+        if let Some(keys) = settings.as_object_mut() {
+            keys.remove("memory");
+        }
         let mut key = self.common.clone().part("index", index.to_string()).part("settings", settings.to_string());
         if let Some((input, _)) = &self.last {
             key = key.part("input", input.to_string());
