@@ -1,5 +1,6 @@
 //! The command line.
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use espalier::pipeline::recipe::ByteSize;
 use std::path::PathBuf;
 
 /// Train, quantize, prune, distil, fine-tune and deploy ONNX networks: one graph, one recipe.
@@ -239,6 +240,9 @@ pub(crate) struct BenchTrain {
     /// Distil from this model in each step
     #[arg(long, value_name = "MODEL")]
     pub(crate) teacher: Option<PathBuf>,
+    /// What a step may hold, such as "2 GB": activations are computed again where it would be more
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
     /// Shape of an input: NAME=1,3,224,224
     #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
     pub(crate) shape: Vec<(String, Vec<usize>)>,

@@ -43,8 +43,9 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
         }
         Command::Bench(Bench::Train(a)) => {
             let options = bench_options(a.batch, a.steps, &a.shape, &a.input);
-            let compression = lib::TrainBenchOptions { qat: a.qat, sparsity: a.sparsity, teacher: a.teacher.clone() };
-            let done = lib::bench_train(&a.model, &options, &compression)?;
+            let memory = a.memory.map(|m| m.0);
+            let training = lib::TrainBenchOptions { qat: a.qat, sparsity: a.sparsity, teacher: a.teacher.clone(), memory };
+            let done = lib::bench_train(&a.model, &options, &training)?;
             printer.result(name, &done, &done);
         }
         Command::Bench(Bench::Infer(a)) => {

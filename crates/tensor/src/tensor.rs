@@ -1,7 +1,7 @@
 //! The tensor itself: element type, shape, shared storage, and its place in the record of differentiation.
 use crate::buffer::{Buffer, Element};
 use crate::tape::GradRef;
-use crate::{DType, Result, TensorError, shape};
+use crate::{DType, Result, TensorError, memory, shape};
 use std::fmt;
 use std::sync::Arc;
 
@@ -54,12 +54,16 @@ impl Tensor {
         if !fits {
             return Err(TensorError::dtype("tensor", dtype, "is not what the storage holds"));
         }
+        // Storage that a tensor shares already is counted already.
+        crate::with_buffer!(&data, v => if Arc::strong_count(v) == 1 { memory::made(v) });
         Ok(Tensor { dtype, shape: shape.into(), data, grad: None })
     }
 
     /// A rank-0 tensor.
     pub fn scalar<T: Element>(value: T) -> Self {
-        Tensor { dtype: T::DTYPE, shape: Arc::from([]), data: T::wrap(Arc::new(vec![value])), grad: None }
+        let data = vec![value];
+        memory::made(&data);
+        Tensor { dtype: T::DTYPE, shape: Arc::from([]), data: T::wrap(Arc::new(data)), grad: None }
     }
 
     /// A tensor of one repeated value.
@@ -74,6 +78,7 @@ impl Tensor {
     /// A rank-1 tensor.
     pub fn vector<T: Element>(data: Vec<T>) -> Self {
         let shape = Arc::from([data.len()]);
+        memory::made(&data);
         Tensor { dtype: T::DTYPE, shape, data: T::wrap(Arc::new(data)), grad: None }
     }
 
@@ -125,7 +130,7 @@ impl Tensor {
         let dtype = self.dtype;
         let v = T::peek_mut(&mut self.data).ok_or_else(|| TensorError::dtype("read", dtype, format!("where {} is needed", T::DTYPE)))?;
         let taken = std::mem::take(v);
-        Ok(Arc::try_unwrap(taken).unwrap_or_else(|shared| shared.as_ref().clone()))
+        Ok(Arc::try_unwrap(taken).inspect(|own| memory::dropped(own)).unwrap_or_else(|shared| shared.as_ref().clone()))
     }
 
     /// The elements for writing in place; copies first if they are shared. The tensor leaves the record of differentiation.
@@ -138,6 +143,7 @@ impl Tensor {
         let v = T::peek_mut(&mut self.data).ok_or_else(|| TensorError::dtype("write", dtype, format!("where {} is needed", T::DTYPE)))?;
         if Arc::get_mut(v).is_none() {
             *v = Arc::new(crate::recycle::copy::<T>(v));
+            memory::made(v);
         }
         Ok(Arc::make_mut(v).as_mut_slice())
     }
@@ -181,6 +187,7 @@ impl Tensor {
 impl Drop for Tensor {
     /// Storage that nobody else holds goes back for reuse.
     fn drop(&mut self) {
+        crate::with_buffer!(&mut self.data, v => if let Some(own) = Arc::get_mut(v) { memory::dropped(own) });
         if let Buffer::F32(v) = &mut self.data
             && let Some(own) = Arc::get_mut(v)
         {

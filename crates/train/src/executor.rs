@@ -32,7 +32,7 @@ impl Mode {
 }
 
 /// Values that stand in for the model's own during one run.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Overrides {
     /// Constants (tracked master weights).
     pub constants: HashMap<ValueId, Tensor>,
@@ -144,60 +144,12 @@ impl<'m> Executor<'m> {
         mode: Mode,
         observe: Option<&mut dyn FnMut(ValueId, &Tensor)>,
     ) -> Result<RunOutput, TrainError> {
-        let run = Run {
-            model: &self.model,
-            overrides,
-            mode,
-            env: RefCell::new(vec![None; self.model.values.len()]),
-            constants: RefCell::new(HashMap::new()),
-            updates: RefCell::new(vec![]),
-            observe: RefCell::new(observe),
-            current: Cell::new(None),
-        };
-        // A defect in a kernel becomes an error that names the node; tensors are values, so no state is torn.
-        match catch_unwind(AssertUnwindSafe(|| self.run_steps(&run, inputs))) {
-            Ok(result) => result,
-            Err(panic) => {
-                let what = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
-                let node = run.current.get().map_or_else(String::new, |i| self.model.graph.nodes[i].label(&self.model.values));
-                Err(TrainError::Internal { node, what: what.unwrap_or_default() })
-            }
-        }
-    }
-
-    fn run_steps(&self, run: &Run, inputs: &Named) -> Result<RunOutput, TrainError> {
-        self.feed(run, inputs)?;
-        for step in &self.plan.steps {
-            run.current.set(Some(step.node));
-            tensor::profile::section(|| format!("{} forward", step.label(&self.model.graph)), || run.step(step))?;
-        }
-        let mut values = HashMap::new();
-        for v in self.model.graph.outputs.iter().chain(&self.taps) {
-            values.insert(*v, run.read(*v, false)?);
-        }
-        Ok(RunOutput { values, updates: run.updates.take() })
-    }
-
-    fn feed(&self, run: &Run, inputs: &Named) -> Result<(), TrainError> {
-        let mut known = HashSet::new();
-        for v in &self.model.graph.inputs {
-            let value = &self.model.values[*v];
-            known.insert(value.name.as_str());
-            match inputs.get(&value.name) {
-                Some(t) => {
-                    check_input(value, t)?;
-                    run.write(*v, t.clone(), &value.name)?;
-                }
-                None if value.constant.is_some() => {}
-                None => {
-                    return Err(TrainError::Input { input: value.name.clone(), what: format!("is not given (given: {})", names(inputs)) });
-                }
-            }
-        }
-        match inputs.keys().find(|k| !known.contains(k.as_str())) {
-            Some(extra) => Err(TrainError::Input { input: extra.clone(), what: "is not an input of the graph".into() }),
-            None => Ok(()),
-        }
+        let run = Run::new(&self.model, overrides, mode, observe);
+        run.guarded(|| {
+            run.feed(inputs)?;
+            self.plan.steps.iter().try_for_each(|step| run.step(step))?;
+            run.output(&self.taps)
+        })
     }
 }
 
@@ -230,20 +182,85 @@ fn check_input(value: &graph::Value, t: &Tensor) -> Result<(), TrainError> {
 }
 
 /// State of one run.
-struct Run<'a, 'o> {
+pub(crate) struct Run<'a, 'o> {
     model: &'a Model,
     overrides: &'a Overrides,
     mode: Mode,
-    env: RefCell<Vec<Option<Tensor>>>,
+    pub(crate) env: RefCell<Vec<Option<Tensor>>>,
     /// Constants after their annotation, so that a shared weight is masked and quantized once.
     constants: RefCell<HashMap<ValueId, Tensor>>,
-    updates: RefCell<Vec<(ValueId, Tensor)>>,
+    pub(crate) updates: RefCell<Vec<(ValueId, Tensor)>>,
     observe: RefCell<Option<&'o mut (dyn FnMut(ValueId, &Tensor) + 'o)>>,
     current: Cell<Option<usize>>,
 }
 
-impl Run<'_, '_> {
-    fn step(&self, step: &Step) -> Result<(), TrainError> {
+impl<'a, 'o> Run<'a, 'o> {
+    pub(crate) fn new(
+        model: &'a Model,
+        overrides: &'a Overrides,
+        mode: Mode,
+        observe: Option<&'o mut (dyn FnMut(ValueId, &Tensor) + 'o)>,
+    ) -> Self {
+        Run {
+            model,
+            overrides,
+            mode,
+            env: RefCell::new(vec![None; model.values.len()]),
+            constants: RefCell::new(HashMap::new()),
+            updates: RefCell::new(vec![]),
+            observe: RefCell::new(observe),
+            current: Cell::new(None),
+        }
+    }
+
+    /// Turns a defect in a kernel into an error that names the node; tensors are values, so no state is torn.
+    pub(crate) fn guarded<R>(&self, work: impl FnOnce() -> Result<R, TrainError>) -> Result<R, TrainError> {
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(result) => result,
+            Err(panic) => {
+                let what = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
+                let node = self.current.get().map_or_else(String::new, |i| self.model.graph.nodes[i].label(&self.model.values));
+                Err(TrainError::Internal { node, what: what.unwrap_or_default() })
+            }
+        }
+    }
+
+    /// Takes the graph's inputs.
+    pub(crate) fn feed(&self, inputs: &Named) -> Result<(), TrainError> {
+        let mut known = HashSet::new();
+        for v in &self.model.graph.inputs {
+            let value = &self.model.values[*v];
+            known.insert(value.name.as_str());
+            match inputs.get(&value.name) {
+                Some(t) => {
+                    check_input(value, t)?;
+                    self.write(*v, t.clone(), &value.name)?;
+                }
+                None if value.constant.is_some() => {}
+                None => {
+                    return Err(TrainError::Input { input: value.name.clone(), what: format!("is not given (given: {})", names(inputs)) });
+                }
+            }
+        }
+        match inputs.keys().find(|k| !known.contains(k.as_str())) {
+            Some(extra) => Err(TrainError::Input { input: extra.clone(), what: "is not an input of the graph".into() }),
+            None => Ok(()),
+        }
+    }
+
+    /// What the run gives back: graph outputs, taps and statistics.
+    pub(crate) fn output(&self, taps: &[ValueId]) -> Result<RunOutput, TrainError> {
+        let wanted = self.model.graph.outputs.iter().chain(taps);
+        let values = wanted.map(|v| Ok((*v, self.read(*v, false)?))).collect::<Result<_, TrainError>>()?;
+        Ok(RunOutput { values, updates: self.updates.take() })
+    }
+
+    pub(crate) fn step(&self, step: &Step) -> Result<(), TrainError> {
+        self.current.set(Some(step.node));
+        tensor::profile::section(|| format!("{} forward", step.label(&self.model.graph)), || self.evaluate_step(step))
+    }
+
+    fn evaluate_step(&self, step: &Step) -> Result<(), TrainError> {
         let node = &self.model.graph.nodes[step.node];
         let inputs = step.reads.iter().map(|r| r.map(|(v, last)| self.read(v, last)).transpose()).collect::<Result<Vec<_>, _>>()?;
         let outputs = match &step.work {
@@ -339,7 +356,7 @@ impl Run<'_, '_> {
     }
 
     /// A value for reading; `last` gives up the environment's own hold on it.
-    fn read(&self, v: ValueId, last: bool) -> Result<Tensor, TrainError> {
+    pub(crate) fn read(&self, v: ValueId, last: bool) -> Result<Tensor, TrainError> {
         let mut env = self.env.borrow_mut();
         let slot = &mut env[v.0 as usize];
         if let Some(t) = if last { slot.take() } else { slot.clone() } {
@@ -349,7 +366,7 @@ impl Run<'_, '_> {
         self.constant(v)
     }
 
-    fn constant(&self, v: ValueId) -> Result<Tensor, TrainError> {
+    pub(crate) fn constant(&self, v: ValueId) -> Result<Tensor, TrainError> {
         if let Some(t) = self.constants.borrow().get(&v) {
             return Ok(t.clone());
         }

@@ -15,7 +15,10 @@ mod open_batch;
 mod optimizer;
 pub mod parameters;
 mod plan;
+mod recompute;
 mod schedule;
+mod segments;
+mod sizes;
 mod trainer;
 
 pub use checkpoint::Checkpoint;
@@ -28,5 +31,6 @@ pub use mean_squared_error::{MeanSquaredError, random_targets};
 pub use objective::{Batch, CrossEntropy, Objective, classes, count_correct, flat, logits, loss_error, read};
 pub use open_batch::open_batch;
 pub use optimizer::{Optimizer, OptimizerSettings};
+pub use recompute::{StepMemory, step_memory};
 pub use schedule::Schedule;
 pub use trainer::{Batches, Best, EpochRecord, Keep, Silent, Surroundings, TrainReport, TrainSettings, Watch, train};

@@ -2,7 +2,7 @@
 use crate::TrainError;
 use graph::{AttributeValue, Graph, Model, Node, ValueId};
 use ops::Operator;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use tensor::{Activation, DType};
 
 /// One thing to do.
@@ -24,6 +24,18 @@ impl Step {
             Work::Node(_) | Work::Activation(..) => &graph.nodes[self.node].op_type,
             Work::BatchNorm { norm, .. } => &graph.nodes[norm].op_type,
         }
+    }
+
+    /// Values that its subgraphs read or return, their own among them.
+    fn captured(&self, graph: &Graph) -> BTreeSet<ValueId> {
+        graph.nodes[self.node].subgraphs().flat_map(|g| g.use_counts().into_keys()).collect()
+    }
+
+    /// All that it reads, itself or in its subgraphs.
+    pub(crate) fn uses(&self, graph: &Graph) -> BTreeSet<ValueId> {
+        let mut uses = self.captured(graph);
+        uses.extend(self.reads.iter().flatten().map(|(v, _)| *v));
+        uses
     }
 }
 
@@ -102,10 +114,9 @@ impl Plan {
 fn mark_last_reads(graph: &Graph, kept: &HashSet<ValueId>, steps: &mut [Step]) {
     let mut later: HashSet<ValueId> = graph.outputs.iter().copied().chain(kept.iter().copied()).collect();
     for step in steps.iter_mut().rev() {
-        let captured: HashSet<ValueId> = graph.nodes[step.node].subgraphs().flat_map(|g| g.use_counts().into_keys()).collect();
+        let captured = step.captured(graph);
         step.drops = captured.iter().copied().filter(|v| !later.contains(v)).collect();
-        step.drops.sort();
-        let mut seen: HashSet<ValueId> = captured.clone();
+        let mut seen: HashSet<ValueId> = captured.into_iter().collect();
         for (v, last) in step.reads.iter_mut().rev().flatten() {
             *last = !later.contains(v) && seen.insert(*v);
         }

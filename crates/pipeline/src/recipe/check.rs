@@ -1,6 +1,6 @@
 //! What a recipe's types cannot say: ranges, and how its parts fit each other.
 use super::error::did_you_mean;
-use super::{ModelSource, Recipe, Stage};
+use super::{ByteSize, ModelSource, Recipe, Stage};
 use train::TrainError;
 use zoo::{ZooError, ZooOptions};
 
@@ -194,6 +194,9 @@ fn training(stage: &Stage, at: &str) -> Result<(), Fault> {
     within(&["stages", at, "label_smoothing"], training.label_smoothing, 0.0, 1.0, "it is a share of the target")?;
     if training.clip_norm.is_some_and(|c| c.is_nan() || c <= 0.0) {
         return Err(fault(&["stages", at, "clip_norm"], "clip_norm must be above 0"));
+    }
+    if training.memory == Some(ByteSize(0)) {
+        return Err(fault(&["stages", at, "memory"], "memory = 0: a size such as \"2 GB\" is needed; absent: no limit"));
     }
     training.optimizer.check().map_err(|e| setting(at, e))?;
     training.schedule.check().map_err(|e| setting(at, e))

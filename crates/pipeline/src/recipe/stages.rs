@@ -1,6 +1,6 @@
 //! The settings of each kind of stage.
 use super::training::{self, Training, training_stage};
-use super::{ModelSource, Student};
+use super::{ByteSize, ModelSource, Student};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use train::{Keep, OptimizerSettings, Schedule};

@@ -1,4 +1,5 @@
 //! The keys that every stage with a training loop has in common.
+use super::ByteSize;
 use train::{Keep, OptimizerSettings, Schedule};
 
 /// The training settings of a stage.
@@ -26,6 +27,8 @@ pub struct Training {
     pub freeze_statistics: u64,
     /// Train the quantizers' scales too.
     pub learn_scales: bool,
+    /// What a step may hold.
+    pub memory: Option<ByteSize>,
 }
 
 pub(super) fn batch() -> usize {
@@ -89,6 +92,11 @@ macro_rules! training_stage {
             /// Train the quantizers' scales together with the weights.
             #[serde(default)]
             pub learn_scales: bool,
+            /// What a training step may hold: weights, gradients, the optimizer's state and activations (not the images kept in
+            /// memory, nor a teacher's weights). Where it would be more, activations are computed again in the backward pass;
+            /// the result is the same to the bit. Absent: all activations are kept.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub memory: Option<ByteSize>,
         }
 
         impl $name {
@@ -106,6 +114,7 @@ macro_rules! training_stage {
                     keep: self.keep,
                     freeze_statistics: self.freeze_statistics,
                     learn_scales: self.learn_scales,
+                    memory: self.memory,
                 }
             }
         }
