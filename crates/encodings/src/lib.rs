@@ -47,6 +47,12 @@ pub trait EncodingKind: Sync {
     /// If the encoding is not well formed or the stored form is not of its type.
     fn read(&self, stored: &Tensor, encoding: &Encoding) -> Result<Tensor>;
 
+    /// How it stores a value, in a few words: `int8 per channel`.
+    ///
+    /// # Errors
+    /// If the encoding is not well formed.
+    fn describe(&self, encoding: &Encoding) -> Result<String>;
+
     /// Names of the parameters that may be learned.
     fn trainable(&self, encoding: &Encoding) -> &'static [&'static str];
 }
@@ -94,6 +100,11 @@ pub fn simulate_activated(value: &Tensor, activation: Activation, annotation: &A
         (None, Some(encoding)) => find(&encoding.kind)?.simulate_activated(value, activation, encoding),
         _ => simulate(&activation.apply(value)?, annotation),
     }
+}
+
+/// How an encoding stores a value, in a few words: `int8 per channel`; its name where nobody knows it.
+pub fn describe(encoding: &Encoding) -> String {
+    find(&encoding.kind).and_then(|kind| kind.describe(encoding)).unwrap_or_else(|_| encoding.kind.clone())
 }
 
 /// Names of the parameters of an encoding that may be learned; none for an encoding nobody knows.

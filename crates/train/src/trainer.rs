@@ -169,6 +169,7 @@ pub fn train(
     if let Some(path) = around.checkpoint.as_ref().filter(|p| p.exists()) {
         state = Checkpoint::load(path)?;
         restore(model, &names, &state.values)?;
+        follow_statistics(model)?;
         optimizer.restore(std::mem::take(&mut state.optimizer), state.steps_done);
         around.watch.note(&format!("goes on after epoch {}", state.epochs_done));
     }
@@ -241,8 +242,10 @@ pub fn train(
         && let Some((best, values)) = &state.best
     {
         restore(model, &names, values)?;
+        follow_statistics(model)?;
         kept = best.epoch;
     }
+    ops::mark_kept_norms(model, settings.freeze_statistics_from.is_some_and(|from| kept >= from));
     Ok(TrainReport { history: state.history, best, kept })
 }
 
@@ -342,7 +345,13 @@ fn step(
     for (id, t) in updates {
         model.values.set_tensor(id, t);
     }
+    follow_statistics(model)?;
     Ok(value)
+}
+
+/// Weights that are stored folded, while their BatchNormalization stays, follow its running statistics.
+fn follow_statistics(model: &mut Model) -> Result<(), TrainError> {
+    ops::refresh_kept_norms(model).map_err(|e| TrainError::Value { value: "BatchNormalization".into(), what: e.to_string() })
 }
 
 /// Takes a parameter's tensor out of the model, so that the update writes it in place.

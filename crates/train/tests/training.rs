@@ -222,3 +222,22 @@ fn frozen_parameters_stay_and_others_move() {
     assert_eq!(before[0], *m.values.tensor(m.find("fc1.weight").unwrap()).unwrap());
     assert_ne!(before[1], *m.values.tensor(m.find("fc2.weight").unwrap()).unwrap());
 }
+
+/// Two images, of which the first has three boxes and the second none.
+fn boxes(offsets: Vec<i64>) -> Batch {
+    let values = Tensor::new((0..12).map(|v| v as f32).collect(), [3, 4]).unwrap();
+    let targets = BTreeMap::from([("boxes".into(), values), ("boxes.offsets".into(), Tensor::vector(offsets))]);
+    Batch { inputs: BTreeMap::from([("x".into(), Tensor::full(0f32, [2, 8]).unwrap())]), targets }
+}
+
+#[test]
+fn a_ragged_target_is_read_sample_by_sample_and_does_not_change_the_count() {
+    let batch = boxes(vec![0, 3, 3]);
+    assert_eq!(batch.len(), 2);
+    let shapes: Vec<Vec<usize>> = batch.ragged("boxes").unwrap().iter().map(|t| t.shape().to_vec()).collect();
+    assert_eq!(shapes, [vec![3, 4], vec![0, 4]]);
+    for wrong in [vec![0, 2], vec![1, 3], vec![0, 4, 3], vec![]] {
+        assert!(boxes(wrong).ragged("boxes").unwrap_err().to_string().contains("boxes.offsets"));
+    }
+    assert!(batch.ragged("letters").unwrap_err().to_string().contains("letters"));
+}

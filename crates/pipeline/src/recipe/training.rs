@@ -83,13 +83,15 @@ macro_rules! training_stage {
             /// Stop after so many epochs without a better validation figure.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub early_stopping: Option<u64>,
-            /// Which epoch to end with: the `best` by validation (without validation, the last), or the `last`.
+            /// Which epoch to end with: the `best` by validation (without validation, the last), or the `last`. A network that
+            /// comes from a file has probably seen a split held out of the training data: there the last counts, unless
+            /// `data.validation_set` names unseen images.
             #[serde(default = "training::best")]
             pub keep: Keep,
             /// Epochs at the end in which normalizations use and keep their running statistics.
             #[serde(default)]
             pub freeze_statistics: u64,
-            /// Train the quantizers' scales together with the weights.
+            /// Train the quantizers' scales together with the weights (not those that follow a BatchNormalization that is kept).
             #[serde(default)]
             pub learn_scales: bool,
             /// What a training step may hold: weights, gradients, the optimizer's state and activations (not the images kept in
