@@ -1,5 +1,7 @@
 //! The command line.
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use espalier::data::Size;
+use espalier::pipeline::recipe::ByteSize;
 use std::path::PathBuf;
 
 /// Train, quantize, prune, distil, fine-tune and deploy ONNX networks: one graph, one recipe.
@@ -167,7 +169,7 @@ pub(crate) struct Samples {
     /// Only the first N rows
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Factor on pixels, instead of the model's own preprocessing
+    /// Factor on pixels [default: 1/255]; any of this and the following replaces the model's own preprocessing
     #[arg(long, value_name = "X")]
     pub(crate) scale: Option<f64>,
     /// Subtracted for each channel: 0.485,0.456,0.406
@@ -176,6 +178,25 @@ pub(crate) struct Samples {
     /// Divided by for each channel
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) std: Vec<f64>,
+    /// Resize images: the shorter side, or HEIGHT,WIDTH
+    #[arg(long, value_name = "N", value_parser = size)]
+    pub(crate) size: Option<Size>,
+    /// Cut the middle out of images: HEIGHT,WIDTH, or one number for both
+    #[arg(long, value_name = "N", value_parser = sides)]
+    pub(crate) crop: Option<[usize; 2]>,
+    /// Turn images grey (1) or into colours (3)
+    #[arg(long, value_name = "N")]
+    pub(crate) channels: Option<usize>,
+    /// Order of the input's axes: channels first or last
+    #[arg(long, value_name = "ORDER")]
+    pub(crate) layout: Option<Axes>,
+}
+
+/// Order of an image input's axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Axes {
+    Nchw,
+    Nhwc,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -242,6 +263,9 @@ pub(crate) struct BenchTrain {
     /// Distil from this model in each step
     #[arg(long, value_name = "MODEL")]
     pub(crate) teacher: Option<PathBuf>,
+    /// What a step may hold, such as "2 GB": activations are computed again where it would be more
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
     /// Shape of an input: NAME=1,3,224,224
     #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
     pub(crate) shape: Vec<(String, Vec<usize>)>,
@@ -332,6 +356,19 @@ fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
     let (name, dims) = text.split_once('=').ok_or("NAME=1,3,224,224 is needed")?;
     let dims = dims.split(',').map(|d| d.trim().parse().map_err(|_| format!("'{d}' is not a size"))).collect::<Result<_, _>>()?;
     Ok((name.to_string(), dims))
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    Ok(if text.contains(',') { Size::Exact(sides(text)?) } else { Size::ShorterSide(side(text)?) })
+}
+
+fn sides(text: &str) -> Result<[usize; 2], String> {
+    let (height, width) = text.split_once(',').unwrap_or((text, text));
+    Ok([side(height)?, side(width)?])
+}
+
+fn side(text: &str) -> Result<usize, String> {
+    text.trim().parse().ok().filter(|n| *n > 0).ok_or_else(|| format!("'{text}' is not a number of pixels"))
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! From arguments to calls of the library, and from results to what is printed.
-use crate::args::{Args, Bench, Command, Compare, Evaluate, Run, Samples, Topic};
+use crate::args::{Args, Axes, Bench, Command, Compare, Evaluate, Run, Samples, Topic};
 use crate::output::Printer;
 use crate::progress::Progress;
 use clap::CommandFactory;
 use espalier::commands as lib;
-use espalier::data::Preprocess;
+use espalier::data::{Layout, Preprocess};
 use espalier::pipeline::RunOptions;
 use espalier::{Error, report};
 use std::path::PathBuf;
@@ -43,8 +43,9 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
         }
         Command::Bench(Bench::Train(a)) => {
             let options = bench_options(a.batch, a.steps, &a.shape, &a.input);
-            let compression = lib::TrainBenchOptions { qat: a.qat, sparsity: a.sparsity, teacher: a.teacher.clone() };
-            let done = lib::bench_train(&a.model, &options, &compression)?;
+            let memory = a.memory.map(|m| m.0);
+            let training = lib::TrainBenchOptions { qat: a.qat, sparsity: a.sparsity, teacher: a.teacher.clone(), memory };
+            let done = lib::bench_train(&a.model, &options, &training)?;
             printer.result(name, &done, &done);
         }
         Command::Bench(Bench::Infer(a)) => {
@@ -126,11 +127,22 @@ fn ticks<'a>(progress: &'a mut Progress, what: &'static str) -> impl FnMut(u64, 
 }
 
 fn samples(a: &Samples, batch: u32) -> lib::SampleOptions {
-    let given = a.scale.is_some() || !a.mean.is_empty() || !a.std.is_empty();
-    let preprocess = given.then(|| {
-        let default = Preprocess::default();
-        Preprocess { scale: a.scale.unwrap_or(default.scale), mean: a.mean.clone(), std: a.std.clone(), ..default }
-    });
+    let default = Preprocess::default();
+    let given = Preprocess {
+        channels: a.channels,
+        size: a.size,
+        crop: a.crop,
+        layout: a.layout.map_or(default.layout, |axes| match axes {
+            Axes::Nchw => Layout::Nchw,
+            Axes::Nhwc => Layout::Nhwc,
+        }),
+        scale: a.scale.unwrap_or(default.scale),
+        mean: a.mean.clone(),
+        std: a.std.clone(),
+        ..default.clone()
+    };
+    let any = given != default || a.scale.is_some() || a.layout.is_some();
+    let preprocess = any.then_some(given);
     lib::SampleOptions { split: a.split.clone(), batch: a.batch.unwrap_or(batch) as usize, limit: a.limit, preprocess }
 }
 

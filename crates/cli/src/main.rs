@@ -9,7 +9,14 @@ use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) if error.use_stderr() && std::env::args().any(|a| a == "--json") => {
+            output::usage_error(&error);
+            return ExitCode::from(output::USAGE);
+        }
+        Err(error) => error.exit(),
+    };
     let printer = output::Printer::new(&args);
     match panic::guard(|| espalier::commands::select_device(&args.device).and_then(|_| commands::dispatch(&args.command, &printer))) {
         Some(Ok(code)) => ExitCode::from(code),

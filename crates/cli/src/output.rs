@@ -10,6 +10,20 @@ use std::io::Write;
 /// Version of the JSON envelope: `{schema_version, command, ok, result | error}`.
 const ENVELOPE: u32 = 1;
 
+/// Exit code of a command line that cannot be read.
+pub(crate) const USAGE: u8 = 2;
+
+/// A command line that cannot be read, for those who asked for JSON.
+pub(crate) fn usage_error(error: &clap::Error) {
+    let text = error.to_string();
+    let said = text.split("\n\nUsage:").next().unwrap_or_default().split("\n\nFor more").next().unwrap_or_default();
+    let said = said.trim_start_matches("error: ");
+    let message = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let error = json!({ "message": message, "hint": "espalier --help", "exit_code": USAGE });
+    let envelope = json!({ "schema_version": ENVELOPE, "command": null, "ok": false, "error": error });
+    let _ = writeln!(anstream::stdout(), "{envelope:#}");
+}
+
 /// Prints as the flags say.
 pub(crate) struct Printer {
     pub(crate) json: bool,

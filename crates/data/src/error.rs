@@ -53,7 +53,7 @@ pub enum DataError {
 }
 
 impl DataError {
-    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> DataError + '_ {
+    pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> DataError + '_ {
         move |source| DataError::Io { path: path.to_path_buf(), source }
     }
     pub(crate) fn format(path: &Path, what: impl Into<String>) -> DataError {

@@ -6,7 +6,6 @@
 //! row group and the stated cache, not by the size of the data set; rows and labels take 8 bytes each where they are listed.
 //!
 //! [`npz`] and [`npy`] read and write NumPy's arrays.
-mod atomic;
 mod augment;
 mod batch;
 mod classes;

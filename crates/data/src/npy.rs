@@ -25,7 +25,7 @@ pub fn read(path: &Path) -> Result<Tensor> {
 /// # Errors
 /// [`DataError::Io`], or [`DataError::Format`] if NumPy has no such element type.
 pub fn write(path: &Path, tensor: &Tensor) -> Result<()> {
-    crate::atomic::write(path, |file| encode(tensor, file).map_err(|what| DataError::format(path, what)))
+    files::write_with(path, DataError::io(path), |file| encode(tensor, file).map_err(|what| DataError::format(path, what)))
 }
 
 struct Header {

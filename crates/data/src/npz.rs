@@ -38,7 +38,7 @@ pub fn read(path: &Path) -> Result<BTreeMap<String, Tensor>> {
 /// # Errors
 /// [`DataError::Io`], or [`DataError::Format`] naming an array whose element type NumPy does not have.
 pub fn write(path: &Path, arrays: &BTreeMap<String, Tensor>) -> Result<()> {
-    crate::atomic::write(path, |file| encode(arrays, file).map_err(|what| DataError::format(path, what)))
+    files::write_with(path, DataError::io(path), |file| encode(arrays, file).map_err(|what| DataError::format(path, what)))
 }
 
 fn encode(arrays: &BTreeMap<String, Tensor>, file: impl Write + Seek) -> Result<(), String> {

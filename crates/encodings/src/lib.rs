@@ -10,7 +10,7 @@ mod mask;
 pub use error::{EncodingError, Result};
 
 use graph::{Annotation, Encoding};
-use tensor::Tensor;
+use tensor::{Activation, Tensor};
 
 /// Everything about one encoding. Adding an encoding is adding a file and a line in [`all`].
 pub trait EncodingKind: Sync {
@@ -27,6 +27,14 @@ pub trait EncodingKind: Sync {
     /// If the encoding is not well formed or does not fit the value.
     fn simulate(&self, value: &Tensor, encoding: &Encoding) -> Result<Tensor>;
 
+    /// [`EncodingKind::simulate`] of an activation of the value: in the same pass over memory, where the encoding can.
+    ///
+    /// # Errors
+    /// As [`EncodingKind::simulate`].
+    fn simulate_activated(&self, value: &Tensor, activation: Activation, encoding: &Encoding) -> Result<Tensor> {
+        self.simulate(&activation.apply(value)?, encoding)
+    }
+
     /// The stored form. Reading it back gives [`EncodingKind::simulate`]'s result to the bit.
     ///
     /// # Errors
@@ -38,6 +46,12 @@ pub trait EncodingKind: Sync {
     /// # Errors
     /// If the encoding is not well formed or the stored form is not of its type.
     fn read(&self, stored: &Tensor, encoding: &Encoding) -> Result<Tensor>;
+
+    /// How it stores a value, in a few words: `int8 per channel`.
+    ///
+    /// # Errors
+    /// If the encoding is not well formed.
+    fn describe(&self, encoding: &Encoding) -> Result<String>;
 
     /// Names of the parameters that may be learned.
     fn trainable(&self, encoding: &Encoding) -> &'static [&'static str];
@@ -75,6 +89,22 @@ pub fn simulate(value: &Tensor, annotation: &Annotation) -> Result<Tensor> {
         Some(encoding) => find(&encoding.kind)?.simulate(&masked, encoding),
         None => Ok(masked),
     }
+}
+
+/// [`simulate`] of an activation of a value.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_activated(value: &Tensor, activation: Activation, annotation: &Annotation) -> Result<Tensor> {
+    match (&annotation.mask, &annotation.encoding) {
+        (None, Some(encoding)) => find(&encoding.kind)?.simulate_activated(value, activation, encoding),
+        _ => simulate(&activation.apply(value)?, annotation),
+    }
+}
+
+/// How an encoding stores a value, in a few words: `int8 per channel`; its name where nobody knows it.
+pub fn describe(encoding: &Encoding) -> String {
+    find(&encoding.kind).and_then(|kind| kind.describe(encoding)).unwrap_or_else(|_| encoding.kind.clone())
 }
 
 /// Names of the parameters of an encoding that may be learned; none for an encoding nobody knows.

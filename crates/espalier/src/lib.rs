@@ -66,6 +66,84 @@
 //! # std::fs::remove_dir_all(&folder)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! A loss and a metric of one's own, over an output of the graph and a ragged target: a network learns how many boxes an
+//! image has. Masks, quantizers and a teacher ([`distill::Hinton`] takes any [`train::Objective`]) work with it as with the
+//! losses that are there.
+//!
+//! ```
+//! use espalier::graph::{Model, ValueId};
+//! use espalier::train::{Batch, Batches, Metric, Mode, Objective, Silent, Surroundings, TrainError, TrainSettings};
+//! use espalier::{tensor::{self, Tensor, random}, train, zoo};
+//! use std::collections::HashMap;
+//!
+//! /// Images with one to four boxes: the more, the brighter.
+//! struct Images;
+//! impl Images {
+//!     fn batch(&self, number: u64) -> Result<Batch, TrainError> {
+//!         let counts: Vec<usize> = (0..8).map(|i| 1 + (i + number as usize) % 4).collect();
+//!         let offsets: Vec<i64> = (0..=8).map(|i| counts[..i].iter().sum::<usize>() as i64).collect();
+//!         let pixels = counts.iter().flat_map(|n| vec![*n as f32 / 4.0; 64]).collect::<Vec<_>>();
+//!         let boxes = random::uniform(number, &[offsets[8] as usize, 4], 0.0, 1.0).map_err(train::loss_error)?;
+//!         Ok(Batch {
+//!             inputs: [("input".into(), Tensor::new(pixels, [8, 1, 8, 8]).map_err(train::loss_error)?)].into(),
+//!             targets: [("boxes".into(), boxes), ("boxes.offsets".into(), Tensor::vector(offsets))].into(),
+//!         })
+//!     }
+//! }
+//! impl Batches for Images {
+//!     fn batches(&self) -> u64 {
+//!         60
+//!     }
+//!     fn epoch(&self, _epoch: u64) -> Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_> {
+//!         Box::new((0..60).map(|i| self.batch(i)))
+//!     }
+//! }
+//!
+//! /// How many boxes: the loss is the squared error, the figure the share of images whose count rounds to the right one.
+//! struct Count {
+//!     output: ValueId,
+//!     right: usize,
+//!     images: usize,
+//! }
+//! impl Objective for Count {
+//!     fn taps(&self) -> Vec<ValueId> {
+//!         vec![self.output]
+//!     }
+//!     fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
+//!         let counts = batch.ragged("boxes")?.iter().map(|boxes| boxes.shape()[0] as f32).collect::<Vec<_>>();
+//!         let wanted = Tensor::new(counts, [batch.len(), 1]).map_err(train::loss_error)?;
+//!         tensor::mse_loss(train::read(values, self.output)?, &wanted).map_err(train::loss_error)
+//!     }
+//! }
+//! impl Metric for Count {
+//!     fn taps(&self) -> Vec<ValueId> {
+//!         vec![self.output]
+//!     }
+//!     fn add(&mut self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<(), TrainError> {
+//!         let said = train::read(values, self.output)?.to_f32_vec().map_err(train::loss_error)?;
+//!         for (said, boxes) in said.iter().zip(batch.ragged("boxes")?) {
+//!             self.right += usize::from(said.round() as usize == boxes.shape()[0]);
+//!         }
+//!         self.images += batch.len();
+//!         Ok(())
+//!     }
+//!     fn value(&self) -> f64 {
+//!         self.right as f64 / self.images.max(1) as f64
+//!     }
+//! }
+//!
+//! let entry = zoo::find("mlp")?;
+//! let mut model: Model = entry.build(&zoo::ZooOptions { input: vec![1, 8, 8], classes: 1, ..entry.default_options() })?;
+//! let count = || Count { output: model.graph.outputs[0], right: 0, images: 0 };
+//! let (loss, mut judge) = (count(), count());
+//! let settings = TrainSettings { optimizer: serde_json::from_str(r#"{ "kind": "adamw", "lr": 0.003 }"#)?, ..TrainSettings::default() };
+//! let mut around = Surroundings { validate: None, watch: &mut Silent, checkpoint: None, stop: None };
+//! train::train(&mut model, &Images, &loss, &settings, &mut around)?;
+//! train::measure(&model, (0..4).map(|i| Images.batch(i)), Mode::FLOAT, &mut judge)?;
+//! assert_eq!((judge.images, judge.value()), (32, 1.0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 pub mod commands;
 mod error;
 

@@ -14,6 +14,10 @@ pub enum Setting {
     Text(String),
 }
 
+/// The parameter of a weight's encoding that holds the scale of the folded weight, where the BatchNormalization behind it
+/// stays an operator: the working scale follows from it and the running statistics.
+pub const FOLDED_SCALE: &str = "folded_scale";
+
 /// How a value is stored: the kind names a file of the `encodings` crate, which alone reads the settings and parameters.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Encoding {

@@ -7,14 +7,16 @@
 mod annotation;
 mod attribute;
 mod edit;
+mod element_type;
 mod error;
 mod inline;
 mod model;
 mod value;
 mod verify;
 
-pub use annotation::{Annotation, Annotations, Encoding, Setting};
+pub use annotation::{Annotation, Annotations, Encoding, FOLDED_SCALE, Setting};
 pub use attribute::{Attribute, AttributeValue, Attributes};
+pub use element_type::{code_of_dtype, dtype_of_code};
 pub use error::GraphError;
 pub use inline::inline_functions;
 pub use model::{Extra, Function, Graph, Model, Node, Opset, Source};

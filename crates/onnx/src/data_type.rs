@@ -1,44 +1,13 @@
-//! The numbers of `TensorProto.DataType`, and elements as bytes.
+//! Element types in files, and elements as bytes.
 use half::{bf16, f16};
 use std::sync::Arc;
 use tensor::{Buffer, DType, Tensor};
 
-const NUMBERS: &[(i64, DType)] = &[
-    (1, DType::F32),
-    (2, DType::U8),
-    (3, DType::I8),
-    (4, DType::U16),
-    (5, DType::I16),
-    (6, DType::I32),
-    (7, DType::I64),
-    (8, DType::String),
-    (9, DType::Bool),
-    (10, DType::F16),
-    (11, DType::F64),
-    (12, DType::U32),
-    (13, DType::U64),
-    (14, DType::C64),
-    (15, DType::C128),
-    (16, DType::BF16),
-    (17, DType::F8E4M3FN),
-    (18, DType::F8E4M3FNUZ),
-    (19, DType::F8E5M2),
-    (20, DType::F8E5M2FNUZ),
-    (21, DType::U4),
-    (22, DType::I4),
-    (23, DType::F4E2M1),
-    (24, DType::F8E8M0),
-    (25, DType::U2),
-    (26, DType::I2),
-];
-
 pub(crate) fn from_number(number: i64) -> Result<DType, String> {
-    NUMBERS.iter().find(|(n, _)| *n == number).map(|(_, d)| *d).ok_or_else(|| format!("element type {number} is not supported"))
+    graph::dtype_of_code(number).ok_or_else(|| format!("element type {number} is not supported"))
 }
 
-pub(crate) fn number(dtype: DType) -> i64 {
-    NUMBERS.iter().find(|(_, d)| *d == dtype).map_or(0, |(n, _)| *n)
-}
+pub(crate) use graph::code_of_dtype as number;
 
 /// Bytes that `count` elements take in a file.
 pub(crate) fn packed_len(dtype: DType, count: usize) -> Option<usize> {

@@ -17,7 +17,6 @@ pub use error::{OnnxError, Result};
 
 use error::Place;
 use graph::Model;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tensor::Tensor;
@@ -34,7 +33,7 @@ pub const OLDEST_OPSET: i64 = 7;
 /// [`OnnxError::Unsupported`] for an operator set outside [`OLDEST_OPSET`]..=[`NEWEST_OPSET`].
 pub fn load(path: &Path) -> Result<Model> {
     let bytes = std::fs::read(path).map_err(|source| OnnxError::Io { path: path.display().to_string(), source })?;
-    from_bytes(&bytes, Some(folder_of(path))).map_err(|e| e.in_file(path))
+    from_bytes(&bytes, Some(files::folder_of(path))).map_err(|e| e.in_file(path))
 }
 
 /// Reads a model from memory. Without a `folder`, external data is an error.
@@ -76,7 +75,7 @@ pub fn to_bytes(model: &Model) -> Result<Vec<u8>> {
 /// # Errors
 /// [`OnnxError::Io`] if it cannot be written, [`OnnxError::Graph`] if the model is not well formed.
 pub fn save(model: &Model, path: &Path) -> Result<()> {
-    let folder = folder_of(path);
+    let folder = files::folder_of(path);
     if !has_external(model) {
         return write_atomically(path, &to_bytes(model)?);
     }
@@ -100,11 +99,6 @@ pub fn save(model: &Model, path: &Path) -> Result<()> {
     }
 }
 
-/// The folder a file lies in; the working directory for a bare name.
-fn folder_of(path: &Path) -> &Path {
-    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// The source's bytes, if the model still says the same.
 fn original(model: &Model) -> Option<Arc<[u8]>> {
     let source = model.source.as_ref()?;
@@ -119,18 +113,9 @@ fn has_external(model: &Model) -> bool {
 /// Writes a file so that a reader sees either the old one or the whole new one.
 ///
 /// # Errors
-/// [`OnnxError::Io`]; the temporary file is removed.
+/// [`OnnxError::Io`].
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.partial", std::process::id()));
-    let partial = path.with_file_name(name);
-    let written = std::fs::File::create(&partial)
-        .and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all()))
-        .and_then(|()| std::fs::rename(&partial, path));
-    written.map_err(|source| {
-        std::fs::remove_file(&partial).ok();
-        OnnxError::Io { path: path.display().to_string(), source }
-    })
+    files::write(path, bytes).map_err(|source| OnnxError::Io { path: path.display().to_string(), source })
 }
 
 /// Reads one serialized `TensorProto`.

@@ -13,7 +13,8 @@ macro_rules! activation {
 }
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &activation!("Relu", "Each element or zero, whichever is larger.", [1, 6, 13, 14], relu).quantization(|_| QuantRule::FusedActivation),
+    &Simple::new("Relu", "Each element or zero, whichever is larger.", &[1, 6, 13, 14], relu, same)
+        .quantization(|_| QuantRule::FusedActivation),
     &activation!("LeakyRelu", "x above zero, alpha*x below.", [1, 6, 16], leaky_relu, "alpha" = 0.01).integer(),
     &activation!("Elu", "x above zero, alpha*(e^x - 1) below.", [1, 6, 22], elu, "alpha" = 1.0),
     &activation!("Selu", "gamma*x above zero, gamma*alpha*(e^x - 1) below.", [1, 6, 22], selu, "alpha" = 1.673_263_2, "gamma" = 1.050_701),
@@ -35,6 +36,11 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         .quantization(|_| QuantRule::FusedActivation)
         .upgrade(upgrade_clip),
 ];
+
+/// In the input's storage, where nobody reads that any more (so for Clip).
+fn relu(_: &EvalCx, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    one(inputs.take(0)?.clip_owned(Some(0.0), None)?)
+}
 
 fn gelu(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     match cx.node.string_or("approximate", "none")? {
@@ -65,8 +71,8 @@ fn swiglu(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
 }
 
 /// The bounds are attributes up to opset 10, then optional inputs.
-fn clip(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-    let x = inputs.get(0)?;
+fn clip(cx: &EvalCx, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+    let x = inputs.take(0)?;
     if x.dtype().is_int() && (inputs.opt(1).is_some() || inputs.opt(2).is_some()) {
         // Whole numbers beyond 2^53 would not survive the way through f64.
         let low = inputs.opt(1).map_or_else(|| Ok(x.clone()), |min| x.max(min))?;
@@ -78,7 +84,8 @@ fn clip(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
             None => Ok(cx.node.float(attribute)?.map(f64::from)),
         }
     };
-    one(x.clip(bound(1, "min")?, bound(2, "max")?)?)
+    let (min, max) = (bound(1, "min")?, bound(2, "max")?);
+    one(x.clip_owned(min, max)?)
 }
 
 fn upgrade_clip(node: &mut Node, to: i64, types: &[ValueType], constants: Constants) -> Result<(), OpError> {

@@ -6,8 +6,10 @@ use tensor::{DType, Tensor};
 /// Folds each BatchNormalization in inference form into the Conv, ConvTranspose or Gemm whose output it alone reads.
 /// Computed in f64 and rounded once. Masks stay as they are: zero times a factor is zero. Returns how many were folded.
 ///
+/// An encoding made for the folded weight ([`crate::KeptNorm`]) takes its place.
+///
 /// # Errors
-/// [`OpError::Graph`] for a weight that has an encoding already (its grid would no longer fit), and for malformed
+/// [`OpError::Graph`] for a weight that has another encoding already (its grid would no longer fit), and for malformed
 /// attributes or parameters.
 pub fn fold_batch_norm(model: &mut Model) -> Result<usize, OpError> {
     let mut graph = std::mem::take(&mut model.graph);
@@ -41,25 +43,45 @@ fn fold_graph(graph: &mut Graph, values: &mut Values, annotations: &mut Annotati
     Ok(folded)
 }
 
+/// A layer and the normalization that can be folded into it.
+pub(crate) struct Unit {
+    pub(crate) producer: usize,
+    /// The value between the two.
+    between: ValueId,
+    output: ValueId,
+    pub(crate) affine: Affine,
+    pub(crate) layer: Layer,
+}
+
+impl Unit {
+    /// Of the node at `at`; `None` if it is no such normalization.
+    pub(crate) fn of(graph: &Graph, at: usize, values: &Values, annotations: &Annotations) -> Result<Option<Unit>, OpError> {
+        let norm = &graph.nodes[at];
+        if norm.op_type != "BatchNormalization" || !norm.is_onnx() {
+            return Ok(None);
+        }
+        let inference = norm.outputs.iter().skip(1).all(Option::is_none) && norm.int_or("training_mode", 0)? == 0;
+        let (Some(between), Some(output), true) = (norm.input(0), norm.output(0), inference) else { return Ok(None) };
+        let alone = graph.use_counts().get(&between) == Some(&1) && annotations.get(between).is_none_or(|a| a.is_empty());
+        let Some(producer) = graph.producer(between).filter(|_| alone) else { return Ok(None) };
+        let Some(affine) = Affine::of(norm, values)? else { return Ok(None) };
+        let layer = Layer::of(&graph.nodes[producer], values, affine.factor.len())?;
+        Ok(layer.map(|layer| Unit { producer, between, output, affine, layer }))
+    }
+}
+
 /// Folds the normalization at `at` into its producer; the node itself is left to be removed.
 fn fold_node(graph: &mut Graph, at: usize, values: &mut Values, annotations: &mut Annotations) -> Result<bool, OpError> {
-    let norm = graph.nodes[at].clone();
+    let Some(Unit { producer, between, output, affine, layer }) = Unit::of(graph, at, values, annotations)? else { return Ok(false) };
+    let unit = graph.nodes[producer].clone();
     let uses = graph.use_counts();
     let alone = |v: ValueId| uses.get(&v) == Some(&1);
-    let inference = norm.outputs.iter().skip(1).all(Option::is_none) && norm.int_or("training_mode", 0)? == 0;
-    if norm.op_type != "BatchNormalization" || !norm.is_onnx() || !inference {
-        return Ok(false);
-    }
-    let (Some(between), Some(output)) = (norm.input(0), norm.output(0)) else { return Ok(false) };
-    let Some(producer) = graph.producer(between).filter(|_| alone(between) && annotations.get(between).is_none_or(|a| a.is_empty())) else {
-        return Ok(false);
-    };
-    let Some(affine) = Affine::of(&norm, values)? else { return Ok(false) };
-    let unit = graph.nodes[producer].clone();
-    let Some(layer) = Layer::of(&unit, values, affine.factor.len())? else { return Ok(false) };
-    if annotations.encoding(layer.weight_id).is_some() {
-        let what = "has an encoding; fold BatchNormalization before weights are quantized".to_string();
-        return Err(GraphError::Value { value: values[layer.weight_id].name.clone(), what }.into());
+    if let Some(encoding) = annotations.encoding(layer.weight_id) {
+        let Some(encoding) = crate::kept_norm::folded(encoding) else {
+            let what = "has an encoding; fold BatchNormalization before weights are quantized".to_string();
+            return Err(GraphError::Value { value: values[layer.weight_id].name.clone(), what }.into());
+        };
+        annotations.entry(layer.weight_id).encoding = Some(encoding);
     }
     let (weight, bias) = layer.folded(&affine)?;
     let node = &mut graph.nodes[producer];
@@ -111,8 +133,8 @@ fn add_constant(graph: &mut Graph, values: &mut Values, base: &str, tensor: Tens
 }
 
 /// A normalization as `y = factor * x + shift` for each channel.
-struct Affine {
-    factor: Vec<f64>,
+pub(crate) struct Affine {
+    pub(crate) factor: Vec<f64>,
     shift: Vec<f64>,
 }
 
@@ -139,9 +161,9 @@ impl Affine {
 }
 
 /// A layer that a normalization can be folded into.
-struct Layer {
+pub(crate) struct Layer {
     op_type: String,
-    weight_id: ValueId,
+    pub(crate) weight_id: ValueId,
     weight: Tensor,
     /// Bias of each channel; zeros where there is none.
     bias: Vec<f64>,

@@ -54,9 +54,14 @@ fn first_axis(node: &Node, x: &Tensor) -> Result<usize, OpError> {
 fn layer_norm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (x, node) = (inputs.get(0)?, cx.node);
     let inner = stash(node, x.dtype())?;
-    let (mut y, mean, inverse) = x.cast(inner)?.layer_norm(None, None, first_axis(node, x)?, epsilon(node)?)?;
-    y = y.cast(x.dtype())?.mul(inputs.get(1)?)?;
-    if let Some(bias) = inputs.opt(2) {
+    let (scale, bias, axis) = (inputs.get(1)?, inputs.opt(2), first_axis(node, x)?);
+    if inner == x.dtype() && scale.dtype() == inner && bias.is_none_or(|b| b.dtype() == inner) {
+        let (y, mean, inverse) = x.layer_norm(Some(scale), bias, axis, epsilon(node)?)?;
+        return Ok(vec![y, mean, inverse]);
+    }
+    let (mut y, mean, inverse) = x.cast(inner)?.layer_norm(None, None, axis, epsilon(node)?)?;
+    y = y.cast(x.dtype())?.mul(scale)?;
+    if let Some(bias) = bias {
         y = y.add(bias)?;
     }
     Ok(vec![y, mean, inverse])
@@ -77,8 +82,12 @@ fn infer_layer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 
 fn rms_norm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (x, node) = (inputs.get(0)?, cx.node);
-    let y = x.cast(stash(node, x.dtype())?)?.rms_norm(None, first_axis(node, x)?, epsilon(node)?)?;
-    one(y.cast(x.dtype())?.mul(&inputs.get(1)?.cast(x.dtype())?)?)
+    let (inner, scale) = (stash(node, x.dtype())?, inputs.get(1)?);
+    if inner == x.dtype() && scale.dtype() == inner {
+        return one(x.rms_norm(Some(scale), first_axis(node, x)?, epsilon(node)?)?);
+    }
+    let y = x.cast(inner)?.rms_norm(None, first_axis(node, x)?, epsilon(node)?)?;
+    one(y.cast(x.dtype())?.mul(&scale.cast(x.dtype())?)?)
 }
 
 fn instance_norm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

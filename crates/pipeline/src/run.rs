@@ -157,10 +157,14 @@ impl Runner<'_> {
         Ok(record)
     }
 
-    /// Everything a stage's result depends on.
+    /// Everything a stage's result depends on. A memory budget is no part of it: a training that ran out of memory goes on
+    /// with a smaller one.
     fn key(&self, index: usize, stage: &Stage) -> Result<Key, PipelineError> {
-        let settings = serde_json::to_string(stage).map_err(|e| PipelineError::stage(stage.name(), e))?;
-        let mut key = self.common.clone().part("index", index.to_string()).part("settings", settings);
+        let mut settings = serde_json::to_value(stage).map_err(|e| PipelineError::stage(stage.name(), e))?;
+        if let Some(keys) = settings.as_object_mut() {
+            keys.remove("memory");
+        }
+        let mut key = self.common.clone().part("index", index.to_string()).part("settings", settings.to_string());
         if let Some((input, _)) = &self.last {
             key = key.part("input", input.to_string());
         }

@@ -113,6 +113,7 @@ fn a_changed_setting_or_changed_data_repeat_what_depends_on_them() {
     f.run("out", &[], None).0.unwrap();
     assert_eq!(f.run("out", &["stages.prune.sparsity=0.7"], None).1, ["prune", "finetune", "deploy"]);
     assert!(f.run("out", &[], None).1.is_empty(), "the first results are still there");
+    assert!(f.run("out", &["stages.prune.memory=1 GB"], None).1.is_empty(), "a memory budget changes no result");
     assert_eq!(f.run("out", &["seed=2"], None).1.len(), 4);
     std::fs::write(f.folder.path().join("rows/a"), b"2").unwrap();
     assert_eq!(f.run("out", &[], None).1.len(), 4);

@@ -30,6 +30,9 @@ pub enum QuantizeError {
     /// The graph is not well formed.
     #[error(transparent)]
     Graph(#[from] graph::GraphError),
+    /// A normalization is not well formed.
+    #[error(transparent)]
+    Op(#[from] ops::OpError),
     /// No batch was given.
     #[error("calibration needs at least one batch of data; none was given")]
     NoData,

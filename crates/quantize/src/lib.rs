@@ -3,6 +3,7 @@
 mod bias;
 mod calibrate;
 mod error;
+mod keep;
 pub mod observer;
 mod plan;
 mod settings;
@@ -12,6 +13,7 @@ mod weights;
 pub use bias::{BiasPart, refresh_biases};
 pub use calibrate::{ActivationRange, Calibration, CalibrationReport, fit, observe, prepare, quantize};
 pub use error::{QuantizeError, Result};
+pub use keep::{fold_kept, keep_norms};
 pub use plan::{FloatPart, QuantPlan, plan};
 pub use settings::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
 pub use weights::refit_weights;

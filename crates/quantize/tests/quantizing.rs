@@ -1,5 +1,5 @@
 //! Quantizing networks from the zoo on random data.
-use espalier_quantize::{QuantizeError, QuantizeSettings, plan, quantize, refit_weights};
+use espalier_quantize::{QuantizeError, QuantizeSettings, fold_kept, keep_norms, plan, quantize, refit_weights};
 use graph::Model;
 use std::collections::BTreeMap;
 use tensor::{Tensor, random};
@@ -109,4 +109,97 @@ fn what_cannot_be_calibrated_is_an_error_by_name() {
     let mut wide = QuantizeSettings::default();
     wide.weights.bits = 9;
     assert!(plan(&m, &wide).unwrap_err().to_string().contains("weights.bits"));
+}
+
+/// A network whose normalizations do something, negative and vanishing factors included.
+fn normalized(name: &str) -> Model {
+    let entry = zoo::find(name).unwrap();
+    let mut m = entry.build(&zoo::ZooOptions { width: 0.25, ..entry.default_options() }).unwrap();
+    let mut parameters = vec![];
+    m.graph.visit(&mut |n| {
+        if n.op_type == "BatchNormalization" {
+            parameters.push((1..5).map(|i| n.input(i).unwrap()).collect::<Vec<_>>());
+        }
+    });
+    for (i, ids) in parameters.iter().enumerate() {
+        for (j, (id, (lo, hi))) in ids.iter().zip([(-0.4, 1.2), (-0.3, 0.3), (-0.3, 0.3), (0.3, 2.0)]).enumerate() {
+            let n = m.values.tensor(*id).unwrap().len();
+            let mut t = random::uniform((10 * i + j) as u64, &[n], lo, hi).unwrap();
+            if j == 0 {
+                t.as_mut_slice::<f32>().unwrap()[0] = 0.0;
+            }
+            m.values.set_tensor(*id, t);
+        }
+    }
+    m
+}
+
+/// The graph with its normalizations, and the folded one, quantized on the same data.
+fn both(name: &str, settings: &QuantizeSettings) -> (Model, Model) {
+    let m = normalized(name);
+    let data = batches(&m);
+    let mut folded = m.clone();
+    ops::fold_batch_norm(&mut folded).unwrap();
+    quantize(&mut folded, settings, data.into_iter()).unwrap();
+    (keep_norms(m, &folded).unwrap(), folded)
+}
+
+#[test]
+fn a_kept_normalization_simulates_the_folded_weight_and_folds_to_the_same_graph() {
+    let settings = QuantizeSettings::default();
+    for name in ["resnet8", "resnet20", "ds-cnn"] {
+        let (mut kept, folded) = both(name, &settings);
+        let has_norms = |m: &Model| m.graph.nodes.iter().any(|n| n.op_type == "BatchNormalization");
+        assert!(has_norms(&kept) && !has_norms(&folded));
+        let b = run(&folded, Mode::SIMULATED);
+        // Biases are rounded in the folded graph only; what is left differs in the last places, which decide few ties.
+        let mut exact_biases = folded.clone();
+        for (_, annotation) in exact_biases.annotations.iter_mut() {
+            annotation.encoding = annotation.encoding.take().filter(|e| e.settings.get("bits") != Some(&graph::Setting::Int(32)));
+        }
+        let (float, a, b_exact) = (run(&kept, Mode::FLOAT), run(&kept, Mode::SIMULATED), run(&exact_biases, Mode::SIMULATED));
+        let rms = |x: &[f32], y: &[f32]| (x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>() / x.len() as f64).sqrt();
+        assert!(rms(&float, &b) > 0.0 && rms(&a, &b_exact) < 0.2 * rms(&float, &b), "{name}: {} of {}", rms(&a, &b_exact), rms(&float, &b));
+        fold_kept(&mut kept, &settings).unwrap();
+        assert!(!has_norms(&kept) && !ops::keeps_norms(&kept));
+        assert_eq!(run(&kept, Mode::SIMULATED), b, "{name}");
+        let encodings = |m: &Model| m.annotations.iter().filter(|(_, a)| a.encoding.is_some()).count();
+        assert_eq!(encodings(&kept), encodings(&folded));
+    }
+}
+
+#[test]
+fn a_kept_normalization_whose_statistics_move_takes_the_scale_along_and_is_not_folded() {
+    let settings = QuantizeSettings::default();
+    let (mut m, _) = both("resnet8", &settings);
+    let unit = ops::foldable_norms(&m).unwrap().remove(0);
+    let scale = |m: &Model| m.annotations.encoding(unit.weight).unwrap().parameters["scale"].to_f32_vec().unwrap();
+    let before = scale(&m);
+    let norm = m.graph.nodes.iter().find(|n| n.label(&m.values) == unit.norm).unwrap();
+    let variance = norm.input(4).unwrap();
+    let four_times = m.values.tensor(variance).unwrap().to_f32_vec().unwrap().iter().map(|v| 4.0 * (v + 1e-5) - 1e-5).collect::<Vec<f32>>();
+    m.values.set_tensor(variance, Tensor::vector(four_times));
+    ops::refresh_kept_norms(&mut m).unwrap();
+    for (i, (a, b)) in before.iter().zip(scale(&m)).enumerate() {
+        let expected = if i == 0 { *a } else { 2.0 * a };
+        assert!((b - expected).abs() <= 1e-4 * expected, "{i}: {a} {b}");
+    }
+    ops::mark_kept_norms(&mut m, false);
+    let error = fold_kept(&mut m.clone(), &settings).unwrap_err().to_string();
+    assert!(error.contains(&unit.norm) && error.contains("freeze_statistics"), "{error}");
+    ops::mark_kept_norms(&mut m, true);
+    assert!(fold_kept(&mut m, &settings).unwrap() > 0);
+}
+
+#[test]
+fn a_kept_normalization_needs_a_scale_for_each_channel() {
+    let mut settings = QuantizeSettings::default();
+    settings.weights.per_channel = false;
+    let m = normalized("resnet8");
+    let data = batches(&m);
+    let mut folded = m.clone();
+    ops::fold_batch_norm(&mut folded).unwrap();
+    quantize(&mut folded, &settings, data.into_iter()).unwrap();
+    let error = keep_norms(m, &folded).unwrap_err().to_string();
+    assert!(error.contains("per_channel"), "{error}");
 }

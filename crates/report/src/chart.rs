@@ -23,7 +23,12 @@ pub(crate) struct Axes<'a> {
     /// How a value is written at each axis.
     pub(crate) write_x: fn(f64) -> String,
     pub(crate) write_y: fn(f64) -> String,
+    /// Draws the value axis by powers of ten where the values, all positive, span more than [`DECADES`] of them.
+    pub(crate) may_be_logarithmic: bool,
 }
+
+/// Powers of ten from which on a linear axis hides the small values.
+const DECADES: f64 = 1.5;
 
 /// Lines over a common pair of axes, with a legend; points carry their value as a tooltip. Empty without a finite point.
 pub(crate) fn lines(axes: &Axes, series: &[Series]) -> String {
@@ -34,16 +39,19 @@ pub(crate) fn lines(axes: &Axes, series: &[Series]) -> String {
     }
     let (x0, x1) = range(all.iter().map(|p| p.0), 0.0);
     let (low, high) = range(all.iter().map(|p| p.1), 0.0);
+    let logarithmic = axes.may_be_logarithmic && all.iter().all(|p| p.1 > 0.0) && (high / low).log10() > DECADES;
+    let measure = |v: f64| if logarithmic { v.log10() } else { v };
     // The value axis ends at round values; the other axis keeps to the data, so that lines reach both sides.
-    let step = round_step(high - low);
-    let (y0, y1) = ((low / step).floor() * step, (high / step).ceil() * step);
+    let step = if logarithmic { 1.0 } else { round_step(high - low) };
+    let (y0, y1) = ((measure(low) / step).floor() * step, (measure(high) / step).ceil() * step);
+    let y_ticks: Vec<f64> = if logarithmic { decades(y0, y1) } else { round_values(y0, y1).collect() };
     let place_x = |v: f64| LEFT + (v - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT);
-    let place_y = |v: f64| HEIGHT - BOTTOM - (v - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM);
+    let place_y = |v: f64| HEIGHT - BOTTOM - (measure(v) - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM);
     let mut svg = format!(
         "<figure><figcaption>{0}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\">",
         escape(axes.title)
     );
-    for y in round_values(y0, y1) {
+    for y in y_ticks {
         let py = place_y(y);
         let _ = write!(
             svg,
@@ -126,6 +134,11 @@ fn round_values(from: f64, to: f64) -> impl Iterator<Item = f64> {
     (first..=last).map(move |i| i as f64 * step)
 }
 
+/// The powers of ten within a range of their exponents.
+fn decades(from: f64, to: f64) -> Vec<f64> {
+    (from.round() as i32..=to.round() as i32).map(|e| 10f64.powi(e)).collect()
+}
+
 /// A horizontal bar for a table cell; `share` is 0..1.
 pub(crate) fn bar(share: f64, class: &str) -> String {
     let width = if share.is_finite() { share.clamp(0.0, 1.0) * 100.0 } else { 0.0 };
@@ -134,7 +147,30 @@ pub(crate) fn bar(share: f64, class: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::round_values;
+    use super::{Axes, Series, lines, round_values};
+
+    #[test]
+    fn a_loss_over_powers_of_ten_gets_an_axis_by_them_and_others_do_not() {
+        let axes = |may_be_logarithmic| Axes {
+            title: "t",
+            x: "x",
+            y: "y",
+            write_x: |v| v.to_string(),
+            write_y: |v| format!("<{v}>"),
+            may_be_logarithmic,
+        };
+        let series =
+            |points: &[f64]| vec![Series { name: "s".into(), points: points.iter().enumerate().map(|(i, y)| (i as f64, *y)).collect() }];
+        let ticks = |may, points: &[f64]| lines(&axes(may), &series(points)).matches("text-anchor=\"end\">&lt;").count();
+        let svg = lines(&axes(true), &series(&[20.0, 0.5, 0.03]));
+        for tick in ["&lt;0.01&gt;", "&lt;0.1&gt;", "&lt;1&gt;", "&lt;10&gt;", "&lt;100&gt;"] {
+            assert!(svg.contains(tick), "{tick}: {svg}");
+        }
+        assert_eq!(ticks(true, &[20.0, 0.5, 0.03]), 5);
+        assert!(!lines(&axes(false), &series(&[20.0, 0.5, 0.03])).contains("&lt;0.1&gt;"));
+        assert!(!lines(&axes(true), &series(&[20.0, 0.5, 0.0])).contains("&lt;0.1&gt;"));
+        assert!(lines(&axes(true), &series(&[2.0, 1.0])).contains("&lt;2&gt;"));
+    }
 
     #[test]
     fn ticks_are_round_and_within_the_range() {

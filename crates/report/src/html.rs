@@ -104,9 +104,11 @@ fn curves(record: &RunRecord) -> String {
         })
         .filter(|s| !s.points.is_empty())
         .collect();
-    let loss_axes = Axes { title: "Training loss", x: "epoch", y: "loss", write_x: whole, write_y: |v| format!("{v:.3}") };
+    let write_y = |v: f64| if v >= 10.0 { format!("{v:.1}") } else { format!("{v:.3}") };
+    let loss_axes = Axes { title: "Training loss", x: "epoch", y: "loss", write_x: whole, write_y, may_be_logarithmic: true };
     let title = "Accuracy: validation, where there is none training";
-    let accuracy_axes = Axes { title, x: "epoch", y: "accuracy", write_x: whole, write_y: |v| format!("{:.1} %", v * 100.0) };
+    let write_y = |v: f64| format!("{:.1} %", v * 100.0);
+    let accuracy_axes = Axes { title, x: "epoch", y: "accuracy", write_x: whole, write_y, may_be_logarithmic: false };
     let charts = lines(&loss_axes, &loss) + &lines(&accuracy_axes, &accuracy);
     section("curves", "Training", &if charts.is_empty() { charts } else { format!("<div class=\"charts\">{charts}</div>") })
 }
@@ -123,6 +125,7 @@ fn trade(record: &RunRecord) -> String {
         y: "accuracy",
         write_x: |v| text::bytes(v.max(0.0) as u64),
         write_y: |v| format!("{:.1} %", v * 100.0),
+        may_be_logarithmic: false,
     };
     section("trade", "What size costs", &lines(&axes, &series))
 }

@@ -1,4 +1,5 @@
-//! Prints the rate of the convolution kernels, forward and backward, in GFLOP/s: `cargo run --release --example conv_rate`.
+//! Prints the rate of the convolution kernels, forward and backward, in GFLOP/s: `cargo run --release --example conv_rate`,
+//! with a part of a case's name behind it for those cases alone.
 use espalier_tensor::{ConvOptions, Result, Tensor, random};
 use std::time::Instant;
 
@@ -34,7 +35,7 @@ const CASES: &[Case] = &[
 ];
 
 /// Rounds timed for each figure; the best counts.
-const ROUNDS: usize = 12;
+const ROUNDS: usize = 25;
 
 fn best_seconds(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
     let mut best = f64::INFINITY;
@@ -47,8 +48,9 @@ fn best_seconds(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
 }
 
 fn main() -> Result<()> {
+    let wanted = std::env::args().nth(1).unwrap_or_default();
     println!("{:<24} {:>9} {:>9} {:>9}   GFLOP/s, then ms (best of {ROUNDS})", "", "forward", "by data", "by weight");
-    for &(name, n, c, o, size, kernel, stride, groups) in CASES {
+    for &(name, n, c, o, size, kernel, stride, groups) in CASES.iter().filter(|c| c.0.contains(&wanted)) {
         let options = ConvOptions { strides: vec![stride; 2], pads: vec![(kernel / 2, kernel / 2); 2], groups, ..ConvOptions::plain(2) };
         let x = random::uniform(1, &[n, c, size, size], -1.0, 1.0)?;
         let w = random::uniform(2, &[o, c / groups, kernel, kernel], -1.0, 1.0)?;

@@ -1,6 +1,6 @@
 //! Activation functions.
 use crate::elementary::Elementary;
-use crate::map::{map, zip};
+use crate::map::{map, zip_onto};
 use crate::number::with_float;
 use crate::unary::differentiable;
 use crate::{Result, Tensor};

@@ -21,7 +21,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    fn bounds(self) -> (f32, f32) {
+    pub(crate) fn bounds(self) -> (f32, f32) {
         match self {
             Activation::None => (f32::NEG_INFINITY, f32::INFINITY),
             Activation::Relu => (0.0, f32::INFINITY),
@@ -29,7 +29,11 @@ impl Activation {
         }
     }
 
-    fn apply(self, x: &Tensor) -> Result<Tensor> {
+    /// The activation alone.
+    ///
+    /// # Errors
+    /// [`TensorError::DType`] if the elements have no order.
+    pub fn apply(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Activation::None => Ok(x.clone()),
             Activation::Relu => x.relu(),

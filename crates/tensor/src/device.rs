@@ -81,6 +81,23 @@ pub fn selected() -> String {
     "cpu".into()
 }
 
+/// True while this thread's operations go to a GPU.
+#[inline(always)]
+pub fn is_gpu() -> bool {
+    #[cfg(feature = "gpu")]
+    return crate::gpu::active();
+    #[cfg(not(feature = "gpu"))]
+    false
+}
+
+/// Does `work` with this thread's operations on the processor, whatever was chosen.
+pub fn on_processor<R>(work: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "gpu")]
+    return crate::gpu::scoped(false, work);
+    #[cfg(not(feature = "gpu"))]
+    work()
+}
+
 /// Tensors that were copied from the device to the processor since the last call: by what asked for them (operator and
 /// direction, as in [`crate::profile`]), how many and how many bytes.
 pub fn take_host_copies() -> Vec<(String, u64, u64)> {

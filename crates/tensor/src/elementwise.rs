@@ -1,6 +1,6 @@
 //! Arithmetic on two tensors, broadcast as NumPy does.
 use crate::device::on_device;
-use crate::map::zip;
+use crate::map::{zip, zip_onto};
 use crate::number::{Number, with_float, with_number};
 use crate::{DType, Result, Tensor, TensorError, record};
 
@@ -70,21 +70,23 @@ impl Tensor {
         matches!(self.dtype(), DType::F16 | DType::BF16)
     }
 
-    /// Records a broadcasting operation of two inputs; `slopes` gives the gradient by each in the output's shape.
+    /// Records a broadcasting operation of two inputs; `by_a` and `by_b` turn the gradient of the output into those by
+    /// each input in the output's shape.
     fn record_binary(
         name: &'static str,
         a: &Tensor,
         b: &Tensor,
         out: Tensor,
-        by_a: impl FnOnce(&Tensor) -> Result<Tensor> + Send + 'static,
-        by_b: impl FnOnce(&Tensor) -> Result<Tensor> + Send + 'static,
+        by_a: impl FnOnce(Tensor) -> Result<Tensor> + Send + 'static,
+        by_b: impl FnOnce(Tensor) -> Result<Tensor> + Send + 'static,
     ) -> Tensor {
         let shape_a = a.is_tracked().then(|| a.shape().to_vec());
         let shape_b = b.is_tracked().then(|| b.shape().to_vec());
         record(name, &[a, b], out, move |dy| {
-            let da = shape_a.map(|s| by_a(&dy)?.sum_to(&s)).transpose()?;
-            let db = shape_b.map(|s| by_b(&dy)?.sum_to(&s)).transpose()?;
-            Ok(vec![da, db])
+            // The last one asked gets the gradient for its own.
+            let Some(shape_b) = shape_b else { return Ok(vec![shape_a.map(|s| by_a(dy)?.sum_to(&s)).transpose()?, None]) };
+            let da = shape_a.map(|s| by_a(dy.clone())?.sum_to(&s)).transpose()?;
+            Ok(vec![da, Some(by_b(dy)?.sum_to(&shape_b)?)])
         })
     }
 
@@ -94,13 +96,33 @@ impl Tensor {
     /// [`TensorError`] if the types differ or have no arithmetic, or the shapes do not broadcast (so for all below).
     pub fn add(&self, other: &Tensor) -> Result<Tensor> {
         let out = add_values(self, other)?;
-        Ok(Self::record_binary("add", self, other, out, |dy| Ok(dy.clone()), |dy| Ok(dy.clone())))
+        Ok(Self::record_binary("add", self, other, out, Ok, Ok))
+    }
+
+    /// [`Tensor::add`] in the storage of either operand, where it has the result's shape and nobody else holds it.
+    pub fn add_owned(mut self, mut other: Tensor) -> Result<Tensor> {
+        same_dtype("add", &self, &other)?;
+        let to = crate::shape::broadcast("add", self.shape(), other.shape())?;
+        let (onto_self, onto_other) = (self.shape() == to, other.shape() == to);
+        if self.on_device() || other.on_device() {
+            return self.add(&other);
+        }
+        if self.dtype() != DType::F32 || !(onto_self && self.unshared::<f32>().is_some() || onto_other && other.unshared::<f32>().is_some())
+        {
+            return self.add(&other);
+        }
+        let (a, b) = (self.stand_in(), other.stand_in());
+        let out = match onto_self && self.unshared::<f32>().is_some() {
+            true => zip_onto("add", self, &other, f32::plus)?,
+            false => zip_onto("add", other, &self, f32::plus)?,
+        };
+        Ok(Self::record_binary("add", &a, &b, out, Ok, Ok))
     }
 
     /// Difference.
     pub fn sub(&self, other: &Tensor) -> Result<Tensor> {
         let out = sub_values(self, other)?;
-        Ok(Self::record_binary("sub", self, other, out, |dy| Ok(dy.clone()), |dy| dy.neg()))
+        Ok(Self::record_binary("sub", self, other, out, Ok, |dy| dy.neg()))
     }
 
     /// Product.
@@ -109,7 +131,11 @@ impl Tensor {
         // Each side's closure holds the other side, and only if it will be asked.
         let a = other.is_tracked().then(|| self.detach());
         let b = self.is_tracked().then(|| other.detach());
-        let times = |dy: &Tensor, t: Option<Tensor>| t.map_or_else(|| Ok(dy.clone()), |t| dy.mul(&t));
+        let times = |dy: Tensor, t: Option<Tensor>| match t {
+            Some(t) if dy.dtype() == DType::F32 && !dy.on_device() && !t.on_device() => zip_onto("mul", dy, &t, f32::times),
+            Some(t) => dy.mul(&t),
+            None => Ok(dy),
+        };
         Ok(Self::record_binary("mul", self, other, out, move |dy| times(dy, b), move |dy| times(dy, a)))
     }
 
@@ -121,7 +147,7 @@ impl Tensor {
         refuse_zero_divisor("div", other)?;
         let out = div_values(self, other)?;
         let (b, b2, y) = (other.detach(), other.detach(), out.clone());
-        let by_b = move |dy: &Tensor| dy.mul(&y)?.div(&b2)?.neg();
+        let by_b = move |dy: Tensor| dy.mul(&y)?.div(&b2)?.neg();
         Ok(Self::record_binary("div", self, other, out, move |dy| dy.div(&b), by_b))
     }
 
@@ -130,8 +156,8 @@ impl Tensor {
         let out = pow_values(self, exponent)?;
         let (a, b) = (self.detach(), exponent.detach());
         let (a2, b2) = (a.clone(), b.clone());
-        let by_a = move |dy: &Tensor| dy.mul(&pow_by_base(&a, &b)?);
-        let by_b = move |dy: &Tensor| dy.mul(&pow_by_exponent(&a2, &b2)?);
+        let by_a = move |dy: Tensor| dy.mul(&pow_by_base(&a, &b)?);
+        let by_b = move |dy: Tensor| dy.mul(&pow_by_exponent(&a2, &b2)?);
         Ok(Self::record_binary("pow", self, exponent, out, by_a, by_b))
     }
 
@@ -151,8 +177,8 @@ impl Tensor {
     fn record_choice(name: &'static str, a: &Tensor, b: &Tensor, out: Tensor, first: &Tensor, second: &Tensor) -> Tensor {
         let (f, s) = (first.detach(), second.detach());
         let (f2, s2) = (f.clone(), s.clone());
-        let by_a = move |dy: &Tensor| dy.mul(&share_of_larger(&f, &s)?);
-        let by_b = move |dy: &Tensor| dy.mul(&share_of_larger(&s2, &f2)?);
+        let by_a = move |dy: Tensor| dy.mul(&share_of_larger(&f, &s)?);
+        let by_b = move |dy: Tensor| dy.mul(&share_of_larger(&s2, &f2)?);
         Self::record_binary(name, a, b, out, by_a, by_b)
     }
 
@@ -164,12 +190,12 @@ impl Tensor {
         refuse_zero_divisor("modulo", divisor)?;
         let out = if fmod { fmod_values(self, divisor)? } else { modulo_values(self, divisor)? };
         let (a, b) = (self.detach(), divisor.detach());
-        let by_b = move |dy: &Tensor| {
+        let by_b = move |dy: Tensor| {
             let quotient = a.div(&b)?;
             let whole = if fmod { quotient.trunc()? } else { quotient.floor()? };
             dy.mul(&whole)?.neg()
         };
-        Ok(Self::record_binary("modulo", self, divisor, out, |dy| Ok(dy.clone()), by_b))
+        Ok(Self::record_binary("modulo", self, divisor, out, Ok, by_b))
     }
 
     /// A rank-0 tensor of this tensor's type.

@@ -2,11 +2,11 @@
 use crate::buffer::Element;
 use crate::device::{device_or, on_device};
 use crate::kernels::simd::vectorised;
+use crate::map::rewrite;
 use crate::number::with_float;
-use crate::parallel::{THRESHOLD, fill};
+use crate::parallel::{CHUNK, fill};
 use crate::recycle::storage;
-use crate::{Result, Tensor, TensorError, record, shape};
-use rayon::prelude::*;
+use crate::{Activation, Result, Tensor, TensorError, record, shape};
 
 /// Where the scale of each element is: runs of `run` consecutive elements share one of `channels` scales, in turn.
 #[derive(Clone, Copy)]
@@ -47,6 +47,10 @@ trait Grid: Element + Copy + Default {
     const ZERO: Self;
     fn from_f32(v: f32) -> Self;
     fn read_back(self, scale: Self, zero: Self, lo: Self, hi: Self) -> Self;
+    /// `self` between two bounds; NaN stays NaN.
+    fn hold(self, lo: Self, hi: Self) -> Self;
+    /// Strictly between two bounds.
+    fn is_within(self, lo: Self, hi: Self) -> bool;
     /// Slopes of the result by `self` (straight through inside the range), by the scale (LSQ) and by the zero point.
     fn slopes(self, scale: Self, zero: Self, lo: Self, hi: Self) -> [Self; 3];
     fn times(self, o: Self) -> Self;
@@ -60,8 +64,19 @@ macro_rules! grid {
             fn from_f32(v: f32) -> Self { v as $t }
             #[inline(always)]
             fn read_back(self, scale: Self, zero: Self, lo: Self, hi: Self) -> Self {
-                (((self / scale).round_ties_even() + zero).clamp(lo, hi) - zero) * scale
+                let q = (self / scale).round_ties_even() + zero;
+                // As `clamp`, NaN included, without its check of the bounds.
+                let q = if q < lo { lo } else { q };
+                let q = if q > hi { hi } else { q };
+                (q - zero) * scale
             }
+            #[inline(always)]
+            fn hold(self, lo: Self, hi: Self) -> Self {
+                let v = if self < lo { lo } else { self };
+                if v > hi { hi } else { v }
+            }
+            #[inline(always)]
+            fn is_within(self, lo: Self, hi: Self) -> bool { self > lo && self < hi }
             #[inline(always)]
             fn slopes(self, scale: Self, zero: Self, lo: Self, hi: Self) -> [Self; 3] {
                 let x = self / scale;
@@ -80,14 +95,21 @@ macro_rules! grid {
 }
 grid!(f32, f64);
 
-fn forward<T: Grid>(x: &Tensor, scale: &Tensor, zero: &Tensor, layout: Layout, lo: T, hi: T) -> Result<Tensor> {
+/// The bounds of an activation in front of the grid, if there is one.
+type Bounds<T> = Option<(T, T)>;
+
+fn forward<T: Grid>(x: &Tensor, bounds: Bounds<T>, scale: &Tensor, zero: &Tensor, layout: Layout, lo: T, hi: T) -> Result<Tensor> {
     let (v, s, z) = (x.as_slice::<T>()?, scale.as_slice::<T>()?, zero.as_slice::<T>()?);
     let mut out = storage::<T>(v.len());
     fill(&mut out, &|at, piece| {
         layout.runs(at, piece.len(), |range, c| {
             let (s, z) = (s[c], z[c]);
             let from = &v[at + range.start..at + range.end];
-            vectorised(|| piece[range].iter_mut().zip(from).for_each(|(o, v)| *o = v.read_back(s, z, lo, hi)));
+            let pairs = piece[range].iter_mut().zip(from);
+            match bounds {
+                None => vectorised(|| pairs.for_each(|(o, v)| *o = v.read_back(s, z, lo, hi))),
+                Some((least, most)) => vectorised(|| pairs.for_each(|(o, v)| *o = v.hold(least, most).read_back(s, z, lo, hi))),
+            }
         });
     });
     Tensor::new(out, x.shape())
@@ -108,6 +130,7 @@ struct Wanted {
 /// Gradients by x, scale and zero point in one pass.
 fn backward<T: Grid>(
     x: &Tensor,
+    bounds: Bounds<T>,
     scale: &Tensor,
     zero: &Tensor,
     layout: Layout,
@@ -117,34 +140,42 @@ fn backward<T: Grid>(
     wanted: Wanted,
 ) -> Result<Vec<Option<Tensor>>> {
     let (v, s, z) = (x.as_slice::<T>()?, scale.as_slice::<T>()?, zero.as_slice::<T>()?);
-    let mut dx = dy;
     let sums_len = if wanted.scale || wanted.zero { layout.channels } else { 0 };
-    // Chunks fixed by the data's size keep the sum over a scale's elements the same for any number of threads.
-    let chunk = THRESHOLD;
-    let partial: Vec<Vec<[T; 2]>> = dx
-        .as_mut_slice::<T>()?
-        .par_chunks_mut(chunk)
-        .enumerate()
-        .map(|(i, piece)| {
-            let at = i * chunk;
-            let mut sums = vec![[T::ZERO; 2]; sums_len];
-            layout.runs(at, piece.len(), |range, c| {
-                let (s, z) = (s[c], z[c]);
-                let x = &v[at + range.start..at + range.end];
-                let dy = &mut piece[range];
-                match sums.get_mut(c) {
-                    None => vectorised(|| dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(x.slopes(s, z, lo, hi)[0]))),
-                    Some(total) => vectorised(|| sum_slopes(dy, x, |x| x.slopes(s, z, lo, hi), total)),
-                }
-            });
-            sums
-        })
-        .collect();
+    // Pieces fixed by the data's size keep the sum over a scale's elements the same for any number of threads.
+    let (dx, partial) = rewrite(dy, CHUNK, |at, piece: &mut [T]| {
+        // Only the channels that this piece meets, from its first on.
+        let first = at / layout.run;
+        let met = (at + piece.len()).div_ceil(layout.run) - first;
+        let mut sums = vec![[T::ZERO; 2]; met.min(sums_len)];
+        layout.runs(at, piece.len(), |range, c| {
+            let (s, z) = (s[c], z[c]);
+            let which = if sums.is_empty() { 0 } else { ((at + range.start) / layout.run - first) % sums.len() };
+            let x = &v[at + range.start..at + range.end];
+            let dy = &mut piece[range];
+            let slopes = |x: T| x.slopes(s, z, lo, hi);
+            let held = |x: T, (least, most): (T, T)| {
+                let [by_x, by_scale, by_zero] = slopes(x.hold(least, most));
+                [if x.is_within(least, most) { by_x } else { T::ZERO }, by_scale, by_zero]
+            };
+            match (sums.get_mut(which), bounds) {
+                (None, None) => vectorised(|| dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(slopes(*x)[0]))),
+                (None, Some(b)) => vectorised(|| dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(held(*x, b)[0]))),
+                (Some(total), None) => vectorised(|| sum_slopes(dy, x, slopes, total)),
+                (Some(total), Some(b)) => vectorised(|| sum_slopes(dy, x, |x| held(x, b), total)),
+            }
+        });
+        (first, sums)
+    })?;
     let by = |wanted: bool, which: usize, like: &Tensor| {
         wanted
             .then(|| {
                 let mut sums = vec![T::ZERO; like.len()];
-                partial.iter().for_each(|p| sums.iter_mut().zip(p).for_each(|(s, p)| *s = s.plus(p[which])));
+                for (first, part) in &partial {
+                    for (i, p) in part.iter().enumerate() {
+                        let c = (first + i) % layout.channels;
+                        sums[c] = sums[c].plus(p[which]);
+                    }
+                }
                 Tensor::new(sums, like.shape())
             })
             .transpose()
@@ -190,6 +221,22 @@ impl Tensor {
     /// # Errors
     /// [`TensorError::Shape`] or [`TensorError::DType`] if the operands do not fit.
     pub fn fake_quantize(&self, scale: &Tensor, zero_point: &Tensor, axis: Option<usize>, qmin: f32, qmax: f32) -> Result<Tensor> {
+        self.fake_quantize_activated(Activation::None, scale, zero_point, axis, qmin, qmax)
+    }
+
+    /// [`Tensor::fake_quantize`] of an activation of `self`, in the same pass over memory each way.
+    ///
+    /// # Errors
+    /// As [`Tensor::fake_quantize`].
+    pub fn fake_quantize_activated(
+        &self,
+        activation: Activation,
+        scale: &Tensor,
+        zero_point: &Tensor,
+        axis: Option<usize>,
+        qmin: f32,
+        qmax: f32,
+    ) -> Result<Tensor> {
         let layout = Layout::of(self, scale, axis)?;
         if zero_point.len() != scale.len() {
             let what = format!("{} scales and {} zero points", scale.len(), zero_point.len());
@@ -198,11 +245,18 @@ impl Tensor {
         if qmin.is_nan() || qmax.is_nan() || qmin > qmax {
             return Err(TensorError::value("fake_quantize", format!("the range {qmin} to {qmax} is empty")));
         }
+        // The device's kernel knows the grid alone.
+        #[cfg(feature = "gpu")]
+        if crate::gpu::active() && activation != Activation::None && self.dtype() == crate::DType::F32 {
+            return activation.apply(self)?.fake_quantize(scale, zero_point, axis, qmin, qmax);
+        }
         with_float!("fake_quantize", self.dtype(), T => {
             let (lo, hi) = (<T as Grid>::from_f32(qmin), <T as Grid>::from_f32(qmax));
+            let (least, most) = activation.bounds();
+            let bounds = (activation != Activation::None).then(|| (<T as Grid>::from_f32(least), <T as Grid>::from_f32(most)));
             let out = device_or!(
                 crate::gpu::fake_quantize(self, device_grid(scale, zero_point, layout, (qmin, qmax))),
-                forward::<T>(self, scale, zero_point, layout, lo, hi)?
+                forward::<T>(self, bounds, scale, zero_point, layout, lo, hi)?
             );
             let (x, s, z) = (self.detach(), scale.detach(), zero_point.detach());
             let wanted = Wanted { scale: scale.is_tracked(), zero: zero_point.is_tracked() };
@@ -213,7 +267,7 @@ impl Tensor {
                     &dy,
                     [wanted.scale, wanted.zero]
                 ));
-                backward::<T>(&x, &s, &z, layout, lo, hi, dy, wanted)
+                backward::<T>(&x, bounds, &s, &z, layout, lo, hi, dy, wanted)
             }))
         })
     }
@@ -250,6 +304,7 @@ mod tests {
     use super::*;
     use crate::gradcheck::check;
     use crate::random::{uniform, uniform_f64};
+    use proptest::prelude::*;
 
     /// Outside the range the result is a smooth function of scale and zero point, so central differences apply.
     #[test]
@@ -285,5 +340,63 @@ mod tests {
         let y = Tensor::full(3f32, [2, 2]).unwrap().apply_mask(&mask).unwrap();
         assert_eq!(y.as_slice::<f32>().unwrap(), [3.0, 0.0, 3.0, 3.0]);
         assert!(Tensor::full(3f32, [4]).unwrap().apply_mask(&mask).is_err());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(80))]
+        /// One pass over activation and grid against the two one after the other, with gradients by x, scale and zero point,
+        /// whatever the runs' length and whether or not the gradient is shared.
+        #[test]
+        fn activated_agrees_with_its_parts(
+            outer in 1usize..6, channels in 1usize..5, inner in 1usize..6000, per_channel: bool, relu: bool, shared: bool, learned: bool, seed: u64
+        ) {
+            let activation = if relu { Activation::Relu } else { Activation::Clip { min: -0.5, max: 0.6 } };
+            let shape = [outer, channels, inner];
+            let x = uniform(seed, &shape, -1.0, 1.0).unwrap();
+            let dy = uniform(seed ^ 1, &shape, -1.0, 1.0).unwrap();
+            let n = if per_channel { channels } else { 1 };
+            let (scale, zero) = (uniform(seed ^ 2, &[n], 0.005, 0.02).unwrap(), Tensor::full(-20f32, [n]).unwrap());
+            let axis = per_channel.then_some(1);
+            let run = |together: bool| {
+                let x = x.tracked().unwrap();
+                let leaves = if learned { vec![x.clone(), scale.tracked().unwrap(), zero.tracked().unwrap()] } else { vec![x.clone(), scale.clone(), zero.clone()] };
+                let y = match together {
+                    true => x.fake_quantize_activated(activation, &leaves[1], &leaves[2], axis, -60.0, 30.0),
+                    false => activation.apply(&x).and_then(|x| x.fake_quantize(&leaves[1], &leaves[2], axis, -60.0, 30.0)),
+                }.unwrap();
+                let own = dy.add_scalar(0.0).unwrap();
+                let held = shared.then(|| own.clone());
+                let mut gradients = y.backward_from(own).unwrap();
+                drop(held);
+                // As numbers: where no gradient passes, zero may have either sign.
+                let mut out = vec![y.to_f32_vec().unwrap()];
+                out.extend(leaves.iter().filter_map(|l| gradients.take(l)).map(|g| g.to_f32_vec().unwrap()));
+                out
+            };
+            let (together, apart) = (run(true), run(false));
+            prop_assert_eq!(together.len(), if learned { 4 } else { 2 });
+            prop_assert_eq!(together, apart);
+        }
+
+        /// The gradient by a scale against a plain sum in f64.
+        #[test]
+        fn scale_gradients_agree_with_a_plain_sum(outer in 1usize..6, channels in 1usize..5, inner in 1usize..9000, seed: u64) {
+            let shape = [outer, channels, inner];
+            let x = uniform(seed, &shape, -1.0, 1.0).unwrap();
+            let dy = uniform(seed ^ 1, &shape, -1.0, 1.0).unwrap();
+            let scale = uniform(seed ^ 2, &[channels], 0.005, 0.02).unwrap();
+            let zero = Tensor::full(3f32, [channels]).unwrap();
+            let leaf = scale.tracked().unwrap();
+            let got = x.fake_quantize(&leaf, &zero, Some(1), -60.0, 30.0).unwrap().backward_from(dy.clone()).unwrap().take(&leaf).unwrap();
+            let mut plain = vec![0f64; channels];
+            for (i, (x, d)) in x.as_slice::<f32>().unwrap().iter().zip(dy.as_slice::<f32>().unwrap()).enumerate() {
+                let c = i / inner % channels;
+                let [_, by_scale, _] = x.slopes(scale.as_slice::<f32>().unwrap()[c], 3.0, -60.0, 30.0);
+                plain[c] += f64::from(*d) * f64::from(by_scale);
+            }
+            for (a, b) in got.as_slice::<f32>().unwrap().iter().zip(&plain) {
+                prop_assert!((f64::from(*a) - b).abs() < 1e-5 * (inner * outer) as f64, "{} against {}", a, b);
+            }
+        }
     }
 }

@@ -27,6 +27,7 @@ mod kernels;
 mod loss;
 mod map;
 mod matmul;
+pub mod memory;
 mod movement;
 mod norm;
 mod number;
@@ -59,7 +60,8 @@ pub use loss::{cross_entropy, distillation_loss, mse_loss};
 pub use movement::PadMode;
 pub use optim::{AdamWOptions, SgdOptions, adamw_step, sgd_step, sum_squares};
 pub use pool::PoolOptions;
-pub use tape::{Gradients, record, record_many};
+pub use recycle::keep_for_reuse;
+pub use tape::{Gradients, record, record_many, record_replay};
 pub use tensor::Tensor;
 pub use threads::set_threads;
 

@@ -1,8 +1,9 @@
 //! Moving elements without changing them: transposing, slicing, joining, padding, repeating. Any element type.
 use crate::device::{device_or, on_device};
+use crate::kernels::transpose::transpose;
 use crate::parallel::fill;
 use crate::strided::Strided;
-use crate::{Buffer, Element, Result, Tensor, TensorError, record, shape};
+use crate::{Buffer, DType, Element, Result, Tensor, TensorError, record, recycle, shape};
 
 /// What padding puts beyond the border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,17 +35,44 @@ impl View {
 fn read<T: Element>(from: &[T], space: &Strided<1>, n: usize) -> Buffer {
     let Some(first) = from.first().filter(|_| n > 0) else { return T::wrap(Vec::new().into()) };
     let mut out = vec![first.clone(); n];
+    copy_runs(from, space, &mut out);
+    T::wrap(out.into())
+}
+
+fn copy_runs<T: Element>(from: &[T], space: &Strided<1>, out: &mut [T]) {
     let [inner] = space.inner();
-    fill(&mut out, &|at, piece| {
+    fill(out, &|at, piece| {
         space.runs(at, piece.len(), |done, run, [offset]| {
             let o = &mut piece[done..done + run];
             match inner {
                 1 => o.clone_from_slice(&from[offset..offset + run]),
+                0 => o.fill(from[offset].clone()),
                 _ => o.iter_mut().enumerate().for_each(|(k, o)| *o = from[(offset as isize + k as isize * inner) as usize].clone()),
             }
         });
     });
-    T::wrap(out.into())
+}
+
+/// [`read`] into recycled storage.
+fn read_f32(from: &[f32], space: &Strided<1>, n: usize) -> Buffer {
+    let mut out = recycle::take(n);
+    if n > 0 {
+        copy_runs(from, space, &mut out);
+    }
+    f32::wrap(out.into())
+}
+
+/// [`read_f32`] for a transposition, whose axes all have positive strides and together read each element once.
+fn read_transposed(from: &[f32], space: &Strided<1>, n: usize) -> Buffer {
+    let axes: Vec<(usize, usize)> = space.axes().map(|(dim, [stride])| (dim, stride as usize)).collect();
+    let mut out = recycle::take(n);
+    match transpose(from, &axes, &mut out) {
+        true => f32::wrap(out.into()),
+        false => {
+            recycle::give(out);
+            read_f32(from, space, n)
+        }
+    }
 }
 
 fn write<T: Element>(onto: &mut [T], from: &[T], space: &Strided<1>) {
@@ -56,17 +84,32 @@ fn write<T: Element>(onto: &mut [T], from: &[T], space: &Strided<1>) {
     });
 }
 
+/// Zeros, of f32 in recycled storage.
+fn cleared(dtype: DType, to: &[usize]) -> Result<Tensor> {
+    if dtype != DType::F32 {
+        return Tensor::zeros(dtype, to);
+    }
+    let mut out = recycle::take(shape::count(to)?);
+    fill(&mut out, &|_, piece| piece.fill(0.0));
+    Tensor::new(out, to)
+}
+
 impl Tensor {
     fn view(&self, name: &'static str, view: View) -> Result<Tensor> {
         let n = shape::count(&view.shape)?;
         let space = view.space();
-        let on_host = || crate::with_buffer!(self.buffer(), v => read(v, &space, n));
-        let out =
-            device_or!(crate::gpu::read_view(self, &space, &view.shape), Tensor::from_buffer(self.dtype(), on_host(), view.shape.clone())?);
+        let on_host = || {
+            let buffer = match self.buffer() {
+                Buffer::F32(v) => read_f32(v, &space, n),
+                other => crate::with_buffer!(other, v => read(v, &space, n)),
+            };
+            Tensor::from_buffer(self.dtype(), buffer, view.shape.clone())
+        };
+        let out = device_or!(crate::gpu::read_view(self, &space, &view.shape), on_host()?);
         let from = self.shape().to_vec();
         Ok(record(name, &[self], out, move |dy| {
             on_device!(crate::gpu::scatter_view(&dy, &view.space(), &from).map(|dx| dx.map(|dx| vec![Some(dx)])));
-            let mut dx = Tensor::zeros(dy.dtype(), &from)?;
+            let mut dx = cleared(dy.dtype(), &from)?;
             dx.write_view(&dy, &view)?;
             Ok(vec![Some(dx)])
         }))
@@ -87,13 +130,28 @@ impl Tensor {
         if sorted.into_iter().ne(0..self.rank()) {
             return Err(TensorError::shape("transpose", format!("{permutation:?} does not permute the axes of {:?}", self.shape())));
         }
+        let out = self.transposed(permutation)?;
+        let mut back = vec![0; permutation.len()];
+        permutation.iter().enumerate().for_each(|(i, p)| back[*p] = i);
+        Ok(record("transpose", &[self], out, move |dy| Ok(vec![Some(dy.transposed(&back)?)])))
+    }
+
+    /// [`Tensor::transpose`] outside the record.
+    fn transposed(&self, permutation: &[usize]) -> Result<Tensor> {
+        let to: Vec<usize> = permutation.iter().map(|p| self.shape()[*p]).collect();
+        if permutation.iter().filter(|p| self.shape()[**p] != 1).is_sorted() {
+            return self.detach().reshape(to);
+        }
         let strides = shape::strides(self.shape());
-        let view = View {
-            shape: permutation.iter().map(|p| self.shape()[*p]).collect(),
-            strides: permutation.iter().map(|p| strides[*p] as isize).collect(),
-            start: 0,
+        let strides: Vec<isize> = permutation.iter().map(|p| strides[*p] as isize).collect();
+        let space = Strided::new(&to, [&strides], [0]);
+        on_device!(crate::gpu::read_view(self, &space, &to));
+        let n = self.len();
+        let buffer = match self.buffer() {
+            Buffer::F32(v) => read_transposed(v, &space, n),
+            other => crate::with_buffer!(other, v => read(v, &space, n)),
         };
-        self.view("transpose", view)
+        Tensor::from_buffer(self.dtype(), buffer, to)
     }
 
     /// Swaps the last two axes.
@@ -228,8 +286,14 @@ impl Tensor {
         }
         let n = shape::count(to)?;
         let space = Strided::broadcast(to, [self.shape()]);
-        let on_host = || crate::with_buffer!(self.buffer(), v => read(v, &space, n));
-        let out = device_or!(crate::gpu::expand(self, to), Tensor::from_buffer(self.dtype(), on_host(), to)?);
+        let on_host = || {
+            let buffer = match self.buffer() {
+                Buffer::F32(v) => read_f32(v, &space, n),
+                other => crate::with_buffer!(other, v => read(v, &space, n)),
+            };
+            Tensor::from_buffer(self.dtype(), buffer, to)
+        };
+        let out = device_or!(crate::gpu::expand(self, to), on_host()?);
         let from = self.shape().to_vec();
         Ok(record("expand", &[self], out, move |dy| Ok(vec![Some(dy.sum_to(&from)?)])))
     }
@@ -374,7 +438,8 @@ fn join<T: Element>(_type: &[T], list: &[Tensor], widths: &[usize], outer: usize
 mod tests {
     use super::*;
     use crate::gradcheck::check;
-    use crate::random::uniform_f64;
+    use crate::random::{uniform, uniform_f64};
+    use proptest::prelude::*;
 
     fn iota(shape: &[usize]) -> Tensor {
         Tensor::new((0..shape.iter().product::<usize>() as i64).collect(), shape).unwrap()
@@ -415,5 +480,20 @@ mod tests {
         assert_eq!(padded, Tensor::new(vec![2f32; 3], [1, 3]).unwrap());
         let words = Tensor::vector(vec!["a".to_string(), "b".to_string()]);
         assert_eq!(words.flip(&[0]).unwrap().as_slice::<String>().unwrap(), ["b", "a"]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(80))]
+        /// f32 against the plain reading of another type, with axes of size 1 among them, forward and back.
+        #[test]
+        fn transposing_agrees_with_the_plain_reading(dims in proptest::array::uniform4(prop_oneof![1usize..3, 3usize..35]), order in Just(vec![0usize, 1, 2, 3]).prop_shuffle(), seed: u64) {
+            let x = uniform(seed, &dims, -1.0, 1.0).unwrap();
+            let plain = |t: &Tensor, order: &[usize]| t.cast(DType::F64).unwrap().transpose(order).unwrap().cast(DType::F32).unwrap();
+            let leaf = x.tracked().unwrap();
+            let y = leaf.transpose(&order).unwrap();
+            prop_assert_eq!(&y.detach(), &plain(&x, &order));
+            let dx = y.backward_from(y.detach()).unwrap().take(&leaf).unwrap();
+            prop_assert_eq!(dx, x);
+        }
     }
 }

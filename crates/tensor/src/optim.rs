@@ -1,6 +1,12 @@
 //! Optimizer updates, f32, in place, one pass over memory.
 use crate::device::on_device;
+use crate::kernels::simd::vectorised;
+use crate::parallel::THRESHOLD;
 use crate::{Result, Tensor, TensorError};
+use rayon::prelude::*;
+
+/// Elements that one task updates: small parameters stay on one thread.
+const PIECE: usize = THRESHOLD;
 
 /// Settings of one step of SGD.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,11 +56,17 @@ pub fn sgd_step(parameter: &mut Tensor, gradient: &Tensor, velocity: &mut Tensor
     same("sgd_step", [parameter, gradient, velocity])?;
     on_device!(crate::gpu::sgd_step(parameter, gradient, velocity, o));
     let g = gradient.as_slice::<f32>()?;
-    for ((p, v), g) in parameter.as_mut_slice::<f32>()?.iter_mut().zip(velocity.as_mut_slice::<f32>()?).zip(g) {
-        let g = g + o.weight_decay * *p;
-        *v = o.momentum * *v + g;
-        *p -= o.lr * if o.nesterov { g + o.momentum * *v } else { *v };
-    }
+    let (p, v, o) = (parameter.as_mut_slice::<f32>()?, velocity.as_mut_slice::<f32>()?, *o);
+    let pieces = p.par_chunks_mut(PIECE).zip(v.par_chunks_mut(PIECE)).zip(g.par_chunks(PIECE));
+    pieces.for_each(|((p, v), g)| {
+        vectorised(|| {
+            for ((p, v), g) in p.iter_mut().zip(v).zip(g) {
+                let g = g + o.weight_decay * *p;
+                *v = o.momentum * *v + g;
+                *p -= o.lr * if o.nesterov { g + o.momentum * *v } else { *v };
+            }
+        });
+    });
     Ok(())
 }
 
@@ -72,12 +84,17 @@ pub fn adamw_step(parameter: &mut Tensor, gradient: &Tensor, first: &mut Tensor,
     let (c1, c2) = (corrected(o.beta1), corrected(o.beta2).sqrt());
     on_device!(crate::gpu::adamw_step(parameter, gradient, [&mut *first, &mut *second], o, [c1, c2]));
     let g = gradient.as_slice::<f32>()?;
-    let moments = first.as_mut_slice::<f32>()?.iter_mut().zip(second.as_mut_slice::<f32>()?);
-    for ((p, (m, v)), g) in parameter.as_mut_slice::<f32>()?.iter_mut().zip(moments).zip(g) {
-        *m = o.beta1 * *m + (1.0 - o.beta1) * g;
-        *v = o.beta2 * *v + (1.0 - o.beta2) * g * g;
-        *p -= o.lr * o.weight_decay * *p + o.lr * (*m / c1) / (v.sqrt() / c2 + o.eps);
-    }
+    let (p, m, v, o) = (parameter.as_mut_slice::<f32>()?, first.as_mut_slice::<f32>()?, second.as_mut_slice::<f32>()?, *o);
+    let moments = m.par_chunks_mut(PIECE).zip(v.par_chunks_mut(PIECE));
+    p.par_chunks_mut(PIECE).zip(moments).zip(g.par_chunks(PIECE)).for_each(|((p, (m, v)), g)| {
+        vectorised(|| {
+            for ((p, (m, v)), g) in p.iter_mut().zip(m.iter_mut().zip(v)).zip(g) {
+                *m = o.beta1 * *m + (1.0 - o.beta1) * g;
+                *v = o.beta2 * *v + (1.0 - o.beta2) * g * g;
+                *p -= o.lr * o.weight_decay * *p + o.lr * (*m / c1) / (v.sqrt() / c2 + o.eps);
+            }
+        });
+    });
     Ok(())
 }
 
@@ -115,5 +132,28 @@ mod tests {
         adamw_step(&mut p, &t(3.0), &mut m, &mut s, &o).unwrap();
         // The first step of Adam is lr in the direction of the gradient, whatever its size.
         assert!((p.item::<f32>().unwrap() - (1.0 - 0.01 - 0.1)).abs() < 1e-5);
+    }
+
+    /// Pieces and threads change nothing: each element is updated by its own numbers alone.
+    #[test]
+    fn large_parameters_are_updated_as_small_ones() {
+        let n = 2 * PIECE + 13;
+        let t = |seed| crate::random::uniform(seed, &[n], 0.1, 1.0).unwrap();
+        let one = |t: &Tensor, i: usize| Tensor::vector(vec![t.as_slice::<f32>().unwrap()[i]]);
+        let (mut p, g, mut m, mut v) = (t(1), t(2), t(3), t(4));
+        let (p0, m0, v0) = (p.clone(), m.clone(), v.clone());
+        let sgd = SgdOptions { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 0.01 };
+        let adamw = AdamWOptions { lr: 0.1, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1, step: 3 };
+        sgd_step(&mut p, &g, &mut m, &sgd).unwrap();
+        adamw_step(&mut p, &g, &mut m, &mut v, &adamw).unwrap();
+        for i in [0, 7, PIECE - 1, PIECE, 2 * PIECE + 1, n - 1] {
+            let (mut pi, mut mi, mut vi) = (one(&p0, i), one(&m0, i), one(&v0, i));
+            sgd_step(&mut pi, &one(&g, i), &mut mi, &sgd).unwrap();
+            adamw_step(&mut pi, &one(&g, i), &mut mi, &mut vi, &adamw).unwrap();
+            for (a, b) in [(&pi, &p), (&mi, &m), (&vi, &v)] {
+                let (a, b) = (a.item::<f32>().unwrap(), b.as_slice::<f32>().unwrap()[i]);
+                assert!((a - b).abs() <= 1e-6 * b.abs().max(1.0), "element {i}: {a} against {b}");
+            }
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Pooling over one, two or three spatial axes.
+use crate::kernels::pool::{Geometry, average_backward, average_forward, each_largest, max_backward, max_forward, range};
 use crate::number::with_float;
-use crate::{DType, Result, Tensor, TensorError, record};
+use crate::parallel::CHUNK;
+use crate::{DType, Result, Tensor, TensorError, record, recycle};
 use rayon::prelude::*;
 
 /// How a window moves over its input; one entry a spatial axis.
@@ -77,6 +79,32 @@ impl Windows {
         self.output.iter().product()
     }
 
+    /// The windows as the kernel takes them: of planes that are not empty. `seen` are the elements that an average divides
+    /// by: all of a window or, where padding does not count, those inside.
+    fn plane(&self, include_pad: bool) -> Option<Geometry> {
+        if self.input[0] != 1 || self.kernel[0] != 1 || self.output[0] != 1 || self.before[0] + self.after[0] > 0 {
+            return None;
+        }
+        if self.pixels_in() == 0 || self.pixels_out() == 0 {
+            return None;
+        }
+        let two = |v: [usize; 3]| [v[1], v[2]];
+        let seen = |i: usize| {
+            let size = if include_pad { self.before[i] + self.input[i] + self.after[i] } else { self.input[i] };
+            let before = if include_pad { 0 } else { self.before[i] };
+            (0..self.output[i]).map(|o| range(o * self.stride[i], self.dilation[i], before, size, self.kernel[i]).len()).collect()
+        };
+        Some(Geometry {
+            input: two(self.input),
+            output: two(self.output),
+            kernel: two(self.kernel),
+            stride: two(self.stride),
+            dilation: two(self.dilation),
+            before: two(self.before),
+            seen: [seen(1), seen(2)],
+        })
+    }
+
     /// Calls `f(output pixel, its inputs in order, elements that an average with padding divides by)`.
     fn each(&self, mut f: impl FnMut(usize, &[usize], usize)) {
         let mut inside = Vec::with_capacity(self.kernel.iter().product());
@@ -113,14 +141,61 @@ impl Tensor {
     /// # Errors
     /// [`TensorError::Shape`] where the window does not fit; [`TensorError::DType`] for types without order.
     pub fn max_pool(&self, options: &PoolOptions) -> Result<(Tensor, Tensor)> {
+        self.max_pool_with(options, true)
+    }
+
+    /// [`Tensor::max_pool`] without the places.
+    ///
+    /// # Errors
+    /// As [`Tensor::max_pool`].
+    pub fn max_pool_values(&self, options: &PoolOptions) -> Result<Tensor> {
+        Ok(self.max_pool_with(options, false)?.0)
+    }
+
+    /// The places are empty if they are not `wanted` and cost something.
+    fn max_pool_with(&self, options: &PoolOptions, wanted: bool) -> Result<(Tensor, Tensor)> {
         let w = Windows::new("max_pool", self.shape(), options)?;
         match self.dtype() {
             DType::F16 | DType::BF16 | DType::I8 | DType::U8 => {
-                let (y, i) = self.cast(DType::F32)?.max_pool(options)?;
+                let (y, i) = self.cast(DType::F32)?.max_pool_with(options, wanted)?;
                 return Ok((y.cast(self.dtype())?, i));
             }
             _ => {}
         }
+        // An empty window (it sees padding alone) and one too large for a byte are left to the plain loop.
+        let empty = |g: &Geometry| g.seen.iter().any(|s| s.contains(&0));
+        match w.plane(false).filter(|g| self.dtype() == DType::F32 && !empty(g) && g.kernel[0] * g.kernel[1] <= 255) {
+            Some(g) => self.max_pool_planes(w, g, wanted),
+            None => self.max_pool_plain(w),
+        }
+    }
+
+    /// The f32 kernel.
+    fn max_pool_planes(&self, w: Windows, g: Geometry, wanted: bool) -> Result<(Tensor, Tensor)> {
+        let (pixels_in, pixels_out) = (g.pixels_in(), g.pixels_out());
+        let x = self.as_slice::<f32>()?;
+        let mut y = recycle::take(x.len() / pixels_in * pixels_out);
+        let mut which = vec![0u8; y.len()];
+        let planes = y.par_chunks_mut(pixels_out).zip(which.par_chunks_mut(pixels_out)).zip(x.par_chunks(pixels_in));
+        planes.with_min_len(CHUNK.div_ceil(pixels_in)).for_each(|((y, which), x)| max_forward(&g, x, y, which));
+        let mut at = vec![0i64; if wanted { y.len() } else { 0 }];
+        at.par_chunks_mut(pixels_out).zip(which.par_chunks(pixels_out)).enumerate().for_each(|(plane, (at, which))| {
+            each_largest(&g, which, |out, pixel| at[out] = (plane * pixels_in + pixel) as i64);
+        });
+        let indices = if wanted { Tensor::new(at, w.shape.clone())? } else { Tensor::vector(at) };
+        let shape = self.shape().to_vec();
+        let y = record("max_pool", &[self], Tensor::new(y, w.shape)?, move |dy| {
+            let dy = dy.as_slice::<f32>()?;
+            let mut dx = recycle::take(dy.len() / pixels_out * pixels_in);
+            let planes = dx.par_chunks_mut(pixels_in).zip(which.par_chunks(pixels_out)).zip(dy.par_chunks(pixels_out));
+            planes.with_min_len(CHUNK.div_ceil(pixels_in)).for_each(|((dx, which), dy)| max_backward(&g, which, dy, dx));
+            Ok(vec![Some(Tensor::new(dx, shape)?)])
+        });
+        Ok((y, indices))
+    }
+
+    /// The plain loop: for every rank and type, and the kernel's reference.
+    fn max_pool_plain(&self, w: Windows) -> Result<(Tensor, Tensor)> {
         let (pixels_in, pixels_out) = (w.pixels_in(), w.pixels_out());
         let len = crate::shape::count(&w.shape)?;
         let (y, indices) = with_float!("max_pool", self.dtype(), T => {
@@ -161,7 +236,31 @@ impl Tensor {
             return self.cast(DType::F32)?.average_pool(options)?.cast(self.dtype());
         }
         let w = Windows::new("average_pool", self.shape(), options)?;
-        let include = options.count_include_pad;
+        match w.plane(options.count_include_pad).filter(|_| self.dtype() == DType::F32) {
+            Some(g) => self.average_pool_planes(w, g),
+            None => self.average_pool_plain(w, options.count_include_pad),
+        }
+    }
+
+    /// The f32 kernel.
+    fn average_pool_planes(&self, w: Windows, g: Geometry) -> Result<Tensor> {
+        let (pixels_in, pixels_out) = (g.pixels_in(), g.pixels_out());
+        let x = self.as_slice::<f32>()?;
+        let mut y = recycle::take(x.len() / pixels_in * pixels_out);
+        let planes = y.par_chunks_mut(pixels_out).zip(x.par_chunks(pixels_in)).with_min_len(CHUNK.div_ceil(pixels_in));
+        planes.for_each(|(y, x)| average_forward(&g, x, y));
+        let shape = self.shape().to_vec();
+        Ok(record("average_pool", &[self], Tensor::new(y, w.shape)?, move |dy| {
+            let dy = dy.as_slice::<f32>()?;
+            let mut dx = recycle::take(dy.len() / pixels_out * pixels_in);
+            let planes = dx.par_chunks_mut(pixels_in).zip(dy.par_chunks(pixels_out)).with_min_len(CHUNK.div_ceil(pixels_in));
+            planes.for_each(|(dx, dy)| average_backward(&g, dy, dx));
+            Ok(vec![Some(Tensor::new(dx, shape)?)])
+        }))
+    }
+
+    /// The plain loop: for every rank and type, and the kernel's reference.
+    fn average_pool_plain(&self, w: Windows, include: bool) -> Result<Tensor> {
         let (pixels_in, pixels_out) = (w.pixels_in(), w.pixels_out());
         let divisor = move |inside: &[usize], all: usize| if include { all } else { inside.len() }.max(1);
         let y = with_float!("average_pool", self.dtype(), T => {
@@ -217,7 +316,8 @@ impl Tensor {
 mod tests {
     use super::*;
     use crate::gradcheck::check;
-    use crate::random::uniform_f64;
+    use crate::random::{uniform, uniform_f64};
+    use proptest::prelude::*;
 
     fn options(axes: usize) -> PoolOptions {
         PoolOptions {
@@ -255,5 +355,43 @@ mod tests {
         };
         assert_eq!(x.average_pool(&o).unwrap().as_slice::<f32>().unwrap(), [2.0 / 3.0, 2.0 / 3.0]);
         assert_eq!(x.average_pool(&PoolOptions { count_include_pad: false, ..o }).unwrap().as_slice::<f32>().unwrap(), [1.0, 1.0]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+        /// The kernels against the plain loops, to the bit: values, places and gradients, with ties, infinities and NaN.
+        #[test]
+        fn kernels_agree_with_plain_loops(
+            planes in 1usize..4, input in proptest::array::uniform2(1usize..40), kernel in proptest::array::uniform2(1usize..5),
+            strides in proptest::array::uniform2(1usize..5), dilations in proptest::array::uniform2(1usize..4),
+            pads in proptest::array::uniform4(0usize..4), rank in 1usize..3, ceil_mode: bool, count_include_pad: bool, special in 0usize..3, seed: u64
+        ) {
+            let last = |v: &[usize]| v[2 - rank..].to_vec();
+            let shape = [vec![1, planes], last(&input)].concat();
+            let o = PoolOptions { kernel: last(&kernel), strides: last(&strides), dilations: last(&dilations), pads: vec![(pads[0], pads[1]), (pads[2], pads[3])][2 - rank..].to_vec(), ceil_mode, count_include_pad };
+            let Ok(w) = Windows::new("pool", &shape, &o) else { return Ok(()) };
+            let mut x = uniform(seed, &shape, -3.0, 3.0).unwrap();
+            match special {
+                0 => {}
+                1 => x.as_mut_slice::<f32>().unwrap().iter_mut().for_each(|v| *v = v.round()),
+                _ => x.as_mut_slice::<f32>().unwrap().iter_mut().enumerate().for_each(|(i, v)| match (i as u64 ^ seed) % 7 {
+                    0 => *v = f32::NAN,
+                    1 | 2 => *v = f32::NEG_INFINITY,
+                    _ => {}
+                }),
+            }
+            let dy = uniform(seed ^ 1, &w.shape, -1.0, 1.0).unwrap();
+            let gradient = |leaf: &Tensor, y: Tensor| y.backward_from(dy.clone()).unwrap().take(leaf).unwrap();
+            let leaf = x.tracked().unwrap();
+            let ((y, at), (plain, plain_at)) = (leaf.max_pool(&o).unwrap(), leaf.max_pool_plain(w.clone()).unwrap());
+            prop_assert_eq!(&y, &plain);
+            prop_assert_eq!(at, plain_at);
+            prop_assert_eq!(&leaf.max_pool_values(&o).unwrap(), &plain);
+            prop_assert_eq!(gradient(&leaf, y), gradient(&leaf, plain));
+            let (y, plain) = (leaf.average_pool(&o).unwrap(), leaf.average_pool_plain(w, count_include_pad).unwrap());
+            for (a, b) in y.as_slice::<f32>().unwrap().iter().zip(plain.as_slice::<f32>().unwrap()) { prop_assert!(a == b || (a.is_nan() && b.is_nan()), "{} against {}", a, b); }
+            let (dx, plain_dx) = (gradient(&leaf, y), gradient(&leaf, plain));
+            prop_assert_eq!(dx.as_slice::<f32>().unwrap(), plain_dx.as_slice::<f32>().unwrap());
+        }
     }
 }

@@ -3,15 +3,17 @@
 //! every element.
 //!
 //! Only as many vectors of a length are kept as were handed out and not yet given back, so storage that was made
-//! elsewhere (batches from disk) goes back to the allocator and the pool never holds more than a step had in use.
+//! elsewhere (batches from disk) goes back to the allocator and the pool never holds more than a step had in use. Whoever
+//! has to make do with less memory sets a limit; then the lengths that were not asked for longest go first.
 use crate::Element;
+use crate::parallel::fill;
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Smaller vectors are left to the allocator.
 const SMALLEST: usize = 1 << 12;
-/// Most elements kept for reuse (512 MiB).
+/// Most elements kept for reuse where nobody set a limit (512 MiB).
 const MOST: usize = 1 << 27;
 
 /// The vectors of one length.
@@ -20,20 +22,31 @@ struct Shelf {
     free: Vec<Vec<f32>>,
     /// Handed out and not yet given back.
     out: usize,
+    /// When one was last asked for.
+    asked: u64,
 }
 
-#[derive(Default)]
 struct Pool {
     shelves: HashMap<usize, Shelf>,
     elements: usize,
+    most: usize,
+    clock: u64,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Pool { shelves: HashMap::new(), elements: 0, most: MOST, clock: 0 }
+    }
 }
 
 static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
 
 impl Pool {
     fn take(&mut self, len: usize) -> Option<Vec<f32>> {
+        self.clock += 1;
         let shelf = self.shelves.entry(len).or_default();
         shelf.out += 1;
+        shelf.asked = self.clock;
         let v = shelf.free.pop()?;
         self.elements -= len;
         Some(v)
@@ -43,17 +56,35 @@ impl Pool {
         let len = v.len();
         let Some(shelf) = self.shelves.get_mut(&len).filter(|s| s.out > 0) else { return };
         shelf.out -= 1;
-        if self.elements + len > MOST {
-            // Sizes from an earlier model may fill it: start over rather than keep what nobody asks for.
-            self.shelves.values_mut().for_each(|s| s.free.clear());
-            self.elements = 0;
+        if len > self.most {
             return;
         }
+        self.shrink(self.most - len);
         self.elements += len;
         if let Some(shelf) = self.shelves.get_mut(&len) {
             shelf.free.push(v);
         }
     }
+
+    /// Lets go of vectors until no more than `most` elements are kept.
+    fn shrink(&mut self, most: usize) {
+        while self.elements > most {
+            let idle = self.shelves.iter_mut().filter(|(_, s)| !s.free.is_empty()).min_by_key(|(_, s)| s.asked);
+            let Some((len, shelf)) = idle else { return };
+            shelf.free.pop();
+            self.elements -= len;
+        }
+    }
+}
+
+/// Sets how many bytes are kept for reuse at most (at the start: 512 MiB), lets go of what is more, and returns what the
+/// limit was. Reusing storage saves the time that fresh pages cost.
+pub fn keep_for_reuse(bytes: u64) -> u64 {
+    let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    let most = usize::try_from(bytes).unwrap_or(usize::MAX) / size_of::<f32>();
+    let before = std::mem::replace(&mut pool.most, most);
+    pool.shrink(most);
+    (before * size_of::<f32>()) as u64
 }
 
 /// A vector of `len` elements of any value.
@@ -75,6 +106,20 @@ pub(crate) fn storage<T: Element + Copy + Default>(len: usize) -> Vec<T> {
         }
     }
     vec![T::default(); len]
+}
+
+/// A copy in [`storage`], made by several threads.
+#[allow(clippy::ptr_arg)] // A vector can be asked for its type, a slice cannot.
+pub(crate) fn copy<T: Element>(from: &Vec<T>) -> Vec<T> {
+    if let Some(from) = (from as &dyn Any).downcast_ref::<Vec<f32>>() {
+        let mut out = take(from.len());
+        fill(&mut out, &|at, piece| piece.copy_from_slice(&from[at..at + piece.len()]));
+        let mut out = Some(out);
+        if let Some(v) = (&mut out as &mut dyn Any).downcast_mut::<Option<Vec<T>>>().and_then(Option::take) {
+            return v;
+        }
+    }
+    from.clone()
 }
 
 /// Gives a vector back.
@@ -99,5 +144,24 @@ mod tests {
         assert_eq!(pool.elements, SMALLEST, "one was handed out, one comes back");
         assert_eq!(pool.take(SMALLEST).unwrap()[0], 1.0);
         assert_eq!(pool.elements, 0);
+    }
+
+    #[test]
+    fn a_limit_lets_go_of_what_was_not_asked_for_longest() {
+        let (small, large) = (SMALLEST, 2 * SMALLEST);
+        let mut pool = Pool { most: 3 * SMALLEST, ..Pool::default() };
+        for len in [large, small, small] {
+            assert!(pool.take(len).is_none());
+        }
+        for len in [large, small, small] {
+            pool.give(vec![0.0; len]);
+        }
+        assert_eq!(pool.elements, 2 * small, "the large one made room");
+        assert!(pool.take(large).is_none() && pool.take(small).is_some());
+        pool.shrink(0);
+        assert_eq!(pool.elements, 0);
+        pool.most = small;
+        pool.give(vec![0.0; large]);
+        assert_eq!(pool.elements, 0, "larger than the limit");
     }
 }

@@ -1,5 +1,6 @@
 //! Reductions over axes.
 use crate::device::device_or;
+use crate::kernels::simd::vectorised;
 use crate::number::{Number, with_float, with_number};
 use crate::parallel::{CHUNK, THRESHOLD, fill, fill_rows};
 use crate::{DType, Result, Tensor, TensorError, record, shape};
@@ -32,6 +33,7 @@ const LANES: usize = 16;
 const BLOCK: usize = 4096;
 
 /// Folds a run of elements: in lanes for the vector units, in blocks so that rounding errors of sums stay small.
+#[inline(always)]
 fn fold_run<T: Number, F: Fold<T>>(run: &[T]) -> T {
     run.chunks(BLOCK).fold(F::START, |total, block| {
         let mut lanes = [F::START; LANES];
@@ -51,16 +53,30 @@ fn fold_run<T: Number, F: Fold<T>>(run: &[T]) -> T {
 fn fold_middle<T: Number, F: Fold<T>>(x: &[T], outer: usize, count: usize, inner: usize) -> Vec<T> {
     let mut out = vec![F::START; outer * inner];
     if inner == 1 && outer == 1 && count >= THRESHOLD {
-        let parts: Vec<T> = x.par_chunks(CHUNK).map(fold_run::<T, F>).collect();
+        let parts: Vec<T> = x.par_chunks(CHUNK).map(|run| vectorised(|| fold_run::<T, F>(run))).collect();
         out[0] = fold_run::<T, F>(&parts);
     } else if inner == 1 {
-        fill_rows(&mut out, 1, count, &|row, o| o[0] = fold_run::<T, F>(&x[row * count..(row + 1) * count]));
+        fill_rows(&mut out, 1, count, &|row, o| o[0] = vectorised(|| fold_run::<T, F>(&x[row * count..(row + 1) * count])));
     } else if outer > 1 {
         fill_rows(&mut out, inner, count * inner, &|row, o| {
-            for line in x[row * count * inner..(row + 1) * count * inner].chunks_exact(inner) {
-                o.iter_mut().zip(line).for_each(|(o, v)| *o = F::join(*o, *v));
-            }
+            vectorised(|| {
+                for line in x[row * count * inner..(row + 1) * count * inner].chunks_exact(inner) {
+                    o.iter_mut().zip(line).for_each(|(o, v)| *o = F::join(*o, *v));
+                }
+            });
         });
+    } else if inner < THRESHOLD && count * inner >= THRESHOLD {
+        // Few columns: blocks of whole rows, cut by the data's size alone, then the blocks in order.
+        let rows = (CHUNK / inner).max(1);
+        let parts: Vec<Vec<T>> = x
+            .par_chunks(rows * inner)
+            .map(|block| {
+                let mut sums = vec![F::START; inner];
+                vectorised(|| block.chunks_exact(inner).for_each(|line| sums.iter_mut().zip(line).for_each(|(o, v)| *o = F::join(*o, *v))));
+                sums
+            })
+            .collect();
+        parts.iter().for_each(|part| out.iter_mut().zip(part).for_each(|(o, v)| *o = F::join(*o, *v)));
     } else {
         let columns = |at: usize, o: &mut [T]| {
             for line in x.chunks_exact(inner) {

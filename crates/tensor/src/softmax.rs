@@ -2,8 +2,9 @@
 use crate::device::on_device;
 use crate::elementary::Elementary;
 use crate::kernels::simd::vectorised;
+use crate::map::rewrite;
 use crate::number::with_float;
-use crate::parallel::fill_rows;
+use crate::parallel::{CHUNK, fill_rows};
 use crate::recycle::storage;
 use crate::reduce::around;
 use crate::{DType, Result, Tensor, record};
@@ -79,17 +80,52 @@ impl Tensor {
         around(name, self.shape(), axis)?;
         let out = forward(&self.detach(), axis, log)?;
         let y = out.clone();
-        Ok(record(name, &[self], out, move |dy| {
-            let dx = match log {
-                true => dy.sub(&y.exp()?.mul(&dy.sum(&[axis], true)?)?)?,
-                false => {
-                    let weighted = dy.mul(&y)?;
-                    let total = weighted.sum(&[axis], true)?;
-                    weighted.sub(&y.mul(&total)?)?
-                }
-            };
-            Ok(vec![Some(dx)])
-        }))
+        Ok(record(name, &[self], out, move |dy| Ok(vec![Some(backward(dy, &y, axis, log)?)])))
+    }
+}
+
+/// The gradient by the input, from those by the output and the output itself.
+fn backward(dy: Tensor, y: &Tensor, axis: usize, log: bool) -> Result<Tensor> {
+    if axis + 1 != dy.rank() {
+        let mut order: Vec<usize> = (0..dy.rank()).collect();
+        order.swap(axis, dy.rank() - 1);
+        return backward(dy.transpose(&order)?, &y.transpose(&order)?, order.len() - 1, log)?.transpose(&order);
+    }
+    if dy.on_device() || y.on_device() {
+        let last = [axis];
+        if log {
+            return dy.sub(&y.exp()?.mul(&dy.sum(&last, true)?)?);
+        }
+        let weighted = dy.mul(y)?;
+        return weighted.sub(&y.mul(&weighted.sum(&last, true)?)?);
+    }
+    let width = y.shape().last().copied().unwrap_or(1).max(1);
+    let rows = (CHUNK / width).max(1);
+    with_float!("softmax", y.dtype(), T => {
+        let y = y.as_slice::<T>()?;
+        let (dx, _) = rewrite(dy, rows * width, |at, piece: &mut [T]| {
+            vectorised(|| piece.chunks_exact_mut(width).zip(y[at..].chunks_exact(width)).for_each(|(d, y)| backward_row(d, y, log)));
+        })?;
+        Ok(dx)
+    })
+}
+
+/// `y * (dy - sum(dy * y))`, or for the logarithm `dy - e^y * sum(dy)`, in place of dy.
+#[inline(always)]
+fn backward_row<T: Float + Elementary>(d: &mut [T], y: &[T], log: bool) {
+    const LANES: usize = 16;
+    let mut sums = [T::zero(); LANES];
+    let ((whole, rest), (y_whole, y_rest)) = (d.as_chunks::<LANES>(), y.as_chunks::<LANES>());
+    let add = |s: &mut T, (d, y): (&T, &T)| *s = *s + if log { *d } else { *d * *y };
+    for (d, y) in whole.iter().zip(y_whole) {
+        sums.iter_mut().zip(d.iter().zip(y)).for_each(|(s, pair)| add(s, pair));
+    }
+    sums.iter_mut().zip(rest.iter().zip(y_rest)).for_each(|(s, pair)| add(s, pair));
+    let total = sums.iter().fold(T::zero(), |a, b| a + *b);
+    if log {
+        d.iter_mut().zip(y).for_each(|(d, y)| *d = *d - y.exponential() * total);
+    } else {
+        d.iter_mut().zip(y).for_each(|(d, y)| *d = *y * (*d - total));
     }
 }
 
@@ -97,7 +133,8 @@ impl Tensor {
 mod tests {
     use super::*;
     use crate::gradcheck::check;
-    use crate::random::uniform_f64;
+    use crate::random::{uniform, uniform_f64};
+    use proptest::prelude::*;
 
     #[test]
     fn gradients_along_every_axis() {
@@ -114,5 +151,22 @@ mod tests {
         let y = x.softmax(0).unwrap();
         assert!((y.as_slice::<f32>().unwrap()[0] - 0.731_058_6).abs() < 1e-6);
         assert!((x.log_softmax(0).unwrap().as_slice::<f32>().unwrap()[1] + 1.313_261_7).abs() < 1e-6);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        /// f32 against f64, values and gradients, on rows of odd lengths and along any axis.
+        #[test]
+        fn f32_agrees_with_f64(n in 1usize..40, width in 1usize..150, inner in 1usize..4, log: bool, seed: u64) {
+            let x = uniform(seed, &[n, width, inner], -4.0, 4.0).unwrap();
+            let dy = uniform(seed ^ 1, &[n, width, inner], -1.0, 1.0).unwrap();
+            let run = |dtype: DType| {
+                let leaf = x.cast(dtype).unwrap().tracked().unwrap();
+                let y = if log { leaf.log_softmax(1) } else { leaf.softmax(1) }.unwrap();
+                let dx = y.backward_from(dy.cast(dtype).unwrap()).unwrap().take(&leaf).unwrap();
+                [y.to_f64_vec().unwrap(), dx.to_f64_vec().unwrap()].concat()
+            };
+            for (a, b) in run(DType::F32).iter().zip(run(DType::F64)) { prop_assert!((a - b).abs() < 2e-5 * b.abs().max(1.0), "{} against {}", a, b); }
+        }
     }
 }

@@ -47,9 +47,8 @@ impl<const N: usize> Strided<N> {
         self.strides[self.dims.len() - 1]
     }
 
-    /// Size and strides of each (merged) axis, outermost first.
-    #[cfg(feature = "gpu")]
-    pub(crate) fn axes(&self) -> impl ExactSizeIterator<Item = (usize, [isize; N])> {
+    /// The merged axes, outermost first: size and strides of each.
+    pub(crate) fn axes(&self) -> impl ExactSizeIterator<Item = (usize, [isize; N])> + '_ {
         self.dims.iter().copied().zip(self.strides.iter().copied())
     }
 

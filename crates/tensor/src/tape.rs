@@ -2,12 +2,23 @@
 //! the gradients of its inputs. The record is a graph of reference-counted nodes, so whatever no live tensor descends
 //! from is freed at once, and each closure (with the activations it holds) is dropped as soon as it has run.
 use crate::device::on_device;
+use crate::map::zip_onto;
 use crate::{DType, Result, Tensor, TensorError, profile};
 use std::collections::{BinaryHeap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 type BackwardFn = Box<dyn FnOnce(Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> + Send>;
+type AgainFn = Box<dyn FnOnce(Vec<Tensor>) -> Result<Vec<Tensor>> + Send>;
+
+/// How a node's gradients go on to its parents.
+enum Backward {
+    /// From the gradients of the outputs follow those of the inputs.
+    Gradients(BackwardFn),
+    /// The work is done again, now recorded, and the walk goes on through that record. `slots` are the outputs' places
+    /// among the node's.
+    Replay { inputs: Vec<Tensor>, slots: Vec<Option<usize>>, again: AgainFn },
+}
 
 /// A recorded operation, or a leaf (no closure) whose gradient is wanted.
 pub(crate) struct GradNode {
@@ -15,7 +26,7 @@ pub(crate) struct GradNode {
     name: &'static str,
     parents: Vec<Option<GradRef>>,
     outputs: usize,
-    backward: Mutex<Option<BackwardFn>>,
+    backward: Mutex<Option<Backward>>,
 }
 
 /// One output of a recorded operation.
@@ -23,6 +34,12 @@ pub(crate) struct GradNode {
 pub(crate) struct GradRef {
     node: Arc<GradNode>,
     output: usize,
+}
+
+impl GradRef {
+    fn is(&self, other: &GradRef) -> bool {
+        Arc::ptr_eq(&self.node, &other.node) && self.output == other.output
+    }
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -93,10 +110,56 @@ pub fn record_many(
         name,
         parents: inputs.iter().map(|t| t.grad.clone()).collect(),
         outputs: outputs.len(),
-        backward: Mutex::new(Some(Box::new(backward))),
+        backward: Mutex::new(Some(Backward::Gradients(Box::new(backward)))),
     });
     for (i, out) in outputs.iter_mut().enumerate() {
         out.grad = out.dtype().is_float().then(|| GradRef { node: node.clone(), output: i });
+    }
+    outputs
+}
+
+/// Trades the record of a piece of work for doing it again: `outputs` come from `inputs` by recorded operations; what
+/// those keep is given up, and the backward pass calls `again` on the same inputs for the same outputs, recorded anew.
+///
+/// The backward pass then walks that record in place of the first one, in the same order, so gradients do not change by
+/// a bit. An output that is one of the inputs, or that no tracked input leads to, is returned as it is.
+///
+/// # Source
+/// Chen et al. 2016, arXiv:1604.06174.
+pub fn record_replay(
+    name: &'static str,
+    inputs: &[Tensor],
+    mut outputs: Vec<Tensor>,
+    again: impl FnOnce(Vec<Tensor>) -> Result<Vec<Tensor>> + Send + 'static,
+) -> Vec<Tensor> {
+    let is_input = |r: &GradRef| inputs.iter().filter_map(|t| t.grad.as_ref()).any(|i| i.is(r));
+    // Two outputs that are the same in the record stay the same.
+    let mut distinct: Vec<GradRef> = vec![];
+    let slots: Vec<Option<usize>> = outputs
+        .iter()
+        .map(|t| {
+            let own = t.grad.as_ref().filter(|r| !is_input(r))?;
+            Some(distinct.iter().position(|k| k.is(own)).unwrap_or_else(|| {
+                distinct.push(own.clone());
+                distinct.len() - 1
+            }))
+        })
+        .collect();
+    if distinct.is_empty() {
+        return outputs;
+    }
+    let replay = Backward::Replay { inputs: inputs.iter().map(Tensor::detach).collect(), slots: slots.clone(), again: Box::new(again) };
+    let node = Arc::new(GradNode {
+        id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+        name,
+        parents: inputs.iter().map(|t| t.grad.clone()).collect(),
+        outputs: distinct.len(),
+        backward: Mutex::new(Some(replay)),
+    });
+    for (out, slot) in outputs.iter_mut().zip(slots) {
+        if let Some(output) = slot {
+            out.grad = Some(GradRef { node: node.clone(), output });
+        }
     }
     outputs
 }
@@ -169,7 +232,20 @@ impl Tensor {
             let mut grads = pending.remove(&node.id).unwrap_or_default();
             let closure = node.backward.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
             match closure {
-                Some(run) => {
+                Some(Backward::Replay { inputs, slots, again }) => {
+                    let mut inputs = inputs;
+                    inputs.iter_mut().zip(&node.parents).for_each(|(t, parent)| t.grad = parent.clone());
+                    let outputs = profile::section(|| node.name.into(), || again(inputs))?;
+                    // The new nodes' ids are larger than any that waits: they are walked before all else.
+                    for (out, slot) in outputs.iter().zip(slots) {
+                        let Some(grad) = slot.and_then(|s| grads.get_mut(s)?.take()) else { continue };
+                        let Some(to) = &out.grad else {
+                            return Err(TensorError::value("backward", format!("{} gives other values the second time", node.name)));
+                        };
+                        accumulate(&mut pending, &mut order, to, grad)?;
+                    }
+                }
+                Some(Backward::Gradients(run)) => {
                     let name = node.name;
                     let out = profile::section(|| format!("{name} backward"), || run(grads))?;
                     for (parent, grad) in node.parents.iter().zip(out) {
@@ -222,15 +298,16 @@ fn accumulate(pending: &mut HashMap<u64, Vec<Option<Tensor>>>, order: &mut Binar
     Ok(())
 }
 
-/// `sum + grad`, written into `sum`'s storage where nobody shares it.
+/// `sum + grad`, written into the storage of whichever nobody else holds.
 fn add_into(mut sum: Tensor, grad: Tensor) -> Result<Tensor> {
     if sum.shape() != grad.shape() || sum.dtype() != grad.dtype() {
         return Err(TensorError::shape("backward", format!("gradients {sum:?} and {grad:?} of one value differ")));
     }
     on_device!(crate::gpu::binary("add_values", &sum, &grad));
     match sum.dtype() {
-        DType::F32 => add_slices(sum.as_mut_slice::<f32>()?, grad.as_slice::<f32>()?),
-        DType::F64 => add_slices(sum.as_mut_slice::<f64>()?, grad.as_slice::<f64>()?),
+        DType::F32 if sum.unshared::<f32>().is_some() => return zip_onto("backward", sum, &grad, |a: f32, b| a + b),
+        DType::F32 => return zip_onto("backward", grad, &sum, |a: f32, b| a + b),
+        DType::F64 => return zip_onto("backward", sum, &grad, |a: f64, b| a + b),
         DType::F16 => add_slices(sum.as_mut_slice::<half::f16>()?, grad.as_slice::<half::f16>()?),
         DType::BF16 => add_slices(sum.as_mut_slice::<half::bf16>()?, grad.as_slice::<half::bf16>()?),
         other => return Err(TensorError::dtype("backward", other, "has no gradient")),
@@ -241,5 +318,62 @@ fn add_into(mut sum: Tensor, grad: Tensor) -> Result<Tensor> {
 fn add_slices<T: Copy + std::ops::Add<Output = T>>(a: &mut [T], b: &[T]) {
     for (a, b) in a.iter_mut().zip(b) {
         *a = *a + *b;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gradcheck::check;
+    use crate::random::{uniform, uniform_f64};
+
+    /// `x * w`, a function of that and `x`, `x` itself, and the first once more.
+    fn products(i: &[Tensor]) -> Result<Vec<Tensor>> {
+        let y = i[0].mul(&i[1])?;
+        Ok(vec![y.clone(), y.mul(&i[0])?.tanh()?.tanh()?.tanh()?, i[0].clone(), y])
+    }
+
+    /// The same, done again in the backward pass.
+    fn replayed(i: &[Tensor]) -> Result<Vec<Tensor>> {
+        Ok(record_replay("again", i, products(i)?, |i| products(&i)))
+    }
+
+    fn chain(i: &[Tensor], part: fn(&[Tensor]) -> Result<Vec<Tensor>>) -> Result<Tensor> {
+        let first = part(i)?;
+        let second = part(&[first[1].clone(), i[1].clone()])?;
+        // Every value has several readers, in and out of the parts.
+        let ends = [&second[1], &second[0], &first[0], &first[2], &second[2], &first[3]];
+        ends.into_iter().try_fold(i[0].clone(), |sum, t| sum.add(&t.mul(&i[1])?))
+    }
+
+    #[test]
+    fn work_done_again_gives_the_gradients_of_central_differences() {
+        check(&[uniform_f64(1, &[5], -1.0, 1.0), uniform_f64(2, &[5], 0.5, 1.5)], |i| chain(i, replayed)).unwrap();
+    }
+
+    #[test]
+    fn work_done_again_gives_the_same_bits_and_keeps_less() {
+        let run = |part: fn(&[Tensor]) -> Result<Vec<Tensor>>| {
+            let begin = crate::memory::live();
+            let leaves: Vec<Tensor> = (3..5).map(|s| uniform(s, &[1000], -1.0, 1.0).unwrap().tracked().unwrap()).collect();
+            let y = chain(&leaves, part).unwrap();
+            let kept = crate::memory::live() - begin;
+            let mut g = y.backward_from(Tensor::full(1f32, [1000]).unwrap()).unwrap();
+            (y.detach(), leaves.iter().map(|l| g.take(l).unwrap()).collect::<Vec<_>>(), kept)
+        };
+        let (plain, again) = (run(products), run(replayed));
+        assert_eq!((&plain.0, &plain.1), (&again.0, &again.1));
+        assert!(again.2 < plain.2, "{} bytes are kept instead of {}", again.2, plain.2);
+    }
+
+    #[test]
+    fn what_no_tracked_input_leads_to_is_not_recorded() {
+        let (x, w) = (uniform(1, &[3], 0.0, 1.0).unwrap(), uniform(2, &[3], 0.0, 1.0).unwrap());
+        assert!(replayed(&[x.clone(), w.clone()]).unwrap().iter().all(|t| !t.is_tracked()));
+        let y = replayed(&[x.clone(), w.tracked().unwrap()]).unwrap();
+        assert_eq!(y.iter().map(Tensor::is_tracked).collect::<Vec<_>>(), [true, true, false, true]);
+        let different = record_replay("again", &[x.clone(), w.tracked().unwrap()], y, move |i| Ok(vec![x.clone(); i.len() + 2]));
+        let error = different[0].backward_from(Tensor::full(1f32, [3]).unwrap()).err().unwrap();
+        assert_eq!(error.to_string(), "backward: again gives other values the second time");
     }
 }

@@ -1,7 +1,7 @@
 //! The tensor itself: element type, shape, shared storage, and its place in the record of differentiation.
 use crate::buffer::{Buffer, Element};
 use crate::tape::GradRef;
-use crate::{DType, Result, TensorError, shape};
+use crate::{DType, Result, TensorError, memory, shape};
 use std::fmt;
 use std::sync::Arc;
 
@@ -57,6 +57,8 @@ impl Tensor {
         if !fits {
             return Err(TensorError::dtype("tensor", dtype, "is not what the storage holds"));
         }
+        // Storage that a tensor shares already is counted already.
+        crate::with_buffer!(&data, v => if Arc::strong_count(v) == 1 { memory::made(v) });
         Ok(Self::assemble(dtype, shape.into(), data))
     }
 
@@ -81,7 +83,9 @@ impl Tensor {
 
     /// A rank-0 tensor.
     pub fn scalar<T: Element>(value: T) -> Self {
-        Self::assemble(T::DTYPE, Arc::from([]), T::wrap(Arc::new(vec![value])))
+        let data = vec![value];
+        memory::made(&data);
+        Self::assemble(T::DTYPE, Arc::from([]), T::wrap(Arc::new(data)))
     }
 
     /// A tensor of one repeated value.
@@ -96,6 +100,7 @@ impl Tensor {
     /// A rank-1 tensor.
     pub fn vector<T: Element>(data: Vec<T>) -> Self {
         let shape = Arc::from([data.len()]);
+        memory::made(&data);
         Self::assemble(T::DTYPE, shape, T::wrap(Arc::new(data)))
     }
 
@@ -179,7 +184,7 @@ impl Tensor {
         let dtype = self.dtype;
         let v = T::peek_mut(&mut self.data).ok_or_else(|| TensorError::dtype("read", dtype, format!("where {} is needed", T::DTYPE)))?;
         let taken = std::mem::take(v);
-        Ok(Arc::try_unwrap(taken).unwrap_or_else(|shared| shared.as_ref().clone()))
+        Ok(Arc::try_unwrap(taken).inspect(|own| memory::dropped(own)).unwrap_or_else(|shared| shared.as_ref().clone()))
     }
 
     /// The elements for writing in place; copies first if they are shared. The tensor leaves the record of differentiation.
@@ -191,7 +196,28 @@ impl Tensor {
         self.settle()?;
         let dtype = self.dtype;
         let v = T::peek_mut(&mut self.data).ok_or_else(|| TensorError::dtype("write", dtype, format!("where {} is needed", T::DTYPE)))?;
+        // What the device's cache knows of (weakly) moves, and is not found there again.
+        if Arc::strong_count(v) != 1 {
+            *v = Arc::new(crate::recycle::copy::<T>(v));
+            memory::made(v);
+        }
         Ok(Arc::make_mut(v).as_mut_slice())
+    }
+
+    /// The elements for writing if they are on the processor and nobody else holds them.
+    pub(crate) fn unshared<T: Element>(&mut self) -> Option<&mut [T]> {
+        #[cfg(feature = "gpu")]
+        if self.device.is_some() {
+            return None;
+        }
+        T::peek_mut(&mut self.data).and_then(Arc::get_mut).map(Vec::as_mut_slice)
+    }
+
+    /// What stands for this tensor in the record: its shape and place there, without its elements.
+    pub(crate) fn stand_in(&self) -> Tensor {
+        let mut out = Self::assemble(self.dtype, self.shape.clone(), f32::wrap(Arc::default()));
+        out.grad = self.grad.clone();
+        out
     }
 
     /// The one element of a tensor with one element.
@@ -224,6 +250,7 @@ impl Tensor {
 impl Drop for Tensor {
     /// Storage that nobody else holds goes back for reuse.
     fn drop(&mut self) {
+        crate::with_buffer!(&mut self.data, v => if Arc::strong_count(v) == 1 { memory::dropped(v) });
         if let Buffer::F32(v) = &mut self.data
             && let Some(own) = Arc::get_mut(v)
         {

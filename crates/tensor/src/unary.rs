@@ -1,8 +1,10 @@
 //! Functions of one element: elementary functions, trigonometry, rounding.
 use crate::device::{device_or, on_device};
 use crate::elementary::Elementary;
-use crate::map::{map, zip};
+use crate::kernels::simd::vectorised;
+use crate::map::{map, rewrite, zip_onto};
 use crate::number::{Number, with_float, with_number};
+use crate::parallel::CHUNK;
 use crate::{DType, Result, Tensor, record};
 
 /// Defines methods that apply a differentiable function to each element, written once for f32 and f64 (`T`); 16-bit
@@ -30,7 +32,7 @@ macro_rules! differentiable {
                     #[allow(clippy::unnecessary_cast)]
                     let dx = $crate::device::device_or!(
                         $crate::gpu::slope(name, &[$($arg),*], &kept, &dy),
-                        with_float!(name, dy.dtype(), T => zip(name, &kept, &dy, |$s: T, dy: T| -> T { ($slope) * dy }))?
+                        with_float!(name, dy.dtype(), T => zip_onto(name, dy, &kept, |dy: T, $s: T| -> T { ($slope) * dy }))?
                     );
                     Ok(vec![Some(dx)])
                 }))
@@ -94,6 +96,36 @@ macro_rules! any_number {
     };
 }
 
+/// An element held between two bounds; NaN stays NaN.
+fn hold<T: Number>(min: Option<f64>, max: Option<f64>) -> impl Fn(T) -> T + Copy + Sync {
+    let low = min.map_or(T::LOWEST, T::from_f64);
+    let high = max.map_or(T::HIGHEST, T::from_f64);
+    move |x| {
+        let x = if x < low { low } else { x };
+        if x > high { high } else { x }
+    }
+}
+
+/// Both bounds as the device's kernels take them.
+#[cfg(feature = "gpu")]
+fn bounds(min: Option<f64>, max: Option<f64>) -> [f64; 2] {
+    [min.unwrap_or(f64::NEG_INFINITY), max.unwrap_or(f64::INFINITY)]
+}
+
+/// The output alone tells where the gradient passes: strictly between the bounds.
+fn record_clip(x: &Tensor, out: Tensor, min: Option<f64>, max: Option<f64>) -> Tensor {
+    let y = out.clone();
+    record("clip", &[x], out, move |dy| {
+        on_device!(crate::gpu::slope("clip", &bounds(min, max), &y, &dy).map(|dx| dx.map(|dx| vec![Some(dx)])));
+        let dx = with_float!("clip", dy.dtype(), T => {
+            let low = min.map_or(T::LOWEST, T::from_f64);
+            let high = max.map_or(T::HIGHEST, T::from_f64);
+            zip_onto("clip", dy, &y, move |dy: T, y: T| if y > low && y < high { dy } else { 0.0 })
+        })?;
+        Ok(vec![Some(dx)])
+    })
+}
+
 impl Tensor {
     /// Each element with its sign turned; integers wrap.
     ///
@@ -136,30 +168,27 @@ impl Tensor {
         if self.is_half() {
             return self.cast(DType::F32)?.clip(min, max)?.cast(self.dtype());
         }
-        #[cfg(feature = "gpu")]
-        let bounds = [min.unwrap_or(f64::NEG_INFINITY), max.unwrap_or(f64::INFINITY)];
-        let on_host = || {
+        let out = device_or!(
+            crate::gpu::unary("clip", &bounds(min, max), self),
             with_number!("clip", self.dtype(), T => {
-                let low = min.map_or(T::LOWEST, T::from_f64);
-                let high = max.map_or(T::HIGHEST, T::from_f64);
-                map(self, move |x: T| {
-                    let x = if x < low { low } else { x };
-                    if x > high { high } else { x }
-                })
-            })
-        };
-        let out = device_or!(crate::gpu::unary("clip", &bounds, self), on_host()?);
-        // The output alone tells where the gradient passes: strictly between the bounds.
-        let y = out.clone();
-        Ok(record("clip", &[self], out, move |dy| {
-            on_device!(crate::gpu::slope("clip", &bounds, &y, &dy).map(|dx| dx.map(|dx| vec![Some(dx)])));
-            let dx = with_float!("clip", dy.dtype(), T => {
-                let low = min.map_or(T::LOWEST, T::from_f64);
-                let high = max.map_or(T::HIGHEST, T::from_f64);
-                zip("clip", &y, &dy, move |y: T, dy: T| if y > low && y < high { dy } else { 0.0 })
-            })?;
-            Ok(vec![Some(dx)])
-        }))
+                let hold = hold(min, max);
+                map(self, move |x: T| hold(x))
+            })?
+        );
+        Ok(record_clip(self, out, min, max))
+    }
+
+    /// [`Tensor::clip`] in this tensor's own storage, where nobody else holds it.
+    pub fn clip_owned(self, min: Option<f64>, max: Option<f64>) -> Result<Tensor> {
+        if self.is_half() || self.on_device() {
+            return self.clip(min, max);
+        }
+        let input = self.stand_in();
+        let out = with_number!("clip", self.dtype(), T => {
+            let hold = hold::<T>(min, max);
+            rewrite(self, CHUNK, |_, piece: &mut [T]| vectorised(|| piece.iter_mut().for_each(|v| *v = hold(*v))))
+        })?;
+        Ok(record_clip(&input, out.0, min, max))
     }
 
     /// A tensor of zeros of this tensor's type and shape.

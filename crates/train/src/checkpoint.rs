@@ -4,8 +4,6 @@ use crate::trainer::{Best, EpochRecord};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
-use std::io::Write;
 use std::path::Path;
 use tensor::Tensor;
 
@@ -68,14 +66,7 @@ impl Checkpoint {
             .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data).map_err(|e| wrong(&e))?)))
             .collect::<Result<Vec<_>, TrainError>>()?;
         let file = safetensors::serialize(views, Some(HashMap::from([("espalier".to_string(), position)]))).map_err(|e| wrong(&e))?;
-        let partial = path.with_extension("partial");
-        let written = File::create(&partial)
-            .and_then(|mut f| f.write_all(&file).and_then(|()| f.sync_all()))
-            .and_then(|()| std::fs::rename(&partial, path));
-        written.map_err(|e| {
-            std::fs::remove_file(&partial).ok();
-            wrong(&e)
-        })
+        files::write(path, &file).map_err(|e| wrong(&e))
     }
 
     /// Reads a checkpoint back.

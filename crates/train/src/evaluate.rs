@@ -1,6 +1,5 @@
 //! Scoring a model in the interpreter: as it stands, or as its annotations say it will be deployed.
-use crate::objective::{Batch, count_correct, flat};
-use crate::{Executor, Mode, TrainError, logits};
+use crate::{Accuracy, Batch, Mode, TrainError, measure};
 use graph::Model;
 use serde::{Deserialize, Serialize};
 
@@ -25,15 +24,7 @@ impl Score {
 /// # Errors
 /// Whatever running the model or reading the data reports.
 pub fn evaluate(model: &Model, batches: impl Iterator<Item = Result<Batch, TrainError>>, mode: Mode) -> Result<Score, TrainError> {
-    let tap = logits(model)?;
-    let executor = Executor::with_taps(model, &[tap])?;
-    let mut score = Score::default();
-    for batch in batches {
-        let batch = batch?;
-        let out = executor.run_with(&batch.inputs, &crate::Overrides::default(), mode, None)?;
-        let labels = batch.target("label")?;
-        score.correct += count_correct(&flat(crate::read(&out.values, tap)?)?, labels)?;
-        score.total += batch.len();
-    }
-    Ok(score)
+    let mut accuracy = Accuracy::of(model)?;
+    measure(model, batches, mode, &mut accuracy)?;
+    Ok(accuracy.score)
 }

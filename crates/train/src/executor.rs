@@ -32,7 +32,7 @@ impl Mode {
 }
 
 /// Values that stand in for the model's own during one run.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Overrides {
     /// Constants (tracked master weights).
     pub constants: HashMap<ValueId, Tensor>,
@@ -144,60 +144,12 @@ impl<'m> Executor<'m> {
         mode: Mode,
         observe: Option<&mut dyn FnMut(ValueId, &Tensor)>,
     ) -> Result<RunOutput, TrainError> {
-        let run = Run {
-            model: &self.model,
-            overrides,
-            mode,
-            env: RefCell::new(vec![None; self.model.values.len()]),
-            constants: RefCell::new(HashMap::new()),
-            updates: RefCell::new(vec![]),
-            observe: RefCell::new(observe),
-            current: Cell::new(None),
-        };
-        // A defect in a kernel becomes an error that names the node; tensors are values, so no state is torn.
-        match catch_unwind(AssertUnwindSafe(|| self.run_steps(&run, inputs))) {
-            Ok(result) => result,
-            Err(panic) => {
-                let what = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
-                let node = run.current.get().map_or_else(String::new, |i| self.model.graph.nodes[i].label(&self.model.values));
-                Err(TrainError::Internal { node, what: what.unwrap_or_default() })
-            }
-        }
-    }
-
-    fn run_steps(&self, run: &Run, inputs: &Named) -> Result<RunOutput, TrainError> {
-        self.feed(run, inputs)?;
-        for step in &self.plan.steps {
-            run.current.set(Some(step.node));
-            tensor::profile::section(|| format!("{} forward", step.label(&self.model.graph)), || run.step(step))?;
-        }
-        let mut values = HashMap::new();
-        for v in self.model.graph.outputs.iter().chain(&self.taps) {
-            values.insert(*v, run.read(*v, false)?);
-        }
-        Ok(RunOutput { values, updates: run.updates.take() })
-    }
-
-    fn feed(&self, run: &Run, inputs: &Named) -> Result<(), TrainError> {
-        let mut known = HashSet::new();
-        for v in &self.model.graph.inputs {
-            let value = &self.model.values[*v];
-            known.insert(value.name.as_str());
-            match inputs.get(&value.name) {
-                Some(t) => {
-                    check_input(value, t)?;
-                    run.write(*v, t.clone(), &value.name)?;
-                }
-                None if value.constant.is_some() => {}
-                None => {
-                    return Err(TrainError::Input { input: value.name.clone(), what: format!("is not given (given: {})", names(inputs)) });
-                }
-            }
-        }
-        match inputs.keys().find(|k| !known.contains(k.as_str())) {
-            Some(extra) => Err(TrainError::Input { input: extra.clone(), what: "is not an input of the graph".into() }),
-            None => Ok(()),
-        }
+        let run = Run::new(&self.model, overrides, mode, observe);
+        run.guarded(|| {
+            run.feed(inputs)?;
+            self.plan.steps.iter().try_for_each(|step| run.step(step))?;
+            run.output(&self.taps)
+        })
     }
 }
 
@@ -230,24 +182,96 @@ fn check_input(value: &graph::Value, t: &Tensor) -> Result<(), TrainError> {
 }
 
 /// State of one run.
-struct Run<'a, 'o> {
+pub(crate) struct Run<'a, 'o> {
     model: &'a Model,
     overrides: &'a Overrides,
     mode: Mode,
-    env: RefCell<Vec<Option<Tensor>>>,
+    pub(crate) env: RefCell<Vec<Option<Tensor>>>,
     /// Constants after their annotation, so that a shared weight is masked and quantized once.
     constants: RefCell<HashMap<ValueId, Tensor>>,
-    updates: RefCell<Vec<(ValueId, Tensor)>>,
+    pub(crate) updates: RefCell<Vec<(ValueId, Tensor)>>,
     observe: RefCell<Option<&'o mut (dyn FnMut(ValueId, &Tensor) + 'o)>>,
     current: Cell<Option<usize>>,
 }
 
-impl Run<'_, '_> {
-    fn step(&self, step: &Step) -> Result<(), TrainError> {
+impl<'a, 'o> Run<'a, 'o> {
+    pub(crate) fn new(
+        model: &'a Model,
+        overrides: &'a Overrides,
+        mode: Mode,
+        observe: Option<&'o mut (dyn FnMut(ValueId, &Tensor) + 'o)>,
+    ) -> Self {
+        Run {
+            model,
+            overrides,
+            mode,
+            env: RefCell::new(vec![None; model.values.len()]),
+            constants: RefCell::new(HashMap::new()),
+            updates: RefCell::new(vec![]),
+            observe: RefCell::new(observe),
+            current: Cell::new(None),
+        }
+    }
+
+    /// Turns a defect in a kernel into an error that names the node; tensors are values, so no state is torn.
+    pub(crate) fn guarded<R>(&self, work: impl FnOnce() -> Result<R, TrainError>) -> Result<R, TrainError> {
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok(result) => result,
+            Err(panic) => {
+                let what = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| s.to_string()));
+                let node = self.current.get().map_or_else(String::new, |i| self.model.graph.nodes[i].label(&self.model.values));
+                Err(TrainError::Internal { node, what: what.unwrap_or_default() })
+            }
+        }
+    }
+
+    /// Takes the graph's inputs.
+    pub(crate) fn feed(&self, inputs: &Named) -> Result<(), TrainError> {
+        let mut known = HashSet::new();
+        for v in &self.model.graph.inputs {
+            let value = &self.model.values[*v];
+            known.insert(value.name.as_str());
+            match inputs.get(&value.name) {
+                Some(t) => {
+                    check_input(value, t)?;
+                    self.write(*v, t.clone(), &value.name)?;
+                }
+                None if value.constant.is_some() => {}
+                None => {
+                    return Err(TrainError::Input { input: value.name.clone(), what: format!("is not given (given: {})", names(inputs)) });
+                }
+            }
+        }
+        match inputs.keys().find(|k| !known.contains(k.as_str())) {
+            Some(extra) => Err(TrainError::Input { input: extra.clone(), what: "is not an input of the graph".into() }),
+            None => Ok(()),
+        }
+    }
+
+    /// What the run gives back: graph outputs, taps and statistics.
+    pub(crate) fn output(&self, taps: &[ValueId]) -> Result<RunOutput, TrainError> {
+        let wanted = self.model.graph.outputs.iter().chain(taps);
+        let values = wanted.map(|v| Ok((*v, self.read(*v, false)?))).collect::<Result<_, TrainError>>()?;
+        Ok(RunOutput { values, updates: self.updates.take() })
+    }
+
+    pub(crate) fn step(&self, step: &Step) -> Result<(), TrainError> {
+        self.current.set(Some(step.node));
+        tensor::profile::section(|| format!("{} forward", step.label(&self.model.graph)), || self.evaluate_step(step))
+    }
+
+    fn evaluate_step(&self, step: &Step) -> Result<(), TrainError> {
         let node = &self.model.graph.nodes[step.node];
         let inputs = step.reads.iter().map(|r| r.map(|(v, last)| self.read(v, last)).transpose()).collect::<Result<Vec<_>, _>>()?;
         let outputs = match &step.work {
             Work::Node(op) => self.evaluate(*op, node, inputs, step.node as u64)?,
+            Work::Activation(op, activation) => match self.encoded_activation(node, &inputs, *activation)? {
+                Some((v, t)) => {
+                    self.env.borrow_mut()[v.0 as usize] = Some(t);
+                    return Ok(());
+                }
+                None => self.evaluate(*op, node, inputs, step.node as u64)?,
+            },
             Work::BatchNorm { norm, activation } => {
                 let norm = &self.model.graph.nodes[*norm];
                 vec![self.batch_norm(norm, inputs, *activation).map_err(|e| self.name(norm, e))?]
@@ -259,6 +283,21 @@ impl Run<'_, '_> {
             env[v.0 as usize] = None;
         }
         Ok(())
+    }
+
+    /// The result of an activation as its encoding stores it, in one pass; `None` if it has none or is to be seen before.
+    fn encoded_activation(
+        &self,
+        node: &Node,
+        inputs: &[Option<Tensor>],
+        activation: tensor::Activation,
+    ) -> Result<Option<(ValueId, Tensor)>, TrainError> {
+        let (Some(v), Some(Some(x))) = (node.output(0), inputs.first()) else { return Ok(None) };
+        if self.observe.borrow().is_some() || x.dtype() != tensor::DType::F32 {
+            return Ok(None);
+        }
+        let name = &self.model.values[v].name;
+        Ok(self.encoded(v, name, |annotation| encodings::simulate_activated(x, activation, annotation)).transpose()?.map(|t| (v, t)))
     }
 
     fn write_outputs(&self, node: &Node, outputs: Vec<Tensor>) -> Result<(), TrainError> {
@@ -321,7 +360,7 @@ impl Run<'_, '_> {
     }
 
     /// A value for reading; `last` gives up the environment's own hold on it.
-    fn read(&self, v: ValueId, last: bool) -> Result<Tensor, TrainError> {
+    pub(crate) fn read(&self, v: ValueId, last: bool) -> Result<Tensor, TrainError> {
         let mut env = self.env.borrow_mut();
         let slot = &mut env[v.0 as usize];
         if let Some(t) = if last { slot.take() } else { slot.clone() } {
@@ -331,7 +370,7 @@ impl Run<'_, '_> {
         self.constant(v)
     }
 
-    fn constant(&self, v: ValueId) -> Result<Tensor, TrainError> {
+    pub(crate) fn constant(&self, v: ValueId) -> Result<Tensor, TrainError> {
         if let Some(t) = self.constants.borrow().get(&v) {
             return Ok(t.clone());
         }
@@ -356,10 +395,17 @@ impl Run<'_, '_> {
 
     /// A value as its annotation stores it.
     fn annotate(&self, v: ValueId, t: Tensor, name: &str) -> Result<Tensor, TrainError> {
-        if !self.mode.simulate {
-            return Ok(t);
-        }
-        let Some(annotation) = self.model.annotations.get(v) else { return Ok(t) };
+        self.encoded(v, name, |annotation| encodings::simulate(&t, annotation)).unwrap_or(Ok(t))
+    }
+
+    /// What `simulate` makes of a value's annotation with its tracked parameters, if annotations count and it has one.
+    fn encoded(
+        &self,
+        v: ValueId,
+        name: &str,
+        simulate: impl FnOnce(&Annotation) -> encodings::Result<Tensor>,
+    ) -> Option<Result<Tensor, TrainError>> {
+        let annotation = self.model.annotations.get(v).filter(|_| self.mode.simulate)?;
         let mut annotation = Cow::Borrowed(annotation);
         let tracked: Vec<(&String, &Tensor)> =
             self.overrides.encodings.iter().filter(|((id, _), _)| *id == v).map(|((_, p), t)| (p, t)).collect();
@@ -369,8 +415,8 @@ impl Run<'_, '_> {
                 encoding.parameters.extend(tracked.into_iter().map(|(p, t)| (p.clone(), t.clone())));
             }
         }
-        tensor::profile::section(|| "simulation forward".into(), || encodings::simulate(&t, &annotation))
-            .map_err(|e| TrainError::Value { value: name.to_string(), what: e.to_string() })
+        let simulated = tensor::profile::section(|| "simulation forward".into(), || simulate(&annotation));
+        Some(simulated.map_err(|e| TrainError::Value { value: name.to_string(), what: e.to_string() }))
     }
 
     fn name(&self, node: &Node, source: OpError) -> TrainError {

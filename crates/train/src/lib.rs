@@ -1,8 +1,8 @@
 //! Running and training a graph.
 //!
 //! [`Executor`] runs any graph of run-time rank: as it stands, in simulation (annotated values pass through their masks
-//! and encodings), or in training. [`train`] is the loop around it; [`Objective`], [`Batches`] and [`Watch`] are what a
-//! caller brings.
+//! and encodings), or in training. [`train`] is the loop around it; [`Objective`], [`Metric`], [`Batches`] and
+//! [`Watch`] are what a caller brings.
 mod checkpoint;
 mod error;
 mod evaluate;
@@ -10,12 +10,16 @@ mod executor;
 mod fold;
 mod loader;
 mod mean_squared_error;
+mod metric;
 mod objective;
 mod open_batch;
 mod optimizer;
 pub mod parameters;
 mod plan;
+mod recompute;
 mod schedule;
+mod segments;
+mod sizes;
 mod trainer;
 
 pub use checkpoint::Checkpoint;
@@ -25,8 +29,10 @@ pub use executor::{Executor, Mode, Named, Overrides, RunOutput};
 pub use fold::fold_constants;
 pub use loader::LoaderBatches;
 pub use mean_squared_error::{MeanSquaredError, random_targets};
+pub use metric::{Accuracy, Metric, measure};
 pub use objective::{Batch, CrossEntropy, Objective, classes, count_correct, flat, logits, loss_error, read};
 pub use open_batch::open_batch;
 pub use optimizer::{Optimizer, OptimizerSettings};
+pub use recompute::{StepMemory, step_memory};
 pub use schedule::Schedule;
 pub use trainer::{Batches, Best, EpochRecord, Keep, Silent, Surroundings, TrainReport, TrainSettings, Watch, train};

@@ -1,4 +1,5 @@
 //! Batches from a data set: the loader's, under the names the graph and the loss know.
+use crate::objective::OFFSETS;
 use crate::{Batch, Batches, TrainError};
 use data::{Dataset, Loader, LoaderOptions};
 use std::sync::Arc;
@@ -44,7 +45,7 @@ impl From<data::Batch> for Batch {
         }
         for (name, ragged) in b.targets.ragged {
             let offsets = tensor::Tensor::vector(ragged.offsets.iter().map(|o| *o as i64).collect::<Vec<_>>());
-            targets.insert(format!("{name}.offsets"), offsets);
+            targets.insert(format!("{name}{OFFSETS}"), offsets);
             targets.insert(name, ragged.values);
         }
         Batch { inputs: b.inputs, targets }

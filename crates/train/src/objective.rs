@@ -9,14 +9,23 @@ use tensor::Tensor;
 pub struct Batch {
     /// Tensors by graph input.
     pub inputs: BTreeMap<String, Tensor>,
-    /// Tensors by name (`label`: int64 `[n]`); ragged ones as values with offsets.
+    /// Tensors by name (`label`: int64 `[n]`). A ragged target `NAME` stands as its values, all rows' one after the other
+    /// along axis 0, and as `NAME.offsets`, int64 `[n + 1]`: see [`Batch::ragged`].
     pub targets: BTreeMap<String, Tensor>,
 }
 
 impl Batch {
-    /// Number of samples: the first dimension of any target.
+    /// Number of samples: the labels', else what a ragged target's offsets count, else the first dimension of a target or
+    /// an input.
     pub fn len(&self) -> usize {
-        self.targets.values().chain(self.inputs.values()).next().map_or(0, |t| t.shape().first().copied().unwrap_or(1))
+        let first = |t: &Tensor| t.shape().first().copied().unwrap_or(1);
+        if let Some(labels) = self.targets.get("label") {
+            return first(labels);
+        }
+        match self.targets.iter().find(|(name, _)| name.ends_with(OFFSETS)) {
+            Some((_, offsets)) => offsets.len().saturating_sub(1),
+            None => self.targets.values().chain(self.inputs.values()).next().map_or(0, first),
+        }
     }
 
     /// True if it has no sample.
@@ -31,7 +40,26 @@ impl Batch {
     pub fn target(&self, name: &str) -> Result<&Tensor, TrainError> {
         self.targets.get(name).ok_or_else(|| TrainError::Input { input: name.to_string(), what: "is not among the batch's targets".into() })
     }
+
+    /// A ragged target, sample by sample: boxes of an image, letters of a word. Each is `[own number, ...]`, and may be empty.
+    ///
+    /// # Errors
+    /// [`TrainError::Input`] if the batch has no such target, or its offsets do not fit its values.
+    pub fn ragged(&self, name: &str) -> Result<Vec<Tensor>, TrainError> {
+        let (values, offsets) = (self.target(name)?, self.target(&format!("{name}{OFFSETS}"))?);
+        let wrong = |what: String| TrainError::Input { input: format!("{name}{OFFSETS}"), what };
+        let bounds = offsets.as_slice::<i64>().map_err(|e| wrong(e.to_string()))?;
+        let rows = values.shape().first().copied().unwrap_or(0) as i64;
+        if bounds.first() != Some(&0) || bounds.last() != Some(&rows) || bounds.windows(2).any(|w| w[0] > w[1]) {
+            return Err(wrong(format!("must rise from 0 to the {rows} rows of '{name}', but are {bounds:?}")));
+        }
+        let part = |w: &[i64]| values.narrow(0, w[0] as usize, (w[1] - w[0]) as usize).map_err(|e| wrong(e.to_string()));
+        bounds.windows(2).map(part).collect()
+    }
 }
+
+/// Ends the name of the offsets of a ragged target.
+pub(crate) const OFFSETS: &str = ".offsets";
 
 /// A loss over the values of one forward pass.
 pub trait Objective {

@@ -101,6 +101,11 @@ impl Optimizer {
         Optimizer { settings, state: BTreeMap::new(), steps: 0 }
     }
 
+    /// Its settings.
+    pub fn settings(&self) -> &OptimizerSettings {
+        &self.settings
+    }
+
     /// Counts a step; call once before the parameters of the step are updated.
     pub fn begin_step(&mut self) {
         self.steps += 1;

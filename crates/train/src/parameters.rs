@@ -1,5 +1,5 @@
 //! What trains: named parameters, found by the role of the input they feed.
-use crate::TrainError;
+use crate::{Overrides, TrainError};
 use graph::{Graph, Model, ValueId};
 use ops::Role;
 use std::collections::BTreeMap;
@@ -118,6 +118,22 @@ pub fn get(model: &Model, id: &ParameterId) -> Result<Tensor, TrainError> {
         Part::Master => model.values.tensor(id.value).cloned().ok_or_else(missing),
         Part::Encoding(name) => model.annotations.encoding(id.value).and_then(|e| e.parameters.get(name)).cloned().ok_or_else(missing),
     }
+}
+
+/// The parameters as leaves of the record: what stands in for them in a run, and the leaves in order.
+pub(crate) fn track(model: &Model, parameters: &[Parameter]) -> Result<(Overrides, Vec<Tensor>), TrainError> {
+    let mut overrides = Overrides::default();
+    let mut leaves = Vec::with_capacity(parameters.len());
+    for p in parameters {
+        let wrong = |e: tensor::TensorError| TrainError::Value { value: p.name.clone(), what: e.to_string() };
+        let leaf = get(model, &p.id)?.tracked().map_err(wrong)?;
+        leaves.push(leaf.clone());
+        match &p.id.part {
+            Part::Master => overrides.constants.insert(p.id.value, leaf),
+            Part::Encoding(name) => overrides.encodings.insert((p.id.value, name.clone()), leaf),
+        };
+    }
+    Ok((overrides, leaves))
 }
 
 /// Takes a parameter out of the model for writing (an empty tensor stays behind until [`put`]).

@@ -2,7 +2,7 @@
 use crate::TrainError;
 use graph::{AttributeValue, Graph, Model, Node, ValueId};
 use ops::Operator;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use tensor::{Activation, DType};
 
 /// One thing to do.
@@ -21,9 +21,21 @@ impl Step {
     /// The operator whose kernel it runs.
     pub(crate) fn label<'g>(&self, graph: &'g Graph) -> &'g str {
         match self.work {
-            Work::Node(_) => &graph.nodes[self.node].op_type,
+            Work::Node(_) | Work::Activation(..) => &graph.nodes[self.node].op_type,
             Work::BatchNorm { norm, .. } => &graph.nodes[norm].op_type,
         }
+    }
+
+    /// Values that its subgraphs read or return, their own among them.
+    fn captured(&self, graph: &Graph) -> BTreeSet<ValueId> {
+        graph.nodes[self.node].subgraphs().flat_map(|g| g.use_counts().into_keys()).collect()
+    }
+
+    /// All that it reads, itself or in its subgraphs.
+    pub(crate) fn uses(&self, graph: &Graph) -> BTreeSet<ValueId> {
+        let mut uses = self.captured(graph);
+        uses.extend(self.reads.iter().flatten().map(|(v, _)| *v));
+        uses
     }
 }
 
@@ -31,6 +43,8 @@ impl Step {
 pub(crate) enum Work {
     /// Evaluate one node.
     Node(&'static dyn Operator),
+    /// Evaluate an activation with constant bounds, which passes into its result's encoding where there is one.
+    Activation(&'static dyn Operator, Activation),
     /// BatchNormalization, then an optional residual Add, then an optional activation: one kernel. Reads x, scale, bias,
     /// mean, var and the residual.
     BatchNorm {
@@ -79,7 +93,14 @@ impl Plan {
                     reads.push(residual);
                     (Work::BatchNorm { norm, activation }, reads)
                 }
-                None => (Work::Node(operator(model, node)?), node.inputs.clone()),
+                None => {
+                    let op = operator(model, node)?;
+                    let work = match plain_activation(model, node) {
+                        Some(activation) => Work::Activation(op, activation),
+                        None => Work::Node(op),
+                    };
+                    (work, node.inputs.clone())
+                }
             };
             let reads = reads.into_iter().map(|v| v.map(|v| (v, false))).collect();
             steps.push(Step { node: i, work, reads, drops: vec![] });
@@ -93,10 +114,9 @@ impl Plan {
 fn mark_last_reads(graph: &Graph, kept: &HashSet<ValueId>, steps: &mut [Step]) {
     let mut later: HashSet<ValueId> = graph.outputs.iter().copied().chain(kept.iter().copied()).collect();
     for step in steps.iter_mut().rev() {
-        let captured: HashSet<ValueId> = graph.nodes[step.node].subgraphs().flat_map(|g| g.use_counts().into_keys()).collect();
+        let captured = step.captured(graph);
         step.drops = captured.iter().copied().filter(|v| !later.contains(v)).collect();
-        step.drops.sort();
-        let mut seen: HashSet<ValueId> = captured.clone();
+        let mut seen: HashSet<ValueId> = captured.into_iter().collect();
         for (v, last) in step.reads.iter_mut().rev().flatten() {
             *last = !later.contains(v) && seen.insert(*v);
         }
@@ -165,12 +185,10 @@ fn norm_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> 
                 }
                 unit.residual = Some(other);
             }
-            "Relu" if reader.is_onnx() => unit.activation = Activation::Relu,
-            "Clip" if reader.is_onnx() => match clip_bounds(model, reader) {
-                Some((min, max)) => unit.activation = Activation::Clip { min, max },
+            _ => match plain_activation(model, reader) {
+                Some(activation) => unit.activation = activation,
                 None => return Some(unit),
             },
-            _ => return Some(unit),
         }
         unit.members.push(next);
         unit.last = next;
@@ -192,6 +210,15 @@ fn same_shape_residual(graph: &Graph, value: ValueId) -> bool {
             graph.nodes[i].op_type.as_str(),
             "Conv" | "BatchNormalization" | "Relu" | "Clip" | "Add" | "Pad" | "MaxPool" | "Concat"
         ),
+    }
+}
+
+/// A Relu, or a Clip with constant bounds.
+fn plain_activation(model: &Model, node: &Node) -> Option<Activation> {
+    match node.op_type.as_str() {
+        "Relu" if node.is_onnx() => Some(Activation::Relu),
+        "Clip" if node.is_onnx() => clip_bounds(model, node).map(|(min, max)| Activation::Clip { min, max }),
+        _ => None,
     }
 }
 

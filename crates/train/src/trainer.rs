@@ -4,8 +4,9 @@ use crate::checkpoint::Checkpoint;
 use crate::objective::{Batch, Objective};
 use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::parameters::{self, Parameter, Part};
+use crate::recompute::{self, Recomputation};
 use crate::schedule::Schedule;
-use crate::{Executor, Mode, Overrides, TrainError};
+use crate::{Executor, Mode, RunOutput, TrainError};
 use graph::{Model, ValueId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,6 +50,10 @@ pub struct TrainSettings {
     pub early_stopping: Option<u64>,
     /// Normalizations use and keep their running statistics from this epoch on.
     pub freeze_statistics_from: Option<u64>,
+    /// Bytes that a step may hold: weights, gradients, the optimizer's state and activations, as far as they are tensors.
+    /// Where they would be more, activations are computed again in the backward pass. Results do not depend on it. Refused on a
+    /// GPU, whose memory it does not bound.
+    pub memory: Option<u64>,
 }
 
 impl Default for TrainSettings {
@@ -65,6 +70,7 @@ impl Default for TrainSettings {
             keep: Keep::Last,
             early_stopping: None,
             freeze_statistics_from: None,
+            memory: None,
         }
     }
 }
@@ -142,7 +148,8 @@ pub struct TrainReport {
 ///
 /// # Errors
 /// [`TrainError::Step`] for a loss or gradient that is not finite; [`TrainError::Interrupted`] when asked to stop (the
-/// last epoch's checkpoint then holds the state); whatever the graph, the data or the disk report.
+/// last epoch's checkpoint then holds the state); [`TrainError::Setting`] for a setting that cannot be, a memory budget
+/// that does not suffice among them; whatever the graph, the data or the disk report.
 pub fn train(
     model: &mut Model,
     data: &dyn Batches,
@@ -163,11 +170,13 @@ pub fn train(
     if let Some(path) = around.checkpoint.as_ref().filter(|p| p.exists()) {
         state = Checkpoint::load(path)?;
         restore(model, &names, &state.values)?;
+        follow_statistics(model)?;
         optimizer.restore(std::mem::take(&mut state.optimizer), state.steps_done);
         around.watch.note(&format!("goes on after epoch {}", state.epochs_done));
     }
     let total = settings.epochs * data.batches();
     let taps = objective.taps();
+    let mut recomputation = settings.memory.map(Recomputation::new).transpose()?;
     while state.epochs_done < settings.epochs {
         if stopped_early(&state, settings) {
             break;
@@ -183,8 +192,13 @@ pub fn train(
                 simulate: settings.simulate,
                 seed: tensor::random::derive(settings.seed, state.steps_done),
             };
+            let forward = |step: recompute::Step| match &mut recomputation {
+                Some(within) => within.forward(step, around.watch),
+                None => Executor::with_taps(step.model, step.taps)?.run_with(&step.batch.inputs, step.overrides, step.mode, None),
+            };
             let loss = step(
                 model,
+                forward,
                 &parameters,
                 &taps,
                 objective,
@@ -229,8 +243,10 @@ pub fn train(
         && let Some((best, values)) = &state.best
     {
         restore(model, &names, values)?;
+        follow_statistics(model)?;
         kept = best.epoch;
     }
+    ops::mark_kept_norms(model, settings.freeze_statistics_from.is_some_and(|from| kept >= from));
     Ok(TrainReport { history: state.history, best, kept })
 }
 
@@ -277,6 +293,7 @@ impl Sums {
 /// One step of training, in place. Returns the loss.
 fn step(
     model: &mut Model,
+    forward: impl FnOnce(recompute::Step) -> Result<RunOutput, TrainError>,
     parameters: &[Parameter],
     taps: &[ValueId],
     objective: &dyn Objective,
@@ -289,18 +306,17 @@ fn step(
     sums: &mut Sums,
 ) -> Result<f64, TrainError> {
     let at = |e: tensor::TensorError| TrainError::Step { step, what: e.to_string() };
-    let mut overrides = Overrides::default();
-    let mut leaves = Vec::with_capacity(parameters.len());
-    for p in parameters {
-        let leaf = parameters::get(model, &p.id)?.tracked().map_err(at)?;
-        leaves.push(leaf.clone());
-        match &p.id.part {
-            Part::Master => overrides.constants.insert(p.id.value, leaf),
-            Part::Encoding(name) => overrides.encodings.insert((p.id.value, name.clone()), leaf),
-        };
-    }
-    let executor = Executor::with_taps(model, taps)?;
-    let out = executor.run_with(&batch.inputs, &overrides, mode, None)?;
+    let (overrides, leaves) = parameters::track(model, parameters)?;
+    let out = forward(recompute::Step {
+        model,
+        parameters,
+        optimizer: optimizer.settings(),
+        objective,
+        taps,
+        batch,
+        overrides: &overrides,
+        mode,
+    })?;
     let loss = profile::section(|| "loss forward".into(), || objective.loss(&out.values, batch))?;
     let value = loss.to_f32_vec().map_err(at)?.first().copied().unwrap_or(f32::NAN) as f64;
     if !value.is_finite() {
@@ -313,7 +329,7 @@ fn step(
     }
     let mut gradients = loss.backward().map_err(at)?;
     let updates = out.updates;
-    drop((out.values, loss, overrides, executor));
+    drop((out.values, loss, overrides));
     let gradients: Vec<Option<Tensor>> = leaves.iter().map(|l| gradients.take(l)).collect();
     drop(leaves);
     let clip = clip_factor(&gradients, clip_norm, step)?;
@@ -330,7 +346,13 @@ fn step(
     for (id, t) in updates {
         model.values.set_tensor(id, t);
     }
+    follow_statistics(model)?;
     Ok(value)
+}
+
+/// Weights that are stored folded, while their BatchNormalization stays, follow its running statistics.
+fn follow_statistics(model: &mut Model) -> Result<(), TrainError> {
+    ops::refresh_kept_norms(model).map_err(|e| TrainError::Value { value: "BatchNormalization".into(), what: e.to_string() })
 }
 
 /// Takes a parameter's tensor out of the model, so that the update writes it in place.

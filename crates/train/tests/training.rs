@@ -120,6 +120,35 @@ fn masked_weights_stay_zero_through_training() {
     assert_eq!(before, out(&m));
 }
 
+#[test]
+fn an_encoded_activation_is_what_its_parts_are() {
+    let mut m = Model::new(17);
+    let x = input(&mut m, "x", &[9]);
+    let y = node(&mut m, "Relu", &[x], "y");
+    m.graph.outputs.push(y);
+    let encoding = encodings::affine::AffineSettings::activation(8).encoding(Tensor::scalar(0.004f32), Tensor::scalar(0f32));
+    m.annotations.entry(y).encoding = Some(encoding);
+    let x = random::uniform(1, &[5, 9], -2.0, 2.0).unwrap();
+    let inputs = BTreeMap::from([("x".to_string(), x.clone())]);
+    let fused = Executor::new(&m).unwrap().run(&inputs, Mode::SIMULATED).unwrap()["y"].clone();
+    assert_eq!(fused, encodings::simulate(&x.relu().unwrap(), m.annotations.get(y).unwrap()).unwrap());
+    // Whoever observes sees the activation before its encoding.
+    let mut seen = None;
+    let unfused = Executor::unfused(&m).unwrap();
+    unfused
+        .run_observed(&inputs, Mode::SIMULATED, &mut |v, t| {
+            if v == y {
+                seen = Some(t.clone())
+            }
+        })
+        .unwrap();
+    assert_eq!(seen, Some(x.relu().unwrap()));
+    // Inputs and values that others hold are not written to.
+    assert_eq!(inputs["x"], random::uniform(1, &[5, 9], -2.0, 2.0).unwrap());
+    let plain = Executor::new(&m).unwrap().run(&inputs, Mode::FLOAT).unwrap()["y"].clone();
+    assert_eq!((plain, inputs["x"].clone()), (x.relu().unwrap(), x));
+}
+
 /// Stops the training in the given epoch.
 struct StopAfter<'a>(u64, &'a AtomicBool);
 impl Watch for StopAfter<'_> {
@@ -192,4 +221,23 @@ fn frozen_parameters_stay_and_others_move() {
     train::train(&mut m, &Toy { batches: 3 }, &loss, &s, &mut around(&mut Silent)).unwrap();
     assert_eq!(before[0], *m.values.tensor(m.find("fc1.weight").unwrap()).unwrap());
     assert_ne!(before[1], *m.values.tensor(m.find("fc2.weight").unwrap()).unwrap());
+}
+
+/// Two images, of which the first has three boxes and the second none.
+fn boxes(offsets: Vec<i64>) -> Batch {
+    let values = Tensor::new((0..12).map(|v| v as f32).collect(), [3, 4]).unwrap();
+    let targets = BTreeMap::from([("boxes".into(), values), ("boxes.offsets".into(), Tensor::vector(offsets))]);
+    Batch { inputs: BTreeMap::from([("x".into(), Tensor::full(0f32, [2, 8]).unwrap())]), targets }
+}
+
+#[test]
+fn a_ragged_target_is_read_sample_by_sample_and_does_not_change_the_count() {
+    let batch = boxes(vec![0, 3, 3]);
+    assert_eq!(batch.len(), 2);
+    let shapes: Vec<Vec<usize>> = batch.ragged("boxes").unwrap().iter().map(|t| t.shape().to_vec()).collect();
+    assert_eq!(shapes, [vec![3, 4], vec![0, 4]]);
+    for wrong in [vec![0, 2], vec![1, 3], vec![0, 4, 3], vec![]] {
+        assert!(boxes(wrong).ragged("boxes").unwrap_err().to_string().contains("boxes.offsets"));
+    }
+    assert!(batch.ragged("letters").unwrap_err().to_string().contains("letters"));
 }

@@ -25,6 +25,60 @@ fn models_are_scored_and_compared_on_a_data_set() {
 }
 
 #[test]
+fn preprocessing_can_be_given_by_flags() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dir.path().join(name).to_str().expect("a UTF-8 path").to_string();
+    let data = digits().join("digits");
+    let data = data.to_str().expect("a UTF-8 path");
+    let (large, colour) = (path("large.onnx"), path("colour.onnx"));
+    assert_eq!(run(&["new", "lenet300-100", "-o", &large, "--input", "1,12,10"]).0, 0);
+    assert_eq!(run(&["new", "lenet300-100", "-o", &colour, "--input", "3,6,6"]).0, 0);
+    for (model, flags) in [(&large, vec!["--size", "12,10"]), (&colour, vec!["--channels", "3", "--crop", "6"])] {
+        let (code, said, error) = run(&[vec!["evaluate", model.as_str(), "--data", data], flags].concat());
+        assert_eq!(code, 0, "{error}");
+        assert!(said.contains("of 359") && said.contains("preprocessing: as given"), "{said}");
+    }
+    let (code, _, error) = run(&["evaluate", &colour, "--data", data, "--channels", "3", "--crop", "6", "--layout", "nhwc"]);
+    assert!(code == 1 && error.contains("[64, 6, 6, 3]"), "{error}");
+    assert_eq!(run(&["evaluate", &large, "--data", data, "--size", "0"]).0, 2);
+}
+
+#[test]
+fn a_stages_result_carries_its_preprocessing_and_equals_the_file_deployed_from_it() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = digits().join("digits");
+    let data = data.to_str().expect("a UTF-8 path");
+    let recipe = format!(
+        "name = \"q\"\n[data]\ntrain = \"{data}\"\ntest = \"{data}\"\npreprocess = {{ scale = 0.0625 }}\n[model]\narch = \"resnet8\"\n\
+         input = [1, 8, 8]\nwidth = 0.5\n[[stages]]\nkind = \"quantize\"\ncalibration = {{ images = 64 }}\n[[stages]]\nkind = \"deploy\"\n\
+         target = \"reference\"\nlatency_runs = 1\n"
+    );
+    let path = |name: &str| dir.path().join(name).to_str().expect("a UTF-8 path").to_string();
+    std::fs::write(path("r.toml"), recipe).expect("the recipe is written");
+    let (code, _, error) = run(&["run", &path("r.toml"), "--out", &path("out"), "-q"]);
+    assert_eq!(code, 0, "{error}");
+    let (graph, file) = (path("out/quantize.onnx"), path("out/deploy.deployed.onnx"));
+    let score = |model: &str| run(&["evaluate", model, "--data", data]).1;
+    assert!(score(&graph).contains("preprocessing: from the model's metadata"));
+    assert_eq!(score(&graph).split(',').next(), score(&file).split(',').next());
+    let (code, said, error) = run(&["compare", &graph, &file, "--data", data, "--limit", "8"]);
+    assert_eq!(code, 0, "{error}");
+    let differ: Vec<&str> = said.lines().skip(2).filter(|l| !l.contains("equal")).collect();
+    assert!(said.lines().count() > 8 && differ.is_empty(), "{said}");
+}
+
+#[test]
+fn models_that_have_nothing_in_common_are_not_compared() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dir.path().join(name).to_str().expect("a UTF-8 path").to_string();
+    let (a, b) = (path("a.onnx"), path("b.onnx"));
+    assert_eq!(run(&["new", "mlp", "-o", &a, "--input", "1,8,8"]).0, 0);
+    assert_eq!(run(&["new", "resnet8", "-o", &b, "--input", "1,8,8", "--classes", "7", "--width", "0.5"]).0, 0);
+    let (code, said, error) = run(&["compare", &a, &b]);
+    assert!(code == 1 && said.is_empty() && error.contains("logits [1, 10]") && error.contains("logits [1, 7]"), "{error}");
+}
+
+#[test]
 fn a_model_for_one_image_is_scored_on_many() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = |name: &str| dir.path().join(name).to_str().expect("a UTF-8 path").to_string();

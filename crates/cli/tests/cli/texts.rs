@@ -88,6 +88,23 @@ fn results_and_errors_share_one_json_envelope() {
         assert_eq!(value["ok"], ok);
         assert_eq!(stderr, "");
     }
+    for arguments in [vec!["frobnicate", "--json"], vec!["--json", "inspect"], vec!["list", "things", "--json"]] {
+        let (code, stdout, stderr) = run(&arguments);
+        let value: serde_json::Value = serde_json::from_str(&stdout).expect("stdout is JSON");
+        assert_eq!((code, &value["ok"], &value["error"]["exit_code"]), (2, &false.into(), &2.into()), "{arguments:?}");
+        assert!(value["error"]["message"].as_str().is_some_and(|m| !m.is_empty() && !m.starts_with("error")), "{stdout}");
+        assert_eq!(stderr, "");
+    }
+    assert_eq!(run(&["--help", "--json"]).0, 0);
+}
+
+#[test]
+fn what_is_misspelt_is_suggested() {
+    for (written, meant) in [("quantise", "quantize"), ("resnet21", "resnet20"), ("Cov", "Conv"), ("percentil", "percentile")] {
+        let (code, _, stderr) = run(&["explain", written]);
+        assert_eq!(code, 1);
+        assert!(stderr.contains(&format!("did you mean '{meant}'?")), "{stderr}");
+    }
 }
 
 /// The processor is always there; what is not is refused by name, with what would help.

@@ -26,7 +26,8 @@ fn in_graph(model: &Model, graph: &Graph) -> Result<()> {
             return Err(DeployError::Lower {
                 value: model.values[*weight].name.clone(),
                 what: format!(
-                    "'{}' normalizes its layer's output; fold BatchNormalization before weights are quantized",
+                    "'{}' normalizes its layer's output; fold BatchNormalization before weights are quantized (quantize::fold_kept, \
+                     where it was kept)",
                     norm.label(&model.values)
                 ),
             });

@@ -9,6 +9,6 @@ pub use compare::{Agreement, Difference, LayerDifference, Limits, compare_layers
 pub use evaluate::{Accuracy, Runs, evaluate};
 pub use latency::{Latency, LatencyOptions, latency};
 pub use macs::{Macs, NodeMacs, macs};
-pub use parameters::{Parameters, WeightCount, parameters};
+pub use parameters::{Parameters, StoredValues, WeightCount, parameters};
 
 pub(crate) use evaluate::scores;

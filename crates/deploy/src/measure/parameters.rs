@@ -14,6 +14,10 @@ pub struct WeightCount {
     pub elements: u64,
     /// How many of them stand for zero.
     pub zeros: u64,
+    /// Bytes they take in a file.
+    pub bytes: u64,
+    /// How they are stored behind a DequantizeLinear: `int8 per channel`; absent: as they are.
+    pub stored_as: Option<String>,
 }
 
 /// What a model stores for its layers.
@@ -70,21 +74,25 @@ pub fn parameters(model: &Model) -> Result<Parameters> {
 }
 
 /// Finds the stored form of a value: a constant, or the constant that a DequantizeLinear reads.
-pub(super) struct StoredValues<'m> {
+pub struct StoredValues<'m> {
     model: &'m Model,
     dequantizers: HashMap<ValueId, &'m Node>,
     counted: BTreeMap<ValueId, WeightCount>,
 }
 
 impl<'m> StoredValues<'m> {
-    pub(super) fn new(model: &'m Model) -> Self {
+    /// Of a model's values.
+    pub fn new(model: &'m Model) -> Self {
         let mut dequantizers = HashMap::new();
         collect(&model.graph, &mut dequantizers);
         StoredValues { model, dequantizers, counted: BTreeMap::new() }
     }
 
     /// Elements and zeros of a constant value, `None` if it is computed.
-    pub(super) fn count(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
+    ///
+    /// # Errors
+    /// If its element type cannot be read.
+    pub fn count(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
         let (stored, zero_point) = match self.dequantizers.get(&value) {
             Some(node) => (node.input(0), node.input(2)),
             None => (Some(value), None),
@@ -96,13 +104,22 @@ impl<'m> StoredValues<'m> {
         let zero_point = zero_point.and_then(|v| self.model.values.tensor(v));
         let axis = self.dequantizers.get(&value).map_or(Ok(1), |n| n.int_or("axis", 1))?;
         let zeros = zeros(tensor, zero_point, axis)?;
-        let count = WeightCount { name: self.model.values[stored].name.clone(), elements: tensor.len() as u64, zeros };
+        let stored_as = self.dequantizers.get(&value).map(|node| {
+            let scales = node.input(1).and_then(|v| self.model.values.tensor(v)).map_or(0, |s| s.rank());
+            let per = ["tensor", "channel"].get(scales).unwrap_or(&"block");
+            format!("{} per {per}", tensor.dtype())
+        });
+        let (elements, bytes) = (tensor.len() as u64, (tensor.len() * tensor.dtype().bits()).div_ceil(8) as u64);
+        let count = WeightCount { name: self.model.values[stored].name.clone(), elements, zeros, bytes, stored_as };
         self.counted.insert(stored, count.clone());
         Ok(Some(count))
     }
 
     /// As [`StoredValues::count`], but `None` too if the stored tensor was counted before.
-    fn first_count(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
+    ///
+    /// # Errors
+    /// As [`StoredValues::count`].
+    pub fn first_count(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
         let before = self.counted.len();
         let count = self.count(value)?;
         Ok(count.filter(|_| self.counted.len() > before))

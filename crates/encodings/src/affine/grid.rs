@@ -2,7 +2,7 @@
 use super::{AffineSettings, KIND};
 use crate::{EncodingError, Result};
 use graph::Encoding;
-use tensor::{Buffer, DType, Tensor, TensorError};
+use tensor::{Activation, Buffer, DType, Tensor, TensorError};
 
 /// A checked affine encoding, ready to use.
 #[derive(Clone, Debug)]
@@ -73,12 +73,12 @@ impl Grid {
         }
     }
 
-    /// See [`crate::EncodingKind::simulate`].
-    pub(super) fn simulate(&self, value: &Tensor) -> Result<Tensor> {
+    /// See [`crate::EncodingKind::simulate_activated`].
+    pub(super) fn simulate(&self, value: &Tensor, activation: Activation) -> Result<Tensor> {
         let axis = self.axis(value)?;
         let (scale, zero_point) = (self.scale.cast(value.dtype())?, self.zero_point.cast(value.dtype())?);
         let (qmin, qmax) = (self.settings.qmin() as f32, self.settings.qmax() as f32);
-        Ok(value.fake_quantize(&scale, &zero_point, axis, qmin, qmax)?)
+        Ok(value.fake_quantize_activated(activation, &scale, &zero_point, axis, qmin, qmax)?)
     }
 
     /// The integers of an f32 value.

@@ -15,7 +15,7 @@ pub use settings::AffineSettings;
 
 use crate::{EncodingKind, Result};
 use graph::Encoding;
-use tensor::Tensor;
+use tensor::{Activation, Tensor};
 
 /// The encoding's name.
 pub const KIND: &str = "affine";
@@ -33,7 +33,11 @@ impl EncodingKind for Affine {
     }
 
     fn simulate(&self, value: &Tensor, encoding: &Encoding) -> Result<Tensor> {
-        Grid::of(encoding)?.simulate(value)
+        Grid::of(encoding)?.simulate(value, Activation::None)
+    }
+
+    fn simulate_activated(&self, value: &Tensor, activation: Activation, encoding: &Encoding) -> Result<Tensor> {
+        Grid::of(encoding)?.simulate(value, activation)
     }
 
     fn store(&self, value: &Tensor, encoding: &Encoding) -> Result<Tensor> {
@@ -44,10 +48,18 @@ impl EncodingKind for Affine {
         dequantize(stored, encoding)
     }
 
-    /// The scale; a bias has none of its own, for its scale follows from those of input and weight.
+    fn describe(&self, encoding: &Encoding) -> Result<String> {
+        let settings = AffineSettings::of(encoding)?;
+        let (sign, per) = (if settings.signed { "" } else { "u" }, if settings.axis.is_some() { "channel" } else { "tensor" });
+        let used = if settings.reduce_range { format!(" ({} used)", settings.bits - 1) } else { String::new() };
+        Ok(format!("{sign}int{}{used} per {per}", settings.bits))
+    }
+
+    /// The scale; a bias has none of its own, for its scale follows from those of input and weight, nor has a weight whose
+    /// BatchNormalization is kept, for its scale follows from the running statistics.
     fn trainable(&self, encoding: &Encoding) -> &'static [&'static str] {
         match AffineSettings::of(encoding) {
-            Ok(settings) if !settings.is_bias() => &["scale"],
+            Ok(settings) if !settings.is_bias() && !encoding.parameters.contains_key(graph::FOLDED_SCALE) => &["scale"],
             _ => &[],
         }
     }

@@ -58,6 +58,7 @@ pub struct Comparison {
 /// # Errors
 /// If a model cannot be read or run, or the data do not fit.
 pub fn compare(a: &Path, b: &Path, on: &CompareOn, tick: Tick) -> Result<Comparison> {
+    tensor::set_threads(None);
     let (mut a, mut b) = (onnx::load(a)?, onnx::load(b)?);
     let mut totals = Totals::default();
     let told = match on {
@@ -83,14 +84,21 @@ pub fn compare(a: &Path, b: &Path, on: &CompareOn, tick: Tick) -> Result<Compari
         }
     };
     let outputs: Vec<&str> = a.graph.outputs.iter().map(|v| a.values[*v].name.as_str()).collect();
-    let values: Vec<ValueDifference> = totals.0.into_iter().map(|(name, sum)| sum.finish(name, &outputs)).collect();
+    let values: Vec<ValueDifference> = totals.sums.into_iter().map(|(name, sum)| sum.finish(name, &outputs)).collect();
+    if values.is_empty() {
+        return Err(Error::Input(format!("nothing can be compared: no value has one name and shape in both; {}", totals.unmatched)));
+    }
     let missing = outputs.iter().filter(|o| values.iter().all(|d| d.value != **o)).map(|o| o.to_string()).collect();
     Ok(Comparison { inputs: told, values, missing })
 }
 
 /// Sums over the batches, in the order in which A makes its values.
 #[derive(Default)]
-struct Totals(Vec<(String, Sum)>);
+struct Totals {
+    sums: Vec<(String, Sum)>,
+    /// The outputs of both, told where nothing else is.
+    unmatched: String,
+}
 
 /// What one value comes to.
 #[derive(Clone, Copy, Default)]
@@ -109,12 +117,20 @@ impl Totals {
             if let Some(y) = by_name.get(name.as_str()).filter(|y| y.shape() == x.shape())
                 && let (Ok(x), Ok(y)) = (x.to_f32_vec(), y.to_f32_vec())
             {
-                let at = self.0.iter().position(|(n, _)| n == name).unwrap_or_else(|| {
-                    self.0.push((name.clone(), Sum::default()));
-                    self.0.len() - 1
+                let at = self.sums.iter().position(|(n, _)| n == name).unwrap_or_else(|| {
+                    self.sums.push((name.clone(), Sum::default()));
+                    self.sums.len() - 1
                 });
-                self.0[at].1.add(&x, &y);
+                self.sums[at].1.add(&x, &y);
             }
+        }
+        if self.sums.is_empty() {
+            let outputs = |model: &Model, values: &[(String, Tensor)]| {
+                let names: Vec<&str> = model.graph.outputs.iter().map(|v| model.values[*v].name.as_str()).collect();
+                let told = values.iter().filter(|(n, _)| names.contains(&n.as_str())).map(|(n, t)| format!("{n} {:?}", t.shape()));
+                told.collect::<Vec<_>>().join(", ")
+            };
+            self.unmatched = format!("outputs are {} and {}", outputs(a, &first), outputs(b, &second));
         }
         Ok(())
     }
@@ -141,8 +157,32 @@ fn values(model: &Model, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(Strin
     let executor = Executor::unfused(model)?;
     let mut seen: Vec<(ValueId, Tensor)> = vec![];
     executor.run_observed(inputs, Mode::SIMULATED, &mut |id, t| seen.push((id, t.clone())))?;
+    let read_as = read_back(executor.model());
+    let stored: HashMap<ValueId, Tensor> = seen.iter().filter_map(|(id, t)| Some((*read_as.get(id)?, t.clone()))).collect();
     let name = |id: ValueId| executor.model().value(id).map(|v| v.name.clone()).map_err(|e| Error::Input(e.to_string()));
-    seen.into_iter().map(|(id, t)| Ok((name(id)?, t))).collect()
+    let value = |(id, t): (ValueId, Tensor)| {
+        let read = match (stored.get(&id), executor.model().annotations.get(id)) {
+            (Some(read), _) => read.clone(),
+            (None, Some(annotation)) => encodings::simulate(&t, annotation).map_err(|e| Error::Input(e.to_string()))?,
+            (None, None) => t,
+        };
+        Ok((name(id)?, read))
+    };
+    seen.into_iter().map(value).collect()
+}
+
+/// Values that a QuantizeLinear and a DequantizeLinear pass on, by what comes out: a value counts as the layers behind it
+/// read it, in a deployed file as in the annotated graph it was lowered from.
+fn read_back(model: &Model) -> HashMap<ValueId, ValueId> {
+    let (mut quantized, mut out) = (HashMap::new(), HashMap::new());
+    model.graph.visit(&mut |node| match (node.op_type.as_str(), node.input(0), node.output(0)) {
+        ("QuantizeLinear", Some(from), Some(to)) => {
+            quantized.insert(to, from);
+        }
+        ("DequantizeLinear", Some(from), Some(to)) => out.extend(quantized.get(&from).map(|value| (to, *value))),
+        _ => {}
+    });
+    out
 }
 
 impl fmt::Display for Comparison {

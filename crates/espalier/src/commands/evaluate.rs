@@ -52,6 +52,7 @@ pub struct Evaluation {
 /// # Errors
 /// If the model or the data cannot be read or do not fit each other.
 pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick) -> Result<Evaluation> {
+    tensor::set_threads(None);
     let mut model = onnx::load(path)?;
     let opened = options.samples.batch > 1 && train::open_batch(&mut model)?;
     let samples = Samples::open(&model, data, &options.samples, train::classes(&model))?;

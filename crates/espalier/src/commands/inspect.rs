@@ -1,12 +1,14 @@
 //! `inspect`: what is in a model.
 use super::inputs::{example_inputs, type_text};
 use crate::Result;
+use deploy::measure::StoredValues;
 use graph::{Model, ValueId};
 use report::text;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::Path;
+use tensor::Tensor;
 use train::{Executor, Mode};
 
 /// An input or output.
@@ -27,14 +29,18 @@ pub struct Layer {
     pub op_type: String,
     /// Shape of its first output in the counted run.
     pub output: Option<Vec<usize>>,
-    /// Elements of its weights and biases.
+    /// Elements of its weights and biases, also where a DequantizeLinear stands between.
     pub parameters: u64,
     /// Those that are not zero, masks applied.
     pub nonzeros: u64,
+    /// Bytes they take in this file.
+    pub parameter_bytes: u64,
     /// Multiply-accumulate operations.
     pub macs: Option<u64>,
-    /// How its weight is stored, if it is annotated.
+    /// How its weight is stored, if it is annotated or behind a DequantizeLinear: `int8 per channel`.
     pub encoding: Option<String>,
+    /// True if a mask holds some of its weights at zero.
+    pub masked: bool,
 }
 
 /// What is in a model.
@@ -64,8 +70,12 @@ pub struct Inspection {
     pub macs: Option<u64>,
     /// Why `macs` is absent.
     pub macs_note: Option<String>,
-    /// Annotated values: masks and encodings.
+    /// Annotated values.
     pub annotations: usize,
+    /// Those with a mask.
+    pub masks: usize,
+    /// Those with an encoding, by how it stores them.
+    pub encodings: BTreeMap<String, usize>,
     /// Layer by layer.
     pub layers: Vec<Layer>,
     /// The model's metadata.
@@ -98,6 +108,10 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
     unknown.sort();
     unknown.dedup();
     let layers = layers(&model, seen.as_ref());
+    let mut encodings: BTreeMap<String, usize> = BTreeMap::new();
+    for encoding in model.annotations.iter().filter_map(|(_, a)| a.encoding.as_ref()) {
+        *encodings.entry(encodings::describe(encoding)).or_default() += 1;
+    }
     let sum = |f: fn(&Layer) -> u64| layers.iter().map(f).sum();
     let port = |v: &ValueId| Port { name: model.values[*v].name.clone(), ty: type_text(&model.values[*v].ty) };
     Ok(Inspection {
@@ -114,6 +128,8 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
         macs: seen.is_some().then(|| sum(|l| l.macs.unwrap_or(0))),
         macs_note,
         annotations: model.annotations.len(),
+        masks: model.annotations.iter().filter(|(_, a)| a.mask.is_some()).count(),
+        encodings,
         layers: layers.into_iter().filter(|l| l.parameters > 0 || l.macs.unwrap_or(0) > 0).collect(),
         metadata: model.metadata.iter().cloned().collect(),
     })
@@ -131,23 +147,26 @@ fn observe(model: &Model, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Shape
 }
 
 fn layers(model: &Model, seen: Option<&Shapes>) -> Vec<Layer> {
-    let mut counted = std::collections::HashSet::new();
+    let mut stored = StoredValues::new(model);
     let mut out = vec![];
     model.graph.visit(&mut |node| {
         let Some(op) = ops::find(&node.domain, &node.op_type) else { return };
-        let (mut parameters, mut nonzeros, mut encoding) = (0, 0, None);
+        let (mut parameters, mut nonzeros, mut parameter_bytes, mut encoding, mut masked) = (0, 0, 0, None, false);
         for (i, v) in node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))) {
             use ops::Role::{Bias, NormBias, NormScale, Weight};
             if !matches!(op.role(node, i), Weight | Bias | NormScale | NormBias) {
                 continue;
             }
-            encoding = encoding.or_else(|| model.annotations.encoding(v).map(|e| e.kind.clone()));
-            // A shared weight counts once.
-            if let Some(t) = model.values.tensor(v)
-                && counted.insert(v)
-            {
-                parameters += t.len() as u64;
-                nonzeros += nonzero(t, model.annotations.mask(v));
+            encoding = encoding.or_else(|| model.annotations.encoding(v).map(encodings::describe));
+            let mask = model.annotations.mask(v);
+            masked |= mask.is_some();
+            // A shared weight counts once; strings, which cannot be counted, are no weights.
+            if let Ok(Some(count)) = stored.first_count(v) {
+                parameters += count.elements;
+                nonzeros += count.elements - count.zeros;
+                nonzeros -= mask.map_or(0, |mask| hidden(model.values.tensor(v), mask));
+                parameter_bytes += count.bytes;
+                encoding = encoding.or(count.stored_as);
             }
         }
         let shape = |v: &Option<ValueId>| {
@@ -157,17 +176,16 @@ fn layers(model: &Model, seen: Option<&Shapes>) -> Vec<Layer> {
         let (inputs, outputs): (Vec<_>, Vec<_>) = (node.inputs.iter().map(shape).collect(), node.outputs.iter().map(shape).collect());
         let output = outputs.first().cloned().flatten();
         let macs = output.is_some().then(|| op.macs(&ops::MacsCx { node, inputs, outputs }));
-        out.push(Layer { node: node.label(&model.values), op_type: node.op_type.clone(), output, parameters, nonzeros, macs, encoding });
+        let (node, op_type) = (node.label(&model.values), node.op_type.clone());
+        out.push(Layer { node, op_type, output, parameters, nonzeros, parameter_bytes, macs, encoding, masked });
     });
     out
 }
 
-fn nonzero(t: &tensor::Tensor, mask: Option<&tensor::Tensor>) -> u64 {
-    let Ok(values) = t.to_f32_vec() else { return t.len() as u64 };
-    match mask.and_then(|m| m.as_slice::<bool>().ok()) {
-        Some(mask) => values.iter().zip(mask).filter(|(v, m)| **m && **v != 0.0).count() as u64,
-        None => values.iter().filter(|v| **v != 0.0).count() as u64,
-    }
+/// Elements that are not zero themselves but masked.
+fn hidden(weight: Option<&Tensor>, mask: &Tensor) -> u64 {
+    let (Some(Ok(values)), Ok(mask)) = (weight.map(|w| w.to_f32_vec()), mask.as_slice::<bool>()) else { return 0 };
+    values.iter().zip(mask).filter(|(v, live)| **v != 0.0 && !**live).count() as u64
 }
 
 impl fmt::Display for Inspection {
@@ -187,27 +205,63 @@ impl fmt::Display for Inspection {
             (Some(macs), _) => writeln!(f, "MACs:        {macs}")?,
             (None, note) => writeln!(f, "MACs:        not counted: {}", note.as_deref().unwrap_or_default())?,
         }
-        writeln!(f, "annotations: {}\n", self.annotations)?;
+        let masks = (self.masks > 0).then(|| format!("{} masks", self.masks));
+        let kinds = self.encodings.iter().map(|(kind, n)| format!("{n} values {kind}"));
+        let annotations = masks.into_iter().chain(kinds).collect::<Vec<_>>().join(", ");
+        writeln!(f, "annotations: {}\n", if annotations.is_empty() { "none" } else { &annotations })?;
         let width = self.layers.iter().map(|l| l.node.chars().count()).max().unwrap_or(0).clamp(5, 48);
         writeln!(
             f,
-            "{:width$}  {:18}  {:>20}  {:>10}  {:>10}  {:>12}  stored as",
-            "layer", "operator", "output", "parameters", "non-zero", "MACs"
+            "{:width$}  {:18}  {:>20}  {:>10}  {:>10}  {:>12}  {:>8}  stored as",
+            "layer", "operator", "output", "parameters", "non-zero", "MACs", "bytes"
         )?;
         for l in &self.layers {
             let shape = l.output.as_ref().map_or("?".to_string(), |s| s.iter().map(usize::to_string).collect::<Vec<_>>().join("x"));
             let macs = l.macs.map_or("?".to_string(), |m| m.to_string());
             let encoding = l.encoding.as_deref().unwrap_or("float");
+            let masked = if l.masked { ", masked" } else { "" };
+            let stored = if l.parameters > 0 { format!("{encoding}{masked}") } else { String::new() };
             writeln!(
                 f,
-                "{:width$}  {:18}  {shape:>20}  {:>10}  {:>10}  {macs:>12}  {}",
+                "{:width$}  {:18}  {shape:>20}  {:>10}  {:>10}  {macs:>12}  {:>8}  {stored}",
                 l.node,
                 l.op_type,
                 l.parameters,
                 l.nonzeros,
-                if l.parameters > 0 { encoding } else { "" }
+                text::bytes(l.parameter_bytes)
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use train::Batch;
+
+    #[test]
+    fn a_deployed_file_has_the_parameters_of_the_graph_it_was_lowered_from() {
+        let folder = tempfile::tempdir().unwrap();
+        let entry = zoo::find("lenet300-100").unwrap();
+        let mut model = entry.build(&zoo::ZooOptions { input: vec![1, 8, 8], ..entry.default_options() }).unwrap();
+        let half = prune::PruneSettings { method: "magnitude".into(), sparsity: 0.5, scope: prune::Scope::Global, skip: vec![] };
+        prune::prune(&mut model, &half).unwrap();
+        let noise = tensor::random::uniform(1, &[8, 1, 8, 8], 0.0, 1.0).unwrap();
+        let batch = Batch { inputs: [("input".to_string(), noise)].into(), ..Batch::default() };
+        quantize::quantize(&mut model, &quantize::QuantizeSettings::default(), std::iter::once(Ok(batch))).unwrap();
+        let lowered = deploy::lower(&model, &deploy::LowerOptions::default()).unwrap().model;
+        let seen = |name: &str, model: &Model| {
+            let path = folder.path().join(name);
+            onnx::save(model, &path).unwrap();
+            inspect(&path, &BTreeMap::new()).unwrap()
+        };
+        let (annotated, deployed) = (seen("a.onnx", &model), seen("d.onnx", &lowered));
+        assert_eq!(annotated.parameters, 64 * 300 + 300 + 300 * 100 + 100 + 1000 + 10);
+        assert_eq!(annotated.parameters, deployed.parameters);
+        assert!(annotated.nonzeros <= annotated.parameters / 2 + 410 && deployed.nonzeros <= annotated.nonzeros);
+        assert!(deployed.nonzeros > 0 && deployed.layers.iter().all(|l| l.parameter_bytes < l.parameters * 2), "{deployed}");
+        assert!(annotated.masks == 3 && annotated.to_string().contains("int8 per channel, masked"), "{annotated}");
+        assert!(deployed.annotations == 0 && deployed.to_string().contains("int8 per channel\n"), "{deployed}");
     }
 }

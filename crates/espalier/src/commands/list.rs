@@ -1,6 +1,6 @@
 //! `list` and `explain`: what there is, and what it is.
 use crate::{Error, Result};
-use pipeline::recipe::{Stage, schema};
+use pipeline::recipe::{Stage, did_you_mean, schema};
 use serde::Serialize;
 use std::fmt;
 
@@ -64,7 +64,45 @@ fn techniques() -> Vec<(String, String)> {
             list.extend(value.map(|v| (format!("{key} = \"{v}\""), summary)));
         }
     }
+    // What has no key, because there is one of it so far or because it is always so.
+    list.extend(encodings::all().map(|e| (e.name().to_string(), e.summary().to_string())));
+    list.extend(ALWAYS.iter().map(|(name, summary)| (name.to_string(), summary.to_string())));
     list
+}
+
+/// Techniques that a recipe does not choose among.
+const ALWAYS: [(&str, &str); 3] = [
+    (
+        "hinton",
+        "What distill, and finetune with a teacher, minimize: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher || student), both \
+         softened by the temperature T (Hinton et al. 2015, arXiv:1503.02531).",
+    ),
+    (
+        "straight-through",
+        "The gradient of a quantizer: that of the identity within its range, zero beyond (Bengio et al. 2013, arXiv:1308.3432); \
+         learn_scales trains its scale too (Esser et al. 2020, arXiv:1902.08153).",
+    ),
+    (
+        "label-smoothing",
+        "Spreads label_smoothing of the target evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567, section 7).",
+    ),
+];
+
+/// A stage as it stands in a recipe.
+fn example(kind: &str) -> &'static str {
+    match kind {
+        "train" => {
+            "epochs = 20\noptimizer = { kind = \"sgd\", lr = 0.1, nesterov = true, weight_decay = 5e-4 }\nschedule = { kind = \"cosine\", warm_up = 0.1 }\n"
+        }
+        "quantize" => {
+            "weights = { bits = 8, per_channel = true, reduce_range = true }\ncalibration = { observer = \"percentile\", images = 512 }\n"
+        }
+        "prune" => "sparsity = 0.5\nskip = [\"/linear*\"]\n",
+        "distill" => "teacher = \"train\"\nstudent = { arch = \"resnet8\", width = 0.75 }\nepochs = 30\n",
+        "finetune" => "teacher = \"train\"\nepochs = 6\noptimizer = { kind = \"adamw\", lr = 3e-4 }\nfreeze_statistics = 1\n",
+        "deploy" => "target = \"onnxruntime\"\nthreads = 1\n",
+        _ => "",
+    }
 }
 
 fn runtime(name: &str) -> &'static str {
@@ -98,9 +136,10 @@ pub fn explain(name: &str) -> Result<String> {
         let (summary, keys) = stage(name);
         let width = keys.iter().map(|(k, _)| k.len()).max().unwrap_or(0);
         let lines: Vec<String> = keys.iter().map(|(k, v)| format!("  {k:width$}  {v}")).collect();
-        return Ok(format!("stage {name}: {summary}\n\n{}\n", lines.join("\n")));
+        let example = format!("[[stages]]\nkind = \"{name}\"\n{}", example(name));
+        return Ok(format!("stage {name}: {summary}\n\n{}\n\nIn a recipe:\n\n{example}", lines.join("\n")));
     }
-    let technique = |quoted: &str| quoted.split('"').nth(1).is_some_and(|v| v.eq_ignore_ascii_case(name));
+    let technique = |key: &str| key.split('"').nth(1).unwrap_or(key).eq_ignore_ascii_case(name);
     let found: Vec<String> =
         techniques().into_iter().filter(|(key, _)| technique(key)).map(|(key, summary)| format!("{key}: {summary}\n")).collect();
     if !found.is_empty() {
@@ -119,9 +158,11 @@ pub fn explain(name: &str) -> Result<String> {
         let versions = op.versions().iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
         return Ok(format!("operator {}: {}\n\nchanged in opsets {versions}\n", op.op_type(), op.summary()));
     }
-    Err(Error::Input(format!(
-        "nothing is named '{name}': see espalier list stages, techniques, architectures, operators, runtimes, devices"
-    )))
+    const TOPICS: [Topic; 6] = [Topic::Stages, Topic::Techniques, Topic::Architectures, Topic::Runtimes, Topic::Operators, Topic::Devices];
+    let known: Vec<String> = TOPICS.into_iter().flat_map(list).map(|e| e.name.split('"').nth(1).unwrap_or(&e.name).to_string()).collect();
+    let meant = did_you_mean(name, known.iter().map(String::as_str)).map_or(String::new(), |k| format!("; did you mean '{k}'?"));
+    let topics = "espalier list stages, techniques, architectures, operators, runtimes, devices";
+    Err(Error::Input(format!("nothing is named '{name}'{meant} (see {topics})")))
 }
 
 impl fmt::Display for Entry {
@@ -143,6 +184,21 @@ mod tests {
                 let name = entry.name.split('"').nth(1).unwrap_or(&entry.name).to_string();
                 assert!(explain(&name).is_ok(), "{name}");
             }
+        }
+    }
+
+    #[test]
+    fn a_stages_example_is_a_recipe() {
+        let train = "name = \"x\"\n[data]\ntrain = \"d\"\n[model]\narch = \"mlp\"\n[[stages]]\nkind = \"train\"\n";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.toml");
+        for kind in Stage::KINDS {
+            let text = explain(kind).unwrap();
+            let (_, example) = text.split_once("In a recipe:\n\n").unwrap();
+            assert!(example.lines().count() > 2, "{kind}");
+            let recipe = format!("{train}{}", example.replace("kind = \"train\"", "kind = \"train\"\nname = \"again\""));
+            std::fs::write(&path, recipe).unwrap();
+            pipeline::recipe::load(&path, &[]).unwrap();
         }
     }
 

@@ -25,7 +25,7 @@ pub struct Created {
     pub file: String,
     /// The architecture.
     pub arch: String,
-    /// Elements of all constants.
+    /// Elements of weights, biases and normalization parameters, as `inspect` counts them.
     pub parameters: u64,
     /// Its bytes.
     pub file_bytes: u64,
@@ -44,7 +44,7 @@ pub fn new(arch: &str, output: &Path, options: &NewOptions) -> Result<Created> {
     zoo_options.input = options.input.clone().unwrap_or(zoo_options.input);
     let model = entry.build(&zoo_options)?;
     onnx::save(&model, output)?;
-    let parameters = model.graph.constants.iter().filter_map(|v| model.values.tensor(*v)).map(|t| t.len() as u64).sum();
+    let parameters = deploy::measure::parameters(&model)?.total;
     let file_bytes = std::fs::metadata(output).map_or(0, |m| m.len());
     Ok(Created { file: output.display().to_string(), arch: entry.name.to_string(), parameters, file_bytes })
 }
@@ -52,5 +52,22 @@ pub fn new(arch: &str, output: &Path, options: &NewOptions) -> Result<Created> {
 impl fmt::Display for Created {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}: {}, {} parameters, {}", self.file, self.arch, text::count(self.parameters), text::bytes(self.file_bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_counts_parameters_as_inspect_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("m.onnx");
+        let options = NewOptions { width: 1.0, classes: None, input: None, seed: 0 };
+        for (arch, expected) in [("ds-cnn", 23_180), ("lenet5", 431_080)] {
+            let made = new(arch, &file, &options).unwrap();
+            let seen = crate::commands::inspect(&file, &Default::default()).unwrap();
+            assert_eq!((made.parameters, seen.parameters), (expected, expected), "{arch}");
+        }
     }
 }

@@ -26,11 +26,13 @@ impl Calibrated {
     }
 }
 
-/// Folds BatchNormalization, then fits quantizers to weights and, on calibration data, to activations. With a `cache`, the
+/// Folds BatchNormalization (or, with `batch_norm = "keep"`, only sees to it that the folded weight is simulated), and fits
+/// quantizers to weights and, on calibration data, to activations. With a `cache`, the
 /// data run once for all observers and widths.
 ///
 /// # Errors
-/// What the settings, the data or the graph report; a cache that cannot be written. `batch_norm = "keep"` is refused.
+/// What the settings, the data or the graph report; a cache that cannot be written; with `batch_norm = "keep"`, a weight
+/// whose folded form cannot be simulated.
 pub fn calibrate(
     model: &mut Model,
     stage: &QuantizeStage,
@@ -39,15 +41,10 @@ pub fn calibrate(
     cache: Option<Cache>,
     tick: Tick,
 ) -> Result<Calibrated, StageError> {
-    match stage.batch_norm {
-        BatchNorm::Fold => ops::fold_batch_norm(model)?,
-        BatchNorm::Keep => {
-            let what = "batch_norm = \"keep\" is not supported: the folded weight is what is stored. Use \"fold\"";
-            return Err(what.into());
-        }
-    };
     let settings = settings(stage);
     quantize::prepare(model)?;
+    let kept = (stage.batch_norm == BatchNorm::Keep).then(|| model.clone());
+    ops::fold_batch_norm(model)?;
     let c = &stage.calibration;
     let data = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed))?;
     let entry = cache.map(|cache| Ok::<_, StageError>((cache, key(&cache, model, &settings, &data)?))).transpose()?;
@@ -63,7 +60,11 @@ pub fn calibrate(
             seen
         }
     };
-    Ok(Calibrated { report: quantize::fit(model, &settings, &seen)?, reused })
+    let report = quantize::fit(model, &settings, &seen)?;
+    if let Some(kept) = kept {
+        *model = quantize::keep_norms(kept, model)?;
+    }
+    Ok(Calibrated { report, reused })
 }
 
 /// Everything that statistics depend on: the float graph, which of its values are observed, the rows and how they become

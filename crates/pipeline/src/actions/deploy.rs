@@ -37,10 +37,7 @@ pub fn deploy(
     tick: Tick,
 ) -> Result<Deployment, StageError> {
     let mut model = model.clone();
-    model.metadata_set(data::METADATA_KEY, serde_json::to_string(&sources.preprocess(&model)?)?);
-    if !sources.class_names().is_empty() {
-        model.metadata_set("espalier.classes", serde_json::to_string(sources.class_names())?);
-    }
+    sources.describe(&mut model)?;
     let lowered = deploy::lower(&model, &LowerOptions { opset: stage.opset })?;
     let bytes = onnx::to_bytes(&lowered.model)?;
     let choice = match stage.target {

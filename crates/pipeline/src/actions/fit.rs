@@ -47,6 +47,7 @@ pub fn fit(
         keep: t.keep,
         early_stopping: t.early_stopping,
         freeze_statistics_from: (t.freeze_statistics > 0).then(|| t.epochs.saturating_sub(t.freeze_statistics)),
+        memory: t.memory.map(|m| m.0),
     };
     let validation = sources.validation(model)?;
     let mode = if lesson.simulate { Mode::SIMULATED } else { Mode::FLOAT };

@@ -3,7 +3,7 @@ use super::counted::counted;
 use super::{Sources, Tick};
 use crate::stages::StageError;
 use deploy::measure::{macs, parameters};
-use graph::{Encoding, Model, Setting, ValueId};
+use graph::{Model, ValueId};
 use report::record::{LayerRecord, Metrics};
 use tensor::Tensor;
 use train::{Mode, evaluate};
@@ -58,22 +58,9 @@ fn layer(model: &Model, id: ValueId, name: &str, weight: &Tensor) -> Result<Laye
         name: name.to_string(),
         elements: weight.len() as u64,
         sparsity: zeros as f64 / weight.len().max(1) as f64,
-        encoding: annotation.encoding.as_ref().map(describe),
+        encoding: annotation.encoding.as_ref().map(encodings::describe),
         sqnr_db: (annotation.encoding.is_some() && noise > 0.0).then(|| 10.0 * (signal / noise).log10()),
     })
-}
-
-/// `int8 per channel` and the like.
-fn describe(encoding: &Encoding) -> String {
-    let int = |key: &str| match encoding.settings.get(key) {
-        Some(Setting::Int(v)) => Some(*v),
-        _ => None,
-    };
-    let per = if int("axis").is_some() { "per channel" } else { "per tensor" };
-    match int("bits") {
-        Some(bits) => format!("int{bits} {per}"),
-        None => encoding.kind.clone(),
-    }
 }
 
 /// Accuracy on the test and validation images, with annotations simulated; absent where there are no such images.

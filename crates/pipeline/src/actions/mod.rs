@@ -14,6 +14,6 @@ pub use counted::Tick;
 pub use deploy::{Deployment, deploy};
 pub use fit::{Lesson, fit};
 pub use measure::{layers, score, weigh};
-pub use quantize::{prune_weights, settle_biases};
+pub use quantize::{prune_weights, settle_biases, settle_norms};
 pub use sources::Sources;
 pub use student::{Policy, PolicyStep, student};

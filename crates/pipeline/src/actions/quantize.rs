@@ -46,11 +46,22 @@ pub fn prune_weights(model: &mut Model, stage: &PruneStage) -> Result<SparsityRe
     Ok(prune::prune(model, &settings)?)
 }
 
-/// Sets the biases' scales again after the scales they follow from were trained.
+/// Sets the biases' scales again after the scales they follow from were trained. Where BatchNormalization is kept, biases
+/// are settled when it is folded.
 ///
 /// # Errors
 /// What the settings or the weights report.
 pub fn settle_biases(model: &mut Model, stage: &QuantizeStage) -> Result<(), StageError> {
-    quantize::refresh_biases(model, &settings(stage))?;
+    if !ops::keeps_norms(model) {
+        quantize::refresh_biases(model, &settings(stage))?;
+    }
     Ok(())
+}
+
+/// Folds the normalizations that a quantize stage kept, before the graph is lowered. Returns how many.
+///
+/// # Errors
+/// For one whose running statistics still moved in the last epoch.
+pub fn settle_norms(model: &mut Model, stage: Option<&QuantizeStage>) -> Result<usize, StageError> {
+    Ok(quantize::fold_kept(model, &stage.map(settings).unwrap_or_default())?)
 }

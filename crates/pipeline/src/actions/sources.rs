@@ -67,6 +67,22 @@ impl Sources {
         }
     }
 
+    /// Writes into a model's metadata how its inputs are made and what its classes are called, so that neither needs to be
+    /// said again. A recipe without data and preprocessing says nothing.
+    ///
+    /// # Errors
+    /// As [`Sources::preprocess`].
+    pub fn describe(&self, model: &mut Model) -> Result<(), StageError> {
+        if self.settings.preprocess.is_some() || self.train.is_some() || self.test.is_some() {
+            let preprocess = self.preprocess(model)?;
+            model.metadata_set(data::METADATA_KEY, serde_json::to_string(&preprocess)?);
+        }
+        if !self.class_names().is_empty() {
+            model.metadata_set("espalier.classes", serde_json::to_string(self.class_names())?);
+        }
+        Ok(())
+    }
+
     /// What the user should know of the classes in the training images that `purpose` takes.
     fn class_notes(&self, model: &Model, dataset: &Arc<dyn Dataset>, purpose: Purpose) -> Result<Vec<String>, StageError> {
         let named = Some(dataset.class_names().len()).filter(|n| *n > 0);

@@ -1,6 +1,6 @@
 //! What a recipe's types cannot say: ranges, and how its parts fit each other.
 use super::error::did_you_mean;
-use super::{ModelSource, Recipe, Stage};
+use super::{BatchNorm, ByteSize, ModelSource, Recipe, Stage};
 use train::TrainError;
 use zoo::{ZooError, ZooOptions};
 
@@ -195,6 +195,9 @@ fn training(stage: &Stage, at: &str) -> Result<(), Fault> {
     if training.clip_norm.is_some_and(|c| c.is_nan() || c <= 0.0) {
         return Err(fault(&["stages", at, "clip_norm"], "clip_norm must be above 0"));
     }
+    if training.memory == Some(ByteSize(0)) {
+        return Err(fault(&["stages", at, "memory"], "memory = 0: a size such as \"2 GB\" is needed; absent: no limit"));
+    }
     training.optimizer.check().map_err(|e| setting(at, e))?;
     training.schedule.check().map_err(|e| setting(at, e))
 }
@@ -224,6 +227,10 @@ fn own(stage: &Stage, at: &str) -> Result<(), Fault> {
         Stage::Quantize(s) => {
             bits("weights", s.weights.bits)?;
             bits("activations", s.activations.bits)?;
+            if s.batch_norm == BatchNorm::Keep && !s.weights.per_channel {
+                let message = "batch_norm = \"keep\" needs per_channel = true: only a scale for each channel can follow its statistics";
+                return Err(fault(&["stages", at, "weights", "per_channel"], message));
+            }
             if s.calibration.images == 0 || s.calibration.batch == 0 {
                 return Err(fault(&key("calibration"), "calibration needs at least one image, and a batch of at least one"));
             }

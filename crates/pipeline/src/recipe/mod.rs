@@ -12,7 +12,7 @@ mod stages;
 mod training;
 mod units;
 
-pub use error::RecipeError;
+pub use error::{RecipeError, did_you_mean};
 pub use schema::schema;
 pub use settings::{DataSettings, Goals, ModelSource, Student};
 pub use stages::{
@@ -63,6 +63,17 @@ impl Recipe {
             Some(Stage::Train(TrainStage { model: Some(own), .. })) => Some(own),
             _ => self.model.as_ref(),
         }
+    }
+
+    /// True if the network that stage `index` trains descends from a model file, which has probably been trained on all of
+    /// the training images.
+    pub fn pretrained_at(&self, index: usize) -> bool {
+        let own = self.stages.iter().take(index + 1).rev().find_map(|stage| match stage {
+            Stage::Train(TrainStage { model: Some(own), .. }) => Some(own.file.is_some()),
+            Stage::Distill(DistillStage { student: Some(_), .. }) => Some(false),
+            _ => None,
+        });
+        own.unwrap_or_else(|| self.model.as_ref().is_some_and(|m| m.file.is_some()))
     }
 
     /// The stage of this name.

@@ -1,6 +1,6 @@
 //! The settings of each kind of stage.
 use super::training::{self, Training, training_stage};
-use super::{ModelSource, Student};
+use super::{ByteSize, ModelSource, Student};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use train::{Keep, OptimizerSettings, Schedule};
@@ -274,7 +274,8 @@ pub enum BatchNorm {
     /// Folded into the weights before anything is stored.
     #[default]
     Fold,
-    /// Stays, and the folded weight is simulated; its statistics must be frozen before the last epoch.
+    /// Stays, and the folded weight is simulated by the running statistics, which must be frozen before the last epoch that
+    /// trains (`freeze_statistics`); folded when the file is deployed.
     Keep,
 }
 

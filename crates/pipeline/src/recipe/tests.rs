@@ -58,6 +58,9 @@ fn faults_are_named_with_their_line() {
         ("[goals]\nmin_accuracy = nan\n[[stages]]\nkind = \"train\"\n", 7, "min_accuracy = NaN is not within 0..100"),
         ("[goals]\nmax_latency_ms = 0\n[[stages]]\nkind = \"train\"\n", 7, "max_latency_ms = 0"),
         ("[[stages]]\nkind = \"deploy\"\nthreads = 0\n", 8, "threads = 0"),
+        ("[[stages]]\nkind = \"train\"\nmemory = 0\n", 8, "memory = 0"),
+        ("[[stages]]\nkind = \"train\"\nmemory = \"2 apples\"\n", 8, "invalid value: string \"2 apples\", expected a size such as"),
+        ("[[stages]]\nkind = \"deploy\"\nmemory = \"2 GB\"\n", 8, "unknown key 'memory' in a 'deploy' stage"),
         ("[data.augment]\ncrop_padding = 99999999\n[[stages]]\nkind = \"train\"\n", 7, "crop_padding = 99999999 is not within"),
         ("[[stages]\n", 6, "not valid TOML"),
         ("", 1, "the recipe has no stage"),
@@ -76,6 +79,7 @@ fn overrides_reach_stages_by_name() {
     assert!(matches!(&recipe.stages[0], Stage::Prune(p) if p.sparsity == 0.7));
     assert_eq!(set("goals.max_file_size=50 kB").unwrap().goals.max_file_size, Some(ByteSize(50_000)));
     assert_eq!(set("seed = 7").unwrap().seed, 7);
+    assert_eq!(set("stages.prune.memory=2 GB").unwrap().stages[0].training().unwrap().memory, Some(ByteSize(2_000_000_000)));
     for (bad, message, hint) in [
         ("stages.prun.sparsity=1", "--set stages.prun.sparsity=1: no stage is named 'prun'", Some("did you mean 'prune'?")),
         (
@@ -96,7 +100,7 @@ fn overrides_reach_stages_by_name() {
 #[test]
 fn the_schema_describes_every_key() {
     let text = schema().to_string();
-    for key in ["max_accuracy_drop", "sparsity", "temperature", "crop_padding", "percentile", "momentum", "warm_up"] {
+    for key in ["max_accuracy_drop", "sparsity", "temperature", "crop_padding", "percentile", "momentum", "warm_up", "memory"] {
         assert!(text.contains(key), "{key}");
     }
 }

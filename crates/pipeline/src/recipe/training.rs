@@ -1,4 +1,5 @@
 //! The keys that every stage with a training loop has in common.
+use super::ByteSize;
 use train::{Keep, OptimizerSettings, Schedule};
 
 /// The training settings of a stage.
@@ -26,6 +27,8 @@ pub struct Training {
     pub freeze_statistics: u64,
     /// Train the quantizers' scales too.
     pub learn_scales: bool,
+    /// What a step may hold.
+    pub memory: Option<ByteSize>,
 }
 
 pub(super) fn batch() -> usize {
@@ -80,15 +83,22 @@ macro_rules! training_stage {
             /// Stop after so many epochs without a better validation figure.
             #[serde(default, skip_serializing_if = "Option::is_none")]
             pub early_stopping: Option<u64>,
-            /// Which epoch to end with: the `best` by validation (without validation, the last), or the `last`.
+            /// Which epoch to end with: the `best` by validation (without validation, the last), or the `last`. A network that
+            /// comes from a file has probably seen a split held out of the training data: there the last counts, unless
+            /// `data.validation_set` names unseen images.
             #[serde(default = "training::best")]
             pub keep: Keep,
             /// Epochs at the end in which normalizations use and keep their running statistics.
             #[serde(default)]
             pub freeze_statistics: u64,
-            /// Train the quantizers' scales together with the weights.
+            /// Train the quantizers' scales together with the weights (not those that follow a BatchNormalization that is kept).
             #[serde(default)]
             pub learn_scales: bool,
+            /// What a training step may hold: weights, gradients, the optimizer's state and activations (not the images kept in
+            /// memory, nor a teacher's weights). Where it would be more, activations are computed again in the backward pass;
+            /// the result is the same to the bit. Absent: all activations are kept.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub memory: Option<ByteSize>,
         }
 
         impl $name {
@@ -106,6 +116,7 @@ macro_rules! training_stage {
                     keep: self.keep,
                     freeze_statistics: self.freeze_statistics,
                     learn_scales: self.learn_scales,
+                    memory: self.memory,
                 }
             }
         }

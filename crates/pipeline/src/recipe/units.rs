@@ -3,6 +3,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::borrow::Cow;
 use std::fmt;
+use std::str::FromStr;
 
 /// A number of bytes, written as a whole number or with a unit: `"100 kB"`, `"512 MB"`, `"2 GiB"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +29,14 @@ impl ByteSize {
         let factor = if unit.is_empty() { 1 } else { UNITS.iter().find(|(name, _)| *name == unit)?.1 };
         let bytes = number.parse::<f64>().ok()? * factor as f64;
         (0.0..9e18).contains(&bytes).then_some(ByteSize(bytes.round() as u64))
+    }
+}
+
+impl FromStr for ByteSize {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        ByteSize::read(text).ok_or_else(|| "a size such as \"512 MB\" or a whole number of bytes is needed".into())
     }
 }
 

@@ -1,7 +1,7 @@
 //! `deploy`: lowered, written, measured on the file.
 use super::lesson::given;
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{deploy, layers, weigh};
+use crate::actions::{deploy, layers, settle_norms, weigh};
 use crate::recipe::DeployStage;
 use graph::Model;
 
@@ -11,7 +11,11 @@ pub(super) struct Deploy(pub(super) DeployStage);
 impl StageBody for Deploy {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
         let sources = cx.sources()?;
-        let model = given(input)?;
+        let mut model = given(input)?;
+        let folded = settle_norms(&mut model, cx.quantize_stage().as_ref())?;
+        if folded > 0 {
+            cx.note(false, format!("{folded} BatchNormalization operators, kept so far, were folded"));
+        }
         let file = format!("{}.deployed.onnx", cx.name);
         let deployment = deploy(&model, &self.0, &file, cx.threads, &sources, &mut cx.tick("measure"))?;
         for note in deployment.notes {

@@ -7,7 +7,7 @@ use crate::recipe::Training;
 use graph::Model;
 use report::record::EpochPoint;
 use std::time::Instant;
-use train::{EpochRecord, TrainError, Watch};
+use train::{EpochRecord, Keep, TrainError, Watch};
 
 /// Passes what the trainer says on to the run, and keeps the curve.
 struct StageWatch<'w, 'a> {
@@ -70,6 +70,17 @@ pub(super) fn train(
     if training.epochs == 0 {
         return Ok(vec![]);
     }
+    let mut training = training.clone();
+    let held_out = cx.loaded.recipe.data.as_ref().is_some_and(|d| d.validation > 0.0);
+    if training.keep == Keep::Best && held_out && cx.loaded.recipe.pretrained_at(cx.index) {
+        training.keep = Keep::Last;
+        cx.note(
+            true,
+            "the last epoch counts: the network comes from a file and has probably been trained on the images that are held out of the \
+             training data; name unseen ones with data.validation_set to have the best epoch kept",
+        );
+    }
+    let training = &training;
     let lesson = Lesson {
         training,
         teacher: taught.map(|t| (t.teacher, t.temperature as f32, t.alpha as f32)),
@@ -102,8 +113,9 @@ pub(super) fn train(
 }
 
 /// Measures a stage's result.
-pub(super) fn measured(cx: &mut StageCx, model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
+pub(super) fn measured(cx: &mut StageCx, mut model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
     cx.check_stop()?;
+    sources.describe(&mut model)?;
     let mut metrics = weigh(&model, sources)?;
     score(&model, sources, &mut metrics, &mut cx.tick("evaluate"))?;
     metrics.loss = epochs.last().map(|e| e.loss);

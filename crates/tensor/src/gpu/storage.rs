@@ -1,6 +1,6 @@
 //! The elements of a tensor on the device, and their way there and back.
 use super::context::{Context, Memory};
-use crate::{Buffer, DType, Result, Tensor, TensorError};
+use crate::{Buffer, DType, Result, Tensor, TensorError, memory};
 use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -39,10 +39,21 @@ impl DeviceData {
     fn download(&self) -> Result<Buffer> {
         let context = Context::get().ok_or_else(|| TensorError::value("gpu", "is gone"))?;
         count_copy(self.len as u64 * 4);
-        context.download(&self.memory, self.len, |bytes| match self.dtype {
+        let copy = context.download(&self.memory, self.len, |bytes| match self.dtype {
             DType::Bool => Buffer::Bool(Arc::new(bytes.chunks_exact(4).map(|w| w != [0; 4]).collect())),
             _ => Buffer::F32(Arc::new(bytes.as_chunks::<4>().0.iter().map(|w| f32::from_ne_bytes(*w)).collect())),
-        })
+        })?;
+        crate::with_buffer!(&copy, v => memory::made(v));
+        Ok(copy)
+    }
+}
+
+impl Drop for DeviceData {
+    /// The copy on the processor is memory there like any tensor's; what is on the device is not.
+    fn drop(&mut self) {
+        if let Some(Ok(copy)) = self.host.get() {
+            crate::with_buffer!(copy, v => if Arc::strong_count(v) == 1 { memory::dropped(v) });
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Tolerances are shares of the largest magnitude in the result that is compared (at least 1).
 use super::{context, open, scoped, take_host_copies, to_device, within};
+use crate::memory::live;
 use crate::random::uniform;
 use crate::{Activation, AdamWOptions, ConvOptions, DType, PadMode, PoolOptions, Result, SgdOptions, Tensor, adamw_step, sgd_step};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,7 +32,7 @@ fn here(t: &Tensor) -> Tensor {
     if super::active() { to_device(t).unwrap().unwrap() } else { t.clone() }
 }
 
-/// The value of `f` and its gradients by all inputs, on one of the devices. `resident`: the value must be made there.
+/// The value of `f` and its gradients by all inputs, on one of the devices. `resident`: the value and the gradients must be made there.
 fn run(on_gpu: bool, inputs: &[Tensor], resident: bool, f: &dyn Fn(&[Tensor]) -> Result<Tensor>) -> Vec<Tensor> {
     scoped(on_gpu, || {
         let leaves: Vec<Tensor> = inputs.iter().map(|t| here(t).tracked().unwrap()).collect();
@@ -42,6 +43,9 @@ fn run(on_gpu: bool, inputs: &[Tensor], resident: bool, f: &dyn Fn(&[Tensor]) ->
             let dy = here(&uniform(99, y.shape(), 0.5, 1.5).unwrap());
             let mut g = y.backward_from(dy).unwrap();
             out.extend(leaves.iter().filter_map(|l| g.take(l)));
+            // Where a function is flat, zeros are made without anything being read.
+            let there = |t: &Tensor| t.on_device() || t.to_f64_vec().unwrap().iter().all(|v| *v == 0.0);
+            assert!(!on_gpu || !resident || out.iter().all(there), "a gradient was computed by the processor");
         }
         // Read outside of the section that counts.
         out.iter().for_each(|t| drop(t.to_f64_vec().unwrap()));
@@ -62,7 +66,7 @@ fn close(what: &str, got: &[Tensor], expected: &[Tensor], tolerance: f64) {
     }
 }
 
-/// Value and gradients agree between the devices, and the value is made on the device.
+/// Value and gradients agree between the devices, and are made on the device.
 fn agree(what: &str, tolerance: f64, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
     close(what, &run(true, inputs, true, &f), &run(false, inputs, false, &f), tolerance);
 }
@@ -281,14 +285,16 @@ fn fake_quantization() {
     for (shape, axis, n) in [(vec![3usize, 4, 37], Some(1), 4), (vec![1000, 7], None, 1), (vec![5, 3], Some(0), 5)] {
         let x = u(1, &shape);
         let (scale, zero) = (uniform(2, &[n], 0.004, 0.02).unwrap(), Tensor::full(3f32, [n]).unwrap());
-        let f = |t: &[Tensor]| t[0].fake_quantize(&t[1], &t[2], axis, -63.0, 63.0);
         let inputs = [x, scale, zero];
-        let (a, b) = (run(true, &inputs, true, &f), run(false, &inputs, false, &f));
-        let (p, q) = (a[0].to_f64_vec().unwrap(), b[0].to_f64_vec().unwrap());
-        let off = p.iter().zip(&q).filter(|(a, b)| (*a - *b).abs() > 1e-6).count();
-        assert!(off * 1000 <= p.len(), "{off} of {} elements are on another step", p.len());
-        close("gradient by x", &a[1..2], &b[1..2], 0.0);
-        close("gradients by scale and zero point", &a[2..], &b[2..], 1e-4);
+        for activation in [Activation::None, Activation::Relu, Activation::Clip { min: -0.3, max: 0.4 }] {
+            let f = |t: &[Tensor]| t[0].fake_quantize_activated(activation, &t[1], &t[2], axis, -63.0, 63.0);
+            let (a, b) = (run(true, &inputs, true, &f), run(false, &inputs, false, &f));
+            let (p, q) = (a[0].to_f64_vec().unwrap(), b[0].to_f64_vec().unwrap());
+            let off = p.iter().zip(&q).filter(|(a, b)| (*a - *b).abs() > 1e-6).count();
+            assert!(off * 1000 <= p.len(), "{activation:?}: {off} of {} elements are on another step", p.len());
+            close("gradient by x", &a[1..2], &b[1..2], 0.0);
+            close("gradients by scale and zero point", &a[2..], &b[2..], 1e-4);
+        }
     }
 }
 
@@ -406,6 +412,70 @@ fn tensors_stay_values() {
         assert!(!other.on_device() && sum.on_device());
         assert_eq!(sum.to_f32_vec().unwrap(), [8.0, 3.0, 4.0, 5.0]);
         assert_eq!(other.add(&one).unwrap().into_vec::<f32>().unwrap(), [9.0, 1.0, 5.0, 6.0]);
+    });
+}
+
+/// Operations that write in place on the processor, where nobody else holds the elements: on the device, and where only one
+/// of the operands is there.
+#[test]
+fn what_writes_in_place_on_the_processor() {
+    let Some(_gpu) = gpu() else { return };
+    let own = |t: &Tensor| t.add_scalar(0.0);
+    let both = [u(1, &[3, 70, 91]), u(2, &[70, 1])];
+    agree("sum", SUMS, &both, |t| own(&t[0])?.add_owned(own(&t[1])?));
+    agree("sum onto the other", SUMS, &both, |t| own(&t[1])?.add_owned(own(&t[0])?));
+    agree("clip", ELEMENT, &both[..1], |t| own(&t[0])?.clip_owned(Some(-0.4), Some(0.55)));
+    agree("relu of a sum with itself", SUMS, &both[..1], |t| own(&t[0])?.add_owned(own(&t[0])?)?.clip_owned(Some(0.0), None));
+    for fresh_first in [true, false] {
+        let f = |t: &[Tensor]| {
+            let fresh = u(3, &[3, 70, 91]);
+            if fresh_first { fresh.add_owned(own(&t[0])?) } else { own(&t[0])?.add_owned(fresh) }
+        };
+        agree("sum with what is on the processor", SUMS, &both[..1], f);
+    }
+    // Gradients that the processor makes meet kept values of the device, and the other way.
+    let o = PoolOptions {
+        kernel: vec![2, 2],
+        strides: vec![2, 2],
+        pads: vec![(0, 0); 2],
+        dilations: vec![1, 1],
+        ceil_mode: false,
+        count_include_pad: false,
+    };
+    let image = [u(4, &[2, 3, 8, 10]), u(5, &[2, 3, 8, 10])];
+    let mixed = |t: &[Tensor]| t[0].mul(&t[1])?.tanh()?.max_pool(&o)?.0.average_pool(&o)?.softmax(3)?.mul(&u(6, &[2, 3, 2, 2]));
+    close("mixed", &run(true, &image, false, &mixed), &run(false, &image, false, &mixed), 1e-5);
+}
+
+/// What is on the device is no memory of the processor, until it is read there; and what was brought to the device counts
+/// until it is dropped.
+#[test]
+fn memory_of_the_processor_is_counted() {
+    let Some(_gpu) = gpu() else { return };
+    scoped(true, || {
+        let begin = live();
+        let host = Tensor::full(1f32, [1000]).unwrap();
+        let there = here(&host).add(&host).unwrap();
+        assert_eq!(live() - begin, 4000, "the elements on the processor alone");
+        let other = there.reshape([10, 100]).unwrap();
+        assert_eq!(there.as_slice::<f32>().unwrap()[999], 2.0);
+        assert_eq!(live() - begin, 8000, "a copy on the processor");
+        let mut written = other.clone();
+        written.as_mut_slice::<f32>().unwrap()[0] = 3.0;
+        assert_eq!(live() - begin, 12_000);
+        drop((there, other));
+        assert_eq!(live() - begin, 8000);
+        let mut host = host;
+        host.as_mut_slice::<f32>().unwrap()[0] = 5.0;
+        assert_eq!(live() - begin, 8000, "what the device knows of is written in place");
+        drop(host);
+        assert_eq!(live() - begin, 4000);
+        let mut settled = written.neg().unwrap();
+        assert!(!settled.on_device());
+        settled = here(&settled).neg().unwrap();
+        settled.as_mut_slice::<f32>().unwrap()[0] = 1.0;
+        drop((written, settled));
+        assert_eq!(live() - begin, 0);
     });
 }
 

@@ -5,6 +5,9 @@
 pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod gemm;
+pub(crate) mod layer_norm;
+pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod scratch;
 pub(crate) mod simd;
+pub(crate) mod transpose;

@@ -1,6 +1,9 @@
 //! Work space that a thread keeps from call to call.
 use std::cell::RefCell;
 
+/// Elements of a cache line: what is handed out begins with one, so that whole vectors of packed data never lie across two.
+const LINE: usize = 16;
+
 thread_local! {
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(vec![]) };
 }
@@ -8,10 +11,12 @@ thread_local! {
 /// Runs `f` with `len` f32 of any value. Nested calls get buffers of their own.
 pub(crate) fn with<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if buffer.len() < len {
-        buffer.resize(len, 0.0);
+    if buffer.len() < len + LINE {
+        buffer.resize(len + LINE, 0.0);
     }
-    let result = f(&mut buffer[..len]);
+    // A pointer that cannot be aligned (as in Miri) is used as it is.
+    let skip = Some(buffer.as_ptr().align_offset(LINE * size_of::<f32>())).filter(|s| *s < LINE).unwrap_or(0);
+    let result = f(&mut buffer[skip..skip + len]);
     FREE.with_borrow_mut(|free| free.push(buffer));
     result
 }

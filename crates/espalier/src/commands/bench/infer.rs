@@ -34,6 +34,7 @@ pub struct InferBench {
 /// # Errors
 /// If the model or the inputs cannot be read or run, or the runtime is not there.
 pub fn bench_infer(path: &Path, options: &BenchOptions, runtime: &str, literal: bool, threads: usize) -> Result<InferBench> {
+    tensor::set_threads(None);
     let model = onnx::load(path)?;
     let (inputs, batch) = options.inputs(&model)?;
     let mut session = session(Source::File(path), runtime, literal, threads)?;

@@ -31,6 +31,7 @@ pub struct MachineBench {
 /// # Errors
 /// If memory for the arrays cannot be had.
 pub fn bench_machine() -> Result<MachineBench> {
+    tensor::set_threads(None);
     let a = random::uniform(0, &[SIZE, SIZE], -1.0, 1.0)?;
     let b = random::uniform(1, &[SIZE, SIZE], -1.0, 1.0)?;
     let product = best(|| a.matmul(&b).map(|_| ()))?;

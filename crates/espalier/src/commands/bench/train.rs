@@ -11,7 +11,7 @@ use std::time::Instant;
 use tensor::{device, profile};
 use train::{Batch, Batches, MeanSquaredError, Objective, OptimizerSettings, Surroundings, TrainError, TrainSettings, Watch};
 
-/// How the network is compressed while it trains.
+/// How the network is compressed while it trains, and in what memory.
 #[derive(Clone, Debug, Default)]
 pub struct TrainBenchOptions {
     /// Quantize to 8 bits first and train through the quantizers.
@@ -20,6 +20,8 @@ pub struct TrainBenchOptions {
     pub sparsity: Option<f64>,
     /// A model to distil from.
     pub teacher: Option<PathBuf>,
+    /// Bytes that a step may hold; where it would be more, activations are computed again.
+    pub memory: Option<u64>,
 }
 
 /// Time and memory of a training step.
@@ -43,6 +45,14 @@ pub struct TrainBench {
     pub images_per_s: f64,
     /// Largest resident memory of the process so far; absent where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
+    /// Bytes that a step was allowed to hold.
+    pub memory_budget_bytes: Option<u64>,
+    /// About what a step holds in weights, gradients, optimizer state and activations if none is computed again.
+    pub step_memory_bytes: u64,
+    /// The least budget that suffices.
+    pub step_memory_least_bytes: u64,
+    /// What the training had to say: what is computed again.
+    pub notes: Vec<String>,
     /// What computed: `cpu`, or the GPU's name.
     pub device: String,
     /// What a GPU left to the processor in a step, by operator and direction: tensors copied back and their bytes. Empty on
@@ -70,6 +80,7 @@ pub struct HostCopies {
 /// # Errors
 /// If a model cannot be read, has no float weight or output, or does not train.
 pub fn bench_train(path: &Path, options: &BenchOptions, compression: &TrainBenchOptions) -> Result<TrainBench> {
+    tensor::set_threads(None);
     let mut model = onnx::load(path)?;
     let (inputs, batch_size) = options.inputs(&model)?;
     if let Some(sparsity) = compression.sparsity {
@@ -91,10 +102,11 @@ pub fn bench_train(path: &Path, options: &BenchOptions, compression: &TrainBench
     };
     let warm_up = options.rounds.clamp(1, 3);
     let repeated = Repeated { batch: Batch { inputs, targets }, count: (options.rounds.max(1) + warm_up) as u64 };
-    let mut watch = StepTimes { warm_up, last: Instant::now(), times_ms: vec![] };
+    let mut watch = StepTimes { warm_up, last: Instant::now(), times_ms: vec![], notes: vec![] };
     // The rate is too small to matter: the work of a step does not depend on it, and random targets must not make it diverge.
     let optimizer = OptimizerSettings::Sgd { lr: 1e-9, momentum: 0.9, nesterov: false, weight_decay: 0.0 };
-    let settings = TrainSettings { optimizer, learn_scales: compression.qat, ..TrainSettings::default() };
+    let settings = TrainSettings { optimizer, learn_scales: compression.qat, memory: compression.memory, ..TrainSettings::default() };
+    let needs = train::step_memory(&model, objective.as_ref(), &repeated.batch, &settings)?;
     let mut around = Surroundings { validate: None, watch: &mut watch, checkpoint: None, stop: None };
     train::train(&mut model, &repeated, objective.as_ref(), &settings, &mut around)?;
     let profile = profile::stop();
@@ -116,6 +128,10 @@ pub fn bench_train(path: &Path, options: &BenchOptions, compression: &TrainBench
         step_ms_median: median,
         images_per_s: batch_size as f64 * 1e3 / median,
         peak_memory_bytes: peak_memory(),
+        memory_budget_bytes: compression.memory,
+        step_memory_bytes: needs.whole,
+        step_memory_least_bytes: needs.least,
+        notes: watch.notes,
         device: device::selected(),
         host_copies: host_copies.into_iter().map(per_step).collect(),
         ms_by_operator,
@@ -153,6 +169,7 @@ struct StepTimes {
     warm_up: usize,
     last: Instant,
     times_ms: Vec<f64>,
+    notes: Vec<String>,
 }
 
 impl Watch for StepTimes {
@@ -163,6 +180,10 @@ impl Watch for StepTimes {
             device::take_host_copies();
         }
         self.last = Instant::now();
+    }
+
+    fn note(&mut self, text: &str) {
+        self.notes.push(text.to_string());
     }
 }
 
@@ -175,6 +196,9 @@ impl fmt::Display for TrainBench {
         writeln!(f, "  best    {:.2} ms", self.step_ms_best)?;
         writeln!(f, "  median  {:.2} ms, {:.1} samples/s", self.step_ms_median, self.images_per_s)?;
         writeln!(f, "  memory  {} at most", memory(self.peak_memory_bytes))?;
+        let (whole, least) = (memory(Some(self.step_memory_bytes)), memory(Some(self.step_memory_least_bytes)));
+        writeln!(f, "  a step holds about {whole}, {least} at the least under a memory budget")?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "  {note}"))?;
         if self.device != "cpu" {
             writeln!(f, "  device  {}", self.device)?;
             writeln!(f, "left to the processor in a step:")?;
@@ -210,13 +234,20 @@ mod tests {
         let options = zoo::ZooOptions { width: 0.25, input: vec![3, 8, 8], ..entry.default_options() };
         onnx::save(&entry.build(&options).unwrap(), &file).unwrap();
         let bench = BenchOptions { batch: 2, rounds: 2, shapes: Default::default(), input: None };
-        let joint = TrainBenchOptions { qat: true, sparsity: Some(0.5), teacher: Some(file.clone()) };
+        let joint = TrainBenchOptions { qat: true, sparsity: Some(0.5), teacher: Some(file.clone()), memory: None };
         let done = bench_train(&file, &bench, &joint).unwrap();
         assert!(done.batch == 2 && done.steps == 2 && done.distilled);
         let names: Vec<&str> = done.ms_by_operator.iter().map(|(n, _)| n.as_str()).collect();
         for expected in ["Conv forward", "conv backward", "fake_quantize backward", "simulation forward", "update"] {
             assert!(names.contains(&expected), "{expected} in {names:?}");
         }
+        assert!(done.step_memory_least_bytes < done.step_memory_bytes && done.notes.is_empty());
+        let tight = TrainBenchOptions { memory: Some(done.step_memory_least_bytes), ..joint };
+        let done = bench_train(&file, &bench, &tight).unwrap();
+        assert!(done.notes[0].contains("computed twice"), "{:?}", done.notes);
+        assert!(done.ms_by_operator.iter().any(|(name, _)| name == "recomputation"));
+        let refused = bench_train(&file, &bench, &TrainBenchOptions { memory: Some(1000), ..tight }).unwrap_err().to_string();
+        assert!(refused.contains("setting 'memory': is 1.0 kB, but a step"), "{refused}");
         std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -4,8 +4,8 @@
 //! Loop order: image (threads) → chunk of input channels → block of output channels → vectors of pixels → taps. The
 //! innermost body keeps a block of accumulators in registers: 4 channels x 3 vectors with AVX2, 8 x 3 with AVX-512, so
 //! that each tap costs 7 (11) loads for 12 (24) multiply-adds; with one output channel (depthwise) it is 1 x 8. Weights
-//! are packed `[block][tap][channel of the block]`, so they stream. A chunk of input channels is chosen to stay in the
-//! first-level cache while all blocks pass over it; later chunks add to the output. Rows whose width is no multiple of a
+//! are packed `[block][tap][channel of the block]`, so they stream. A chunk is as many input channels as keep the rows that one
+//! register block reads in the first-level cache, for the next block of pixels to find; later chunks add to the output. Rows whose width is no multiple of a
 //! vector are computed at the pitch of the planes, waste included, and compacted.
 use super::Geometry;
 use super::planes::Planes;
@@ -14,7 +14,8 @@ use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Elements of input planes that a chunk of channels should not exceed: half of a common first-level cache.
+/// Elements that the rows read by a register block should not exceed in all channels of a chunk: three quarters of a common
+/// first-level cache.
 const CHUNK_ELEMENTS: usize = 6 << 10;
 /// Taps below which another chunk costs more in output traffic than it saves.
 const CHUNK_TAPS: usize = 96;
@@ -73,7 +74,10 @@ impl Pass {
             _ => 8,
         };
         let per_channel = taps.len().checked_div(channels).unwrap_or(0).max(1);
-        let chunk = (CHUNK_ELEMENTS / planes.channel().max(1)).max(CHUNK_TAPS.div_ceil(per_channel)) * per_channel;
+        // Rows of a channel under all taps, and those that the widest register block adds to them.
+        let below = taps.iter().take(per_channel).max().map_or(0, |t| t / planes.pitch.max(1) + 1) + (8 * lanes).div_ceil(size[1].max(1));
+        let read = planes.channel().min(below * planes.pitch);
+        let chunk = (CHUNK_ELEMENTS / read.max(1)).max(CHUNK_TAPS.div_ceil(per_channel)) * per_channel;
         let (blocks, count) = (outputs.div_ceil(rows), taps.len());
         let mut packed = vec![0f32; groups * blocks * count * rows];
         for group in 0..groups {
@@ -235,14 +239,18 @@ impl<const R: usize> Tile<'_, R> {
             }
             let mut weights = self.weights.as_ptr();
             for &tap in self.taps {
-                let mut pixels = [L::zero(); V];
-                for v in 0..V {
-                    pixels[v] = if JOINED { L::load(low[v].add(tap)) } else { L::load_units(low[v].add(tap), high[v].add(tap)) };
-                }
-                for r in 0..R {
-                    let weight = L::splat(*weights.add(r));
+                if JOINED || per_vector == 1 {
+                    L::step(&mut sums, weights, low.map(|unit| unit.add(tap)));
+                } else {
+                    let mut pixels = [L::zero(); V];
                     for v in 0..V {
-                        sums[r][v] = weight.mul_add(pixels[v], sums[r][v]);
+                        pixels[v] = L::load_units(low[v].add(tap), high[v].add(tap));
+                    }
+                    for r in 0..R {
+                        let weight = L::splat(*weights.add(r));
+                        for v in 0..V {
+                            sums[r][v] = weight.mul_add(pixels[v], sums[r][v]);
+                        }
                     }
                 }
                 weights = weights.add(R);

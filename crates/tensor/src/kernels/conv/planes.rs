@@ -86,9 +86,9 @@ impl Planes {
             for (r, row) in plane.chunks_exact_mut(self.pitch).enumerate() {
                 match (r * self.stride[0] + phase[0]).checked_sub(self.before[0]).filter(|y| *y < height) {
                     Some(y) if first < end => {
-                        row[..first].fill(0.0);
+                        clear(&mut row[..first]);
                         every(self.stride[1], &pixels[y * width + start..(y + 1) * width], &mut row[first..end]);
-                        row[end..].fill(0.0);
+                        clear(&mut row[end..]);
                     }
                     _ => row.fill(0.0),
                 }
@@ -97,11 +97,32 @@ impl Planes {
     }
 }
 
+/// Zeros at the ends of a row, most often one element: a call would cost more than the work.
+#[inline]
+fn clear(ends: &mut [f32]) {
+    match ends {
+        [] => {}
+        [one] => *one = 0.0,
+        more => more.fill(0.0),
+    }
+}
+
+/// Copies `N` elements without a call.
+#[inline]
+fn copy<const N: usize>(from: &[f32], to: &mut [f32]) {
+    if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut::<N>()) {
+        *to = *from;
+    }
+}
+
 /// Every `step`-th element of `from`; the common steps as loops that vectorise.
 fn every(step: usize, from: &[f32], to: &mut [f32]) {
-    match step {
-        1 => to.copy_from_slice(&from[..to.len()]),
-        2 => {
+    match (step, to.len()) {
+        (1, 8) => copy::<8>(from, to),
+        (1, 16) => copy::<16>(from, to),
+        (1, 32) => copy::<32>(from, to),
+        (1, len) => to.copy_from_slice(&from[..len]),
+        (2, _) => {
             let (pairs, rest) = from.as_chunks::<2>();
             let whole = pairs.len().min(to.len());
             to[..whole].iter_mut().zip(pairs).for_each(|(t, pair)| *t = pair[0]);

@@ -1,20 +1,24 @@
 //! Backward by weights, f32, 2-D, direct.
 //!
-//! Loop order: chunk of images (threads) → image → block of output channels → block of taps → pixels. Vectorised over
-//! output channels, so no sum is ever taken across lanes: with 6 taps x 2 vectors each pixel costs two loads of the
-//! transposed output gradient (`[pixel][output channel]`) and six broadcasts from the padded planes for twelve
-//! multiply-adds; where one vector holds all output channels it is 12 taps x 1. Chunks have fixed bounds and are added in
+//! Loop order: chunk of images (threads) → image → band of rows → block of output channels → block of taps → pixels.
+//! Vectorised over output channels, so no sum is ever taken across lanes: with 6 taps x 2 vectors each pixel costs two loads
+//! of the transposed output gradient (`[pixel][output channel]`) and six broadcasts from the padded planes for twelve
+//! multiply-adds; where one vector holds all output channels it is 12 taps x 1. A band is as many rows as keep its part of
+//! the transposed gradient in the first-level cache while all taps pass over it. Chunks have fixed bounds and are added in
 //! their order, so the result does not depend on the threads.
 use super::Geometry;
 use super::planes::Planes;
 use crate::kernels::scratch;
 use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Accumulators of a register block: taps by vectors of output channels.
 const BLOCK: usize = 12;
 /// Images are summed in this many chunks at most.
 const CHUNKS: usize = 8;
+/// Elements of the transposed gradient in one band of rows: half of a common first-level cache.
+const BAND: usize = 4 << 10;
 
 struct Job<'a> {
     planes: Planes,
@@ -38,14 +42,24 @@ impl Job<'_> {
 /// Adds one image (planes and transposed gradient) to `sums[channel block][tap block][tap][channel]`.
 #[inline(always)]
 fn accumulate_generic<L: Lanes>(job: &Job, planes: &[f32], dy: &[f32], sums: &mut [f32]) {
-    match job.vectors {
-        1 => accumulate_blocks::<L, BLOCK, 1>(job, planes, dy, sums),
-        _ => accumulate_blocks::<L, { BLOCK / 2 }, 2>(job, planes, dy, sums),
+    let rows = (BAND / (job.size[1] * job.vectors * L::LANES).max(1)).max(1);
+    for from in (0..job.size[0]).step_by(rows) {
+        let band = from..(from + rows).min(job.size[0]);
+        match job.vectors {
+            1 => accumulate_blocks::<L, BLOCK, 1>(job, planes, dy, band, sums),
+            _ => accumulate_blocks::<L, { BLOCK / 2 }, 2>(job, planes, dy, band, sums),
+        }
     }
 }
 
 #[inline(always)]
-fn accumulate_blocks<L: Lanes, const TAPS: usize, const V: usize>(job: &Job, planes: &[f32], dy: &[f32], sums: &mut [f32]) {
+fn accumulate_blocks<L: Lanes, const TAPS: usize, const V: usize>(
+    job: &Job,
+    planes: &[f32],
+    dy: &[f32],
+    band: Range<usize>,
+    sums: &mut [f32],
+) {
     let (groups, channels) = (job.groups(), V * L::LANES);
     let pixels = job.size[0] * job.size[1];
     let furthest = job.taps.iter().max().copied().unwrap_or(0) + (job.size[0].max(1) - 1) * job.planes.pitch + job.size[1];
@@ -65,8 +79,8 @@ fn accumulate_blocks<L: Lanes, const TAPS: usize, const V: usize>(job: &Job, pla
                         acc[t][v] = L::load(sums.as_ptr().add(t * channels + v * L::LANES));
                     }
                 }
-                let mut gradient = dy.as_ptr().add(block * channels);
-                for y in 0..job.size[0] {
+                let mut gradient = dy.as_ptr().add(band.start * job.size[1] * job.padded + block * channels);
+                for y in band.clone() {
                     let row = y * job.planes.pitch;
                     for x in row..row + job.size[1] {
                         let mut dy = [L::zero(); V];

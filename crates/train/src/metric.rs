@@ -1,0 +1,75 @@
+//! What a model is judged by: an extension point beside [`crate::Objective`], over the same named outputs and targets.
+use crate::objective::{Batch, count_correct, flat, read};
+use crate::{Executor, Mode, Score, TrainError, logits};
+use graph::{Model, ValueId};
+use std::collections::HashMap;
+use tensor::Tensor;
+
+/// A figure over a whole data set, gathered batch by batch.
+pub trait Metric {
+    /// Values of the graph it reads: graph outputs or inner values.
+    fn taps(&self) -> Vec<ValueId>;
+
+    /// Takes in one batch.
+    ///
+    /// # Errors
+    /// Whatever it cannot be computed from, named.
+    fn add(&mut self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<(), TrainError>;
+
+    /// The figure over all batches so far; higher is better, so that it may choose the best epoch.
+    fn value(&self) -> f64;
+}
+
+/// Runs a model over batches, each of which the metric takes in.
+///
+/// # Errors
+/// Whatever running the model, reading the data or the metric reports.
+pub fn measure(
+    model: &Model,
+    batches: impl Iterator<Item = Result<Batch, TrainError>>,
+    mode: Mode,
+    metric: &mut dyn Metric,
+) -> Result<(), TrainError> {
+    let executor = Executor::with_taps(model, &metric.taps())?;
+    for batch in batches {
+        let batch = batch?;
+        let out = executor.run_with(&batch.inputs, &crate::Overrides::default(), mode, None)?;
+        metric.add(&out.values, &batch)?;
+    }
+    Ok(())
+}
+
+/// Top-1 accuracy against the `label` target.
+#[derive(Clone, Debug)]
+pub struct Accuracy {
+    /// Logits `[n, classes, ...]`.
+    logits: ValueId,
+    /// What was counted.
+    pub score: Score,
+}
+
+impl Accuracy {
+    /// On the model's first output, or the value before it if a Softmax makes it.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] if the model has no output.
+    pub fn of(model: &Model) -> Result<Self, TrainError> {
+        Ok(Accuracy { logits: logits(model)?, score: Score::default() })
+    }
+}
+
+impl Metric for Accuracy {
+    fn taps(&self) -> Vec<ValueId> {
+        vec![self.logits]
+    }
+
+    fn add(&mut self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<(), TrainError> {
+        self.score.correct += count_correct(&flat(read(values, self.logits)?)?, batch.target("label")?)?;
+        self.score.total += batch.len();
+        Ok(())
+    }
+
+    fn value(&self) -> f64 {
+        self.score.accuracy()
+    }
+}
