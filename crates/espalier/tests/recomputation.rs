@@ -118,7 +118,7 @@ fn inverted_residuals_with_quantizers() {
 
 #[test]
 fn attention_where_three_branches_read_one_value() {
-    let m = onnx::load(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/attention_block.onnx")).unwrap();
+    let m = onnx::load(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/attention_block.onnx"))).unwrap();
     let inputs = BTreeMap::from([("x".to_string(), random::normal(3, &[64, 5, 8], 0.0, 1.0).unwrap())]);
     let batch = Batch { targets: train::random_targets(&m, &inputs, 4).unwrap(), inputs };
     check(&m, &MeanSquaredError::of(&m).unwrap(), &batch);
