@@ -40,7 +40,7 @@ fn train_jointly() -> u64 {
     quantize::quantize(&mut m, &quantize::QuantizeSettings::default(), std::iter::once(Ok(batch(99)))).unwrap();
     let task = CrossEntropy::of(&m, 0.1).unwrap();
     let objective = distill::Hinton::new(task, &m, &teacher, distill::HintonSettings::default()).unwrap();
-    let optimizer = OptimizerSettings::Adamw { lr: 0.001, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
+    let optimizer = OptimizerSettings::Adamw { lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
     let settings = TrainSettings { epochs: 2, optimizer, learn_scales: true, clip_norm: Some(1.0), ..TrainSettings::default() };
     let mut around = Surroundings { validate: None, watch: &mut Silent, checkpoint: None, stop: None };
     let before = m.clone();
