@@ -15,7 +15,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 /// Writes what `fill` puts into the file; `wrap` makes the caller's error of the system's.
 ///
 /// # Errors
-/// As [`write`], and whatever `fill` reports.
+/// As [`write()`], and whatever `fill` reports.
 pub fn write_with<E>(
     path: &Path,
     wrap: impl Fn(io::Error) -> E,
