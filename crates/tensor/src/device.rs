@@ -12,7 +12,7 @@ pub enum Device {
     /// The processor.
     #[default]
     Cpu,
-    /// A GPU: the one of this number in [`devices`], or the fastest.
+    /// A GPU: the one of this number in `devices`, or the fastest.
     Gpu(Option<usize>),
 }
 
