@@ -1,10 +1,13 @@
 //! Dense matrix product of f32.
 //!
-//! Loop order: block of rows (threads) → slice of the depth → panel of columns → panel of rows → depth. Both operands are
-//! packed once into panels, `[panel][depth][8 rows]` and `[panel][depth][3 vectors of columns]`, so that the innermost body
-//! streams: 8 x 3 accumulators stay in registers, and each step of the depth costs 3 loads and 8 broadcasts for 24
-//! multiply-adds. A slice of the depth is chosen so that a panel of columns stays in the first-level cache while all rows
-//! pass over it. Each element's sum runs along the depth in one order, whatever the threads.
+//! Loop order: block of the result (threads) → slice of the depth → panel of columns → panel of rows → depth. A block packs
+//! its slice of both operands into panels, `[panel][depth][8 rows]` and `[panel][depth][3 vectors of columns]`, so that the
+//! innermost body streams: 8 x 3 accumulators stay in registers, and each step of the depth costs 3 loads and 8 broadcasts
+//! for 24 multiply-adds. A slice of the depth is chosen so that a panel of columns stays in the first-level cache while all
+//! rows pass over it; the packed slice and the block's sums, kept tile after tile until the last slice writes them to the
+//! result, stay in the second. (Rows of the result a power of two apart would drive each other out of the first.) Threads
+//! share nothing: each block packs for itself, which costs less than to wait for one another. Each element's sum runs along
+//! the depth in one order, whatever the threads.
 //!
 //! With AVX2's sixteen registers a tile is 4 x 3: a panel of rows is passed in two halves. It serves both, where it is about
 //! twice as fast as the `gemm` crate on the machines it was written on; other processors go through that crate.
@@ -17,20 +20,10 @@ use rayon::prelude::*;
 const ROWS: usize = UNIT;
 /// Vectors of a register tile.
 const VECTORS: usize = 3;
-/// Elements of a register tile with the widest vectors.
-const TILE: usize = ROWS * VECTORS * 2 * UNIT;
 /// Steps of the depth in one slice.
 const DEPTH: usize = 128;
-/// Rows that a thread takes at most at a time.
-const BLOCK: usize = 64;
-
-/// Packed operands.
-struct Job<'a> {
-    a: &'a [f32],
-    b: &'a [f32],
-    k: usize,
-    n: usize,
-}
+/// Rows and columns of a block at most: whole panels, of columns for every instruction set.
+const BLOCK: [usize; 2] = [512, 768];
 
 /// Lanes of a panel in the source: `lane` and `depth` are the distances of neighbours along each.
 #[derive(Clone, Copy)]
@@ -40,36 +33,30 @@ struct Source<'a> {
     depth: usize,
 }
 
-/// Panels that are packed together: what a step of the depth reads of them is whole cache lines.
-const TOGETHER: usize = 4;
-/// Steps of the depth for which they are.
-const STEPS: usize = 64;
+/// Steps of the depth that are packed together from panel to panel: neighbouring panels find the rest of their cache lines.
+const STEPS: usize = 8;
 
-/// `to[panel][p][j] = from[first + panel * width + j][p]` for consecutive panels of `width` lanes over `k` steps, of which
+/// `to[panel][p][j] = from[first + panel * width + j][step + p]` for consecutive panels of `width` lanes over `k` steps, of which
 /// `live` lanes exist; the others are zero.
 #[inline(always)]
-fn pack_generic<L: Lanes>(from: Source, first: usize, live: usize, [k, width]: [usize; 2], to: &mut [f32]) {
+fn pack_generic<L: Lanes>(from: Source, [first, step]: [usize; 2], live: usize, [k, width]: [usize; 2], to: &mut [f32]) {
+    let from = Source { data: &from.data[step * from.depth..], ..from };
     if from.lane == 1 {
         // Some steps for one panel after the other, so that the rest of their cache lines is found again.
         for steps in (0..k).step_by(STEPS) {
             let end = (steps + STEPS).min(k);
             for (i, panel) in to.chunks_exact_mut(k * width).enumerate() {
-                let at = first + (i * width).min(live);
                 let lanes = live.saturating_sub(i * width).min(width);
-                let rows = (steps..end).zip(panel[steps * width..end * width].chunks_exact_mut(width));
-                if lanes < width || !width.is_multiple_of(L::LANES) {
-                    for (p, to) in rows {
-                        to[..lanes].copy_from_slice(&from.data[p * from.depth + at..][..lanes]);
-                        to[lanes..].fill(0.0);
-                    }
-                    continue;
-                }
-                for (p, to) in rows {
-                    let row = &from.data[p * from.depth + at..][..width];
-                    for v in (0..width).step_by(L::LANES) {
-                        // SAFETY: both have `width` elements, a multiple of a vector's.
-                        unsafe { L::load(row.as_ptr().add(v)).store(to.as_mut_ptr().add(v)) };
-                    }
+                let from = Source { data: from.data.get(steps * from.depth + first + i * width..).unwrap_or(&[]), ..from };
+                let to = &mut panel[steps * width..end * width];
+                match lanes / UNIT {
+                    0 => copy_steps::<0>(from, lanes, width, to),
+                    1 => copy_steps::<1>(from, lanes, width, to),
+                    2 => copy_steps::<2>(from, lanes, width, to),
+                    3 => copy_steps::<3>(from, lanes, width, to),
+                    4 => copy_steps::<4>(from, lanes, width, to),
+                    5 => copy_steps::<5>(from, lanes, width, to),
+                    _ => copy_steps::<6>(from, lanes, width, to),
                 }
             }
         }
@@ -77,6 +64,24 @@ fn pack_generic<L: Lanes>(from: Source, first: usize, live: usize, [k, width]: [
     }
     for (i, panel) in to.chunks_exact_mut(k * width).enumerate() {
         pack_lanes::<L>(from, first + i * width, live.saturating_sub(i * width), width, panel);
+    }
+}
+
+/// `lanes` neighbours of each step, `UNITS` units of them whole, and zeros behind them up to `width`. The number is a constant
+/// because a copy of a length known only at run time becomes a call, which costs more than these few elements do.
+#[inline(always)]
+fn copy_steps<const UNITS: usize>(from: Source, lanes: usize, width: usize, to: &mut [f32]) {
+    for (p, to) in to.chunks_exact_mut(width).enumerate() {
+        let (to, rest) = to.split_at_mut(UNITS * UNIT);
+        if UNITS > 0 {
+            let row = &from.data[p * from.depth..][..UNITS * UNIT];
+            for u in 0..UNITS {
+                to[u * UNIT..][..UNIT].copy_from_slice(&row[u * UNIT..][..UNIT]);
+            }
+        }
+        for (j, v) in rest.iter_mut().enumerate() {
+            *v = if UNITS * UNIT + j < lanes { from.data[p * from.depth + UNITS * UNIT + j] } else { 0.0 };
+        }
     }
 }
 
@@ -103,33 +108,32 @@ fn pack_lanes<L: Lanes>(from: Source, first: usize, live: usize, width: usize, t
     }
 }
 
-dispatch! {
-    /// [`pack_generic`] compiled for an instruction set.
-    pack = pack_generic(from: Source, first: usize, live: usize, sizes: [usize; 2], to: &mut [f32])
+/// Where a tile's sums begin and end: a place and the distance of its rows.
+#[derive(Clone, Copy)]
+struct Place {
+    at: *mut f32,
+    stride: usize,
 }
 
-/// One register tile: `c[row][column] (+)= sum over the depth of a[p][row] * b[p][column]` for all rows of a panel, or its
-/// halves one after the other where the registers hold no more, and the first `V` vectors of a panel of columns.
+/// One register tile: `to[row][column] = from[row][column] + sum over the depth of a[p][row] * b[p][column]` for all rows
+/// of a panel, or its halves one after the other where the registers hold no more, and the first `V` vectors of a panel of
+/// columns. Without `from` it counts as zero.
 ///
 /// # Safety
-/// `a` must have `ROWS` and `b` `VECTORS` vectors for each of `depth` steps, `c` `ROWS` rows of `V` vectors at distance
-/// `stride`, for writing and, if `add`, for reading. The second pointer of `a` is the panel of rows that comes next: it is asked
-/// for meanwhile, since each begins where no hardware looks ahead.
+/// `a` must have `ROWS` and `b` `VECTORS` vectors for each of `depth` steps, `from` and `to` `ROWS` rows of `V` vectors for
+/// reading and for writing. The second pointer of `a` is the panel of rows that comes next: it is asked for meanwhile, since
+/// each begins where no hardware looks ahead.
 #[inline(always)]
-unsafe fn tile<L: Lanes, const V: usize>(depth: usize, a: [*const f32; 2], b: *const f32, c: *mut f32, stride: usize, add: bool) {
-    let [a, next] = a;
-    for r in ROWS..2 * ROWS {
-        L::prefetch(c.wrapping_add(r * stride));
-        L::prefetch(c.wrapping_add(r * stride + L::LANES * V - 1));
-    }
-    // SAFETY: the caller's promise is passed on; the second half of the rows lies within both.
+unsafe fn tile<L: Lanes, const V: usize>(depth: usize, a: [*const f32; 2], b: *const f32, from: Option<Place>, to: Place) {
+    // SAFETY: the caller's promise is passed on; the second half of the rows lies within all of them.
     unsafe {
         if L::LANES > UNIT {
-            return tile_of::<L, ROWS, V>(depth, [a, next], b, c, stride, add);
+            return tile_of::<L, ROWS, V>(depth, a, b, from, to);
         }
         let half = ROWS / 2;
-        tile_of::<L, { ROWS / 2 }, V>(depth, [a, next], b, c, stride, add);
-        tile_of::<L, { ROWS / 2 }, V>(depth, [a.add(half), next.wrapping_add(half)], b, c.add(half * stride), stride, add);
+        let second = |p: Place| Place { at: p.at.add(half * p.stride), ..p };
+        tile_of::<L, { ROWS / 2 }, V>(depth, a, b, from, to);
+        tile_of::<L, { ROWS / 2 }, V>(depth, [a[0].add(half), a[1].wrapping_add(half)], b, from.map(second), second(to));
     }
 }
 
@@ -142,17 +146,16 @@ unsafe fn tile_of<L: Lanes, const R: usize, const V: usize>(
     depth: usize,
     a: [*const f32; 2],
     b: *const f32,
-    c: *mut f32,
-    stride: usize,
-    add: bool,
+    from: Option<Place>,
+    to: Place,
 ) {
     let mut sums = [[L::zero(); V]; R];
     // SAFETY: as the function's own contract says. Plain indices: iterators make the compiler spill accumulators.
     unsafe {
-        if add {
+        if let Some(from) = from {
             for r in 0..R {
                 for v in 0..V {
-                    sums[r][v] = L::load(c.add(r * stride + v * L::LANES));
+                    sums[r][v] = L::load(from.at.add(r * from.stride + v * L::LANES));
                 }
             }
         }
@@ -170,47 +173,78 @@ unsafe fn tile_of<L: Lanes, const R: usize, const V: usize>(
         }
         for r in 0..R {
             for v in 0..V {
-                sums[r][v].store(c.add(r * stride + v * L::LANES));
+                sums[r][v].store(to.at.add(r * to.stride + v * L::LANES));
             }
         }
     }
 }
 
-/// All columns of some rows of the product, from `first` (a multiple of [`ROWS`]) on.
+/// A block of the result and its operands.
+struct Block<'a> {
+    a: Source<'a>,
+    b: Source<'a>,
+    /// Its first row and column.
+    first: [usize; 2],
+    /// Its rows, the depth, its columns.
+    size: [usize; 3],
+    /// The whole result, and the distance of its rows.
+    out: Place,
+}
+
+/// Work space of a [`Block`]: packed slices of both operands, and sums between slices, tile after tile.
+struct Work<'a> {
+    a: &'a mut [f32],
+    b: &'a mut [f32],
+    sums: &'a mut [f32],
+}
+
+impl Work<'_> {
+    /// Runs `f` with what a block of this size needs.
+    fn with(isa: Isa, [m, k, n]: [usize; 3], f: impl FnOnce(Work)) {
+        let (depth, width) = (DEPTH.min(k), VECTORS * isa.lanes());
+        let (rows, columns) = (m.next_multiple_of(ROWS), n.next_multiple_of(width));
+        let sums = if k > DEPTH { rows * columns } else { ROWS * width };
+        scratch::with(rows * depth, |a| scratch::with(columns * depth, |b| scratch::with(sums, |sums| f(Work { a, b, sums }))));
+    }
+}
+
+/// Computes a block. Its place in `out` must be valid for writing, which [`product`] sees to.
 #[inline(always)]
-fn rows_generic<L: Lanes>(job: &Job, first: usize, out: &mut [f32]) {
-    let (k, n, width) = (job.k, job.n, VECTORS * L::LANES);
-    let rows = out.len() / n;
-    let panels = n.div_ceil(width);
-    assert!(job.b.len() >= panels * width * k && job.a.len() >= (first + rows).next_multiple_of(ROWS) * k);
+fn block_generic<L: Lanes>(block: &Block, work: Work) {
+    let ([m, k, n], width) = (block.size, VECTORS * L::LANES);
+    let (row_panels, column_panels) = (m.div_ceil(ROWS), n.div_ceil(width));
     for slice in (0..k).step_by(DEPTH) {
         let depth = DEPTH.min(k - slice);
-        for panel in 0..panels {
-            let live_columns = width.min(n - panel * width);
-            for row in (0..rows).step_by(ROWS) {
-                let live_rows = ROWS.min(rows - row);
-                // SAFETY: both packed panels lie within their slices (asserted above). A tile of whole rows and
-                // vectors lies within `out`, a part of one is computed in `edge`, which holds a whole one.
+        let (a, b) = (&mut work.a[..row_panels * ROWS * depth], &mut work.b[..column_panels * width * depth]);
+        pack_generic::<L>(block.a, [block.first[0], slice], m, [depth, ROWS], a);
+        pack_generic::<L>(block.b, [block.first[1], slice], n, [depth, width], b);
+        let last = slice + depth == k;
+        for (panel, b) in b.chunks_exact(width * depth).enumerate() {
+            let columns = width.min(n - panel * width);
+            for row in 0..row_panels {
+                let rows = ROWS.min(m - row * ROWS);
+                let sums = if k > DEPTH { (panel * row_panels + row) * ROWS * width } else { 0 };
+                let sums = &mut work.sums[sums..][..ROWS * width];
+                let kept = Place { at: sums.as_mut_ptr(), stride: width };
+                let from = (slice > 0).then_some(kept);
+                let direct = last && rows == ROWS && columns.is_multiple_of(L::LANES);
+                // Behind the last panel of rows the first one comes again, with other columns.
+                let next = if row + 1 < row_panels { row + 1 } else { 0 };
+                let a = [a[row * ROWS * depth..].as_ptr(), a[next * ROWS * depth..].as_ptr()];
+                // SAFETY: `a` and `b` are packed panels of `depth` steps, `sums` is a whole tile, and a tile goes straight
+                // to the result only if all its rows and vectors lie within the block.
                 unsafe {
-                    let a = job.a.as_ptr().add((first + row) * k + slice * ROWS);
-                    // Behind the last panel the first one comes again, with other columns.
-                    let next = if row + ROWS < rows { a.wrapping_add(ROWS * k) } else { a.wrapping_sub(row * k) };
-                    let a = [a, next];
-                    let b = job.b.as_ptr().add(panel * width * k + slice * width);
-                    let to = &mut out[row * n + panel * width..];
-                    if live_rows == ROWS && live_columns.is_multiple_of(L::LANES) {
-                        match live_columns / L::LANES {
-                            1 => tile::<L, 1>(depth, a, b, to.as_mut_ptr(), n, slice > 0),
-                            2 => tile::<L, 2>(depth, a, b, to.as_mut_ptr(), n, slice > 0),
-                            _ => tile::<L, VECTORS>(depth, a, b, to.as_mut_ptr(), n, slice > 0),
-                        }
-                        continue;
+                    let at = block.out.at.add((block.first[0] + row * ROWS) * block.out.stride + block.first[1] + panel * width);
+                    let out = Place { at, ..block.out };
+                    let to = if direct { out } else { kept };
+                    match columns.div_ceil(L::LANES) {
+                        1 => tile::<L, 1>(depth, a, b.as_ptr(), from, to),
+                        2 => tile::<L, 2>(depth, a, b.as_ptr(), from, to),
+                        _ => tile::<L, VECTORS>(depth, a, b.as_ptr(), from, to),
                     }
-                    let mut edge = [0f32; TILE];
-                    tile::<L, VECTORS>(depth, a, b, edge.as_mut_ptr(), width, false);
-                    for r in 0..live_rows {
-                        for (to, v) in to[r * n..][..live_columns].iter_mut().zip(&edge[r * width..]) {
-                            *to = if slice > 0 { *to + v } else { *v };
+                    if last && !direct {
+                        for r in 0..rows {
+                            std::ptr::copy_nonoverlapping(kept.at.add(r * width), out.at.add(r * out.stride), columns);
                         }
                     }
                 }
@@ -220,8 +254,8 @@ fn rows_generic<L: Lanes>(job: &Job, first: usize, out: &mut [f32]) {
 }
 
 dispatch! {
-    /// [`rows_generic`] compiled for an instruction set.
-    rows = rows_generic(job: &Job, first: usize, out: &mut [f32])
+    /// [`block_generic`] compiled for an instruction set.
+    compute = block_generic(block: &Block, work: Work)
 }
 
 /// True where packing pays and the processor has the registers.
@@ -229,37 +263,53 @@ pub(crate) fn serves(isa: Isa, m: usize, k: usize, n: usize) -> bool {
     isa.level() > Level::Portable && m >= ROWS && n >= UNIT && k >= UNIT
 }
 
+/// Rows and columns of a block: as many as [`BLOCK`] allows, as even as can be, and at least one block a thread where the
+/// result is large enough.
+fn block_size([m, n]: [usize; 2], width: usize, threads: usize) -> [usize; 2] {
+    let even = |len: usize, parts: usize, unit: usize| len.div_ceil(parts).next_multiple_of(unit);
+    let mut parts = [m.div_ceil(BLOCK[0]), n.div_ceil(BLOCK[1])];
+    loop {
+        let size = [even(m, parts[0], ROWS), even(n, parts[1], width)];
+        let longer = usize::from(size[1] > size[0]);
+        if m.div_ceil(size[0]) * n.div_ceil(size[1]) >= threads || size[longer] <= [ROWS, width][longer] {
+            return size;
+        }
+        parts[longer] *= 2;
+    }
+}
+
+/// The result, of which each thread writes blocks of its own.
+struct Out(Place);
+// SAFETY: only `product` makes one, and its blocks do not overlap.
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
 /// `out[m, n] = a[m, k] * b[k, n]`; all three lie within their slices.
 pub(crate) fn product(isa: Isa, out: &mut [f32], a: Matrix<f32>, b: Matrix<f32>, [m, k, n]: [usize; 3], parallel: bool) {
     let out = &mut out[..m * n];
     if k == 0 || out.is_empty() {
         return out.fill(0.0);
     }
-    let width = VECTORS * isa.lanes();
-    let left = Source { data: a.data, lane: a.row_stride, depth: a.column_stride };
-    let right = Source { data: b.data, lane: b.column_stride, depth: b.row_stride };
-    scratch::with(m.next_multiple_of(ROWS) * k, |packed_a| {
-        scratch::with(n.next_multiple_of(width) * k, |packed_b| {
-            let panels = |width: usize| {
-                move |(i, to): (usize, &mut [f32]), from: Source, lanes: usize| {
-                    let first = i * TOGETHER * width;
-                    pack(isa, from, first, (TOGETHER * width).min(lanes - first), [k, width], to);
-                }
-            };
-            let (pack_a, pack_b) = (panels(ROWS), panels(width));
-            let (some_a, some_b) = (TOGETHER * ROWS * k, TOGETHER * width * k);
-            if !parallel {
-                packed_a.chunks_mut(some_a).enumerate().for_each(|to| pack_a(to, left, m));
-                packed_b.chunks_mut(some_b).enumerate().for_each(|to| pack_b(to, right, n));
-                return rows(isa, &Job { a: packed_a, b: packed_b, k, n }, 0, out);
-            }
-            packed_a.par_chunks_mut(some_a).enumerate().for_each(|to| pack_a(to, left, m));
-            packed_b.par_chunks_mut(some_b).enumerate().for_each(|to| pack_b(to, right, n));
-            let job = Job { a: packed_a, b: packed_b, k, n };
-            let block = m.div_ceil(2 * rayon::current_num_threads()).next_multiple_of(ROWS).min(BLOCK);
-            out.par_chunks_mut(block * n).enumerate().for_each(|(i, out)| rows(isa, &job, i * block, out));
-        });
-    });
+    let a = Source { data: a.data, lane: a.row_stride, depth: a.column_stride };
+    let b = Source { data: b.data, lane: b.column_stride, depth: b.row_stride };
+    let threads = if parallel { rayon::current_num_threads() } else { 1 };
+    let [rows, columns] = block_size([m, n], VECTORS * isa.lanes(), threads);
+    let across = n.div_ceil(columns);
+    // The blocks are disjoint parts of `out`, which is borrowed for all of this function.
+    let out = Out(Place { at: out.as_mut_ptr(), stride: n });
+    let one = |i: usize| {
+        let first = [i / across * rows, i % across * columns];
+        let size = [rows.min(m - first[0]), k, columns.min(n - first[1])];
+        let out: &Out = &out;
+        Work::with(isa, size, |work| compute(isa, &Block { a, b, first, size, out: out.0 }, work));
+    };
+    let blocks = m.div_ceil(rows) * across;
+    if parallel {
+        (0..blocks).into_par_iter().with_max_len(1).for_each(one);
+    } else {
+        (0..blocks).for_each(one);
+    }
 }
 
 #[cfg(test)]
