@@ -93,8 +93,13 @@ pub fn observe(
     let values = plan.activations.keys().map(|id| (id.0, Statistics::new(settings.observer.momentum))).collect();
     let mut seen = Calibration { samples: 0, values, floats: BTreeSet::new() };
     let executor = Executor::unfused(model)?;
+    let mut size = 0;
     for batch in batches {
         let batch = batch?;
+        // A smaller last batch would have its activations beside those kept for the others.
+        if std::mem::replace(&mut size, batch.len()) != batch.len() {
+            tensor::release_kept();
+        }
         let mut failure = None;
         let mut watch = |id: ValueId, tensor: &Tensor| {
             if tensor.dtype().is_float() {

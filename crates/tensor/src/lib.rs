@@ -60,7 +60,7 @@ pub use loss::{cross_entropy, distillation_loss, mse_loss};
 pub use movement::PadMode;
 pub use optim::{AdamWOptions, SgdOptions, adamw_step, sgd_step, sum_squares};
 pub use pool::PoolOptions;
-pub use recycle::keep_for_reuse;
+pub use recycle::{keep_for_reuse, release_kept};
 pub use tape::{Gradients, record, record_many, record_replay};
 pub use tensor::Tensor;
 pub use threads::set_threads;

@@ -6,6 +6,7 @@
 //! elsewhere (batches from disk) goes back to the allocator and the pool never holds more than a step had in use. Whoever
 //! has to make do with less memory sets a limit; then the lengths that were not asked for longest go first.
 use crate::Element;
+use crate::kernels::pages;
 use crate::parallel::fill;
 use std::any::Any;
 use std::collections::HashMap;
@@ -87,6 +88,11 @@ pub fn keep_for_reuse(bytes: u64) -> u64 {
     (before * size_of::<f32>()) as u64
 }
 
+/// Lets go of all storage that is kept for reuse: for when tensors of other sizes come next.
+pub fn release_kept() {
+    POOL.lock().unwrap_or_else(PoisonError::into_inner).shrink(0);
+}
+
 /// A vector of `len` elements of any value.
 pub(crate) fn take(len: usize) -> Vec<f32> {
     if len >= SMALLEST
@@ -94,7 +100,7 @@ pub(crate) fn take(len: usize) -> Vec<f32> {
     {
         return v;
     }
-    vec![0.0; len]
+    pages::zeros(len)
 }
 
 /// [`take`] for whatever element type: other types than f32 come fresh and zero.

@@ -6,6 +6,7 @@ pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod gemm;
 pub(crate) mod layer_norm;
+pub(crate) mod pages;
 pub(crate) mod pool;
 pub(crate) mod product;
 pub(crate) mod scratch;

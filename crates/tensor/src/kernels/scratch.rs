@@ -1,4 +1,5 @@
 //! Work space that a thread keeps from call to call.
+use super::pages;
 use std::cell::RefCell;
 
 /// Elements of a cache line: what is handed out begins with one, so that whole vectors of packed data never lie across two.
@@ -12,7 +13,7 @@ thread_local! {
 pub(crate) fn with<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     if buffer.len() < len + LINE {
-        buffer.resize(len + LINE, 0.0);
+        buffer = pages::zeros(len + LINE);
     }
     // A pointer that cannot be aligned (as in Miri) is used as it is.
     let skip = Some(buffer.as_ptr().align_offset(LINE * size_of::<f32>())).filter(|s| *s < LINE).unwrap_or(0);
