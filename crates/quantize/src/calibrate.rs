@@ -117,6 +117,7 @@ pub fn observe(
         }
         seen.samples += batch.len();
     }
+    tensor::release_kept();
     if seen.samples == 0 {
         return Err(QuantizeError::NoData);
     }
