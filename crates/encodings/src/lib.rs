@@ -55,6 +55,14 @@ pub trait EncodingKind: Sync {
 
     /// Names of the parameters that may be learned.
     fn trainable(&self, encoding: &Encoding) -> &'static [&'static str];
+
+    /// A learned parameter that a step took from `before` to `after`, brought back to where it may be.
+    ///
+    /// # Errors
+    /// If the two do not have one shape.
+    fn held(&self, _parameter: &str, _before: &Tensor, after: Tensor) -> Result<Tensor> {
+        Ok(after)
+    }
 }
 
 /// All encodings.
@@ -105,6 +113,14 @@ pub fn simulate_activated(value: &Tensor, activation: Activation, annotation: &A
 /// How an encoding stores a value, in a few words: `int8 per channel`; its name where nobody knows it.
 pub fn describe(encoding: &Encoding) -> String {
     find(&encoding.kind).and_then(|kind| kind.describe(encoding)).unwrap_or_else(|_| encoding.kind.clone())
+}
+
+/// A parameter of an encoding that a step took from `before` to `after`, brought back to where it may be.
+///
+/// # Errors
+/// If nobody knows the encoding, or the two do not have one shape.
+pub fn held(encoding: &Encoding, parameter: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
+    find(&encoding.kind)?.held(parameter, before, after)
 }
 
 /// Names of the parameters of an encoding that may be learned; none for an encoding nobody knows.

@@ -120,6 +120,18 @@ pub fn get(model: &Model, id: &ParameterId) -> Result<Tensor, TrainError> {
     }
 }
 
+/// A parameter of an encoding behind an update, where its encoding lets it be.
+///
+/// # Errors
+/// [`TrainError::Value`] for an encoding that nobody knows.
+pub(crate) fn held(model: &Model, p: &Parameter, before: &Tensor, after: Tensor) -> Result<Tensor, TrainError> {
+    match (&p.id.part, model.annotations.encoding(p.id.value)) {
+        (Part::Encoding(name), Some(encoding)) => encodings::held(encoding, name, before, after)
+            .map_err(|e| TrainError::Value { value: p.name.clone(), what: e.to_string() }),
+        _ => Ok(after),
+    }
+}
+
 /// The parameters as leaves of the record: what stands in for them in a run, and the leaves in order.
 pub(crate) fn track(model: &Model, parameters: &[Parameter]) -> Result<(Overrides, Vec<Tensor>), TrainError> {
     let mut overrides = Overrides::default();

@@ -340,7 +340,11 @@ fn step(
             gradient = gradient.mul_scalar(clip).map_err(at)?;
         }
         let mut value = take(model, p)?;
+        let before = matches!(p.id.part, Part::Encoding(_)).then(|| value.clone());
         profile::section(|| "update".into(), || optimizer.update(p, &mut value, &gradient, factor))?;
+        if let Some(before) = before {
+            value = parameters::held(model, p, &before, value)?;
+        }
         parameters::put(model, &p.id, value);
     }
     for (id, t) in updates {

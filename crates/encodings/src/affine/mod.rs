@@ -63,6 +63,12 @@ impl EncodingKind for Affine {
             _ => &[],
         }
     }
+
+    /// A scale stays positive: a step takes it down to half of what it was at most. Esser et al. 2020 (arXiv:1902.08153) leave
+    /// it to their gradient's factor that steps stay small, which fails at a large rate.
+    fn held(&self, _: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
+        Ok(after.max(&before.mul_scalar(0.5)?)?)
+    }
 }
 
 /// The stored integers of a value, of the type [`AffineSettings::dtype`].

@@ -47,6 +47,13 @@ fn what_does_not_fit_is_refused_by_name() {
 }
 
 #[test]
+fn a_step_leaves_scales_positive() {
+    let e = per_tensor(AffineSettings::activation(8), 1.0, 0.0);
+    let (before, after) = (Tensor::vector(vec![1f32, 1.0, 1.0]), Tensor::vector(vec![-3f32, 0.75, 4.0]));
+    assert_eq!(crate::held(&e, "scale", &before, after).unwrap(), Tensor::vector(vec![0.5f32, 0.75, 4.0]));
+}
+
+#[test]
 fn degenerate_ranges_are_defined() {
     let scale = |lo, hi, s: AffineSettings| fit_range(lo, hi, &s).map(|e| e.parameters["scale"].item::<f32>().unwrap());
     let (a, w) = (AffineSettings::activation(8), AffineSettings::weight(8, None));

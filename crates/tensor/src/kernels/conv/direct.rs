@@ -5,8 +5,10 @@
 //! innermost body keeps a block of accumulators in registers: 4 channels x 3 vectors with AVX2, 8 x 3 with AVX-512, so
 //! that each tap costs 7 (11) loads for 12 (24) multiply-adds; with one output channel (depthwise) it is 1 x 8. Weights
 //! are packed `[block][tap][channel of the block]`, so they stream. A chunk is as many input channels as keep the rows that one
-//! register block reads in the first-level cache, for the next block of pixels to find; later chunks add to the output. Rows whose width is no multiple of a
-//! vector are computed at the pitch of the planes, waste included, and compacted.
+//! register block reads in the first-level cache, for the next block of pixels to find; later chunks add to the output. Where
+//! the pixels of a channel lie behind each other, a last block that would reach over their end begins earlier and computes some
+//! of them again. Other rows whose width is no multiple of a vector are computed at the pitch of the planes, waste included, and
+//! compacted.
 use super::Geometry;
 use super::planes::Planes;
 use crate::kernels::scratch;
@@ -41,6 +43,8 @@ struct Pass {
     joined: bool,
     /// True if what is computed is the output itself.
     exact: bool,
+    /// True if the pixels of a channel lie behind each other in the planes as in the output.
+    linear: bool,
     /// Pixels from one computed row to the next: the output's width, or the pitch of the planes.
     pitch: usize,
 }
@@ -58,7 +62,15 @@ impl Pass {
     ) -> Self {
         let (lanes, pixels) = (isa.lanes(), size[0] * size[1]);
         let gapless = planes.pitch == size[1];
-        let exact = pixels.is_multiple_of(lanes) && (gapless || size[1].is_multiple_of(UNIT));
+        let per_channel = taps.len().checked_div(channels).unwrap_or(0).max(1);
+        // Rows of a channel under all taps, and those that the widest register block adds to them.
+        let below = taps.iter().take(per_channel).max().map_or(0, |t| t / planes.pitch.max(1) + 1) + (8 * lanes).div_ceil(size[1].max(1));
+        let read = planes.channel().min(below * planes.pitch);
+        let chunk = (CHUNK_ELEMENTS / read.max(1)).max(CHUNK_TAPS.div_ceil(per_channel)) * per_channel;
+        let whole = pixels.is_multiple_of(lanes);
+        // A pixel that is computed twice must not be added to twice.
+        let linear = gapless && pixels >= lanes && (whole || taps.len() <= chunk);
+        let exact = linear || whole && size[1].is_multiple_of(UNIT);
         let joined = !exact || gapless || size[1].is_multiple_of(lanes);
         let pitch = if exact { size[1] } else { planes.pitch };
         let units = match exact && !gapless {
@@ -73,11 +85,6 @@ impl Pass {
             o if lanes == UNIT || o <= 4 => 4,
             _ => 8,
         };
-        let per_channel = taps.len().checked_div(channels).unwrap_or(0).max(1);
-        // Rows of a channel under all taps, and those that the widest register block adds to them.
-        let below = taps.iter().take(per_channel).max().map_or(0, |t| t / planes.pitch.max(1) + 1) + (8 * lanes).div_ceil(size[1].max(1));
-        let read = planes.channel().min(below * planes.pitch);
-        let chunk = (CHUNK_ELEMENTS / read.max(1)).max(CHUNK_TAPS.div_ceil(per_channel)) * per_channel;
         let (blocks, count) = (outputs.div_ceil(rows), taps.len());
         let mut packed = vec![0f32; groups * blocks * count * rows];
         for group in 0..groups {
@@ -88,7 +95,7 @@ impl Pass {
                 }
             }
         }
-        Pass { isa, outputs, rows, taps, chunk, packed, size, units, joined, exact, pitch }
+        Pass { isa, outputs, rows, taps, chunk, packed, size, units, joined, exact, linear, pitch }
     }
 
     fn blocks(&self) -> usize {
@@ -101,13 +108,13 @@ impl Pass {
 
     /// Elements of one computed channel.
     fn computed(&self) -> usize {
-        self.units.len() * UNIT
+        if self.linear { self.pixels() } else { self.units.len() * UNIT }
     }
 
     /// Elements of the planes that are read.
     fn reach(&self) -> usize {
         let furthest = |offsets: &[usize]| offsets.iter().max().copied().unwrap_or(0);
-        furthest(&self.taps) + furthest(&self.units) + UNIT
+        furthest(&self.taps) + if self.linear { self.pixels() } else { furthest(&self.units) + UNIT }
     }
 
     /// Computes the given blocks of output channels of one image and group into `out`, which starts at the first of them.
@@ -169,7 +176,7 @@ fn image_generic<L: Lanes>(job: &Job, out: &mut [f32]) {
 fn chunk<L: Lanes, const R: usize, const V: usize, const JOINED: bool>(job: &Job, taps: Range<usize>, out: &mut [f32]) {
     let pass = job.pass;
     let (width, per_vector) = (pass.computed(), L::LANES / UNIT);
-    let vectors = pass.units.len() / per_vector;
+    let vectors = width.div_ceil(L::LANES);
     for (i, block) in job.blocks.clone().enumerate() {
         let rows = (pass.outputs - block * R).min(R);
         let at = (job.group * pass.blocks() + block) * pass.taps.len() + taps.start;
@@ -178,20 +185,32 @@ fn chunk<L: Lanes, const R: usize, const V: usize, const JOINED: bool>(job: &Job
         let out = &mut out[i * R * width..][..rows * width];
         let mut v = 0;
         while v < vectors {
-            let units = &pass.units[v * per_vector..];
-            let to = out[v * L::LANES..].as_mut_ptr();
-            let tile =
-                Tile { planes: job.planes.as_ptr(), taps: &pass.taps[taps.clone()], weights, start, add: taps.start > 0, to, width, rows };
-            // SAFETY: every tap of every unit lies within `planes` (asserted by the caller), `weights` has `R` for each
-            // tap, `units` has as many vectors as each arm asks for, and `out` has `rows` rows of `vectors` vectors.
-            v += unsafe {
-                match vectors - v {
-                    n if n >= V => tile.compute::<L, V, JOINED>(units),
-                    n if n >= 4 => tile.compute::<L, 4, JOINED>(units),
-                    n if n >= 2 => tile.compute::<L, 2, JOINED>(units),
+            let count = match (vectors - v).min(width / L::LANES) {
+                n if n >= V => V,
+                n if n >= 4 => 4,
+                n if n >= 2 => 2,
+                _ => 1,
+            };
+            // The last block of a linear pass ends with the channel, wherever it begins.
+            let (first, units) = match pass.linear {
+                true => ((v * L::LANES).min(width - count * L::LANES), &pass.units[..]),
+                false => (0, &pass.units[v * per_vector..]),
+            };
+            let to = out[if pass.linear { first } else { v * L::LANES }..].as_mut_ptr();
+            let planes = job.planes[first..].as_ptr();
+            let tile = Tile { planes, taps: &pass.taps[taps.clone()], weights, start, add: taps.start > 0, to, width, rows };
+            // SAFETY: every tap of every unit, or in a linear pass of every pixel, lies within `planes` (asserted by the
+            // caller), `weights` has `R` for each tap, `units` has `count` vectors, and `out` has `rows` rows of `width`
+            // elements, within which the block lies.
+            unsafe {
+                match count {
+                    n if n == V => tile.compute::<L, V, JOINED>(units),
+                    4 => tile.compute::<L, 4, JOINED>(units),
+                    2 => tile.compute::<L, 2, JOINED>(units),
                     _ => tile.compute::<L, 1, JOINED>(units),
                 }
-            };
+            }
+            v += count;
         }
     }
 }
@@ -210,14 +229,14 @@ struct Tile<'a, const R: usize> {
 }
 
 impl<const R: usize> Tile<'_, R> {
-    /// Computes `V` vectors and returns `V`.
+    /// Computes `V` vectors.
     ///
     /// # Safety
     /// `units` must have the offsets of `V` vectors; `planes` plus any tap and unit must be readable for a unit (a whole
     /// vector if `JOINED`), `weights` must have `R` elements a tap, and `to + r * width` must be writable for `V` vectors
     /// for each of the `rows` rows.
     #[inline(always)]
-    unsafe fn compute<L: Lanes, const V: usize, const JOINED: bool>(&self, units: &[usize]) -> usize {
+    unsafe fn compute<L: Lanes, const V: usize, const JOINED: bool>(&self, units: &[usize]) {
         let per_vector = L::LANES / UNIT;
         let mut low = [self.planes; V];
         let mut high = [self.planes; V];
@@ -263,7 +282,6 @@ impl<const R: usize> Tile<'_, R> {
                 }
             }
         }
-        V
     }
 }
 

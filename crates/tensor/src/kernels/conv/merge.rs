@@ -7,6 +7,8 @@ use super::Geometry;
 use crate::recycle;
 use rayon::prelude::*;
 
+/// Images with as many pixels stay as they are.
+const ENOUGH: usize = 32;
 /// Pixels that a merged image should have at least.
 const PIXELS: usize = 256;
 /// Merged images should be a multiple of this many pixels: whole vectors.
@@ -25,7 +27,7 @@ impl Merge {
     pub(crate) fn of(g: &Geometry) -> Option<Merge> {
         let pixels = g.pixels_in();
         let pointwise = g.kernel == [1; 3] && g.stride == [1; 3] && g.before == [0; 3] && g.input == g.output && g.groups == 1;
-        if !pointwise || pixels == 0 || pixels >= PIXELS || g.n < 4 {
+        if !pointwise || pixels == 0 || pixels >= ENOUGH || g.n < 4 {
             return None;
         }
         // At least two merged images, so that two threads have work.

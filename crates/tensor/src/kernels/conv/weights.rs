@@ -121,6 +121,7 @@ pub(crate) fn backward_weights(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32], dw
     let padded = outputs.next_multiple_of(block_channels);
     let job = Job { planes, taps: &taps, size: [g.output[1], g.output[2]], padded, vectors };
     let (image_in, image_out, pixels) = (channels * g.pixels_in(), outputs * g.pixels_out(), g.pixels_out());
+    let copied = !planes.is_image([g.input[1], g.input[2]]);
     let per_chunk = g.n.div_ceil(CHUNKS).max(1);
     let (tap_block, groups) = (BLOCK / vectors, job.groups());
     let work: Vec<(usize, usize)> = (0..g.n.div_ceil(per_chunk)).flat_map(|chunk| (0..g.groups).map(move |group| (chunk, group))).collect();
@@ -128,14 +129,17 @@ pub(crate) fn backward_weights(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32], dw
         .par_iter()
         .map(|(chunk, group)| {
             let mut sums = vec![0f32; padded * groups * tap_block];
-            scratch::with(planes.len(channels), |padded_image| {
+            scratch::with(if copied { planes.len(channels) } else { 0 }, |padded_image| {
                 scratch::with(pixels * padded, |transposed| {
                     transposed.fill(0.0);
                     for image in chunk * per_chunk..((chunk + 1) * per_chunk).min(g.n) {
                         let at = image * g.groups + group;
-                        planes.fill(&x[at * image_in..(at + 1) * image_in], [g.input[1], g.input[2]], padded_image);
+                        let image = &x[at * image_in..(at + 1) * image_in];
+                        if copied {
+                            planes.fill(image, [g.input[1], g.input[2]], padded_image);
+                        }
                         transpose(isa, &dy[at * image_out..(at + 1) * image_out], pixels, padded, transposed);
-                        accumulate(isa, &job, padded_image, transposed, &mut sums);
+                        accumulate(isa, &job, if copied { padded_image } else { image }, transposed, &mut sums);
                     }
                 });
             });
