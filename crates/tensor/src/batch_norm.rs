@@ -1,6 +1,6 @@
 //! Batch normalization, one kernel with the residual add and the activation behind it.
 use crate::device::on_device;
-use crate::kernels::batch_norm::{Layout, Normalized, backward, forward, moments};
+use crate::kernels::batch_norm::{Activated, Layout, Normalized, backward, forward, moments};
 use crate::norm::column_shape;
 use crate::{DType, Result, Tensor, TensorError, record_many, recycle};
 
@@ -90,15 +90,17 @@ impl Tensor {
         on_device!(crate::gpu::batch_norm_train(parts, eps));
         let (x, gamma, beta) = (self.as_slice::<f32>()?, scale.as_slice::<f32>()?, bias.as_slice::<f32>()?);
         let r = residual.map(|r| r.as_slice::<f32>()).transpose()?;
-        let (y, statistics) = forward(l, x, r, activation.bounds(), |c| {
+        let (y, kept) = forward(l, x, r, activation.bounds(), |c| {
             let [mean, var] = moments(l, x, c);
             let a = f64::from(gamma[c]) / (var + f64::from(eps)).sqrt();
-            (a as f32, (f64::from(beta[c]) - mean * a) as f32, [mean as f32, var as f32])
+            let coefficients = [a as f32, (f64::from(beta[c]) - mean * a) as f32];
+            (coefficients, (coefficients, (mean as f32, var as f32)))
         });
         let y = Tensor::new(y, self.shape())?;
-        let (mean, var): (Vec<f32>, Vec<f32>) = statistics.iter().map(|s| (s[0], s[1])).unzip();
+        let (coefficients, statistics): (Vec<[f32; 2]>, Vec<(f32, f32)>) = kept.into_iter().unzip();
+        let (mean, var): (Vec<f32>, Vec<f32>) = statistics.into_iter().unzip();
         let inv: Vec<f32> = var.iter().map(|v| (1.0 / (f64::from(*v) + f64::from(eps)).sqrt()) as f32).collect();
-        let out = record_affine(l, self, scale, bias, residual, y, activation, mean.clone(), inv, true);
+        let out = record_affine(l, self, scale, bias, residual, y, activation, coefficients, mean.clone(), inv, true);
         Ok((out, Tensor::vector(mean), Tensor::vector(var)))
     }
 
@@ -139,12 +141,13 @@ impl Tensor {
         let (mean, var) = (mean.as_slice::<f32>()?, var.as_slice::<f32>()?);
         let inv: Vec<f32> = var.iter().map(|v| (1.0 / (f64::from(*v) + f64::from(eps)).sqrt()) as f32).collect();
         let r = residual.map(|r| r.as_slice::<f32>()).transpose()?;
-        let (y, _) = forward(l, x, r, activation.bounds(), |c| {
+        let (y, coefficients) = forward(l, x, r, activation.bounds(), |c| {
             let a = f64::from(gamma[c]) * f64::from(inv[c]);
-            (a as f32, (f64::from(beta[c]) - f64::from(mean[c]) * a) as f32, [0.0; 2])
+            let coefficients = [a as f32, (f64::from(beta[c]) - f64::from(mean[c]) * a) as f32];
+            (coefficients, coefficients)
         });
         let y = Tensor::new(y, self.shape())?;
-        Ok(record_affine(l, self, scale, bias, residual, y, activation, mean.to_vec(), inv, false))
+        Ok(record_affine(l, self, scale, bias, residual, y, activation, coefficients, mean.to_vec(), inv, false))
     }
 }
 
@@ -197,18 +200,22 @@ fn record_affine(
     residual: Option<&Tensor>,
     y: Tensor,
     activation: Activation,
+    coefficients: Vec<[f32; 2]>,
     mean: Vec<f32>,
     inv: Vec<f32>,
     through_statistics: bool,
 ) -> Tensor {
     let inputs: Vec<&Tensor> = [x, scale, bias].into_iter().chain(residual).collect();
     let (x, scale, with_residual) = (x.detach(), scale.detach(), residual.is_some_and(Tensor::is_tracked));
-    // The output is needed only to know where the activation was flat.
-    let kept = (activation != Activation::None).then(|| y.clone());
+    // The output is needed only to know where the activation was flat, and only if a residual went into it too.
+    let kept = (activation != Activation::None && residual.is_some()).then(|| y.clone());
     let mut out = record_many("batch_norm", &inputs, vec![y], move |mut dy| {
         let Some(mut dy) = dy.pop().flatten() else { return Ok(vec![]) };
-        let (lo, hi) = activation.bounds();
-        let activated = kept.as_ref().map(|y| y.as_slice::<f32>()).transpose()?.map(|y| (y, lo, hi));
+        let activated = match (&kept, activation) {
+            (_, Activation::None) => Activated::No,
+            (Some(y), _) => Activated::Output(y.as_slice()?, activation.bounds()),
+            (None, _) => Activated::Affine(&coefficients, activation.bounds()),
+        };
         let of = Normalized { x: x.as_slice()?, activated, scale: scale.as_slice()?, mean: &mean, inv: &inv, through_statistics };
         let mut dx = with_residual.then(|| recycle::take(x.len()));
         let (d_scale, d_bias) = backward(l, of, dy.as_mut_slice::<f32>()?, dx.as_deref_mut());

@@ -126,8 +126,9 @@ pub fn get(model: &Model, id: &ParameterId) -> Result<Tensor, TrainError> {
 /// [`TrainError::Value`] for an encoding that nobody knows.
 pub(crate) fn held(model: &Model, p: &Parameter, before: &Tensor, after: Tensor) -> Result<Tensor, TrainError> {
     match (&p.id.part, model.annotations.encoding(p.id.value)) {
-        (Part::Encoding(name), Some(encoding)) => encodings::held(encoding, name, before, after)
-            .map_err(|e| TrainError::Value { value: p.name.clone(), what: e.to_string() }),
+        (Part::Encoding(name), Some(encoding)) => {
+            encodings::held(encoding, name, before, after).map_err(|e| TrainError::Value { value: p.name.clone(), what: e.to_string() })
+        }
         _ => Ok(after),
     }
 }

@@ -18,6 +18,7 @@ const THREADS: &str = "2";
 struct Options {
     rounds: usize,
     only: Option<String>,
+    keep: bool,
     render: bool,
 }
 
@@ -26,24 +27,25 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
     let options = parse(args)?;
     if !options.render {
         let record = Bench::prepare()?.measure(&options)?;
-        save(&record, options.only.is_some())?;
+        save(&record, &options)?;
     }
-    if options.only.is_none() {
+    if options.only.is_none() || options.keep || options.render {
         render::render()?;
     }
     Ok(())
 }
 
 fn parse(args: &[String]) -> Result<Options, String> {
-    let mut options = Options { rounds: 7, only: None, render: false };
+    let mut options = Options { rounds: 7, only: None, keep: false, render: false };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().cloned().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {
             "--rounds" => options.rounds = value()?.parse().ok().filter(|n| *n > 0).ok_or("--rounds needs a number above 0")?,
             "--only" => options.only = Some(value()?),
+            "--keep" => options.keep = true,
             "--render" => options.render = true,
-            other => return Err(format!("bench: unknown argument '{other}'; there are --rounds N, --only NAME, --render")),
+            other => return Err(format!("bench: unknown argument '{other}'; there are --rounds N, --only NAME [--keep], --render")),
         }
     }
     let known: Vec<&str> = WORKLOADS.iter().map(|w| w.name).chain(["scaling"]).collect();
@@ -190,8 +192,7 @@ impl Bench {
                 }
             }
         }
-        let mut record =
-            json!({ "schema_version": 1, "machine": notes, "rounds": options.rounds, "measurements": measured, "failures": failures });
+        let mut record = json!({ "schema_version": 1, "machine": notes, "only": options.only, "rounds": options.rounds, "measurements": measured, "failures": failures });
         if wanted("scaling") {
             record["ceilings"] = self.call("espalier bench machine", "ceilings")?;
             record["scaling"] = Value::Array(self.scaling()?);
@@ -241,10 +242,12 @@ impl Bench {
     }
 }
 
-/// Writes the raw figures. A run of one workload goes to the scratch folder: the table is made of whole runs.
-fn save(record: &Value, partial: bool) -> Result<(), String> {
-    let name = format!("{}-{}.json", record["machine"]["date"].as_str().unwrap_or("run"), machine::label(&record["machine"]));
-    let folder = if partial { scratch()? } else { PathBuf::from("benches/runs") };
+/// Writes the raw figures. A run of one workload goes to the scratch folder unless it is to be kept: the table is made of whole
+/// runs, and kept ones stand below it.
+fn save(record: &Value, options: &Options) -> Result<(), String> {
+    let only = options.only.as_ref().map_or(String::new(), |name| format!("-{name}"));
+    let name = format!("{}-{}{only}.json", record["machine"]["date"].as_str().unwrap_or("run"), machine::label(&record["machine"]));
+    let folder = if options.only.is_some() && !options.keep { scratch()? } else { PathBuf::from("benches/runs") };
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let path = folder.join(name);
     std::fs::write(&path, format!("{record:#}\n")).map_err(|e| format!("{}: {e}", path.display()))?;

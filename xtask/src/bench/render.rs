@@ -10,11 +10,15 @@ const PLOT: &str = "benches/scaling.svg";
 
 /// Replaces each `<!-- NAME -->` ... `<!-- end -->` section.
 pub(super) fn render() -> Result<(), String> {
-    let (path, run) = newest()?;
+    let (whole, single): (Vec<_>, Vec<_>) = runs()?.into_iter().partition(|(_, run)| run["only"].is_null());
+    let (path, run) = whole.into_iter().next_back().ok_or("benches/runs holds no whole run: cargo xtask bench makes one")?;
     let mut text = std::fs::read_to_string(FILE).map_err(|e| format!("{FILE}: {e}"))?;
-    for (name, section) in
-        [("machine", machine(&run, &path)), ("peers", peers(&run)), ("scaling", scaling(&run)), ("roofline", roofline(&run))]
-    {
+    for (name, section) in [
+        ("machine", machine(&run, &path)),
+        ("peers", peers(&run) + &again(&single)),
+        ("scaling", scaling(&run)),
+        ("roofline", roofline(&run)),
+    ] {
         text = replace(&text, name, &section)?;
     }
     std::fs::write(FILE, text).map_err(|e| format!("{FILE}: {e}"))?;
@@ -25,14 +29,18 @@ pub(super) fn render() -> Result<(), String> {
     Ok(())
 }
 
-/// The last run by name: names begin with the date.
-fn newest() -> Result<(PathBuf, Value), String> {
+/// All runs by name: names begin with the date.
+fn runs() -> Result<Vec<(PathBuf, Value)>, String> {
     let files = std::fs::read_dir("benches/runs").map_err(|e| format!("benches/runs: {e}"))?;
-    let runs = files.filter_map(|f| f.ok().map(|f| f.path())).filter(|p| p.extension().is_some_and(|e| e == "json"));
-    let path = runs.max().ok_or("benches/runs holds no run: cargo xtask bench makes one")?;
-    let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let run = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
-    Ok((path, run))
+    let mut paths: Vec<PathBuf> =
+        files.filter_map(|f| f.ok().map(|f| f.path())).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
+    paths.sort();
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let run = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok((path, run))
+    };
+    paths.into_iter().map(read).collect()
 }
 
 fn replace(text: &str, name: &str, section: &str) -> Result<String, String> {
@@ -65,10 +73,29 @@ fn machine(run: &Value, path: &std::path::Path) -> String {
     )
 }
 
+const HEAD: &str = "| workload | ours, best / median | peer, best / median | speed, best / median | wanted | memory, ours / peer | rounds |\n|---|---|---|---|---|---|---|\n";
+
+/// Rows that were measured alone.
+fn again(single: &[(PathBuf, Value)]) -> String {
+    if single.is_empty() {
+        return String::new();
+    }
+    let mut text = format!("\nMeasured alone, after a change (`cargo xtask bench --only NAME --keep`):\n\n{HEAD}");
+    let mut sources = vec![];
+    for (path, run) in single {
+        for row in WORKLOADS {
+            if let Some(ours) = side(run, row.name, "ours") {
+                text += &peer_row(row, &ours, side(run, row.name, "peer").as_ref(), rounds(run, row.name));
+            }
+        }
+        let commit = run["machine"]["commit"].as_str().unwrap_or("unknown");
+        sources.push(format!("[{}]({}) of commit {commit}", path.file_name().unwrap_or_default().to_string_lossy(), path.display()));
+    }
+    format!("{text}\nRaw figures: {}.\n", sources.join(", "))
+}
+
 fn peers(run: &Value) -> String {
-    let mut table = String::from(
-        "| workload | ours, best / median | peer, best / median | speed, best / median | wanted | memory, ours / peer | rounds |\n|---|---|---|---|---|---|---|\n",
-    );
+    let mut table = String::from(HEAD);
     for row in WORKLOADS {
         if let Some(ours) = side(run, row.name, "ours") {
             table += &peer_row(row, &ours, side(run, row.name, "peer").as_ref(), rounds(run, row.name));

@@ -172,20 +172,20 @@ pub(crate) fn moments(l: Layout, x: &[f32], channel: usize) -> [f64; 2] {
 }
 
 /// `y = clamp(x * a[c] + b[c] + residual)` for each channel, where `coefficients` gives a and b from the channel's own data,
-/// and what else is to be kept of the channel.
-pub(crate) fn forward(
+/// and what is to be kept of the channel.
+pub(crate) fn forward<K: Send>(
     l: Layout,
     x: &[f32],
     residual: Option<&[f32]>,
     (lo, hi): (f32, f32),
-    coefficients: impl Fn(usize) -> (f32, f32, [f32; 2]) + Sync,
-) -> (Vec<f32>, Vec<[f32; 2]>) {
+    coefficients: impl Fn(usize) -> ([f32; 2], K) + Sync,
+) -> (Vec<f32>, Vec<K>) {
     let mut y = recycle::take(x.len());
     let shared = Shared::new(&mut y);
     let kept = (0..l.c)
         .into_par_iter()
         .map(|c| {
-            let (a, b, kept) = coefficients(c);
+            let ([a, b], kept) = coefficients(c);
             vectorised(|| {
                 for piece in l.pieces(c) {
                     // SAFETY: pieces of different channels and images do not overlap.
@@ -210,12 +210,22 @@ fn clamp(v: f32, lo: f32, hi: f32) -> f32 {
     if v > hi { hi } else { v }
 }
 
+/// Where an activation followed: the gradient passes strictly between its bounds.
+#[derive(Clone, Copy)]
+pub(crate) enum Activated<'a> {
+    No,
+    /// By the output.
+    Output(&'a [f32], (f32, f32)),
+    /// By what went into it, `x * a + b` with a and b of each channel: without a residual that is as soon computed again as
+    /// the output read.
+    Affine(&'a [[f32; 2]], (f32, f32)),
+}
+
 /// What the backward pass knows of the forward one.
 #[derive(Clone, Copy)]
 pub(crate) struct Normalized<'a> {
     pub(crate) x: &'a [f32],
-    /// The output, where an activation followed: the gradient passes strictly between the bounds.
-    pub(crate) activated: Option<(&'a [f32], f32, f32)>,
+    pub(crate) activated: Activated<'a>,
     pub(crate) scale: &'a [f32],
     pub(crate) mean: &'a [f32],
     /// One over the standard deviation.
@@ -224,7 +234,7 @@ pub(crate) struct Normalized<'a> {
     pub(crate) through_statistics: bool,
 }
 
-/// Backward of [`forward`] where `x_hat = (x - mean) * inv`. Turns `dy` into the gradient by the residual if `dx` is given,
+/// Backward of [`forward`] where `x_hat = (x - mean) * inv`; with `dx`, an activation must be known by its output. Turns `dy` into the gradient by the residual if `dx` is given,
 /// which then takes that by x; else into the gradient by x. Returns the gradients by scale and bias.
 pub(crate) fn backward(l: Layout, of: Normalized, dy: &mut [f32], dx: Option<&mut [f32]>) -> (Vec<f32>, Vec<f32>) {
     let m = l.count() as f64;
@@ -233,6 +243,7 @@ pub(crate) fn backward(l: Layout, of: Normalized, dy: &mut [f32], dx: Option<&mu
         .into_par_iter()
         .map(|c| {
             let (mu, inv) = (of.mean[c], of.inv[c]);
+            let passed = |d: f32, v: f32, (lo, hi): (f32, f32)| if v > lo && v < hi { d } else { 0.0 };
             let mut sums = Sums::new();
             vectorised(|| {
                 for piece in l.pieces(c) {
@@ -240,11 +251,18 @@ pub(crate) fn backward(l: Layout, of: Normalized, dy: &mut [f32], dx: Option<&mu
                     let d = unsafe { to_dy.part(piece.clone()) };
                     let x = &of.x[piece.clone()];
                     match of.activated {
-                        None => sums.add([d, x], |[d, x]| [d, d * (x - mu)]),
-                        Some((y, lo, hi)) => sums.replace(d, [x, &y[piece]], |d, [x, y]| {
-                            let d = if y > lo && y < hi { d } else { 0.0 };
+                        Activated::No => sums.add([d, x], |[d, x]| [d, d * (x - mu)]),
+                        Activated::Output(y, bounds) => sums.replace(d, [x, &y[piece]], |d, [x, y]| {
+                            let d = passed(d, y, bounds);
                             (d, [d, d * (x - mu)])
                         }),
+                        Activated::Affine(coefficients, bounds) => {
+                            let [a, b] = coefficients[c];
+                            sums.add([d, x], |[d, x]| {
+                                let d = passed(d, x * a + b, bounds);
+                                [d, d * (x - mu)]
+                            });
+                        }
                     }
                 }
             });
@@ -259,9 +277,14 @@ pub(crate) fn backward(l: Layout, of: Normalized, dy: &mut [f32], dx: Option<&mu
                     // SAFETY: as above.
                     let d = unsafe { to_dy.part(piece.clone()) };
                     let x = &of.x[piece.clone()];
-                    match &to_dx {
-                        None => d.iter_mut().zip(x).for_each(|(d, x)| *d = *d * a + (x - mu) * b + k),
-                        Some(to) => {
+                    match (&to_dx, of.activated) {
+                        (None, Activated::Affine(coefficients, bounds)) => {
+                            let [slope, offset] = coefficients[c];
+                            let dx = |d, x| passed(d, x * slope + offset, bounds) * a + (x - mu) * b + k;
+                            d.iter_mut().zip(x).for_each(|(d, x)| *d = dx(*d, *x));
+                        }
+                        (None, _) => d.iter_mut().zip(x).for_each(|(d, x)| *d = *d * a + (x - mu) * b + k),
+                        (Some(to), _) => {
                             // SAFETY: as above.
                             let g = unsafe { to.part(piece) };
                             g.iter_mut().zip(&*d).zip(x).for_each(|((g, d), x)| *g = d * a + (x - mu) * b + k);

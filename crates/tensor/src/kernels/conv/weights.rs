@@ -16,7 +16,13 @@ use std::ops::Range;
 /// Accumulators of a register block: taps by vectors of output channels.
 const BLOCK: usize = 12;
 /// Images are summed in this many chunks at most.
-const CHUNKS: usize = 8;
+const CHUNKS: usize = 16;
+/// Chunks that stay where they have few pixels.
+const FEW_CHUNKS: usize = 8;
+/// Pixels that are worth sums of their own.
+const PIXELS: usize = 512;
+/// Output channels of a block at most: two of the widest vectors.
+const CHANNELS: usize = 4 * UNIT;
 /// Elements of the transposed gradient in one band of rows: half of a common first-level cache.
 const BAND: usize = 4 << 10;
 
@@ -122,7 +128,7 @@ pub(crate) fn backward_weights(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32], dw
     let job = Job { planes, taps: &taps, size: [g.output[1], g.output[2]], padded, vectors };
     let (image_in, image_out, pixels) = (channels * g.pixels_in(), outputs * g.pixels_out(), g.pixels_out());
     let copied = !planes.is_image([g.input[1], g.input[2]]);
-    let per_chunk = g.n.div_ceil(CHUNKS).max(1);
+    let per_chunk = g.n.div_ceil(CHUNKS).max(PIXELS.div_ceil(pixels.max(1)).min(g.n.div_ceil(FEW_CHUNKS)));
     let (tap_block, groups) = (BLOCK / vectors, job.groups());
     let work: Vec<(usize, usize)> = (0..g.n.div_ceil(per_chunk)).flat_map(|chunk| (0..g.groups).map(move |group| (chunk, group))).collect();
     let parts: Vec<Vec<f32>> = work
@@ -147,16 +153,18 @@ pub(crate) fn backward_weights(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32], dw
         })
         .collect();
     let n_taps = taps.len();
-    dw.fill(0.0);
-    for ((_, group), sums) in work.iter().zip(&parts) {
-        let dw = &mut dw[group * outputs * n_taps..][..outputs * n_taps];
-        for (o, row) in dw.chunks_mut(n_taps).enumerate() {
-            for (t, v) in row.iter_mut().enumerate() {
-                let block = o / block_channels * groups + t / tap_block;
-                *v += sums[(block * tap_block + t % tap_block) * block_channels + o % block_channels];
+    dw.par_chunks_mut(outputs * n_taps).enumerate().for_each(|(group, dw)| {
+        dw.par_chunks_mut(block_channels * n_taps).enumerate().for_each(|(block, rows)| {
+            for t in 0..n_taps {
+                let at = ((block * groups + t / tap_block) * tap_block + t % tap_block) * block_channels;
+                let mut total = [0f32; CHANNELS];
+                for sums in parts.iter().skip(group).step_by(g.groups) {
+                    total.iter_mut().zip(&sums[at..at + block_channels]).for_each(|(total, v)| *total += v);
+                }
+                rows.chunks_mut(n_taps).zip(total).for_each(|(row, v)| row[t] = v);
             }
-        }
-    }
+        });
+    });
 }
 
 /// `[channel][pixel]` to `[pixel][channel]`.
