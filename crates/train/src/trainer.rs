@@ -18,7 +18,7 @@ use tensor::{Tensor, profile};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
-    /// The best by the validation split; without one, the last.
+    /// The best by the validation split, of equals the last; without a split, the last.
     Best,
     /// The last.
     #[default]
@@ -90,7 +90,7 @@ pub struct EpochRecord {
     pub lr: f64,
 }
 
-/// The best epoch so far.
+/// The best epoch so far, of equals the last.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
     /// Which.
@@ -226,8 +226,9 @@ pub fn train(
         state.history.push(record);
         state.epochs_done += 1;
         state.values = snapshot(model, &names)?;
+        // Of equals the last: a small held-out split cannot tell them apart, and the later one learned at a lower rate.
         if let Some(metric) = validation
-            && state.best.as_ref().is_none_or(|(b, _)| metric > b.metric)
+            && state.best.as_ref().is_none_or(|(b, _)| metric >= b.metric)
         {
             state.best = Some((Best { epoch, metric }, state.values.clone()));
         }
@@ -270,7 +271,10 @@ fn refuse_integers(model: &Model) -> Result<(), TrainError> {
 
 fn stopped_early(state: &Checkpoint, settings: &TrainSettings) -> bool {
     match (settings.early_stopping, &state.best) {
-        (Some(patience), Some((best, _))) => state.epochs_done > best.epoch + patience,
+        (Some(patience), Some((best, _))) => {
+            let reached = state.history.iter().find(|r| r.validation == Some(best.metric)).map_or(best.epoch, |r| r.epoch);
+            state.epochs_done > reached + patience
+        }
         _ => false,
     }
 }

@@ -197,6 +197,26 @@ fn an_interrupted_training_ends_in_the_same_bits() {
 }
 
 #[test]
+fn of_equal_epochs_the_last_counts_and_patience_counts_from_the_first() {
+    let run = |patience: Option<u64>| {
+        let figures = [0.5, 0.75, 0.75, 0.625, 0.75, 0.5];
+        let mut epoch = 0;
+        let mut judge = |_: &Model| {
+            epoch += 1;
+            Ok(figures[epoch - 1])
+        };
+        let mut model = network();
+        let loss = CrossEntropy::of(&model, 0.0).unwrap();
+        let settings = TrainSettings { keep: Keep::Best, early_stopping: patience, ..settings(6) };
+        let mut around = Surroundings { validate: Some(&mut judge), watch: &mut Silent, checkpoint: None, stop: None };
+        let report = train::train(&mut model, &Toy { batches: 2 }, &loss, &settings, &mut around).unwrap();
+        (report.history.len(), report.kept)
+    };
+    assert_eq!(run(None), (6, 4));
+    assert_eq!(run(Some(2)), (4, 2), "two epochs after the first of the best without a better one");
+}
+
+#[test]
 fn what_cannot_train_is_refused_by_name() {
     let mut m = network();
     let loss = CrossEntropy::of(&m, 0.0).unwrap();
