@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// No progress, no notes
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// More detail
+    /// More detail: each operator that stays float, with the reason
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
     /// What computes: cpu, gpu (the fastest) or gpu:N (see: espalier list devices)

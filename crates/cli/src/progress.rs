@@ -66,6 +66,11 @@ impl<'a> Progress<'a> {
 
     fn finished(&mut self, record: &StageRecord) {
         self.clear();
+        if self.printer.verbose {
+            for part in &record.float_parts {
+                self.say(&format!("  stays float: {} '{}': {}", part.op_type, part.node, part.reason));
+            }
+        }
         let accuracy = record.shown_accuracy().map_or(String::new(), |a| format!(", accuracy {}", text::percent(a)));
         let time = match record.status {
             Status::Cached => "taken from an earlier run".to_string(),
@@ -95,10 +100,7 @@ impl Observer for Progress<'_> {
                     share("validation", point.validation_accuracy)
                 ));
             }
-            Event::Note(note) if note.warning || self.printer.verbose => {
-                self.say(&format!("  {}{}", if note.warning { "warning: " } else { "" }, note.text));
-            }
-            Event::Note(_) => {}
+            Event::Note(note) => self.say(&format!("  {}{}", if note.warning { "warning: " } else { "" }, note.text)),
             Event::StageFinished { record } => self.finished(record),
         }
     }

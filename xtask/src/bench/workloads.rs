@@ -168,7 +168,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
     },
 ];
 
-/// Batches and widths of ResNet-20 over which our own step is followed: model, batch, arguments.
+/// Batches and widths of ResNet-20 over which our own step is followed: model and batch.
 pub(super) const SCALING: &[(&str, u32)] = &[
     ("resnet20", 16),
     ("resnet20", 32),

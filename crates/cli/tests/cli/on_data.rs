@@ -101,3 +101,26 @@ fn a_model_for_one_image_is_scored_on_many() {
     assert_eq!(score(&fixed, &[]), score(&open, &[]));
     assert_eq!(score(&fixed, &["--batch", "1"]), score(&open, &[]));
 }
+
+#[test]
+fn a_run_tells_what_each_stage_decided_and_with_v_what_stays_float() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let data = digits().join("digits");
+    let data = data.to_str().expect("a UTF-8 path");
+    let recipe = format!(
+        "name = \"n\"\n[data]\ntrain = \"{data}\"\ntest = \"{data}\"\n[model]\narch = \"mlp\"\ninput = [1, 8, 8]\n[[stages]]\n\
+         kind = \"quantize\"\nskip = [\"*\"]\ncalibration = {{ images = 64 }}\n[[stages]]\nkind = \"prune\"\nsparsity = 0.25\n"
+    );
+    let path = |name: &str| dir.path().join(name).to_str().expect("a UTF-8 path").to_string();
+    std::fs::write(path("r.toml"), recipe).expect("the recipe is written");
+    let told = |out: &str, flags: &[&str]| {
+        let (code, _, told) = run(&[&["run", &path("r.toml"), "--out", &path(out)], flags].concat());
+        assert_eq!(code, 0, "{told}");
+        told
+    };
+    let plain = told("plain", &[]);
+    assert!(plain.contains("sparsity 25.0") && !plain.contains("stays float"), "{plain}");
+    let verbose = told("verbose", &["-v"]);
+    assert!(verbose.contains("stays float: Gemm '"), "{verbose}");
+    assert_eq!(told("quiet", &["-q"]), "");
+}
