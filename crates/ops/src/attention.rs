@@ -74,13 +74,22 @@ fn attention(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     if scale < 0.0 {
         return Err(OpError::unsupported(node, format!("scale = {scale}")));
     }
+    let bias = bias(cx, &inputs, &q, k.shape()[2], past)?;
+    let softcap = f64::from(node.float_or("softcap", 0.0)?);
+    let plain = softcap == 0.0 && node.output(3).is_none() && node.int_or("softmax_precision", 0)? == 0;
+    // Narrow types need the split scale below.
+    let wide = matches!(q.dtype(), DType::F32 | DType::F64);
+    if plain && wide && v.dtype() == q.dtype() && !has_dead_rows(bias.as_ref())? {
+        let y = q.attention(&k, &v, bias.as_ref(), tensor::AttentionOptions { scale, keys_transposed: false })?;
+        let y = joined(node, &inputs, y)?;
+        return Ok(vec![y, present_k, present_v]);
+    }
     // As ONNX defines it, half of the scale goes to each side, against overflow in narrow types.
     let half = scale.sqrt();
     let raw = q.mul_scalar(half)?.matmul(&k.mul_scalar(half)?.transpose_last()?)?;
-    let softcap = f64::from(node.float_or("softcap", 0.0)?);
     let capped = if softcap > 0.0 { raw.mul_scalar(1.0 / softcap)?.tanh()?.mul_scalar(softcap)? } else { raw.clone() };
-    let biased = match bias(cx, &inputs, &q, k.shape()[2], past)? {
-        Some(b) => capped.add(&b)?,
+    let biased = match &bias {
+        Some(b) => capped.add(b)?,
         None => capped.clone(),
     };
     let precision = match node.int_or("softmax_precision", 0)? {
@@ -88,11 +97,7 @@ fn attention(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         _ => dtype_attribute(node, "softmax_precision")?.unwrap_or(biased.dtype()),
     };
     let weights = masked_softmax(&biased.cast(precision)?)?.cast(q.dtype())?;
-    let mut y = weights.cast(v.dtype())?.matmul(&v)?.cast(q.dtype())?;
-    if inputs.get(0)?.rank() == 3 {
-        let [batch, heads, sequence, size] = *y.shape() else { return Err(node.error("lost an axis").into()) };
-        y = y.transpose(&[0, 2, 1, 3])?.reshape([batch, sequence, heads * size])?;
-    }
+    let y = joined(node, &inputs, weights.cast(v.dtype())?.matmul(&v)?.cast(q.dtype())?)?;
     let shown = match node.int_or("qk_matmul_output_mode", 0)? {
         0 => raw,
         1 => capped,
@@ -101,6 +106,22 @@ fn attention(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         other => return Err(OpError::unsupported(node, format!("qk_matmul_output_mode = {other}"))),
     };
     Ok(vec![y, present_k, present_v, shown])
+}
+
+/// `[batch, heads, sequence, size]` as the queries were given.
+fn joined(node: &Node, inputs: &Inputs, y: Tensor) -> Result<Tensor, OpError> {
+    match (inputs.get(0)?.rank(), y.shape()) {
+        (3, &[batch, heads, sequence, size]) => Ok(y.transpose(&[0, 2, 1, 3])?.reshape([batch, sequence, heads * size])?),
+        (3, _) => Err(node.error("lost an axis").into()),
+        _ => Ok(y),
+    }
+}
+
+/// True if a query may see no key at all: its row is to become zeros, where a plain softmax gives NaN.
+fn has_dead_rows(bias: Option<&Tensor>) -> Result<bool, OpError> {
+    let Some(bias) = bias.filter(|b| !b.is_empty()) else { return Ok(false) };
+    let top = bias.detach().max_reduce(&[bias.rank().saturating_sub(1)], true)?;
+    Ok(top.to_f64_vec()?.contains(&f64::NEG_INFINITY))
 }
 
 /// Softmax over the last axis; a row whose every element is -inf becomes zeros.

@@ -8,6 +8,7 @@
 //! One idea a file: `dtype`, `buffer`, `tensor` (the type itself), `tape` (differentiation), and one file for each
 //! family of operations; the hand-written fast paths are under `kernels`, those of a GPU (feature `gpu`) under `gpu`.
 mod activation;
+mod attention;
 mod batch_norm;
 mod buffer;
 mod cast;
@@ -48,6 +49,7 @@ mod tensor;
 mod threads;
 mod unary;
 
+pub use attention::AttentionOptions;
 pub use batch_norm::Activation;
 pub use buffer::{Buffer, Element};
 pub use cast::{CastOptions, PowerRounding};

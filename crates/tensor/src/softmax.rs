@@ -20,18 +20,30 @@ fn on_rows(t: &Tensor, axis: usize, f: impl Fn(&Tensor) -> Result<Tensor>) -> Re
     f(&t.transpose(&order)?)?.transpose(&order)
 }
 
+/// Elements that are compared and summed side by side.
+const LANES: usize = 16;
+
 #[inline(always)]
-fn softmax_row<T: Float + Elementary>(x: &[T], y: &mut [T], log: bool) {
-    const LANES: usize = 16;
+fn largest_of<T: Float>(x: &[T]) -> T {
     let (whole, rest) = x.as_chunks::<LANES>();
     let mut lanes = [T::neg_infinity(); LANES];
     whole.iter().for_each(|x| lanes.iter_mut().zip(x).for_each(|(m, x)| *m = if *x > *m { *x } else { *m }));
-    let largest = lanes.iter().chain(rest).copied().fold(T::neg_infinity(), T::max);
-    y.iter_mut().zip(x).for_each(|(y, x)| *y = (*x - largest).exponential());
+    lanes.iter().chain(rest).copied().fold(T::neg_infinity(), T::max)
+}
+
+#[inline(always)]
+fn sum_of<T: Float>(x: &[T]) -> T {
     let mut sums = [T::zero(); LANES];
-    let (whole, rest) = y.as_chunks::<LANES>();
-    whole.iter().for_each(|y| sums.iter_mut().zip(y).for_each(|(s, y)| *s = *s + *y));
-    let sum = sums.iter().chain(rest).fold(T::zero(), |s, y| s + *y);
+    let (whole, rest) = x.as_chunks::<LANES>();
+    whole.iter().for_each(|x| sums.iter_mut().zip(x).for_each(|(s, x)| *s = *s + *x));
+    sums.iter().chain(rest).fold(T::zero(), |s, x| s + *x)
+}
+
+#[inline(always)]
+fn softmax_row<T: Float + Elementary>(x: &[T], y: &mut [T], log: bool) {
+    let largest = largest_of(x);
+    y.iter_mut().zip(x).for_each(|(y, x)| *y = (*x - largest).exponential());
+    let sum = sum_of(y);
     if log {
         let shift = sum.ln();
         y.iter_mut().zip(x).for_each(|(y, x)| *y = *x - largest - shift);
@@ -39,6 +51,15 @@ fn softmax_row<T: Float + Elementary>(x: &[T], y: &mut [T], log: bool) {
         let scale = sum.recip();
         y.iter_mut().for_each(|v| *v = *v * scale);
     }
+}
+
+/// The softmax of a row in its place.
+#[inline(always)]
+pub(crate) fn softmax_in_place<T: Float + Elementary>(x: &mut [T]) {
+    let largest = largest_of(x);
+    x.iter_mut().for_each(|x| *x = (*x - largest).exponential());
+    let scale = sum_of(x).recip();
+    x.iter_mut().for_each(|x| *x = *x * scale);
 }
 
 fn forward(t: &Tensor, axis: usize, log: bool) -> Result<Tensor> {
@@ -112,8 +133,7 @@ fn backward(dy: Tensor, y: &Tensor, axis: usize, log: bool) -> Result<Tensor> {
 
 /// `y * (dy - sum(dy * y))`, or for the logarithm `dy - e^y * sum(dy)`, in place of dy.
 #[inline(always)]
-fn backward_row<T: Float + Elementary>(d: &mut [T], y: &[T], log: bool) {
-    const LANES: usize = 16;
+pub(crate) fn backward_row<T: Float + Elementary>(d: &mut [T], y: &[T], log: bool) {
     let mut sums = [T::zero(); LANES];
     let ((whole, rest), (y_whole, y_rest)) = (d.as_chunks::<LANES>(), y.as_chunks::<LANES>());
     let add = |s: &mut T, (d, y): (&T, &T)| *s = *s + if log { *d } else { *d * *y };

@@ -276,6 +276,7 @@ impl<'a, 'o> Run<'a, 'o> {
                 let norm = &self.model.graph.nodes[*norm];
                 vec![self.batch_norm(norm, inputs, *activation).map_err(|e| self.name(norm, e))?]
             }
+            Work::Attention { scale } => vec![attention(inputs, *scale).map_err(|e| self.name(node, e))?],
         };
         self.write_outputs(node, outputs)?;
         let mut env = self.env.borrow_mut();
@@ -422,6 +423,13 @@ impl<'a, 'o> Run<'a, 'o> {
     fn name(&self, node: &Node, source: OpError) -> TrainError {
         TrainError::Node { node: node.label(&self.model.values), op_type: node.op_type.clone(), source }
     }
+}
+
+/// Queries, keys as `[.., d, n]`, values and what is added to the scores.
+fn attention(inputs: Vec<Option<Tensor>>, scale: f64) -> Result<Tensor, OpError> {
+    let inputs = Inputs::new(inputs);
+    let options = tensor::AttentionOptions { scale, keys_transposed: true };
+    Ok(inputs.get(0)?.attention(inputs.get(1)?, inputs.get(2)?, inputs.opt(3), options)?)
 }
 
 impl RunSubgraph for Run<'_, '_> {

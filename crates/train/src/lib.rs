@@ -21,6 +21,7 @@ mod schedule;
 mod segments;
 mod sizes;
 mod trainer;
+mod units;
 
 pub use checkpoint::Checkpoint;
 pub use error::TrainError;

@@ -1,9 +1,10 @@
 //! A graph made ready to run: nodes bound to their operators, units fused, and the last reader of each value known.
 use crate::TrainError;
-use graph::{AttributeValue, Graph, Model, Node, ValueId};
+use crate::units::{Unit, plain_activation, unit_at};
+use graph::{Graph, Model, Node, ValueId};
 use ops::Operator;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use tensor::{Activation, DType};
+use tensor::Activation;
 
 /// One thing to do.
 pub(crate) struct Step {
@@ -23,6 +24,7 @@ impl Step {
         match self.work {
             Work::Node(_) | Work::Activation(..) => &graph.nodes[self.node].op_type,
             Work::BatchNorm { norm, .. } => &graph.nodes[norm].op_type,
+            Work::Attention { .. } => "attention",
         }
     }
 
@@ -53,6 +55,12 @@ pub(crate) enum Work {
         /// The activation behind it.
         activation: Activation,
     },
+    /// A MatMul of queries and keys, an optional factor, an optional Add, Softmax and the MatMul with the values: one kernel.
+    /// Reads queries, keys as `[.., d, n]`, values, and what is added to the scores.
+    Attention {
+        /// The factor of the scores.
+        scale: f64,
+    },
 }
 
 /// A planned graph.
@@ -71,13 +79,13 @@ impl Plan {
             uses.get(&v) == Some(&1) && !kept.contains(&v) && model.annotations.get(v).is_none() && !graph.outputs.contains(&v)
         };
         let (mut swallowed, mut claimed) = (HashSet::new(), HashSet::new());
-        let mut units: HashMap<usize, (usize, Option<ValueId>, Activation)> = HashMap::new();
+        let mut units: HashMap<usize, Unit> = HashMap::new();
         if fuse {
             for (i, node) in graph.nodes.iter().enumerate() {
-                if let Some(unit) = norm_unit(model, i, node, &hidden, &claimed) {
+                if let Some(unit) = unit_at(model, i, node, &hidden, &claimed) {
                     claimed.extend(unit.members.iter().copied());
                     swallowed.extend(unit.members.iter().copied().filter(|m| *m != unit.last));
-                    units.insert(unit.last, (i, unit.residual, unit.activation));
+                    units.insert(unit.last, unit);
                 }
             }
         }
@@ -87,12 +95,7 @@ impl Plan {
                 continue;
             }
             let (work, reads) = match units.remove(&i) {
-                Some((norm, residual, activation)) => {
-                    let mut reads = graph.nodes[norm].inputs.clone();
-                    reads.truncate(5);
-                    reads.push(residual);
-                    (Work::BatchNorm { norm, activation }, reads)
-                }
+                Some(unit) => (unit.work, unit.reads),
                 None => {
                     let op = operator(model, node)?;
                     let work = match plain_activation(model, node) {
@@ -144,93 +147,4 @@ fn check_operators(model: &Model, graph: &Graph) -> Result<(), TrainError> {
         }
     });
     first
-}
-
-struct Unit {
-    members: Vec<usize>,
-    last: usize,
-    residual: Option<ValueId>,
-    activation: Activation,
-}
-
-/// The unit that starts at a BatchNormalization, if it is one that the fused kernel serves.
-/// A node that another unit has `claimed` ends it: two branches may meet in one Add.
-fn norm_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> bool, claimed: &HashSet<usize>) -> Option<Unit> {
-    let graph = &model.graph;
-    let several_outputs = node.outputs.iter().flatten().count() > 1;
-    let own_mode = node.attributes.get("training_mode").is_some_and(|v| *v != AttributeValue::Int(0));
-    let per_activation = node.attributes.get("spatial").is_some_and(|v| *v == AttributeValue::Int(0));
-    if node.op_type != "BatchNormalization" || !node.is_onnx() || several_outputs || own_mode || per_activation {
-        return None;
-    }
-    let statistics_are_constant =
-        (1..5).all(|i| node.input(i).is_some_and(|v| model.values[v].constant.as_ref().is_some_and(|c| c.tensor.dtype() == DType::F32)));
-    if !statistics_are_constant {
-        return None;
-    }
-    let mut unit = Unit { members: vec![at], last: at, residual: None, activation: Activation::None };
-    let mut value = node.output(0)?;
-    loop {
-        if !hidden(value) {
-            return Some(unit);
-        }
-        let Some(next) = graph.consumers(value).first().copied().filter(|n| !claimed.contains(n)) else { return Some(unit) };
-        let reader = &graph.nodes[next];
-        match reader.op_type.as_str() {
-            "Add" if reader.is_onnx() && unit.residual.is_none() => {
-                let Some(other) = reader.inputs.iter().flatten().copied().find(|v| *v != value) else { return Some(unit) };
-                // The kernel adds equal shapes only; a constant or a value from inside this unit is not a residual.
-                if model.values[other].constant.is_some() || !same_shape_residual(graph, other) {
-                    return Some(unit);
-                }
-                unit.residual = Some(other);
-            }
-            _ => match plain_activation(model, reader) {
-                Some(activation) => unit.activation = activation,
-                None => return Some(unit),
-            },
-        }
-        unit.members.push(next);
-        unit.last = next;
-        if unit.activation != Activation::None {
-            return Some(unit);
-        }
-        match reader.output(0) {
-            Some(v) => value = v,
-            None => return Some(unit),
-        }
-    }
-}
-
-/// Residual branches come from convolution units or padding of them, never from broadcasting ones such as a pooled gate.
-fn same_shape_residual(graph: &Graph, value: ValueId) -> bool {
-    match graph.producer(value) {
-        None => graph.inputs.contains(&value),
-        Some(i) => matches!(
-            graph.nodes[i].op_type.as_str(),
-            "Conv" | "BatchNormalization" | "Relu" | "Clip" | "Add" | "Pad" | "MaxPool" | "Concat"
-        ),
-    }
-}
-
-/// A Relu, or a Clip with constant bounds.
-fn plain_activation(model: &Model, node: &Node) -> Option<Activation> {
-    match node.op_type.as_str() {
-        "Relu" if node.is_onnx() => Some(Activation::Relu),
-        "Clip" if node.is_onnx() => clip_bounds(model, node).map(|(min, max)| Activation::Clip { min, max }),
-        _ => None,
-    }
-}
-
-/// Constant bounds of a Clip, given as attributes (opset 6) or inputs.
-fn clip_bounds(model: &Model, node: &Node) -> Option<(f32, f32)> {
-    let bound = |name: &str, i: usize, default: f32| match node.attributes.get(name) {
-        Some(AttributeValue::Float(v)) => Some(*v),
-        Some(_) => None,
-        None => match node.input(i) {
-            None => Some(default),
-            Some(v) => model.values.tensor(v).and_then(|t| t.item::<f32>().ok()),
-        },
-    };
-    Some((bound("min", 1, f32::MIN)?, bound("max", 2, f32::MAX)?))
 }

@@ -2,6 +2,7 @@
 // Register tiles are arrays indexed by small constant ranges, in step with pointers that are no slices.
 #![allow(clippy::needless_range_loop)]
 
+pub(crate) mod attention;
 pub(crate) mod batch_norm;
 pub(crate) mod conv;
 pub(crate) mod gemm;
