@@ -121,7 +121,31 @@ fn attention_where_three_branches_read_one_value() {
     let m = onnx::load(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/attention_block.onnx"))).unwrap();
     let inputs = BTreeMap::from([("x".to_string(), random::normal(3, &[64, 5, 8], 0.0, 1.0).unwrap())]);
     let batch = Batch { targets: train::random_targets(&m, &inputs, 4).unwrap(), inputs };
-    check(&m, &MeanSquaredError::of(&m).unwrap(), &batch);
+    // Seen from outside, the weights keep the attention from being one unit, which has nothing to recompute.
+    let weights = m.graph.nodes.iter().find(|n| n.op_type == "Softmax").and_then(|n| n.output(0)).unwrap();
+    check(&m, &Tapped(MeanSquaredError::of(&m).unwrap(), weights), &batch);
+}
+
+#[test]
+fn attentions_in_a_row() {
+    let mut b = Build { model: Model::new(17), count: 0 };
+    let mut nodes = vec![];
+    let mut h = b.input();
+    for _ in 0..4 {
+        let [q, k, v] = [(); 3].map(|()| {
+            let w = b.weight();
+            b.node(&mut nodes, "MatMul", &[h, w])
+        });
+        let k = b.node(&mut nodes, "Transpose", &[k]);
+        let scores = b.node(&mut nodes, "MatMul", &[q, k]);
+        let weights = b.node(&mut nodes, "Softmax", &[scores]);
+        let attended = b.node(&mut nodes, "MatMul", &[weights, v]);
+        h = b.node(&mut nodes, "Add", &[h, attended]);
+    }
+    b.model.graph.nodes = nodes;
+    b.model.graph.outputs.push(h);
+    b.model.verify().unwrap();
+    check(&b.model, &MeanSquaredError::of(&b.model).unwrap(), &rows_batch(&b.model));
 }
 
 const WIDTH: usize = 16;
@@ -133,6 +157,14 @@ struct Build {
 }
 
 impl Build {
+    /// The graph's input, rows of [`WIDTH`].
+    fn input(&mut self) -> ValueId {
+        let ty = ValueType::Tensor { dtype: DType::F32, shape: Some(vec![Dim::Symbol("N".into()), Dim::Known(WIDTH)]) };
+        let x = self.model.values.add(Value { name: "x".into(), ty, ..Value::default() });
+        self.model.graph.inputs.push(x);
+        x
+    }
+
     fn constant(&mut self, name: &str, t: Tensor) -> ValueId {
         let id = self.model.values.add_constant(name, t);
         self.model.graph.constants.push(id);
@@ -169,9 +201,7 @@ impl Build {
 fn with_subgraphs() -> (Model, ValueId) {
     let mut b = Build { model: Model::new(17), count: 0 };
     let mut nodes = vec![];
-    let ty = ValueType::Tensor { dtype: DType::F32, shape: Some(vec![Dim::Symbol("N".into()), Dim::Known(WIDTH)]) };
-    let x = b.model.values.add(Value { name: "x".into(), ty, ..Value::default() });
-    b.model.graph.inputs.push(x);
+    let x = b.input();
     let ratio = b.constant("ratio", Tensor::scalar(0.3f32));
     let shared = b.weight();
     let inner = b.layer(&mut nodes, x, ratio, shared);
@@ -232,12 +262,14 @@ impl Objective for Tapped {
         [self.0.taps(), vec![self.1]].concat()
     }
     fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
-        let inner = train::read(values, self.1)?.mean(&[0, 1], false).map_err(train::loss_error)?;
+        let inner = train::read(values, self.1)?;
+        let axes: Vec<usize> = (0..inner.rank()).collect();
+        let inner = inner.mean(&axes, false).map_err(train::loss_error)?;
         self.0.loss(values, batch)?.add(&inner).map_err(train::loss_error)
     }
 }
 
-fn subgraph_batch(m: &Model) -> Batch {
+fn rows_batch(m: &Model) -> Batch {
     let inputs = BTreeMap::from([("x".to_string(), random::normal(6, &[64, WIDTH], 0.0, 1.0).unwrap())]);
     Batch { targets: train::random_targets(m, &inputs, 7).unwrap(), inputs }
 }
@@ -245,13 +277,13 @@ fn subgraph_batch(m: &Model) -> Batch {
 #[test]
 fn dropout_a_branch_a_loop_and_an_inner_value_that_the_loss_reads() {
     let (m, inner) = with_subgraphs();
-    check(&m, &Tapped(MeanSquaredError::of(&m).unwrap(), inner), &subgraph_batch(&m));
+    check(&m, &Tapped(MeanSquaredError::of(&m).unwrap(), inner), &rows_batch(&m));
 }
 
 #[test]
 fn a_budget_that_cannot_be_kept_is_refused_with_the_least_that_is_needed() {
     let (m, inner) = with_subgraphs();
-    let (objective, batch) = (Tapped(MeanSquaredError::of(&m).unwrap(), inner), subgraph_batch(&m));
+    let (objective, batch) = (Tapped(MeanSquaredError::of(&m).unwrap(), inner), rows_batch(&m));
     let run = |memory: u64| {
         let settings = TrainSettings { memory: Some(memory), ..TrainSettings::default() };
         let mut around = Surroundings { validate: None, watch: &mut Notes::default(), checkpoint: None, stop: None };
