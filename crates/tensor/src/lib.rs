@@ -58,6 +58,7 @@ pub use device::Device;
 pub use dtype::DType;
 pub use error::{Result, TensorError};
 pub use index::{Reduction, Unique};
+pub use kernels::simd::vectorised;
 pub use loss::{cross_entropy, distillation_loss, mse_loss};
 pub use movement::PadMode;
 pub use optim::{AdamWOptions, SgdOptions, adamw_step, sgd_step, sum_squares};

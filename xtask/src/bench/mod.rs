@@ -20,9 +20,17 @@ const SCALING_PASSES: usize = 5;
 /// What was asked for.
 struct Options {
     rounds: usize,
-    only: Option<String>,
+    /// Names of workloads; empty for all.
+    only: Vec<String>,
     keep: bool,
     render: bool,
+}
+
+impl Options {
+    /// The names as one, `None` for all workloads.
+    fn only(&self) -> Option<String> {
+        (!self.only.is_empty()).then(|| self.only.join("+"))
+    }
 }
 
 /// Measures and renders, or with `--render` only renders the newest run.
@@ -32,29 +40,29 @@ pub(crate) fn run(args: &[String]) -> Result<(), String> {
         let record = Bench::prepare()?.measure(&options)?;
         save(&record, &options)?;
     }
-    if options.only.is_none() || options.keep || options.render {
+    if options.only.is_empty() || options.keep || options.render {
         render::render()?;
     }
     Ok(())
 }
 
 fn parse(args: &[String]) -> Result<Options, String> {
-    let mut options = Options { rounds: 7, only: None, keep: false, render: false };
+    let mut options = Options { rounds: 7, only: vec![], keep: false, render: false };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().cloned().ok_or_else(|| format!("{arg} needs a value"));
         match arg.as_str() {
             "--rounds" => options.rounds = value()?.parse().ok().filter(|n| *n > 0).ok_or("--rounds needs a number above 0")?,
-            "--only" => options.only = Some(value()?),
+            "--only" => options.only = value()?.split(',').map(String::from).collect(),
             "--keep" => options.keep = true,
             "--render" => options.render = true,
-            other => return Err(format!("bench: unknown argument '{other}'; there are --rounds N, --only NAME [--keep], --render")),
+            other => return Err(format!("bench: unknown argument '{other}'; there are --rounds N, --only NAME,NAME [--keep], --render")),
         }
     }
     let known: Vec<&str> = WORKLOADS.iter().map(|w| w.name).chain(["scaling"]).collect();
-    match &options.only {
-        Some(name) if !known.contains(&name.as_str()) => Err(format!("bench: no workload '{name}'; there are {}", known.join(", "))),
-        _ => Ok(options),
+    match options.only.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(format!("bench: no workload '{name}'; there are {}", known.join(", "))),
+        None => Ok(options),
     }
 }
 
@@ -145,7 +153,7 @@ impl Bench {
     fn measure(&self, options: &Options) -> Result<Value, String> {
         let mut notes = machine::notes(&self.python);
         notes["threads"] = json!(THREADS.parse::<u32>().unwrap_or_default());
-        let wanted = |name: &str| options.only.as_ref().is_none_or(|only| only == name);
+        let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
         let available = |w: &&Workload| {
             let there = !w.ours.contains("{data}") || self.data.is_dir();
             if !there {
@@ -195,7 +203,7 @@ impl Bench {
                 }
             }
         }
-        let mut record = json!({ "schema_version": 1, "machine": notes, "only": options.only, "rounds": options.rounds, "measurements": measured, "failures": failures });
+        let mut record = json!({ "schema_version": 1, "machine": notes, "only": options.only(), "rounds": options.rounds, "measurements": measured, "failures": failures });
         if wanted("scaling") {
             record["ceilings"] = self.call("espalier bench machine", "ceilings")?;
             record["scaling"] = Value::Array(self.scaling()?);
@@ -259,12 +267,12 @@ impl Bench {
     }
 }
 
-/// Writes the raw figures. A run of one workload goes to the scratch folder unless it is to be kept: the table is made of whole
+/// Writes the raw figures. A run of some workloads goes to the scratch folder unless it is to be kept: the table is made of whole
 /// runs, and kept ones stand below it.
 fn save(record: &Value, options: &Options) -> Result<(), String> {
-    let only = options.only.as_ref().map_or(String::new(), |name| format!("-{name}"));
+    let only = options.only().map_or(String::new(), |names| format!("-{names}"));
     let name = format!("{}-{}{only}.json", record["machine"]["date"].as_str().unwrap_or("run"), machine::label(&record["machine"]));
-    let folder = if options.only.is_some() && !options.keep { scratch()? } else { PathBuf::from("benches/runs") };
+    let folder = if !options.only.is_empty() && !options.keep { scratch()? } else { PathBuf::from("benches/runs") };
     std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
     let path = folder.join(name);
     std::fs::write(&path, format!("{record:#}\n")).map_err(|e| format!("{}: {e}", path.display()))?;

@@ -80,7 +80,7 @@ fn again(single: &[(PathBuf, Value)]) -> String {
     if single.is_empty() {
         return String::new();
     }
-    let mut text = format!("\nMeasured alone, after a change (`cargo xtask bench --only NAME --keep`):\n\n{HEAD}");
+    let mut text = format!("\nMeasured alone, after a change (`cargo xtask bench --only NAMES --keep`):\n\n{HEAD}");
     let mut sources = vec![];
     for (path, run) in single {
         for row in WORKLOADS {

@@ -19,7 +19,11 @@ pub use statistics::Statistics;
 
 use crate::{ObserverSettings, QuantizeError, Result};
 use encodings::affine::AffineSettings;
-use tensor::Tensor;
+use rayon::prelude::*;
+use tensor::{Tensor, vectorised};
+
+/// Elements of a tensor that one task looks at.
+const PIECE: usize = 1 << 15;
 
 /// The range that an observer concludes for a grid; `None` if nothing was seen.
 pub type Conclude = fn(&Statistics, &ObserverSettings, &AffineSettings) -> Option<(f32, f32)>;
@@ -76,17 +80,31 @@ pub fn find(name: &str) -> Result<&'static ObserverEntry> {
 /// Smallest and largest element; `None` for an empty tensor.
 fn bounds(tensor: &Tensor) -> std::result::Result<Option<(f32, f32)>, String> {
     let x = tensor.as_slice::<f32>().map_err(|e| e.to_string())?;
-    let (mut lo, mut hi, mut finite) = (f32::INFINITY, f32::NEG_INFINITY, true);
-    for v in x {
-        lo = if *v < lo { *v } else { lo };
-        hi = if *v > hi { *v } else { hi };
-        finite &= v.is_finite();
-    }
+    let both = |(a, b, finite): (f32, f32, bool), (c, d, too): (f32, f32, bool)| (a.min(c), b.max(d), finite && too);
+    let pieces = x.par_chunks(PIECE).map(|piece| vectorised(|| piece_bounds(piece)));
+    let (lo, hi, finite) = pieces.reduce(|| (f32::INFINITY, f32::NEG_INFINITY, true), both);
     if !finite {
         let at = x.iter().position(|v| !v.is_finite()).unwrap_or(0);
         return Err(format!("element {at} of {:?} is {}; its range has no bounds", tensor.shape(), x[at]));
     }
     Ok((!x.is_empty()).then_some((lo, hi)))
+}
+
+/// Smallest and largest element, and whether all are finite.
+#[inline(always)]
+fn piece_bounds(x: &[f32]) -> (f32, f32, bool) {
+    const LANES: usize = 16;
+    let (mut lo, mut hi, mut infinite) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0u32; LANES]);
+    let (whole, rest) = x.as_chunks::<LANES>();
+    let mut see = |k: usize, v: f32| {
+        lo[k] = if v < lo[k] { v } else { lo[k] };
+        hi[k] = if v > hi[k] { v } else { hi[k] };
+        infinite[k] |= u32::from(!v.is_finite());
+    };
+    whole.iter().for_each(|x| x.iter().enumerate().for_each(|(k, v)| see(k, *v)));
+    rest.iter().enumerate().for_each(|(k, v)| see(k, *v));
+    let first = |all: [f32; LANES], pick: fn(f32, f32) -> f32| all.into_iter().fold(all[0], pick);
+    (first(lo, f32::min), first(hi, f32::max), infinite == [0; LANES])
 }
 
 #[cfg(test)]

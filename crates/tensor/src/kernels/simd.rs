@@ -369,7 +369,7 @@ pub(crate) use x86::{Avx2, Avx512};
 /// Runs a short loop compiled for AVX2 and FMA where the processor has them: for plain loops over slices, whose speed the
 /// compiler's own vectorisation decides. The loop must be small enough to be inlined here.
 #[inline(always)]
-pub(crate) fn vectorised<R>(f: impl FnOnce() -> R) -> R {
+pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
     #[cfg(target_arch = "x86_64")]
     {
         #[target_feature(enable = "avx2,fma")]
