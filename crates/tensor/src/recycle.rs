@@ -3,8 +3,9 @@
 //! every element.
 //!
 //! Only as many vectors of a length are kept as were handed out and not yet given back, so storage that was made
-//! elsewhere (batches from disk) goes back to the allocator and the pool never holds more than a step had in use. Whoever
-//! has to make do with less memory sets a limit; then the lengths that were not asked for longest go first.
+//! elsewhere (batches from disk) goes back to the allocator. Nor are more elements kept than were once handed out together
+//! (or 512 MiB of them), however many lengths come by; whoever has to make do with less memory sets a limit. Beyond it the
+//! lengths that were not asked for longest go first.
 use crate::Element;
 use crate::kernels::pages;
 use crate::parallel::fill;
@@ -14,8 +15,8 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 /// Smaller vectors are left to the allocator.
 const SMALLEST: usize = 1 << 12;
-/// Most elements kept for reuse where nobody set a limit (512 MiB).
-const MOST: usize = 1 << 27;
+/// Elements that are kept for reuse in any case where nobody set a limit (512 MiB).
+const LEAST: usize = 1 << 27;
 
 /// The vectors of one length.
 #[derive(Default)]
@@ -27,17 +28,17 @@ struct Shelf {
     asked: u64,
 }
 
+#[derive(Default)]
 struct Pool {
     shelves: HashMap<usize, Shelf>,
+    /// Kept.
     elements: usize,
-    most: usize,
+    /// Handed out and not yet given back, now and at most.
+    out: usize,
+    highest: usize,
+    /// Most elements kept, if somebody has set it.
+    limit: Option<usize>,
     clock: u64,
-}
-
-impl Default for Pool {
-    fn default() -> Self {
-        Pool { shelves: HashMap::new(), elements: 0, most: MOST, clock: 0 }
-    }
 }
 
 static POOL: LazyLock<Mutex<Pool>> = LazyLock::new(Mutex::default);
@@ -48,6 +49,8 @@ impl Pool {
         let shelf = self.shelves.entry(len).or_default();
         shelf.out += 1;
         shelf.asked = self.clock;
+        self.out += len;
+        self.highest = self.highest.max(self.out);
         let v = shelf.free.pop()?;
         self.elements -= len;
         Some(v)
@@ -57,14 +60,18 @@ impl Pool {
         let len = v.len();
         let Some(shelf) = self.shelves.get_mut(&len).filter(|s| s.out > 0) else { return };
         shelf.out -= 1;
-        if len > self.most {
-            return;
-        }
-        self.shrink(self.most - len);
+        self.out -= len;
+        let Some(others) = self.most().checked_sub(len) else { return };
+        self.shrink(others);
         self.elements += len;
         if let Some(shelf) = self.shelves.get_mut(&len) {
             shelf.free.push(v);
         }
+    }
+
+    /// Most elements that are kept.
+    fn most(&self) -> usize {
+        self.limit.unwrap_or(self.highest.max(LEAST))
     }
 
     /// Lets go of vectors until no more than `most` elements are kept.
@@ -78,14 +85,15 @@ impl Pool {
     }
 }
 
-/// Sets how many bytes are kept for reuse at most (at the start: 512 MiB), lets go of what is more, and returns what the
-/// limit was. Reusing storage saves the time that fresh pages cost.
-pub fn keep_for_reuse(bytes: u64) -> u64 {
+/// Sets how many bytes are kept for reuse at most (`None`: as many as were in use at once), lets go of what is more, and
+/// returns what was set before. Reusing storage saves the time that fresh pages cost.
+pub fn keep_for_reuse(bytes: Option<u64>) -> Option<u64> {
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
-    let most = usize::try_from(bytes).unwrap_or(usize::MAX) / size_of::<f32>();
-    let before = std::mem::replace(&mut pool.most, most);
+    let before = pool.limit.map(|elements| (elements * size_of::<f32>()) as u64);
+    pool.limit = bytes.map(|b| usize::try_from(b).unwrap_or(usize::MAX) / size_of::<f32>());
+    let most = pool.most();
     pool.shrink(most);
-    (before * size_of::<f32>()) as u64
+    before
 }
 
 /// Lets go of all storage that is kept for reuse: for when tensors of other sizes come next.
@@ -155,7 +163,7 @@ mod tests {
     #[test]
     fn a_limit_lets_go_of_what_was_not_asked_for_longest() {
         let (small, large) = (SMALLEST, 2 * SMALLEST);
-        let mut pool = Pool { most: 3 * SMALLEST, ..Pool::default() };
+        let mut pool = Pool { limit: Some(3 * SMALLEST), ..Pool::default() };
         for len in [large, small, small] {
             assert!(pool.take(len).is_none());
         }
@@ -166,8 +174,20 @@ mod tests {
         assert!(pool.take(large).is_none() && pool.take(small).is_some());
         pool.shrink(0);
         assert_eq!(pool.elements, 0);
-        pool.most = small;
+        pool.limit = Some(small);
         pool.give(vec![0.0; large]);
         assert_eq!(pool.elements, 0, "larger than the limit");
+    }
+
+    #[test]
+    fn as_much_is_kept_as_was_out_at_once() {
+        let mut pool = Pool::default();
+        assert_eq!(pool.most(), LEAST);
+        for _ in 0..3 {
+            assert!(pool.take(LEAST).is_none());
+        }
+        assert_eq!(pool.most(), 3 * LEAST);
+        pool.out -= 2 * LEAST;
+        assert_eq!(pool.most(), 3 * LEAST, "also when most of it has come back");
     }
 }

@@ -30,7 +30,7 @@ pub(crate) struct Recomputation {
     budget: u64,
     plan: Option<Planned>,
     /// How much storage the tensors kept for reuse before, to be restored.
-    reuse_before: Option<u64>,
+    reuse_before: Option<Option<u64>>,
 }
 
 struct Planned {
@@ -105,7 +105,7 @@ impl Recomputation {
         let whole = segments::cut(&sizes, u64::MAX).map_or(0, |c| c.peak);
         watch.note(&summary(&cut, plan.steps.len(), fixed + cut.peak, fixed + whole));
         // Storage that waits for reuse is memory too: it gets what the step leaves.
-        let before = tensor::keep_for_reuse(self.budget.saturating_sub(fixed + cut.peak));
+        let before = tensor::keep_for_reuse(Some(self.budget.saturating_sub(fixed + cut.peak)));
         self.reuse_before.get_or_insert(before);
         let segments = segments_of(model, &plan, step.taps, &cut);
         Ok(Planned { plan: Arc::new(plan), segments: Arc::new(segments), batch })

@@ -12,17 +12,19 @@ const PLOT: &str = "benches/scaling.svg";
 pub(super) fn render() -> Result<(), String> {
     let (whole, single): (Vec<_>, Vec<_>) = runs()?.into_iter().partition(|(_, run)| run["only"].is_null());
     let (path, run) = whole.into_iter().next_back().ok_or("benches/runs holds no whole run: cargo xtask bench makes one")?;
+    // Scaling measured alone is newer than the whole run's.
+    let (scaling_path, scaled) = single.iter().rev().find(|(_, r)| r["scaling"].is_array()).unwrap_or(&(path.clone(), run.clone())).clone();
     let mut text = std::fs::read_to_string(FILE).map_err(|e| format!("{FILE}: {e}"))?;
     for (name, section) in [
         ("machine", machine(&run, &path)),
         ("peers", peers(&run) + &again(&single)),
-        ("scaling", scaling(&run)),
+        ("scaling", scaling(&scaled, &scaling_path)),
         ("roofline", roofline(&run)),
     ] {
         text = replace(&text, name, &section)?;
     }
     std::fs::write(FILE, text).map_err(|e| format!("{FILE}: {e}"))?;
-    if let Some(svg) = super::plot::svg(&run) {
+    if let Some(svg) = super::plot::svg(&scaled) {
         std::fs::write(PLOT, svg).map_err(|e| format!("{PLOT}: {e}"))?;
     }
     println!("{FILE}: rendered from {}", path.display());
@@ -56,7 +58,7 @@ fn machine(run: &Value, path: &std::path::Path) -> String {
     let text = |key: &str| m[key].as_str().unwrap_or("unknown").to_string();
     let sets: Vec<&str> = m["instruction_sets"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     format!(
-        "{}: {} ({}), {} cores, {} threads, {}; {}, commit {}; torch {}, ONNX Runtime {}, Python {}. Raw figures: [{}]({}).\n",
+        "{}: {} ({}), {} cores, {} threads, {}; {}, commit {}; torch {}, ONNX Runtime {}, Python {}. Raw figures: {}.\n",
         text("date"),
         text("cpu"),
         sets.join(", "),
@@ -68,19 +70,24 @@ fn machine(run: &Value, path: &std::path::Path) -> String {
         text("torch"),
         text("onnxruntime"),
         text("python"),
-        path.file_name().unwrap_or_default().to_string_lossy(),
-        path.display(),
+        link(path),
     )
 }
 
 const HEAD: &str = "| workload | ours, best / median | peer, best / median | speed, best / median | wanted | memory, ours / peer | rounds |\n|---|---|---|---|---|---|---|\n";
 
+/// A link to raw figures.
+fn link(path: &std::path::Path) -> String {
+    format!("[{}]({})", path.file_name().unwrap_or_default().to_string_lossy(), path.display())
+}
+
 /// Rows that were measured alone.
 fn again(single: &[(PathBuf, Value)]) -> String {
+    let single: Vec<_> = single.iter().filter(|(_, run)| !run["measurements"].as_array().is_none_or(Vec::is_empty)).collect();
     if single.is_empty() {
         return String::new();
     }
-    let mut text = format!("\nMeasured alone, after a change (`cargo xtask bench --only NAMES --keep`):\n\n{HEAD}");
+    let mut text = format!("\nMeasured alone, after the whole run (`cargo xtask bench --only NAMES --keep`):\n\n{HEAD}");
     let mut sources = vec![];
     for (path, run) in single {
         for row in WORKLOADS {
@@ -89,7 +96,7 @@ fn again(single: &[(PathBuf, Value)]) -> String {
             }
         }
         let commit = run["machine"]["commit"].as_str().unwrap_or("unknown");
-        sources.push(format!("[{}]({}) of commit {commit}", path.file_name().unwrap_or_default().to_string_lossy(), path.display()));
+        sources.push(format!("{} of commit {commit}", link(path)));
     }
     format!("{text}\nRaw figures: {}.\n", sources.join(", "))
 }
@@ -134,7 +141,7 @@ pub(super) fn gflop(point: &Value) -> Option<f64> {
     Some(point["macs"].as_f64()? * 2.0 * 3.0 * point["batch"].as_f64()? / 1e9)
 }
 
-fn scaling(run: &Value) -> String {
+fn scaling(run: &Value, path: &std::path::Path) -> String {
     let mut table = String::from(
         "| network | batch | arithmetic, GFLOP a step | best step | time an image | GFLOP/s | peak memory |\n|---|---|---|---|---|---|---|\n",
     );
@@ -153,7 +160,8 @@ fn scaling(run: &Value) -> String {
             figures["peak_memory_bytes"].as_f64().unwrap_or(0.0) / 1e6,
         );
     }
-    format!("![Time a step against arithmetic a step]({PLOT})\n\n{table}")
+    let commit = run["machine"]["commit"].as_str().unwrap_or("unknown");
+    format!("![Time a step against arithmetic a step]({PLOT})\n\n{table}\nRaw figures: {} of commit {commit}.\n", link(path))
 }
 
 /// Arithmetic and least memory traffic of a kernel in one step.
