@@ -15,7 +15,7 @@ fi
 # Every file with `unsafe` in it or below it: the kernels and the operations that call them.
 filters=("$@")
 if [ ${#filters[@]} = 0 ]; then
-  filters=(kernels:: conv:: matmul:: batch_norm:: fake_quant:: pool:: norm:: softmax:: loss:: optim:: recycle:: tape::)
+  filters=(kernels:: attention:: conv:: matmul:: batch_norm:: fake_quant:: pool:: norm:: softmax:: loss:: optim:: recycle:: tape::)
 fi
 host="$(rustc -vV | sed -n 's/^host: //p')"
 runner="CARGO_TARGET_$(echo "$host" | tr 'a-z-' 'A-Z_')_RUNNER"
