@@ -25,7 +25,7 @@ pub fn lift(model: &mut Model) -> Result<usize> {
 /// A constant behind DequantizeLinear becomes a float constant under the node's output, with an encoding.
 fn lift_constant(model: &mut Model, node: &Node) -> Result<bool> {
     let (Some(input), Some(output)) = (node.input(0), node.output(0)) else { return Ok(false) };
-    let Some(integers) = model.values.tensor(input).cloned() else { return Ok(false) };
+    let Some(integers) = model.constant(input).cloned() else { return Ok(false) };
     let Some(grid) = grid(model, node, Some(&integers))? else { return Ok(false) };
     let encoding = grid.encoding()?;
     let what = |e: encodings::EncodingError| DeployError::Lower { value: model.values[output].name.clone(), what: e.to_string() };
@@ -91,7 +91,7 @@ fn rename_output(model: &mut Model, from: ValueId, to: ValueId) {
 
 /// The grid of a quantization node, if it is uniform with constant parameters.
 fn grid(model: &Model, node: &Node, integers: Option<&Tensor>) -> Result<Option<Grid>> {
-    let constant = |i: usize| node.input(i).and_then(|v| model.values.tensor(v)).cloned();
+    let constant = |i: usize| node.input(i).and_then(|v| model.constant(v)).cloned();
     let Some(scale) = constant(1) else { return Ok(None) };
     if node.int_or("block_size", 0)? != 0 || (node.input(2).is_some() && constant(2).is_none()) {
         return Ok(None);

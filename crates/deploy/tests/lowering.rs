@@ -149,6 +149,20 @@ fn lifting_is_the_inverse_of_lowering() {
     assert_eq!(run(&again, &input(), Mode::FLOAT), simulated);
 }
 
+/// Integers, scales and zero points that are graph inputs too are defaults: another grid may be fed.
+#[test]
+fn a_grid_that_can_be_fed_is_not_lifted() {
+    let lowered = lower(&network(8, 13), &LowerOptions::default()).unwrap().model;
+    let named = |part: &str| {
+        let mut m = lowered.clone();
+        let fed: Vec<ValueId> = m.graph.constants.iter().copied().filter(|v| m.values[*v].name.ends_with(part)).collect();
+        assert!(!fed.is_empty(), "{part}: {}", dump(&m));
+        m.graph.inputs.extend(fed);
+        lift(&mut m).unwrap()
+    };
+    assert_eq!([named("_scale"), named("_zero_point"), named("_quantized")], [0, 3, 5]);
+}
+
 #[test]
 fn a_value_read_on_two_grids_keeps_both_when_lifted() {
     let mut b = Builder::new(13);

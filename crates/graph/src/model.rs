@@ -265,6 +265,12 @@ impl Model {
         self.graph.inputs.iter().copied().filter(|v| self.values[*v].constant.is_none()).collect()
     }
 
+    /// The elements of a constant that no run changes. `None` for a constant that is a graph input too: there it is a default,
+    /// and another tensor may be fed in its place.
+    pub fn constant(&self, id: ValueId) -> Option<&tensor::Tensor> {
+        self.values.tensor(id).filter(|_| !self.graph.inputs.contains(&id))
+    }
+
     /// The value of the main graph with this name (input, constant or node output).
     pub fn find(&self, name: &str) -> Option<ValueId> {
         let g = &self.graph;

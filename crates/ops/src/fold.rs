@@ -1,10 +1,14 @@
 //! Clean-up that needs no evaluation: BatchNormalization into the layer before it, and Identity nodes out.
 use crate::OpError;
 use graph::{Annotations, AttributeValue, Graph, GraphError, Model, Node, ValueId, Values};
+use std::collections::HashSet;
 use tensor::{DType, Tensor};
 
 /// Folds each BatchNormalization in inference form into the Conv, ConvTranspose or Gemm whose output it alone reads.
 /// Computed in f64 and rounded once. Masks stay as they are: zero times a factor is zero. Returns how many were folded.
+///
+/// An initializer that is a graph input too, a default for what may be fed, is one no more once it is folded: whoever feeds it
+/// afterwards is refused instead of ignored.
 ///
 /// An encoding made for the folded weight ([`crate::KeptNorm`]) takes its place.
 ///
@@ -13,8 +17,10 @@ use tensor::{DType, Tensor};
 /// attributes or parameters.
 pub fn fold_batch_norm(model: &mut Model) -> Result<usize, OpError> {
     let mut graph = std::mem::take(&mut model.graph);
-    let result = fold_graph(&mut graph, &mut model.values, &mut model.annotations);
+    let mut folded_in = HashSet::new();
+    let result = fold_graph(&mut graph, &mut model.values, &mut model.annotations, &mut folded_in);
     model.graph = graph;
+    model.graph.inputs.retain(|v| !folded_in.contains(v));
     let folded = result?;
     if folded > 0 {
         // Before version 4 of the format every initializer had to be an input too; the new biases are not.
@@ -24,16 +30,22 @@ pub fn fold_batch_norm(model: &mut Model) -> Result<usize, OpError> {
     Ok(folded)
 }
 
-fn fold_graph(graph: &mut Graph, values: &mut Values, annotations: &mut Annotations) -> Result<usize, OpError> {
+/// Folds in a graph and its subgraphs. What was `folded_in` is listed: no such value is any more the parameter of that name.
+fn fold_graph(
+    graph: &mut Graph,
+    values: &mut Values,
+    annotations: &mut Annotations,
+    folded_in: &mut HashSet<ValueId>,
+) -> Result<usize, OpError> {
     let mut folded = 0;
     for node in &mut graph.nodes {
         for sub in node.subgraphs_mut() {
-            folded += fold_graph(sub, values, annotations)?;
+            folded += fold_graph(sub, values, annotations, folded_in)?;
         }
     }
     let mut at = 0;
     while at < graph.nodes.len() {
-        if fold_node(graph, at, values, annotations)? {
+        if fold_node(graph, at, values, annotations, folded_in)? {
             graph.nodes.remove(at);
             folded += 1;
         } else {
@@ -71,18 +83,23 @@ impl Unit {
 }
 
 /// Folds the normalization at `at` into its producer; the node itself is left to be removed.
-fn fold_node(graph: &mut Graph, at: usize, values: &mut Values, annotations: &mut Annotations) -> Result<bool, OpError> {
+fn fold_node(
+    graph: &mut Graph,
+    at: usize,
+    values: &mut Values,
+    annotations: &mut Annotations,
+    folded_in: &mut HashSet<ValueId>,
+) -> Result<bool, OpError> {
     let Some(Unit { producer, between, output, affine, layer }) = Unit::of(graph, at, values, annotations)? else { return Ok(false) };
     let unit = graph.nodes[producer].clone();
     let uses = graph.use_counts();
-    let alone = |v: ValueId| uses.get(&v) == Some(&1);
-    if let Some(encoding) = annotations.encoding(layer.weight_id) {
-        let Some(encoding) = crate::kept_norm::folded(encoding) else {
-            let what = "has an encoding; fold BatchNormalization before weights are quantized".to_string();
-            return Err(GraphError::Value { value: values[layer.weight_id].name.clone(), what }.into());
-        };
-        annotations.entry(layer.weight_id).encoding = Some(encoding);
-    }
+    // A constant of an outer graph may be read by another branch too.
+    let alone = |v: ValueId, graph: &Graph| uses.get(&v) == Some(&1) && graph.constants.contains(&v);
+    let encoding = annotations.encoding(layer.weight_id).map(|encoding| {
+        let what = "has an encoding; fold BatchNormalization before weights are quantized".to_string();
+        crate::kept_norm::folded(encoding).ok_or(GraphError::Value { value: values[layer.weight_id].name.clone(), what })
+    });
+    let encoding = encoding.transpose()?;
     let (weight, bias) = layer.folded(&affine)?;
     let node = &mut graph.nodes[producer];
     if layer.op_type == "Gemm" && node.float_or("beta", 1.0)? != 1.0 {
@@ -90,16 +107,21 @@ fn fold_node(graph: &mut Graph, at: usize, values: &mut Values, annotations: &mu
     }
     node.outputs[0] = Some(output);
     let weight_name = values[layer.weight_id].name.clone();
-    if alone(layer.weight_id) {
+    let stored = if alone(layer.weight_id, graph) {
         values.set_tensor(layer.weight_id, weight);
+        layer.weight_id
     } else {
         let copy = add_constant(graph, values, &format!("{weight_name}_folded"), weight);
         if let Some(mask) = annotations.mask(layer.weight_id).cloned() {
             annotations.entry(copy).mask = Some(mask);
         }
         graph.nodes[producer].inputs[1] = Some(copy);
+        copy
+    };
+    if encoding.is_some() {
+        annotations.entry(stored).encoding = encoding;
     }
-    match unit.input(2).filter(|b| alone(*b)) {
+    match unit.input(2).filter(|b| alone(*b, graph)) {
         Some(own) if values.tensor(own).is_some_and(|t| t.shape() == bias.shape()) => {
             values.set_tensor(own, bias);
         }
@@ -112,9 +134,10 @@ fn fold_node(graph: &mut Graph, at: usize, values: &mut Values, annotations: &mu
         }
     }
     graph.value_info.retain(|v| *v != between);
+    folded_in.extend(graph.nodes[at].inputs.iter().skip(1).chain(unit.inputs.iter().skip(1)).flatten());
     let rest = graph.nodes.iter().enumerate().filter(|(i, _)| *i != at).flat_map(|(_, n)| reads(n));
-    let still: std::collections::HashSet<ValueId> = rest.chain(graph.outputs.iter().copied()).collect();
-    graph.constants.retain(|v| still.contains(v) || graph.inputs.contains(v));
+    let still: HashSet<ValueId> = rest.chain(graph.outputs.iter().copied()).collect();
+    graph.constants.retain(|v| still.contains(v));
     Ok(true)
 }
 
@@ -124,7 +147,7 @@ fn reads(node: &Node) -> Vec<ValueId> {
 }
 
 fn add_constant(graph: &mut Graph, values: &mut Values, base: &str, tensor: Tensor) -> ValueId {
-    let taken: std::collections::HashSet<&str> = values.iter().map(|(_, v)| v.name.as_str()).collect();
+    let taken: HashSet<&str> = values.iter().map(|(_, v)| v.name.as_str()).collect();
     let numbered = (1..).map(|i| format!("{base}_{i}"));
     let name = std::iter::once(base.to_string()).chain(numbered).find(|n| !taken.contains(n.as_str())).unwrap_or_default();
     let id = values.add_constant(name, tensor);
@@ -385,6 +408,49 @@ mod tests {
         m.verify().unwrap();
         assert_eq!(get(&m, "l.weight"), weight);
         assert_ne!(get(&m, "l.weight_folded"), weight);
+    }
+
+    /// Two branches read one weight of the outer graph: each folds a copy of its own.
+    #[test]
+    fn a_weight_that_branches_share_is_copied() {
+        let weight = random::normal(8, &[4, 4, 1, 1], 0.0, 0.5).unwrap();
+        let mut m = model("Conv", weight.clone(), Some(random::normal(7, &[4], 0.0, 1.0).unwrap()), 4);
+        let nodes = std::mem::take(&mut m.graph.nodes);
+        let mut branch = |name: &str| {
+            let ends = ["h", "y"].map(|v| m.values.add_named(&format!("{name}.{v}")));
+            let mut nodes = nodes.clone();
+            (nodes[0].outputs[0], nodes[1].inputs[0], nodes[1].outputs[0]) = (Some(ends[0]), Some(ends[0]), Some(ends[1]));
+            AttributeValue::Graph(Box::new(Graph { name: name.into(), nodes, outputs: vec![ends[1]], ..Graph::default() }))
+        };
+        let (then, other) = (branch("then"), branch("else"));
+        let (condition, y) = (m.values.add_named("condition"), m.find("y").unwrap_or(m.graph.outputs[0]));
+        m.graph.inputs.push(condition);
+        let either = Node::new("If", "either", &[condition], &[y]).with("then_branch", then).with("else_branch", other);
+        m.graph.nodes.push(either);
+        m.verify().unwrap();
+        let once = {
+            let mut alone = model("Conv", weight, Some(random::normal(7, &[4], 0.0, 1.0).unwrap()), 4);
+            fold_batch_norm(&mut alone).unwrap();
+            (get(&alone, "l.weight"), get(&alone, "l.bias"))
+        };
+        assert_eq!(fold_batch_norm(&mut m).unwrap(), 2);
+        m.verify().unwrap();
+        for branch in m.graph.nodes[0].subgraphs() {
+            let read = |i: usize| m.values.tensor(branch.nodes[0].input(i).unwrap()).unwrap().clone();
+            assert_eq!((read(1), read(2)), once);
+        }
+    }
+
+    #[test]
+    fn what_could_be_fed_before_it_was_folded_is_refused_afterwards() {
+        let mut m = model("Conv", random::normal(8, &[4, 4, 1, 1], 0.0, 0.5).unwrap(), None, 4);
+        let defaults = m.graph.constants.clone();
+        m.graph.inputs.extend(defaults);
+        assert_eq!(fold_batch_norm(&mut m).unwrap(), 1);
+        m.verify().unwrap();
+        let names: Vec<&str> = m.graph.inputs.iter().map(|v| m.values[*v].name.as_str()).collect();
+        assert_eq!(names, ["x"]);
+        assert_eq!(m.graph.constants.len(), 2);
     }
 
     #[test]

@@ -112,7 +112,7 @@ impl Pass<'_> {
 
     /// Elements of a value that no run changes: a constant that is no input with a default, or arithmetic on such.
     fn value_of(&self, id: ValueId) -> Option<Tensor> {
-        let constant = self.model.values.tensor(id).filter(|t| t.len() <= MOST_ELEMENTS && !self.model.graph.inputs.contains(&id));
+        let constant = self.model.constant(id).filter(|t| t.len() <= MOST_ELEMENTS);
         constant.or_else(|| self.known.get(&id)).cloned()
     }
 

@@ -50,8 +50,7 @@ pub fn fold_constants(model: &mut Model) -> Result<usize, TrainError> {
 }
 
 fn is_foldable(model: &Model, node: &Node) -> bool {
-    let constant =
-        |v: graph::ValueId| model.values[v].constant.is_some() && !model.graph.inputs.contains(&v) && model.annotations.get(v).is_none();
+    let constant = |v: graph::ValueId| model.constant(v).is_some() && model.annotations.get(v).is_none();
     // A weight stays a weight: what trains must not be hidden in the result of a node.
     let trains = |op: &dyn ops::Operator| {
         (0..node.inputs.len()).any(|i| matches!(op.role(node, i), Role::Weight | Role::Bias | Role::NormScale | Role::NormBias))
@@ -77,7 +76,7 @@ fn evaluate_alone(model: &Model, node: &Node) -> Result<Vec<Option<tensor::Tenso
 /// Replaces each If whose condition is a constant by the nodes of the branch taken.
 fn inline_constant_ifs(model: &mut Model) -> Result<(), TrainError> {
     let decided = |model: &Model, n: &Node| {
-        let condition = n.input(0).filter(|v| !model.graph.inputs.contains(v)).and_then(|v| model.values.tensor(v))?;
+        let condition = n.input(0).and_then(|v| model.constant(v))?;
         (n.op_type == "If" && n.is_onnx()).then(|| condition.item::<bool>().ok()).flatten()
     };
     while let Some((i, taken)) = model.graph.nodes.iter().enumerate().find_map(|(i, n)| decided(model, n).map(|d| (i, d))) {

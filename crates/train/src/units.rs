@@ -64,7 +64,7 @@ fn attention_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId
         let maker = &graph.nodes[maker];
         let (a, b) = (maker.input(0)?, maker.input(1)?);
         let factor = |v: ValueId| {
-            let constant = model.values.tensor(v).filter(|t| t.rank() < 2 && model.annotations.get(v).is_none());
+            let constant = model.constant(v).filter(|t| t.rank() < 2 && model.annotations.get(v).is_none());
             constant.and_then(|t| t.item::<f32>().ok())
         };
         // Whatever is added comes after the factor, as the kernel does it.
@@ -169,7 +169,7 @@ fn clip_bounds(model: &Model, node: &Node) -> Option<(f32, f32)> {
         Some(_) => None,
         None => match node.input(i) {
             None => Some(default),
-            Some(v) => model.values.tensor(v).and_then(|t| t.item::<f32>().ok()),
+            Some(v) => model.constant(v).and_then(|t| t.item::<f32>().ok()),
         },
     };
     Some((bound("min", 1, f32::MIN)?, bound("max", 2, f32::MAX)?))
@@ -280,5 +280,24 @@ mod tests {
         let weights = m.graph.nodes[1].output(0).unwrap();
         m.annotations.entry(weights);
         assert_eq!(steps(&m), 3);
+    }
+
+    /// An initializer that is a graph input too is a default: what is fed in its place counts.
+    #[test]
+    fn a_default_that_can_be_fed_is_no_constant() {
+        let mut m = attention(&Scores { chain: &["Mul second"], ..PLAIN });
+        let factor = m.find("factor").unwrap();
+        m.graph.inputs.push(factor);
+        assert_eq!(steps(&m), m.graph.nodes.len());
+
+        let mut m = Model::new(17);
+        let [x, y] = ["x", "y"].map(|name| m.values.add_named(name));
+        let six = m.values.add_constant("six", Tensor::scalar(6f32));
+        m.graph.constants.push(six);
+        let mut clip = Node::new("Clip", "clip", &[x], &[y]);
+        clip.inputs.extend([None, Some(six)]);
+        assert_eq!(plain_activation(&m, &clip), Some(Activation::Clip { min: f32::MIN, max: 6.0 }));
+        m.graph.inputs.push(six);
+        assert_eq!(plain_activation(&m, &clip), None);
     }
 }

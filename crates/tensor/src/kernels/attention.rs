@@ -17,7 +17,6 @@ use rayon::prelude::*;
 const SCORES: usize = 32 << 10;
 
 /// What is added to the scores, broadcast over them.
-#[derive(Clone)]
 pub(crate) struct Bias<'a> {
     pub(crate) data: &'a [f32],
     /// Where each head's begins.
