@@ -3,11 +3,13 @@
 //! Loop order: block of the result (threads) → slice of the depth → panel of columns → panel of rows → depth. A block packs
 //! its slice of both operands into panels, `[panel][depth][8 rows]` and `[panel][depth][3 vectors of columns]`, so that the
 //! innermost body streams: 8 x 3 accumulators stay in registers, and each step of the depth costs 3 loads and 8 broadcasts
-//! for 24 multiply-adds. A slice of the depth is chosen so that a panel of columns stays in the first-level cache while all
-//! rows pass over it; the packed slice and the block's sums, kept tile after tile until the last slice writes them to the
-//! result, stay in the second. (Rows of the result a power of two apart would drive each other out of the first.) Threads
-//! share nothing: each block packs for itself, which costs less than to wait for one another. Each element's sum runs along
-//! the depth in one order, whatever the threads.
+//! for 24 multiply-adds. All rows pass over one panel of columns: 24 KB with AVX2, from the first-level cache, and 48 KB with
+//! AVX-512, from the second, which delivers three loads in 24 multiply-adds just as well. A deeper slice means fewer passes over
+//! the block's sums, which are kept tile after tile until the last slice writes them to the result, and a block of few rows
+//! keeps sums and packed slices small: what overflows the second-level cache is shared with the machine's other tenants. (Rows
+//! of the result a power of two apart would drive each other out of the first.) Threads share nothing: each block packs for
+//! itself, which costs less than to wait for one another. Each element's sum runs along the depth in one order, whatever the
+//! threads.
 //!
 //! With AVX2's sixteen registers a tile is 4 x 3: a panel of rows is passed in two halves. It serves both, where it is about
 //! twice as fast as the `gemm` crate on the machines it was written on; other processors go through that crate.
@@ -21,9 +23,9 @@ const ROWS: usize = UNIT;
 /// Vectors of a register tile.
 const VECTORS: usize = 3;
 /// Steps of the depth in one slice.
-const DEPTH: usize = 128;
+const DEPTH: usize = 256;
 /// Rows and columns of a block at most: whole panels, of columns for every instruction set.
-const BLOCK: [usize; 2] = [512, 768];
+const BLOCK: [usize; 2] = [256, 768];
 
 /// Lanes of a panel in the source: `lane` and `depth` are the distances of neighbours along each.
 #[derive(Clone, Copy)]
@@ -263,18 +265,20 @@ pub(crate) fn serves(isa: Isa, m: usize, k: usize, n: usize) -> bool {
     isa.level() > Level::Portable && m >= ROWS && n >= UNIT && k >= UNIT
 }
 
-/// Rows and columns of a block: as many as [`BLOCK`] allows, as even as can be, and at least one block a thread where the
-/// result is large enough.
+/// Rows and columns of a block: as many as [`BLOCK`] allows, as even as can be, and in such numbers that threads are not left
+/// without one for more than a tenth of the work where the result is large enough.
 fn block_size([m, n]: [usize; 2], width: usize, threads: usize) -> [usize; 2] {
     let even = |len: usize, parts: usize, unit: usize| len.div_ceil(parts).next_multiple_of(unit);
     let mut parts = [m.div_ceil(BLOCK[0]), n.div_ceil(BLOCK[1])];
     loop {
         let size = [even(m, parts[0], ROWS), even(n, parts[1], width)];
         let longer = usize::from(size[1] > size[0]);
-        if m.div_ceil(size[0]) * n.div_ceil(size[1]) >= threads || size[longer] <= [ROWS, width][longer] {
+        let blocks = m.div_ceil(size[0]) * n.div_ceil(size[1]);
+        let idle = blocks.next_multiple_of(threads) - blocks;
+        if 10 * idle <= blocks || size[longer] <= [ROWS, width][longer] {
             return size;
         }
-        parts[longer] *= 2;
+        parts[longer] += 1;
     }
 }
 
