@@ -107,8 +107,8 @@ fn forward<T: Grid>(x: &Tensor, bounds: Bounds<T>, scale: &Tensor, zero: &Tensor
             let from = &v[at + range.start..at + range.end];
             let pairs = piece[range].iter_mut().zip(from);
             match bounds {
-                None => vectorised(|| pairs.for_each(|(o, v)| *o = v.read_back(s, z, lo, hi))),
-                Some((least, most)) => vectorised(|| pairs.for_each(|(o, v)| *o = v.hold(least, most).read_back(s, z, lo, hi))),
+                None => vectorised!(pairs.for_each(|(o, v)| *o = v.read_back(s, z, lo, hi))),
+                Some((least, most)) => vectorised!(pairs.for_each(|(o, v)| *o = v.hold(least, most).read_back(s, z, lo, hi))),
             }
         });
     });
@@ -158,10 +158,10 @@ fn backward<T: Grid>(
                 [if x.is_within(least, most) { by_x } else { T::ZERO }, by_scale, by_zero]
             };
             match (sums.get_mut(which), bounds) {
-                (None, None) => vectorised(|| dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(slopes(*x)[0]))),
-                (None, Some(b)) => vectorised(|| dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(held(*x, b)[0]))),
-                (Some(total), None) => vectorised(|| sum_slopes(dy, x, slopes, total)),
-                (Some(total), Some(b)) => vectorised(|| sum_slopes(dy, x, |x| held(x, b), total)),
+                (None, None) => vectorised!(dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(slopes(*x)[0]))),
+                (None, Some(b)) => vectorised!(dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(held(*x, b)[0]))),
+                (Some(total), None) => vectorised!(sum_slopes(dy, x, slopes, total)),
+                (Some(total), Some(b)) => vectorised!(sum_slopes(dy, x, |x| held(x, b), total)),
             }
         });
         (first, sums)

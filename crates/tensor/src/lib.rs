@@ -58,7 +58,8 @@ pub use device::Device;
 pub use dtype::DType;
 pub use error::{Result, TensorError};
 pub use index::{Reduction, Unique};
-pub use kernels::simd::vectorised;
+#[doc(hidden)]
+pub use kernels::simd::HasAvx2;
 pub use loss::{cross_entropy, distillation_loss, mse_loss};
 pub use movement::PadMode;
 pub use optim::{AdamWOptions, SgdOptions, adamw_step, sgd_step, sum_squares};

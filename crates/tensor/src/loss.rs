@@ -65,9 +65,8 @@ fn by_rows<T: Element + Copy + Default>(n: usize, c: usize, f: impl Fn(usize, &m
     let mut grad = storage::<T>(n * c);
     // A row costs several passes and exponentials: worth a thread sooner than plain passes.
     let rows = (CHUNK / 4 / c).max(1);
-    let chunk = |(i, g): (usize, &mut [T])| -> f64 {
-        vectorised(|| g.chunks_exact_mut(c).enumerate().map(|(k, g)| f(i * rows + k, g)).sum::<f64>())
-    };
+    let chunk =
+        |(i, g): (usize, &mut [T])| -> f64 { vectorised!(g.chunks_exact_mut(c).enumerate().map(|(k, g)| f(i * rows + k, g)).sum::<f64>()) };
     let losses: Vec<f64> = match n * c < THRESHOLD / 8 {
         true => grad.chunks_mut(rows * c).enumerate().map(chunk).collect(),
         false => grad.par_chunks_mut(rows * c).enumerate().map(chunk).collect(),
@@ -173,7 +172,7 @@ pub fn mse_loss(prediction: &Tensor, target: &Tensor) -> Result<Tensor> {
     let count = prediction.len() as f64;
     let loss = with_float!("mse_loss", prediction.dtype(), T => {
         let (p, t) = (prediction.as_slice::<T>()?, target.as_slice::<T>()?);
-        let sums: Vec<f64> = p.par_chunks(CHUNK).zip(t.par_chunks(CHUNK)).map(|(p, t)| vectorised(|| squares(p, t))).collect();
+        let sums: Vec<f64> = p.par_chunks(CHUNK).zip(t.par_chunks(CHUNK)).map(|(p, t)| vectorised!(squares(p, t))).collect();
         Ok(Tensor::scalar((sums.iter().sum::<f64>() / count) as T))
     })?;
     let (p, t, both) = (prediction.detach(), target.detach(), [prediction.is_tracked(), target.is_tracked()]);

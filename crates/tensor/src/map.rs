@@ -16,7 +16,7 @@ where
     let x = a.as_slice::<A>()?;
     let mut out = storage::<R>(x.len());
     fill(&mut out, &|at, piece| {
-        vectorised(|| piece.iter_mut().zip(&x[at..]).for_each(|(o, v)| *o = f(*v)));
+        vectorised!(piece.iter_mut().zip(&x[at..]).for_each(|(o, v)| *o = f(*v)));
     });
     Tensor::new(out, a.shape())
 }
@@ -36,7 +36,7 @@ where
     fill(&mut out, &|at, piece| {
         space.runs(at, piece.len(), |done, run, [i, j]| {
             let o = &mut piece[done..done + run];
-            vectorised(|| match inner {
+            vectorised!(match inner {
                 [1, 1] => o.iter_mut().zip(&x[i..i + run]).zip(&y[j..j + run]).for_each(|((o, x), y)| *o = f(*x, *y)),
                 [1, _] => {
                     let y = y[j];
@@ -99,7 +99,7 @@ pub(crate) fn zip_onto<T: Element + Copy + Default>(
     let (out, _) = rewrite(a, CHUNK, |at, piece: &mut [T]| {
         space.runs(at, piece.len(), |done, run, [j]| {
             let o = &mut piece[done..done + run];
-            vectorised(|| match inner {
+            vectorised!(match inner {
                 1 => o.iter_mut().zip(&y[j..j + run]).for_each(|(o, y)| *o = f(*o, *y)),
                 _ => {
                     let y = y[j];

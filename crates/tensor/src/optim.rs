@@ -59,7 +59,7 @@ pub fn sgd_step(parameter: &mut Tensor, gradient: &Tensor, velocity: &mut Tensor
     let (p, v, o) = (parameter.as_mut_slice::<f32>()?, velocity.as_mut_slice::<f32>()?, *o);
     let pieces = p.par_chunks_mut(PIECE).zip(v.par_chunks_mut(PIECE)).zip(g.par_chunks(PIECE));
     pieces.for_each(|((p, v), g)| {
-        vectorised(|| {
+        vectorised!({
             for ((p, v), g) in p.iter_mut().zip(v).zip(g) {
                 let g = g + o.weight_decay * *p;
                 *v = o.momentum * *v + g;
@@ -87,7 +87,7 @@ pub fn adamw_step(parameter: &mut Tensor, gradient: &Tensor, first: &mut Tensor,
     let (p, m, v, o) = (parameter.as_mut_slice::<f32>()?, first.as_mut_slice::<f32>()?, second.as_mut_slice::<f32>()?, *o);
     let moments = m.par_chunks_mut(PIECE).zip(v.par_chunks_mut(PIECE));
     p.par_chunks_mut(PIECE).zip(moments).zip(g.par_chunks(PIECE)).for_each(|((p, (m, v)), g)| {
-        vectorised(|| {
+        vectorised!({
             for ((p, (m, v)), g) in p.iter_mut().zip(m.iter_mut().zip(v)).zip(g) {
                 *m = o.beta1 * *m + (1.0 - o.beta1) * g;
                 *v = o.beta2 * *v + (1.0 - o.beta2) * g * g;

@@ -53,13 +53,13 @@ fn fold_run<T: Number, F: Fold<T>>(run: &[T]) -> T {
 fn fold_middle<T: Number, F: Fold<T>>(x: &[T], outer: usize, count: usize, inner: usize) -> Vec<T> {
     let mut out = vec![F::START; outer * inner];
     if inner == 1 && outer == 1 && count >= THRESHOLD {
-        let parts: Vec<T> = x.par_chunks(CHUNK).map(|run| vectorised(|| fold_run::<T, F>(run))).collect();
+        let parts: Vec<T> = x.par_chunks(CHUNK).map(|run| vectorised!(fold_run::<T, F>(run))).collect();
         out[0] = fold_run::<T, F>(&parts);
     } else if inner == 1 {
-        fill_rows(&mut out, 1, count, &|row, o| o[0] = vectorised(|| fold_run::<T, F>(&x[row * count..(row + 1) * count])));
+        fill_rows(&mut out, 1, count, &|row, o| o[0] = vectorised!(fold_run::<T, F>(&x[row * count..(row + 1) * count])));
     } else if outer > 1 {
         fill_rows(&mut out, inner, count * inner, &|row, o| {
-            vectorised(|| {
+            vectorised!({
                 for line in x[row * count * inner..(row + 1) * count * inner].chunks_exact(inner) {
                     o.iter_mut().zip(line).for_each(|(o, v)| *o = F::join(*o, *v));
                 }
@@ -72,7 +72,7 @@ fn fold_middle<T: Number, F: Fold<T>>(x: &[T], outer: usize, count: usize, inner
             .par_chunks(rows * inner)
             .map(|block| {
                 let mut sums = vec![F::START; inner];
-                vectorised(|| block.chunks_exact(inner).for_each(|line| sums.iter_mut().zip(line).for_each(|(o, v)| *o = F::join(*o, *v))));
+                vectorised!(block.chunks_exact(inner).for_each(|line| sums.iter_mut().zip(line).for_each(|(o, v)| *o = F::join(*o, *v))));
                 sums
             })
             .collect();

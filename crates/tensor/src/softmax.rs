@@ -70,7 +70,7 @@ fn forward(t: &Tensor, axis: usize, log: bool) -> Result<Tensor> {
             let x = t.as_slice::<T>()?;
             let mut out = storage::<T>(x.len());
             fill_rows(&mut out, width, width * 8, &|row, y| {
-                vectorised(|| softmax_row(&x[row * width..(row + 1) * width], y, log));
+                vectorised!(softmax_row(&x[row * width..(row + 1) * width], y, log));
             });
             Tensor::new(out, t.shape())
         })
@@ -125,7 +125,7 @@ fn backward(dy: Tensor, y: &Tensor, axis: usize, log: bool) -> Result<Tensor> {
     with_float!("softmax", y.dtype(), T => {
         let y = y.as_slice::<T>()?;
         let (dx, _) = rewrite(dy, rows * width, |at, piece: &mut [T]| {
-            vectorised(|| piece.chunks_exact_mut(width).zip(y[at..].chunks_exact(width)).for_each(|(d, y)| backward_row(d, y, log)));
+            vectorised!(piece.chunks_exact_mut(width).zip(y[at..].chunks_exact(width)).for_each(|(d, y)| backward_row(d, y, log)));
         })?;
         Ok(dx)
     })

@@ -186,7 +186,7 @@ impl Tensor {
         let input = self.stand_in();
         let out = with_number!("clip", self.dtype(), T => {
             let hold = hold::<T>(min, max);
-            rewrite(self, CHUNK, |_, piece: &mut [T]| vectorised(|| piece.iter_mut().for_each(|v| *v = hold(*v))))
+            rewrite(self, CHUNK, |_, piece: &mut [T]| vectorised!(piece.iter_mut().for_each(|v| *v = hold(*v))))
         })?;
         Ok(record_clip(&input, out.0, min, max))
     }

@@ -158,7 +158,7 @@ fn add(into: &mut [u64], counts: &[u64]) {
 fn count(mut counted: Counted, x: &[f32], scale: f32) -> Counted {
     let mut bins = [0u32; BATCH];
     for x in x.chunks(BATCH) {
-        counted.zeros += u64::from(vectorised(|| find_bins(x, scale, &mut bins)));
+        counted.zeros += u64::from(vectorised!(find_bins(x, scale, &mut bins)));
         for (i, bin) in bins[..x.len()].iter().enumerate() {
             counted.counts[*bin as usize][i % TURNS] += 1;
         }

@@ -81,7 +81,7 @@ pub fn find(name: &str) -> Result<&'static ObserverEntry> {
 fn bounds(tensor: &Tensor) -> std::result::Result<Option<(f32, f32)>, String> {
     let x = tensor.as_slice::<f32>().map_err(|e| e.to_string())?;
     let both = |(a, b, finite): (f32, f32, bool), (c, d, too): (f32, f32, bool)| (a.min(c), b.max(d), finite && too);
-    let pieces = x.par_chunks(PIECE).map(|piece| vectorised(|| piece_bounds(piece)));
+    let pieces = x.par_chunks(PIECE).map(|piece| vectorised!(piece_bounds(piece)));
     let (lo, hi, finite) = pieces.reduce(|| (f32::INFINITY, f32::NEG_INFINITY, true), both);
     if !finite {
         let at = x.iter().position(|v| !v.is_finite()).unwrap_or(0);

@@ -53,7 +53,7 @@ fn accumulate(first: bool, out: &mut [f32], a: Matrix<f32>, b: Matrix<f32>, size
     }
     scratch::with(out.len(), |more| {
         multiply(more, a, b, size, parallel);
-        vectorised(|| out.iter_mut().zip(&*more).for_each(|(o, m)| *o += m));
+        vectorised!(out.iter_mut().zip(&*more).for_each(|(o, m)| *o += m));
     });
 }
 
@@ -90,7 +90,7 @@ impl Heads<'_> {
         multiply(to, q, self.keys(head, true), [rows, self.d, self.n], parallel);
         let scale = self.scale;
         for (r, row) in to.chunks_exact_mut(self.n).enumerate() {
-            vectorised(|| {
+            vectorised!({
                 match &self.bias {
                     None => row.iter_mut().for_each(|s| *s *= scale),
                     Some(Bias { data, heads, strides: [query, key] }) => {
@@ -131,7 +131,7 @@ impl Heads<'_> {
                     // By the weights, then in place by the products of queries and keys.
                     multiply(ds, Matrix::row_major(dy, e, false), Matrix::row_major(self.values(head), e, true), [rows, e, n], parallel);
                     for (ds, weights) in ds.chunks_exact_mut(n).zip(weights.chunks_exact(n)) {
-                        vectorised(|| {
+                        vectorised!({
                             backward_row(ds, weights, false);
                             ds.iter_mut().for_each(|v| *v *= self.scale);
                         });

@@ -157,7 +157,7 @@ impl Sums {
 pub(crate) fn moments(l: Layout, x: &[f32], channel: usize) -> [f64; 2] {
     let k = l.pieces(channel).next().and_then(|p| x.get(p.start)).copied().unwrap_or(0.0);
     let mut sums = Sums::new();
-    vectorised(|| {
+    vectorised!({
         for piece in l.pieces(channel) {
             sums.add([&x[piece]], |[x]| {
                 let v = x - k;
@@ -186,7 +186,7 @@ pub(crate) fn forward<K: Send>(
         .into_par_iter()
         .map(|c| {
             let ([a, b], kept) = coefficients(c);
-            vectorised(|| {
+            vectorised!({
                 for piece in l.pieces(c) {
                     // SAFETY: pieces of different channels and images do not overlap.
                     let y = unsafe { shared.part(piece.clone()) };
@@ -245,7 +245,7 @@ pub(crate) fn backward(l: Layout, of: Normalized, dy: &mut [f32], dx: Option<&mu
             let (mu, inv) = (of.mean[c], of.inv[c]);
             let passed = |d: f32, v: f32, (lo, hi): (f32, f32)| if v > lo && v < hi { d } else { 0.0 };
             let mut sums = Sums::new();
-            vectorised(|| {
+            vectorised!({
                 for piece in l.pieces(c) {
                     // SAFETY: pieces of different channels and images do not overlap.
                     let d = unsafe { to_dy.part(piece.clone()) };
@@ -272,7 +272,7 @@ pub(crate) fn backward(l: Layout, of: Normalized, dy: &mut [f32], dx: Option<&mu
             // dx = a * (dy - mean(dy) - x_hat * mean(dy * x_hat))
             let (b, k) =
                 if of.through_statistics { ((-f64::from(a * inv) * q / m) as f32, (-f64::from(a) * s / m) as f32) } else { (0.0, 0.0) };
-            vectorised(|| {
+            vectorised!({
                 for piece in l.pieces(c) {
                     // SAFETY: as above.
                     let d = unsafe { to_dy.part(piece.clone()) };

@@ -64,7 +64,7 @@ pub(crate) fn forward(x: &[f32], scale: &[f32], bias: &[f32], eps: f64, centred:
     let mut y = recycle::take(x.len());
     let mut kept = vec![[0f32; 2]; x.len() / width];
     y.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width)).zip(kept.par_chunks_mut(rows)).for_each(|((y, x), kept)| {
-        vectorised(|| {
+        vectorised!({
             for ((y, x), kept) in y.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(kept) {
                 *kept = statistics(x, eps, centred);
                 let [mean, inv] = *kept;
@@ -132,7 +132,7 @@ pub(crate) fn backward(of: Rows, dy: Tensor) -> Result<(Tensor, Vec<f32>, Vec<f3
     let m = width as f64;
     let (dx, partial) = rewrite(dy, rows * width, |at, piece: &mut [f32]| {
         let (mut d_scale, mut d_bias) = (vec![0f32; width], vec![0f32; width]);
-        vectorised(|| {
+        vectorised!({
             for (i, d) in piece.chunks_exact_mut(width).enumerate() {
                 let row = at / width + i;
                 let x = &of.x[row * width..(row + 1) * width];

@@ -115,7 +115,7 @@ pub(crate) fn max_forward(g: &Geometry, x: &[f32], y: &mut [f32], which: &mut [u
         .map(|c| range(c * g.stride[1], g.dilation[1], g.before[1], g.input[1], g.kernel[1]).start as i32)
         .collect();
     scratch::with(g.laid_out(), |phases| {
-        vectorised(|| {
+        vectorised!({
             g.lay_out(x, phases, f32::NEG_INFINITY);
             let rows = y.chunks_exact_mut(g.output[1]).zip(which.chunks_exact_mut(g.output[1]));
             for (out, (y, which)) in rows.enumerate() {
@@ -184,7 +184,7 @@ fn divisor(g: &Geometry, out: usize, column: usize) -> f32 {
 /// Mean of each window of a plane.
 pub(crate) fn average_forward(g: &Geometry, x: &[f32], y: &mut [f32]) {
     scratch::with(g.laid_out(), |phases| {
-        vectorised(|| {
+        vectorised!({
             g.lay_out(x, phases, 0.0);
             for (out, y) in y.chunks_exact_mut(g.output[1]).enumerate() {
                 for (block, y) in y.chunks_mut(LANES).enumerate() {
@@ -207,7 +207,7 @@ pub(crate) fn average_forward(g: &Geometry, x: &[f32], y: &mut [f32]) {
 pub(crate) fn average_backward(g: &Geometry, dy: &[f32], dx: &mut [f32]) {
     scratch::with(g.laid_out() + g.output[1], |space| {
         let (phases, shares) = space.split_at_mut(g.laid_out());
-        vectorised(|| {
+        vectorised!({
             phases.fill(0.0);
             for (out, dy) in dy.chunks_exact(g.output[1]).enumerate() {
                 shares.iter_mut().zip(dy).enumerate().for_each(|(column, (s, d))| *s = d / divisor(g, out, column));

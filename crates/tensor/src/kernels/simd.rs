@@ -366,23 +366,50 @@ mod x86 {
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::{Avx2, Avx512};
 
-/// Runs a short loop compiled for AVX2 and FMA where the processor has them: for plain loops over slices, whose speed the
-/// compiler's own vectorisation decides. The loop must be small enough to be inlined here.
-#[inline(always)]
-pub fn vectorised<R>(f: impl FnOnce() -> R) -> R {
-    #[cfg(target_arch = "x86_64")]
-    {
-        #[target_feature(enable = "avx2,fma")]
-        unsafe fn avx2<R>(f: impl FnOnce() -> R) -> R {
-            f()
-        }
-        if Isa::best().level() >= Level::Avx2 {
-            // SAFETY: this level exists only where the processor has AVX2 and FMA.
-            return unsafe { avx2(f) };
-        }
+/// Proof that the processor has AVX2 and FMA; what [`vectorised!`] expands to.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub struct HasAvx2(());
+
+impl HasAvx2 {
+    #[inline(always)]
+    pub fn proof() -> Option<Self> {
+        (cfg!(target_arch = "x86_64") && Isa::best().level() >= Level::Avx2).then_some(HasAvx2(()))
     }
-    f()
+
+    /// Runs `f` compiled for AVX2 and FMA, if it is inlined.
+    #[inline(always)]
+    pub fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[inline]
+            #[target_feature(enable = "avx2,fma")]
+            unsafe fn avx2<R>(f: impl FnOnce() -> R) -> R {
+                f()
+            }
+            // SAFETY: `self` exists only where the processor has AVX2 and FMA.
+            unsafe { avx2(f) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        f()
+    }
 }
+
+/// Evaluates an expression compiled for AVX2 and FMA where the processor has them: for plain loops over slices, whose speed the
+/// compiler's own vectorisation decides. Functions that it calls must be inlined into it.
+///
+/// A macro, so that the expression is written down twice. A closure called in two places is a function that the compiler need
+/// not inline, and then it runs as compiled for the oldest processor (batch normalization ran at half its speed so).
+#[macro_export]
+macro_rules! vectorised {
+    ($body:expr) => {
+        match $crate::HasAvx2::proof() {
+            Some(processor) => processor.run(|| $body),
+            None => $body,
+        }
+    };
+}
+pub(crate) use vectorised;
 
 /// Defines `$name(isa, args)`, which runs `$generic::<L>` in a function compiled for the instructions of `isa`.
 macro_rules! dispatch {
