@@ -58,6 +58,8 @@ impl Isa {
 pub(crate) trait Lanes: Copy {
     /// How many f32 it holds.
     const LANES: usize;
+    /// The vector of one [`UNIT`] beside it.
+    type Narrow: Lanes;
     /// All lanes zero.
     fn zero() -> Self;
     /// All lanes `v`.
@@ -91,6 +93,9 @@ pub(crate) trait Lanes: Copy {
     /// Asks for the cache line at `at` before it is needed; any address will do.
     #[inline(always)]
     fn prefetch(_at: *const f32) {}
+    /// [`Lanes::prefetch`] of what is needed only after more than the first-level cache holds.
+    #[inline(always)]
+    fn prefetch_later(_at: *const f32) {}
     /// Writes the square of [`UNIT`] rows and columns at `from` to `to` with rows and columns exchanged. `strides` are the
     /// distances of the rows at `from` and at `to`.
     ///
@@ -135,6 +140,7 @@ pub(crate) struct Portable([f32; UNIT]);
 
 impl Lanes for Portable {
     const LANES: usize = UNIT;
+    type Narrow = Self;
     #[inline(always)]
     fn zero() -> Self {
         Portable([0.0; UNIT])
@@ -178,6 +184,13 @@ mod x86 {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
     }
 
+    /// [`Lanes::prefetch_later`] into all levels but the first.
+    #[inline(always)]
+    fn prefetch_later(at: *const f32) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
+    }
+
     /// [`Lanes::transpose`] in 8 loads, 24 shuffles and 8 stores.
     ///
     /// # Safety
@@ -215,6 +228,7 @@ mod x86 {
 
     impl Lanes for Avx2 {
         const LANES: usize = UNIT;
+        type Narrow = Self;
         #[inline(always)]
         unsafe fn transpose(from: *const f32, to: *mut f32, strides: [usize; 2]) {
             // SAFETY: the caller's promise is passed on; the processor has AVX2, see the type.
@@ -228,6 +242,10 @@ mod x86 {
         #[inline(always)]
         fn prefetch(at: *const f32) {
             prefetch(at);
+        }
+        #[inline(always)]
+        fn prefetch_later(at: *const f32) {
+            prefetch_later(at);
         }
         #[inline(always)]
         fn splat(v: f32) -> Self {
@@ -318,6 +336,7 @@ mod x86 {
 
     impl Lanes for Avx512 {
         const LANES: usize = 2 * UNIT;
+        type Narrow = Avx2;
         #[inline(always)]
         unsafe fn transpose(from: *const f32, to: *mut f32, strides: [usize; 2]) {
             // SAFETY: the caller's promise is passed on; the processor has AVX-512F, see the type.
@@ -331,6 +350,10 @@ mod x86 {
         #[inline(always)]
         fn prefetch(at: *const f32) {
             prefetch(at);
+        }
+        #[inline(always)]
+        fn prefetch_later(at: *const f32) {
+            prefetch_later(at);
         }
         #[inline(always)]
         fn splat(v: f32) -> Self {

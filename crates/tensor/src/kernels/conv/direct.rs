@@ -8,9 +8,10 @@
 //! register block reads in the first-level cache, for the next block of pixels to find; later chunks add to the output. Where
 //! the pixels of a channel lie behind each other, a last block that would reach over their end begins earlier and computes some
 //! of them again. Other rows whose width is no multiple of a vector are computed at the pitch of the planes, waste included, and
-//! compacted.
-use super::Geometry;
+//! compacted. While an image is computed the next one is asked for: with few channels the arithmetic is too short to hide a
+//! memory that is waited for.
 use super::planes::Planes;
+use super::{Ahead, Geometry};
 use crate::kernels::scratch;
 use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
 use rayon::prelude::*;
@@ -118,10 +119,10 @@ impl Pass {
     }
 
     /// Computes the given blocks of output channels of one image and group into `out`, which starts at the first of them.
-    fn run(&self, group: usize, planes: &[f32], bias: Option<&[f32]>, blocks: Range<usize>, out: &mut [f32]) {
+    fn run(&self, from: From, bias: Option<&[f32]>, blocks: Range<usize>, out: &mut [f32]) {
         let first = blocks.start * self.rows;
         let count = (blocks.end * self.rows).min(self.outputs) - first;
-        let job = Job { pass: self, group, planes, bias, blocks };
+        let job = Job { pass: self, from, bias, blocks };
         if self.exact {
             return image(self.isa, &job, out);
         }
@@ -136,11 +137,19 @@ impl Pass {
     }
 }
 
+/// What is read: the planes of one image and group.
+#[derive(Clone, Copy)]
+struct From<'a> {
+    group: usize,
+    planes: &'a [f32],
+    /// The image that comes next, to be asked for meanwhile.
+    next: &'a [f32],
+}
+
 /// Some blocks of output channels of one image and group.
 struct Job<'a> {
     pass: &'a Pass,
-    group: usize,
-    planes: &'a [f32],
+    from: From<'a>,
     bias: Option<&'a [f32]>,
     blocks: Range<usize>,
 }
@@ -155,7 +164,7 @@ fn image_generic<L: Lanes>(job: &Job, out: &mut [f32]) {
         }
         return;
     }
-    assert!(pass.reach() <= job.planes.len(), "a tap reads {} of {} elements", pass.reach(), job.planes.len());
+    assert!(pass.reach() <= job.from.planes.len(), "a tap reads {} of {} elements", pass.reach(), job.from.planes.len());
     for (i, taps) in pass.taps.chunks(pass.chunk).enumerate() {
         let at = i * pass.chunk..i * pass.chunk + taps.len();
         match (pass.rows, pass.joined) {
@@ -176,15 +185,19 @@ fn image_generic<L: Lanes>(job: &Job, out: &mut [f32]) {
 fn chunk<L: Lanes, const R: usize, const V: usize, const JOINED: bool>(job: &Job, taps: Range<usize>, out: &mut [f32]) {
     let pass = job.pass;
     let (width, per_vector) = (pass.computed(), L::LANES / UNIT);
-    let vectors = width.div_ceil(L::LANES);
+    // A rest of the channel that half a wide vector holds is left to a narrow one.
+    let narrow = pass.linear && L::LANES > UNIT && (1..=UNIT).contains(&(width % L::LANES));
+    let vectors = if narrow { width / L::LANES } else { width.div_ceil(L::LANES) };
+    let mut ahead = Ahead::new(if taps.start == 0 { job.from.next } else { &[] }, job.blocks.len() * vectors.div_ceil(V));
     for (i, block) in job.blocks.clone().enumerate() {
         let rows = (pass.outputs - block * R).min(R);
-        let at = (job.group * pass.blocks() + block) * pass.taps.len() + taps.start;
+        let at = (job.from.group * pass.blocks() + block) * pass.taps.len() + taps.start;
         let weights = &pass.packed[at * R..][..taps.len() * R];
         let start: [f32; R] = std::array::from_fn(|r| job.bias.filter(|_| r < rows).map_or(0.0, |b| b[block * R + r]));
         let out = &mut out[i * R * width..][..rows * width];
         let mut v = 0;
         while v < vectors {
+            ahead.ask::<L>();
             let count = match (vectors - v).min(width / L::LANES) {
                 n if n >= V => V,
                 n if n >= 4 => 4,
@@ -197,7 +210,7 @@ fn chunk<L: Lanes, const R: usize, const V: usize, const JOINED: bool>(job: &Job
                 false => (0, &pass.units[v * per_vector..]),
             };
             let to = out[if pass.linear { first } else { v * L::LANES }..].as_mut_ptr();
-            let planes = job.planes[first..].as_ptr();
+            let planes = job.from.planes[first..].as_ptr();
             let tile = Tile { planes, taps: &pass.taps[taps.clone()], weights, start, add: taps.start > 0, to, width, rows };
             // SAFETY: every tap of every unit, or in a linear pass of every pixel, lies within `planes` (asserted by the
             // caller), `weights` has `R` for each tap, `units` has `count` vectors, and `out` has `rows` rows of `width`
@@ -211,6 +224,13 @@ fn chunk<L: Lanes, const R: usize, const V: usize, const JOINED: bool>(job: &Job
                 }
             }
             v += count;
+        }
+        if narrow {
+            let first = width - UNIT;
+            let (planes, to) = (job.from.planes[first..].as_ptr(), out[first..].as_mut_ptr());
+            let tile = Tile { planes, taps: &pass.taps[taps.clone()], weights, start, add: taps.start > 0, to, width, rows };
+            // SAFETY: as above; a unit that ends with the channel lies within it.
+            unsafe { tile.compute::<L::Narrow, 1, true>(&pass.units) };
         }
     }
 }
@@ -325,7 +345,9 @@ impl Convolution {
         let rows = self.phases.first().map_or(1, |p| p.pass.rows);
         if images > 1 {
             return out.par_chunks_mut(image_out).enumerate().for_each(|(i, out)| {
-                self.with_planes(&x[i * image_in..(i + 1) * image_in], |planes| self.blocks(i % self.groups, planes, bias, 0..blocks, out));
+                let (image, rest) = x[i * image_in..].split_at(image_in);
+                let next = &rest[..image_in.min(rest.len())];
+                self.with_planes(image, |planes| self.blocks(From { group: i % self.groups, planes, next }, bias, 0..blocks, out));
             });
         }
         // One image of one group: the threads share its output channels.
@@ -333,7 +355,7 @@ impl Convolution {
             let per_task = blocks.div_ceil(rayon::current_num_threads() * 2).max(1);
             out.par_chunks_mut(per_task * rows * pixels).enumerate().for_each(|(task, out)| {
                 let from = task * per_task;
-                self.blocks(0, planes, bias, from..(from + per_task).min(blocks), out);
+                self.blocks(From { group: 0, planes, next: &[] }, bias, from..(from + per_task).min(blocks), out);
             });
         });
     }
@@ -350,23 +372,24 @@ impl Convolution {
     }
 
     /// All phases of some blocks of output channels of one image and group.
-    fn blocks(&self, group: usize, planes: &[f32], bias: Option<&[f32]>, blocks: Range<usize>, out: &mut [f32]) {
-        let bias = bias.map(|b| &b[group * self.outputs..(group + 1) * self.outputs]);
+    fn blocks(&self, mut from: From, bias: Option<&[f32]>, blocks: Range<usize>, out: &mut [f32]) {
+        let bias = bias.map(|b| &b[from.group * self.outputs..(from.group + 1) * self.outputs]);
         for Phase { pass, phase } in &self.phases {
             if self.stride == [1, 1] {
-                pass.run(group, planes, bias, blocks.clone(), out);
+                pass.run(from, bias, blocks.clone(), out);
                 continue;
             }
             let [rows, columns] = pass.size;
             let channels = out.len() / (self.size[0] * self.size[1]);
             scratch::with(channels * pass.pixels(), |dense| {
-                pass.run(group, planes, bias, blocks.clone(), dense);
+                pass.run(from, bias, blocks.clone(), dense);
                 for (i, from) in dense.chunks(columns).enumerate() {
                     let line = i / rows * self.size[0] + i % rows * self.stride[0] + phase[0];
                     let to = &mut out[line * self.size[1] + phase[1]..(line + 1) * self.size[1]];
                     to.iter_mut().step_by(self.stride[1]).zip(from).for_each(|(to, from)| *to = *from);
                 }
             });
+            from.next = &[];
         }
     }
 }

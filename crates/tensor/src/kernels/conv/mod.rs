@@ -8,10 +8,35 @@ pub(crate) mod merge;
 pub(crate) mod planes;
 pub(crate) mod weights;
 
+use super::simd::Lanes;
 use crate::{Result, TensorError};
 
 /// Sizes along depth, height and width.
 pub(crate) type Size3 = [usize; 3];
+
+/// Elements of a cache line.
+const LINE: usize = 16;
+
+/// What the kernels read next, asked for in equal parts while they compute: with few channels the arithmetic is too short to
+/// hide a memory that is waited for.
+struct Ahead<'a> {
+    rest: &'a [f32],
+    part: usize,
+}
+
+impl<'a> Ahead<'a> {
+    fn new(what: &'a [f32], parts: usize) -> Self {
+        Ahead { rest: what, part: what.len().div_ceil(parts.max(1)).next_multiple_of(LINE) }
+    }
+
+    /// Asks for the next part.
+    #[inline(always)]
+    fn ask<L: Lanes>(&mut self) {
+        let (now, later) = self.rest.split_at(self.part.min(self.rest.len()));
+        self.rest = later;
+        now.iter().step_by(LINE).for_each(|line| L::prefetch_later(line));
+    }
+}
 
 /// One convolution.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -6,8 +6,8 @@
 //! multiply-adds; where one vector holds all output channels it is 12 taps x 1. A band is as many rows as keep its part of
 //! the transposed gradient in the first-level cache while all taps pass over it. Chunks have fixed bounds and are added in
 //! their order, so the result does not depend on the threads.
-use super::Geometry;
 use super::planes::Planes;
+use super::{Ahead, Geometry};
 use crate::kernels::scratch;
 use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
 use rayon::prelude::*;
@@ -45,15 +45,19 @@ impl Job<'_> {
     }
 }
 
-/// Adds one image (planes and transposed gradient) to `sums[channel block][tap block][tap][channel]`.
+/// Adds one image (planes and transposed gradient) to `sums[channel block][tap block][tap][channel]`. Meanwhile the `next`
+/// image and gradient are asked for.
 #[inline(always)]
-fn accumulate_generic<L: Lanes>(job: &Job, planes: &[f32], dy: &[f32], sums: &mut [f32]) {
+fn accumulate_generic<L: Lanes>(job: &Job, planes: &[f32], dy: &[f32], sums: &mut [f32], next: [&[f32]; 2]) {
     let rows = (BAND / (job.size[1] * job.vectors * L::LANES).max(1)).max(1);
+    let bands = job.size[0].div_ceil(rows);
+    let parts = bands * job.groups() * (job.padded / (job.vectors * L::LANES));
+    let mut ahead = next.map(|next| Ahead::new(next, parts));
     for from in (0..job.size[0]).step_by(rows) {
         let band = from..(from + rows).min(job.size[0]);
         match job.vectors {
-            1 => accumulate_blocks::<L, BLOCK, 1>(job, planes, dy, band, sums),
-            _ => accumulate_blocks::<L, { BLOCK / 2 }, 2>(job, planes, dy, band, sums),
+            1 => accumulate_blocks::<L, BLOCK, 1>(job, planes, dy, band, sums, &mut ahead),
+            _ => accumulate_blocks::<L, { BLOCK / 2 }, 2>(job, planes, dy, band, sums, &mut ahead),
         }
     }
 }
@@ -65,6 +69,7 @@ fn accumulate_blocks<L: Lanes, const TAPS: usize, const V: usize>(
     dy: &[f32],
     band: Range<usize>,
     sums: &mut [f32],
+    ahead: &mut [Ahead; 2],
 ) {
     let (groups, channels) = (job.groups(), V * L::LANES);
     let pixels = job.size[0] * job.size[1];
@@ -73,6 +78,7 @@ fn accumulate_blocks<L: Lanes, const TAPS: usize, const V: usize>(
     for block in 0..job.padded / channels {
         for (group, taps) in job.taps.chunks(TAPS).enumerate() {
             let sums = &mut sums[(block * groups + group) * TAPS * channels..][..TAPS * channels];
+            ahead.iter_mut().for_each(Ahead::ask::<L>);
             let mut acc = [[L::zero(); V]; TAPS];
             let mut base = [planes.as_ptr(); TAPS];
             // SAFETY: the last pixel of the furthest tap and the last row of `dy` lie within their slices (asserted
@@ -114,7 +120,7 @@ fn accumulate_blocks<L: Lanes, const TAPS: usize, const V: usize>(
 
 dispatch! {
     /// [`accumulate_generic`] compiled for an instruction set.
-    accumulate = accumulate_generic(job: &Job, planes: &[f32], dy: &[f32], sums: &mut [f32])
+    accumulate = accumulate_generic(job: &Job, planes: &[f32], dy: &[f32], sums: &mut [f32], next: [&[f32]; 2])
 }
 
 /// `dw[o, c / groups, ..]` from `x` and `dy`.
@@ -145,7 +151,9 @@ pub(crate) fn backward_weights(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32], dw
                             planes.fill(image, [g.input[1], g.input[2]], padded_image);
                         }
                         transpose(isa, &dy[at * image_out..(at + 1) * image_out], pixels, padded, transposed);
-                        accumulate(isa, &job, if copied { padded_image } else { image }, transposed, &mut sums);
+                        let next = [(x, image_in), (dy, image_out)]
+                            .map(|(of, len)| of.get((at + g.groups) * len..(at + g.groups + 1) * len).unwrap_or(&[]));
+                        accumulate(isa, &job, if copied { padded_image } else { image }, transposed, &mut sums, next);
                     }
                 });
             });
