@@ -4,13 +4,17 @@
 //! A channel of all images usually fits the second-level cache, so that memory is read once. Sums are kept in interleaved
 //! lanes over all pieces (a piece of a late layer has but a few elements) and are moved to f64 often enough that precision
 //! does not fall with the size of the channel.
-use super::simd::vectorised;
+use super::simd::{LINE, prefetch, vectorised};
 use crate::recycle;
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Lanes that sums are interleaved over.
 const LANES: usize = 32;
+/// Elements of a channel that are asked for before they are needed.
+const AHEAD: usize = 1 << 10;
+/// Elements of a piece that is asked for.
+const ASKED: Range<usize> = 48..513;
 /// Elements a lane takes up before it is moved to f64.
 const BLOCK: usize = 64;
 
@@ -29,6 +33,18 @@ impl Layout {
             let at = (i * self.c + channel) * self.inner;
             at..at + self.inner
         })
+    }
+
+    /// Asks for the piece that comes [`AHEAD`] elements of its channel after this one: pieces lie far apart, and each would
+    /// have to be waited for before the hardware has seen where it leads. Pieces of other lengths than
+    /// [`ASKED`] gain nothing: the hardware sees long ones soon enough, and asking for short ones costs as much as waiting.
+    #[inline(always)]
+    fn ask(self, of: *const f32, piece: &Range<usize>) {
+        if !ASKED.contains(&self.inner) {
+            return;
+        }
+        let further = AHEAD.div_ceil(self.inner.max(1)) * self.c * self.inner;
+        piece.clone().step_by(LINE).for_each(|at| prefetch::<true>(of.wrapping_add(at + further)));
     }
 
     /// Elements of one channel in all images.
@@ -159,6 +175,7 @@ pub(crate) fn moments(l: Layout, x: &[f32], channel: usize) -> [f64; 2] {
     let mut sums = Sums::new();
     vectorised!({
         for piece in l.pieces(channel) {
+            l.ask(x.as_ptr(), &piece);
             sums.add([&x[piece]], |[x]| {
                 let v = x - k;
                 [v, v * v]
@@ -188,6 +205,7 @@ pub(crate) fn forward<K: Send>(
             let ([a, b], kept) = coefficients(c);
             vectorised!({
                 for piece in l.pieces(c) {
+                    l.ask(shared.0, &piece);
                     // SAFETY: pieces of different channels and images do not overlap.
                     let y = unsafe { shared.part(piece.clone()) };
                     let x = &x[piece.clone()];
@@ -247,6 +265,11 @@ pub(crate) fn backward(l: Layout, of: Normalized, dy: &mut [f32], dx: Option<&mu
             let mut sums = Sums::new();
             vectorised!({
                 for piece in l.pieces(c) {
+                    l.ask(of.x.as_ptr(), &piece);
+                    l.ask(to_dy.0, &piece);
+                    if let Activated::Output(y, _) = of.activated {
+                        l.ask(y.as_ptr(), &piece);
+                    }
                     // SAFETY: pieces of different channels and images do not overlap.
                     let d = unsafe { to_dy.part(piece.clone()) };
                     let x = &of.x[piece.clone()];

@@ -15,7 +15,7 @@
 //! twice as fast as the `gemm` crate on the machines it was written on; other processors go through that crate.
 use super::gemm::Matrix;
 use super::scratch;
-use super::simd::{Isa, Lanes, Level, UNIT, dispatch};
+use super::simd::{Isa, Lanes, Level, UNIT, dispatch, prefetch};
 use rayon::prelude::*;
 
 /// Rows of a register tile.
@@ -168,7 +168,7 @@ unsafe fn tile_of<L: Lanes, const R: usize, const V: usize>(
                 columns[v] = b.add(v * L::LANES);
             }
             L::step(&mut sums, a, columns);
-            L::prefetch(next);
+            prefetch::<true>(next);
             a = a.add(ROWS);
             next = next.wrapping_add(ROWS);
             b = b.add(VECTORS * L::LANES);

@@ -90,12 +90,6 @@ pub(crate) trait Lanes: Copy {
         // SAFETY: the caller's promise is passed on.
         unsafe { step_plain(sums, rows, columns) }
     }
-    /// Asks for the cache line at `at` before it is needed; any address will do.
-    #[inline(always)]
-    fn prefetch(_at: *const f32) {}
-    /// [`Lanes::prefetch`] of what is needed only after more than the first-level cache holds.
-    #[inline(always)]
-    fn prefetch_later(_at: *const f32) {}
     /// Writes the square of [`UNIT`] rows and columns at `from` to `to` with rows and columns exchanged. `strides` are the
     /// distances of the rows at `from` and at `to`.
     ///
@@ -111,6 +105,27 @@ pub(crate) trait Lanes: Copy {
             }
         }
     }
+}
+
+/// Elements of a cache line.
+pub(crate) const LINE: usize = 16;
+
+/// Asks for the cache line at `at` before it is needed, in the first-level cache if it is needed `SOON`; any address will do.
+#[inline(always)]
+pub(crate) fn prefetch<const SOON: bool>(at: *const f32) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a hint that reads nothing, whatever the address; every such processor has it.
+        unsafe {
+            match SOON {
+                true => _mm_prefetch::<_MM_HINT_T0>(at.cast()),
+                false => _mm_prefetch::<_MM_HINT_T1>(at.cast()),
+            }
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = at;
 }
 
 /// [`Lanes::step`] as the compiler orders it.
@@ -177,20 +192,6 @@ mod x86 {
     use std::arch::asm;
     use std::arch::x86_64::*;
 
-    /// [`Lanes::prefetch`] into all levels.
-    #[inline(always)]
-    fn prefetch(at: *const f32) {
-        // SAFETY: a hint that reads nothing, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) }
-    }
-
-    /// [`Lanes::prefetch_later`] into all levels but the first.
-    #[inline(always)]
-    fn prefetch_later(at: *const f32) {
-        // SAFETY: as above.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(at.cast()) }
-    }
-
     /// [`Lanes::transpose`] in 8 loads, 24 shuffles and 8 stores.
     ///
     /// # Safety
@@ -238,14 +239,6 @@ mod x86 {
         fn zero() -> Self {
             // SAFETY: the processor has AVX2, see the type.
             Avx2(unsafe { _mm256_setzero_ps() })
-        }
-        #[inline(always)]
-        fn prefetch(at: *const f32) {
-            prefetch(at);
-        }
-        #[inline(always)]
-        fn prefetch_later(at: *const f32) {
-            prefetch_later(at);
         }
         #[inline(always)]
         fn splat(v: f32) -> Self {
@@ -346,14 +339,6 @@ mod x86 {
         fn zero() -> Self {
             // SAFETY: the processor has AVX-512F, see the type.
             Avx512(unsafe { _mm512_setzero_ps() })
-        }
-        #[inline(always)]
-        fn prefetch(at: *const f32) {
-            prefetch(at);
-        }
-        #[inline(always)]
-        fn prefetch_later(at: *const f32) {
-            prefetch_later(at);
         }
         #[inline(always)]
         fn splat(v: f32) -> Self {

@@ -197,7 +197,7 @@ fn chunk<L: Lanes, const R: usize, const V: usize, const JOINED: bool>(job: &Job
         let out = &mut out[i * R * width..][..rows * width];
         let mut v = 0;
         while v < vectors {
-            ahead.ask::<L>();
+            ahead.ask();
             let count = match (vectors - v).min(width / L::LANES) {
                 n if n >= V => V,
                 n if n >= 4 => 4,

@@ -8,14 +8,11 @@ pub(crate) mod merge;
 pub(crate) mod planes;
 pub(crate) mod weights;
 
-use super::simd::Lanes;
+use super::simd::{LINE, prefetch};
 use crate::{Result, TensorError};
 
 /// Sizes along depth, height and width.
 pub(crate) type Size3 = [usize; 3];
-
-/// Elements of a cache line.
-const LINE: usize = 16;
 
 /// What the kernels read next, asked for in equal parts while they compute: with few channels the arithmetic is too short to
 /// hide a memory that is waited for.
@@ -31,10 +28,10 @@ impl<'a> Ahead<'a> {
 
     /// Asks for the next part.
     #[inline(always)]
-    fn ask<L: Lanes>(&mut self) {
+    fn ask(&mut self) {
         let (now, later) = self.rest.split_at(self.part.min(self.rest.len()));
         self.rest = later;
-        now.iter().step_by(LINE).for_each(|line| L::prefetch_later(line));
+        now.iter().step_by(LINE).for_each(|line| prefetch::<false>(line));
     }
 }
 

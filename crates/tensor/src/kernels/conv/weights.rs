@@ -78,7 +78,7 @@ fn accumulate_blocks<L: Lanes, const TAPS: usize, const V: usize>(
     for block in 0..job.padded / channels {
         for (group, taps) in job.taps.chunks(TAPS).enumerate() {
             let sums = &mut sums[(block * groups + group) * TAPS * channels..][..TAPS * channels];
-            ahead.iter_mut().for_each(Ahead::ask::<L>);
+            ahead.iter_mut().for_each(Ahead::ask);
             let mut acc = [[L::zero(); V]; TAPS];
             let mut base = [planes.as_ptr(); TAPS];
             // SAFETY: the last pixel of the furthest tap and the last row of `dy` lie within their slices (asserted
@@ -143,7 +143,9 @@ pub(crate) fn backward_weights(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32], dw
             let mut sums = vec![0f32; padded * groups * tap_block];
             scratch::with(if copied { planes.len(channels) } else { 0 }, |padded_image| {
                 scratch::with(pixels * padded, |transposed| {
-                    transposed.fill(0.0);
+                    if padded > outputs {
+                        transposed.fill(0.0);
+                    }
                     for image in chunk * per_chunk..((chunk + 1) * per_chunk).min(g.n) {
                         let at = image * g.groups + group;
                         let image = &x[at * image_in..(at + 1) * image_in];
