@@ -23,6 +23,9 @@ const CHUNK_ELEMENTS: usize = 6 << 10;
 /// Taps below which another chunk costs more in output traffic than it saves.
 const CHUNK_TAPS: usize = 96;
 
+/// Weights that are worth a task of packing.
+const PACKED: usize = 2 << 10;
+
 /// A stride-1 convolution on planes of all groups, reduced to what the inner loop needs.
 struct Pass {
     isa: Isa,
@@ -59,7 +62,7 @@ impl Pass {
         taps: Vec<usize>,
         [groups, outputs]: [usize; 2],
         size: [usize; 2],
-        weight: impl Fn(usize, usize, usize) -> f32,
+        weight: impl Fn(usize, usize, usize) -> f32 + Sync,
     ) -> Self {
         let (lanes, pixels) = (isa.lanes(), size[0] * size[1]);
         let gapless = planes.pitch == size[1];
@@ -88,14 +91,15 @@ impl Pass {
         };
         let (blocks, count) = (outputs.div_ceil(rows), taps.len());
         let mut packed = vec![0f32; groups * blocks * count * rows];
-        for group in 0..groups {
-            for o in 0..outputs {
-                let block = &mut packed[(group * blocks + o / rows) * count * rows..][..count * rows];
+        let enough = PACKED.div_ceil((count * rows).max(1));
+        packed.par_chunks_mut((count * rows).max(1)).with_min_len(enough).enumerate().for_each(|(i, block)| {
+            let (group, first) = (i / blocks, i % blocks * rows);
+            for o in first..(first + rows).min(outputs) {
                 for t in 0..count {
-                    block[t * rows + o % rows] = weight(group, o, t);
+                    block[t * rows + o - first] = weight(group, o, t);
                 }
             }
-        }
+        });
         Pass { isa, outputs, rows, taps, chunk, packed, size, units, joined, exact, linear, pitch }
     }
 
