@@ -10,8 +10,9 @@ const PLOT: &str = "benches/scaling.svg";
 
 /// Replaces each `<!-- NAME -->` ... `<!-- end -->` section.
 pub(super) fn render() -> Result<(), String> {
-    let (whole, single): (Vec<_>, Vec<_>) = runs()?.into_iter().partition(|(_, run)| run["only"].is_null());
+    let (whole, mut single): (Vec<_>, Vec<_>) = runs()?.into_iter().partition(|(_, run)| run["only"].is_null());
     let (path, run) = whole.into_iter().next_back().ok_or("benches/runs holds no whole run: cargo xtask bench makes one")?;
+    single.retain(|(_, alone)| is_since(alone, &run));
     // Scaling measured alone is newer than the whole run's.
     let (scaling_path, scaled) = single.iter().rev().find(|(_, r)| r["scaling"].is_array()).unwrap_or(&(path.clone(), run.clone())).clone();
     let mut text = std::fs::read_to_string(FILE).map_err(|e| format!("{FILE}: {e}"))?;
@@ -29,6 +30,11 @@ pub(super) fn render() -> Result<(), String> {
     }
     println!("{FILE}: rendered from {}", path.display());
     Ok(())
+}
+
+/// True unless a run is of an earlier day than the whole run: then the whole run has measured its rows again.
+fn is_since(run: &Value, whole: &Value) -> bool {
+    run["machine"]["date"].as_str() >= whole["machine"]["date"].as_str()
 }
 
 /// All runs by name: names begin with the date.
@@ -246,6 +252,13 @@ fn held_back(of_peak: f64, of_bandwidth: f64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_measured_alone_count_until_the_next_whole_run() {
+        let of = |date: &str| serde_json::json!({ "machine": { "date": date } });
+        assert!(is_since(&of("2026-11-26"), &of("2026-11-26")) && is_since(&of("2026-12-01"), &of("2026-11-26")));
+        assert!(!is_since(&of("2026-11-25"), &of("2026-11-26")));
+    }
 
     #[test]
     fn a_section_is_replaced_and_its_surroundings_stay() {

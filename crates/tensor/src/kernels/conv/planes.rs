@@ -2,6 +2,8 @@
 //! so that the pixels one tap sees along a row are contiguous whatever the stride, and no tap needs a bounds check.
 
 use super::Geometry;
+use crate::kernels::simd::vectorised;
+use std::ops::Range;
 
 /// Layout of the phase planes of one channel.
 #[derive(Clone, Copy, Debug)]
@@ -76,29 +78,62 @@ impl Planes {
         }
         for (i, plane) in out.chunks_exact_mut(self.plane).enumerate() {
             let Some(pixels) = image.get(i / phases * height * width..(i / phases + 1) * height * width) else {
-                return plane.fill(0.0);
+                plane.fill(0.0);
+                continue;
             };
             let phase = [i % phases / self.phases[1], i % self.phases[1]];
-            // Columns of this phase that lie in the image.
-            let first = self.before[1].saturating_sub(phase[1]).div_ceil(self.stride[1]).min(self.pitch);
-            let end = (width + self.before[1]).saturating_sub(phase[1]).div_ceil(self.stride[1]).clamp(first, self.pitch);
-            let start = (first * self.stride[1] + phase[1]).saturating_sub(self.before[1]);
-            for (r, row) in plane.chunks_exact_mut(self.pitch).enumerate() {
-                match (r * self.stride[0] + phase[0]).checked_sub(self.before[0]).filter(|y| *y < height) {
-                    Some(y) if first < end => {
-                        clear(&mut row[..first]);
-                        every(self.stride[1], &pixels[y * width + start..(y + 1) * width], &mut row[first..end]);
-                        clear(&mut row[end..]);
-                    }
-                    _ => row.fill(0.0),
-                }
+            // Rows and columns of this phase that lie in the image, and the first of them there.
+            let [(rows, y), (columns, x)] = [(0, height, self.plane / self.pitch), (1, width, self.pitch)].map(|(axis, len, all)| {
+                let (step, before) = (self.stride[axis], self.before[axis]);
+                let first = before.saturating_sub(phase[axis]).div_ceil(step).min(all);
+                let end = (len + before).saturating_sub(phase[axis]).div_ceil(step).clamp(first, all);
+                (first..end, (first * step + phase[axis]).saturating_sub(before))
+            });
+            if rows.is_empty() || columns.is_empty() {
+                plane.fill(0.0);
+                continue;
             }
+            plane[..rows.start * self.pitch].fill(0.0);
+            plane[rows.end * self.pitch..].fill(0.0);
+            let to = &mut plane[rows.start * self.pitch..rows.end * self.pitch];
+            let from = Lines { pixels: &pixels[y * width + x..], distance: self.stride[0] * width };
+            vectorised!(match (self.stride[1], columns.len()) {
+                (1, 8) => from.copy(to, self.pitch, columns, copy::<8>),
+                (1, 16) => from.copy(to, self.pitch, columns, copy::<16>),
+                (1, 32) => from.copy(to, self.pitch, columns, copy::<32>),
+                (1, _) => from.copy(to, self.pitch, columns, |from, to| to.copy_from_slice(&from[..to.len()])),
+                (2, _) => from.copy(to, self.pitch, columns, every_second),
+                (step, _) => from.copy(to, self.pitch, columns, |from, to| {
+                    to.iter_mut().zip(from.iter().step_by(step)).for_each(|(t, v)| *t = *v);
+                }),
+            });
+        }
+    }
+}
+
+/// Lines of an image.
+#[derive(Clone, Copy)]
+struct Lines<'a> {
+    /// From the first pixel of the first line on.
+    pixels: &'a [f32],
+    /// Pixels from one line to the next.
+    distance: usize,
+}
+
+impl Lines<'_> {
+    /// Writes one line after the other into the `columns` of rows of `pitch` elements, zeros around it.
+    #[inline(always)]
+    fn copy(self, to: &mut [f32], pitch: usize, columns: Range<usize>, one: impl Fn(&[f32], &mut [f32])) {
+        for (i, row) in to.chunks_exact_mut(pitch).enumerate() {
+            clear(&mut row[..columns.start]);
+            one(&self.pixels[i * self.distance..], &mut row[columns.clone()]);
+            clear(&mut row[columns.end..]);
         }
     }
 }
 
 /// Zeros at the ends of a row, most often one element: a call would cost more than the work.
-#[inline]
+#[inline(always)]
 fn clear(ends: &mut [f32]) {
     match ends {
         [] => {}
@@ -108,26 +143,18 @@ fn clear(ends: &mut [f32]) {
 }
 
 /// Copies `N` elements without a call.
-#[inline]
+#[inline(always)]
 fn copy<const N: usize>(from: &[f32], to: &mut [f32]) {
     if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut::<N>()) {
         *to = *from;
     }
 }
 
-/// Every `step`-th element of `from`; the common steps as loops that vectorise.
-fn every(step: usize, from: &[f32], to: &mut [f32]) {
-    match (step, to.len()) {
-        (1, 8) => copy::<8>(from, to),
-        (1, 16) => copy::<16>(from, to),
-        (1, 32) => copy::<32>(from, to),
-        (1, len) => to.copy_from_slice(&from[..len]),
-        (2, _) => {
-            let (pairs, rest) = from.as_chunks::<2>();
-            let whole = pairs.len().min(to.len());
-            to[..whole].iter_mut().zip(pairs).for_each(|(t, pair)| *t = pair[0]);
-            to[whole..].iter_mut().zip(rest).for_each(|(t, v)| *t = *v);
-        }
-        _ => to.iter_mut().zip(from.iter().step_by(step)).for_each(|(t, v)| *t = *v),
-    }
+/// Copies every second element, in a loop that vectorises.
+#[inline(always)]
+fn every_second(from: &[f32], to: &mut [f32]) {
+    let (pairs, rest) = from.as_chunks::<2>();
+    let whole = pairs.len().min(to.len());
+    to[..whole].iter_mut().zip(pairs).for_each(|(t, pair)| *t = pair[0]);
+    to[whole..].iter_mut().zip(rest).for_each(|(t, v)| *t = *v);
 }
