@@ -417,7 +417,7 @@ mod tests {
         let mut m = model("Conv", weight.clone(), Some(random::normal(7, &[4], 0.0, 1.0).unwrap()), 4);
         let nodes = std::mem::take(&mut m.graph.nodes);
         let mut branch = |name: &str| {
-            let ends = ["h", "y"].map(|v| m.values.add_named(&format!("{name}.{v}")));
+            let ends = ["h", "y"].map(|v| m.values.add_named(format!("{name}.{v}")));
             let mut nodes = nodes.clone();
             (nodes[0].outputs[0], nodes[1].inputs[0], nodes[1].outputs[0]) = (Some(ends[0]), Some(ends[0]), Some(ends[1]));
             AttributeValue::Graph(Box::new(Graph { name: name.into(), nodes, outputs: vec![ends[1]], ..Graph::default() }))
