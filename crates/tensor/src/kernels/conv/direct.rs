@@ -123,7 +123,7 @@ impl Pass {
     }
 
     /// Computes the given blocks of output channels of one image and group into `out`, which starts at the first of them.
-    fn run(&self, from: From, bias: Option<&[f32]>, blocks: Range<usize>, out: &mut [f32]) {
+    fn run(&self, from: Reads, bias: Option<&[f32]>, blocks: Range<usize>, out: &mut [f32]) {
         let first = blocks.start * self.rows;
         let count = (blocks.end * self.rows).min(self.outputs) - first;
         let job = Job { pass: self, from, bias, blocks };
@@ -143,7 +143,7 @@ impl Pass {
 
 /// What is read: the planes of one image and group.
 #[derive(Clone, Copy)]
-struct From<'a> {
+struct Reads<'a> {
     group: usize,
     planes: &'a [f32],
     /// The image that comes next, to be asked for meanwhile.
@@ -153,7 +153,7 @@ struct From<'a> {
 /// Some blocks of output channels of one image and group.
 struct Job<'a> {
     pass: &'a Pass,
-    from: From<'a>,
+    from: Reads<'a>,
     bias: Option<&'a [f32]>,
     blocks: Range<usize>,
 }
@@ -351,7 +351,7 @@ impl Convolution {
             return out.par_chunks_mut(image_out).enumerate().for_each(|(i, out)| {
                 let (image, rest) = x[i * image_in..].split_at(image_in);
                 let next = &rest[..image_in.min(rest.len())];
-                self.with_planes(image, |planes| self.blocks(From { group: i % self.groups, planes, next }, bias, 0..blocks, out));
+                self.with_planes(image, |planes| self.blocks(Reads { group: i % self.groups, planes, next }, bias, 0..blocks, out));
             });
         }
         // One image of one group: the threads share its output channels.
@@ -359,7 +359,7 @@ impl Convolution {
             let per_task = blocks.div_ceil(rayon::current_num_threads() * 2).max(1);
             out.par_chunks_mut(per_task * rows * pixels).enumerate().for_each(|(task, out)| {
                 let from = task * per_task;
-                self.blocks(From { group: 0, planes, next: &[] }, bias, from..(from + per_task).min(blocks), out);
+                self.blocks(Reads { group: 0, planes, next: &[] }, bias, from..(from + per_task).min(blocks), out);
             });
         });
     }
@@ -376,7 +376,7 @@ impl Convolution {
     }
 
     /// All phases of some blocks of output channels of one image and group.
-    fn blocks(&self, mut from: From, bias: Option<&[f32]>, blocks: Range<usize>, out: &mut [f32]) {
+    fn blocks(&self, mut from: Reads, bias: Option<&[f32]>, blocks: Range<usize>, out: &mut [f32]) {
         let bias = bias.map(|b| &b[from.group * self.outputs..(from.group + 1) * self.outputs]);
         for Phase { pass, phase } in &self.phases {
             if self.stride == [1, 1] {
