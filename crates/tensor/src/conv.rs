@@ -1,7 +1,8 @@
 //! Convolution and transposed convolution of one, two or three spatial axes, with groups, strides, dilations and padding.
 use crate::device::on_device;
 use crate::kernels::conv::merge::Merge;
-use crate::kernels::conv::{Geometry, depthwise, direct, im2col, weights};
+use crate::kernels::conv::winograd::Tiles;
+use crate::kernels::conv::{Geometry, depthwise, direct, im2col, weights, winograd, winograd_weights};
 use crate::kernels::simd::Isa;
 use crate::number::with_float;
 use crate::{DType, Result, Tensor, TensorError, record, recycle};
@@ -63,7 +64,10 @@ fn forward(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Resul
     let mut y = recycle::take(len);
     match path(g) {
         _ if len == 0 => {}
-        Path::Direct => direct::forward(Isa::best(), g, x, w, bias, &mut y),
+        Path::Direct => match Tiles::of_input(g).filter(|tiles| tiles.pays(g.n, g.group_out())) {
+            Some(tiles) => winograd::forward(Isa::best(), tiles, g, x, w, bias, &mut y),
+            None => direct::forward(Isa::best(), g, x, w, bias, &mut y),
+        },
         Path::Merged(m) => {
             let (x, mut out) = (m.merged(x, g.c), recycle::take(len));
             direct::forward(Isa::best(), &m.geometry, &x, w, bias, &mut out);
@@ -91,7 +95,10 @@ fn backward_data(g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize]) -> Resu
     let mut dx = recycle::take(len);
     match path(g) {
         _ if len == 0 || dy.is_empty() => dx.fill(0.0),
-        Path::Direct => direct::backward_data(Isa::best(), g, dy, w, &mut dx),
+        Path::Direct => match Tiles::of_gradient(g).filter(|tiles| tiles.pays(g.n, g.group_in())) {
+            Some(tiles) => winograd::backward_data(Isa::best(), tiles, g, dy, w, &mut dx),
+            None => direct::backward_data(Isa::best(), g, dy, w, &mut dx),
+        },
         Path::Merged(m) => {
             let (dy, mut out) = (m.merged(dy, g.o), recycle::take(len));
             direct::backward_data(Isa::best(), &m.geometry, &dy, w, &mut out);
@@ -119,7 +126,10 @@ fn backward_weights(g: &Geometry, x: &Tensor, dy: &Tensor, shape: &[usize]) -> R
         if x.dtype() == DType::F32 && !dy.is_empty() && !x.is_empty() {
             let (x, dy, dw) = (x.as_slice::<f32>()?, dy.as_slice::<f32>()?, dw.as_mut_slice::<f32>()?);
             match path(g) {
-                Path::Direct => weights::backward_weights(Isa::best(), g, x, dy, dw),
+                Path::Direct => match Tiles::of_input(g).filter(|tiles| tiles.pays(g.n, g.group_out())) {
+                    Some(tiles) => winograd_weights::backward_weights(Isa::best(), tiles, g, x, dy, dw),
+                    None => weights::backward_weights(Isa::best(), g, x, dy, dw),
+                },
                 Path::Merged(m) => {
                     let (x, dy) = (m.merged(x, g.c), m.merged(dy, g.o));
                     weights::backward_weights(Isa::best(), &m.geometry, &x, &dy, dw);

@@ -79,6 +79,15 @@ pub(crate) trait Lanes: Copy {
     /// # Safety
     /// `at` must be valid for writing `LANES` f32.
     unsafe fn store(self, at: *mut f32);
+    /// Each [`UNIT`] of lanes to a place of its own.
+    ///
+    /// # Safety
+    /// `low` and, if there are more lanes than one unit, `high` must be valid for writing a unit.
+    unsafe fn store_units(self, low: *mut f32, high: *mut f32);
+    /// `self + b`.
+    fn add(self, b: Self) -> Self;
+    /// `self - b`.
+    fn sub(self, b: Self) -> Self;
     /// `self * b + c`.
     fn mul_add(self, b: Self, c: Self) -> Self;
     /// One step of a register tile: `sums[r][v] += rows[r] * columns[v]`.
@@ -180,6 +189,19 @@ impl Lanes for Portable {
         unsafe { at.cast::<[f32; UNIT]>().write_unaligned(self.0) }
     }
     #[inline(always)]
+    unsafe fn store_units(self, low: *mut f32, _: *mut f32) {
+        // SAFETY: the one unit is promised by the caller.
+        unsafe { self.store(low) }
+    }
+    #[inline(always)]
+    fn add(self, b: Self) -> Self {
+        Portable(std::array::from_fn(|i| self.0[i] + b.0[i]))
+    }
+    #[inline(always)]
+    fn sub(self, b: Self) -> Self {
+        Portable(std::array::from_fn(|i| self.0[i] - b.0[i]))
+    }
+    #[inline(always)]
     fn mul_add(self, b: Self, c: Self) -> Self {
         // Not f32::mul_add: without an FMA instruction that is a slow library call.
         Portable(std::array::from_fn(|i| self.0[i] * b.0[i] + c.0[i]))
@@ -259,6 +281,21 @@ mod x86 {
         unsafe fn store(self, at: *mut f32) {
             // SAFETY: the caller promises eight writable f32; storeu needs no alignment.
             unsafe { _mm256_storeu_ps(at, self.0) }
+        }
+        #[inline(always)]
+        unsafe fn store_units(self, low: *mut f32, _: *mut f32) {
+            // SAFETY: the one unit is promised by the caller.
+            unsafe { self.store(low) }
+        }
+        #[inline(always)]
+        fn add(self, b: Self) -> Self {
+            // SAFETY: the processor has AVX2, see the type.
+            Avx2(unsafe { _mm256_add_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        fn sub(self, b: Self) -> Self {
+            // SAFETY: the processor has AVX2, see the type.
+            Avx2(unsafe { _mm256_sub_ps(self.0, b.0) })
         }
         #[inline(always)]
         fn mul_add(self, b: Self, c: Self) -> Self {
@@ -365,6 +402,25 @@ mod x86 {
             unsafe { _mm512_storeu_ps(at, self.0) }
         }
         #[inline(always)]
+        unsafe fn store_units(self, low: *mut f32, high: *mut f32) {
+            // SAFETY: the caller promises eight writable f32 at both places. Only AVX-512F is used: the upper half is
+            // taken as four f64.
+            unsafe {
+                _mm256_storeu_ps(low, _mm512_castps512_ps256(self.0));
+                _mm256_storeu_pd(high.cast(), _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(self.0)));
+            }
+        }
+        #[inline(always)]
+        fn add(self, b: Self) -> Self {
+            // SAFETY: the processor has AVX-512F, see the type.
+            Avx512(unsafe { _mm512_add_ps(self.0, b.0) })
+        }
+        #[inline(always)]
+        fn sub(self, b: Self) -> Self {
+            // SAFETY: the processor has AVX-512F, see the type.
+            Avx512(unsafe { _mm512_sub_ps(self.0, b.0) })
+        }
+        #[inline(always)]
         fn mul_add(self, b: Self, c: Self) -> Self {
             // SAFETY: the processor has AVX-512F, see the type.
             Avx512(unsafe { _mm512_fmadd_ps(self.0, b.0, c.0) })
@@ -421,9 +477,9 @@ pub(crate) use vectorised;
 
 /// Defines `$name(isa, args)`, which runs `$generic::<L>` in a function compiled for the instructions of `isa`.
 macro_rules! dispatch {
-    ($(#[$doc:meta])* $name:ident = $generic:ident($($arg:ident: $ty:ty),* $(,)?)) => {
+    ($(#[$doc:meta])* $vis:vis $name:ident = $generic:ident($($arg:ident: $ty:ty),* $(,)?)) => {
         $(#[$doc])*
-        fn $name(isa: $crate::kernels::simd::Isa, $($arg: $ty),*) {
+        $vis fn $name(isa: $crate::kernels::simd::Isa, $($arg: $ty),*) {
             #[cfg(target_arch = "x86_64")]
             {
                 use $crate::kernels::simd::{Avx2, Avx512, Level};

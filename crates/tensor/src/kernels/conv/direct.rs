@@ -11,6 +11,7 @@
 //! compacted. While an image is computed the next one is asked for: with few channels the arithmetic is too short to hide a
 //! memory that is waited for.
 use super::planes::Planes;
+use super::tile::Tile;
 use super::{Ahead, Geometry};
 use crate::kernels::scratch;
 use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
@@ -235,76 +236,6 @@ fn chunk<L: Lanes, const R: usize, const V: usize, const JOINED: bool>(job: &Job
             let tile = Tile { planes, taps: &pass.taps[taps.clone()], weights, start, add: taps.start > 0, to, width, rows };
             // SAFETY: as above; a unit that ends with the channel lies within it.
             unsafe { tile.compute::<L::Narrow, 1, true>(&pass.units) };
-        }
-    }
-}
-
-/// One register block and where it reads and writes.
-struct Tile<'a, const R: usize> {
-    planes: *const f32,
-    taps: &'a [usize],
-    weights: &'a [f32],
-    start: [f32; R],
-    /// Add to what is there instead of starting from the bias.
-    add: bool,
-    to: *mut f32,
-    width: usize,
-    rows: usize,
-}
-
-impl<const R: usize> Tile<'_, R> {
-    /// Computes `V` vectors.
-    ///
-    /// # Safety
-    /// `units` must have the offsets of `V` vectors; `planes` plus any tap and unit must be readable for a unit (a whole
-    /// vector if `JOINED`), `weights` must have `R` elements a tap, and `to + r * width` must be writable for `V` vectors
-    /// for each of the `rows` rows.
-    #[inline(always)]
-    unsafe fn compute<L: Lanes, const V: usize, const JOINED: bool>(&self, units: &[usize]) {
-        let per_vector = L::LANES / UNIT;
-        let mut low = [self.planes; V];
-        let mut high = [self.planes; V];
-        let mut sums = [[L::zero(); V]; R];
-        // SAFETY: as the function's own contract says. Plain indices: iterators make the compiler spill accumulators.
-        unsafe {
-            for v in 0..V {
-                low[v] = self.planes.add(units[v * per_vector]);
-                high[v] = self.planes.add(units[v * per_vector + per_vector - 1]);
-            }
-            for r in 0..R {
-                for v in 0..V {
-                    sums[r][v] = if self.add && r < self.rows {
-                        L::load(self.to.add(r * self.width + v * L::LANES))
-                    } else {
-                        L::splat(self.start[r])
-                    };
-                }
-            }
-            let mut weights = self.weights.as_ptr();
-            for &tap in self.taps {
-                if JOINED || per_vector == 1 {
-                    L::step(&mut sums, weights, low.map(|unit| unit.add(tap)));
-                } else {
-                    let mut pixels = [L::zero(); V];
-                    for v in 0..V {
-                        pixels[v] = L::load_units(low[v].add(tap), high[v].add(tap));
-                    }
-                    for r in 0..R {
-                        let weight = L::splat(*weights.add(r));
-                        for v in 0..V {
-                            sums[r][v] = weight.mul_add(pixels[v], sums[r][v]);
-                        }
-                    }
-                }
-                weights = weights.add(R);
-            }
-            for r in 0..R {
-                if r < self.rows {
-                    for v in 0..V {
-                        sums[r][v].store(self.to.add(r * self.width + v * L::LANES));
-                    }
-                }
-            }
         }
     }
 }

@@ -6,7 +6,10 @@ pub(crate) mod direct;
 pub(crate) mod im2col;
 pub(crate) mod merge;
 pub(crate) mod planes;
+mod tile;
 pub(crate) mod weights;
+pub(crate) mod winograd;
+pub(crate) mod winograd_weights;
 
 use super::simd::{LINE, prefetch};
 use crate::{Result, TensorError};
@@ -147,6 +150,7 @@ impl Geometry {
 
 #[cfg(test)]
 mod tests {
+    use super::winograd::Tiles;
     use super::*;
     use crate::kernels::simd::Isa;
     use crate::{ConvOptions, Tensor, random};
@@ -175,6 +179,9 @@ mod tests {
             ([2, 700, 5, 5], [17, 700, 1, 1], 1, 0, 1, 1),
             ([2, 9, 11, 5], [5, 9, 3, 1], 1, 0, 1, 1),
             ([2, 3, 9, 9], [4, 3, 2, 2], 3, 0, 1, 1),
+            ([5, 9, 8, 8], [17, 9, 3, 3], 1, 1, 1, 1),
+            ([3, 16, 11, 21], [24, 8, 3, 3], 1, 2, 1, 2),
+            ([2, 10, 13, 16], [8, 10, 3, 5], 1, 0, 1, 1),
         ] {
             let options = ConvOptions { strides: vec![stride; 2], pads: vec![(pad, pad); 2], dilations: vec![dilation; 2], groups };
             let g = Geometry::new(&shape, &kernel, &options).unwrap();
@@ -186,22 +193,33 @@ mod tests {
             im2col::forward(&g, x, w, Some(bias), &mut expected[0]);
             im2col::backward_data(&g, dy, w, &mut expected[1]);
             im2col::backward_weights(&g, x, dy, &mut expected[2]);
+            // Results start as NaN, so that an element nobody writes is found.
+            let mut got = expected.each_ref().map(|e| vec![f32::NAN; e.len()]);
+            let agree = |isa: Isa, kernel: &str, got: &mut [Vec<f32>; 3]| {
+                for (direction, (got, expected)) in got.iter_mut().zip(&expected).enumerate() {
+                    let largest = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
+                    let off = got.iter().zip(expected).position(|(a, b)| (a - b).abs() > 2e-5 * largest || a.is_nan());
+                    assert_eq!(off, None, "{kernel} {isa:?} {g:?} direction {direction}");
+                    got.fill(f32::NAN);
+                }
+            };
             for isa in Isa::available() {
-                // Results start as NaN, so that an element nobody writes is found.
-                let mut got = expected.each_ref().map(|e| vec![f32::NAN; e.len()]);
                 if g.is_depthwise() {
                     depthwise::forward(isa, &g, x, w, Some(bias), &mut got[0]);
                     depthwise::backward_data(isa, &g, dy, w, &mut got[1]);
                     depthwise::backward_weights(isa, &g, x, dy, &mut got[2]);
-                } else {
-                    direct::forward(isa, &g, x, w, Some(bias), &mut got[0]);
-                    direct::backward_data(isa, &g, dy, w, &mut got[1]);
-                    weights::backward_weights(isa, &g, x, dy, &mut got[2]);
+                    agree(isa, "depthwise", &mut got);
+                    continue;
                 }
-                for (direction, (got, expected)) in got.iter().zip(&expected).enumerate() {
-                    let largest = expected.iter().fold(1f32, |m, v| m.max(v.abs()));
-                    let off = got.iter().zip(expected).position(|(a, b)| (a - b).abs() > 2e-5 * largest || a.is_nan());
-                    assert_eq!(off, None, "{isa:?} {g:?} direction {direction}");
+                direct::forward(isa, &g, x, w, Some(bias), &mut got[0]);
+                direct::backward_data(isa, &g, dy, w, &mut got[1]);
+                weights::backward_weights(isa, &g, x, dy, &mut got[2]);
+                agree(isa, "direct", &mut got);
+                if let (Some(input), Some(gradient)) = (Tiles::of_input(&g), Tiles::of_gradient(&g)) {
+                    winograd::forward(isa, input.clone(), &g, x, w, Some(bias), &mut got[0]);
+                    winograd::backward_data(isa, gradient, &g, dy, w, &mut got[1]);
+                    winograd_weights::backward_weights(isa, input, &g, x, dy, &mut got[2]);
+                    agree(isa, "winograd", &mut got);
                 }
             }
         }

@@ -134,7 +134,7 @@ impl Lines<'_> {
 
 /// Zeros at the ends of a row, most often one element: a call would cost more than the work.
 #[inline(always)]
-fn clear(ends: &mut [f32]) {
+pub(super) fn clear(ends: &mut [f32]) {
     match ends {
         [] => {}
         [one] => *one = 0.0,
