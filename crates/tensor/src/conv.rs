@@ -2,7 +2,7 @@
 use crate::device::on_device;
 use crate::kernels::conv::merge::Merge;
 use crate::kernels::conv::winograd::Tiles;
-use crate::kernels::conv::{Geometry, depthwise, direct, im2col, weights, winograd, winograd_weights};
+use crate::kernels::conv::{Geometry, depthwise, direct, im2col, weights, winograd};
 use crate::kernels::simd::Isa;
 use crate::number::with_float;
 use crate::{DType, Result, Tensor, TensorError, record, recycle};
@@ -64,7 +64,7 @@ fn forward(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Resul
     let mut y = recycle::take(len);
     match path(g) {
         _ if len == 0 => {}
-        Path::Direct => match Tiles::of_input(g).filter(|tiles| tiles.pays(g.n, g.group_out())) {
+        Path::Direct => match Tiles::of_input(g).filter(|tiles| tiles.pays(g.group_out())) {
             Some(tiles) => winograd::forward(Isa::best(), tiles, g, x, w, bias, &mut y),
             None => direct::forward(Isa::best(), g, x, w, bias, &mut y),
         },
@@ -95,7 +95,7 @@ fn backward_data(g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize]) -> Resu
     let mut dx = recycle::take(len);
     match path(g) {
         _ if len == 0 || dy.is_empty() => dx.fill(0.0),
-        Path::Direct => match Tiles::of_gradient(g).filter(|tiles| tiles.pays(g.n, g.group_in())) {
+        Path::Direct => match Tiles::of_gradient(g).filter(|tiles| tiles.pays(g.group_in())) {
             Some(tiles) => winograd::backward_data(Isa::best(), tiles, g, dy, w, &mut dx),
             None => direct::backward_data(Isa::best(), g, dy, w, &mut dx),
         },
@@ -126,8 +126,8 @@ fn backward_weights(g: &Geometry, x: &Tensor, dy: &Tensor, shape: &[usize]) -> R
         if x.dtype() == DType::F32 && !dy.is_empty() && !x.is_empty() {
             let (x, dy, dw) = (x.as_slice::<f32>()?, dy.as_slice::<f32>()?, dw.as_mut_slice::<f32>()?);
             match path(g) {
-                Path::Direct => match Tiles::of_input(g).filter(|tiles| tiles.pays(g.n, g.group_out())) {
-                    Some(tiles) => winograd_weights::backward_weights(Isa::best(), tiles, g, x, dy, dw),
+                Path::Direct => match Tiles::of_input(g).filter(|tiles| tiles.pays_by_weights(g.group_out())) {
+                    Some(tiles) => winograd::backward_weights(Isa::best(), tiles, g, x, dy, dw),
                     None => weights::backward_weights(Isa::best(), g, x, dy, dw),
                 },
                 Path::Merged(m) => {

@@ -1,6 +1,7 @@
 //! Convolution kernels. [`Geometry`] describes one convolution of any spatial rank up to three as a 3-D one;
-//! `direct` serves 2-D f32 (forward and backward by data), `weights` its backward by weights, `depthwise` one filter or more
-//! a channel, `merge` brings small images together for 1x1 kernels, `im2col` serves everything else and every float type.
+//! `direct` serves 2-D f32 (forward and backward by data), `weights` its backward by weights, `winograd` all three with fewer
+//! multiplications where a kernel has three rows, `depthwise` one filter or more a channel, `merge` brings small images together
+//! for 1x1 kernels, `im2col` serves everything else and every float type.
 pub(crate) mod depthwise;
 pub(crate) mod direct;
 pub(crate) mod im2col;
@@ -9,7 +10,6 @@ pub(crate) mod planes;
 mod tile;
 pub(crate) mod weights;
 pub(crate) mod winograd;
-pub(crate) mod winograd_weights;
 
 use super::simd::{LINE, prefetch};
 use crate::{Result, TensorError};
@@ -218,7 +218,7 @@ mod tests {
                 if let (Some(input), Some(gradient)) = (Tiles::of_input(&g), Tiles::of_gradient(&g)) {
                     winograd::forward(isa, input.clone(), &g, x, w, Some(bias), &mut got[0]);
                     winograd::backward_data(isa, gradient, &g, dy, w, &mut got[1]);
-                    winograd_weights::backward_weights(isa, input, &g, x, dy, &mut got[2]);
+                    winograd::backward_weights(isa, input, &g, x, dy, &mut got[2]);
                     agree(isa, "winograd", &mut got);
                 }
             }

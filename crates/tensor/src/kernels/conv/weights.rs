@@ -17,8 +17,10 @@ use std::ops::Range;
 const BLOCK: usize = 12;
 /// Images are summed in this many chunks at most.
 const CHUNKS: usize = 16;
-/// Chunks that stay where they have few pixels.
+/// Chunks that stay where they have few pixels or many weights, since each has sums of its own.
 const FEW_CHUNKS: usize = 8;
+/// Weights of a group that are many.
+const MANY: usize = 1 << 20;
 /// Pixels that are worth sums of their own.
 const PIXELS: usize = 512;
 /// Output channels of a block at most: two of the widest vectors.
@@ -174,7 +176,9 @@ dispatch! {
 
 /// Images of a chunk.
 pub(super) fn per_chunk(g: &Geometry) -> usize {
-    g.n.div_ceil(CHUNKS).max(PIXELS.div_ceil(g.pixels_out().max(1)).min(g.n.div_ceil(FEW_CHUNKS)))
+    let few = g.n.div_ceil(FEW_CHUNKS);
+    let wanted = if g.group_out() * g.group_in() * g.taps() > MANY { few } else { PIXELS.div_ceil(g.pixels_out().max(1)) };
+    g.n.div_ceil(CHUNKS).max(wanted.min(few))
 }
 
 /// Runs `f` on each chunk of images and each group, and returns what it makes, the groups of a chunk behind each other.

@@ -1,61 +1,21 @@
-//! Winograd's minimal filtering, f32, 2-D, for kernels of three rows at stride 1: forward and backward by data.
+//! Convolution through Winograd's minimal filtering: forward, and backward by data.
 //!
-//! Four rows of the output take six multiplications a column of the kernel instead of twelve: F(4, 3) of Lavin and Gray, "Fast
-//! Algorithms for Convolutional Neural Networks", 2016, section 4.1, along the height alone. The columns of the kernel stay a direct
-//! convolution, so the transforms combine whole rows and never shuffle lanes, and rounding errors grow by the factor of one
-//! axis: with the points 0, 1, -1, 1/2, -2 and infinity to about 1.6 times those of a direct sum (the paper's 2 and -2 for
-//! the last two lose 2.1 times; its two-dimensional form the square).
-//!
-//! Four output rows and the six input rows under them are a tile row; those of all images follow one another. Loop order: strip of tile rows
-//! (threads) → block of output channels → vectors of pixels → point → taps. A strip's input is transformed once, into planes
-//! `[point][channel][tile row][column]` that replace the padded copy of the direct kernels and stay in the second-level cache. For each
-//! block of pixels the sums of all points meet in the first-level cache, where the output's rows are made of them.
-use super::planes::clear;
-use super::tile::Tile;
-use super::{Ahead, Geometry};
+//! Loop order: strip of tile rows (threads) → block of output channels → vectors of pixels → point → taps. For each block of
+//! pixels the sums of all points meet in the first-level cache, where the output's rows are made of them. Meanwhile the next
+//! strip's images are asked for.
+use super::{FILTER, POINTS, TILE, Tiles, fill};
+use crate::kernels::conv::tile::Tile;
+use crate::kernels::conv::{Ahead, Geometry};
 use crate::kernels::scratch;
 use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Output rows of a tile.
-pub(super) const TILE: usize = 4;
-/// Points of the polynomials: input rows under a tile.
-pub(super) const POINTS: usize = TILE + 2;
-/// The rows of a kernel's column at each point: the paper's `G`.
-pub(super) const FILTER: [[f32; 3]; POINTS] = [
-    [1.0, 0.0, 0.0],
-    [1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0],
-    [-1.0 / 3.0, 1.0 / 3.0, -1.0 / 3.0],
-    [-16.0 / 15.0, -8.0 / 15.0, -4.0 / 15.0],
-    [1.0 / 15.0, -2.0 / 15.0, 4.0 / 15.0],
-    [0.0, 0.0, 1.0],
-];
 /// The point 1, at which each output row counts once: where a bias is added.
 const ONE: usize = 1;
 
-/// Elements of a strip's planes: they stay in a second-level cache beside the weights.
-const STRIP: usize = 48 << 10;
 /// Vectors of a register block.
 const VECTORS: usize = 3;
-/// Output pixels below which transforming the weights costs more than it saves.
-const PIXELS: usize = 1024;
-
-/// The six rows at their points: the paper's transposed `B`.
-#[inline(always)]
-fn at_points<L: Lanes>(d: [L; POINTS]) -> [L; POINTS] {
-    let (half, one_half, two) = (L::splat(-0.5), L::splat(1.5), L::splat(2.0));
-    let (a, b) = (d[4].sub(d[2]), d[3].sub(d[1]));
-    [
-        one_half.mul_add(b, a).add(d[0].sub(d[2])),
-        one_half.mul_add(d[3].add(d[2]), a.add(b)),
-        one_half.mul_add(d[3].sub(d[2]), a.sub(b)),
-        two.mul_add(b, a),
-        half.mul_add(b, a),
-        one_half.mul_add(a, d[5].sub(d[3])).sub(b),
-    ]
-}
-
 /// The four output rows from the sums at the points: the paper's transposed `A`.
 #[inline(always)]
 fn from_points<L: Lanes>(m: [L; POINTS]) -> [L; TILE] {
@@ -66,178 +26,6 @@ fn from_points<L: Lanes>(m: [L; POINTS]) -> [L; TILE] {
         L::splat(0.25).mul_add(m[3], L::splat(4.0).mul_add(m[4], sum)),
         L::splat(0.125).mul_add(m[3], L::splat(-8.0).mul_add(m[4], difference)).add(m[5]),
     ]
-}
-
-/// The tile rows of what a stride-1 convolution reads, and their planes.
-#[derive(Clone, Debug)]
-pub(crate) struct Tiles {
-    images: usize,
-    groups: usize,
-    /// Channels of a group.
-    channels: usize,
-    /// Size of an image that is read, and of the output.
-    image: [usize; 2],
-    size: [usize; 2],
-    /// Columns of the kernel and their distance.
-    columns: [usize; 2],
-    before: [usize; 2],
-    /// Columns that are read.
-    pub(super) pitch: usize,
-    /// Tile rows of an image.
-    pub(super) down: usize,
-    /// Tile rows of a strip.
-    pub(super) strip: usize,
-    /// A row of padding.
-    zeros: Vec<f32>,
-}
-
-impl Tiles {
-    /// Of a convolution's input, for kernels that the technique fits.
-    pub(crate) fn of_input(g: &Geometry) -> Option<Tiles> {
-        let size = |of: [usize; 3]| [of[1], of[2]];
-        Tiles::new(g, g.group_in(), [size(g.input), size(g.output)], size(g.before))
-    }
-
-    /// Of the output's gradient, from which the input's is a convolution too.
-    pub(crate) fn of_gradient(g: &Geometry) -> Option<Tiles> {
-        let size = |of: [usize; 3]| [of[1], of[2]];
-        let before = |i: usize| ((g.kernel[i] - 1) * g.dilation[i]).checked_sub(g.before[i]);
-        Tiles::new(g, g.group_out(), [size(g.output), size(g.input)], [before(1)?, before(2)?])
-    }
-
-    fn new(g: &Geometry, channels: usize, [image, size]: [[usize; 2]; 2], before: [usize; 2]) -> Option<Tiles> {
-        let fits = g.is_planar() && g.kernel[1] == 3 && g.stride == [1; 3] && g.dilation[1] == 1;
-        let pitch = size[1] + (g.kernel[2] - 1) * g.dilation[2];
-        let seen = (before[1] + image[1]).min(pitch).saturating_sub(before[1]);
-        if !fits || size[0] == 0 || size[1] < UNIT || seen < UNIT {
-            return None;
-        }
-        let columns = [g.kernel[2], g.dilation[2]];
-        let down = size[0].div_ceil(TILE);
-        let mut tiles = Tiles {
-            images: g.n,
-            groups: g.groups,
-            channels,
-            image,
-            size,
-            columns,
-            before,
-            pitch,
-            down,
-            strip: 1,
-            zeros: vec![0.0; image[1]],
-        };
-        tiles.strip = tiles.strip_of(g.n);
-        Some(tiles)
-    }
-
-    /// Tile rows of a strip, of those of `images` images: whole images where several fit, and as many as leave no thread
-    /// waiting for another.
-    pub(super) fn strip_of(&self, images: usize) -> usize {
-        let most = STRIP / (POINTS * self.channels * self.pitch).max(1);
-        let (all, unit) = if most >= self.down { (images, self.down) } else { (images * self.down, 1) };
-        let threads = rayon::current_num_threads();
-        let longest = |strip: &usize| all.div_ceil(*strip).div_ceil(threads) * strip;
-        (1..=(most / unit).clamp(1, all.max(1))).rev().min_by_key(longest).unwrap_or(1) * unit
-    }
-
-    /// Of an array of all images, those that come behind some tile rows, as many, if strips are whole images.
-    pub(super) fn behind<'a>(&self, of: &'a [f32], rows: Range<usize>) -> &'a [f32] {
-        let image = of.len() / self.images.max(1);
-        let (from, to) = (rows.end / self.down * image, (rows.end + rows.len()) / self.down * image);
-        if self.strip.is_multiple_of(self.down) { &of[from..to.min(of.len())] } else { &[] }
-    }
-
-    /// Elements of the planes at one point.
-    pub(super) fn point(&self) -> usize {
-        self.channels * self.strip * self.pitch
-    }
-
-    /// Where each column of the kernel reads for the first pixel, channel after channel, in the planes of a point.
-    pub(super) fn taps(&self) -> Vec<usize> {
-        let [columns, distance] = self.columns;
-        (0..self.channels * columns).map(|t| t / columns * self.strip * self.pitch + t % columns * distance).collect()
-    }
-
-    /// The same tiles in strips within chunks of `images` images.
-    pub(super) fn within(self, images: usize) -> Tiles {
-        let most = STRIP / (POINTS * self.channels * self.pitch).max(1);
-        let strip = if most >= self.down { most / self.down * self.down } else { most.max(1) };
-        Tiles { strip: strip.min(images * self.down), ..self }
-    }
-
-    /// True where fewer multiplications are worth the transforms: padding to whole tiles and vectors must not eat them up.
-    pub(crate) fn pays(&self, images: usize, outputs: usize) -> bool {
-        let [height, width] = self.size;
-        let ours = self.down * POINTS * width.next_multiple_of(UNIT);
-        let direct = 3 * height * if width.is_multiple_of(UNIT) { width } else { self.pitch };
-        self.channels >= UNIT && outputs >= UNIT && images * height * width >= PIXELS && 6 * ours <= 5 * direct
-    }
-}
-
-/// Writes the planes of some tile rows of a group.
-#[inline(always)]
-fn fill_generic<L: Lanes>(tiles: &Tiles, x: &[f32], group: usize, rows: Range<usize>, out: &mut [f32]) {
-    let ([height, width], pitch) = (tiles.image, tiles.pitch);
-    // Columns of the planes that show the image.
-    let first = tiles.before[1];
-    let end = (first + width).min(pitch);
-    assert!(end - first >= UNIT && end - first <= width && width <= tiles.zeros.len());
-    for channel in 0..tiles.channels {
-        for (i, row) in rows.clone().enumerate() {
-            let image = (row / tiles.down * tiles.groups + group) * tiles.channels + channel;
-            let image = &x[image * height * width..][..height * width];
-            let top = row % tiles.down * TILE;
-            let (mut from, mut to) = ([tiles.zeros.as_ptr(); POINTS], [std::ptr::null_mut(); POINTS]);
-            for (k, from) in from.iter_mut().enumerate() {
-                let y = (top + k).wrapping_sub(tiles.before[0]);
-                if y < height {
-                    *from = image[y * width..][..width].as_ptr();
-                }
-            }
-            for (p, to) in to.iter_mut().enumerate() {
-                let line = &mut out[p * tiles.point() + (channel * tiles.strip + i) * pitch..][..pitch];
-                clear(&mut line[..first]);
-                clear(&mut line[end..]);
-                *to = line[first..end].as_mut_ptr();
-            }
-            // SAFETY: each of the lines is `width` long, each place to write `end - first`, a unit at least (asserted).
-            unsafe {
-                match end - first {
-                    count if count >= L::LANES => line::<L>(from, to, count),
-                    count => line::<L::Narrow>(from, to, count),
-                }
-            }
-        }
-    }
-}
-
-/// One row at all points.
-///
-/// # Safety
-/// `count` must be a vector at least, each of `from` valid for reading and each of `to` for writing as many elements.
-#[inline(always)]
-unsafe fn line<L: Lanes>(from: [*const f32; POINTS], to: [*mut f32; POINTS], count: usize) {
-    for x in (0..count).step_by(L::LANES) {
-        // The last vector ends with the row, wherever it begins.
-        let x = x.min(count - L::LANES);
-        // SAFETY: the vector lies within `count` elements, as the function's own contract says.
-        unsafe {
-            let mut d = [L::zero(); POINTS];
-            for k in 0..POINTS {
-                d[k] = L::load(from[k].add(x));
-            }
-            let d = at_points(d);
-            for p in 0..POINTS {
-                d[p].store(to[p].add(x));
-            }
-        }
-    }
-}
-
-dispatch! {
-    /// [`fill_generic`] compiled for an instruction set.
-    pub(super) fill = fill_generic(tiles: &Tiles, x: &[f32], group: usize, rows: Range<usize>, out: &mut [f32])
 }
 
 /// A convolution with what is the same for all strips.
@@ -257,17 +45,20 @@ impl Convolution {
     /// `weight(group, output, channel, column)` gives a column of the kernel, top to bottom.
     fn new(isa: Isa, tiles: Tiles, outputs: usize, weight: impl Fn(usize, usize, usize, usize) -> [f32; 3] + Sync) -> Self {
         let rows = isa.lanes() / 2;
-        let (taps, blocks, columns) = (tiles.taps(), outputs.div_ceil(rows), tiles.columns[0]);
+        let (taps, blocks, width) = (tiles.taps(), outputs.div_ceil(rows), tiles.columns[0]);
         let point = taps.len() * rows;
         let mut packed = vec![0f32; tiles.groups * blocks * POINTS * point];
         packed.par_chunks_mut((POINTS * point).max(1)).enumerate().for_each(|(i, block)| {
             let (group, first) = (i / blocks, i % blocks * rows);
-            for o in first..(first + rows).min(outputs) {
-                for t in 0..taps.len() {
-                    let [top, middle, bottom] = weight(group, o, t / columns, t % columns);
-                    for (p, at) in FILTER.iter().enumerate() {
-                        block[p * point + t * rows + o - first] = at[0] * top + at[1] * middle + at[2] * bottom;
-                    }
+            for t in 0..taps.len() {
+                let mut columns = [[0f32; UNIT]; 3];
+                for o in first..(first + rows).min(outputs) {
+                    let column = weight(group, o, t / width, t % width);
+                    (0..3).for_each(|k| columns[k][o - first] = column[k]);
+                }
+                for (p, at) in FILTER.iter().enumerate() {
+                    let all: [f32; UNIT] = std::array::from_fn(|r| (0..3).map(|k| at[k] * columns[k][r]).sum());
+                    block[p * point + t * rows..][..rows].copy_from_slice(&all[..rows]);
                 }
             }
         });

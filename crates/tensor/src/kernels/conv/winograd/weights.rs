@@ -1,13 +1,12 @@
-//! Backward by weights through Winograd's minimal filtering, f32, 2-D, for kernels of three rows at stride 1.
+//! Backward by weights through Winograd's minimal filtering.
 //!
-//! The transpose of [`super::winograd`]'s forward pass: with `y = A'((G w) * (B' d))`, the gradient of the weights is
-//! `G'((A dy) * (B' d))`, summed over all tiles; four rows of `dy` take six multiplications a column of the kernel instead of twelve.
-//! Loop order: chunk of images (threads) → strip of tile rows → point → the loops of [`super::weights`], which see at each point a
-//! convolution whose kernel has one row. `A dy` is made in place from the transposed gradient, `[tile row][point][column][output
-//! channel]`; at the first and the last point it is the tile's first and last row.
-use super::Geometry;
-use super::weights::{Job, accumulate, chunks, per_chunk, transpose};
-use super::winograd::{FILTER, POINTS, TILE, Tiles, fill};
+//! The transpose of the forward pass: with `y = A'((G w) * (B' d))`, the gradient of the weights is `G'((A dy) * (B' d))`, summed
+//! over all tiles. Loop order: chunk of images (threads) → strip of tile rows → point → the loops of the direct kernel, which see
+//! at each point a convolution whose kernel has one row. `A dy` is made in place from the transposed gradient, `[tile
+//! row][point][column][output channel]`; at the first and the last point it is the tile's first and last row.
+use super::{FILTER, POINTS, TILE, Tiles, fill};
+use crate::kernels::conv::Geometry;
+use crate::kernels::conv::weights::{Job, accumulate, chunks, per_chunk, transpose};
 use crate::kernels::scratch;
 use crate::kernels::simd::{Isa, Lanes, dispatch};
 
