@@ -47,8 +47,24 @@ fn output_shape(g: &Geometry, rank: usize) -> Vec<usize> {
     [g.n, g.o].into_iter().chain(g.output[5 - rank..].iter().copied()).collect()
 }
 
+/// What a pass computes.
+#[derive(Clone, Copy, PartialEq)]
+enum Of {
+    Values,
+    Gradients,
+}
+
+/// Significant bits of a number on the grid of 8 bits and a scale of 4.
+const GRID_BITS: u32 = 12;
+
+/// True if sums with these weights must be as exact as they can be. Values on grids of few bits have exact sums, which other
+/// runtimes then find bit for bit, where Winograd's would be rounded; nobody needs that of gradients.
+fn exact(of: Of, w: &[f32]) -> bool {
+    of == Of::Values && w.iter().all(|v| v.to_bits().trailing_zeros() >= f32::MANTISSA_DIGITS - GRID_BITS)
+}
+
 /// The convolution itself.
-fn forward(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+fn forward(of: Of, g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let shape = output_shape(g, x.rank());
     let len = crate::shape::count(&shape)?;
     on_device!(crate::gpu::conv_forward(g, x, w, bias, &shape));
@@ -64,7 +80,7 @@ fn forward(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Resul
     let mut y = recycle::take(len);
     match path(g) {
         _ if len == 0 => {}
-        Path::Direct => match Tiles::of_input(g).filter(|tiles| tiles.pays(g.group_out())) {
+        Path::Direct => match Tiles::of_input(g).filter(|tiles| tiles.pays(g.group_out()) && !exact(of, w)) {
             Some(tiles) => winograd::forward(Isa::best(), tiles, g, x, w, bias, &mut y),
             None => direct::forward(Isa::best(), g, x, w, bias, &mut y),
         },
@@ -81,7 +97,7 @@ fn forward(g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Resul
 }
 
 /// Gradient by the input.
-fn backward_data(g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize]) -> Result<Tensor> {
+fn backward_data(of: Of, g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize]) -> Result<Tensor> {
     let len = crate::shape::count(shape)?;
     on_device!(crate::gpu::conv_backward_data(g, dy, w, shape));
     if dy.dtype() != DType::F32 {
@@ -95,7 +111,7 @@ fn backward_data(g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize]) -> Resu
     let mut dx = recycle::take(len);
     match path(g) {
         _ if len == 0 || dy.is_empty() => dx.fill(0.0),
-        Path::Direct => match Tiles::of_gradient(g).filter(|tiles| tiles.pays(g.group_in())) {
+        Path::Direct => match Tiles::of_gradient(g).filter(|tiles| tiles.pays(g.group_in()) && !exact(of, w)) {
             Some(tiles) => winograd::backward_data(Isa::best(), tiles, g, dy, w, &mut dx),
             None => direct::backward_data(Isa::best(), g, dy, w, &mut dx),
         },
@@ -175,13 +191,13 @@ impl Tensor {
         }
         let g = Geometry::new(self.shape(), w.shape(), options)?;
         check_bias(bias, g.o)?;
-        let y = forward(&g, self, w, bias)?;
+        let y = forward(Of::Values, &g, self, w, bias)?;
         let inputs: Vec<&Tensor> = [self, w].into_iter().chain(bias).collect();
         let (x, w, has_bias) = (self.detach(), w.detach(), bias.is_some_and(Tensor::is_tracked));
         let (need_x, need_w) = (self.is_tracked(), inputs[1].is_tracked());
         Ok(record("conv", &inputs, y, move |dy| {
             let dw = need_w.then(|| backward_weights(&g, &x, &dy, w.shape())).transpose()?;
-            let dx = need_x.then(|| backward_data(&g, &dy, &w, x.shape())).transpose()?;
+            let dx = need_x.then(|| backward_data(Of::Gradients, &g, &dy, &w, x.shape())).transpose()?;
             let db = has_bias.then(|| backward_bias(&dy)).transpose()?;
             Ok(vec![dx, dw, db])
         }))
@@ -228,7 +244,7 @@ impl Tensor {
             return Err(wrong(format!("input {:?} has {} channels, weight {:?} takes {}", self.shape(), self.shape()[1], w.shape(), g.o)));
         }
         check_bias(bias, shape[1])?;
-        let mut y = backward_data(&g, self, w, &shape)?;
+        let mut y = backward_data(Of::Values, &g, self, w, &shape)?;
         if let Some(b) = bias {
             let column: Vec<usize> = [1, shape[1]].into_iter().chain(std::iter::repeat_n(1, axes)).collect();
             y = y.add(&b.detach().reshape(column)?)?;
@@ -237,7 +253,7 @@ impl Tensor {
         let (x, w, has_bias) = (self.detach(), w.detach(), bias.is_some_and(Tensor::is_tracked));
         let (need_x, need_w) = (self.is_tracked(), inputs[1].is_tracked());
         Ok(record("conv_transpose", &inputs, y, move |dy| {
-            let dx = need_x.then(|| forward(&g, &dy, &w, None)).transpose()?;
+            let dx = need_x.then(|| forward(Of::Gradients, &g, &dy, &w, None)).transpose()?;
             let dw = need_w.then(|| backward_weights(&g, &dy, &x, w.shape())).transpose()?;
             let db = has_bias.then(|| backward_bias(&dy)).transpose()?;
             Ok(vec![dx, dw, db])
@@ -333,6 +349,28 @@ mod tests {
             for (a, b) in run(DType::F32).iter().zip(&run(DType::F64)) {
                 close(a, b).unwrap();
             }
+        }
+    }
+
+    /// Sums of numbers on grids of few bits fit f32: they must be exact, as they are in any other runtime.
+    #[test]
+    fn sums_of_quantized_numbers_are_exact() {
+        let grid = |seed: u64, shape: &[usize], steps: f32, scale: f32| {
+            let t = uniform(seed, shape, -steps, steps).unwrap();
+            Tensor::new(t.as_slice::<f32>().unwrap().iter().map(|v| v.round() * scale).collect::<Vec<f32>>(), shape.to_vec()).unwrap()
+        };
+        let (x, w) = (grid(1, &[4, 16, 16, 16], 40.0, 7.0 / 512.0), grid(2, &[16, 16, 3, 3], 60.0, 13.0 / 8192.0));
+        let options = ConvOptions { pads: vec![(1, 1); 2], ..ConvOptions::plain(2) };
+        let wide = |t: &Tensor| t.cast(DType::F64).unwrap();
+        for (name, y, y64) in [
+            ("conv", x.conv(&w, None, &options).unwrap(), wide(&x).conv(&wide(&w), None, &options).unwrap()),
+            (
+                "conv_transpose",
+                x.conv_transpose(&w, None, &options, &[0, 0]).unwrap(),
+                wide(&x).conv_transpose(&wide(&w), None, &options, &[0, 0]).unwrap(),
+            ),
+        ] {
+            assert!(y.to_f64_vec().unwrap() == y64.to_f64_vec().unwrap(), "{name}");
         }
     }
 
