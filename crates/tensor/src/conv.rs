@@ -352,6 +352,29 @@ mod tests {
         }
     }
 
+    /// Sizes that are worth Winograd's transforms, in all passes of both operations, against f64.
+    #[test]
+    fn large_kernels_of_three_rows_agree_with_patches() {
+        let options = ConvOptions { pads: vec![(1, 1); 2], ..ConvOptions::plain(2) };
+        let (x, w) = (uniform(1, &[9, 16, 16, 16], -1.0, 1.0).unwrap(), uniform(2, &[16, 16, 3, 3], -1.0, 1.0).unwrap());
+        let (bias, dy) = (uniform(3, &[16], -1.0, 1.0).unwrap(), uniform(4, &[9, 16, 16, 16], -1.0, 1.0).unwrap());
+        for transposed in [false, true] {
+            let run = |dtype: DType| {
+                let leaf = |t: &Tensor| t.cast(dtype).unwrap().tracked().unwrap();
+                let (x, w, bias) = (leaf(&x), leaf(&w), leaf(&bias));
+                let y = match transposed {
+                    false => x.conv(&w, Some(&bias), &options).unwrap(),
+                    true => x.conv_transpose(&w, Some(&bias), &options, &[0, 0]).unwrap(),
+                };
+                let mut g = y.backward_from(dy.cast(dtype).unwrap()).unwrap();
+                [y, g.take(&x).unwrap(), g.take(&w).unwrap(), g.take(&bias).unwrap()]
+            };
+            for (a, b) in run(DType::F32).iter().zip(&run(DType::F64)) {
+                close(a, b).unwrap();
+            }
+        }
+    }
+
     /// Sums of numbers on grids of few bits fit f32: they must be exact, as they are in any other runtime.
     #[test]
     fn sums_of_quantized_numbers_are_exact() {

@@ -16,6 +16,7 @@ const ONE: usize = 1;
 
 /// Vectors of a register block.
 const VECTORS: usize = 3;
+
 /// The four output rows from the sums at the points: the paper's transposed `A`.
 #[inline(always)]
 fn from_points<L: Lanes>(m: [L; POINTS]) -> [L; TILE] {

@@ -35,6 +35,7 @@ const FILTER: [[f32; 3]; POINTS] = [
     [1.0 / 15.0, -2.0 / 15.0, 4.0 / 15.0],
     [0.0, 0.0, 1.0],
 ];
+
 /// Elements of a strip's planes: they stay in a second-level cache beside the weights.
 const STRIP: usize = 48 << 10;
 /// Columns of a strip's tile rows at least, in all: the weights are read once a strip.
