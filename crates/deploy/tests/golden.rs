@@ -36,13 +36,15 @@ fn golden(folder: &Path, model: &str) -> (BTreeMap<String, Tensor>, BTreeMap<Str
     (inputs, outputs)
 }
 
-fn all_models_agree(runtime: &dyn Runtime, options: SessionOptions) {
+/// Runs each model, as `prepare` makes a file of it.
+fn all_models_agree(runtime: &dyn Runtime, options: SessionOptions, prepare: impl Fn(&Path) -> Vec<u8>) {
     let Some(folder) = shared_data() else { return };
     for model in MODELS {
         let (inputs, expected) = golden(&folder, model);
         let path = folder.join(format!("models/{model}.onnx"));
-        let mut session = runtime.load(Source::File(&path), options).unwrap();
-        let outputs = session.run(&inputs).unwrap();
+        let file = prepare(&path);
+        let mut session = runtime.load(Source::Bytes(&file), options).unwrap();
+        let outputs = session.run(&inputs).unwrap_or_else(|e| panic!("{model}: {e}"));
         assert_eq!(outputs.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{model}");
         for (name, want) in &expected {
             let got = &outputs[name];
@@ -55,16 +57,32 @@ fn all_models_agree(runtime: &dyn Runtime, options: SessionOptions) {
     }
 }
 
+fn as_it_is(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap()
+}
+
+/// What every quantized model goes through before it is a file.
+#[test]
+fn folded_and_lowered_models_give_the_known_outputs() {
+    let Some(runtime) = onnxruntime() else { return };
+    all_models_agree(runtime.as_ref(), SessionOptions::literal(1), |path| {
+        let mut model = onnx::load(path).unwrap();
+        train::fold_constants(&mut model).unwrap();
+        ops::fold_batch_norm(&mut model).unwrap();
+        onnx::to_bytes(&deploy::lower(&model, &deploy::LowerOptions::default()).unwrap().model).unwrap()
+    });
+}
+
 #[test]
 fn onnxruntime_gives_the_known_outputs_in_both_arithmetics() {
     let Some(runtime) = onnxruntime() else { return };
-    all_models_agree(runtime.as_ref(), SessionOptions::literal(1));
-    all_models_agree(runtime.as_ref(), SessionOptions::default_arithmetic(2));
+    all_models_agree(runtime.as_ref(), SessionOptions::literal(1), as_it_is);
+    all_models_agree(runtime.as_ref(), SessionOptions::default_arithmetic(2), as_it_is);
 }
 
 #[test]
 fn the_reference_interpreter_gives_the_known_outputs() {
-    all_models_agree(&deploy::runtime::Reference, SessionOptions::literal(1));
+    all_models_agree(&deploy::runtime::Reference, SessionOptions::literal(1), as_it_is);
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn fold_node(
     folded_in.extend(graph.nodes[at].inputs.iter().skip(1).chain(unit.inputs.iter().skip(1)).flatten());
     let rest = graph.nodes.iter().enumerate().filter(|(i, _)| *i != at).flat_map(|(_, n)| reads(n));
     let still: HashSet<ValueId> = rest.chain(graph.outputs.iter().copied()).collect();
-    graph.constants.retain(|v| still.contains(v));
+    graph.constants.retain(|v| still.contains(v) || !folded_in.contains(v));
     Ok(true)
 }
 
@@ -451,6 +451,19 @@ mod tests {
         let names: Vec<&str> = m.graph.inputs.iter().map(|v| m.values[*v].name.as_str()).collect();
         assert_eq!(names, ["x"]);
         assert_eq!(m.graph.constants.len(), 2);
+    }
+
+    /// As in files of old exporters, which list a counter that nobody reads.
+    #[test]
+    fn a_default_that_nobody_reads_stays_one() {
+        let mut m = model("Conv", random::normal(9, &[4, 4, 1, 1], 0.0, 0.5).unwrap(), None, 4);
+        let counter = m.values.add_constant("n.num_batches_tracked", Tensor::scalar(7i64));
+        m.graph.constants.push(counter);
+        m.graph.inputs.push(counter);
+        assert_eq!(fold_batch_norm(&mut m).unwrap(), 1);
+        m.verify().unwrap();
+        assert!(m.graph.inputs.contains(&counter) && m.graph.constants.contains(&counter));
+        assert_eq!(m.free_inputs().len(), 1);
     }
 
     #[test]
