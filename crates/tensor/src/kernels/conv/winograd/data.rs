@@ -184,8 +184,7 @@ fn blocks<L: Lanes, const R: usize, const JOINED: bool>(job: &Strip, sums: &mut 
             ahead.ask();
             let units = v * per_vector;
             // SAFETY: every tap of every unit lies within the planes of a point, and every row of every unit of every
-            // output channel within the output (both asserted); `sums` has room for `VECTORS` vectors
-            // and a unit.
+            // output channel within the output (both asserted); `sums` has room for `VECTORS` vectors and a unit.
             v += unsafe {
                 match vectors - v {
                     1 => block.compute::<L, 1, JOINED>(units, sums),

@@ -5,8 +5,9 @@
 //! direct convolution, so the transforms combine whole rows and never shuffle lanes, and rounding errors grow by the factor of
 //! one axis. With the points 0, 1, -1, 1/2, -2 and infinity, which lost least of those tried, errors are 1.6 to 1.8 times those
 //! of direct sums (`cargo test -p espalier-tensor --lib errors_stay -- --nocapture`). A value that is not finite, or that
-//! dwarfs those around it, reaches all four rows of a tile, where a direct sum confines it to three. Thirds and fifteenths leave
-//! no sum exact, so values on grids of few bits do not come here.
+//! dwarfs those around it, reaches all rows of a tile and up to one of a neighbour's, five at most, where a direct sum confines
+//! it to three. Thirds and fifteenths leave no sum exact, so forward passes whose weights lie on a grid of few bits do not come
+//! here.
 //!
 //! Four output rows and the six input rows under them are a tile row; those of all images follow one another. Some of them are
 //! a strip, whose input is transformed once into planes `[point][channel][tile row][column]`. They replace the padded copy of
