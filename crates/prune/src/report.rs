@@ -23,6 +23,19 @@ pub struct SparsityReport {
     pub layers: Vec<LayerSparsity>,
     /// Zeros over all their elements.
     pub sparsity: f64,
+    /// Elements that were zero by themselves before anything was pruned: no part of what was asked for.
+    #[serde(default)]
+    pub zero_before: usize,
+    /// Layers of which pruning left nothing: what they compute no longer depends on their input.
+    #[serde(default)]
+    pub emptied: Vec<String>,
+}
+
+impl SparsityReport {
+    /// Elements of all layers.
+    pub fn total(&self) -> usize {
+        self.layers.iter().map(|l| l.total).sum()
+    }
 }
 
 /// Counts the zeros of each candidate's weight under its mask.
@@ -36,7 +49,7 @@ pub fn report(model: &Model, candidates: &[Candidate]) -> SparsityReport {
         })
         .collect();
     let sum = |f: fn(&LayerSparsity) -> usize| layers.iter().map(f).sum::<usize>();
-    SparsityReport { sparsity: share(sum(|l| l.zeros), sum(|l| l.total)), layers }
+    SparsityReport { sparsity: share(sum(|l| l.zeros), sum(|l| l.total)), layers, ..SparsityReport::default() }
 }
 
 fn zeros(weight: &Tensor, mask: Option<&Tensor>) -> usize {

@@ -9,7 +9,7 @@ fn model(name: &str) -> Model {
 }
 
 fn settings(sparsity: f64, scope: Scope) -> PruneSettings {
-    PruneSettings { method: "magnitude".into(), sparsity, scope, skip: vec![] }
+    PruneSettings { method: "magnitude".into(), sparsity, scope, min_per_layer: 0.0, skip: vec![] }
 }
 
 #[test]
@@ -70,4 +70,64 @@ fn what_cannot_be_is_refused_by_name() {
     let broken = Tensor::full(f32::NAN, m.values.tensor(weight).unwrap().shape()).unwrap();
     m.values.set_tensor(weight, broken);
     assert!(prune(&mut m, &settings(0.5, Scope::Global)).unwrap_err().to_string().contains("fc1.weight"));
+}
+
+#[test]
+fn zeros_that_are_there_already_are_no_part_of_the_share() {
+    // A filter bank of which 97 % are zeros, beside two weights.
+    let mut m = model("mlp");
+    let bank = candidates(&m, &[]).unwrap().remove(0);
+    let values = m.values.tensor(bank.weight).unwrap().to_f32_vec().unwrap();
+    let sparse: Vec<f32> = values.iter().enumerate().map(|(i, v)| if i % 100 < 97 { 0.0 } else { *v }).collect();
+    let (zeros, shape) = (sparse.iter().filter(|v| **v == 0.0).count(), m.values.tensor(bank.weight).unwrap().shape().to_vec());
+    m.values.set_tensor(bank.weight, Tensor::new(sparse, shape).unwrap());
+    let total: usize = candidates(&m, &[]).unwrap().iter().map(|c| m.values.tensor(c.weight).unwrap().len()).sum();
+    let report = prune(&mut m, &settings(0.5, Scope::Global)).unwrap();
+    let dead: usize = report.layers.iter().map(|l| l.zeros).sum();
+    assert_eq!(report.zero_before, zeros);
+    assert_eq!(dead - zeros, ((total - zeros) as f64 * 0.5).round() as usize);
+    // They are held: training does not revive them.
+    let mask = m.annotations.mask(bank.weight).unwrap().as_slice::<bool>().unwrap().to_vec();
+    assert!((0..mask.len()).all(|i| i % 100 >= 97 || !mask[i]));
+    // Again to the same share: nothing more dies.
+    assert_eq!(prune(&mut m, &settings(0.5, Scope::Global)).unwrap(), report);
+}
+
+#[test]
+fn a_layer_of_zeros_alone_is_left_as_it_is() {
+    let mut m = model("mlp");
+    let first = candidates(&m, &[]).unwrap().remove(0).weight;
+    let shape = m.values.tensor(first).unwrap().shape().to_vec();
+    m.values.set_tensor(first, Tensor::full(0f32, shape).unwrap());
+    let report = prune(&mut m, &settings(0.5, Scope::Layer)).unwrap();
+    assert!(m.annotations.mask(first).is_none());
+    assert_eq!(report.emptied, Vec::<String>::new());
+}
+
+#[test]
+fn a_layer_of_which_nothing_is_left_is_named_and_a_floor_keeps_some() {
+    let small = |m: &mut Model| {
+        let last = candidates(m, &[]).unwrap().pop().unwrap();
+        let t = m.values.tensor(last.weight).unwrap();
+        let tiny = t.to_f32_vec().unwrap().iter().map(|v| v * 1e-6).collect::<Vec<_>>();
+        let shape = t.shape().to_vec();
+        m.values.set_tensor(last.weight, Tensor::new(tiny, shape).unwrap());
+        last
+    };
+    let mut m = model("mlp");
+    let last = small(&mut m);
+    let report = prune(&mut m, &settings(0.5, Scope::Global)).unwrap();
+    assert_eq!(report.emptied, [last.name.clone()]);
+    let mut m = model("mlp");
+    small(&mut m);
+    let report = prune(&mut m, &PruneSettings { min_per_layer: 0.1, ..settings(0.5, Scope::Global) }).unwrap();
+    assert_eq!(report.emptied, Vec::<String>::new());
+    let layer = report.layers.iter().find(|l| l.name == last.name).unwrap();
+    assert_eq!(layer.total - layer.zeros, layer.total.div_ceil(10));
+    // The share over all is as asked for.
+    assert!((report.sparsity - 0.5).abs() < 1e-4);
+    // Where the floor forbids it, fewer die.
+    let mut m = model("mlp");
+    let report = prune(&mut m, &PruneSettings { min_per_layer: 0.4, ..settings(0.9, Scope::Layer) }).unwrap();
+    assert!(report.layers.iter().all(|l| l.total - l.zeros == (l.total as f64 * 0.4).ceil() as usize));
 }

@@ -1,6 +1,7 @@
 //! Calibration: one pass over data for all observers, memory bounded by the model and one batch; ranges are concluded from
 //! its statistics afterwards, so that another observer or width does not run the data again.
 use crate::bias::fit_biases;
+use crate::earlier::{Earlier, keep_earlier};
 use crate::error::named;
 use crate::observer::{self, Statistics};
 use crate::weights::fit_constants;
@@ -35,6 +36,9 @@ pub struct CalibrationReport {
     pub activations: Vec<ActivationRange>,
     /// Nodes that stay float, each with its reason.
     pub float_parts: Vec<FloatPart>,
+    /// Layers that `skip` leaves out and that keep what an earlier quantization gave them.
+    #[serde(default)]
+    pub kept: Vec<String>,
 }
 
 /// What a pass over the data showed: enough for every observer and width.
@@ -49,33 +53,34 @@ pub struct Calibration {
 }
 
 /// Quantizes a model: plans, fits weights to themselves, runs the data through the float graph (masks held) to fit the
-/// activations, and fits the biases. Encodings that the model has already are replaced; masks stay.
-/// BatchNormalization should have been folded. The same as [`prepare`], [`observe`] and [`fit`].
+/// activations, and fits the biases. Encodings that the model has already are replaced but for layers that `skip` leaves out;
+/// masks stay.
+/// BatchNormalization should have been folded. The same as [`prepare`], [`observe`],
+/// [`fit`] and [`keep_earlier`].
 ///
 /// # Errors
-/// As those three.
+/// As those four.
 pub fn quantize(
     model: &mut Model,
     settings: &QuantizeSettings,
     batches: impl Iterator<Item = std::result::Result<Batch, TrainError>>,
 ) -> Result<CalibrationReport> {
-    prepare(model)?;
+    let earlier = prepare(model)?;
     let seen = observe(model, settings, batches)?;
-    fit(model, settings, &seen)
+    let mut report = fit(model, settings, &seen)?;
+    keep_earlier(model, settings, &earlier, &mut report)?;
+    Ok(report)
 }
 
-/// Makes the float graph that is observed: functions inlined, encodings removed.
+/// Makes the float graph that is observed: functions inlined, encodings removed, which it returns.
 ///
 /// # Errors
 /// [`QuantizeError::Graph`] for functions that cannot be inlined.
-pub fn prepare(model: &mut Model) -> Result<()> {
+pub fn prepare(model: &mut Model) -> Result<Earlier> {
     if !model.functions.is_empty() {
         *model = graph::inline_functions(model)?;
     }
-    for (_, annotation) in model.annotations.iter_mut() {
-        annotation.encoding = None;
-    }
-    Ok(())
+    Ok(Earlier::take(model))
 }
 
 /// Runs the data through a prepared model and keeps statistics of each activation that the settings quantize. Of the
@@ -132,6 +137,11 @@ pub fn observe(
 pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -> Result<CalibrationReport> {
     let plan = plan(model, settings)?;
     let observer = observer::find(&settings.observer.kind)?;
+    if plan.constants.is_empty() && plan.activations.is_empty() {
+        let what =
+            if settings.skip.is_empty() { "the model has no operator that computes on integers" } else { "leaves nothing to quantize" };
+        return Err(QuantizeError::Setting { setting: "skip", what: what.into() });
+    }
     fit_constants(model, &plan)?;
     let mut report = CalibrationReport { samples: seen.samples, constants: plan.constants.len(), ..Default::default() };
     for (id, grid) in &plan.activations {

@@ -1,7 +1,9 @@
 //! Chooses which values are quantized and fits their grids: [`plan`] walks the graph by its operators' rules, observers
 //! watch activations on calibration data in bounded memory, and [`quantize`] writes the annotations.
+mod auto;
 mod bias;
 mod calibrate;
+mod earlier;
 mod error;
 mod keep;
 pub mod observer;
@@ -10,8 +12,10 @@ mod settings;
 mod tail;
 mod weights;
 
+pub use auto::{AUTO, Choice, choose};
 pub use bias::{BiasPart, refresh_biases};
 pub use calibrate::{ActivationRange, Calibration, CalibrationReport, fit, observe, prepare, quantize};
+pub use earlier::{Earlier, keep_earlier};
 pub use error::{QuantizeError, Result};
 pub use keep::{fold_kept, keep_norms};
 pub use plan::{FloatPart, QuantPlan, plan};

@@ -150,7 +150,11 @@ impl Planner<'_> {
         while let Some(at) = graph.producer(value) {
             let node = &graph.nodes[at];
             match node.input(0) {
-                Some(from) if self.rule(node) == QuantRule::SameGrid && !self.plan.activations.contains_key(&value) => value = from,
+                Some(from)
+                    if self.rule(node) == QuantRule::SameGrid && !self.plan.activations.contains_key(&value) && !self.kept(value) =>
+                {
+                    value = from;
+                }
                 _ => break,
             }
         }
@@ -199,16 +203,38 @@ impl Planner<'_> {
             for sub in node.subgraphs() {
                 self.biases(sub);
             }
-            let QuantRule::Integer { data, weight: Some(WeightRule { input, bias: Some(bias), .. }) } = self.rule(node) else { continue };
+            let QuantRule::Integer { data, weight: Some(WeightRule { input, bias: Some(bias), .. }) } = self.bias_rule(node) else {
+                continue;
+            };
             let Some((bias, weight)) = node.input(bias).zip(node.input(input)) else { continue };
             let Some(source) = data.iter().find(|i| **i != input).and_then(|i| node.input(*i)) else { continue };
             let plain_gemm = ["alpha", "beta"].iter().all(|a| node.float_or(a, 1.0).is_ok_and(|v| v == 1.0));
             let vector = self.model.values.tensor(bias).is_some_and(|t| t.dtype() == DType::F32 && t.rank() == 1);
-            if plain_gemm && vector && uses.get(&bias) == Some(&1) && self.plan.constants.contains_key(&weight) {
+            if plain_gemm && vector && uses.get(&bias) == Some(&1) && self.stored(weight) {
                 let input = self.root(graph, source);
                 self.plan.biases.insert(bias, BiasPart { input, weight });
             }
         }
+    }
+
+    /// The rule of a layer whose weight lies on a grid, be it one that `skip` has let keep an earlier one.
+    fn bias_rule(&self, node: &Node) -> QuantRule {
+        let own = ops::find(&node.domain, &node.op_type).map(|op| op.quantization(node));
+        match own {
+            Some(QuantRule::Integer { data, weight: Some(rule) }) if node.input(rule.input).is_some_and(|w| self.kept(w)) => {
+                QuantRule::Integer { data, weight: Some(rule) }
+            }
+            _ => self.rule(node),
+        }
+    }
+
+    /// True for a constant that the plan stores on a grid or that has one already.
+    fn stored(&self, constant: ValueId) -> bool {
+        self.plan.constants.contains_key(&constant) || self.kept(constant)
+    }
+
+    fn kept(&self, value: ValueId) -> bool {
+        self.model.annotations.encoding(value).is_some()
     }
 
     fn is_f32(&self, value: ValueId) -> bool {

@@ -23,6 +23,13 @@ pub fn refit_weights(model: &mut Model, settings: &QuantizeSettings) -> Result<(
     Ok(())
 }
 
+/// Fits the grid of one encoded constant to its present elements.
+pub(crate) fn refit(model: &mut Model, id: ValueId) -> Result<()> {
+    let Some(encoding) = model.annotations.encoding(id) else { return Ok(()) };
+    let settings = AffineSettings::of(encoding).map_err(named(&model.values[id].name))?;
+    fit(model, id, &settings)
+}
+
 /// Fits the grids of a plan's constants.
 pub(crate) fn fit_constants(model: &mut Model, plan: &QuantPlan) -> Result<()> {
     plan.constants.iter().try_for_each(|(id, settings)| fit(model, *id, settings))

@@ -1,5 +1,8 @@
 //! Quantizing networks from the zoo on random data.
-use espalier_quantize::{QuantizeError, QuantizeSettings, fold_kept, keep_norms, plan, quantize, refit_weights};
+use espalier_quantize::{
+    AUTO, ObserverSettings, QuantizeError, QuantizeSettings, WeightSettings, choose, fit, fold_kept, keep_norms, observe, plan, quantize,
+    refit_weights,
+};
 use graph::Model;
 use std::collections::BTreeMap;
 use tensor::{Tensor, random};
@@ -202,4 +205,89 @@ fn a_kept_normalization_needs_a_scale_for_each_channel() {
     quantize(&mut folded, &settings, data.into_iter()).unwrap();
     let error = keep_norms(m, &folded).unwrap_err().to_string();
     assert!(error.contains("per_channel"), "{error}");
+}
+
+#[test]
+fn a_layer_that_the_second_quantization_skips_keeps_what_the_first_gave_it() {
+    let quantized = |m: &mut Model, bits, skip: &[&str]| {
+        let data = batches(m);
+        let weights = WeightSettings { bits, ..WeightSettings::default() };
+        let settings = QuantizeSettings { weights, skip: skip.iter().map(|s| s.to_string()).collect(), ..QuantizeSettings::default() };
+        quantize(m, &settings, data.into_iter()).unwrap()
+    };
+    let bits = |m: &Model, name: &str| {
+        m.annotations.encoding(m.find(name).unwrap()).map(|e| encodings::affine::AffineSettings::of(e).unwrap().bits)
+    };
+    let mut m = model("lenet5");
+    let report = quantized(&mut m, 8, &["/conv2"]);
+    assert_eq!((bits(&m, "conv1.weight"), bits(&m, "conv2.weight"), report.kept.len()), (Some(8), None, 0));
+    let before = m.annotations.clone();
+    let report = quantized(&mut m, 4, &["/conv1"]);
+    assert_eq!(report.kept, ["/conv1"]);
+    assert_eq!((bits(&m, "conv1.weight"), bits(&m, "conv2.weight"), bits(&m, "fc1.weight")), (Some(8), Some(4), Some(4)));
+    for value in ["conv1.weight", "conv1.bias", "input"] {
+        let id = m.find(value).unwrap();
+        assert_eq!(m.annotations.encoding(id), before.encoding(id), "{value}");
+    }
+    assert!(report.float_parts.iter().all(|p| p.node != "/conv1"), "{:?}", report.float_parts);
+    // Learned scales move biases of kept layers too.
+    let input = m.find("input").unwrap();
+    let encoding = m.annotations.entry(input).encoding.as_mut().unwrap();
+    let scale = encoding.parameters["scale"].item::<f32>().unwrap() * 2.0;
+    encoding.parameters.insert("scale".into(), Tensor::scalar(scale));
+    let settings = QuantizeSettings { skip: vec!["/conv1".into()], ..QuantizeSettings::default() };
+    espalier_quantize::refresh_biases(&mut m, &settings).unwrap();
+    let of = |name: &str| m.annotations.encoding(m.find(name).unwrap()).unwrap().parameters["scale"].to_f32_vec().unwrap();
+    assert!(of("conv1.weight").iter().zip(of("conv1.bias")).all(|(w, b)| scale * w == b));
+}
+
+#[test]
+fn leaving_out_everything_is_refused() {
+    let mut m = model("mlp");
+    let data = batches(&m);
+    let settings = QuantizeSettings { skip: vec!["*".into()], ..QuantizeSettings::default() };
+    let error = quantize(&mut m, &settings, data.into_iter()).unwrap_err();
+    assert_eq!(error.to_string(), "setting 'skip': leaves nothing to quantize");
+}
+
+#[test]
+fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
+    // One element in a thousand is a hundred times as large: a range of all spends the grid on nothing. The network clips.
+    let m = model("mlp");
+    let spiky = |m: &Model, seed: u64| {
+        let t = input(m, seed);
+        let values = t.to_f32_vec().unwrap();
+        let values = values.iter().enumerate().map(|(i, v)| if i % 997 == seed as usize { 100.0 * v } else { *v });
+        Ok(Batch {
+            inputs: BTreeMap::from([("input".to_string(), Tensor::new(values.collect(), t.shape()).unwrap())]),
+            ..Default::default()
+        })
+    };
+    let mut prepared = m.clone();
+    espalier_quantize::prepare(&mut prepared).unwrap();
+    let settings = QuantizeSettings { observer: ObserverSettings { kind: AUTO.into(), ..Default::default() }, ..Default::default() };
+    let seen = observe(&prepared, &settings, (0..3).map(|s| spiky(&m, s))).unwrap();
+    let plain = |seed: u64| Ok(Batch { inputs: BTreeMap::from([("input".to_string(), input(&m, seed))]), ..Default::default() });
+    let choice = choose(&prepared, &settings, &seen, (10..12).map(plain)).unwrap();
+    assert_eq!(choice.samples, 8);
+    assert_eq!(choice.errors.len(), espalier_quantize::observer::all().len());
+    assert!(choice.errors.windows(2).all(|w| w[0].1 <= w[1].1) && choice.errors[0].0 == choice.kind, "{choice:?}");
+    let error = |kind: &str| choice.errors.iter().find(|(name, _)| name == kind).unwrap().1;
+    assert!(error(&choice.kind) < 0.5 * error("min_max"), "{choice:?}");
+    // The error is that of the model which the chosen observer gives.
+    let mut chosen = prepared.clone();
+    let settings =
+        QuantizeSettings { observer: ObserverSettings { kind: choice.kind.clone(), ..Default::default() }, ..Default::default() };
+    fit(&mut chosen, &settings, &seen).unwrap();
+    let (mut noise, mut signal) = (0f64, 0f64);
+    for seed in 10..12 {
+        let inputs = BTreeMap::from([("input".to_string(), input(&m, seed))]);
+        let run = |mode| Executor::new(&chosen).unwrap().run(&inputs, mode).unwrap()["logits"].to_f32_vec().unwrap();
+        for (f, s) in run(Mode::FLOAT).iter().zip(run(Mode::SIMULATED)) {
+            noise += f64::from(f - s).powi(2);
+            signal += f64::from(*f).powi(2);
+        }
+    }
+    assert!(((noise / signal).sqrt() - error(&choice.kind)).abs() < 1e-9);
+    assert!(matches!(choose(&prepared, &settings, &seen, std::iter::empty()), Err(QuantizeError::NoData)));
 }

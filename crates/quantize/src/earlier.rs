@@ -1,0 +1,86 @@
+//! What an earlier quantization left: a layer that the present one leaves out keeps it.
+use crate::calibrate::CalibrationReport;
+use crate::weights::refit;
+use crate::{QuantizeSettings, Result};
+use graph::{Encoding, FOLDED_SCALE, Graph, Model, ValueId};
+use ops::QuantRule;
+use std::collections::BTreeMap;
+use train::parameters::matches;
+
+/// The encodings that a model had before it was prepared for another calibration.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Earlier(BTreeMap<ValueId, Encoding>);
+
+impl Earlier {
+    /// Takes all encodings out of a model.
+    pub(crate) fn take(model: &mut Model) -> Self {
+        Earlier(model.annotations.iter_mut().filter_map(|(id, a)| Some((id, a.encoding.take()?))).collect())
+    }
+}
+
+/// Gives the layers that `skip` leaves out the encodings of their weights, inputs and results back, where an earlier
+/// quantization had given them some and the present one gives none; their biases follow the grids that there are now. The
+/// report lists them as kept, no longer as float.
+///
+/// # Errors
+/// As [`crate::refresh_biases`].
+pub fn keep_earlier(model: &mut Model, settings: &QuantizeSettings, earlier: &Earlier, report: &mut CalibrationReport) -> Result<()> {
+    if settings.skip.is_empty() || earlier.0.is_empty() {
+        return Ok(());
+    }
+    let (mut values, mut kept) = (vec![], vec![]);
+    collect(model, &model.graph, settings, earlier, &mut values, &mut kept);
+    for id in values {
+        let Some(encoding) = earlier.0.get(&id).filter(|_| model.annotations.encoding(id).is_none()) else { continue };
+        model.annotations.entry(id).encoding = Some(encoding.clone());
+        // Its normalization has been folded since: the weight is another.
+        if encoding.parameters.contains_key(FOLDED_SCALE) && model.values.tensor(id).is_some() {
+            refit(model, id)?;
+        }
+    }
+    crate::refresh_biases(model, settings)?;
+    report.float_parts.retain(|part| !kept.contains(&part.node));
+    report.kept = kept;
+    model.verify()?;
+    Ok(())
+}
+
+fn collect(
+    model: &Model,
+    graph: &Graph,
+    settings: &QuantizeSettings,
+    earlier: &Earlier,
+    values: &mut Vec<ValueId>,
+    kept: &mut Vec<String>,
+) {
+    for node in &graph.nodes {
+        for sub in node.subgraphs() {
+            collect(model, sub, settings, earlier, values, kept);
+        }
+        let label = node.label(&model.values);
+        if !settings.skip.iter().any(|p| matches(p, &label)) {
+            continue;
+        }
+        let Some(op) = ops::find(&node.domain, &node.op_type) else { continue };
+        values.extend(node.inputs.iter().flatten().map(|id| grid(graph, *id, earlier)));
+        values.extend(node.outputs.iter().flatten());
+        if let QuantRule::Integer { weight: Some(rule), .. } = op.quantization(node)
+            && node.input(rule.input).is_some_and(|w| earlier.0.contains_key(&w))
+        {
+            kept.push(label);
+        }
+    }
+}
+
+/// Where the earlier grid of a value is: back through operators that only move elements.
+fn grid(graph: &Graph, value: ValueId, earlier: &Earlier) -> ValueId {
+    let mut at = value;
+    while !earlier.0.contains_key(&at)
+        && let Some(node) = graph.producer(at).map(|i| &graph.nodes[i])
+        && ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node) == QuantRule::SameGrid)
+        && let Some(from) = node.input(0)
+    {
+        at = from;
+    }
+    at
+}
