@@ -1,4 +1,5 @@
 //! The command line.
+use crate::known::{self, Known};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use espalier::data::Size;
 use espalier::pipeline::recipe::ByteSize;
@@ -43,6 +44,20 @@ pub(crate) enum Color {
 pub(crate) enum Command {
     /// Run a recipe; the same command again goes on where it was stopped
     Run(Run),
+    /// Write a recipe for a model and its data, with the reason for each guess
+    Init(Init),
+    /// Quantize a model to 8 bits: the recipe for it, run at once
+    Quantize(Quantize),
+    /// Prune a model and train what is left: the recipe for it, run at once
+    Prune(Prune),
+    /// Distil a model into a smaller one: the recipe for it, run at once
+    Distill(Distill),
+    /// List finished runs, or show how two differ
+    #[command(subcommand)]
+    Runs(Runs),
+    /// Find ONNX Runtime, or fetch it
+    #[command(subcommand)]
+    Runtime(RuntimeCommand),
     /// Import, clean up, raise the operator set, export
     Convert(Convert),
     /// Run a model on arrays
@@ -62,7 +77,7 @@ pub(crate) enum Command {
     Report(Report),
     /// List stages, techniques, architectures, operators, runtimes or devices
     List(List),
-    /// Explain a stage, a technique, an architecture, an operator, a runtime or a device
+    /// Explain a section of recipes, a stage, a technique, an architecture, an operator, a runtime or a device
     Explain(Explain),
     /// Print the JSON schema of recipes
     Schema,
@@ -75,6 +90,12 @@ impl Command {
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Command::Run(_) => "run",
+            Command::Init(_) => "init",
+            Command::Quantize(_) => "quantize",
+            Command::Prune(_) => "prune",
+            Command::Distill(_) => "distill",
+            Command::Runs(_) => "runs",
+            Command::Runtime(_) => "runtime",
             Command::Convert(_) => "convert",
             Command::Execute(_) => "execute",
             Command::Inspect(_) => "inspect",
@@ -96,14 +117,128 @@ pub(crate) struct Run {
     /// The recipe (TOML)
     pub(crate) recipe: PathBuf,
     /// The run's folder [default: runs/NAME]
-    #[arg(long, value_name = "DIR")]
-    pub(crate) out: Option<PathBuf>,
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) output: Option<PathBuf>,
     /// A folder in which the recipe's data sets and files are looked for first
     #[arg(long, value_name = "DIR")]
-    pub(crate) data: Option<PathBuf>,
+    pub(crate) data_root: Option<PathBuf>,
     /// Change a setting, stages by name: stages.prune.sparsity=0.7
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Print what the run would do, with estimated time and memory, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The spelling of --output in earlier releases
+    #[arg(long, value_name = "DIR", hide = true, conflicts_with = "output")]
+    pub(crate) out: Option<PathBuf>,
+    /// The spelling of --data-root in earlier releases
+    #[arg(long, value_name = "DIR", hide = true, conflicts_with = "data_root")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+/// A model and its data.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Task {
+    /// The model (ONNX)
+    pub(crate) model: PathBuf,
+    /// The data set: a folder or file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: PathBuf,
+    /// The images that accuracy is measured on [default: the data set's test split]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) test: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) preprocess: Preprocessing,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Init {
+    #[command(flatten)]
+    pub(crate) task: Task,
+    /// The recipe to write [default: the model's name with .toml, in this folder]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+/// What a command that stands for a recipe has in common with others.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Short {
+    #[command(flatten)]
+    pub(crate) task: Task,
+    /// The deployed file to write
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: PathBuf,
+    /// The run's folder, with the recipe, every stage and the report [default: runs/NAME]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: Option<PathBuf>,
+    /// Change a setting of the recipe: stages.quantize.calibration.images=128
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Quantize {
+    #[command(flatten)]
+    pub(crate) short: Short,
+    /// Passes over the training data with the quantizers active, after calibration
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) epochs: u64,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Prune {
+    #[command(flatten)]
+    pub(crate) short: Short,
+    /// Share of the weights that become zero, 0..1
+    #[arg(long, value_name = "X", default_value_t = 0.5)]
+    pub(crate) sparsity: f64,
+    /// Passes over the training data with what is left
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub(crate) epochs: u64,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Distill {
+    #[command(flatten)]
+    pub(crate) short: Short,
+    /// The student: an architecture (see: espalier list architectures) or an ONNX file
+    #[arg(long, value_name = "ARCH|FILE", value_parser = Known(known::architectures), hide_possible_values = true)]
+    pub(crate) student: String,
+    /// Multiplies the channels of the architecture's hidden layers
+    #[arg(long, value_name = "X", default_value_t = 1.0)]
+    pub(crate) width: f64,
+    /// Passes over the training data
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) epochs: u64,
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Runs {
+    /// List the runs in a folder, the latest first
+    List {
+        /// The folder that holds the runs' folders
+        #[arg(default_value = "runs")]
+        folder: PathBuf,
+    },
+    /// Show how two runs differ: recipe, stages, goals
+    Diff {
+        /// A run's folder, or its run.json
+        a: PathBuf,
+        /// Another
+        b: PathBuf,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum RuntimeCommand {
+    /// Say which ONNX Runtime is found, and where
+    Find,
+    /// Fetch ONNX Runtime with pip and say how it is named
+    Fetch {
+        /// The folder to put it into [default: one of your own, in which it is looked for]
+        #[arg(short, long, value_name = "DIR")]
+        output: Option<PathBuf>,
+    },
 }
 
 #[derive(ClapArgs, Debug)]
@@ -138,7 +273,7 @@ pub(crate) struct Execute {
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Runtime {
     /// reference, onnxruntime or rten
-    #[arg(long, value_name = "NAME", default_value = "reference")]
+    #[arg(long, value_name = "NAME", default_value = "reference", value_parser = Known(known::runtimes), hide_possible_values = true)]
     pub(crate) runtime: String,
     /// Literal arithmetic: the runtime's graph optimizations off
     #[arg(long)]
@@ -169,7 +304,14 @@ pub(crate) struct Samples {
     /// Only the first N rows
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// Factor on pixels [default: 1/255]; any of this and the following replaces the model's own preprocessing
+    #[command(flatten)]
+    pub(crate) preprocess: Preprocessing,
+}
+
+/// How an image becomes an input; what is not given is as the model's metadata say.
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Preprocessing {
+    /// Factor on pixels [default: the model's own, else 1/255]; this and the following replace one setting each
     #[arg(long, value_name = "X")]
     pub(crate) scale: Option<f64>,
     /// Subtracted for each channel: 0.485,0.456,0.406
@@ -297,6 +439,7 @@ pub(crate) struct BenchInfer {
 #[derive(ClapArgs, Debug)]
 pub(crate) struct New {
     /// The architecture (see: espalier list architectures)
+    #[arg(value_parser = Known(known::architectures), hide_possible_values = true)]
     pub(crate) arch: String,
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
@@ -342,7 +485,9 @@ pub(crate) enum Topic {
 
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Explain {
-    /// A stage, a technique, an architecture, an operator, a runtime or a device
+    /// A section of recipes (data, model, goals, preprocess, calibration, schedule, ...), a stage, a technique, an architecture,
+    /// an operator, a runtime or a device
+    #[arg(value_parser = Known(known::names), hide_possible_values = true)]
     pub(crate) name: String,
 }
 

@@ -1,10 +1,10 @@
 //! From arguments to calls of the library, and from results to what is printed.
-use crate::args::{Args, Axes, Bench, Command, Compare, Evaluate, Run, Samples, Topic};
+use crate::args::{Args, Axes, Bench, Command, Compare, Evaluate, Preprocessing, Run, Runs, RuntimeCommand, Samples, Short, Task, Topic};
 use crate::output::Printer;
 use crate::progress::Progress;
 use clap::CommandFactory;
 use espalier::commands as lib;
-use espalier::data::{Layout, Preprocess};
+use espalier::data::Layout;
 use espalier::pipeline::RunOptions;
 use espalier::{Error, report};
 use std::path::PathBuf;
@@ -19,7 +19,38 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
     let name = command.name();
     let mut progress = Progress::new(printer);
     match command {
+        Command::Run(args) if args.dry_run => {
+            let done = lib::plan(&args.recipe, &args.set, run_options(args, printer)?)?;
+            printer.result(name, &done, &done);
+        }
         Command::Run(args) => return run(args, printer),
+        Command::Init(a) => {
+            let done = lib::init(&task(&a.task), a.output.as_deref())?;
+            printer.result(name, &done, &done);
+        }
+        Command::Quantize(a) => return shortcut(name, &a.short, lib::Purpose::Quantize { epochs: a.epochs }, printer),
+        Command::Prune(a) => return shortcut(name, &a.short, lib::Purpose::Prune { sparsity: a.sparsity, epochs: a.epochs }, printer),
+        Command::Distill(a) => {
+            let purpose = lib::Purpose::Distill { student: a.student.clone(), width: a.width, epochs: a.epochs };
+            return shortcut(name, &a.short, purpose, printer);
+        }
+        Command::Runs(Runs::List { folder }) => {
+            let list = lib::list_runs(folder)?;
+            let text: String = list.iter().map(|run| format!("{run}\n")).collect();
+            printer.result(name, &list, text);
+        }
+        Command::Runs(Runs::Diff { a, b }) => {
+            let done = lib::diff_runs(a, b)?;
+            printer.result(name, &done, &done);
+        }
+        Command::Runtime(RuntimeCommand::Find) => {
+            let done = lib::find_runtime()?;
+            printer.result(name, &done, &done);
+        }
+        Command::Runtime(RuntimeCommand::Fetch { output }) => {
+            let done = lib::fetch_runtime(output.as_deref())?;
+            printer.result(name, &done, &done);
+        }
         Command::Convert(a) => {
             let done = lib::convert(&a.model, &a.output, &lib::ConvertOptions { clean: a.clean, opset: a.opset })?;
             printer.result(name, &done, &done);
@@ -99,6 +130,13 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
 }
 
 fn run(args: &Run, printer: &Printer) -> Result<u8, Error> {
+    let options = RunOptions { stop: stop_on_ctrl_c()?, ..run_options(args, printer)? };
+    let done = lib::run(&args.recipe, &args.set, options, &mut Progress::new(printer))?;
+    Ok(finished("run", &done, printer))
+}
+
+/// A flag that is set by Ctrl-C.
+fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Error> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();
     let handler = ctrlc::set_handler(move || {
@@ -108,12 +146,44 @@ fn run(args: &Run, printer: &Printer) -> Result<u8, Error> {
         }
     });
     handler.map_err(|e| Error::Input(format!("Ctrl-C cannot be handled: {e}")))?;
-    let options =
-        RunOptions { out: args.out.clone().unwrap_or_default(), data: args.data.clone(), stop, command: std::env::args().collect() };
-    let done = lib::run(&args.recipe, &args.set, options, &mut Progress::new(printer))?;
-    printer.result("run", &done.record, report::terminal(&done.record));
+    Ok(stop)
+}
+
+fn run_options(args: &Run, printer: &Printer) -> Result<RunOptions, Error> {
+    for (old, new, given) in [("--out", "--output", args.out.is_some()), ("--data", "--data-root", args.data.is_some())] {
+        if given {
+            printer.note(&format!("note: run's {old} is spelled {new} now"));
+        }
+    }
+    let out = args.output.clone().or(args.out.clone()).unwrap_or_default();
+    let data = args.data_root.clone().or(args.data.clone());
+    Ok(RunOptions { out, data, command: std::env::args().collect(), ..RunOptions::default() })
+}
+
+/// Shows a run's result; the value is the exit code.
+fn finished(name: &str, done: &lib::RunResult, printer: &Printer) -> u8 {
+    printer.result(name, &done.record, report::terminal(&done.record));
     printer.note(&format!("report: {}", done.out.join("report.html").display()));
-    Ok(if done.record.missed_a_goal() { MISSED } else { 0 })
+    if done.record.missed_a_goal() { MISSED } else { 0 }
+}
+
+fn task(a: &Task) -> lib::Task {
+    lib::Task { model: a.model.clone(), data: a.data.clone(), test: a.test.clone(), preprocess: changes(&a.preprocess) }
+}
+
+/// Runs the recipe that a command stands for, which is shown first.
+fn shortcut(name: &str, a: &Short, purpose: lib::Purpose, printer: &Printer) -> Result<u8, Error> {
+    let what = lib::Shortcut { task: task(&a.task), purpose, output: a.output.clone(), overrides: a.set.clone() };
+    let out = a.run.clone().unwrap_or_default();
+    let options = RunOptions { out, stop: stop_on_ctrl_c()?, command: std::env::args().collect(), ..RunOptions::default() };
+    let mut told = |text: &str, notes: &[String]| {
+        printer.note(&format!("this stands for the recipe\n\n{text}"));
+        notes.iter().for_each(|note| printer.note(&format!("note: {note}")));
+    };
+    let done = lib::shortcut(&what, options, &mut told, &mut Progress::new(printer))?;
+    let code = finished(name, &done, printer);
+    printer.note(&format!("written: {} (recipe: {})", a.output.display(), done.out.join("recipe.toml").display()));
+    Ok(code)
 }
 
 fn bench_options(batch: u32, rounds: u32, shapes: &[(String, Vec<usize>)], input: &Option<PathBuf>) -> lib::BenchOptions {
@@ -126,24 +196,29 @@ fn ticks<'a>(progress: &'a mut Progress, what: &'static str) -> impl FnMut(u64, 
     move |done, total| if done < total { progress.advance(what, done, total, None) } else { progress.clear() }
 }
 
-fn samples(a: &Samples, batch: u32) -> lib::SampleOptions {
-    let default = Preprocess::default();
-    let given = Preprocess {
+fn changes(a: &Preprocessing) -> lib::PreprocessChanges {
+    let list = |values: &[f64]| Some(values.to_vec()).filter(|v| !v.is_empty());
+    lib::PreprocessChanges {
         channels: a.channels,
         size: a.size,
         crop: a.crop,
-        layout: a.layout.map_or(default.layout, |axes| match axes {
+        layout: a.layout.map(|axes| match axes {
             Axes::Nchw => Layout::Nchw,
             Axes::Nhwc => Layout::Nhwc,
         }),
-        scale: a.scale.unwrap_or(default.scale),
-        mean: a.mean.clone(),
-        std: a.std.clone(),
-        ..default.clone()
-    };
-    let any = given != default || a.scale.is_some() || a.layout.is_some();
-    let preprocess = any.then_some(given);
-    lib::SampleOptions { split: a.split.clone(), batch: a.batch.unwrap_or(batch) as usize, limit: a.limit, preprocess }
+        scale: a.scale,
+        mean: list(&a.mean),
+        std: list(&a.std),
+    }
+}
+
+fn samples(a: &Samples, batch: u32) -> lib::SampleOptions {
+    lib::SampleOptions {
+        split: a.split.clone(),
+        batch: a.batch.unwrap_or(batch) as usize,
+        limit: a.limit,
+        preprocess: changes(&a.preprocess),
+    }
 }
 
 fn evaluate_options(a: &Evaluate) -> lib::EvaluateOptions {

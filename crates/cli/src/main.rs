@@ -1,6 +1,7 @@
 //! The `espalier` program: arguments, printing, exit codes. What it does is in the `espalier` library.
 mod args;
 mod commands;
+mod known;
 mod output;
 mod panic;
 mod progress;

@@ -3,7 +3,10 @@ use crate::output::Printer;
 use espalier::pipeline::{Event, Observer};
 use espalier::report::record::{StageRecord, Status};
 use espalier::report::text;
+
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
 
 /// Hears what is done and shows it.
 pub(crate) struct Progress<'a> {
@@ -11,7 +14,13 @@ pub(crate) struct Progress<'a> {
     /// Absent until there is something to show.
     bar: Option<ProgressBar>,
     what: String,
+    /// When that began, and when a line was last written of it, where no bar can be drawn.
+    began: Instant,
+    told: Instant,
 }
+
+/// How often a line tells how far it is where no bar can be drawn.
+const EVERY: Duration = Duration::from_secs(30);
 
 /// `12.3/s`, or `4.56 s each` where that says more.
 fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
@@ -25,7 +34,7 @@ fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
 
 impl<'a> Progress<'a> {
     pub(crate) fn new(printer: &'a Printer) -> Self {
-        Progress { printer, bar: None, what: String::new() }
+        Progress { printer, bar: None, what: String::new(), began: Instant::now(), told: Instant::now() }
     }
 
     /// Shows how far something is.
@@ -36,9 +45,12 @@ impl<'a> Progress<'a> {
         if self.what != what {
             self.clear();
             self.what = what.to_string();
+            (self.began, self.told) = (Instant::now(), Instant::now());
+        }
+        if !std::io::stderr().is_terminal() {
+            return self.tell(what, done, total);
         }
         let bar = self.bar.get_or_insert_with(|| {
-            // indicatif draws nothing where stderr is not a terminal.
             let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("  {msg:22} [{bar:24}] {pos}/{len}, {rate}, {eta} left");
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("rate", rate).progress_chars("=> "));
@@ -47,6 +59,16 @@ impl<'a> Progress<'a> {
         bar.set_length(total);
         bar.set_message(loss.map_or(what.to_string(), |l| format!("{what}, loss {l:.4}")));
         bar.set_position(done);
+    }
+
+    /// Now and then a line, where no bar can be drawn: a log that stands still for minutes says nothing.
+    fn tell(&mut self, what: &str, done: u64, total: u64) {
+        if self.told.elapsed() < EVERY || done == 0 || total == 0 {
+            return;
+        }
+        self.told = Instant::now();
+        let left = self.began.elapsed().as_secs_f64() / done as f64 * total.saturating_sub(done) as f64;
+        self.printer.note(&format!("  {what}: {done} of {total}, about {} left", text::duration(left)));
     }
 
     /// Takes the bar away until there is progress again.

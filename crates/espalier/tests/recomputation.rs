@@ -78,7 +78,8 @@ fn images(count: usize, shape: [usize; 3]) -> Batch {
 }
 
 fn masked(model: &mut Model) {
-    let settings = prune::PruneSettings { method: "magnitude".into(), sparsity: 0.5, scope: prune::Scope::Global, skip: vec![] };
+    let settings =
+        prune::PruneSettings { method: "magnitude".into(), sparsity: 0.5, scope: prune::Scope::Global, min_per_layer: 0.0, skip: vec![] };
     prune::prune(model, &settings).unwrap();
 }
 

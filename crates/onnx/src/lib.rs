@@ -8,12 +8,15 @@ mod attribute;
 mod data_type;
 mod error;
 mod export;
+mod foreign;
 mod import;
+mod strip;
 mod tensor_proto;
 mod types;
 mod wire;
 
 pub use error::{OnnxError, Result};
+pub use strip::strip;
 
 use error::Place;
 use graph::Model;
@@ -41,6 +44,9 @@ pub fn load(path: &Path) -> Result<Model> {
 /// # Errors
 /// As [`load`].
 pub fn from_bytes(bytes: &[u8], folder: Option<&Path>) -> Result<Model> {
+    if let Some(what) = foreign::named(bytes) {
+        return Err(Place::root("model").error(what));
+    }
     let mut model = parse(bytes, folder)?;
     model.source = Some(graph::Source { bytes: Arc::from(bytes), folder: folder.map(Path::to_path_buf) });
     Ok(model)

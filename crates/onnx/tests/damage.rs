@@ -84,7 +84,7 @@ fn lies_are_found_out_and_named() {
     let node = |input: &[u8], output: &[u8]| message(1, &[message(1, input), message(2, output), message(4, b"Relu")].concat());
     let output = |name: &[u8]| message(12, &message(1, name));
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("nothing", vec![], "imports no operator set"),
+        ("nothing", vec![], "the file is empty"),
         ("text", b"this is not a model at all".to_vec(), "byte"),
         ("a length that lies", field(7, 2, &huge), "are announced"),
         ("2^62 elements", tensor(&huge), "elements"),

@@ -1,5 +1,6 @@
 //! Comparing what was measured with what was asked for.
 use crate::recipe::{Goals, Stage};
+use crate::stages::distill::TEACHER_ACCURACY;
 use report::record::{GoalRecord, Metrics, RunRecord, StageRecord};
 use report::text;
 
@@ -9,7 +10,7 @@ pub fn judge(goals: &Goals, record: &RunRecord) -> Vec<GoalRecord> {
     let deploy = Stage::KINDS[5];
     let last = record.stages.iter().rev().find(|s| s.kind == deploy).or(record.stages.last());
     let accuracy = last.and_then(StageRecord::shown_accuracy);
-    let first = record.measured().find_map(StageRecord::shown_accuracy);
+    let first = baseline(record);
     let size = last.map(|s| &s.metrics).and_then(|m: &Metrics| m.file_bytes);
     let latency = last.and_then(|s| s.deploy.as_ref()?.runtimes.iter().find_map(|r| Some(r.latency.as_ref()?.p50_ms)));
     let points = |share: f64| share * 100.0;
@@ -35,6 +36,16 @@ pub fn judge(goals: &Goals, record: &RunRecord) -> Vec<GoalRecord> {
         out.push(verdict("max_latency_ms", wanted, latency, |ms| ms <= wanted, say));
     }
     out
+}
+
+/// The accuracy that losses are counted from: that of the first measured model; of a teacher from outside the run where
+/// that model is its student, or knows less than half of what the teacher knows (a student that is not trained yet).
+fn baseline(record: &RunRecord) -> Option<f64> {
+    let (at, first) = record.measured().enumerate().find_map(|(i, s)| Some((i, s.shown_accuracy()?)))?;
+    let taught = |s: &StageRecord| s.metrics.other.get(TEACHER_ACCURACY).copied();
+    let teacher = record.measured().find_map(taught);
+    let student = record.measured().nth(at).and_then(taught).is_some();
+    Some(teacher.filter(|t| student || first < t / 2.0).unwrap_or(first))
 }
 
 fn verdict(goal: &str, wanted: f64, measured: Option<f64>, met: impl Fn(f64) -> bool, say: impl Fn(f64) -> String) -> GoalRecord {
@@ -73,6 +84,10 @@ mod tests {
                 (false, "max_latency_ms: nothing was measured that could tell"),
             ]
         );
+        record.stages[0].metrics.other.insert(TEACHER_ACCURACY.into(), 0.985);
+        assert_eq!(judge(&goals, &record)[0].sentence, "accuracy: 1.00 points were lost, 1 may be");
+        record.start = Some(stage("start", 0.1, 1_000_000));
+        assert_eq!(judge(&goals, &record)[0].sentence, "accuracy: 1.00 points were lost, 1 may be");
         record.start = Some(stage("start", 0.98, 1_000_000));
         assert_eq!(judge(&goals, &record)[0].sentence, "accuracy: 0.50 points were lost, 1 may be");
     }

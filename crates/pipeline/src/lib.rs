@@ -6,8 +6,10 @@
 pub mod actions;
 mod environment;
 mod error;
+mod fall;
 mod goals;
 mod observer;
+mod plan;
 pub mod recipe;
 mod run;
 pub mod run_dir;
@@ -17,4 +19,5 @@ pub use environment::environment;
 pub use error::PipelineError;
 pub use goals::judge;
 pub use observer::{Event, Observer, Quiet};
+pub use plan::{PlannedStage, plan};
 pub use run::{RunOptions, run, run_with};

@@ -1,10 +1,11 @@
 //! Going through the stages.
+use crate::fall::fall;
 use crate::recipe::{Loaded, ModelSource, Stage};
 use crate::run_dir::{Cache, Key, KeyBuilder, RunDir, StoredResult, code_version, fingerprint};
 use crate::stages::{Bodies, Measure, StageBody, StageCx, StageError};
 use crate::{Event, Observer, PipelineError, environment, judge};
 use graph::Model;
-use report::record::{RecipeRecord, RunRecord, SCHEMA_VERSION, StageRecord, Status};
+use report::record::{Note, RecipeRecord, RunRecord, SCHEMA_VERSION, StageRecord, Status};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -70,6 +71,7 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
         results: BTreeMap::new(),
         keys: BTreeMap::new(),
         last: None,
+        standing: None,
     };
     record.start = runner.start()?;
     for (index, stage) in recipe.stages.iter().enumerate() {
@@ -101,6 +103,8 @@ struct Runner<'a> {
     results: BTreeMap<String, PathBuf>,
     keys: BTreeMap<String, Key>,
     last: Option<(Key, PathBuf)>,
+    /// What was measured last.
+    standing: Option<StageRecord>,
 }
 
 /// What is to be done, and as what it is recorded.
@@ -129,6 +133,7 @@ impl Runner<'_> {
         };
         record.metrics.file_bytes = Some(size(&place(file))?);
         self.observer.event(&Event::StageFinished { record: &record });
+        self.standing = Some(record.clone());
         Ok(Some(record))
     }
 
@@ -136,7 +141,7 @@ impl Runner<'_> {
         let name = stage.name();
         let stages = self.loaded.recipe.stages.len();
         self.observer.event(&Event::StageStarted { index, stages, name, kind: stage.kind() });
-        let key = self.key(index, stage)?;
+        let key = stage_key(self.loaded, self.options, self.common, &self.keys, self.last.as_ref().map(|(key, _)| key), index)?;
         let dir = self.dir.stage(&key);
         let stored = match dir.result() {
             Some(mut stored) => {
@@ -154,33 +159,8 @@ impl Runner<'_> {
         self.keys.insert(name.to_string(), key);
         self.last = Some((key, stored.model));
         self.observer.event(&Event::StageFinished { record: &record });
+        self.standing = Some(record.clone());
         Ok(record)
-    }
-
-    /// Everything a stage's result depends on. A memory budget is no part of it: a training that ran out of memory goes on
-    /// with a smaller one.
-    fn key(&self, index: usize, stage: &Stage) -> Result<Key, PipelineError> {
-        let mut settings = serde_json::to_value(stage).map_err(|e| PipelineError::stage(stage.name(), e))?;
-        if let Some(keys) = settings.as_object_mut() {
-            keys.remove("memory");
-        }
-        let mut key = self.common.clone().part("index", index.to_string()).part("settings", settings.to_string());
-        if let Some((input, _)) = &self.last {
-            key = key.part("input", input.to_string());
-        }
-        if let Some(teacher) = stage.teacher() {
-            let content = match self.keys.get(teacher) {
-                Some(earlier) => earlier.to_string(),
-                None => fingerprint(&self.loaded.resolve(teacher, self.options.data.as_deref()))?,
-            };
-            key = key.part("teacher", content);
-        }
-        if let Stage::Train(s) = stage
-            && let Some(file) = s.model.as_ref().and_then(|m| m.file.as_ref())
-        {
-            key = key.part("model", fingerprint(&self.loaded.resolve(file, self.options.data.as_deref()))?);
-        }
-        Ok(key.finish())
     }
 
     /// Runs a task in the surroundings of a stage and stores what comes out.
@@ -210,7 +190,7 @@ impl Runner<'_> {
         let notes = std::mem::take(&mut cx.notes).into_iter().chain(std::mem::take(&mut output.notes)).collect();
         let bytes = onnx::to_bytes(&output.model).map_err(|e| PipelineError::stage(name, e))?;
         output.metrics.file_bytes.get_or_insert(bytes.len() as u64);
-        let record = StageRecord {
+        let mut record = StageRecord {
             name: name.to_string(),
             kind: kind.to_string(),
             key: key.to_string(),
@@ -224,6 +204,12 @@ impl Runner<'_> {
             deploy: output.deploy,
             notes,
         };
+        let warning = self.standing.as_ref().and_then(|before| fall(&self.loaded.recipe, index, before, &record));
+        if let Some(text) = warning {
+            let note = Note { warning: true, text };
+            self.observer.event(&Event::Note(&note));
+            record.notes.push(note);
+        }
         dir.commit(&bytes, &output.files, &record)
     }
 
@@ -253,8 +239,41 @@ impl Runner<'_> {
     }
 }
 
+/// Everything a stage's result depends on; `keys` are those of the stages before it, `last` is the one just before. A memory
+/// budget is no part of it: a training that ran out of memory goes on with a smaller one.
+pub(crate) fn stage_key(
+    loaded: &Loaded,
+    options: &RunOptions,
+    common: &KeyBuilder,
+    keys: &BTreeMap<String, Key>,
+    last: Option<&Key>,
+    index: usize,
+) -> Result<Key, PipelineError> {
+    let stage = &loaded.recipe.stages[index];
+    let place = |path: &str| loaded.resolve(path, options.data.as_deref());
+    let mut settings = serde_json::to_value(stage).map_err(|e| PipelineError::stage(stage.name(), e))?;
+    if let Some(keys) = settings.as_object_mut() {
+        keys.remove("memory");
+    }
+    let mut key = common.clone().part("index", index.to_string()).part("settings", settings.to_string());
+    if let Some(input) = last {
+        key = key.part("input", input.to_string());
+    }
+    if let Some(teacher) = stage.teacher() {
+        let content = match keys.get(teacher) {
+            Some(earlier) => earlier.to_string(),
+            None => fingerprint(&place(teacher))?,
+        };
+        key = key.part("teacher", content);
+    }
+    if let Some(file) = stage.own_file() {
+        key = key.part("model", fingerprint(&place(file))?);
+    }
+    Ok(key.finish())
+}
+
 /// What every stage depends on: the code, the seed, the threads, the data, the model the first one starts from.
-fn common_key(loaded: &Loaded, options: &RunOptions) -> Result<KeyBuilder, PipelineError> {
+pub(crate) fn common_key(loaded: &Loaded, options: &RunOptions) -> Result<KeyBuilder, PipelineError> {
     let recipe = &loaded.recipe;
     let json = |value: Result<String, serde_json::Error>| value.map_err(|e| PipelineError::file(&loaded.folder, e));
     let place = |p: &str| loaded.resolve(p, options.data.as_deref());

@@ -63,6 +63,19 @@ fn other_bits_and_observers_take_the_statistics_that_are_there() {
 }
 
 #[test]
+fn auto_judges_on_images_held_back_and_gives_what_the_observer_it_takes_gives() {
+    let f = Fixture(tempfile::tempdir().unwrap());
+    f.run("a", &[]);
+    let (record, file) = f.run("a", &["stages.quantize.calibration.observer=auto"]);
+    assert!(reused(&record), "the statistics are those of any observer");
+    let note = record.notes.iter().find(|n| n.text.starts_with("observer = \"auto\": ")).unwrap();
+    assert!(note.text.contains("on 64 images held back") && note.text.contains("min_max"), "{}", note.text);
+    let chosen = note.text.trim_start_matches("observer = \"auto\": ").split(' ').next().unwrap().to_string();
+    assert_eq!(f.run("b", &[&format!("stages.quantize.calibration.observer={chosen}")]).1, file);
+    assert_eq!(f.statistics("a").len(), 1);
+}
+
+#[test]
 fn what_statistics_depend_on_makes_them_anew() {
     let f = Fixture(tempfile::tempdir().unwrap());
     f.run("a", &[]);

@@ -56,6 +56,12 @@ impl Default for OptimizerSettings {
 }
 
 impl OptimizerSettings {
+    /// For weights that are good already: AdamW with a small rate. A rate made for random weights throws away in its first
+    /// steps what was learned.
+    pub fn gentle() -> Self {
+        OptimizerSettings::Adamw { lr: 1e-4, betas: betas(), eps: epsilon(), weight_decay: 0.0 }
+    }
+
     /// Peak learning rate.
     pub fn lr(&self) -> f64 {
         match self {

@@ -26,7 +26,16 @@ fn a_file_that_is_no_model() {
 fn an_empty_file() {
     let folder = Folder::new();
     folder.write("empty.onnx", "");
-    folder.fails("inspect empty.onnx", 1, "empty.onnx");
+    folder.fails("inspect empty.onnx", 1, "empty.onnx: model: the file is empty");
+}
+
+#[test]
+fn a_file_of_another_kind_is_named_for_what_it_is() {
+    let folder = Folder::new();
+    folder.write("net.pt", b"PK\x03\x04archive/data.pkl");
+    folder.fails("inspect net.pt", 1, "torch.onnx.export");
+    folder.write("net.tflite", b"\x1c\0\0\0TFL3\0\0\0\0");
+    folder.fails("quantize net.tflite --data rows -o out.onnx", 1, "TensorFlow Lite");
 }
 
 #[test]

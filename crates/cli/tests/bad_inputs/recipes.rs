@@ -46,7 +46,7 @@ fn a_recipe_that_is_not_toml() {
 fn an_unknown_key() {
     let recipe = format!("{RECIPE}\n[[stages]]\nkind = \"prune\"\nsparsty = 0.5\n");
     let folder = folder(&recipe);
-    folder.fails("run r.toml --out out", 1, "did you mean 'sparsity'?");
+    folder.fails("run r.toml --output out", 1, "did you mean 'sparsity'?");
     assert!(!folder.path("out").exists());
 }
 
@@ -74,22 +74,22 @@ fn an_override_of_a_stage_that_does_not_exist() {
 
 #[test]
 fn data_that_are_missing() {
-    folder(&RECIPE.replace("rows.npz", "nowhere.npz")).fails("run r.toml --out out", 1, "nowhere.npz");
+    folder(&RECIPE.replace("rows.npz", "nowhere.npz")).fails("run r.toml --output out", 1, "nowhere.npz");
 }
 
 #[test]
 fn an_output_folder_that_cannot_be_made() {
     let folder = folder(RECIPE);
     folder.write("taken", "a file");
-    folder.fails("run r.toml --out taken/out", 1, "taken/out");
+    folder.fails("run r.toml --output taken/out", 1, "taken/out");
 }
 
 #[test]
 fn a_goal_that_is_missed() {
     let folder = folder(&format!("{RECIPE}\n[goals]\nmax_file_size = \"1 kB\"\n"));
-    let output = folder.espalier("run r.toml --out out");
+    let output = folder.espalier("run r.toml --output out");
     let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    println!("$ espalier run r.toml --out out\n{said}{told}exit code {:?}", output.status.code());
+    println!("$ espalier run r.toml --output out\n{said}{told}exit code {:?}", output.status.code());
     assert_eq!(output.status.code(), Some(3), "{said}{told}");
     assert!(said.contains("1.0 kB") || said.contains("1 kB"), "{said}");
     assert!(folder.path("out/run.json").exists());

@@ -10,7 +10,7 @@ fn a_rate_that_is_too_high_is_named_with_its_stage() {
                   [[stages]]\nkind = \"quantize\"\nepochs = 2\noptimizer = { kind = \"sgd\", lr = 3.0 }\n";
     std::fs::write(path("recipe.toml"), recipe).expect("a recipe");
     let data = digits();
-    let arguments = ["run", &path("recipe.toml"), "--out", &path("out"), "--data", data.to_str().expect("a UTF-8 path")];
+    let arguments = ["run", &path("recipe.toml"), "--output", &path("out"), "--data-root", data.to_str().expect("a UTF-8 path")];
     let (code, stdout, stderr) = run(&arguments);
     let said = format!("{stdout}{stderr}");
     assert!(said.contains("quantize") && said.contains("the training diverges"), "{code}: {said}");

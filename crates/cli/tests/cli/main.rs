@@ -1,5 +1,6 @@
 //! The program as its users see it: what it prints, its exit codes, and runs that are interrupted.
 mod divergence;
+mod first_hour;
 mod on_data;
 mod program;
 mod resume;

@@ -55,7 +55,7 @@ fn a_stages_result_carries_its_preprocessing_and_equals_the_file_deployed_from_i
     );
     let path = |name: &str| dir.path().join(name).to_str().expect("a UTF-8 path").to_string();
     std::fs::write(path("r.toml"), recipe).expect("the recipe is written");
-    let (code, _, error) = run(&["run", &path("r.toml"), "--out", &path("out"), "-q"]);
+    let (code, _, error) = run(&["run", &path("r.toml"), "--output", &path("out"), "-q"]);
     assert_eq!(code, 0, "{error}");
     let (graph, file) = (path("out/quantize.onnx"), path("out/deploy.deployed.onnx"));
     let score = |model: &str| run(&["evaluate", model, "--data", data]).1;
@@ -109,12 +109,12 @@ fn a_run_tells_what_each_stage_decided_and_with_v_what_stays_float() {
     let data = data.to_str().expect("a UTF-8 path");
     let recipe = format!(
         "name = \"n\"\n[data]\ntrain = \"{data}\"\ntest = \"{data}\"\n[model]\narch = \"mlp\"\ninput = [1, 8, 8]\n[[stages]]\n\
-         kind = \"quantize\"\nskip = [\"*\"]\ncalibration = {{ images = 64 }}\n[[stages]]\nkind = \"prune\"\nsparsity = 0.25\n"
+         kind = \"quantize\"\nskip = [\"/fc1\"]\ncalibration = {{ images = 64 }}\n[[stages]]\nkind = \"prune\"\nsparsity = 0.25\n"
     );
     let path = |name: &str| dir.path().join(name).to_str().expect("a UTF-8 path").to_string();
     std::fs::write(path("r.toml"), recipe).expect("the recipe is written");
     let told = |out: &str, flags: &[&str]| {
-        let (code, _, told) = run(&[&["run", &path("r.toml"), "--out", &path(out)], flags].concat());
+        let (code, _, told) = run(&[&["run", &path("r.toml"), "--output", &path(out)], flags].concat());
         assert_eq!(code, 0, "{told}");
         told
     };

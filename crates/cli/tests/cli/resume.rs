@@ -32,7 +32,7 @@ target = "reference"
 fn command(recipe: &Path, out: &Path) -> Command {
     let data = digits();
     let path = |p: &Path| p.to_str().expect("a UTF-8 path").to_string();
-    espalier(&["run", &path(recipe), "--out", &path(out), "--data", &path(&data), "--json"])
+    espalier(&["run", &path(recipe), "--output", &path(out), "--data-root", &path(&data), "--json"])
 }
 
 /// Starts a run and waits until its training has a checkpoint.

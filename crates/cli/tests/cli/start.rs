@@ -14,6 +14,7 @@ max_accuracy_drop = 1.0
 [[stages]]
 kind = "train"
 epochs = 3
+optimizer = { kind = "sgd", lr = 0.05, nesterov = true, weight_decay = 5e-4 }
 [[stages]]
 kind = "deploy"
 target = "reference"
@@ -27,7 +28,7 @@ fn the_model_that_a_run_begins_with_is_measured_and_losses_count_from_it() {
     std::fs::write(path("recipe.toml"), RECIPE).expect("a recipe");
     let data = digits();
     let data = data.to_str().expect("a UTF-8 path");
-    let command = ["run", &path("recipe.toml"), "--out", &path("out"), "--data", data, "--json"];
+    let command = ["run", &path("recipe.toml"), "--output", &path("out"), "--data-root", data, "--json"];
     let (code, stdout, stderr) = run(&command);
     assert_eq!(code, 0, "{stderr}");
     let record = &serde_json::from_str::<serde_json::Value>(&stdout).expect("JSON")["result"];

@@ -4,12 +4,18 @@ use std::fs;
 
 #[test]
 fn help_texts() {
-    let commands = ["run", "convert", "execute", "inspect", "evaluate", "compare", "bench", "new", "report", "list", "explain"];
+    let commands = [
+        "run", "init", "quantize", "prune", "distill", "convert", "execute", "inspect", "evaluate", "compare", "bench", "new", "report",
+        "list", "explain",
+    ];
     let mut text = run(&["--help"]).1;
     for command in commands {
         let (code, help, _) = run(&[command, "--help"]);
         assert_eq!(code, 0, "{command}");
         text += &format!("\n==== {command}\n{help}");
+    }
+    for (group, command) in [("runs", "list"), ("runs", "diff"), ("runtime", "fetch")] {
+        text += &format!("\n==== {group} {command}\n{}", run(&[group, command, "--help"]).1);
     }
     for command in ["train", "infer"] {
         text += &format!("\n==== bench {command}\n{}", run(&["bench", command, "--help"]).1);
@@ -31,7 +37,7 @@ fn errors_in_recipes_point_at_the_place() {
     for (what, recipe) in recipes {
         let path = dir.path().join("recipe.toml");
         fs::write(&path, recipe).expect("the recipe is written");
-        let (code, stdout, stderr) = run(&["run", path.to_str().expect("a UTF-8 path"), "--out", "unused"]);
+        let (code, stdout, stderr) = run(&["run", path.to_str().expect("a UTF-8 path"), "--output", "unused"]);
         assert_eq!((code, stdout.as_str()), (1, ""), "{what}");
         text += &format!("==== {what}\n{}\n", stderr.replace(&dir.path().display().to_string(), "DIR"));
     }
@@ -74,7 +80,7 @@ fn a_missed_goal_is_told_and_ends_with_3() {
     let goals =
         "name = \"goal\"\n[model]\nfile = \"m.onnx\"\n[goals]\nmax_file_size = \"1 kB\"\n[[stages]]\nkind = \"prune\"\nsparsity = 0.5\n";
     fs::write(&recipe, goals).expect("the recipe is written");
-    let (code, stdout, stderr) = run(&["run", &text(&recipe), "--out", &text(&out)]);
+    let (code, stdout, stderr) = run(&["run", &text(&recipe), "--output", &text(&out)]);
     assert_eq!(code, 3, "{stderr}");
     assert!(stdout.contains("✗ size:"), "{stdout}");
 }

@@ -17,6 +17,7 @@ pub(super) fn candidates() -> Vec<PathBuf> {
         }
     }
     let mut folders = vec![PathBuf::from(FETCHED)];
+    folders.extend(user_folder());
     if let Some(dir) = std::env::current_exe().ok().as_deref().and_then(Path::parent) {
         folders.push(dir.to_path_buf());
         folders.push(dir.join("../lib"));
@@ -26,6 +27,13 @@ pub(super) fn candidates() -> Vec<PathBuf> {
     folders.extend(usual.map(PathBuf::from));
     folders.push(PathBuf::from(format!("/usr/lib/{}-linux-gnu", std::env::consts::ARCH)));
     folders.iter().flat_map(|f| libraries_in(f)).collect()
+}
+
+/// The user's own folder for the library: where `espalier runtime fetch` puts it.
+pub fn user_folder() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    let data = set("XDG_DATA_HOME").or_else(|| set("LOCALAPPDATA")).or_else(|| Some(set("HOME")?.join(".local/share")))?;
+    Some(data.join("espalier/onnxruntime"))
 }
 
 /// The library under each of its usual names (`libonnxruntime.so`, `libonnxruntime.so.1.32.0`, `onnxruntime.dll`, ...),

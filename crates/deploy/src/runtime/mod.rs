@@ -6,6 +6,7 @@ mod reference;
 #[cfg(feature = "rten")]
 mod rten;
 
+pub use locate::user_folder;
 pub use onnxruntime::OnnxRuntime;
 pub use reference::Reference;
 #[cfg(feature = "rten")]

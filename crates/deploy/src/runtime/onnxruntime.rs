@@ -57,7 +57,7 @@ fn load_first() -> std::result::Result<(ort::environment::Environment, String), 
         }
     }
     let hint = format!(
-        "run scripts/fetch_onnxruntime.sh, which puts it into {}, or set {} to the library's path (version 1.{} or newer)",
+        "fetch it with espalier runtime fetch (or scripts/fetch_onnxruntime.sh, which puts it into {}), or set {} to the library's path (version 1.{} or newer)",
         locate::FETCHED,
         locate::VARIABLES[0],
         ort::MINOR_VERSION

@@ -73,6 +73,11 @@ pub fn compare(a: &Path, b: &Path, on: &CompareOn, tick: Tick) -> Result<Compari
         CompareOn::Data(path, options) => {
             train::open_batch(&mut a)?;
             train::open_batch(&mut b)?;
+            // What only one of the two carries counts for both.
+            if let (None, Some(json)) = (a.metadata_get(data::METADATA_KEY), b.metadata_get(data::METADATA_KEY)) {
+                let json = json.to_string();
+                a.metadata_set(data::METADATA_KEY, json);
+            }
             let samples = Samples::open(&a, path, options, None)?;
             let (rows, preprocessing) = (samples.rows, samples.preprocessing);
             let input = a.free_inputs().first().map(|v| a.values[*v].name.clone()).unwrap_or_default();

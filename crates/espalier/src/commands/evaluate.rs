@@ -1,7 +1,8 @@
 //! `evaluate`: a classifier on a data set.
 use super::bench::peak_memory;
 use super::execute::session;
-use super::samples::{Preprocessing, SampleOptions, Samples};
+use super::preprocessing::Preprocessing;
+use super::samples::{SampleOptions, Samples};
 use crate::{Error, Result};
 use deploy::runtime::Source;
 use pipeline::actions::Tick;

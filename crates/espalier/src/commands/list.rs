@@ -1,4 +1,5 @@
 //! `list` and `explain`: what there is, and what it is.
+use super::sections;
 use crate::{Error, Result};
 use pipeline::recipe::{Stage, did_you_mean, schema};
 use serde::Serialize;
@@ -127,7 +128,17 @@ fn stage(kind: &str) -> (String, Vec<(String, String)>) {
     (text(&variant), keys.collect())
 }
 
-/// What a stage, a technique, an architecture, an operator, a runtime or a device is.
+/// Every name that [`explain`] knows.
+pub fn explainable() -> Vec<String> {
+    const TOPICS: [Topic; 6] = [Topic::Stages, Topic::Techniques, Topic::Architectures, Topic::Runtimes, Topic::Operators, Topic::Devices];
+    let listed = TOPICS.into_iter().flat_map(list).map(|e| e.name.split('"').nth(1).unwrap_or(&e.name).to_string());
+    let mut names: Vec<String> = sections::names().map(str::to_string).chain(listed).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
+}
+
+/// What a section of recipes, a stage, a technique, an architecture, an operator, a runtime or a device is.
 ///
 /// # Errors
 /// [`Error::Input`] if there is nothing of that name.
@@ -138,6 +149,9 @@ pub fn explain(name: &str) -> Result<String> {
         let lines: Vec<String> = keys.iter().map(|(k, v)| format!("  {k:width$}  {v}")).collect();
         let example = format!("[[stages]]\nkind = \"{name}\"\n{}", example(name));
         return Ok(format!("stage {name}: {summary}\n\n{}\n\nIn a recipe:\n\n{example}", lines.join("\n")));
+    }
+    if let Some(text) = sections::explain(name) {
+        return Ok(text);
     }
     let technique = |key: &str| key.split('"').nth(1).unwrap_or(key).eq_ignore_ascii_case(name);
     let found: Vec<String> =
@@ -158,11 +172,11 @@ pub fn explain(name: &str) -> Result<String> {
         let versions = op.versions().iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
         return Ok(format!("operator {}: {}\n\nchanged in opsets {versions}\n", op.op_type(), op.summary()));
     }
-    const TOPICS: [Topic; 6] = [Topic::Stages, Topic::Techniques, Topic::Architectures, Topic::Runtimes, Topic::Operators, Topic::Devices];
-    let known: Vec<String> = TOPICS.into_iter().flat_map(list).map(|e| e.name.split('"').nth(1).unwrap_or(&e.name).to_string()).collect();
+    let known = explainable();
     let meant = did_you_mean(name, known.iter().map(String::as_str)).map_or(String::new(), |k| format!("; did you mean '{k}'?"));
+    let sections = sections::names().collect::<Vec<_>>().join(", ");
     let topics = "espalier list stages, techniques, architectures, operators, runtimes, devices";
-    Err(Error::Input(format!("nothing is named '{name}'{meant} (see {topics})")))
+    Err(Error::Input(format!("nothing is named '{name}'{meant} (sections of recipes are {sections}; or see {topics})")))
 }
 
 impl fmt::Display for Entry {

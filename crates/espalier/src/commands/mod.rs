@@ -5,12 +5,18 @@ mod convert;
 mod device;
 mod evaluate;
 mod execute;
+mod init;
 mod inputs;
 mod inspect;
 mod list;
 mod new;
+mod plan;
+mod preprocessing;
 mod run;
+mod runs;
+mod runtime;
 mod samples;
+mod sections;
 
 pub use bench::{BenchOptions, InferBench, MachineBench, TrainBench, TrainBenchOptions, bench_infer, bench_machine, bench_train};
 pub use compare::{CompareOn, Comparison, ValueDifference, compare};
@@ -18,12 +24,17 @@ pub use convert::{ConvertOptions, Converted, convert};
 pub use device::select_device;
 pub use evaluate::{EvaluateOptions, Evaluation, evaluate};
 pub use execute::{Execution, execute};
+pub use init::{Purpose, Shortcut, Task, Written, init, shortcut};
 pub use inputs::{example_inputs, random_inputs};
 pub use inspect::{Inspection, Layer, Port, inspect};
-pub use list::{Entry, Topic, explain, list};
+pub use list::{Entry, Topic, explain, explainable, list};
 pub use new::{Created, NewOptions, new};
+pub use plan::{Plan, PlannedTime, plan};
+pub use preprocessing::{PreprocessChanges, Preprocessing};
 pub use run::{RunResult, report, run};
-pub use samples::{Preprocessing, SampleOptions};
+pub use runs::{Difference, RunSummary, diff_runs, list_runs};
+pub use runtime::{FoundRuntime, fetch_runtime, find_runtime};
+pub use samples::SampleOptions;
 
 /// Names of the runtimes that files can be executed in.
 pub fn runtimes() -> &'static [&'static str] {

@@ -1,8 +1,8 @@
 //! Batches of a data set for a model: what `evaluate` and `compare` run on.
+use super::preprocessing::{PreprocessChanges, Preprocessing, preprocessing};
 use crate::{Error, Result};
-use data::{Loader, LoaderOptions, OpenOptions, Preprocess};
+use data::{Loader, LoaderOptions, OpenOptions};
 use graph::Model;
-use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
 use train::{Batch, TrainError};
@@ -16,30 +16,8 @@ pub struct SampleOptions {
     pub batch: usize,
     /// Only so many rows.
     pub limit: Option<usize>,
-    /// How an image becomes an input; absent: what the model's metadata say.
-    pub preprocess: Option<Preprocess>,
-}
-
-/// Where the preprocessing came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Preprocessing {
-    /// Given with the command.
-    Flags,
-    /// The model's metadata.
-    Metadata,
-    /// Pixels divided by 255, because nothing else is known.
-    Default,
-}
-
-impl std::fmt::Display for Preprocessing {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Preprocessing::Flags => "as given",
-            Preprocessing::Metadata => "from the model's metadata",
-            Preprocessing::Default => "pixels / 255, because the model carries none (--scale, --mean, --std)",
-        })
-    }
+    /// How an image becomes an input, where it differs from what the model's metadata say.
+    pub preprocess: PreprocessChanges,
 }
 
 /// Batches in the data set's order.
@@ -58,15 +36,7 @@ pub(super) struct Samples {
 impl Samples {
     /// Opens the data set; labels are checked against `classes`, if given.
     pub(super) fn open(model: &Model, data: &Path, options: &SampleOptions, classes: Option<usize>) -> Result<Samples> {
-        let (preprocess, preprocessing) = match (&options.preprocess, model.metadata_get(data::METADATA_KEY)) {
-            (Some(given), _) => (given.clone(), Preprocessing::Flags),
-            (None, Some(json)) => {
-                let read = serde_json::from_str(json);
-                let read = read.map_err(|e| Error::Input(format!("the model's metadata '{}': {e}", data::METADATA_KEY)))?;
-                (read, Preprocessing::Metadata)
-            }
-            (None, None) => (Preprocess::default(), Preprocessing::Default),
-        };
+        let (preprocess, preprocessing) = preprocessing(model, &options.preprocess)?;
         let dataset = data::open(data, &OpenOptions::split(&options.split))?;
         let input = model.free_inputs().first().map(|v| model.values[*v].name.clone());
         let input = input.ok_or_else(|| Error::Input("the model has no input".into()))?;

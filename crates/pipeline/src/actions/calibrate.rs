@@ -1,15 +1,21 @@
 //! Calibration as the recipe asks for it, with the statistics of an earlier one where nothing that they depend on differs.
 use super::counted::counted;
 use super::{Sources, Tick, quantize::settings};
-use crate::recipe::{BatchNorm, QuantizeStage};
+use crate::recipe::{BatchNorm, Observer, QuantizeStage};
 use crate::run_dir::{Cache, Key};
 use crate::stages::StageError;
 use graph::Model;
-use quantize::{CalibrationReport, QuantizeSettings};
+use quantize::{CalibrationReport, Choice, QuantizeSettings};
 use train::LoaderBatches;
 
 /// What kind of file the cache keeps.
 const KIND: &str = "statistics";
+
+/// Images that `observer = "auto"` is judged on.
+const HELD: usize = 64;
+
+/// What is taken where there are too few images to hold any back.
+const ALONE: &str = "min_max";
 
 /// A model's calibration.
 pub struct Calibrated {
@@ -17,12 +23,37 @@ pub struct Calibrated {
     pub report: CalibrationReport,
     /// The statistics of an earlier calibration were used.
     pub reused: bool,
+    /// How the observer was chosen, where the recipe leaves it open.
+    pub choice: Option<Choice>,
+    /// There were too few images to choose by.
+    pub alone: bool,
 }
 
 impl Calibrated {
-    /// One sentence for the user, if the data were not run.
-    pub fn note(&self) -> Option<&'static str> {
-        self.reused.then_some("statistics of an earlier calibration are used: model, images and preprocessing are the same")
+    /// Sentences for the user: if the data were not run, which observer was chosen, which layers keep an earlier grid.
+    pub fn notes(&self) -> Vec<String> {
+        let reused = "statistics of an earlier calibration are used: model, images and preprocessing are the same";
+        let mut notes: Vec<String> = self.reused.then(|| reused.to_string()).into_iter().collect();
+        if self.alone {
+            notes.push(format!("observer = \"auto\": there are too few images to hold any back, so {ALONE} is taken"));
+        }
+        if let Some(choice) = &self.choice {
+            let errors: Vec<String> = choice.errors.iter().map(|(name, e)| format!("{name} {:.2} %", e * 100.0)).collect();
+            notes.push(format!(
+                "observer = \"auto\": {} is taken, with the least error at the outputs on {} images held back ({})",
+                choice.kind,
+                choice.samples,
+                errors.join(", ")
+            ));
+        }
+        if !self.report.kept.is_empty() {
+            notes.push(format!(
+                "{} layers that skip leaves out keep the grids of an earlier quantization: {}",
+                self.report.kept.len(),
+                self.report.kept.join(", ")
+            ));
+        }
+        notes
     }
 }
 
@@ -41,30 +72,42 @@ pub fn calibrate(
     cache: Option<Cache>,
     tick: Tick,
 ) -> Result<Calibrated, StageError> {
-    let settings = settings(stage);
-    quantize::prepare(model)?;
+    let mut settings = settings(stage);
+    let earlier = quantize::prepare(model)?;
     let kept = (stage.batch_norm == BatchNorm::Keep).then(|| model.clone());
     ops::fold_batch_norm(model)?;
     let c = &stage.calibration;
-    let data = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed))?;
+    let hold = if c.observer == Observer::Auto { HELD.min(c.images) } else { 0 };
+    let (data, held) = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed), hold)?;
     let entry = cache.map(|cache| Ok::<_, StageError>((cache, key(&cache, model, &settings, &data)?))).transpose()?;
     let known = entry.as_ref().and_then(|(cache, key)| cache.get(KIND, key));
     let reused = known.is_some();
     let seen = match known {
         Some(seen) => seen,
         None => {
-            let seen = quantize::observe(model, &settings, counted(&data, tick))?;
+            let seen = quantize::observe(model, &settings, counted(&data, &mut *tick))?;
             if let Some((cache, key)) = entry {
                 cache.put(KIND, &key, &seen)?;
             }
             seen
         }
     };
-    let report = quantize::fit(model, &settings, &seen)?;
+    let mut choice = None;
+    let alone = settings.observer.kind == quantize::AUTO && held.is_none();
+    if alone {
+        settings.observer.kind = ALONE.into();
+    }
+    if let Some(held) = held {
+        let chosen = quantize::choose(model, &settings, &seen, counted(&held, tick))?;
+        settings.observer.kind = chosen.kind.clone();
+        choice = Some(chosen);
+    }
+    let mut report = quantize::fit(model, &settings, &seen)?;
+    quantize::keep_earlier(model, &settings, &earlier, &mut report)?;
     if let Some(kept) = kept {
         *model = quantize::keep_norms(kept, model)?;
     }
-    Ok(Calibrated { report, reused })
+    Ok(Calibrated { report, reused, choice, alone })
 }
 
 /// Everything that statistics depend on: the float graph, which of its values are observed, the rows and how they become

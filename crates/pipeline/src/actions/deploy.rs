@@ -38,7 +38,8 @@ pub fn deploy(
 ) -> Result<Deployment, StageError> {
     let mut model = model.clone();
     sources.describe(&mut model)?;
-    let lowered = deploy::lower(&model, &LowerOptions { opset: stage.opset })?;
+    let mut lowered = deploy::lower(&model, &LowerOptions { opset: stage.opset })?;
+    let stripped = if stage.exporter_notes { 0 } else { onnx::strip(&mut lowered.model) };
     let bytes = onnx::to_bytes(&lowered.model)?;
     let choice = match stage.target {
         Target::OnnxRuntime => choose(),
@@ -46,6 +47,13 @@ pub fn deploy(
     };
     let note = |warning: bool, text: String| Note { warning, text };
     let mut notes: Vec<Note> = lowered.notes.into_iter().map(|text| note(false, text)).collect();
+    if stripped > 0 {
+        let size = report::text::bytes(stripped as u64);
+        notes.push(note(
+            false,
+            format!("{size} that the exporter noted for itself (stack traces, paths) are left out; exporter_notes = true keeps them"),
+        ));
+    }
     let threads = stage.threads.unwrap_or(threads);
     let source = Source::Bytes(&bytes);
     let name = choice.runtime.name().to_string();
@@ -55,7 +63,13 @@ pub fn deploy(
     let (mut literal, mut default) = (runtime(Arithmetic::Literal), runtime(Arithmetic::Default));
     let mut reference = RuntimeRecord { runtime: "reference".into(), arithmetic: Arithmetic::Literal, ..RuntimeRecord::default() };
     let mut simulation_accuracy = None;
-    if let Some(test) = sources.test(&model)? {
+    if let Some(test) = sources.some_test(&model, stage.images)? {
+        if let Some(n) = stage.images.filter(|n| *n < sources.rows().test) {
+            notes.push(note(
+                true,
+                format!("the file was measured on {n} of {} test images, evenly chosen (images = {n})", sources.rows().test),
+            ));
+        }
         let options = ProofOptions { threads, ..ProofOptions::default() };
         let proof = prove(&model, source, &choice, &mut counted(&test, tick), &options)?;
         agreement(&mut literal, &proof.literal);

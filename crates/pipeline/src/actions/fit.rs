@@ -37,7 +37,7 @@ pub fn fit(
     let data = sources.training(model, lesson.stage, t.batch)?;
     let settings = TrainSettings {
         epochs: t.epochs,
-        optimizer: t.optimizer.clone(),
+        optimizer: t.optimizer.clone().unwrap_or_default(),
         schedule: t.schedule.clone(),
         clip_norm: t.clip_norm,
         freeze: t.freeze.clone(),

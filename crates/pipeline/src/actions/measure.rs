@@ -63,6 +63,15 @@ fn layer(model: &Model, id: ValueId, name: &str, weight: &Tensor) -> Result<Laye
     })
 }
 
+/// Accuracy on the test images with annotations simulated; `None` where there are none.
+///
+/// # Errors
+/// What running the model or reading the data reports.
+pub fn accuracy(model: &Model, sources: &Sources, tick: Tick) -> Result<Option<f64>, StageError> {
+    let Some(test) = sources.test(model)? else { return Ok(None) };
+    Ok(Some(evaluate(model, counted(&test, tick), Mode::SIMULATED)?.accuracy()))
+}
+
 /// Accuracy on the test and validation images, with annotations simulated; absent where there are no such images.
 ///
 /// # Errors

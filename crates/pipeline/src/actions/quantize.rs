@@ -13,6 +13,7 @@ pub(super) fn settings(stage: &QuantizeStage) -> QuantizeSettings {
         Observer::Percentile => "percentile",
         Observer::Entropy => "entropy",
         Observer::Mse => "mse",
+        Observer::Auto => quantize::AUTO,
     };
     QuantizeSettings {
         weights: WeightSettings {
@@ -41,9 +42,34 @@ pub fn prune_weights(model: &mut Model, stage: &PruneStage) -> Result<SparsityRe
             PruneScope::Global => Scope::Global,
             PruneScope::Layer => Scope::Layer,
         },
+        min_per_layer: stage.min_per_layer,
         skip: stage.skip.clone(),
     };
     Ok(prune::prune(model, &settings)?)
+}
+
+/// What the user should know of a pruning, warnings told apart: what was zero before, and layers of which nothing is left.
+pub fn prune_notes(report: &SparsityReport) -> Vec<(bool, String)> {
+    let mut notes = vec![(false, format!("sparsity {:.2} % over {} weights", report.sparsity * 100.0, report.layers.len()))];
+    if report.zero_before > 0 {
+        let share = report.zero_before as f64 / report.total().max(1) as f64 * 100.0;
+        notes.push((
+            false,
+            format!(
+                "{} elements ({share:.2} %) were zero before; they stay zero and are counted apart: the sparsity asked for is that of the others",
+                report.zero_before
+            ),
+        ));
+    }
+    if !report.emptied.is_empty() {
+        let text = format!(
+            "nothing is left of {}: what such a layer gives no longer depends on its input; set min_per_layer = 0.05, a lower sparsity, \
+             scope = \"layer\", or name the layer in skip",
+            report.emptied.join(", ")
+        );
+        notes.push((true, text));
+    }
+    notes
 }
 
 /// Sets the biases' scales again after the scales they follow from were trained. Where BatchNormalization is kept, biases

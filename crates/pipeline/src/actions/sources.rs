@@ -11,6 +11,17 @@ use train::{Batches, LoaderBatches, Named};
 /// Largest batch that scoring runs at once.
 const SCORING_BATCH: usize = 250;
 
+/// Numbers of rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Training images, without those that are held out.
+    pub train: usize,
+    /// Images that the best epoch is chosen by.
+    pub validation: usize,
+    /// Images that accuracy is measured on.
+    pub test: usize,
+}
+
 /// The data of a run.
 pub struct Sources {
     settings: DataSettings,
@@ -126,11 +137,20 @@ impl Sources {
         Ok(LoaderBatches::new(dataset, options))
     }
 
-    /// The first `images` of the training images in an order that `seed` decides, neither shuffled again nor augmented.
+    /// The first `images` of the training images in an order that `seed` decides, neither shuffled again nor augmented; and
+    /// the `hold` after them to judge by, if any are asked for. Where there are not enough for both, a fifth is held back;
+    /// of fewer than five images none.
     ///
     /// # Errors
     /// If the recipe names no training data.
-    pub fn calibration(&self, model: &Model, images: usize, batch: usize, seed: u64) -> Result<LoaderBatches, StageError> {
+    pub fn calibration(
+        &self,
+        model: &Model,
+        images: usize,
+        batch: usize,
+        seed: u64,
+        hold: usize,
+    ) -> Result<(LoaderBatches, Option<LoaderBatches>), StageError> {
         let dataset =
             self.train.clone().ok_or_else(|| "the recipe names no data.train, and calibration takes images from it".to_string())?;
         let all: Vec<usize> = match &self.train_rows {
@@ -138,11 +158,16 @@ impl Sources {
             None => (0..dataset.len()).collect(),
         };
         let order = tensor::random::permutation(seed, all.len());
-        let mut rows: Vec<usize> = order.into_iter().take(images).map(|i| all[i]).collect();
-        rows.sort_unstable();
+        let hold = if images.saturating_add(hold) <= all.len() { hold } else { hold.min(all.len() / 5) };
+        let images = images.min(all.len() - hold);
         // Calibration reads no labels, so they need not be the model's.
-        let options = LoaderOptions { batch, rows: Some(Arc::new(rows)), classes: None, ..self.options(model)? };
-        Ok(LoaderBatches::new(dataset, options))
+        let options = LoaderOptions { batch, classes: None, ..self.options(model)? };
+        let part = |from: usize, count: usize| {
+            let mut rows: Vec<usize> = order.iter().skip(from).take(count).map(|i| all[*i]).collect();
+            rows.sort_unstable();
+            LoaderBatches::new(dataset.clone(), LoaderOptions { rows: Some(Arc::new(rows)), ..options.clone() })
+        };
+        Ok((part(0, images), (hold > 0).then(|| part(images, hold))))
     }
 
     /// Held-out images, if there are any.
@@ -162,6 +187,28 @@ impl Sources {
     pub fn test(&self, model: &Model) -> Result<Option<LoaderBatches>, StageError> {
         let Some(dataset) = &self.test else { return Ok(None) };
         Ok(Some(LoaderBatches::new(dataset.clone(), LoaderOptions { batch: SCORING_BATCH, ..self.options(model)? })))
+    }
+
+    /// At most `limit` of the test images, evenly chosen, so that a set sorted by class gives some of each.
+    ///
+    /// # Errors
+    /// As [`Sources::test`].
+    pub fn some_test(&self, model: &Model, limit: Option<usize>) -> Result<Option<LoaderBatches>, StageError> {
+        let (Some(limit), Some(dataset)) = (limit, &self.test) else { return self.test(model) };
+        let (len, count) = (dataset.len(), limit.min(dataset.len()));
+        let rows = (0..count).map(|i| i * len / count.max(1)).collect();
+        let options = LoaderOptions { batch: SCORING_BATCH, rows: Some(Arc::new(rows)), ..self.options(model)? };
+        Ok(Some(LoaderBatches::new(dataset.clone(), options)))
+    }
+
+    /// How many rows there are of each part.
+    pub fn rows(&self) -> Rows {
+        let len = |d: &Option<Arc<dyn Dataset>>| d.as_ref().map_or(0, |d| d.len());
+        Rows {
+            train: self.train_rows.as_ref().map_or(len(&self.train), |r| r.len()),
+            validation: self.validation.as_ref().map_or(0, |(d, rows)| rows.as_ref().map_or(d.len(), |r| r.len())),
+            test: len(&self.test),
+        }
     }
 
     /// One sample to run a model on: the first test or training image, else zeros of the input's declared shape.

@@ -1,12 +1,13 @@
 //! A fresh student, and the compression policy it inherits: policy is data, so it can be applied to another network.
-use super::{Sources, Tick, calibrate, prune_weights};
-use crate::recipe::{PruneStage, QuantizeStage, Student};
+use super::{Sources, Tick, calibrate, prune_notes, prune_weights};
+use crate::recipe::{ModelSource, PruneStage, QuantizeStage, Student};
 use crate::run_dir::Cache;
 use crate::stages::StageError;
 use graph::{Dim, Model};
+use std::path::PathBuf;
 use zoo::ZooOptions;
 
-/// What the stages so far have asked for, in their order.
+/// What stages have asked for, in the order in which it is applied.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Policy {
     /// Each step, later ones replacing what earlier ones said of the same value.
@@ -24,8 +25,7 @@ pub enum PolicyStep {
 }
 
 impl Policy {
-    /// Applies the policy to a trained network: pruned first (importance is read from whole weights), then calibrated.
-    /// Returns a sentence for each step.
+    /// Applies the policy to a trained network, step by step. Returns a sentence for each step, warnings told apart.
     ///
     /// # Errors
     /// As the stages themselves.
@@ -36,40 +36,57 @@ impl Policy {
         seed: u64,
         cache: Option<Cache>,
         tick: Tick,
-    ) -> Result<Vec<String>, StageError> {
+    ) -> Result<Vec<(bool, String)>, StageError> {
         let mut notes = vec![];
         for step in &self.steps {
-            if let PolicyStep::Prune(stage) = step {
-                let report = prune_weights(model, stage)?;
-                notes.push(format!("inherited: pruned to a sparsity of {:.1} %", report.sparsity * 100.0));
-            }
-        }
-        for step in &self.steps {
-            if let PolicyStep::Quantize(stage) = step {
-                let calibrated = calibrate(model, stage, sources, seed, cache, tick)?;
-                notes.extend(calibrated.note().map(String::from));
-                let report = calibrated.report;
-                notes.push(format!(
-                    "inherited: {} weights and {} activations quantized, calibrated on {} images",
-                    report.constants,
-                    report.activations.len(),
-                    report.samples
-                ));
+            match step {
+                PolicyStep::Prune(stage) => {
+                    let report = prune_weights(model, stage)?;
+                    notes.extend(prune_notes(&report).into_iter().map(|(warning, text)| (warning, format!("inherited: {text}"))));
+                }
+                PolicyStep::Quantize(stage) => {
+                    let calibrated = calibrate(model, stage, sources, seed, cache, &mut *tick)?;
+                    notes.extend(calibrated.notes().into_iter().map(|note| (false, note)));
+                    let report = calibrated.report;
+                    let text = format!(
+                        "inherited: {} weights and {} activations quantized, calibrated on {} images",
+                        report.constants,
+                        report.activations.len(),
+                        report.samples
+                    );
+                    notes.push((false, text));
+                }
             }
         }
         Ok(notes)
     }
 }
 
-/// A freshly initialised student with the teacher's input and classes.
+/// A student: its file, or an architecture, freshly initialised, with the teacher's input and classes. `own` is the model
+/// that the recipe begins with, whose architecture is taken where the student names none.
 ///
 /// # Errors
-/// If the teacher's input or output shape is not declared; what the zoo reports.
-pub fn student(of: &Student, teacher: &Model, seed: u64) -> Result<Model, StageError> {
+/// If the file cannot be read; if the teacher's input or output shape is not declared; what the zoo reports.
+pub fn student(
+    of: &Student,
+    own: Option<&ModelSource>,
+    teacher: &Model,
+    seed: u64,
+    place: impl Fn(&str) -> PathBuf,
+) -> Result<Model, StageError> {
+    if of.file.is_some() {
+        let source = ModelSource { file: of.file.clone(), arch: None, width: 1.0, classes: None, input: None };
+        return crate::stages::start(&source, seed, place);
+    }
+    let (arch, width) = match (&of.arch, own) {
+        (Some(arch), _) => (arch, of.width),
+        (None, Some(ModelSource { arch: Some(arch), width, .. })) => (arch, of.width * width),
+        _ => return Err("the student has neither an arch nor a file".into()),
+    };
     let wrong = |what: &str| StageError::from(format!("the teacher's {what} shape is not declared, so no student can be built for it"));
     let input = teacher.free_inputs().first().and_then(|v| teacher.values[*v].shape()).ok_or_else(|| wrong("input"))?;
     let input = input.iter().skip(1).map(Dim::known).collect::<Option<Vec<usize>>>().ok_or_else(|| wrong("input"))?;
     let classes = train::classes(teacher).ok_or_else(|| wrong("output"))?;
-    let options = ZooOptions { width: of.width, classes, input, seed };
-    Ok(zoo::build(&of.arch, &options)?)
+    let options = ZooOptions { width, classes, input, seed };
+    Ok(zoo::build(arch, &options)?)
 }

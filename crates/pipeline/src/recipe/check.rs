@@ -1,6 +1,6 @@
 //! What a recipe's types cannot say: ranges, and how its parts fit each other.
 use super::error::did_you_mean;
-use super::{BatchNorm, ByteSize, ModelSource, Recipe, Stage};
+use super::{BatchNorm, ByteSize, Inherit, ModelSource, Recipe, Stage};
 use train::TrainError;
 use zoo::{ZooError, ZooOptions};
 
@@ -51,7 +51,9 @@ pub(super) fn check(recipe: &Recipe) -> Result<(), Fault> {
         teacher(recipe, i)?;
         needs_data(recipe, i)?;
         training(stage, &at)?;
+        stopping(recipe, stage, &at)?;
         own(stage, &at)?;
+        distilled(recipe, i)?;
     }
     Ok(())
 }
@@ -198,8 +200,61 @@ fn training(stage: &Stage, at: &str) -> Result<(), Fault> {
     if training.memory == Some(ByteSize(0)) {
         return Err(fault(&["stages", at, "memory"], "memory = 0: a size such as \"2 GB\" is needed; absent: no limit"));
     }
-    training.optimizer.check().map_err(|e| setting(at, e))?;
+    if let Some(optimizer) = &training.optimizer {
+        optimizer.check().map_err(|e| setting(at, e))?;
+    }
     training.schedule.check().map_err(|e| setting(at, e))
+}
+
+/// Stopping early needs something to stop by.
+fn stopping(recipe: &Recipe, stage: &Stage, at: &str) -> Result<(), Fault> {
+    let validates = recipe.data.as_ref().is_some_and(|d| d.validation > 0.0 || d.validation_set.is_some());
+    match stage.training().and_then(|t| t.early_stopping) {
+        Some(0) => Err(fault(&["stages", at, "early_stopping"], "early_stopping = 0: it is a number of epochs, at least 1; absent: never")),
+        Some(_) if !validates => {
+            let hint = "hold images out with data.validation = 0.1, or name some with data.validation_set; or leave early_stopping out";
+            let message = "early_stopping needs validation images, and the recipe has none: it would never stop";
+            Err(Fault { hint: Some(hint.into()), ..fault(&["stages", at, "early_stopping"], message) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A student that can be built, and earlier stages that it may inherit from.
+fn distilled(recipe: &Recipe, i: usize) -> Result<(), Fault> {
+    let Stage::Distill(stage) = &recipe.stages[i] else { return Ok(()) };
+    let at = i.to_string();
+    let path = ["stages", at.as_str(), "student"];
+    if let Some(student) = &stage.student {
+        match (&student.arch, &student.file) {
+            (Some(_), Some(_)) => return Err(fault(&path, "the student has both a file and an arch: one is needed")),
+            (Some(arch), None) => architecture(&path, arch, student.width, None, None)?,
+            (None, Some(_)) if student.width != 1.0 => return Err(fault(&path, "width goes with arch: a file has its own")),
+            (None, Some(_)) => {}
+            (None, None) => match recipe.begins_with().and_then(|m| m.arch.as_ref()) {
+                Some(arch) => architecture(&path, arch, student.width, None, None)?,
+                None => {
+                    let hint = "name one: student = { arch = \"resnet8\", width = 0.5 }, or student = { file = \"student.onnx\" }";
+                    let message = "the student needs an arch or a file: a model file cannot be built in another width";
+                    return Err(Fault { hint: Some(hint.into()), ..fault(&path, message) });
+                }
+            },
+        }
+    }
+    let Inherit::Stages(names) = &stage.inherit else { return Ok(()) };
+    let earlier: Vec<&str> =
+        recipe.stages[..i].iter().filter(|s| matches!(s, Stage::Prune(_) | Stage::Quantize(_))).map(Stage::name).collect();
+    match names.iter().find(|name| !earlier.contains(&name.as_str())) {
+        Some(name) => {
+            let list = format!("earlier stages that prune or quantize: {}", earlier.join(", "));
+            let hint = did_you_mean(name, earlier.iter().copied()).map_or(list, |k| format!("did you mean '{k}'?"));
+            Err(Fault {
+                hint: Some(hint),
+                ..fault(&["stages", &at, "inherit"], format!("no earlier stage that can be inherited is named '{name}'"))
+            })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The fault behind an error of the trainer, which names a setting by its keys.
@@ -237,13 +292,14 @@ fn own(stage: &Stage, at: &str) -> Result<(), Fault> {
             let path = ["stages", at, "calibration", "percentile"];
             within(&path, s.calibration.percentile, 50.0, 100.0, "it is the percentage of the values within the range")
         }
-        Stage::Prune(s) => within(&key("sparsity"), s.sparsity, 0.0, 1.0, "it is a share of the weights, so 90 % is 0.9"),
-        Stage::Distill(s) => {
-            s.student.as_ref().map_or(Ok(()), |m| architecture(&key("student"), &m.arch, m.width, None, None))?;
-            teacher(s.temperature, s.alpha)
+        Stage::Prune(s) => {
+            within(&key("sparsity"), s.sparsity, 0.0, 1.0, "it is a share of the weights, so 90 % is 0.9")?;
+            within(&key("min_per_layer"), s.min_per_layer, 0.0, 1.0, "it is a share of each layer's weights")
         }
+        Stage::Distill(s) => teacher(s.temperature, s.alpha),
         Stage::Finetune(s) => teacher(s.temperature, s.alpha),
         Stage::Deploy(s) if s.threads == Some(0) => Err(fault(&key("threads"), "threads = 0: at least one is needed")),
+        Stage::Deploy(s) if s.images == Some(0) => Err(fault(&key("images"), "images = 0: at least one is needed; absent: all")),
         Stage::Deploy(s) => match (s.latency_runs, s.opset) {
             (0, _) => Err(fault(&key("latency_runs"), "latency_runs = 0: at least one run is needed")),
             (_, Some(opset)) if !(onnx::OLDEST_OPSET..=onnx::NEWEST_OPSET).contains(&opset) => {

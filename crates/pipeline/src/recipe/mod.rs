@@ -14,7 +14,7 @@ mod units;
 
 pub use error::{RecipeError, did_you_mean};
 pub use schema::schema;
-pub use settings::{DataSettings, Goals, ModelSource, Student};
+pub use settings::{DataSettings, Goals, Inherit, ModelSource, Student};
 pub use stages::{
     Activations, BatchNorm, Calibration, DeployStage, DistillStage, FinetuneStage, Observer, PruneMethod, PruneScope, PruneStage,
     QuantizeStage, Stage, Target, TrainStage, Weights,
@@ -25,6 +25,7 @@ pub use units::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use train::OptimizerSettings;
 
 /// A recipe: what `espalier run` does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -68,12 +69,26 @@ impl Recipe {
     /// True if the network that stage `index` trains descends from a model file, which has probably been trained on all of
     /// the training images.
     pub fn pretrained_at(&self, index: usize) -> bool {
-        let own = self.stages.iter().take(index + 1).rev().find_map(|stage| match stage {
-            Stage::Train(TrainStage { model: Some(own), .. }) => Some(own.file.is_some()),
-            Stage::Distill(DistillStage { student: Some(_), .. }) => Some(false),
-            _ => None,
-        });
+        let own = self.stages.iter().take(index + 1).rev().find_map(Stage::begins_anew);
         own.unwrap_or_else(|| self.model.as_ref().is_some_and(|m| m.file.is_some()))
+    }
+
+    /// True if the network that stage `index` trains has trained weights already: a file's, or those of a stage before it.
+    pub fn trained_before(&self, index: usize) -> bool {
+        let start = self.model.as_ref().is_some_and(|m| m.file.is_some());
+        let trains = |stage: &Stage| stage.training().is_some_and(|t| t.epochs > 0);
+        let before = self.stages.iter().take(index).fold(start, |trained, s| s.begins_anew().unwrap_or(trained) || trains(s));
+        self.stages.get(index).and_then(Stage::begins_anew).unwrap_or(before)
+    }
+
+    /// The optimizer that stage `index` trains by, and whether the recipe leaves it open: then
+    /// [`OptimizerSettings::default`] for random weights, [`OptimizerSettings::gentle`] for trained ones. `None` for a stage
+    /// without a training loop.
+    pub fn optimizer(&self, index: usize) -> Option<(OptimizerSettings, bool)> {
+        let given = self.stages.get(index)?.training()?.optimizer;
+        let open = given.is_none();
+        let default = || if self.trained_before(index) { OptimizerSettings::gentle() } else { OptimizerSettings::default() };
+        Some((given.unwrap_or_else(default), open))
     }
 
     /// The stage of this name.

@@ -33,7 +33,18 @@ fn split(text: &str) -> Result<(Vec<String>, Value), RecipeError> {
 
 fn set(root: &mut Table, recipe: &Recipe, steps: &[String], value: Value) -> Result<(), RecipeError> {
     let (table, path) = match steps {
-        [first, stage, path @ ..] if first == "stages" && !path.is_empty() => (stage_table(root, recipe, stage)?, path),
+        [first, stage, path @ ..] if first == "stages" && !path.is_empty() => {
+            let table = stage_table(root, recipe, stage)?;
+            if let [key, _, ..] = path
+                && key == "optimizer"
+                && !table.contains_key(key)
+                && let Some((optimizer, _)) = recipe.stages.iter().position(|s| s.name() == stage).and_then(|i| recipe.optimizer(i))
+            {
+                // One key of the default that is not written there.
+                table.insert(key.clone(), Value::try_from(optimizer).map_err(|e| RecipeError::new(e.to_string()))?);
+            }
+            (table, path)
+        }
         [first, ..] if first == "stages" => {
             return Err(RecipeError::new("a stage and one of its keys are needed, as in stages.prune.sparsity"));
         }

@@ -25,15 +25,36 @@ pub struct ModelSource {
     pub input: Option<Vec<usize>>,
 }
 
-/// A freshly initialised student: classes and input are the teacher's.
+/// A student: an architecture of the zoo, freshly initialised, with the teacher's classes and input; or a file. Without
+/// either, the architecture that the recipe's own model has, in another width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Student {
-    /// An architecture of the zoo (`espalier list architectures`).
-    pub arch: String,
-    /// Multiplies the channels of every hidden layer.
+    /// An architecture of the zoo (`espalier list architectures`); absent: that of the recipe's model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// An ONNX file instead of an architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Multiplies the channels of every hidden layer of the architecture.
     #[serde(default = "unit")]
     pub width: f64,
+}
+
+/// Which of the earlier stages' compression a fresh student gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum Inherit {
+    /// `true`: all of it, pruned first and quantized then; `false`: none.
+    All(bool),
+    /// The stages of these names, in this order.
+    Stages(Vec<String>),
+}
+
+impl Default for Inherit {
+    fn default() -> Self {
+        Inherit::All(true)
+    }
 }
 
 fn unit() -> f64 {

@@ -1,6 +1,6 @@
 //! The settings of each kind of stage.
 use super::training::{self, Training, training_stage};
-use super::{ByteSize, ModelSource, Student};
+use super::{ByteSize, Inherit, ModelSource, Student};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use train::{Keep, OptimizerSettings, Schedule};
@@ -64,6 +64,24 @@ impl Stage {
         }
     }
 
+    /// For a stage that puts a network of its own in the place of the one before it: whether that one comes from a file.
+    pub fn begins_anew(&self) -> Option<bool> {
+        match self {
+            Stage::Train(TrainStage { model: Some(own), .. }) => Some(own.file.is_some()),
+            Stage::Distill(DistillStage { student: Some(own), .. }) => Some(own.file.is_some()),
+            _ => None,
+        }
+    }
+
+    /// The model file that it works on instead of the graph before it.
+    pub fn own_file(&self) -> Option<&str> {
+        match self {
+            Stage::Train(s) => s.model.as_ref()?.file.as_deref(),
+            Stage::Distill(s) => s.student.as_ref()?.file.as_deref(),
+            _ => None,
+        }
+    }
+
     /// The teacher it names: an earlier stage or a file.
     pub fn teacher(&self) -> Option<&str> {
         match self {
@@ -98,7 +116,7 @@ training_stage! {
         /// Whether the folded weight is what is stored, or BatchNormalization stays an operator.
         #[serde(default)]
         batch_norm: BatchNorm,
-        /// Patterns of node names that stay float.
+        /// Patterns of node names that are left as they are: in float, or as an earlier quantize stage left them.
         #[serde(default)]
         skip: Vec<String>,
     }
@@ -115,6 +133,9 @@ training_stage! {
         /// Among which weights the judgement is made.
         #[serde(default)]
         scope: PruneScope,
+        /// Least share of each layer's weights that lives, 0..1, however little the layer matters.
+        #[serde(default)]
+        min_per_layer: f64,
         /// Patterns of weight names that stay whole.
         #[serde(default)]
         skip: Vec<String>,
@@ -126,7 +147,8 @@ training_stage! {
     DistillStage, epochs: "training::one", {
         /// The teacher: an earlier stage's name, or an ONNX file.
         teacher: String,
-        /// A freshly initialised student; absent: the current graph.
+        /// A student of its own: `{ arch, width }`, `{ file }`, or `{ width }` for the recipe's own architecture; absent: the
+        /// current graph.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         student: Option<Student>,
         /// Softens both distributions.
@@ -135,9 +157,10 @@ training_stage! {
         /// Weight of the teacher in the loss, 0..1; the labels have the rest.
         #[serde(default = "alpha")]
         alpha: f64,
-        /// A fresh student gets the compression of the stages before it, pruned and calibrated anew.
-        #[serde(default = "training::yes")]
-        inherit: bool,
+        /// A student of its own gets the compression of the stages before it, anew: `true` prunes first and quantizes then,
+        /// whatever their order here; a list of stages' names (`["quantize", "prune"]`) takes those in that order; `false` none.
+        #[serde(default)]
+        inherit: Inherit,
     }
 }
 
@@ -182,11 +205,25 @@ pub struct DeployStage {
     /// Operator set of the file; absent: what the graph has, raised where its encodings need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opset: Option<i64>,
+    /// Keep what the exporter noted for itself: stack traces, paths and other doc strings and metadata of nodes and values.
+    #[serde(default)]
+    pub exporter_notes: bool,
+    /// Test images that the file is measured on; absent: all. Some of them where a runtime is slow; the report says how many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub images: Option<usize>,
 }
 
 impl Default for DeployStage {
     fn default() -> Self {
-        DeployStage { name: None, target: Target::default(), latency_runs: latency_runs(), threads: None, opset: None }
+        DeployStage {
+            name: None,
+            target: Target::default(),
+            latency_runs: latency_runs(),
+            threads: None,
+            opset: None,
+            exporter_notes: false,
+            images: None,
+        }
     }
 }
 
@@ -255,7 +292,6 @@ impl Default for Calibration {
 #[serde(rename_all = "snake_case")]
 pub enum Observer {
     /// Smallest and largest value seen.
-    #[default]
     MinMax,
     /// Exponential average of each batch's smallest and largest value.
     MovingAverage,
@@ -265,6 +301,9 @@ pub enum Observer {
     Entropy,
     /// The range whose grid is nearest to all values in the mean of squares.
     Mse,
+    /// Of these the one with the least error at the network's outputs, on images that are held back for it.
+    #[default]
+    Auto,
 }
 
 /// What becomes of BatchNormalization when its convolution is quantized.

@@ -57,6 +57,9 @@ fn faults_are_named_with_their_line() {
         ("[goals]\nmax_accuracy_drop = -1\n[[stages]]\nkind = \"train\"\n", 7, "max_accuracy_drop = -1 is not within 0..100"),
         ("[goals]\nmin_accuracy = nan\n[[stages]]\nkind = \"train\"\n", 7, "min_accuracy = NaN is not within 0..100"),
         ("[goals]\nmax_latency_ms = 0\n[[stages]]\nkind = \"train\"\n", 7, "max_latency_ms = 0"),
+        ("[[stages]]\nkind = \"train\"\nearly_stopping = 2\n", 8, "early_stopping needs validation images"),
+        ("[[stages]]\nkind = \"train\"\nearly_stopping = 0\n", 8, "early_stopping = 0"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\nmin_per_layer = 5\n", 9, "min_per_layer = 5 is not within 0..1"),
         ("[[stages]]\nkind = \"deploy\"\nthreads = 0\n", 8, "threads = 0"),
         ("[[stages]]\nkind = \"train\"\nmemory = 0\n", 8, "memory = 0"),
         ("[[stages]]\nkind = \"train\"\nmemory = \"2 apples\"\n", 8, "invalid value: string \"2 apples\", expected a size such as"),
@@ -103,4 +106,25 @@ fn the_schema_describes_every_key() {
     for key in ["max_accuracy_drop", "sparsity", "temperature", "crop_padding", "percentile", "momentum", "warm_up", "memory"] {
         assert!(text.contains(key), "{key}");
     }
+}
+
+#[test]
+fn an_optimizer_that_is_not_named_follows_from_whether_the_weights_are_trained() {
+    let text = "name = \"t\"\n[data]\ntrain = \"d\"\n[model]\nMODEL\n[[stages]]\nkind = \"train\"\n[[stages]]\nkind = \"prune\"\nsparsity = 0.5\n\
+                [[stages]]\nkind = \"finetune\"\n[[stages]]\nkind = \"distill\"\nteacher = \"train\"\nstudent = { arch = \"mlp\" }\n\
+                [[stages]]\nname = \"own\"\nkind = \"finetune\"\noptimizer = { kind = \"sgd\", lr = 0.3 }\n";
+    let (fresh, gentle) = (OptimizerSettings::default(), OptimizerSettings::gentle());
+    let chosen = |r: &Recipe| (0..5).map(|i| r.optimizer(i).unwrap()).collect::<Vec<_>>();
+    let own: OptimizerSettings = toml::from_str("kind = \"sgd\"\nlr = 0.3").unwrap();
+    let built = parse(&text.replace("MODEL", "arch = \"mlp\""), &[]).unwrap();
+    let of = |first: &OptimizerSettings| {
+        vec![(first.clone(), true), (gentle.clone(), true), (gentle.clone(), true), (fresh.clone(), true), (own.clone(), false)]
+    };
+    assert_eq!(chosen(&built), of(&fresh));
+    let file = parse(&text.replace("MODEL", "file = \"m.onnx\""), &[]).unwrap();
+    assert_eq!(chosen(&file), of(&gentle));
+    // One key of a default that is not written in the recipe.
+    let set = parse(&text.replace("MODEL", "file = \"m.onnx\""), &["stages.finetune.optimizer.lr=0.001".into()]).unwrap();
+    let (optimizer, open) = set.optimizer(2).unwrap();
+    assert!(matches!(optimizer, OptimizerSettings::Adamw { lr: 0.001, .. }) && !open, "{optimizer:?}");
 }

@@ -9,8 +9,8 @@ pub struct Training {
     pub epochs: u64,
     /// Images a step.
     pub batch: usize,
-    /// Optimizer.
-    pub optimizer: OptimizerSettings,
+    /// Optimizer; absent: see [`super::Recipe::optimizer`].
+    pub optimizer: Option<OptimizerSettings>,
     /// Learning rate over the stage.
     pub schedule: Schedule,
     /// Share of the target spread over all classes, 0..1.
@@ -43,9 +43,6 @@ pub(super) fn one() -> u64 {
 pub(super) fn zero() -> u64 {
     0
 }
-pub(super) fn yes() -> bool {
-    true
-}
 
 /// Declares the settings of a stage with a training loop: its own keys, and those of [`Training`]. (serde cannot both
 /// flatten a struct and refuse unknown keys, so the common keys are written into each.)
@@ -66,8 +63,10 @@ macro_rules! training_stage {
             #[serde(default = "training::batch")]
             pub batch: usize,
             /// The optimizer: `{ kind = "sgd", lr, momentum, nesterov, weight_decay }` or `{ kind = "adamw", lr, betas, eps, weight_decay }`.
-            #[serde(default)]
-            pub optimizer: OptimizerSettings,
+            /// Absent: sgd with lr = 0.05 for weights that are still random; for weights that have been trained (those of a file, or
+            /// of an earlier stage) the gentle adamw with lr = 1e-4.
+            #[serde(default, skip_serializing_if = "Option::is_none")]
+            pub optimizer: Option<OptimizerSettings>,
             /// The learning rate over the stage: `{ kind = "constant" | "step" | "cosine", warm_up, ... }`.
             #[serde(default)]
             pub schedule: Schedule,

@@ -39,8 +39,13 @@ pub struct StoredResult {
 }
 
 impl StageDir {
-    pub(super) fn new(store: &Path, key: &Key) -> Self {
+    pub(crate) fn new(store: &Path, key: &Key) -> Self {
         StageDir { store: store.to_path_buf(), done: store.join(key.to_string()), partial: store.join(format!("{key}.partial")) }
+    }
+
+    /// True if there is a result; whether it is whole is not looked at.
+    pub fn is_there(&self) -> bool {
+        self.done.join(STAGE).is_file()
     }
 
     /// The result, if it is there and its files have the hashes they were written with; a damaged one is removed.

@@ -8,6 +8,11 @@ const RISE: f64 = 2.0;
 /// ... if it is no longer small against that of a network that knows nothing.
 const SMALL: f64 = 0.5;
 
+/// A loss so near to that of a network that knows nothing ...
+const NEAR: f64 = 0.02;
+/// ... after so many epochs from the first is told of.
+const STUCK: u64 = 2;
+
 /// Watches a stage's losses.
 pub(super) struct Divergence {
     lowest: Option<f64>,
@@ -15,13 +20,18 @@ pub(super) struct Divergence {
     ignorant: f64,
     advice: String,
     told: bool,
+    /// Epochs without a loss that shows that something was learned; `None` once there was one, or where a teacher's word makes
+    /// the loss another.
+    stuck: Option<u64>,
+    normalizes: bool,
 }
 
 /// What helps against a training that diverges.
 pub(super) fn advice(model: &Model, training: &Training) -> String {
-    let lr = training.optimizer.lr();
+    let optimizer = training.optimizer.clone().unwrap_or_default();
+    let lr = optimizer.lr();
     let clip = if training.clip_norm.is_none() { ", or set clip_norm = 1.0" } else { "" };
-    if matches!(training.optimizer, OptimizerSettings::Adamw { .. }) {
+    if matches!(optimizer, OptimizerSettings::Adamw { .. }) {
         return format!("lower optimizer.lr (it is {lr}){clip}");
     }
     let folded = if normalizes(model) { "" } else { "without BatchNormalization (quantizing folds it) SGD needs a small rate; " };
@@ -40,12 +50,38 @@ impl Divergence {
         let (temperature, alpha) = teacher.unwrap_or((1.0, 0.0));
         let scale = (1.0 - alpha) + alpha * temperature * temperature;
         let ignorant = scale * train::classes(model).map_or(0.0, |n| (n as f64).ln());
-        Divergence { lowest: None, ignorant, advice: advice(model, training), told: false }
+        let stuck = (alpha == 0.0 && ignorant > 0.0).then_some(0);
+        Divergence { lowest: None, ignorant, advice: advice(model, training), told: false, stuck, normalizes: normalizes(model) }
     }
 
     /// A step's loss; only the first counts, as what the stage began with.
     pub(super) fn step(&mut self, loss: f64) {
         self.lowest.get_or_insert(loss);
+    }
+
+    /// As [`Divergence::epoch`], for a training that learns nothing: its loss stays at the logarithm of the number of classes.
+    pub(super) fn stuck(&mut self, epoch: u64, loss: f64) -> Option<String> {
+        let epochs = self.stuck.as_mut()?;
+        if (loss - self.ignorant).abs() > NEAR * self.ignorant {
+            self.stuck = None;
+            return None;
+        }
+        *epochs += 1;
+        if *epochs != STUCK {
+            return None;
+        }
+        let ignorant = self.ignorant;
+        let folded = if self.normalizes {
+            ""
+        } else {
+            "; the network has no BatchNormalization: if its exporter folded it away before it was trained (PyTorch's does unless told \
+             training = TRAINING, do_constant_folding = False), export it with it"
+        };
+        Some(format!(
+            "the network has learned nothing: after epoch {epoch} its loss is still {loss:.3}, that of an equal guess among the classes is \
+             {ignorant:.3}; another learning rate, labels that do not belong to the images, or inputs that are all alike \
+             (data.preprocess) are the usual causes{folded}"
+        ))
     }
 
     /// An epoch's mean loss; the warning, once a stage.
@@ -86,6 +122,20 @@ mod tests {
         );
         assert!(told.contains("lower optimizer.lr (it is 0.05), take optimizer = { kind = \"adamw\""), "{told}");
         assert_eq!(w.epoch(2, 5.0), None);
+    }
+
+    #[test]
+    fn a_loss_that_stays_at_an_equal_guess_is_told_once() {
+        let mut w = watch(None);
+        assert_eq!(w.stuck(1, 2.31), None);
+        let told = w.stuck(2, 2.302).unwrap();
+        assert!(told.starts_with("the network has learned nothing: after epoch 2 its loss is still 2.302"), "{told}");
+        assert!(told.contains("no BatchNormalization"), "{told}");
+        assert_eq!(w.stuck(3, 2.30), None);
+        let mut learns = watch(None);
+        assert_eq!((learns.stuck(1, 2.30), learns.stuck(2, 2.1), learns.stuck(3, 2.30), learns.stuck(4, 2.30)), (None, None, None, None));
+        let mut taught = watch(Some((4.0, 0.7)));
+        assert_eq!((taught.stuck(1, taught.ignorant), taught.stuck(2, taught.ignorant)), (None, None));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::recipe::Training;
 use graph::Model;
 use report::record::EpochPoint;
 use std::time::Instant;
-use train::{EpochRecord, Keep, TrainError, Watch};
+use train::{EpochRecord, Keep, OptimizerSettings, TrainError, Watch};
 
 /// Passes what the trainer says on to the run, and keeps the curve.
 struct StageWatch<'w, 'a> {
@@ -30,6 +30,9 @@ impl Watch for StageWatch<'_, '_> {
         point.images_per_s = Some(self.images as f64 / self.epoch_began.elapsed().as_secs_f64().max(1e-9));
         self.cx.epoch(&point, self.epochs);
         if let Some(warning) = self.divergence.epoch(point.epoch, point.loss) {
+            self.cx.note(true, warning);
+        }
+        if let Some(warning) = self.divergence.stuck(point.epoch, point.loss) {
             self.cx.note(true, warning);
         }
         (self.images, self.epoch_began) = (0, Instant::now());
@@ -79,6 +82,19 @@ pub(super) fn train(
             "the last epoch counts: the network comes from a file and has probably been trained on the images that are held out of the \
              training data; name unseen ones with data.validation_set to have the best epoch kept",
         );
+    }
+    if let Some((optimizer, true)) = cx.loaded.recipe.optimizer(cx.index) {
+        if optimizer != OptimizerSettings::default() {
+            let lr = optimizer.lr();
+            cx.note(
+                false,
+                format!(
+                    "the recipe names no optimizer: adamw with lr = {lr} is taken, gentle with weights that have been trained; set optimizer \
+                     for another"
+                ),
+            );
+        }
+        training.optimizer = Some(optimizer);
     }
     let training = &training;
     let lesson = Lesson {

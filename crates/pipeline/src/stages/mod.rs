@@ -1,7 +1,7 @@
 //! The stages: each takes the graph before it and gives one back.
 mod cx;
 mod deploy;
-mod distill;
+pub(crate) mod distill;
 mod divergence;
 mod finetune;
 mod lesson;

@@ -1,7 +1,7 @@
 //! `prune`: masks, chosen, then held while the rest trains.
 use super::lesson::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::prune_weights;
+use crate::actions::{prune_notes, prune_weights};
 use crate::recipe::PruneStage;
 use graph::Model;
 
@@ -13,7 +13,7 @@ impl StageBody for Prune {
         let sources = cx.sources()?;
         let mut model = given(input)?;
         let report = prune_weights(&mut model, &self.0)?;
-        cx.note(false, format!("sparsity {:.2} % over {} weights", report.sparsity * 100.0, report.layers.len()));
+        prune_notes(&report).into_iter().for_each(|(warning, text)| cx.note(warning, text));
         let epochs = train(cx, &mut model, &self.0.training(), None, true, &sources)?;
         measured(cx, model, epochs, &sources)
     }

@@ -16,9 +16,7 @@ impl StageBody for Quantize {
         sources.calibration_notes(&model)?.into_iter().for_each(|note| cx.note(false, note));
         let seed = cx.loaded.recipe.seed;
         let calibrated = calibrate(&mut model, &self.0, &sources, seed, Some(cx.cache), &mut cx.tick("calibrate"))?;
-        if let Some(note) = calibrated.note() {
-            cx.note(false, note);
-        }
+        calibrated.notes().into_iter().for_each(|note| cx.note(false, note));
         let report = calibrated.report;
         let (constants, activations) = (report.constants, report.activations.len());
         cx.note(

@@ -5,6 +5,7 @@ mod train;
 
 pub use infer::{InferBench, bench_infer};
 pub use machine::{MachineBench, bench_machine};
+pub(super) use train::time_training;
 pub use train::{TrainBench, TrainBenchOptions, bench_train};
 
 use super::inputs::random_inputs;

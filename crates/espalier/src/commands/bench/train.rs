@@ -2,6 +2,7 @@
 use super::{BenchOptions, memory, peak_memory};
 use crate::Result;
 use distill::{Hinton, HintonSettings};
+use graph::Model;
 use prune::{PruneSettings, Scope};
 use report::text;
 use serde::Serialize;
@@ -81,10 +82,20 @@ pub struct HostCopies {
 /// If a model cannot be read, has no float weight or output, or does not train.
 pub fn bench_train(path: &Path, options: &BenchOptions, compression: &TrainBenchOptions) -> Result<TrainBench> {
     tensor::set_threads(None);
-    let mut model = onnx::load(path)?;
+    let teacher = compression.teacher.as_ref().map(|file| onnx::load(file)).transpose()?;
+    time_training(onnx::load(path)?, teacher.as_ref(), options, compression)
+}
+
+/// [`bench_train`] of a graph and a teacher that are there.
+pub(in crate::commands) fn time_training(
+    mut model: Model,
+    teacher: Option<&Model>,
+    options: &BenchOptions,
+    compression: &TrainBenchOptions,
+) -> Result<TrainBench> {
     let (inputs, batch_size) = options.inputs(&model)?;
     if let Some(sparsity) = compression.sparsity {
-        let settings = PruneSettings { method: "magnitude".into(), sparsity, scope: Scope::Global, skip: vec![] };
+        let settings = PruneSettings { method: "magnitude".into(), sparsity, scope: Scope::Global, min_per_layer: 0.0, skip: vec![] };
         prune::prune(&mut model, &settings)?;
     }
     if compression.qat {
@@ -95,8 +106,7 @@ pub fn bench_train(path: &Path, options: &BenchOptions, compression: &TrainBench
     }
     let targets = train::random_targets(&model, &inputs, 1)?;
     let task = MeanSquaredError::of(&model)?;
-    let teacher = compression.teacher.as_ref().map(|file| onnx::load(file)).transpose()?;
-    let objective: Box<dyn Objective + '_> = match &teacher {
+    let objective: Box<dyn Objective + '_> = match teacher {
         Some(teacher) => Box::new(Hinton::new(task, &model, teacher, HintonSettings::default())?),
         None => Box::new(task),
     };

@@ -1,0 +1,153 @@
+//! The first commands with a model of one's own: a recipe is written, planned, run; and the commands that stand for one.
+use crate::program::{digits, run};
+use std::path::Path;
+
+/// A folder with a network for the digits, trained for a few epochs.
+struct Trained(tempfile::TempDir);
+
+impl Trained {
+    fn new() -> Self {
+        let dir = Trained(tempfile::tempdir().expect("a folder"));
+        let recipe = "name = \"t\"\n[data]\ntrain = \"digits\"\npreprocess = { scale = 0.0625 }\n[model]\narch = \"lenet300-100\"\nwidth = 0.5\n\
+                      input = [1, 8, 8]\n[[stages]]\nkind = \"train\"\nepochs = 8\noptimizer = { kind = \"adamw\", lr = 0.003 }\n";
+        std::fs::write(dir.path("t.toml"), recipe).expect("a recipe");
+        let data = digits();
+        let (code, _, error) = run(&["run", &dir.path("t.toml"), "-o", &dir.path("t"), "--data-root", data.to_str().expect("UTF-8"), "-q"]);
+        assert_eq!(code, 0, "{error}");
+        std::fs::copy(dir.path("t/train.onnx"), dir.path("model.onnx")).expect("the trained model");
+        dir
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().expect("a UTF-8 path").to_string()
+    }
+
+    /// The model without what it says about its preprocessing.
+    fn bare(&self) -> String {
+        let mut model = espalier::onnx::load(Path::new(&self.path("model.onnx"))).expect("a model");
+        model.metadata.clear();
+        espalier::onnx::save(&model, Path::new(&self.path("bare.onnx"))).expect("written");
+        self.path("bare.onnx")
+    }
+}
+
+fn data() -> String {
+    digits().join("digits").to_str().expect("a UTF-8 path").to_string()
+}
+
+#[test]
+fn a_recipe_is_written_with_reasons_and_runs_as_it_is() {
+    let dir = Trained::new();
+    let (bare, recipe, out) = (dir.bare(), dir.path("r.toml"), dir.path("out"));
+    let (code, said, error) = run(&["init", &bare, "--data", &data(), "-o", &recipe]);
+    assert_eq!(code, 0, "{error}");
+    assert!(said.contains("r.toml: written"), "{said}");
+    let text = std::fs::read_to_string(&recipe).expect("the recipe");
+    for part in [
+        "grey images of 8 x 8",
+        "scored best of those tried on 128 images",
+        "observer = \"auto\"",
+        "kind = \"deploy\"",
+        "max_accuracy_drop",
+    ] {
+        assert!(text.contains(part), "'{part}' in {text}");
+    }
+    // Never over a file that is there.
+    let (code, _, error) = run(&["init", &bare, "--data", &data(), "-o", &recipe]);
+    assert!(code == 1 && error.contains("is there already"), "{error}");
+
+    let (code, plan, error) = run(&["run", &recipe, "-o", &out, "--dry-run"]);
+    assert_eq!(code, 0, "{error}");
+    assert!(plan.contains("nothing was run") && plan.contains("[1/2] quantize: about") && plan.contains("359 to test"), "{plan}");
+    assert!(!Path::new(&out).exists(), "a dry run writes nothing");
+
+    let (code, table, error) = run(&["run", &recipe, "-o", &out, "--set", "stages.deploy.latency_runs=1"]);
+    assert_eq!(code, 0, "{table}{error}");
+    assert!(error.contains("observer = \"auto\": ") && error.contains("on 64 images held back"), "{error}");
+    let (_, plan, _) = run(&["run", &recipe, "-o", &out, "--dry-run", "--set", "stages.deploy.latency_runs=1"]);
+    assert!(plan.contains("[2/2] deploy: its result is there already"), "{plan}");
+
+    let (code, list, error) = run(&["runs", "list", &dir.path("")]);
+    assert!(code == 0 && list.lines().count() == 2 && list.contains("quantize, deploy"), "{list}{error}");
+    let (code, diff, _) = run(&["runs", "diff", &dir.path("t"), &out]);
+    assert!(code == 0 && diff.contains("deploy accuracy") && diff.contains("stages.train.epochs"), "{diff}");
+}
+
+#[test]
+fn a_model_is_quantized_and_pruned_without_a_recipe() {
+    let dir = Trained::new();
+    let (model, small) = (dir.path("model.onnx"), dir.path("small.onnx"));
+    let quick = ["--set", "stages.deploy.latency_runs=1"];
+    let (code, _, told) = run(&[&["quantize", &model, "--data", &data(), "-o", &small, "--run", &dir.path("q")][..], &quick].concat());
+    assert_eq!(code, 0, "{told}");
+    assert!(
+        told.contains("this stands for the recipe") && told.contains("kind = \"quantize\"") && told.contains("small.onnx (recipe:"),
+        "{told}"
+    );
+    let size = |path: &str| std::fs::metadata(path).expect("a file").len();
+    assert!(size(&small) < size(&model) / 2);
+    assert!(run(&["run", &dir.path("q/recipe.toml"), "--dry-run"]).0 == 0, "the recipe that it stands for is one");
+    // The model itself is never written over.
+    let (code, _, error) = run(&["quantize", &model, "--data", &data(), "-o", &model]);
+    assert!(code == 1 && error.contains("is the model itself"), "{error}");
+    let pruned = dir.path("pruned.onnx");
+    let arguments = ["prune", &model, "--data", &data(), "-o", &pruned, "--run", &dir.path("p"), "--epochs", "1", "--sparsity", "0.6"];
+    let (code, _, told) = run(&[&arguments[..], &quick].concat());
+    // One epoch may cost more than the point that the recipe's goal allows.
+    assert!(code == 0 || code == 3, "{told}");
+    assert!(told.contains("sparsity 60.00 %") && Path::new(&pruned).exists(), "{told}");
+}
+
+#[test]
+fn a_student_may_be_a_file_and_losses_count_from_the_teacher() {
+    let dir = Trained::new();
+    let (model, student) = (dir.path("model.onnx"), dir.path("student.onnx"));
+    assert_eq!(run(&["new", "mlp", "-o", &student, "--input", "1,8,8", "--width", "0.5"]).0, 0);
+    let arguments = [
+        "distill",
+        &model,
+        "--student",
+        &student,
+        "--data",
+        &data(),
+        "-o",
+        &dir.path("out.onnx"),
+        "--run",
+        &dir.path("d"),
+        "--epochs",
+        "4",
+    ];
+    let (_, table, told) = run(&[&arguments[..], &["--set", "stages.deploy.latency_runs=1", "--json"]].concat());
+    let record = &serde_json::from_str::<serde_json::Value>(&table).unwrap_or_else(|e| panic!("{e}: {table}{told}"))["result"];
+    let teacher = record["stages"][0]["metrics"]["other"]["teacher_accuracy"].as_f64().expect("the teacher's accuracy");
+    let end = record["stages"][1]["deploy"]["runtimes"][0]["accuracy"].as_f64().expect("the file's accuracy");
+    let drop = record["goals"][0]["measured"].as_f64().expect("a drop");
+    assert!(teacher > 0.8 && end > 0.5 && (drop - (teacher - end) * 100.0).abs() < 1.5, "{teacher} {end} {drop}");
+}
+
+#[test]
+fn old_spellings_are_read_with_a_hint() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let recipe = dir.path().join("r.toml");
+    std::fs::write(
+        &recipe,
+        "name = \"x\"\n[model]\narch = \"mlp\"\n[data]\ntrain = \"digits\"\n[[stages]]\nkind = \"prune\"\nsparsity = 0.5\n",
+    )
+    .expect("a recipe");
+    let (recipe, out, root) = (recipe.display().to_string(), dir.path().join("out").display().to_string(), digits().display().to_string());
+    let (code, _, told) = run(&["run", &recipe, "--out", &out, "--data", &root, "--dry-run"]);
+    assert!(code == 0 && told.contains("--out is spelled --output now") && told.contains("--data is spelled --data-root now"), "{told}");
+    assert_eq!(run(&["run", &recipe, "--out", &out, "--output", &out]).0, 2);
+}
+
+#[test]
+fn sections_are_explained_and_names_completed() {
+    for section in ["data", "model", "goals", "preprocess", "calibration", "schedule"] {
+        let (code, said, error) = run(&["explain", section]);
+        assert!(code == 0 && said.starts_with(&format!("{section}: ")) && said.contains("In a recipe:"), "{said}{error}");
+    }
+    let (_, script, _) = run(&["completions", "bash"]);
+    for name in ["resnet20", "onnxruntime", "calibration"] {
+        assert!(script.contains(name), "{name}");
+    }
+}

@@ -1,0 +1,184 @@
+//! The recipe's text.
+use super::guess::Guess;
+use super::{Facts, Purpose};
+use data::{Layout, Preprocess, Size};
+use std::fmt::Write;
+
+/// A recipe that runs as it is, each guess with its reason.
+pub(super) fn text(facts: &Facts, purpose: &Purpose) -> String {
+    let mut out = String::new();
+    head(&mut out, facts);
+    data(&mut out, facts);
+    let _ = write!(out, "\n[model]\nfile = {}\n", quoted(&facts.model_path));
+    if facts.labelled {
+        let _ = write!(
+            out,
+            "\n[goals]\n# Percentage points of accuracy that may be lost; a miss is told and sets exit code 3.\nmax_accuracy_drop = 1.0\n"
+        );
+    }
+    match purpose {
+        Purpose::All => {
+            quantize(&mut out, facts, 0);
+            more(&mut out, facts);
+        }
+        Purpose::Quantize { epochs } => quantize(&mut out, facts, *epochs),
+        Purpose::Prune { sparsity, epochs } => prune(&mut out, facts, *sparsity, *epochs),
+        Purpose::Distill { student, width, epochs } => distill(&mut out, facts, student, *width, *epochs),
+    }
+    out += "\n# The standard ONNX file that ships, compared with the simulation and measured in ONNX Runtime.\n[[stages]]\nkind = \"deploy\"\n";
+    out
+}
+
+fn head(out: &mut String, facts: &Facts) {
+    let _ = writeln!(out, "# {}: {}", facts.model_path, facts.description);
+    let _ = writeln!(out, "# Every key: espalier explain data, model, goals, preprocess, quantize, prune, distill, finetune, deploy.");
+    let _ = writeln!(out, "name = {}\nseed = 1", quoted(&facts.name));
+}
+
+fn data(out: &mut String, facts: &Facts) {
+    let _ = writeln!(out, "\n[data]\n# {}", facts.data_description);
+    let _ = writeln!(out, "train = {}", quoted(&facts.train_path));
+    if let Some(warning) = &facts.split_warning {
+        comment(out, &format!("Mind: {warning}."));
+    }
+    let _ = writeln!(out, "test = {}", quoted(&facts.test_path));
+    let Some(guess) = &facts.guess else {
+        let _ = writeln!(out, "# How an image becomes an input stands in the model's metadata.");
+        return;
+    };
+    if guess.preprocess == Preprocess::default() && guess.reasons.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "\n[data.preprocess]");
+    guess.reasons.iter().for_each(|reason| comment(out, reason));
+    if let Some(warning) = &guess.warning {
+        comment(out, &format!("Mind: {warning}."));
+    }
+    settings(out, guess);
+}
+
+fn settings(out: &mut String, guess: &Guess) {
+    let (p, default) = (&guess.preprocess, Preprocess::default());
+    let list = |v: &[f64]| format!("[{}]", v.iter().map(|x| format!("{x:?}")).collect::<Vec<_>>().join(", "));
+    if let Some(channels) = p.channels {
+        let _ = writeln!(out, "channels = {channels}");
+    }
+    match p.size {
+        Some(Size::ShorterSide(side)) => {
+            let _ = writeln!(out, "size = {side}");
+        }
+        Some(Size::Exact([h, w])) => {
+            let _ = writeln!(out, "size = [{h}, {w}]");
+        }
+        None => {}
+    }
+    if let Some([h, w]) = p.crop {
+        let _ = writeln!(out, "crop = [{h}, {w}]");
+    }
+    if p.layout == Layout::Nhwc {
+        let _ = writeln!(out, "layout = \"nhwc\"");
+    }
+    if let Some(n) = p.audio_length {
+        let _ = writeln!(out, "audio_length = {n}");
+    } else {
+        let _ = writeln!(out, "scale = {:?}", p.scale);
+    }
+    if p.mean != default.mean {
+        let _ = writeln!(out, "mean = {}", list(&p.mean));
+    }
+    if p.std != default.std {
+        let _ = writeln!(out, "std = {}", list(&p.std));
+    }
+}
+
+fn quantize(out: &mut String, facts: &Facts, epochs: u64) {
+    let _ = write!(
+        out,
+        "\n# 8-bit weights (a scale for each output channel) and activations. auto tries every observer on images held back.\n[[stages]]\n\
+         kind = \"quantize\"\nweights = {{ bits = 8, per_channel = true }}\nactivations = {{ bits = 8 }}\n\
+         calibration = {{ observer = \"auto\", images = {}, batch = {} }}\n",
+        facts.calibration_images, facts.batch
+    );
+    if epochs > 0 {
+        let _ = writeln!(out, "# Trains with the quantizers active.\nepochs = {epochs}\nbatch = {}", facts.batch);
+        optimizer(out);
+    }
+}
+
+/// For weights that are good already.
+fn optimizer(out: &mut String) {
+    out.push_str(
+        "# A small rate: the weights are trained already.\noptimizer = { kind = \"adamw\", lr = 1e-4 }\nschedule = { kind = \"cosine\" }\n",
+    );
+}
+
+fn prune(out: &mut String, facts: &Facts, sparsity: f64, epochs: u64) {
+    let _ = write!(
+        out,
+        "\n# The smallest weights of the whole network become zero; what is left is trained. Zeros alone make neither the file smaller nor\n\
+         # the network faster in ONNX Runtime; they compress well, and quantizing after it makes the file small.\n[[stages]]\n\
+         kind = \"prune\"\nsparsity = {sparsity:?}\nmin_per_layer = 0.05\nepochs = {epochs}\nbatch = {}\n",
+        facts.batch
+    );
+    optimizer(out);
+}
+
+fn distill(out: &mut String, facts: &Facts, student: &str, width: f64, epochs: u64) {
+    let file = student.contains(['.', '/', '\\']);
+    let student = match file {
+        true => format!("{{ file = {} }}", quoted(student)),
+        false => format!("{{ arch = {}, width = {width:?} }}", quoted(student)),
+    };
+    let optimizer = if file { "adamw\", lr = 1e-3" } else { "sgd\", lr = 0.05, nesterov = true, weight_decay = 5e-4" };
+    let _ = write!(
+        out,
+        "\n# The student learns to say what the model says (alpha) and the labels (the rest).\n[[stages]]\nkind = \"distill\"\n\
+         teacher = {}\nstudent = {student}\ntemperature = 4.0\nalpha = 0.7\nepochs = {epochs}\nbatch = {}\n\
+         optimizer = {{ kind = \"{optimizer} }}\nschedule = {{ kind = \"cosine\", warm_up = 0.1 }}\n",
+        quoted(&facts.model_path),
+        facts.batch
+    );
+}
+
+/// What may follow, commented out.
+fn more(out: &mut String, facts: &Facts) {
+    if !facts.labelled {
+        return;
+    }
+    let mut text = String::from(
+        "\nIf accuracy falls: train with the quantizers active, taught by the float model.\n[[stages]]\nkind = \"finetune\"\n",
+    );
+    let _ = write!(
+        text,
+        "teacher = {}\nepochs = 3\nbatch = {}\noptimizer = {{ kind = \"adamw\", lr = 1e-4 }}\n",
+        quoted(&facts.model_path),
+        facts.batch
+    );
+    let _ = write!(
+        text,
+        "\nTo prune, put this before quantize:\n[[stages]]\nkind = \"prune\"\nsparsity = 0.5\nmin_per_layer = 0.05\nepochs = 3\nbatch = {}\n",
+        facts.batch
+    );
+    for line in text.lines() {
+        let _ = writeln!(out, "{}", if line.is_empty() { String::new() } else { format!("# {line}") });
+    }
+}
+
+/// A comment, broken at blanks.
+fn comment(out: &mut String, text: &str) {
+    const WIDTH: usize = 118;
+    let mut line = String::from("#");
+    for word in text.split_whitespace() {
+        if line.len() + 1 + word.len() > WIDTH {
+            let _ = writeln!(out, "{line}");
+            line = "#".into();
+        }
+        line = format!("{line} {word}");
+    }
+    let _ = writeln!(out, "{line}");
+}
+
+/// A TOML string: JSON's is one.
+fn quoted(text: &str) -> String {
+    serde_json::Value::String(text.to_string()).to_string()
+}

@@ -1,0 +1,86 @@
+//! What a data set holds, as far as a recipe has to say it.
+use crate::{Error, Result};
+use data::{Content, Dataset, Loader, LoaderOptions, OpenOptions, Preprocess};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Rows that are looked at to see whether all are alike.
+const LOOKED_AT: usize = 32;
+
+/// A model's data.
+pub(super) struct Found {
+    pub(super) train: Arc<dyn Dataset>,
+    pub(super) test: Arc<dyn Dataset>,
+    /// Where the test images are.
+    pub(super) test_path: PathBuf,
+    /// What the user should know of the split, if it is none.
+    pub(super) warning: Option<&'static str>,
+    pub(super) kind: Kind,
+    pub(super) labelled: bool,
+}
+
+/// What a row is.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Kind {
+    /// Images: channels, height and width of the first, and whether all that were looked at are alike.
+    Images { channels: usize, height: usize, width: usize, alike: bool },
+    /// Sounds: the number of samples of the first, and whether all that were looked at are as long.
+    Sounds { length: usize, alike: bool },
+    /// Arrays, which are given to the model as they are.
+    Arrays,
+}
+
+impl Found {
+    pub(super) fn open(path: &Path, test: Option<&Path>) -> Result<Found> {
+        let split = |path: &Path, name: &str| data::open(path, &OpenOptions::split(name));
+        let train = split(path, "train")?;
+        let whole = data::open(path, &OpenOptions::default()).is_ok();
+        const SAME: &str = "the data set has no test split, so accuracy is measured on the images that calibration and training take \
+                            from: name others in data.test (--test)";
+        let (test, test_path, warning) = match test {
+            Some(own) => (split(own, "test")?, own.to_path_buf(), None),
+            None => match split(path, "test") {
+                Ok(found) => (found, path.to_path_buf(), whole.then_some(SAME)),
+                Err(_) => match validation(path) {
+                    Some(folder) => (split(&folder, "test")?, folder, None),
+                    None => (train.clone(), path.to_path_buf(), Some(SAME)),
+                },
+            },
+        };
+        let first = train.read(0)?;
+        let labelled = first.label.is_some();
+        let kind = kind(&train, &first.content)?;
+        Ok(Found { train, test, test_path, warning, kind, labelled })
+    }
+}
+
+/// A folder of validation images where there is no test split.
+fn validation(path: &Path) -> Option<PathBuf> {
+    ["validation", "valid", "val", "dev"].iter().map(|name| path.join(name)).find(|folder| folder.is_dir())
+}
+
+fn kind(train: &Arc<dyn Dataset>, first: &Content) -> Result<Kind> {
+    let sound = match first {
+        Content::Arrays(_) => return Ok(Kind::Arrays),
+        Content::Audio(_) => true,
+        Content::Image(_) => false,
+        Content::Encoded(bytes) => bytes.starts_with(b"RIFF"),
+    };
+    let count = LOOKED_AT.min(train.len());
+    let rows: Vec<usize> = (0..count).map(|i| i * train.len() / count.max(1)).collect();
+    let options =
+        LoaderOptions { batch: 1, workers: 0, rows: Some(Arc::new(rows)), preprocess: Preprocess::default(), ..LoaderOptions::default() };
+    let mut shapes = vec![];
+    for batch in Loader::new(train.clone(), options)? {
+        let batch = batch?;
+        let row = batch.inputs.values().next().ok_or_else(|| Error::Input("the data set has no row".into()))?;
+        shapes.push(row.shape()[1..].to_vec());
+    }
+    let first = shapes.first().ok_or_else(|| Error::Input("the data set has no row".into()))?;
+    let alike = shapes.iter().all(|s| s == first);
+    Ok(match (sound, first.as_slice()) {
+        (true, [length]) => Kind::Sounds { length: *length, alike },
+        (false, [channels, height, width]) => Kind::Images { channels: *channels, height: *height, width: *width, alike },
+        _ => Kind::Arrays,
+    })
+}

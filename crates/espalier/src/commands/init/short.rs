@@ -1,0 +1,53 @@
+//! `quantize`, `prune` and `distill` without a recipe: the one they stand for is made, told and run.
+use super::{Purpose, Task, draft};
+use crate::commands::RunResult;
+use crate::{Error, Result};
+use pipeline::recipe::{Loaded, parse};
+use pipeline::{Observer, RunOptions};
+use std::path::{Path, PathBuf};
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub struct Shortcut {
+    /// The model and its data.
+    pub task: Task,
+    /// What becomes of it.
+    pub purpose: Purpose,
+    /// The deployed file to write.
+    pub output: PathBuf,
+    /// Changes to the recipe.
+    pub overrides: Vec<String>,
+}
+
+/// Makes the recipe, gives it to `told` with what the user should look at, runs it, and writes the deployed file.
+///
+/// # Errors
+/// As [`super::init`] and [`pipeline::run`]; if the output is the model itself.
+pub fn shortcut(
+    what: &Shortcut,
+    mut options: RunOptions,
+    told: &mut dyn FnMut(&str, &[String]),
+    observer: &mut dyn Observer,
+) -> Result<RunResult> {
+    let same = |a: &Path, b: &Path| a.canonicalize().ok().is_some_and(|a| b.canonicalize().ok() == Some(a));
+    if same(&what.output, &what.task.model) {
+        return Err(Error::Input(format!("{} is the model itself: name another file with --output", what.output.display())));
+    }
+    let folder = what.output.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if !folder.is_dir() {
+        return Err(Error::Input(format!("{}: there is no folder {}", what.output.display(), folder.display())));
+    }
+    let written = draft(&what.task, &what.purpose, Path::new(""))?;
+    told(&written.text, &written.notes);
+    let recipe = parse(&written.text, &what.overrides)?;
+    let loaded = Loaded { recipe, text: written.text, folder: PathBuf::from("."), overrides: what.overrides.clone() };
+    if options.out.as_os_str().is_empty() {
+        options.out = Path::new("runs").join(&loaded.recipe.name);
+    }
+    let record = pipeline::run(&loaded, &options, observer)?;
+    let file = record.stages.iter().rev().find_map(|s| s.deploy.as_ref()).map(|d| options.out.join(&d.file));
+    let file = file.ok_or_else(|| Error::Input("nothing was deployed".into()))?;
+    let bytes = std::fs::read(&file).map_err(|e| Error::Input(format!("{}: {e}", file.display())))?;
+    pipeline::run_dir::write_atomically(&what.output, &bytes).map_err(Error::from)?;
+    Ok(RunResult { record, out: options.out })
+}

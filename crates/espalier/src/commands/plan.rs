@@ -1,0 +1,217 @@
+//! `run --dry-run`: what a run would do, how long it would take and what a step would hold.
+use super::bench::{BenchOptions, TrainBenchOptions, time_training};
+use super::inputs::random_inputs;
+use crate::Result;
+use graph::Model;
+use pipeline::actions::{Rows, Sources, student};
+use pipeline::recipe::{Observer, Stage, TrainStage, load};
+use pipeline::{PlannedStage, RunOptions};
+use report::text;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use train::{Executor, Mode};
+
+/// What a run would do.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The recipe's name.
+    pub name: String,
+    /// The run's folder.
+    pub out: PathBuf,
+    /// Training, validation and test images.
+    pub images: [usize; 3],
+    /// The stages.
+    pub stages: Vec<PlannedTime>,
+    /// What could not be estimated, and why.
+    pub notes: Vec<String>,
+}
+
+/// A stage with what it is estimated to take.
+#[derive(Clone, Debug, Serialize)]
+pub struct PlannedTime {
+    /// The stage.
+    pub stage: PlannedStage,
+    /// Training steps.
+    pub steps: u64,
+    /// Measured time of a step, in milliseconds.
+    pub step_ms: Option<f64>,
+    /// Estimated seconds, measuring included; 0 where the result is there already.
+    pub seconds: Option<f64>,
+    /// Bytes that a training step holds: weights, gradients, optimizer and activations.
+    pub step_memory_bytes: Option<u64>,
+}
+
+/// Plans a run: reads the recipe and what it names, times two training steps of each network that would train, on random
+/// inputs, and writes nothing.
+///
+/// # Errors
+/// If the recipe, a model or a data set cannot be read. A network that cannot be timed is told in a note.
+pub fn plan(path: &Path, overrides: &[String], mut options: RunOptions) -> Result<Plan> {
+    let loaded = load(path, overrides)?;
+    let recipe = &loaded.recipe;
+    if options.out.as_os_str().is_empty() {
+        options.out = Path::new("runs").join(&recipe.name);
+    }
+    tensor::set_threads(recipe.threads);
+    let planned = pipeline::plan(&loaded, &options)?;
+    let staged = |e: pipeline::stages::StageError| crate::Error::Input(e.to_string());
+    let rows = Sources::open(&loaded, options.data.as_deref()).map_err(staged)?.rows();
+    let place = |p: &str| loaded.resolve(p, options.data.as_deref());
+    let mut clock = Clock { times: BTreeMap::new(), notes: vec![] };
+    let mut networks: Vec<(String, Model)> = vec![];
+    let mut current = match recipe.begins_with() {
+        Some(source) => Some(pipeline::stages::start(source, recipe.seed, place).map_err(staged)?),
+        None => None,
+    };
+    let mut quantized = false;
+    let mut stages = vec![];
+    for (i, stage) in planned.into_iter().enumerate() {
+        let settings = &recipe.stages[i];
+        let teacher = match settings.teacher().filter(|_| !stage.cached) {
+            Some(name) => match networks.iter().find(|(n, _)| n == name) {
+                Some((_, model)) => Some(model.clone()),
+                None => Some(onnx::load(&place(name))?),
+            },
+            None => None,
+        };
+        quantized |= matches!(settings, Stage::Quantize(_));
+        match settings {
+            Stage::Train(TrainStage { model: Some(source), .. }) if i > 0 => {
+                current = Some(pipeline::stages::start(source, recipe.seed, place).map_err(staged)?);
+                quantized = false;
+            }
+            Stage::Distill(s) => {
+                if let (Some(of), Some(teacher)) = (&s.student, &teacher) {
+                    current = Some(student(of, recipe.begins_with(), teacher, recipe.seed, place).map_err(staged)?);
+                    quantized = false;
+                }
+            }
+            _ => {}
+        }
+        stages.push(clock.stage(settings, stage, current.as_ref(), teacher.as_ref(), quantized, rows));
+        // A student gets its compression after it has been trained.
+        quantized |= matches!(settings, Stage::Distill(_)) && recipe.stages[..i].iter().any(|s| matches!(s, Stage::Quantize(_)));
+        networks.extend(current.clone().map(|m| (settings.name().to_string(), m)));
+    }
+    let images = [rows.train, rows.validation, rows.test];
+    Ok(Plan { name: recipe.name.clone(), out: options.out, images, stages, notes: clock.notes })
+}
+
+/// Times networks, each once.
+struct Clock {
+    /// Milliseconds and bytes of a step, by what it depends on.
+    times: BTreeMap<(String, usize, bool, bool), Option<(f64, u64)>>,
+    notes: Vec<String>,
+}
+
+impl Clock {
+    fn stage(
+        &mut self,
+        settings: &Stage,
+        stage: PlannedStage,
+        model: Option<&Model>,
+        teacher: Option<&Model>,
+        quantized: bool,
+        rows: Rows,
+    ) -> PlannedTime {
+        let training = settings.training().filter(|t| t.epochs > 0);
+        let steps = training.as_ref().map_or(0, |t| t.epochs * (rows.train / t.batch.max(1)).max(1) as u64);
+        let Some(model) = model.filter(|_| !stage.cached) else {
+            return PlannedTime { seconds: stage.cached.then_some(0.0), stage, steps, step_ms: None, step_memory_bytes: None };
+        };
+        let step = training.as_ref().and_then(|t| self.step(model, teacher, t.batch, quantized));
+        let sample = self.sample(model);
+        let epochs = training.as_ref().map_or(0, |t| t.epochs) as f64;
+        let images = match settings {
+            Stage::Quantize(q) if q.calibration.observer == Observer::Auto => q.calibration.images as f64 + 6.0 * 64.0,
+            Stage::Quantize(q) => q.calibration.images as f64,
+            // The simulation, and the file in both arithmetics.
+            Stage::Deploy(d) => 3.0 * d.images.unwrap_or(rows.test).min(rows.test) as f64,
+            _ => 0.0,
+        };
+        let measured = if matches!(settings, Stage::Deploy(_)) { 0.0 } else { rows.test as f64 + (epochs + 1.0) * rows.validation as f64 };
+        let trained = match (steps, step) {
+            (0, _) => Some(0.0),
+            (n, Some((ms, _))) => Some(n as f64 * ms / 1e3),
+            (_, None) => None,
+        };
+        let seconds = trained.zip(sample).map(|(t, s)| t + (images + measured) * s);
+        PlannedTime { stage, steps, step_ms: step.map(|s| s.0), seconds, step_memory_bytes: step.map(|s| s.1) }
+    }
+
+    /// Milliseconds and bytes of a training step.
+    fn step(&mut self, model: &Model, teacher: Option<&Model>, batch: usize, quantized: bool) -> Option<(f64, u64)> {
+        let key = (model.graph.name.clone() + &model.values.iter().count().to_string(), batch, quantized, teacher.is_some());
+        if let Some(known) = self.times.get(&key) {
+            return *known;
+        }
+        let options = BenchOptions { batch, rounds: 2, shapes: BTreeMap::new(), input: None };
+        let compression = TrainBenchOptions { qat: quantized, ..TrainBenchOptions::default() };
+        let measured = match time_training(model.clone(), teacher, &options, &compression) {
+            Ok(bench) => Some((bench.step_ms_best, bench.step_memory_bytes)),
+            Err(why) => {
+                self.notes.push(format!("a training step could not be timed: {why}"));
+                None
+            }
+        };
+        self.times.insert(key, measured);
+        measured
+    }
+
+    /// Seconds that one sample takes forward, in a batch.
+    fn sample(&mut self, model: &Model) -> Option<f64> {
+        const BATCH: usize = 8;
+        let timed = || -> Result<f64> {
+            let inputs = random_inputs(model, &BTreeMap::new(), BATCH, 0)?;
+            let count = inputs.values().next().and_then(|t| t.shape().first().copied()).unwrap_or(1).max(1);
+            let executor = Executor::new(model)?;
+            executor.run(&inputs, Mode::FLOAT)?;
+            let began = Instant::now();
+            executor.run(&inputs, Mode::FLOAT)?;
+            Ok(began.elapsed().as_secs_f64() / count as f64)
+        };
+        match timed() {
+            Ok(seconds) => Some(seconds),
+            Err(why) => {
+                let note = format!("the network could not be timed: {why}");
+                if !self.notes.contains(&note) {
+                    self.notes.push(note);
+                }
+                None
+            }
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [train, validation, test] = self.images;
+        writeln!(f, "{}: {} stages into {}; nothing was run", self.name, self.stages.len(), self.out.display())?;
+        writeln!(f, "images: {train} to train on, {validation} for validation, {test} to test")?;
+        for (i, planned) in self.stages.iter().enumerate() {
+            let stage = &planned.stage;
+            let kind = if stage.name == stage.kind { String::new() } else { format!(" ({})", stage.kind) };
+            let time = match (stage.cached, planned.seconds) {
+                (true, _) => "its result is there already".to_string(),
+                (false, Some(s)) => format!("about {}", text::duration(s)),
+                (false, None) => "time not known".to_string(),
+            };
+            writeln!(f, "[{}/{}] {}{kind}: {time}", i + 1, self.stages.len(), stage.name)?;
+            if planned.steps > 0 && !stage.cached {
+                let ms = planned.step_ms.map_or(String::new(), |ms| format!(" of {ms:.1} ms (measured)"));
+                let bytes = planned.step_memory_bytes.map_or(String::new(), |b| format!(", a step holds {}", text::bytes(b)));
+                writeln!(f, "      {} epochs, {} steps{ms}{bytes}", stage.epochs, planned.steps)?;
+            }
+            stage.details.iter().try_for_each(|detail| writeln!(f, "      {detail}"))?;
+        }
+        let known: f64 = self.stages.iter().filter_map(|s| s.seconds).sum();
+        let peak = self.stages.iter().filter_map(|s| s.step_memory_bytes).max();
+        let peak =
+            peak.map_or(String::new(), |b| format!(", {} at most in a training step besides the images kept in memory", text::bytes(b)));
+        writeln!(f, "in all about {}{peak}", text::duration(known))?;
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}

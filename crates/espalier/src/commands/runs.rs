@@ -1,0 +1,206 @@
+//! `runs`: what has been run, and how two runs differ.
+use crate::{Error, Result};
+use report::record::{RunRecord, StageRecord};
+use report::text;
+use serde::Serialize;
+use std::fmt;
+use std::path::Path;
+
+/// A run in a line.
+#[derive(Clone, Debug, Serialize)]
+pub struct RunSummary {
+    /// Its folder.
+    pub folder: String,
+    /// The recipe's name.
+    pub name: String,
+    /// When it began, seconds since 1970 (UTC).
+    pub started_unix: u64,
+    /// The stages, in order.
+    pub stages: Vec<String>,
+    /// Accuracy of what it began with, or of the first stage that was measured.
+    pub first_accuracy: Option<f64>,
+    /// Accuracy at the end.
+    pub last_accuracy: Option<f64>,
+    /// Bytes at the end.
+    pub file_bytes: Option<u64>,
+    /// Goals that were missed.
+    pub missed: usize,
+}
+
+/// The runs below a folder, the latest first. What is no run, or none that can be read, is passed over.
+///
+/// # Errors
+/// If the folder cannot be read, or holds no run.
+pub fn list_runs(folder: &Path) -> Result<Vec<RunSummary>> {
+    let entries = std::fs::read_dir(folder).map_err(|e| Error::Input(format!("{}: {e}", folder.display())))?;
+    let paths = entries.filter_map(|e| Some(e.ok()?.path())).chain([folder.to_path_buf()]);
+    let mut runs: Vec<RunSummary> =
+        paths.filter(|p| p.join("run.json").is_file()).filter_map(|p| Some(summary(&p, &RunRecord::load(&p).ok()?))).collect();
+    if runs.is_empty() {
+        return Err(Error::Input(format!("{} holds no run: espalier run puts each into a folder of its own there", folder.display())));
+    }
+    runs.sort_by(|a, b| b.started_unix.cmp(&a.started_unix).then_with(|| a.folder.cmp(&b.folder)));
+    Ok(runs)
+}
+
+fn summary(path: &Path, record: &RunRecord) -> RunSummary {
+    let accuracies: Vec<f64> = record.measured().filter_map(StageRecord::shown_accuracy).collect();
+    RunSummary {
+        folder: path.display().to_string(),
+        name: record.name.clone(),
+        started_unix: record.started_unix,
+        stages: record.stages.iter().map(|s| s.name.clone()).collect(),
+        first_accuracy: accuracies.first().copied(),
+        last_accuracy: accuracies.last().copied(),
+        file_bytes: record.stages.last().and_then(|s| s.metrics.file_bytes),
+        missed: record.goals.iter().filter(|g| !g.met).count(),
+    }
+}
+
+impl fmt::Display for RunSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let accuracy = match (self.first_accuracy, self.last_accuracy) {
+            (Some(a), Some(b)) => format!("{} -> {}", text::percent(a), text::percent(b)),
+            _ => "no accuracy".into(),
+        };
+        let size = self.file_bytes.map_or(String::new(), |b| format!(", {}", text::bytes(b)));
+        let missed = if self.missed > 0 { format!(", {} goals missed", self.missed) } else { String::new() };
+        write!(f, "{}  {}: {accuracy}{size}{missed}  ({})", date(self.started_unix), self.folder, self.stages.join(", "))
+    }
+}
+
+/// `2026-11-27 09:30` (UTC), after Howard Hinnant's civil_from_days.
+fn date(unix: u64) -> String {
+    let (days, seconds) = ((unix / 86_400) as i64, unix % 86_400);
+    let z = days + 719_468;
+    let era = z.div_euclid(146_097);
+    let doe = z.rem_euclid(146_097);
+    let yoe = (doe - doe / 1_460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let (day, month) = (doy - (153 * mp + 2) / 5 + 1, if mp < 10 { mp + 3 } else { mp - 9 });
+    let year = yoe + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", seconds / 3_600, seconds / 60 % 60)
+}
+
+/// How two runs differ.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Difference {
+    /// Settings by key, as they are in each; absent where one has none.
+    pub settings: Vec<(String, Option<String>, Option<String>)>,
+    /// Figures by stage and name, as they are in each.
+    pub figures: Vec<(String, Option<String>, Option<String>)>,
+}
+
+/// Compares two runs: every setting of their recipes, defaults included, and what was measured.
+///
+/// # Errors
+/// If a record cannot be read.
+pub fn diff_runs(a: &Path, b: &Path) -> Result<Difference> {
+    let (a, b) = (RunRecord::load(a)?, RunRecord::load(b)?);
+    let settings = |r: &RunRecord| {
+        let mut out = vec![];
+        flatten(&mut out, "", &r.recipe.settings);
+        out
+    };
+    let environment = |r: &RunRecord| {
+        let e = &r.environment;
+        vec![
+            ("espalier".to_string(), e.espalier.clone()),
+            ("processor".to_string(), e.cpu.clone()),
+            ("threads".to_string(), e.threads.to_string()),
+        ]
+    };
+    let mut keys = joined(settings(&a), settings(&b));
+    keys.extend(joined(environment(&a), environment(&b)));
+    Ok(Difference { settings: keys.into_iter().filter(|(_, a, b)| a != b).collect(), figures: joined(figures(&a), figures(&b)) })
+}
+
+/// `stages.prune.sparsity = 0.5`, stages by name.
+fn flatten(out: &mut Vec<(String, String)>, path: &str, value: &serde_json::Value) {
+    let below = |key: &str| if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+    match value {
+        serde_json::Value::Object(map) => map.iter().for_each(|(key, v)| flatten(out, &below(key), v)),
+        serde_json::Value::Array(list) if list.iter().any(serde_json::Value::is_object) => {
+            for (i, v) in list.iter().enumerate() {
+                let name = v["name"].as_str().or(v["kind"].as_str()).map_or(i.to_string(), str::to_string);
+                flatten(out, &below(&name), v);
+            }
+        }
+        other => out.push((path.to_string(), other.to_string())),
+    }
+}
+
+fn figures(record: &RunRecord) -> Vec<(String, String)> {
+    let mut out = vec![];
+    for stage in record.measured() {
+        let mut add = |what: &str, value: Option<String>| out.extend(value.map(|v| (format!("{} {what}", stage.name), v)));
+        add("accuracy", stage.shown_accuracy().map(text::percent));
+        add("size", stage.metrics.file_bytes.map(text::bytes));
+        add("MACs", stage.metrics.macs.map(text::count));
+        add("nonzero", stage.metrics.nonzeros.map(text::count));
+        let latency = stage.deploy.as_ref().and_then(|d| d.runtimes.iter().find_map(|r| r.latency.as_ref()));
+        add("latency", latency.map(|l| format!("{:.3} ms", l.p50_ms)));
+        add("time", Some(text::duration(stage.seconds)));
+    }
+    for goal in &record.goals {
+        out.push((format!("goal {}", goal.goal), if goal.met { "met" } else { "missed" }.to_string()));
+    }
+    out
+}
+
+/// Every key of either, in the order of the first, then of the second.
+fn joined(a: Vec<(String, String)>, b: Vec<(String, String)>) -> Vec<(String, Option<String>, Option<String>)> {
+    let find = |list: &[(String, String)], key: &str| list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+    let only = b.iter().filter(|(key, _)| find(&a, key).is_none()).map(|(key, v)| (key.clone(), None, Some(v.clone())));
+    a.iter().map(|(key, v)| (key.clone(), Some(v.clone()), find(&b, key))).chain(only).collect()
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.settings.is_empty() {
+            writeln!(f, "the settings are the same")?;
+        }
+        let width = self.settings.iter().chain(&self.figures).map(|(key, ..)| key.chars().count()).max().unwrap_or(0);
+        let none = "-".to_string();
+        for (title, list) in [("settings that differ:", &self.settings), ("measured:", &self.figures)] {
+            if !list.is_empty() {
+                writeln!(f, "{title}")?;
+            }
+            for (key, a, b) in list {
+                let (a, b) = (a.as_ref().unwrap_or(&none), b.as_ref().unwrap_or(&none));
+                let same = if a == b { "  =" } else { "" };
+                writeln!(f, "  {key:width$}  {a}  ->  {b}{same}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        assert_eq!(date(0), "1970-01-01 00:00");
+        assert_eq!(date(951_827_696), "2000-02-29 12:34");
+        assert_eq!(date(1_795_770_000), "2026-11-27 09:00");
+    }
+
+    #[test]
+    fn settings_are_told_by_key_with_stages_by_name() {
+        let value = serde_json::json!({ "seed": 1, "stages": [{ "kind": "prune", "sparsity": 0.5, "skip": [] }] });
+        let mut out = vec![];
+        flatten(&mut out, "", &value);
+        let keys: Vec<(&str, &str)> = out.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        assert_eq!(
+            keys,
+            [("seed", "1"), ("stages.prune.kind", "\"prune\""), ("stages.prune.sparsity", "0.5"), ("stages.prune.skip", "[]")]
+        );
+        let other = vec![("seed".to_string(), "2".to_string()), ("threads".to_string(), "4".to_string())];
+        let all = joined(vec![("seed".to_string(), "1".to_string())], other);
+        assert_eq!(all[0], ("seed".to_string(), Some("1".to_string()), Some("2".to_string())));
+        assert_eq!(all[1], ("threads".to_string(), None, Some("4".to_string())));
+    }
+}

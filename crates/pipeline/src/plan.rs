@@ -1,0 +1,107 @@
+//! What a run would do, without doing it.
+use crate::actions::PolicyStep;
+use crate::recipe::{Loaded, Recipe, Stage};
+use crate::run::{common_key, stage_key};
+use crate::run_dir::{Key, StageDir};
+use crate::stages::distill::inherited;
+use crate::{PipelineError, RunOptions};
+use std::collections::BTreeMap;
+
+/// One stage of a plan.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct PlannedStage {
+    /// Its name.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// Whether its result is there already.
+    pub cached: bool,
+    /// Passes over the training data.
+    pub epochs: u64,
+    /// What it does that the recipe does not say in so many words.
+    pub details: Vec<String>,
+}
+
+/// The stages of a recipe in their order, with which of them are finished in the run's folder. Reads the data sets and files
+/// that the recipe names, to know whether they are those of the earlier run; writes nothing.
+///
+/// # Errors
+/// If something that the recipe names cannot be read.
+pub fn plan(loaded: &Loaded, options: &RunOptions) -> Result<Vec<PlannedStage>, PipelineError> {
+    let common = common_key(loaded, options)?;
+    let store = options.out.join("store");
+    let mut keys: BTreeMap<String, Key> = BTreeMap::new();
+    let mut last = None;
+    let mut out = vec![];
+    for (index, stage) in loaded.recipe.stages.iter().enumerate() {
+        let key = stage_key(loaded, options, &common, &keys, last.as_ref(), index)?;
+        out.push(PlannedStage {
+            name: stage.name().to_string(),
+            kind: stage.kind().to_string(),
+            cached: StageDir::new(&store, &key).is_there(),
+            epochs: stage.training().map_or(0, |t| t.epochs),
+            details: details(&loaded.recipe, index, stage),
+        });
+        keys.insert(stage.name().to_string(), key);
+        last = Some(key);
+    }
+    Ok(out)
+}
+
+fn details(recipe: &Recipe, index: usize, stage: &Stage) -> Vec<String> {
+    let mut out = vec![];
+    if let Some(teacher) = stage.teacher() {
+        out.push(format!("taught by '{teacher}'"));
+    }
+    if let (Some((optimizer, open)), true) = (recipe.optimizer(index), stage.training().is_some_and(|t| t.epochs > 0)) {
+        let kind = if matches!(optimizer, train::OptimizerSettings::Adamw { .. }) { "adamw" } else { "sgd" };
+        let why = match (open, recipe.trained_before(index)) {
+            (false, _) => "",
+            (true, true) => ", by default for weights that have been trained",
+            (true, false) => ", by default for random weights",
+        };
+        out.push(format!("{kind} with lr = {}{why}", optimizer.lr()));
+    }
+    if let Stage::Quantize(q) = stage {
+        let observer = serde_json::to_value(q.calibration.observer).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default();
+        out.push(format!("calibrated on {} images, observer {observer}", q.calibration.images));
+    }
+    let steps: Vec<String> = inherited(recipe, index)
+        .iter()
+        .map(|(name, step)| match step {
+            PolicyStep::Prune(p) => format!("'{name}' (sparsity {})", p.sparsity),
+            PolicyStep::Quantize(q) => format!("'{name}' ({}-bit weights)", q.weights.bits),
+        })
+        .collect();
+    if !steps.is_empty() {
+        out.push(format!("its student inherits, in this order: {}", steps.join(", ")));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::parse;
+
+    #[test]
+    fn what_a_student_inherits_and_in_what_order_is_told() {
+        let text = |inherit: &str| {
+            format!(
+                "name = \"t\"\n[data]\ntrain = \"d\"\n[model]\narch = \"mlp\"\n[[stages]]\nkind = \"train\"\n[[stages]]\nkind = \"quantize\"\n\
+                 [[stages]]\nkind = \"prune\"\nsparsity = 0.5\n[[stages]]\nkind = \"distill\"\nteacher = \"train\"\n\
+                 student = {{ width = 0.5 }}\n{inherit}\n"
+            )
+        };
+        let told = |inherit: &str| {
+            let recipe = parse(&text(inherit), &[]).unwrap();
+            details(&recipe, 3, &recipe.stages[3])
+        };
+        let order = |list: &str| format!("its student inherits, in this order: {list}");
+        assert_eq!(told("").last(), Some(&order("'prune' (sparsity 0.5), 'quantize' (8-bit weights)")));
+        assert_eq!(told("inherit = [\"quantize\", \"prune\"]").last(), Some(&order("'quantize' (8-bit weights), 'prune' (sparsity 0.5)")));
+        assert_eq!(told("inherit = false"), ["taught by 'train'", "sgd with lr = 0.05, by default for random weights"]);
+        let error = parse(&text("inherit = [\"prun\"]"), &[]).unwrap_err();
+        assert_eq!((error.line_column(), error.hint.as_deref()), (Some((17, 11)), Some("did you mean 'prune'?")), "{error}");
+    }
+}
