@@ -1,5 +1,5 @@
 //! `cargo xtask validate` runs the whole gate; `cargo xtask tidy` the repository's own rules alone; `cargo xtask bench`
-//! measures against the peers.
+//! measures against the peers; `cargo xtask fuzz` gives damaged files to every parser and the interpreter (docs/fuzzing.md).
 mod bench;
 mod tidy;
 
@@ -22,8 +22,9 @@ fn main() -> ExitCode {
     let result = match task.as_str() {
         "validate" => tidy::run().and_then(|()| GATE.iter().try_for_each(|(name, args, env)| cargo(name, args, env))),
         "tidy" => tidy::run(),
+        "fuzz" => fuzz(std::env::args().skip(2)),
         "bench" => bench::run(&std::env::args().skip(2).collect::<Vec<_>>()),
-        other => Err(format!("unknown task '{other}'; there are: validate, tidy, bench")),
+        other => Err(format!("unknown task '{other}'; there are: validate, tidy, bench, fuzz")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -32,6 +33,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Built as tests are: an overflow is then a panic.
+fn fuzz(arguments: impl Iterator<Item = String>) -> Result<(), String> {
+    let arguments: Vec<String> = arguments.collect();
+    let fixed = ["run", "-p", "espalier-fuzz", "--locked", "--"];
+    cargo("fuzz", &fixed.into_iter().chain(arguments.iter().map(String::as_str)).collect::<Vec<_>>(), &[])
 }
 
 fn cargo(name: &str, args: &[&str], env: &[(&str, &str)]) -> Result<(), String> {

@@ -40,6 +40,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "espalier",
         &[
+            "files",
             "pipeline",
             "onnx",
             "deploy",
@@ -57,6 +58,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["espalier"]),
+    ("fuzz", &["espalier", "pipeline", "onnx", "deploy", "report", "train", "data", "ops", "graph", "tensor"]),
     ("xtask", &[]),
 ];
 

@@ -6,6 +6,8 @@ mod support;
 
 #[path = "bad_inputs/data.rs"]
 mod data;
+#[path = "bad_inputs/files.rs"]
+mod files;
 #[path = "bad_inputs/models.rs"]
 mod models;
 #[path = "bad_inputs/recipes.rs"]

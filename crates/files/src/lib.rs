@@ -2,7 +2,11 @@
 //! a kill or a full disk sees the old file or the new one. Every crate that writes does it through here.
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// What a file is called until it is whole ends in this.
+const PARTIAL: &str = ".partial";
 
 /// Writes bytes.
 ///
@@ -21,12 +25,7 @@ pub fn write_with<E>(
     wrap: impl Fn(io::Error) -> E,
     fill: impl FnOnce(&mut BufWriter<File>) -> Result<(), E>,
 ) -> Result<(), E> {
-    let Some(name) = path.file_name() else { return Err(wrap(io::Error::new(io::ErrorKind::InvalidInput, "does not name a file"))) };
-    // Hidden, so that a leftover of a kill is no row of a folder of images; two processes do not share one.
-    let mut hidden = std::ffi::OsString::from(".");
-    hidden.push(name);
-    hidden.push(format!(".{}.partial", std::process::id()));
-    let partial = path.with_file_name(hidden);
+    let partial = partial_path(path).map_err(&wrap)?;
     let written = fill_and_sync(&partial, &wrap, fill).and_then(|()| std::fs::rename(&partial, path).map_err(&wrap));
     if written.is_err() {
         // The first error is the one that matters.
@@ -34,6 +33,41 @@ pub fn write_with<E>(
     }
     written?;
     sync_folder(folder_of(path)).map_err(wrap)
+}
+
+/// Writes several files that belong together: all are whole on the disk before the first gets its name, in the given order.
+///
+/// # Errors
+/// The file at fault and what the system reports. Before all are whole, the old files are as they were.
+pub fn write_together<'a>(files: &[(&'a Path, &[u8])]) -> Result<(), (&'a Path, io::Error)> {
+    let mut waiting: Vec<(PathBuf, &Path)> = vec![];
+    let prepared = files.iter().try_for_each(|(path, bytes)| {
+        let partial = partial_path(path).map_err(|e| (*path, e))?;
+        waiting.push((partial.clone(), path));
+        fill_and_sync(&partial, &|e| e, |file| file.write_all(bytes)).map_err(|e| (*path, e))
+    });
+    let named =
+        prepared.and_then(|()| waiting.iter().try_for_each(|(partial, path)| std::fs::rename(partial, path).map_err(|e| (*path, e))));
+    if named.is_err() {
+        waiting.iter().for_each(|(partial, _)| drop(std::fs::remove_file(partial)));
+    }
+    named?;
+    files.iter().try_for_each(|(path, _)| sync_folder(folder_of(path)).map_err(|e| (*path, e)))
+}
+
+/// Where a file is written before it gets its name: hidden, so that a leftover of a kill is no row of a folder of images, and
+/// of this process alone. What processes that are gone left for the same file is removed.
+fn partial_path(path: &Path) -> io::Result<PathBuf> {
+    let Some(name) = path.file_name() else { return Err(io::Error::new(io::ErrorKind::InvalidInput, "does not name a file")) };
+    if path.is_dir() {
+        let what = "is a folder, where a file is to be written: move it away, or choose another place";
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, what));
+    }
+    clear(folder_of(path), |of| of == name, alive);
+    let mut hidden = std::ffi::OsString::from(".");
+    hidden.push(name);
+    hidden.push(format!(".{}{PARTIAL}", std::process::id()));
+    Ok(path.with_file_name(hidden))
 }
 
 fn fill_and_sync<E>(
@@ -44,6 +78,51 @@ fn fill_and_sync<E>(
     let mut file = BufWriter::new(File::create(partial).map_err(wrap)?);
     fill(&mut file)?;
     file.flush().and_then(|()| file.get_ref().sync_all()).map_err(wrap)
+}
+
+/// Removes what killed processes left half written in a folder.
+pub fn clear_partials(folder: &Path) {
+    clear(folder, |_| true, alive);
+}
+
+/// Removes the partial files whose name is `wanted` and whose process is gone. What cannot be read or removed stays: it is
+/// in nobody's way.
+fn clear(folder: &Path, wanted: impl Fn(&str) -> bool, alive: impl Fn(u32, &Path) -> bool) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some((of, process)) = name.to_str().and_then(partial_of) else { continue };
+        if wanted(of) && !alive(process, &entry.path()) {
+            std::fs::remove_file(entry.path()).ok();
+        }
+    }
+}
+
+/// The file and the process that a partial file is of.
+fn partial_of(name: &str) -> Option<(&str, u32)> {
+    let (of, process) = name.strip_prefix('.')?.strip_suffix(PARTIAL)?.rsplit_once('.')?;
+    Some((of, process.parse().ok()?))
+}
+
+/// True if the process may still be writing. Where the system does not list processes, one that has not written for a day is not.
+fn alive(process: u32, file: &Path) -> bool {
+    const LONG_AGO: Duration = Duration::from_secs(24 * 3600);
+    if process == std::process::id() {
+        return true;
+    }
+    match Path::new("/proc/self").exists() {
+        true => Path::new("/proc").join(process.to_string()).exists(),
+        false => std::fs::metadata(file).and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok()).is_none_or(|age| age < LONG_AGO),
+    }
+}
+
+/// True if both paths name one file or folder that is there.
+pub fn same(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// The first of `inputs` that writing `output` would destroy.
+pub fn destroyed<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Option<PathBuf> {
+    inputs.into_iter().find(|input| same(output, input)).map(Path::to_path_buf)
 }
 
 /// Makes renames within a folder last. A file system that cannot sync folders is left to itself.
@@ -94,7 +173,61 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(write(&folder.path().join("nowhere/a"), b"").unwrap_err().kind(), io::ErrorKind::NotFound);
         assert_eq!(write(Path::new("/"), b"").unwrap_err().kind(), io::ErrorKind::InvalidInput);
-        assert!(write(folder.path(), b"").is_err());
+        let refused = write(folder.path(), b"").unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::IsADirectory);
+        assert!(refused.to_string().contains("move it away"), "{refused}");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn files_that_belong_together_are_replaced_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let [a, b] = ["a", "b"].map(|n| folder.path().join(n));
+        write_together(&[(&a, b"1"), (&b, b"2")]).unwrap();
+        let taken = folder.path().join("taken");
+        std::fs::create_dir(&taken).unwrap();
+        let (at, error) = write_together(&[(&a, b"3"), (&taken, b"4")]).unwrap_err();
+        assert_eq!((at, error.kind()), (taken.as_path(), io::ErrorKind::IsADirectory));
+        assert_eq!((std::fs::read(&a).unwrap(), std::fs::read(&b).unwrap()), (b"1".to_vec(), b"2".to_vec()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "something was left beside them");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_killed_process_left_goes_with_the_next_writing_and_nothing_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        // A process that has ended, and has been waited for.
+        let mut dead =
+            std::process::Command::new(std::env::current_exe().unwrap()).arg("--list").stdout(std::process::Stdio::null()).spawn().unwrap();
+        let gone = dead.id();
+        dead.wait().unwrap();
+        let (ours, parent) = (std::process::id(), std::os::unix::process::parent_id());
+        let names = [
+            format!(".a.bin.{gone}.partial"),
+            format!(".b.bin.{gone}.partial"),
+            format!(".a.bin.{ours}.partial.txt"),
+            format!(".c.bin.{parent}.partial"),
+        ];
+        for name in &names {
+            std::fs::write(place(name), b"half").unwrap();
+        }
+        write(&place("a.bin"), b"whole").unwrap();
+        assert!(!place(&names[0]).exists() && names[1..].iter().all(|n| place(n).exists()), "only its own leftover goes");
+        clear_partials(folder.path());
+        assert!(!place(&names[1]).exists() && names[2..].iter().all(|n| place(n).exists()), "a living process keeps its file");
+        assert_eq!(std::fs::read(place("a.bin")).unwrap(), b"whole");
+    }
+
+    #[test]
+    fn an_output_that_is_an_input_is_seen_through_links_and_detours() {
+        let folder = tempfile::tempdir().unwrap();
+        let input = folder.path().join("a.onnx");
+        std::fs::write(&input, b"a").unwrap();
+        std::fs::create_dir(folder.path().join("b")).unwrap();
+        let detour = folder.path().join("b/../a.onnx");
+        assert_eq!(destroyed(&detour, [input.as_path()]), Some(input.clone()));
+        assert_eq!(destroyed(&folder.path().join("b/a.onnx"), [input.as_path()]), None);
+        assert_eq!(destroyed(&input, []), None);
     }
 }

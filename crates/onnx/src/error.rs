@@ -22,6 +22,14 @@ pub enum OnnxError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A file is in the way that must not be lost.
+    #[error("{path} {what}")]
+    Taken {
+        /// The file.
+        path: String,
+        /// Why it is kept, and what to do.
+        what: String,
+    },
     /// The graph is not well formed.
     #[error(transparent)]
     Graph(#[from] graph::GraphError),

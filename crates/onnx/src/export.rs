@@ -4,22 +4,11 @@ use crate::data_type;
 use crate::tensor_proto::{self, write_entry};
 use crate::wire::Message;
 use graph::{Attribute, AttributeValue, Dim, Function, Graph, Model, Node, Opset, Origin, Value, ValueId, ValueType, Values};
-use std::collections::HashMap;
 
-/// External files a model refers to: location, and bytes by offset.
-pub(crate) type ExternalFiles = HashMap<String, Vec<u8>>;
-
-/// Whether external tensors stay external.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum External {
-    /// Everything goes into the model.
-    Embed,
-    /// External tensors are laid out anew in the files they came from.
-    Keep,
-}
-
-pub(crate) fn model(m: &Model, external: External) -> (Vec<u8>, ExternalFiles) {
-    let mut w = Writer { values: &m.values, external, files: HashMap::new() };
+/// The model's bytes, and those of the file `beside` it that external tensors are laid out in anew; without one they go into
+/// the model.
+pub(crate) fn model(m: &Model, beside: Option<&str>) -> (Vec<u8>, Vec<u8>) {
+    let mut w = Writer { values: &m.values, beside, data: vec![] };
     let mut out = Message::default();
     out.int(1, m.ir_version);
     out.text(2, &m.producer_name);
@@ -32,7 +21,7 @@ pub(crate) fn model(m: &Model, external: External) -> (Vec<u8>, ExternalFiles) {
     m.metadata.iter().for_each(|(k, v)| out.message(14, write_entry(k, v)));
     m.functions.iter().for_each(|f| out.message(25, function(f)));
     out.raw(&m.extra.0);
-    (out.0, w.files)
+    (out.0, w.data)
 }
 
 fn opset(o: &Opset) -> Message {
@@ -45,8 +34,10 @@ fn opset(o: &Opset) -> Message {
 
 struct Writer<'a> {
     values: &'a Values,
-    external: External,
-    files: ExternalFiles,
+    /// The name of the file that external tensors go to.
+    beside: Option<&'a str>,
+    /// Its bytes so far.
+    data: Vec<u8>,
 }
 
 impl Writer<'_> {
@@ -81,27 +72,26 @@ impl Writer<'_> {
     fn initializer(&mut self, m: &mut Message, v: ValueId) {
         let value = &self.values[v];
         let Some(c) = &value.constant else { return };
-        match &c.origin {
-            Origin::ConstantNode { .. } => {}
-            Origin::SparseInitializer => match tensor_proto::write_sparse(&value.name, &c.tensor, &c.extra) {
+        match (&c.origin, self.beside) {
+            (Origin::ConstantNode { .. }, _) => {}
+            (Origin::SparseInitializer, _) => match tensor_proto::write_sparse(&value.name, &c.tensor, &c.extra) {
                 Some(sparse) => m.message(15, sparse),
                 None => m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, None)),
             },
-            Origin::External { location, entries, .. } if self.external == External::Keep => {
+            (Origin::External { entries, .. }, Some(location)) => {
                 let Some(bytes) = data_type::to_bytes(&c.tensor) else {
                     return m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, None));
                 };
-                let file = self.files.entry(location.clone()).or_default();
                 // Page-aligned, as ONNX recommends for memory mapping.
-                file.resize(file.len().next_multiple_of(4096), 0);
-                let offset = file.len() as u64;
-                file.extend(&bytes);
+                self.data.resize(self.data.len().next_multiple_of(4096), 0);
+                let offset = self.data.len() as u64;
+                self.data.extend(&bytes);
                 let mut entries: Vec<(String, String)> =
                     entries.iter().filter(|(k, _)| k != "length" && k != "checksum").cloned().collect();
                 entries.push(("length".into(), bytes.len().to_string()));
                 m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, Some((location, offset, &entries))));
             }
-            Origin::Initializer | Origin::External { .. } => m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, None)),
+            (Origin::Initializer | Origin::External { .. }, _) => m.message(5, tensor_proto::write(&value.name, &c.tensor, &c.extra, None)),
         }
     }
 
@@ -250,7 +240,7 @@ fn value_info(v: &Value) -> Message {
 }
 
 fn function(f: &Function) -> Message {
-    let mut w = Writer { values: &f.values, external: External::Embed, files: HashMap::new() };
+    let mut w = Writer { values: &f.values, beside: None, data: vec![] };
     let mut m = Message::default();
     m.text(1, &f.name);
     f.graph.inputs.iter().for_each(|v| m.bytes(4, f.values[*v].name.as_bytes()));

@@ -69,47 +69,69 @@ pub fn to_bytes(model: &Model) -> Result<Vec<u8>> {
         return Ok(bytes.to_vec());
     }
     model.verify()?;
-    Ok(export::model(&annotations::store(model)?, export::External::Embed).0)
+    Ok(export::model(&annotations::store(model)?, None).0)
 }
 
 /// Writes a model: to a temporary file in the same folder, synced, then renamed, so a failure leaves the old file.
 ///
 /// External data: an unedited model saved into the folder it came from keeps its bytes and its data files; an edited one
 /// saved there takes its external tensors into the model file, because the source still needs its data files; a model saved
-/// into another folder lays its external tensors out anew there, in files of the same names.
+/// into another folder lays its external tensors out anew in `<path>.data`. No other file is written, and a file of that name
+/// that is not the old model's own is never replaced.
 ///
 /// # Errors
-/// [`OnnxError::Io`] if it cannot be written, [`OnnxError::Graph`] if the model is not well formed.
+/// [`OnnxError::Io`] if it cannot be written, [`OnnxError::Graph`] if the model is not well formed, [`OnnxError::Taken`] if
+/// another model's data would be lost.
 pub fn save(model: &Model, path: &Path) -> Result<()> {
+    if let Some(data) = files::destroyed(path, data_files(model).iter().map(PathBuf::as_path)) {
+        let what = "holds the model's own data: choose another output".to_string();
+        return Err(OnnxError::Taken { path: data.display().to_string(), what });
+    }
     let folder = files::folder_of(path);
     if !has_external(model) {
         return write_atomically(path, &to_bytes(model)?);
     }
-    let same_folder = |f: &PathBuf| f.canonicalize().ok().is_some_and(|a| folder.canonicalize().ok() == Some(a));
-    let at_home = model.source.as_ref().and_then(|s| s.folder.as_ref()).is_some_and(same_folder);
-    match original(model) {
-        Some(bytes) if at_home => write_atomically(path, &bytes),
-        _ if at_home => write_atomically(path, &to_bytes(model)?),
-        _ => {
+    let at_home = model.source.as_ref().and_then(|s| s.folder.as_ref()).is_some_and(|home| files::same(home, folder));
+    match (original(model), path.file_name().and_then(|n| n.to_str())) {
+        (Some(bytes), _) if at_home => write_atomically(path, &bytes),
+        (_, Some(name)) if !at_home => {
             model.verify()?;
-            let (bytes, files) = export::model(&annotations::store(model)?, export::External::Keep);
-            for (location, data) in files {
-                let target = folder.join(&location);
-                if let Some(parent) = target.parent() {
-                    std::fs::create_dir_all(parent).map_err(|source| OnnxError::Io { path: parent.display().to_string(), source })?;
-                }
-                write_atomically(&target, &data)?;
+            let beside = format!("{name}.data");
+            let (bytes, data) = export::model(&annotations::store(model)?, Some(&beside));
+            let target = folder.join(&beside);
+            if target.exists() && !refers_to(path, &beside) && std::fs::read(&target).ok().as_ref() != Some(&data) {
+                let what = format!("is there already and is not {name}'s own: choose another output, or move it away");
+                return Err(OnnxError::Taken { path: target.display().to_string(), what });
             }
-            write_atomically(path, &bytes)
+            let io = |(at, source): (&Path, _)| OnnxError::Io { path: at.display().to_string(), source };
+            files::write_together(&[(&target, &data), (path, &bytes)]).map_err(io)
         }
+        _ => write_atomically(path, &to_bytes(model)?),
     }
 }
 
-/// The source's bytes, if the model still says the same.
+/// The files beside it that a model's elements lie in.
+pub fn data_files(model: &Model) -> Vec<PathBuf> {
+    let Some(folder) = model.source.as_ref().and_then(|s| s.folder.as_ref()) else { return vec![] };
+    let origins = model.values.iter().filter_map(|(_, v)| v.constant.as_ref().map(|c| &c.origin));
+    let locations = origins.filter_map(|o| if let graph::Origin::External { location, .. } = o { Some(location) } else { None });
+    let unique: std::collections::BTreeSet<&String> = locations.collect();
+    unique.into_iter().map(|location| folder.join(location)).collect()
+}
+
+/// True if the file is a model with elements in the file of that name beside it.
+fn refers_to(path: &Path, name: &str) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| tensor_proto::external_locations(&bytes).contains(name))
+}
+
+/// The source's bytes, if the model still says the same. Where the two are not equal, their exports may be: a NaN is not equal
+/// to itself.
 fn original(model: &Model) -> Option<Arc<[u8]>> {
     let source = model.source.as_ref()?;
     let again = parse(&source.bytes, source.folder.as_deref()).ok()?;
-    (again == *model).then(|| source.bytes.clone())
+    let export = |m: &Model| annotations::store(m).ok().map(|m| export::model(&m, None).0);
+    let same = again == *model || matches!((export(&again), export(model)), (Some(a), Some(b)) if a == b);
+    same.then(|| source.bytes.clone())
 }
 
 fn has_external(model: &Model) -> bool {

@@ -3,6 +3,7 @@ use crate::data_type;
 use crate::error::{OnnxError, Place, Result};
 use crate::wire::{Fields, Message};
 use graph::Extra;
+use std::collections::BTreeSet;
 use std::path::{Component, Path};
 use std::sync::Arc;
 use tensor::{Buffer, DType, Tensor};
@@ -197,6 +198,36 @@ fn external(r: &Raw, place: &Place) -> Result<External> {
         return Err(place.error("its elements are external, but no location is given"));
     }
     Ok(e)
+}
+
+/// The places of external data that a serialized model names, at any depth. What cannot be read names none.
+pub(crate) fn external_locations(model: &[u8]) -> BTreeSet<String> {
+    /// What a message of the schema is, as far as a tensor can lie in it.
+    #[derive(Clone, Copy)]
+    enum In {
+        Model,
+        Graph,
+        Node,
+        Attribute,
+        Tensor,
+    }
+    let mut found = BTreeSet::new();
+    let mut waiting = vec![(In::Model, model)];
+    while let Some((kind, message)) = waiting.pop() {
+        let mut fields = Fields::new(message);
+        while let Ok(Some(f)) = fields.next_field() {
+            let Ok(bytes) = f.value.bytes() else { continue };
+            match (kind, f.number) {
+                (In::Model, 7) | (In::Attribute, 6 | 11) => waiting.push((In::Graph, bytes)),
+                (In::Graph, 1) => waiting.push((In::Node, bytes)),
+                (In::Node, 5) => waiting.push((In::Attribute, bytes)),
+                (In::Graph, 5) | (In::Attribute, 5 | 10) => waiting.push((In::Tensor, bytes)),
+                (In::Tensor, 13) => found.extend(entry(bytes).ok().filter(|(k, _)| k == "location").map(|(_, v)| v)),
+                _ => {}
+            }
+        }
+    }
+    found
 }
 
 /// Reads exactly the bytes the shape asks for, from inside the model's folder.

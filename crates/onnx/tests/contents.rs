@@ -181,12 +181,24 @@ fn the_name_of_a_tensor_in_an_attribute_survives_an_edit() {
     assert!(!back.graph.nodes[0].attributes.list[0].extra.0.is_empty());
 }
 
-/// A model whose weight lies in `data/w.bin`.
+/// A model `m.onnx` whose weight lies in `data/w.bin`.
 fn external(folder: &Path) -> Model {
+    external_with(folder, &[1.0, 2.0, 3.0])
+}
+
+fn external_with(folder: &Path, weight: &[f32]) -> Model {
     let mut m = Model::new(17);
     let origin = Origin::External { location: "data/w.bin".into(), offset: 0, entries: vec![] };
-    constant(&mut m, "w", Tensor::vector(vec![1f32, 2.0, 3.0]), origin);
+    constant(&mut m, "w", Tensor::vector(weight.to_vec()), origin);
     onnx::save(&m, &folder.join("m.onnx")).unwrap();
+    // Moved by hand to where no saving puts it.
+    std::fs::create_dir(folder.join("data")).unwrap();
+    std::fs::rename(folder.join("m.onnx.data"), folder.join("data/w.bin")).unwrap();
+    let bytes = std::fs::read(folder.join("m.onnx")).unwrap();
+    let at = bytes.windows(11).position(|w| w == b"m.onnx.data").unwrap();
+    // Of one length, and the same place as `data/w.bin`.
+    let moved = [&bytes[..at], b"data//w.bin", &bytes[at + 11..]].concat();
+    std::fs::write(folder.join("m.onnx"), moved).unwrap();
     onnx::load(&folder.join("m.onnx")).unwrap()
 }
 
@@ -203,8 +215,10 @@ fn external_data_stays_external_moves_along_and_is_embedded_by_an_edit_in_place(
     assert_eq!(std::fs::read(home.path().join("copy.onnx")).unwrap(), original);
 
     onnx::save(&m, &elsewhere.path().join("m.onnx")).unwrap();
-    assert_eq!(onnx::load(&elsewhere.path().join("m.onnx")).unwrap(), m);
-    assert_eq!(std::fs::read(elsewhere.path().join("data/w.bin")).unwrap(), data);
+    let moved = onnx::load(&elsewhere.path().join("m.onnx")).unwrap();
+    assert_eq!(read(&moved, "w").tensor, read(&m, "w").tensor);
+    assert_eq!(std::fs::read(elsewhere.path().join("m.onnx.data")).unwrap(), data);
+    assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 2, "nothing but the model and its data");
 
     let mut edited = m.clone();
     let w = edited.find("w").unwrap();
@@ -213,6 +227,36 @@ fn external_data_stays_external_moves_along_and_is_embedded_by_an_edit_in_place(
     let back = onnx::load(&home.path().join("edited.onnx")).unwrap();
     assert_eq!(read(&back, "w").tensor, Tensor::vector(vec![9f32]));
     assert_eq!(std::fs::read(home.path().join("data/w.bin")).unwrap(), data);
+}
+
+#[test]
+fn no_file_is_written_that_was_not_named() {
+    let [a, b, to] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let (one, two) = (external_with(a.path(), &[1.0]), external_with(b.path(), &[2.0]));
+    let place = |name: &str| to.path().join(name);
+    // The folder already holds a file of the name that both models' data have at home.
+    std::fs::create_dir(place("data")).unwrap();
+    std::fs::write(place("data/w.bin"), b"another's").unwrap();
+    let weight = |name: &str| read(&onnx::load(&place(name)).unwrap(), "w").tensor.clone();
+    onnx::save(&one, &place("one.onnx")).unwrap();
+    onnx::save(&two, &place("two.onnx")).unwrap();
+    assert_eq!((weight("one.onnx"), weight("two.onnx")), (Tensor::vector(vec![1f32]), Tensor::vector(vec![2f32])));
+    assert_eq!(std::fs::read(place("data/w.bin")).unwrap(), b"another's");
+
+    // The same output again: its own data are replaced, the other's are not.
+    onnx::save(&two, &place("one.onnx")).unwrap();
+    assert_eq!((weight("one.onnx"), weight("two.onnx")), (Tensor::vector(vec![2f32]), Tensor::vector(vec![2f32])));
+
+    std::fs::write(place("three.onnx.data"), b"somebody's").unwrap();
+    let refused = onnx::save(&one, &place("three.onnx")).unwrap_err().to_string();
+    assert!(refused.contains("three.onnx.data is there already"), "{refused}");
+    assert!(std::fs::read(place("three.onnx.data")).unwrap() == b"somebody's" && !place("three.onnx").exists());
+
+    let own = a.path().join("data/w.bin");
+    let before = std::fs::read(&own).unwrap();
+    let refused = onnx::save(&one, &own).unwrap_err().to_string();
+    assert!(refused.contains("the model's own data"), "{refused}");
+    assert_eq!(std::fs::read(&own).unwrap(), before);
 }
 
 #[test]
@@ -229,9 +273,9 @@ fn external_data_that_is_missing_short_or_outside_is_refused() {
     std::fs::remove_file(&data).unwrap();
     assert!(error(&bytes).contains("w.bin"), "{}", error(&bytes));
 
-    let at = bytes.windows(10).position(|w| w == b"data/w.bin").unwrap();
+    let at = bytes.windows(11).position(|w| w == b"data//w.bin").unwrap();
     let mut outside = bytes.clone();
-    outside[at..at + 10].copy_from_slice(b"../../../x");
+    outside[at..at + 11].copy_from_slice(b"../../../xx");
     assert!(error(&outside).contains("leaves the model's folder"), "{}", error(&outside));
 }
 

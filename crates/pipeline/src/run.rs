@@ -14,6 +14,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The name under which the model that a run begins with is recorded.
 const START: &str = "start";
+/// The run's record and its page.
+const RECORD: &str = "run.json";
+const PAGE: &str = "report.html";
 
 /// Where and how a recipe runs.
 #[derive(Clone, Debug, Default)]
@@ -45,6 +48,7 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
     let recipe = &loaded.recipe;
     let common = common_key(loaded, options)?;
     let dir = RunDir::open(&options.out, needed_bytes(loaded, options)?)?;
+    let dir = dir.reading(loaded.inputs(options.data.as_deref()), &outputs(loaded))?;
     dir.write("recipe.toml", loaded.text.as_bytes())?;
     let threads = tensor::set_threads(recipe.threads);
     let mut record = RunRecord {
@@ -82,12 +86,12 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
         }
         record.stages.push(done);
         record.seconds = start.elapsed().as_secs_f64();
-        dir.write("run.json", record.to_json().as_bytes())?;
+        dir.write(RECORD, record.to_json().as_bytes())?;
     }
     record.goals = judge(&recipe.goals, &record);
     record.seconds = start.elapsed().as_secs_f64();
-    dir.write("run.json", record.to_json().as_bytes())?;
-    dir.write("report.html", report::html(&record).as_bytes())?;
+    dir.write(RECORD, record.to_json().as_bytes())?;
+    dir.write(PAGE, report::html(&record).as_bytes())?;
     Ok(record)
 }
 
@@ -270,6 +274,12 @@ pub(crate) fn stage_key(
         key = key.part("model", fingerprint(&place(file))?);
     }
     Ok(key.finish())
+}
+
+/// The names that a run writes its results under.
+fn outputs(loaded: &Loaded) -> Vec<String> {
+    let stages = loaded.recipe.stages.iter().flat_map(|s| [format!("{}.onnx", s.name()), format!("{}.deployed.onnx", s.name())]);
+    ["recipe.toml", RECORD, PAGE].map(String::from).into_iter().chain(stages).collect()
 }
 
 /// What every stage depends on: the code, the seed, the threads, the data, the model the first one starts from.

@@ -7,6 +7,9 @@ use std::fmt::Write as _;
 
 const STYLE: &str = include_str!("report.css");
 
+/// What stands in every page that [`html`] makes.
+pub const PAGE_MARK: &str = " · Espalier</title>";
+
 /// Text as HTML, safe in elements and in quoted attributes.
 pub(crate) fn escape(s: &str) -> String {
     s.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
@@ -29,7 +32,7 @@ pub fn html(record: &RunRecord) -> String {
     ];
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\"><title>{name} · Espalier</title>\
+         <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\"><title>{name}{PAGE_MARK}\
          <style>{STYLE}</style></head><body><main>{}</main></body></html>\n",
         parts.concat()
     )

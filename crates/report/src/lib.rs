@@ -9,7 +9,7 @@ mod table;
 mod terminal;
 pub mod text;
 
-pub use html::html;
+pub use html::{PAGE_MARK, html};
 pub use markdown::markdown;
 pub use record::{RecordError, RunRecord};
 pub use terminal::terminal;

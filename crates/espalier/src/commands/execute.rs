@@ -23,6 +23,11 @@ pub struct Execution {
 /// # Errors
 /// If a file cannot be read or written, an input does not fit, or the runtime is not there.
 pub fn execute(model: &Path, input: &Path, output: Option<&Path>, runtime: &str, literal: bool, threads: usize) -> Result<Execution> {
+    if let Some(path) = output
+        && let Some(lost) = files::destroyed(path, [model, input])
+    {
+        return Err(Error::Input(format!("--output {}: this is an input and would be lost: choose another file", lost.display())));
+    }
     let inputs = data::npz::read(input)?;
     let outputs = run_file(model, &inputs, runtime, literal, threads)?;
     if let Some(path) = output {

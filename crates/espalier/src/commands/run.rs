@@ -32,8 +32,15 @@ pub fn run(path: &Path, overrides: &[String], mut options: RunOptions, observer:
 /// If the record cannot be read or the page not written.
 pub fn report(run: &Path) -> Result<(RunRecord, PathBuf)> {
     let record = RunRecord::load(run)?;
-    let folder = if run.is_dir() { run } else { run.parent().unwrap_or(Path::new(".")) };
-    let page = folder.join("report.html");
+    // A record under another name than a run gives it has a page under its own: the folder may hold another run's.
+    let page = match run.file_name() {
+        _ if run.is_dir() => run.join("report.html"),
+        Some(name) if name == "run.json" => run.with_file_name("report.html"),
+        _ => run.with_extension("html"),
+    };
+    if std::fs::read_to_string(&page).is_ok_and(|text| !text.contains(::report::PAGE_MARK)) {
+        return Err(Error::Input(format!("{}: is not a report that Espalier wrote, and would be lost: move it away", page.display())));
+    }
     pipeline::run_dir::write_atomically(&page, ::report::html(&record).as_bytes()).map_err(Error::from)?;
     Ok((record, page))
 }

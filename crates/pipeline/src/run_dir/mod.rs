@@ -13,6 +13,7 @@
 mod atomic;
 mod cache;
 mod key;
+mod own;
 mod space;
 mod stage_dir;
 
@@ -28,15 +29,20 @@ use std::path::{Path, PathBuf};
 /// A run's folder, locked for as long as this lives.
 pub struct RunDir {
     root: PathBuf,
+    /// What the run reads: never written over.
+    inputs: Vec<PathBuf>,
     _lock: File,
 }
 
 impl RunDir {
-    /// Creates the folder if need be, takes the lock, and checks that it can be written and has `needed` bytes of room.
+    /// Creates the folder if need be, takes the lock, clears what killed runs left half written, and checks that it can be
+    /// written and has `needed` bytes of room.
     ///
     /// # Errors
-    /// [`PipelineError::Locked`], [`PipelineError::Space`], or [`PipelineError::File`] where it cannot be written.
+    /// [`PipelineError::Locked`], [`PipelineError::Space`], or [`PipelineError::File`] where it cannot be written or holds
+    /// something that is not a run's.
     pub fn open(root: &Path, needed: u64) -> Result<RunDir, PipelineError> {
+        own::check(root)?;
         let store = root.join("store");
         std::fs::create_dir_all(&store).map_err(|e| PipelineError::file(root, format!("cannot be created: {e}")))?;
         let path = root.join("lock");
@@ -47,11 +53,35 @@ impl RunDir {
             Err(TryLockError::WouldBlock) => return Err(PipelineError::Locked { path: root.to_path_buf() }),
             Err(TryLockError::Error(e)) => return Err(PipelineError::file(&path, format!("cannot be locked: {e}"))),
         }
+        own::clear_leftovers(root);
         space::check(root, needed)?;
         let probe = store.join("probe");
         atomic::write(&probe, &[0; 4096])?;
         std::fs::remove_file(&probe).map_err(unwritable)?;
-        Ok(RunDir { root: root.to_path_buf(), _lock: lock })
+        Ok(RunDir { root: root.to_path_buf(), inputs: vec![], _lock: lock })
+    }
+
+    /// The same folder for a run that reads these files and folders: none of them will be written over.
+    ///
+    /// # Errors
+    /// [`PipelineError::File`] if one of `outputs` is one of them, or the folder lies inside one.
+    pub fn reading(mut self, inputs: Vec<PathBuf>, outputs: &[String]) -> Result<RunDir, PipelineError> {
+        if let (Some(around), Ok(root)) = (inputs.iter().find(|i| own::holds(i, &self.root)), self.root.canonicalize()) {
+            let what = format!("lies inside the data set {}, which the run would change: choose another --out", around.display());
+            return Err(PipelineError::file(&root, what));
+        }
+        self.inputs = inputs;
+        outputs.iter().try_for_each(|name| self.spared(name))?;
+        Ok(self)
+    }
+
+    /// Refuses a name under which an input of the run lies.
+    fn spared(&self, name: &str) -> Result<(), PipelineError> {
+        let path = self.root.join(name);
+        match files::destroyed(&path, self.inputs.iter().map(PathBuf::as_path)) {
+            Some(_) => Err(PipelineError::file(&path, "is read by this run and would be written over: choose another --out")),
+            None => Ok(()),
+        }
     }
 
     /// The folder.
@@ -67,8 +97,9 @@ impl RunDir {
     /// Writes a file of the run, whole or not at all.
     ///
     /// # Errors
-    /// [`PipelineError::File`].
+    /// [`PipelineError::File`], also for a file that the run reads.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), PipelineError> {
+        self.spared(name)?;
         atomic::write(&self.root.join(name), bytes)
     }
 

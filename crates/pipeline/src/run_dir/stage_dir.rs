@@ -5,7 +5,8 @@ use crate::PipelineError;
 use report::record::StageRecord;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::{Component, Path, PathBuf};
 
 const MODEL: &str = "model.onnx";
 const STAGE: &str = "stage.json";
@@ -38,6 +39,13 @@ pub struct StoredResult {
     pub record: StageRecord,
 }
 
+/// Removes a folder, or the file that lies in its place.
+fn remove(path: &Path) {
+    if std::fs::remove_dir_all(path).is_err() {
+        std::fs::remove_file(path).ok();
+    }
+}
+
 impl StageDir {
     pub(crate) fn new(store: &Path, key: &Key) -> Self {
         StageDir { store: store.to_path_buf(), done: store.join(key.to_string()), partial: store.join(format!("{key}.partial")) }
@@ -55,7 +63,7 @@ impl StageDir {
         }
         let whole = self.read();
         if whole.is_none() {
-            std::fs::remove_dir_all(&self.done).ok();
+            remove(&self.done);
         }
         whole
     }
@@ -63,6 +71,10 @@ impl StageDir {
     fn read(&self) -> Option<StoredResult> {
         let manifest: Manifest = serde_json::from_slice(&std::fs::read(self.done.join(STAGE)).ok()?).ok()?;
         for (name, hash) in &manifest.files {
+            // A manifest from elsewhere reads and publishes nothing outside its folder.
+            if Path::new(name).components().ne([Component::Normal(OsStr::new(name))]) {
+                return None;
+            }
             let bytes = std::fs::read(self.done.join(name)).ok()?;
             if blake3::hash(&bytes).to_hex().as_str() != hash {
                 return None;
@@ -77,6 +89,9 @@ impl StageDir {
     /// # Errors
     /// [`PipelineError::File`] if the folder cannot be made.
     pub fn checkpoint_path(&self) -> Result<PathBuf, PipelineError> {
+        if self.partial.is_file() {
+            remove(&self.partial);
+        }
         std::fs::create_dir_all(&self.partial).map_err(|e| PipelineError::file(&self.partial, e))?;
         Ok(self.partial.join(CHECKPOINT))
     }
@@ -87,13 +102,13 @@ impl StageDir {
     /// [`PipelineError::File`]; then there is no result, and the checkpoint is still there.
     pub fn commit(&self, model: &[u8], files: &BTreeMap<String, Vec<u8>>, record: &StageRecord) -> Result<StoredResult, PipelineError> {
         let new = self.done.with_extension("new");
-        std::fs::remove_dir_all(&new).ok();
+        remove(&new);
         let written = self.write(&new, model, files, record);
         if written.is_err() {
-            std::fs::remove_dir_all(&new).ok();
+            remove(&new);
         }
         written?;
-        std::fs::remove_dir_all(&self.partial).ok();
+        remove(&self.partial);
         self.read().ok_or_else(|| PipelineError::file(&self.done, "the result cannot be read back"))
     }
 
@@ -108,7 +123,7 @@ impl StageDir {
         let manifest = Manifest { files: hashes, record: record.clone() };
         let text = serde_json::to_vec_pretty(&manifest).map_err(|e| PipelineError::file(&new.join(STAGE), e))?;
         atomic::write(&new.join(STAGE), &text)?;
-        std::fs::remove_dir_all(&self.done).ok();
+        remove(&self.done);
         std::fs::rename(new, &self.done).map_err(|e| PipelineError::file(&self.done, format!("cannot be written: {e}")))?;
         sync_folder(&self.store)
     }

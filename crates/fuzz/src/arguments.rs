@@ -1,0 +1,57 @@
+//! The command line, and that of the processes that do the work.
+use std::path::PathBuf;
+
+const USAGE: &str = "usage: cargo xtask fuzz [--seconds N] [--seed S] [--target NAME]... [--case NAME:NUMBER] [--findings DIR] [--list]";
+
+/// What this process does.
+pub(crate) enum Job {
+    /// Starts the others and counts.
+    Supervise,
+    /// Runs cases of one target from a number on.
+    Work { target: String, from: u64 },
+    /// Runs one case and keeps its files.
+    Once { target: String, number: u64 },
+    /// Names the targets.
+    List,
+}
+
+/// The settings.
+pub(crate) struct Arguments {
+    pub(crate) job: Job,
+    /// For all targets together.
+    pub(crate) seconds: f64,
+    pub(crate) seed: u64,
+    /// The targets; empty: all.
+    pub(crate) targets: Vec<String>,
+    /// Where the files of findings go.
+    pub(crate) findings: PathBuf,
+}
+
+impl Arguments {
+    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
+        let findings = PathBuf::from("target").join("fuzz");
+        let mut a = Arguments { job: Job::Supervise, seconds: 60.0, seed: 1, targets: vec![], findings };
+        while let Some(word) = words.next() {
+            if word == "--list" {
+                a.job = Job::List;
+                continue;
+            }
+            let value = words.next().ok_or_else(|| format!("{word} needs a value\n{USAGE}"))?;
+            let number = || value.parse::<u64>().map_err(|_| format!("{word} {value}: not a whole number\n{USAGE}"));
+            match word.as_str() {
+                "--seconds" => a.seconds = value.parse().map_err(|_| format!("{word} {value}: not a number\n{USAGE}"))?,
+                "--seed" => a.seed = number()?,
+                "--target" => a.targets.push(value),
+                "--findings" => a.findings = PathBuf::from(value),
+                "--work" | "--case" => {
+                    let (target, n) = value.split_once(':').ok_or_else(|| format!("{word} {value}: NAME:NUMBER is needed\n{USAGE}"))?;
+                    let n = n.parse().map_err(|_| format!("{word} {value}: not a whole number\n{USAGE}"))?;
+                    let target = target.to_string();
+                    a.job = if word == "--work" { Job::Work { target, from: n } } else { Job::Once { target, number: n } };
+                }
+                _ => return Err(format!("unknown argument '{word}'\n{USAGE}")),
+            }
+        }
+        Ok(a)
+    }
+}
