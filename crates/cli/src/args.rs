@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// What computes: cpu, gpu (the fastest) or gpu:N (see: espalier list devices)
     #[arg(long, global = true, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
+    /// Where a model's external data may lie beside its own folder (more than once for several)
+    #[arg(long, global = true, value_name = "PATH")]
+    pub(crate) allow_external: Vec<PathBuf>,
     /// When to use colour (NO_COLOR is obeyed)
     #[arg(long, global = true, default_value = "auto")]
     pub(crate) color: Color,

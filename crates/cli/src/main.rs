@@ -19,6 +19,10 @@ fn main() -> ExitCode {
         Err(error) => error.exit(),
     };
     let printer = output::Printer::new(&args);
+    if let Err((path, error)) = espalier::onnx::allow_external(&args.allow_external) {
+        printer.error(args.command.name(), &espalier::Error::Input(format!("--allow-external {}: {error}", path.display())));
+        return ExitCode::from(1);
+    }
     match panic::guard(|| espalier::commands::select_device(&args.device).and_then(|_| commands::dispatch(&args.command, &printer))) {
         Some(Ok(code)) => ExitCode::from(code),
         Some(Err(error)) => {

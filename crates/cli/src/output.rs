@@ -2,6 +2,7 @@
 use crate::args::{Args, Color};
 use anstyle::{AnsiColor, Style};
 use espalier::Error;
+use espalier::report::text;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt::Display;
@@ -21,7 +22,19 @@ pub(crate) fn usage_error(error: &clap::Error) {
     let message = said.split_whitespace().collect::<Vec<_>>().join(" ");
     let error = json!({ "message": message, "hint": "espalier --help", "exit_code": USAGE });
     let envelope = json!({ "schema_version": ENVELOPE, "command": null, "ok": false, "error": error });
-    let _ = writeln!(anstream::stdout(), "{envelope:#}");
+    let _ = writeln!(anstream::stdout(), "{}", json(&format!("{envelope:#}")));
+}
+
+/// JSON that controls no terminal: what the format leaves as it is, above 0x7e, is written as it may be.
+fn json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c == '\n' || text::line(c.encode_utf8(&mut [0; 4])).chars().eq([c]) {
+            true => out.push(c),
+            false => out += &format!("\\u{:04x}", u32::from(c)),
+        }
+    }
+    out
 }
 
 /// Prints as the flags say.
@@ -51,15 +64,16 @@ impl Printer {
         }
     }
 
-    /// Plain text on stdout. A reader that has gone away ends the output, not the program.
+    /// Plain text on stdout: names in it that come from files cannot control the terminal. A reader that has gone away ends the
+    /// output, not the program.
     pub(crate) fn out(&self, text: &str) {
-        let _ = anstream::stdout().write_all(text.as_bytes());
+        let _ = anstream::stdout().write_all(text::block(text).as_bytes());
     }
 
     /// A remark on stderr.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(anstream::stderr(), "{text}");
+            let _ = writeln!(anstream::stderr(), "{}", text::block(text));
         }
     }
 
@@ -73,17 +87,31 @@ impl Printer {
         }
         let (red, blue) = (AnsiColor::Red.on_default().bold(), AnsiColor::Cyan.on_default().bold());
         let paint = |style: Style, text: &str| format!("{style}{text}{style:#}");
-        let mut text = format!("{} {error}\n", paint(red, "error:"));
+        let plain = |s: &dyn Display| text::block(&s.to_string());
+        let mut text = format!("{} {}\n", paint(red, "error:"), plain(error));
         if let Some(snippet) = error.snippet() {
-            text += &format!("{snippet}\n");
+            text += &format!("{}\n", plain(&snippet));
         }
         if let Some(hint) = error.hint() {
-            text += &format!("{} {hint}\n", paint(blue, "hint:"));
+            text += &format!("{} {}\n", paint(blue, "hint:"), plain(&hint));
         }
         let _ = anstream::stderr().write_all(text.as_bytes());
     }
 
     fn envelope(&self, value: &serde_json::Value) {
-        self.out(&format!("{value:#}\n"));
+        let _ = anstream::stdout().write_all(json(&format!("{value:#}\n")).as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_says_the_same_without_controlling_a_terminal() {
+        let value = json!({ "name": "a\u{9b}31m\u{1b}[2J\u{202e}\n\u{7f}é", "n": [1, 2] });
+        let printed = json(&format!("{value:#}\n"));
+        assert!(printed.chars().all(|c| !c.is_control() || c == '\n') && !printed.contains('\u{202e}'), "{printed}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap(), value);
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {
     let done = catch_unwind(AssertUnwindSafe(work)).ok();
     if done.is_none() {
         let last = LAST.lock().map(|l| l.clone()).unwrap_or_default();
-        eprintln!("{last}; please report this with the command and the model or recipe");
+        eprintln!("{}; please report this with the command and the model or recipe", espalier::report::text::line(&last));
     }
     done
 }

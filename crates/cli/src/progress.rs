@@ -122,7 +122,7 @@ impl Observer for Progress<'_> {
                     share("validation", point.validation_accuracy)
                 ));
             }
-            Event::Note(note) => self.say(&format!("  {}{}", if note.warning { "warning: " } else { "" }, note.text)),
+            Event::Note(note) => self.say(&format!("  {}{}", if note.warning { "warning: " } else { "" }, text::line(&note.text))),
             Event::StageFinished { record } => self.finished(record),
         }
     }

@@ -12,3 +12,5 @@ mod files;
 mod models;
 #[path = "bad_inputs/recipes.rs"]
 mod recipes;
+#[path = "bad_inputs/time.rs"]
+mod time;

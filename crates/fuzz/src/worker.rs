@@ -42,9 +42,12 @@ impl Source {
         let mut r = Random::of(seed, self.target.name, number);
         let mut case = r.pick(&self.seeds).clone();
         let other = r.pick(&self.seeds);
-        let (i, j) = (r.below(case.files.len()), r.below(other.files.len()));
-        let other = &other.files[j].1;
-        (self.target.mutate)(&mut r, &mut case.files[i], other);
+        let changed = |case: &Case, r: &mut Random| {
+            let files: Vec<usize> = (0..case.files.len()).filter(|i| case.files[*i].0 != targets::INPUTS).collect();
+            *r.pick(&files)
+        };
+        let (i, j) = (changed(&case, &mut r), changed(other, &mut r));
+        (self.target.mutate)(&mut r, &mut case.files[i], &other.files[j].1);
         case
     }
 }

@@ -23,28 +23,61 @@ impl Graph {
         counts
     }
 
-    /// Index of the node that makes a value.
+    /// Index of the node that makes a value. Looks through all nodes: whoever asks for many takes [`Graph::links`].
     pub fn producer(&self, id: ValueId) -> Option<usize> {
         self.nodes.iter().position(|n| n.outputs.contains(&Some(id)))
     }
 
-    /// Indices of the nodes of this graph that read a value directly.
+    /// Indices of the nodes of this graph that read a value directly. Looks through all nodes, as [`Graph::producer`] does.
     pub fn consumers(&self, id: ValueId) -> Vec<usize> {
         self.nodes.iter().enumerate().filter(|(_, n)| n.inputs.contains(&Some(id))).map(|(i, _)| i).collect()
     }
 
-    /// Makes every reader of `from` (nodes here and in subgraphs, outputs) read `to`.
-    pub fn replace_uses(&mut self, from: ValueId, to: ValueId) {
-        for node in &mut self.nodes {
-            for v in node.inputs.iter_mut().flatten().filter(|v| **v == from) {
-                *v = to;
+    /// Who makes and who reads each value, found out once for the graph as it is now.
+    pub fn links(&self) -> Links {
+        let mut links = Links::default();
+        for (i, node) in self.nodes.iter().enumerate() {
+            for v in node.outputs.iter().flatten() {
+                links.makers.entry(*v).or_insert(i);
             }
-            for sub in node.subgraphs_mut() {
-                sub.replace_uses(from, to);
+            for v in node.inputs.iter().flatten() {
+                let readers = links.readers.entry(*v).or_default();
+                if readers.last() != Some(&i) {
+                    readers.push(i);
+                }
             }
         }
-        for v in self.outputs.iter_mut().filter(|v| **v == from) {
-            *v = to;
+        links
+    }
+
+    /// Makes every reader of `from` (nodes here and in subgraphs, outputs) read `to`.
+    pub fn replace_uses(&mut self, from: ValueId, to: ValueId) {
+        self.replace_all_uses(&HashMap::from([(from, to)]));
+    }
+
+    /// The same for many values at once. What takes a value's place may be replaced itself; of a circle the values stay.
+    pub fn replace_all_uses(&mut self, replaced: &HashMap<ValueId, ValueId>) {
+        let mut resolved: HashMap<ValueId, ValueId> = HashMap::new();
+        for start in replaced.keys() {
+            let (mut path, mut at) = (vec![], *start);
+            while let (None, Some(next)) = (resolved.get(&at), replaced.get(&at)) {
+                path.push(at);
+                resolved.insert(at, at);
+                at = *next;
+            }
+            if !path.contains(&at) {
+                let end = resolved.get(&at).copied().unwrap_or(at);
+                resolved.extend(path.into_iter().map(|v| (v, end)));
+            }
+        }
+        self.read_instead(&resolved);
+    }
+
+    fn read_instead(&mut self, replaced: &HashMap<ValueId, ValueId>) {
+        let nodes = self.nodes.iter_mut().flat_map(|n| n.inputs.iter_mut().flatten());
+        nodes.chain(&mut self.outputs).for_each(|v| *v = replaced.get(v).copied().unwrap_or(*v));
+        for sub in self.nodes.iter_mut().flat_map(Node::subgraphs_mut) {
+            sub.read_instead(replaced);
         }
     }
 
@@ -97,35 +130,179 @@ impl Graph {
     }
 }
 
+/// Who makes and who reads each value of a graph, by the indices of its nodes. See [`Graph::links`].
+#[derive(Clone, Debug, Default)]
+pub struct Links {
+    makers: HashMap<ValueId, usize>,
+    readers: HashMap<ValueId, Vec<usize>>,
+}
+
+impl Links {
+    /// As [`Graph::producer`].
+    pub fn producer(&self, id: ValueId) -> Option<usize> {
+        self.makers.get(&id).copied()
+    }
+
+    /// Says that another node makes a value from now on.
+    pub fn made_by(&mut self, id: ValueId, node: usize) {
+        self.makers.insert(id, node);
+    }
+
+    /// As [`Graph::consumers`].
+    pub fn consumers(&self, id: ValueId) -> &[usize] {
+        self.readers.get(&id).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Names that are taken, for whoever needs many new ones. See [`Model::names`].
+#[derive(Clone, Debug, Default)]
+pub struct Names {
+    taken: HashSet<String>,
+    /// The last number tried behind each base.
+    tried: HashMap<String, u64>,
+}
+
+impl Names {
+    /// Those of a table.
+    pub fn of(values: &Values) -> Names {
+        Names { taken: values.iter().map(|(_, v)| v.name.clone()).collect(), tried: HashMap::new() }
+    }
+
+    /// A name that is not taken, and is from now on: `base`, or `base_1`, `base_2`, ...
+    pub fn fresh(&mut self, base: &str) -> String {
+        if self.taken.insert(base.to_string()) {
+            return base.to_string();
+        }
+        let mut number = self.tried.get(base).copied().unwrap_or(0);
+        let name = loop {
+            number += 1;
+            let name = format!("{base}_{number}");
+            if self.taken.insert(name.clone()) {
+                break name;
+            }
+        };
+        self.tried.insert(base.to_string(), number);
+        name
+    }
+}
+
 impl Model {
+    /// The names that its values have.
+    pub fn names(&self) -> Names {
+        Names::of(&self.values)
+    }
+
     /// Inserts a node before position `at` of the main graph.
     pub fn insert_node(&mut self, at: usize, node: Node) {
         self.graph.nodes.insert(at.min(self.graph.nodes.len()), node);
     }
 
-    /// A name that no value of the model has yet: `base`, or `base_1`, `base_2`, ...
+    /// A name that no value of the model has yet: `base`, or `base_1`, `base_2`, ... Looks through all values: whoever needs many
+    /// takes [`Model::names`].
     pub fn fresh_name(&self, base: &str) -> String {
-        let taken: HashSet<&str> = self.values.iter().map(|(_, v)| v.name.as_str()).collect();
-        if !taken.contains(base) {
-            return base.to_string();
-        }
-        (1..).map(|i| format!("{base}_{i}")).find(|n| !taken.contains(n.as_str())).unwrap_or_default()
+        self.names().fresh(base)
     }
 
     /// Removes nodes of the main graph nothing depends on, and constants nobody reads. Returns how many nodes went.
     pub fn remove_dead(&mut self) -> usize {
         let before = self.graph.nodes.len();
+        let mut uses = self.graph.use_counts();
+        // Readers come after what they read, so one way from the back finds all; a graph that is not sorted takes more.
         loop {
-            let uses = self.graph.use_counts();
-            let n = self.graph.nodes.len();
-            self.graph.nodes.retain(|node| node.outputs.iter().flatten().any(|v| uses.contains_key(v)));
-            if self.graph.nodes.len() == n {
-                self.graph.constants.retain(|v| uses.contains_key(v) || self.graph.inputs.contains(v));
+            let (mut kept, all) = (vec![], self.graph.nodes.len());
+            for node in std::mem::take(&mut self.graph.nodes).into_iter().rev() {
+                if node.outputs.iter().flatten().any(|v| uses.contains_key(v)) {
+                    kept.push(node);
+                    continue;
+                }
+                let inner = node.subgraphs().map(Graph::use_counts).flat_map(HashMap::into_iter);
+                for (v, n) in node.inputs.iter().flatten().map(|v| (*v, 1)).chain(inner) {
+                    if let Some(count) = uses.get_mut(&v) {
+                        *count = count.saturating_sub(n);
+                        if *count == 0 {
+                            uses.remove(&v);
+                        }
+                    }
+                }
+            }
+            kept.reverse();
+            self.graph.nodes = kept;
+            if self.graph.nodes.len() == all {
                 break;
             }
         }
+        let inputs: HashSet<ValueId> = self.graph.inputs.iter().copied().collect();
+        self.graph.constants.retain(|v| uses.contains_key(v) || inputs.contains(v));
         let made: HashSet<ValueId> = self.graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
         self.graph.value_info.retain(|v| made.contains(v));
         before - self.graph.nodes.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::AttributeValue;
+    use tensor::Tensor;
+
+    /// `x → Relu → … → Relu`, `n` of them, of which nobody reads the last; and a constant that the first also reads in a branch.
+    fn chain(n: usize) -> Model {
+        let mut m = Model::new(17);
+        let x = m.values.add_named("x");
+        m.graph.inputs.push(x);
+        let mut last = x;
+        for i in 0..n {
+            let out = m.values.add_named(format!("v{i}"));
+            m.graph.nodes.push(Node::new("Relu", "", &[last], &[out]));
+            last = out;
+        }
+        m
+    }
+
+    #[test]
+    fn what_only_the_dead_read_is_dead_whatever_its_depth() {
+        let mut m = chain(100_000);
+        let c = m.values.add_constant("c", Tensor::scalar(1f32));
+        m.graph.constants.push(c);
+        let branch = Graph { outputs: vec![c], ..Graph::default() };
+        m.graph.nodes[99_999] = m.graph.nodes[99_999].clone().with("branch", AttributeValue::Graph(Box::new(branch)));
+        let y = m.values.add_named("y");
+        m.graph.nodes.push(Node::new("Relu", "", &[m.graph.inputs[0]], &[y]));
+        m.graph.outputs.push(y);
+        assert_eq!(m.remove_dead(), 100_000);
+        assert!(m.graph.nodes.len() == 1 && m.graph.constants.is_empty());
+    }
+
+    #[test]
+    fn links_say_what_the_graph_says() {
+        let mut m = chain(5);
+        let v = m.graph.nodes[0].output(0).unwrap();
+        let twice = m.values.add_named("twice");
+        m.graph.nodes.push(Node::new("Add", "", &[v, v], &[twice]));
+        let links = m.graph.links();
+        for (id, _) in m.values.iter() {
+            assert_eq!(links.producer(id), m.graph.producer(id));
+            assert_eq!(links.consumers(id), m.graph.consumers(id));
+        }
+    }
+
+    #[test]
+    fn many_values_are_replaced_at_once_and_through_each_other() {
+        let mut m = chain(4);
+        let made: Vec<ValueId> = m.graph.nodes.iter().map(|n| n.output(0).unwrap()).collect();
+        m.graph.outputs.push(made[3]);
+        let x = m.graph.inputs[0];
+        m.graph.replace_all_uses(&HashMap::from([(made[0], x), (made[1], made[0])]));
+        assert_eq!((m.graph.nodes[1].input(0), m.graph.nodes[2].input(0), m.graph.nodes[3].input(0)), (Some(x), Some(x), Some(made[2])));
+        m.graph.replace_all_uses(&HashMap::from([(made[2], made[3]), (made[3], made[2])]));
+        assert_eq!(m.graph.outputs, [made[3]]);
+    }
+
+    #[test]
+    fn names_stay_apart() {
+        let m = chain(3);
+        let mut names = m.names();
+        assert_eq!(["v1", "v1", "w", "w", "v1_2"].map(|base| names.fresh(base)), ["v1_1", "v1_2", "w", "w_1", "v1_2_1"]);
+        assert_eq!(m.fresh_name("v1"), "v1_1");
     }
 }

@@ -1,20 +1,26 @@
 //! Replaces calls of model-local functions by their bodies, so that an executor needs to know operators only.
 use crate::{Attribute, AttributeValue, Function, Graph, GraphError, Model, Node, ValueId, Values};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 /// Functions that call functions deeper than this call themselves.
 const DEEPEST: usize = 32;
+
+/// Most nodes that calls may unfold to: a function that calls another twice, ten times over, is a thousand of the last.
+const MOST_NODES: usize = 1_000_000;
 
 /// The model with every call of one of its functions replaced by the function's body, also in subgraphs.
 ///
 /// # Errors
 /// [`GraphError::Node`] for a call with more arguments than the function has, an attribute that the call must give, or
-/// functions that call each other without end; [`GraphError::Graph`] if a function was written for another version of
+/// functions that call each other without end or unfold to too many nodes; [`GraphError::Graph`] if a function was written for another version of
 /// an operator set than the model imports.
 pub fn inline_functions(model: &Model) -> Result<Model, GraphError> {
     let mut out = model.clone();
     let mut graph = std::mem::take(&mut out.graph);
-    let mut inliner = Inliner { model, values: std::mem::take(&mut out.values), calls: 0 };
+    // The first of a name counts.
+    let functions = model.functions.iter().rev().map(|f| (key(&f.domain, &f.name, &f.overload), Callee::of(f))).collect();
+    let mut inliner = Inliner { model, functions, values: std::mem::take(&mut out.values), calls: 0, made: 0 };
     inliner.graph(&mut graph, 0)?;
     out.values = inliner.values;
     out.graph = graph;
@@ -22,10 +28,32 @@ pub fn inline_functions(model: &Model) -> Result<Model, GraphError> {
     Ok(out)
 }
 
+type Key<'a> = (&'a str, &'a str, &'a str);
+
+fn key<'a>(domain: &'a str, name: &'a str, overload: &'a str) -> Key<'a> {
+    (domain, name, overload)
+}
+
+/// A function, and what is asked about it at each call.
+#[derive(Clone)]
+struct Callee<'a> {
+    function: &'a Function,
+    constants: Rc<HashSet<ValueId>>,
+}
+
+impl<'a> Callee<'a> {
+    fn of(function: &'a Function) -> Self {
+        Callee { function, constants: Rc::new(function.graph.constants.iter().copied().collect()) }
+    }
+}
+
 struct Inliner<'a> {
     model: &'a Model,
+    functions: HashMap<Key<'a>, Callee<'a>>,
     values: Values,
     calls: usize,
+    /// Nodes and values that calls have unfolded to.
+    made: usize,
 }
 
 impl Inliner<'_> {
@@ -35,15 +63,16 @@ impl Inliner<'_> {
             for sub in node.subgraphs_mut() {
                 self.graph(sub, depth)?;
             }
-            match self.model.functions.iter().find(|f| f.name == node.op_type && f.domain == node.domain && f.overload == node.overload) {
+            match self.functions.get(&key(&node.domain, &node.op_type, &node.overload)).cloned() {
                 None => graph.nodes.push(node),
-                Some(function) => self.call(graph, function, &node, depth)?,
+                Some(callee) => self.call(graph, &callee, &node, depth)?,
             }
         }
         Ok(())
     }
 
-    fn call(&mut self, graph: &mut Graph, function: &Function, node: &Node, depth: usize) -> Result<(), GraphError> {
+    fn call(&mut self, graph: &mut Graph, callee: &Callee, node: &Node, depth: usize) -> Result<(), GraphError> {
+        let function = callee.function;
         if depth >= DEEPEST {
             return Err(node.error("functions call each other without end"));
         }
@@ -69,7 +98,7 @@ impl Inliner<'_> {
             // A constant stays a constant of the body: an Identity below hands it on.
             if let Some(actual) = node.output(i)
                 && !map.contains_key(formal)
-                && !function.graph.constants.contains(formal)
+                && !callee.constants.contains(formal)
             {
                 map.insert(*formal, Some(actual));
             }
@@ -99,6 +128,10 @@ impl Inliner<'_> {
         call: &Node,
         prefix: &str,
     ) -> Result<(), GraphError> {
+        self.made = self.made.saturating_add(from.nodes.len() + from.constants.len());
+        if self.made > MOST_NODES {
+            return Err(call.error(format!("the calls of functions unfold to more than {MOST_NODES} nodes")));
+        }
         to.name.clone_from(&from.name);
         for v in &from.constants {
             let id = self.fresh(f, *v, map, prefix);
@@ -155,5 +188,40 @@ impl Inliner<'_> {
         let id = self.values.add(value);
         map.insert(v, Some(id));
         id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_that_unfold_to_too_many_nodes_are_refused() {
+        let mut m = Model::new(17);
+        // f0 is a Relu, each f(i+1) calls f(i) four times: 4^12 Relus.
+        for i in 0..13 {
+            let mut f = Function { domain: "d".into(), name: format!("f{i}"), ..Function::default() };
+            let x = f.values.add_named("x");
+            f.graph.inputs.push(x);
+            let mut last = x;
+            for k in 0..if i == 0 { 1 } else { 4 } {
+                let out = f.values.add_named(format!("y{k}"));
+                let callee = if i == 0 { "Relu".to_string() } else { format!("f{}", i - 1) };
+                let domain = if i == 0 { "" } else { "d" };
+                f.graph.nodes.push(Node { domain: domain.into(), ..Node::new(&callee, "", &[last], &[out]) });
+                last = out;
+            }
+            f.graph.outputs.push(last);
+            m.functions.push(f);
+        }
+        let (x, y) = (m.values.add_named("x"), m.values.add_named("y"));
+        m.graph.inputs.push(x);
+        m.graph.outputs.push(y);
+        let call = |name: &str| Node { domain: "d".into(), ..Node::new(name, "call", &[x], &[y]) };
+        m.graph.nodes = vec![call("f4")];
+        assert_eq!(inline_functions(&m).unwrap().graph.nodes.len(), 256);
+        m.graph.nodes = vec![call("f12")];
+        let refused = inline_functions(&m).unwrap_err().to_string();
+        assert!(refused.contains("unfold to more than 1000000 nodes"), "{refused}");
     }
 }

@@ -16,6 +16,7 @@ mod verify;
 
 pub use annotation::{Annotation, Annotations, Encoding, FOLDED_SCALE, Setting};
 pub use attribute::{Attribute, AttributeValue, Attributes};
+pub use edit::{Links, Names};
 pub use element_type::{code_of_dtype, dtype_of_code};
 pub use error::GraphError;
 pub use inline::inline_functions;

@@ -9,7 +9,7 @@ impl Model {
     /// # Errors
     /// The first violation, by name.
     pub fn verify(&self) -> Result<(), GraphError> {
-        self.verify_graph(&self.graph, &HashSet::new())?;
+        self.verify_graph(&self.graph, &mut HashSet::new())?;
         for (id, a) in self.annotations.iter() {
             let value = self.value(id)?;
             if let (Some(mask), Some(c)) = (&a.mask, &value.constant)
@@ -24,12 +24,20 @@ impl Model {
         Ok(())
     }
 
-    fn verify_graph(&self, g: &Graph, outer: &HashSet<ValueId>) -> Result<(), GraphError> {
-        let mut known = outer.clone();
+    /// `known` are the values that what comes may read: the same before and after.
+    fn verify_graph(&self, g: &Graph, known: &mut HashSet<ValueId>) -> Result<(), GraphError> {
         let mut names: HashSet<&str> = HashSet::new();
+        let (inputs, mut own): (HashSet<ValueId>, Vec<ValueId>) = (g.inputs.iter().copied().collect(), vec![]);
+        let mut learn = |known: &mut HashSet<ValueId>, v: ValueId| {
+            let new = known.insert(v);
+            if new {
+                own.push(v);
+            }
+            new
+        };
         for v in &g.inputs {
             let value = self.value(*v)?;
-            if !known.insert(*v) || !names.insert(&value.name) {
+            if !learn(known, *v) || !names.insert(&value.name) {
                 return Err(GraphError::Value { value: value.name.clone(), what: format!("is an input of graph '{}' twice", g.name) });
             }
         }
@@ -38,10 +46,10 @@ impl Model {
             if value.constant.is_none() {
                 return Err(GraphError::Value { value: value.name.clone(), what: "is listed as a constant but has no elements".into() });
             }
-            if !known.insert(*v) && !g.inputs.contains(v) {
+            if !learn(known, *v) && !inputs.contains(v) {
                 return Err(GraphError::Value { value: value.name.clone(), what: "is a constant twice".into() });
             }
-            if !g.inputs.contains(v) && !names.insert(&value.name) {
+            if !inputs.contains(v) && !names.insert(&value.name) {
                 return Err(GraphError::Value { value: value.name.clone(), what: "is the name of two values".into() });
             }
         }
@@ -53,11 +61,11 @@ impl Model {
                 }
             }
             for sub in node.subgraphs() {
-                self.verify_graph(sub, &known)?;
+                self.verify_graph(sub, known)?;
             }
             for v in node.outputs.iter().flatten() {
                 let value = self.value(*v)?;
-                if !known.insert(*v) || !names.insert(&value.name) {
+                if !learn(known, *v) || !names.insert(&value.name) {
                     return Err(node.error(format!("makes '{}', which exists already", value.name)));
                 }
             }
@@ -70,6 +78,9 @@ impl Model {
                     what: format!("is an output of graph '{}' that nothing makes", g.name),
                 });
             }
+        }
+        for v in &own {
+            known.remove(v);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use crate::tensor_proto::{self, Stored};
 use crate::types::{tensor_type, value_info};
 use crate::wire::{Field, Fields};
 use graph::{AttributeValue, Attributes, Constant, Extra, Function, Graph, Model, Node, Opset, Origin, Value, ValueId, ValueType, Values};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 /// Subgraphs nested deeper than this are refused: the reader recurses.
@@ -200,11 +200,9 @@ impl Reader<'_> {
             }
             g.outputs.push(id);
         }
-        g.value_info = infos
-            .iter()
-            .filter_map(|v| self.here(&v.name))
-            .filter(|v| self.values[*v].constant.is_none() && !g.inputs.contains(v))
-            .collect();
+        let inputs: HashSet<ValueId> = g.inputs.iter().copied().collect();
+        g.value_info =
+            infos.iter().filter_map(|v| self.here(&v.name)).filter(|v| self.values[*v].constant.is_none() && !inputs.contains(v)).collect();
         self.scopes.pop();
         g.sort(&self.values)?;
         Ok(g)
@@ -281,9 +279,10 @@ impl Reader<'_> {
         }
         let outputs = raw.outputs.iter().map(|n| if n.is_empty() { None } else { self.here(n) }).collect();
         let mut attributes = Attributes::default();
+        let mut names = HashSet::new();
         for bytes in &raw.attributes {
             let a = self.attribute(bytes, &place)?;
-            if attributes.get(&a.name).is_some() {
+            if !names.insert(a.name.clone()) {
                 return Err(place.error(format!("attribute '{}' is there twice", a.name)));
             }
             attributes.list.push(a);

@@ -5,6 +5,7 @@
 //! back byte for byte: "not edited" is decided by reading its source again and comparing, so no edit can be missed.
 mod annotations;
 mod attribute;
+mod data_files;
 mod data_type;
 mod error;
 mod export;
@@ -15,6 +16,7 @@ mod tensor_proto;
 mod types;
 mod wire;
 
+pub use data_files::{allow_external, bytes_on_disk, data_files};
 pub use error::{OnnxError, Result};
 pub use strip::strip;
 
@@ -108,15 +110,6 @@ pub fn save(model: &Model, path: &Path) -> Result<()> {
         }
         _ => write_atomically(path, &to_bytes(model)?),
     }
-}
-
-/// The files beside it that a model's elements lie in.
-pub fn data_files(model: &Model) -> Vec<PathBuf> {
-    let Some(folder) = model.source.as_ref().and_then(|s| s.folder.as_ref()) else { return vec![] };
-    let origins = model.values.iter().filter_map(|(_, v)| v.constant.as_ref().map(|c| &c.origin));
-    let locations = origins.filter_map(|o| if let graph::Origin::External { location, .. } = o { Some(location) } else { None });
-    let unique: std::collections::BTreeSet<&String> = locations.collect();
-    unique.into_iter().map(|location| folder.join(location)).collect()
 }
 
 /// True if the file is a model with elements in the file of that name beside it.

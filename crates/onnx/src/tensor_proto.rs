@@ -233,14 +233,21 @@ pub(crate) fn external_locations(model: &[u8]) -> BTreeSet<String> {
 /// Reads exactly the bytes the shape asks for, from inside the model's folder.
 fn read_external(e: &External, folder: &Path, dtype: DType, count: usize, place: &Place) -> Result<Vec<u8>> {
     use std::io::{Read, Seek, SeekFrom};
-    let relative = Path::new(&e.location);
-    if relative.components().any(|c| !matches!(c, Component::Normal(_) | Component::CurDir)) {
-        return Err(place.error(format!("external location '{}' leaves the model's folder", e.location)));
-    }
-    let path = folder.join(relative);
+    let path = folder.join(&e.location);
     let io = |source| OnnxError::Io { path: path.display().to_string(), source };
-    if !path.canonicalize().map_err(io)?.starts_with(folder.canonicalize().map_err(io)?) {
-        return Err(place.error(format!("external location '{}' leaves the model's folder by a link", e.location)));
+    let leaves = |how: &str| {
+        let what =
+            format!("external location '{}' leaves the model's folder{how}: --allow-external PATH lets it lie below PATH", e.location);
+        place.error(what)
+    };
+    let plain = Path::new(&e.location).components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir));
+    if !plain && crate::data_files::allowed().is_empty() {
+        return Err(leaves(""));
+    }
+    let real = path.canonicalize().map_err(io)?;
+    let home = plain && real.starts_with(folder.canonicalize().map_err(io)?);
+    if !home && !crate::data_files::allowed().iter().any(|a| real.starts_with(a)) {
+        return Err(leaves(if plain { " by a link" } else { "" }));
     }
     let need = data_type::packed_len(dtype, count).ok_or_else(|| place.error("its size cannot be counted"))?;
     if let Some((_, length)) = e.entries.iter().find(|(k, _)| k == "length")

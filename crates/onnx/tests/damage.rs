@@ -118,3 +118,46 @@ fn unknown_fields_survive_an_edit() {
     let edited = onnx::to_bytes(&m).unwrap();
     assert!(edited.windows(15).any(|w| w == b"from the future"));
 }
+
+/// Each of these took time with the square of what is there, so that a file of a few MB held a machine for minutes.
+#[test]
+fn a_hundred_thousand_attributes_constants_or_branches_are_read_at_once() {
+    const MANY: usize = 100_000;
+    let mut m = Model::new(17);
+    let x = m.values.add(Value { name: "x".into(), ..Value::default() });
+    let mut node = Node::new("Relu", "many", &[x], &[m.values.add_named("y")]);
+    let one = |i: usize| graph::Attribute { name: format!("a{i}"), value: AttributeValue::Int(1), extra: graph::Extra::default() };
+    node.attributes.list = (0..MANY).map(one).collect();
+    m.graph.inputs.push(x);
+    m.graph.nodes.push(node);
+    // Initializers that are inputs too, as up to version 3 of the format.
+    for i in 0..MANY {
+        let c = m.values.add_constant(format!("c{i}"), Tensor::scalar(1f32));
+        m.graph.constants.push(c);
+        m.graph.inputs.push(c);
+    }
+    let bytes = onnx::to_bytes(&m).unwrap();
+    let back = onnx::from_bytes(&bytes, None).unwrap();
+    assert_eq!((back.graph.nodes[0].attributes.list.len(), back.graph.constants.len()), (MANY, MANY));
+    m.graph.nodes[0].attributes.list.push(one(7));
+    assert!(onnx::from_bytes(&onnx::to_bytes(&m).unwrap(), None).unwrap_err().to_string().contains("attribute 'a7' is there twice"));
+}
+
+#[test]
+fn a_value_that_is_not_equal_to_itself_is_no_edit() {
+    let mut m = Model::new(17);
+    let c = m.values.add_constant("c", Tensor::vector(vec![f32::NAN, 1.0]));
+    let x = m.values.add_named("x");
+    let y = m.values.add_named("y");
+    m.graph.constants.push(c);
+    m.graph.inputs.push(x);
+    m.graph.nodes.push(Node::new("LeakyRelu", "l", &[x], &[y]).with("alpha", AttributeValue::Float(f32::NAN)));
+    m.graph.outputs.push(y);
+    // Fields in an order that we do not write: the operator sets before the graph, and the version of the format twice.
+    let usual = onnx::to_bytes(&m).unwrap();
+    let bytes = [&field(1, 0, &[8])[..], &usual[2..], &field(1, 0, &[8])[..]].concat();
+    let mut back = onnx::from_bytes(&bytes, None).unwrap();
+    assert_eq!(onnx::to_bytes(&back).unwrap(), bytes);
+    back.metadata_set("edited", "yes");
+    assert_ne!(onnx::to_bytes(&back).unwrap(), bytes);
+}

@@ -1,7 +1,7 @@
 //! Clean-up that needs no evaluation: BatchNormalization into the layer before it, and Identity nodes out.
 use crate::OpError;
-use graph::{Annotations, AttributeValue, Graph, GraphError, Model, Node, ValueId, Values};
-use std::collections::HashSet;
+use graph::{Annotations, AttributeValue, Graph, GraphError, Links, Model, Names, Node, ValueId, Values};
+use std::collections::{HashMap, HashSet};
 use tensor::{DType, Tensor};
 
 /// Folds each BatchNormalization in inference form into the Conv, ConvTranspose or Gemm whose output it alone reads.
@@ -43,16 +43,53 @@ fn fold_graph(
             folded += fold_graph(sub, values, annotations, folded_in)?;
         }
     }
-    let mut at = 0;
-    while at < graph.nodes.len() {
-        if fold_node(graph, at, values, annotations, folded_in)? {
-            graph.nodes.remove(at);
-            folded += 1;
-        } else {
-            at += 1;
+    if !graph.nodes.iter().any(|n| n.op_type == "BatchNormalization") {
+        return Ok(folded);
+    }
+    let own = graph.constants.iter().copied().collect();
+    let mut state = Folding { uses: graph.use_counts(), links: graph.links(), own, names: Names::of(values), gone: HashSet::new() };
+    let ended = (0..graph.nodes.len()).try_for_each(|at| fold_node(graph, at, values, annotations, folded_in, &mut state));
+    // Where one was refused, those before it are folded all the same.
+    let (gone, mut at) = (&state.gone, 0..);
+    let between: HashSet<ValueId> = gone.iter().filter_map(|i| graph.nodes[*i].input(0)).collect();
+    graph.nodes.retain(|_| at.next().is_none_or(|i| !gone.contains(&i)));
+    let still: HashSet<ValueId> = graph.nodes.iter().flat_map(reads).chain(graph.outputs.iter().copied()).collect();
+    graph.value_info.retain(|v| !between.contains(v));
+    graph.constants.retain(|v| still.contains(v) || !folded_in.contains(v));
+    ended?;
+    Ok(folded + gone.len())
+}
+
+/// What is known of a graph while its normalizations are folded: found out once, and kept up.
+struct Folding {
+    uses: HashMap<ValueId, usize>,
+    links: Links,
+    /// The graph's own constants.
+    own: HashSet<ValueId>,
+    names: Names,
+    /// Normalizations that are folded; they are removed at the end.
+    gone: HashSet<usize>,
+}
+
+impl Folding {
+    /// Constants of this graph that have no other reader. One of an outer graph may be read by another branch too.
+    fn alone(&self, v: ValueId) -> bool {
+        self.uses.get(&v) == Some(&1) && self.own.contains(&v)
+    }
+
+    fn add_constant(&mut self, graph: &mut Graph, values: &mut Values, base: &str, tensor: Tensor) -> ValueId {
+        let id = values.add_constant(self.names.fresh(base), tensor);
+        graph.constants.push(id);
+        self.own.insert(id);
+        self.uses.insert(id, 1);
+        id
+    }
+
+    fn unread(&mut self, v: ValueId) {
+        if let Some(n) = self.uses.get_mut(&v) {
+            *n = n.saturating_sub(1);
         }
     }
-    Ok(folded)
 }
 
 /// A layer and the normalization that can be folded into it.
@@ -68,33 +105,46 @@ pub(crate) struct Unit {
 impl Unit {
     /// Of the node at `at`; `None` if it is no such normalization.
     pub(crate) fn of(graph: &Graph, at: usize, values: &Values, annotations: &Annotations) -> Result<Option<Unit>, OpError> {
+        if graph.nodes[at].op_type != "BatchNormalization" {
+            return Ok(None);
+        }
+        Unit::known(graph, at, values, annotations, (&graph.use_counts(), &graph.links()))
+    }
+
+    /// The same where uses and links are known.
+    fn known(
+        graph: &Graph,
+        at: usize,
+        values: &Values,
+        annotations: &Annotations,
+        (uses, links): (&HashMap<ValueId, usize>, &Links),
+    ) -> Result<Option<Unit>, OpError> {
         let norm = &graph.nodes[at];
         if norm.op_type != "BatchNormalization" || !norm.is_onnx() {
             return Ok(None);
         }
         let inference = norm.outputs.iter().skip(1).all(Option::is_none) && norm.int_or("training_mode", 0)? == 0;
         let (Some(between), Some(output), true) = (norm.input(0), norm.output(0), inference) else { return Ok(None) };
-        let alone = graph.use_counts().get(&between) == Some(&1) && annotations.get(between).is_none_or(|a| a.is_empty());
-        let Some(producer) = graph.producer(between).filter(|_| alone) else { return Ok(None) };
+        let alone = uses.get(&between) == Some(&1) && annotations.get(between).is_none_or(|a| a.is_empty());
+        let Some(producer) = links.producer(between).filter(|_| alone) else { return Ok(None) };
         let Some(affine) = Affine::of(norm, values)? else { return Ok(None) };
         let layer = Layer::of(&graph.nodes[producer], values, affine.factor.len())?;
         Ok(layer.map(|layer| Unit { producer, between, output, affine, layer }))
     }
 }
 
-/// Folds the normalization at `at` into its producer; the node itself is left to be removed.
+/// Folds the node at `at`, if it is a normalization that can be, into its producer; the node itself is left to be removed.
 fn fold_node(
     graph: &mut Graph,
     at: usize,
     values: &mut Values,
     annotations: &mut Annotations,
     folded_in: &mut HashSet<ValueId>,
-) -> Result<bool, OpError> {
-    let Some(Unit { producer, between, output, affine, layer }) = Unit::of(graph, at, values, annotations)? else { return Ok(false) };
+    state: &mut Folding,
+) -> Result<(), OpError> {
+    let unit = Unit::known(graph, at, values, annotations, (&state.uses, &state.links))?;
+    let Some(Unit { producer, between, output, affine, layer }) = unit else { return Ok(()) };
     let unit = graph.nodes[producer].clone();
-    let uses = graph.use_counts();
-    // A constant of an outer graph may be read by another branch too.
-    let alone = |v: ValueId, graph: &Graph| uses.get(&v) == Some(&1) && graph.constants.contains(&v);
     let encoding = annotations.encoding(layer.weight_id).map(|encoding| {
         let what = "has an encoding; fold BatchNormalization before weights are quantized".to_string();
         crate::kept_norm::folded(encoding).ok_or(GraphError::Value { value: values[layer.weight_id].name.clone(), what })
@@ -107,11 +157,12 @@ fn fold_node(
     }
     node.outputs[0] = Some(output);
     let weight_name = values[layer.weight_id].name.clone();
-    let stored = if alone(layer.weight_id, graph) {
+    let stored = if state.alone(layer.weight_id) {
         values.set_tensor(layer.weight_id, weight);
         layer.weight_id
     } else {
-        let copy = add_constant(graph, values, &format!("{weight_name}_folded"), weight);
+        let copy = state.add_constant(graph, values, &format!("{weight_name}_folded"), weight);
+        state.unread(layer.weight_id);
         if let Some(mask) = annotations.mask(layer.weight_id).cloned() {
             annotations.entry(copy).mask = Some(mask);
         }
@@ -121,38 +172,31 @@ fn fold_node(
     if encoding.is_some() {
         annotations.entry(stored).encoding = encoding;
     }
-    match unit.input(2).filter(|b| alone(*b, graph)) {
+    match unit.input(2).filter(|b| state.alone(*b)) {
         Some(own) if values.tensor(own).is_some_and(|t| t.shape() == bias.shape()) => {
             values.set_tensor(own, bias);
         }
         _ => {
             let base = weight_name.strip_suffix(".weight").unwrap_or(&weight_name).to_string();
-            let id = add_constant(graph, values, &format!("{base}.bias"), bias);
+            let id = state.add_constant(graph, values, &format!("{base}.bias"), bias);
+            unit.input(2).into_iter().for_each(|old| state.unread(old));
             let inputs = &mut graph.nodes[producer].inputs;
             inputs.resize(3.max(inputs.len()), None);
             inputs[2] = Some(id);
         }
     }
-    graph.value_info.retain(|v| *v != between);
-    folded_in.extend(graph.nodes[at].inputs.iter().skip(1).chain(unit.inputs.iter().skip(1)).flatten());
-    let rest = graph.nodes.iter().enumerate().filter(|(i, _)| *i != at).flat_map(|(_, n)| reads(n));
-    let still: HashSet<ValueId> = rest.chain(graph.outputs.iter().copied()).collect();
-    graph.constants.retain(|v| still.contains(v) || !folded_in.contains(v));
-    Ok(true)
+    let parameters = || graph.nodes[at].inputs.iter().skip(1).flatten().copied();
+    folded_in.extend(parameters().chain(unit.inputs.iter().skip(1).flatten().copied()));
+    parameters().for_each(|v| state.unread(v));
+    state.unread(between);
+    state.links.made_by(output, producer);
+    state.gone.insert(at);
+    Ok(())
 }
 
 fn reads(node: &Node) -> Vec<ValueId> {
     let inner = node.subgraphs().flat_map(|g| g.use_counts().into_keys());
     node.inputs.iter().flatten().copied().chain(inner).collect()
-}
-
-fn add_constant(graph: &mut Graph, values: &mut Values, base: &str, tensor: Tensor) -> ValueId {
-    let taken: HashSet<&str> = values.iter().map(|(_, v)| v.name.as_str()).collect();
-    let numbered = (1..).map(|i| format!("{base}_{i}"));
-    let name = std::iter::once(base.to_string()).chain(numbered).find(|n| !taken.contains(n.as_str())).unwrap_or_default();
-    let id = values.add_constant(name, tensor);
-    graph.constants.push(id);
-    id
 }
 
 /// A normalization as `y = factor * x + shift` for each channel.
@@ -256,29 +300,40 @@ pub fn remove_identities(model: &mut Model) -> usize {
             }
         }
         let plain = |v: ValueId| annotations.get(v).is_none_or(|a| a.is_empty());
-        let mut at = 0;
-        while at < graph.nodes.len() {
-            let node = &graph.nodes[at];
+        let ends = |node: &Node| {
             let ends = (node.op_type == "Identity" && node.is_onnx()).then(|| node.input(0).zip(node.output(0))).flatten();
-            let Some((input, output)) = ends.filter(|(_, output)| plain(*output)) else {
-                at += 1;
-                continue;
-            };
-            if !graph.outputs.contains(&output) {
-                graph.nodes.remove(at);
-                graph.replace_uses(output, input);
-            } else if let Some(producer) = graph.producer(input).filter(|_| plain(input) && graph.use_counts().get(&input) == Some(&1)) {
-                let made = graph.nodes[producer].outputs.iter_mut().flatten().filter(|v| **v == input);
-                made.for_each(|v| *v = output);
-                graph.nodes.remove(at);
-            } else {
-                at += 1;
-                continue;
+            ends.filter(|(_, output)| plain(*output))
+        };
+        let named: HashSet<ValueId> = graph.outputs.iter().copied().collect();
+        let mut replaced: HashMap<ValueId, ValueId> = HashMap::new();
+        graph.nodes.retain(|node| match ends(node).filter(|(_, output)| !named.contains(output)) {
+            Some((input, output)) => {
+                replaced.insert(output, input);
+                false
             }
-            graph.value_info.retain(|v| *v != output && *v != input || graph.nodes.iter().any(|n| n.outputs.contains(&Some(*v))));
-            removed += 1;
+            None => true,
+        });
+        graph.replace_all_uses(&replaced);
+        // One that names a graph output: what makes its input makes the output instead.
+        let (uses, links) = (graph.use_counts(), graph.links());
+        let mut renamed: HashMap<ValueId, ValueId> = HashMap::new();
+        graph.nodes.retain(|node| {
+            let own = |input: ValueId| plain(input) && links.producer(input).is_some() && uses.get(&input) == Some(&1);
+            match ends(node).filter(|(input, _)| own(*input)) {
+                Some((input, output)) => {
+                    renamed.insert(input, output);
+                    false
+                }
+                None => true,
+            }
+        });
+        for made in graph.nodes.iter_mut().flat_map(|n| n.outputs.iter_mut().flatten()) {
+            *made = renamed.get(made).copied().unwrap_or(*made);
         }
-        removed
+        let made: HashSet<ValueId> = graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
+        let touched: HashSet<ValueId> = replaced.iter().chain(&renamed).flat_map(|(a, b)| [*a, *b]).collect();
+        graph.value_info.retain(|v| !touched.contains(v) || made.contains(v));
+        removed + replaced.len() + renamed.len()
     }
     in_graph(&mut model.graph, &model.annotations)
 }

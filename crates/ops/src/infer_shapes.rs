@@ -3,7 +3,7 @@
 use crate::{EvalCx, Inputs, OpError, RunSubgraph, ShapeCx, find};
 use graph::{Dim, Graph, Model, Node, ValueId, ValueType, Values};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tensor::{DType, Tensor};
 
 /// Tensors with more elements are no arithmetic on shapes; their elements are not carried along.
@@ -35,6 +35,7 @@ pub fn infer_shapes(model: &mut Model) -> Result<usize, OpError> {
 }
 
 fn declare(graph: &mut Graph, values: &mut Values, types: &HashMap<ValueId, ValueType>, changed: &mut usize) {
+    let mut listed: HashSet<ValueId> = graph.outputs.iter().chain(&graph.value_info).copied().collect();
     for node in &mut graph.nodes {
         for sub in node.subgraphs_mut() {
             declare(sub, values, types, changed);
@@ -43,7 +44,7 @@ fn declare(graph: &mut Graph, values: &mut Values, types: &HashMap<ValueId, Valu
             let Some(ty) = types.get(id).filter(|t| **t != values[*id].ty) else { continue };
             values[*id].ty = ty.clone();
             *changed += 1;
-            if !graph.outputs.contains(id) && !graph.value_info.contains(id) {
+            if listed.insert(*id) {
                 graph.value_info.push(*id);
             }
         }

@@ -9,7 +9,7 @@ use report::record::{Note, RecipeRecord, RunRecord, SCHEMA_VERSION, StageRecord,
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The name under which the model that a run begins with is recorded.
@@ -47,10 +47,11 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
     let start = Instant::now();
     let recipe = &loaded.recipe;
     let common = common_key(loaded, options)?;
-    let dir = RunDir::open(&options.out, needed_bytes(loaded, options)?)?;
-    let dir = dir.reading(loaded.inputs(options.data.as_deref()), &outputs(loaded))?;
+    let inputs = loaded.inputs(options.data.as_deref());
+    let dir = RunDir::reading(&options.out, needed_bytes(loaded, options)?, inputs, &outputs(loaded))?;
     dir.write("recipe.toml", loaded.text.as_bytes())?;
     let threads = tensor::set_threads(recipe.threads);
+    let _loops = ::train::stop_when(options.stop.clone());
     let mut record = RunRecord {
         schema_version: SCHEMA_VERSION,
         name: recipe.name.clone(),
@@ -170,8 +171,11 @@ impl Runner<'_> {
     /// Runs a task in the surroundings of a stage and stores what comes out.
     fn work(&mut self, task: Task, key: &Key, input: Option<Model>) -> Result<StoredResult, PipelineError> {
         let Task { name, kind, index, body } = task;
+        let stop = self.options.stop.clone();
         let failed = |e: StageError| match e.downcast::<PipelineError>() {
             Ok(own) => *own,
+            // A Loop of the graph was ended: that is no fault of the model.
+            Err(_) if stop.load(Ordering::Relaxed) => PipelineError::Interrupted { stage: name.to_string() },
             Err(other) => PipelineError::stage(name, other),
         };
         let begun = Instant::now();

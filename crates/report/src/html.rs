@@ -30,12 +30,13 @@ pub fn html(record: &RunRecord) -> String {
         notes(record),
         environment(record),
     ];
-    format!(
+    let page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
          <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\"><title>{name}{PAGE_MARK}\
          <style>{STYLE}</style></head><body><main>{}</main></body></html>\n",
         parts.concat()
-    )
+    );
+    text::block(&page)
 }
 
 fn section(id: &str, title: &str, body: &str) -> String {

@@ -4,8 +4,24 @@ use crate::table::summary;
 use crate::text;
 use std::fmt::Write as _;
 
+/// Text that stays text: no cell, element, link, emphasis or code begins in it.
 fn escape(s: &str) -> String {
-    s.replace('\\', r"\\").replace('|', r"\|").replace('<', "&lt;").replace(['\n', '\r'], " ")
+    let line = text::line(&s.replace(['\n', '\r'], " "));
+    let mut out = String::with_capacity(line.len());
+    for c in line.chars() {
+        match c {
+            '<' => out += "&lt;",
+            '&' => out += "&amp;",
+            '\\' | '|' | '[' | ']' | '*' | '`' => out.extend(['\\', c]),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// Text inside backticks, which has no escapes.
+fn code(s: &str) -> String {
+    text::line(s).replace('`', "'")
 }
 
 /// A heading, the table, the goals and the command.
@@ -26,7 +42,7 @@ pub fn markdown(record: &RunRecord) -> String {
     let _ = writeln!(
         out,
         "\n`{}` on {}, {} threads, Espalier {}.",
-        text::command_line(&record.command),
+        code(&text::command_line(&record.command)),
         escape(&e.cpu),
         e.threads,
         escape(&e.espalier)

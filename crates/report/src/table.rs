@@ -13,7 +13,7 @@ const NOTHING: &str = "–";
 /// Stage by stage: what each left behind. Columns that no stage has a figure for are left out.
 pub(crate) fn summary(record: &RunRecord) -> Table {
     let columns: [(&'static str, fn(&StageRecord) -> Option<String>); 9] = [
-        ("stage", |s| Some(s.name.clone())),
+        ("stage", |s| Some(text::line(&s.name))),
         ("accuracy", |s| s.shown_accuracy().map(text::percent)),
         ("size", |s| s.metrics.file_bytes.map(text::bytes)),
         ("parameters", |s| s.metrics.parameters.map(text::count)),

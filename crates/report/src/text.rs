@@ -52,6 +52,33 @@ pub fn date(unix: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", seconds / 3600, seconds % 3600 / 60)
 }
 
+/// True for what a terminal or a browser obeys instead of showing it: control characters, and those that change the direction of
+/// text or break lines.
+fn obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
+fn shown(s: &str, kept: &[char]) -> String {
+    let mut out = String::with_capacity(s.len());
+    for c in s.chars() {
+        match obeyed(c) && !kept.contains(&c) {
+            true => out.extend(c.escape_unicode()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
+/// A name from a file, as one line that can be shown anywhere: what would be obeyed is written as `\u{1b}`.
+pub fn line(s: &str) -> String {
+    shown(s, &[])
+}
+
+/// The same for a text of several lines: line breaks and tabs stay.
+pub fn block(s: &str) -> String {
+    shown(s, &['\n', '\t'])
+}
+
 /// A command line that a shell reads as it was given.
 pub fn command_line(arguments: &[String]) -> String {
     let plain = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,+%@".contains(c));
@@ -62,6 +89,12 @@ pub fn command_line(arguments: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_terminal_obeys_is_written_out() {
+        assert_eq!(line("a\u{1b}[2Jb\nc\u{202e}d\u{9b}é"), r"a\u{1b}[2Jb\u{a}c\u{202e}d\u{9b}é");
+        assert_eq!(block("a\n\tb\r\u{7}"), "a\n\tb\\u{d}\\u{7}");
+    }
 
     #[test]
     fn numbers_for_people() {

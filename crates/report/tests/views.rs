@@ -126,3 +126,47 @@ fn sample() {
         std::fs::write(path, html(&record())).unwrap();
     }
 }
+
+/// Every text of a record replaced by one that would be obeyed: by a browser, a terminal, Markdown.
+const HOSTILE: &str =
+    "<script>alert(1)</script>\"'><img src=x onerror=y>\u{1b}[2J\u{9b}31m\u{202e}\u{0}\r\n✓ forged | `x` [l](http://e) ![i](u) &lt;";
+
+fn hostile(value: &mut serde_json::Value) {
+    match value {
+        // What is not free text is an enumeration, which a text from elsewhere would not be read as.
+        serde_json::Value::String(s) if !["run", "cached", "literal", "default"].contains(&s.as_str()) => *s = HOSTILE.into(),
+        serde_json::Value::Array(list) => list.iter_mut().for_each(hostile),
+        serde_json::Value::Object(map) => map.values_mut().for_each(hostile),
+        _ => {}
+    }
+}
+
+#[test]
+fn no_field_of_a_record_is_obeyed() {
+    let mut r = record();
+    let one = r.stages[1].clone();
+    r.start = Some(StageRecord { name: "start".into(), ..one });
+    r.environment.cpu = "cpu".into();
+    r.environment.runtimes.insert("a".into(), "b".into());
+    r.recipe.text = "x".into();
+    r.recipe.overrides = vec!["x".into()];
+    let mut json: serde_json::Value = serde_json::from_str(&r.to_json()).unwrap();
+    hostile(&mut json);
+    let r: RunRecord = serde_json::from_value(json).unwrap();
+    assert!(r.name == HOSTILE && r.stages[1].layers[0].name == HOSTILE && r.stages[1].notes[0].text == HOSTILE);
+    let (page, shown, marked) = (html(&r), terminal(&r), markdown(&r));
+    for (view, text) in [("html", &page), ("terminal", &shown), ("markdown", &marked)] {
+        let bad = text.chars().find(|c| c.is_control() && *c != '\n' && *c != '\t' || *c == '\u{202e}');
+        assert!(bad.is_none(), "{view}: {bad:?}");
+    }
+    // Nothing begins an element or ends an attribute: what is left of the text is inside entities.
+    assert!(!page.contains("<script") && !page.contains("<img") && !page.contains("\"'>"));
+    assert!(!shown.lines().any(|l| l.starts_with("✓ forged")), "{shown}");
+    assert!(!marked.lines().any(|l| l.starts_with("✓ forged")), "{marked}");
+    // The command stands in a code span, in which everything but a backtick is text.
+    let (before, command) = marked.rsplit_once("\n`").unwrap();
+    let (_, after) = command.split_once('`').unwrap();
+    for text in [before, after] {
+        assert!(!text.contains("<script") && !text.contains("[l](") && !text.contains("![i]("), "{text}");
+    }
+}

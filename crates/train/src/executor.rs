@@ -1,6 +1,7 @@
 //! Runs a graph of run-time rank: the reference interpreter, the simulation of a compressed graph, and the forward pass
 //! of training are one piece of code.
 use crate::TrainError;
+use crate::limits::{Limits, stopped};
 use crate::plan::{Plan, Step, Work, operator};
 use graph::{Annotation, Graph, Model, Node, ValueId, ValueType};
 use ops::{EvalCx, Inputs, OpError, RunSubgraph};
@@ -53,6 +54,7 @@ pub struct Executor<'m> {
     model: Cow<'m, Model>,
     plan: Plan,
     taps: Vec<ValueId>,
+    limits: Limits,
 }
 
 impl Executor<'static> {
@@ -63,7 +65,7 @@ impl Executor<'static> {
     pub fn owned(model: Model) -> Result<Self, TrainError> {
         let model = if model.functions.is_empty() { model } else { graph::inline_functions(&model)? };
         let plan = Plan::new(&model, &HashSet::new(), true)?;
-        Ok(Executor { model: Cow::Owned(model), plan, taps: vec![] })
+        Ok(Executor { model: Cow::Owned(model), plan, taps: vec![], limits: Limits::default() })
     }
 }
 
@@ -87,7 +89,7 @@ impl<'m> Executor<'m> {
     fn build(model: &'m Model, taps: &[ValueId], fuse: bool) -> Result<Self, TrainError> {
         let model = if model.functions.is_empty() { Cow::Borrowed(model) } else { Cow::Owned(graph::inline_functions(model)?) };
         let plan = Plan::new(&model, &taps.iter().copied().collect(), fuse)?;
-        Ok(Executor { model, plan, taps: taps.to_vec() })
+        Ok(Executor { model, plan, taps: taps.to_vec(), limits: Limits::default() })
     }
 
     /// Prepares a model for [`Executor::run_observed`]: nothing is fused, so every value can be seen.
@@ -96,6 +98,11 @@ impl<'m> Executor<'m> {
     /// As [`Executor::new`].
     pub fn unfused(model: &'m Model) -> Result<Self, TrainError> {
         Self::build(model, &[], false)
+    }
+
+    /// The same with bounds on what loops may do.
+    pub fn within(self, limits: Limits) -> Self {
+        Executor { limits, ..self }
     }
 
     /// The model, its functions inlined.
@@ -144,7 +151,7 @@ impl<'m> Executor<'m> {
         mode: Mode,
         observe: Option<&mut dyn FnMut(ValueId, &Tensor)>,
     ) -> Result<RunOutput, TrainError> {
-        let run = Run::new(&self.model, overrides, mode, observe);
+        let run = Run { limits: self.limits, ..Run::new(&self.model, overrides, mode, observe) };
         run.guarded(|| {
             run.feed(inputs)?;
             self.plan.steps.iter().try_for_each(|step| run.step(step))?;
@@ -192,6 +199,9 @@ pub(crate) struct Run<'a, 'o> {
     pub(crate) updates: RefCell<Vec<(ValueId, Tensor)>>,
     observe: RefCell<Option<&'o mut (dyn FnMut(ValueId, &Tensor) + 'o)>>,
     current: Cell<Option<usize>>,
+    limits: Limits,
+    /// Runs of subgraphs so far, and nodes in them.
+    inner: Cell<(u64, u64)>,
 }
 
 impl<'a, 'o> Run<'a, 'o> {
@@ -210,6 +220,8 @@ impl<'a, 'o> Run<'a, 'o> {
             updates: RefCell::new(vec![]),
             observe: RefCell::new(observe),
             current: Cell::new(None),
+            limits: Limits::default(),
+            inner: Cell::new((0, 0)),
         }
     }
 
@@ -439,6 +451,15 @@ impl RunSubgraph for Run<'_, '_> {
 
     fn run_subgraph(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, OpError> {
         let inner = |e: TrainError| OpError::Inner(e.to_string());
+        let (iterations, nodes) = self.inner.get();
+        let ran = (iterations + 1, nodes + graph.nodes.len() as u64);
+        self.inner.set(ran);
+        if stopped() {
+            return Err(OpError::Inner("stopped".to_string()));
+        }
+        if let Some(what) = self.limits.exceeded(ran.0, ran.1) {
+            return Err(OpError::Inner(what));
+        }
         if inputs.len() != graph.inputs.len() {
             return Err(TensorError::value(
                 "subgraph",

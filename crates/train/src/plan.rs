@@ -74,15 +74,14 @@ impl Plan {
     pub(crate) fn new(model: &Model, kept: &HashSet<ValueId>, fuse: bool) -> Result<Plan, TrainError> {
         let graph = &model.graph;
         check_operators(model, graph)?;
-        let uses = graph.use_counts();
-        let hidden = |v: ValueId| {
-            uses.get(&v) == Some(&1) && !kept.contains(&v) && model.annotations.get(v).is_none() && !graph.outputs.contains(&v)
-        };
+        let (uses, links) = (graph.use_counts(), graph.links());
+        let shown: HashSet<ValueId> = graph.outputs.iter().chain(kept).copied().collect();
+        let hidden = |v: ValueId| uses.get(&v) == Some(&1) && !shown.contains(&v) && model.annotations.get(v).is_none();
         let (mut swallowed, mut claimed) = (HashSet::new(), HashSet::new());
         let mut units: HashMap<usize, Unit> = HashMap::new();
         if fuse {
             for (i, node) in graph.nodes.iter().enumerate() {
-                if let Some(unit) = unit_at(model, i, node, &hidden, &claimed) {
+                if let Some(unit) = unit_at((model, &links), i, node, &hidden, &claimed) {
                     claimed.extend(unit.members.iter().copied());
                     swallowed.extend(unit.members.iter().copied().filter(|m| *m != unit.last));
                     units.insert(unit.last, unit);
@@ -123,7 +122,8 @@ fn mark_last_reads(graph: &Graph, kept: &HashSet<ValueId>, steps: &mut [Step]) {
         for (v, last) in step.reads.iter_mut().rev().flatten() {
             *last = !later.contains(v) && seen.insert(*v);
         }
-        step.drops.retain(|v| !step.reads.iter().flatten().any(|(r, _)| r == v));
+        let own: HashSet<ValueId> = step.reads.iter().flatten().map(|(v, _)| *v).collect();
+        step.drops.retain(|v| !own.contains(v));
         later.extend(seen);
         later.extend(step.reads.iter().flatten().map(|(v, _)| *v));
     }

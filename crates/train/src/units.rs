@@ -1,7 +1,7 @@
 //! Units: nodes in a row that one kernel computes. A value that somebody else reads, that is annotated, or that is to be seen ends
 //! one.
 use crate::plan::Work;
-use graph::{AttributeValue, Graph, Model, Node, ValueId};
+use graph::{AttributeValue, Graph, Links, Model, Node, ValueId};
 use std::collections::HashSet;
 use tensor::{Activation, DType};
 
@@ -19,23 +19,35 @@ pub(crate) struct Unit {
 
 /// The unit that a node is the core of. `hidden` says of a value that nobody would miss it; nodes that are `claimed` belong to
 /// another unit.
-pub(crate) fn unit_at(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> bool, claimed: &HashSet<usize>) -> Option<Unit> {
+pub(crate) fn unit_at(
+    (model, links): (&Model, &Links),
+    at: usize,
+    node: &Node,
+    hidden: &dyn Fn(ValueId) -> bool,
+    claimed: &HashSet<usize>,
+) -> Option<Unit> {
     match node.op_type.as_str() {
         "BatchNormalization" => {
-            let Norm { members, residual, activation } = norm_unit(model, at, node, hidden, claimed)?;
+            let Norm { members, residual, activation } = norm_unit((model, links), at, node, hidden, claimed)?;
             let mut reads = node.inputs.clone();
             reads.truncate(5);
             reads.push(residual);
             let last = members.last().copied()?;
             Some(Unit { members, last, work: Work::BatchNorm { norm: at, activation }, reads })
         }
-        "Softmax" => attention_unit(model, at, node, hidden, claimed),
+        "Softmax" => attention_unit((model, links), at, node, hidden, claimed),
         _ => None,
     }
 }
 
 /// The unit around a Softmax over the last axis, between a product of queries and keys and one with values.
-fn attention_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> bool, claimed: &HashSet<usize>) -> Option<Unit> {
+fn attention_unit(
+    (model, links): (&Model, &Links),
+    at: usize,
+    node: &Node,
+    hidden: &dyn Fn(ValueId) -> bool,
+    claimed: &HashSet<usize>,
+) -> Option<Unit> {
     let graph = &model.graph;
     let weights = node.output(0).filter(|v| hidden(*v))?;
     let rank = || model.values[weights].shape().map(|s| s.len());
@@ -50,7 +62,7 @@ fn attention_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId
         return None;
     }
     let free = |i: usize| Some(i).filter(|i| !claimed.contains(i) && graph.nodes[*i].is_onnx());
-    let last = graph.consumers(weights).first().copied().and_then(free)?;
+    let last = links.consumers(weights).first().copied().and_then(free)?;
     let product = &graph.nodes[last];
     if product.op_type != "MatMul" || product.input(0) != Some(weights) {
         return None;
@@ -59,7 +71,7 @@ fn attention_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId
     let mut members = vec![at, last];
     let (mut scale, mut bias, mut scores) = (1.0, None, node.input(0)?);
     loop {
-        let maker = graph.producer(scores).filter(|_| hidden(scores)).and_then(free)?;
+        let maker = links.producer(scores).filter(|_| hidden(scores)).and_then(free)?;
         members.push(maker);
         let maker = &graph.nodes[maker];
         let (a, b) = (maker.input(0)?, maker.input(1)?);
@@ -79,7 +91,7 @@ fn attention_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId
             ("Div", None, Some(by)) if scale == 1.0 => (scale, scores) = (1.0 / f64::from(by), a),
             ("Add", ..) if scale == 1.0 && bias.is_none() => {
                 let product = |p: usize| matches!(graph.nodes[p].op_type.as_str(), "MatMul" | "Mul" | "Div");
-                let is_scores = |v: ValueId| hidden(v) && graph.producer(v).is_some_and(product);
+                let is_scores = |v: ValueId| hidden(v) && links.producer(v).is_some_and(product);
                 (scores, bias) = if is_scores(a) { (a, Some(b)) } else { (b, Some(a)) };
             }
             _ => return None,
@@ -96,7 +108,13 @@ struct Norm {
 
 /// The unit that starts at a BatchNormalization, if it is one that the fused kernel serves.
 /// A node that another unit has `claimed` ends it: two branches may meet in one Add.
-fn norm_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> bool, claimed: &HashSet<usize>) -> Option<Norm> {
+fn norm_unit(
+    (model, links): (&Model, &Links),
+    at: usize,
+    node: &Node,
+    hidden: &dyn Fn(ValueId) -> bool,
+    claimed: &HashSet<usize>,
+) -> Option<Norm> {
     let graph = &model.graph;
     let several_outputs = node.outputs.iter().flatten().count() > 1;
     let own_mode = node.attributes.get("training_mode").is_some_and(|v| *v != AttributeValue::Int(0));
@@ -115,13 +133,13 @@ fn norm_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> 
         if !hidden(value) {
             return Some(unit);
         }
-        let Some(next) = graph.consumers(value).first().copied().filter(|n| !claimed.contains(n)) else { return Some(unit) };
+        let Some(next) = links.consumers(value).first().copied().filter(|n| !claimed.contains(n)) else { return Some(unit) };
         let reader = &graph.nodes[next];
         match reader.op_type.as_str() {
             "Add" if reader.is_onnx() && unit.residual.is_none() => {
                 let Some(other) = reader.inputs.iter().flatten().copied().find(|v| *v != value) else { return Some(unit) };
                 // The kernel adds equal shapes only; a constant or a value from inside this unit is not a residual.
-                if model.values[other].constant.is_some() || !same_shape_residual(graph, other) {
+                if model.values[other].constant.is_some() || !same_shape_residual((graph, links), other) {
                     return Some(unit);
                 }
                 unit.residual = Some(other);
@@ -143,8 +161,8 @@ fn norm_unit(model: &Model, at: usize, node: &Node, hidden: &dyn Fn(ValueId) -> 
 }
 
 /// Residual branches come from convolution units or padding of them, never from broadcasting ones such as a pooled gate.
-fn same_shape_residual(graph: &Graph, value: ValueId) -> bool {
-    match graph.producer(value) {
+fn same_shape_residual((graph, links): (&Graph, &Links), value: ValueId) -> bool {
+    match links.producer(value) {
         None => graph.inputs.contains(&value),
         Some(i) => matches!(
             graph.nodes[i].op_type.as_str(),

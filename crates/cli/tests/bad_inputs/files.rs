@@ -88,6 +88,7 @@ fn a_run_into_a_folder_that_is_not_a_runs() {
     folder.write("r.toml", RECIPE.replace("train = \"rows.npz\"", "train = \"images\""));
     std::fs::create_dir(folder.path("images")).unwrap();
     folder.fails("run r.toml --out images/out", 1, "lies inside the data set");
+    assert!(!folder.path("images/out").exists());
 }
 
 #[test]
@@ -97,4 +98,61 @@ fn a_page_that_is_not_a_report() {
     folder.write("x/run.json", espalier::report::RunRecord { schema_version: 1, ..Default::default() }.to_json());
     folder.fails("report x", 1, "is not a report that Espalier wrote");
     assert_eq!(std::fs::read(folder.path("x/report.html")).unwrap(), b"<html>a user's</html>");
+}
+
+#[test]
+fn external_data_outside_the_models_folder() {
+    let folder = Folder::new();
+    with_data(&folder, "a", 3.0);
+    // Of one length: `model.onnx.data`, and the same file from a folder beside it.
+    let moved = |to: &str| {
+        let bytes = std::fs::read(folder.path("a/model.onnx")).unwrap();
+        let at = bytes.windows(15).position(|w| w == b"model.onnx.data").unwrap();
+        std::fs::write(folder.path("b/m.onnx"), [&bytes[..at], to.as_bytes(), &bytes[at + 15..]].concat()).unwrap();
+    };
+    folder.write("a/data.bin", std::fs::read(folder.path("a/model.onnx.data")).unwrap());
+    std::fs::create_dir(folder.path("b")).unwrap();
+    moved("../a//.data.bin");
+    std::fs::rename(folder.path("a/data.bin"), folder.path("a/.data.bin")).unwrap();
+    let refused = "leaves the model's folder: --allow-external PATH lets it lie below PATH";
+    folder.fails("inspect b/m.onnx", 1, refused);
+    folder.fails("inspect b/m.onnx --allow-external b", 1, refused);
+    folder.fails("inspect b/m.onnx --allow-external nowhere", 1, "--allow-external nowhere: No such file");
+    let output = folder.espalier("convert b/m.onnx -o c.onnx --allow-external a");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(weight(&onnx::load(&folder.path("c.onnx")).unwrap()), 3.0);
+}
+
+#[test]
+fn names_that_control_a_terminal() {
+    let folder = Folder::new();
+    let hostile = "w\u{1b}[2J\u{1b}]0;title\u{7}\u{9b}31m\u{202e}\nerror: forged";
+    let mut model = relu();
+    model.graph.nodes[0].name = hostile.into();
+    model.metadata_set("note", hostile);
+    for v in [model.graph.inputs[0], model.graph.outputs[0]] {
+        model.values[v].name += hostile;
+    }
+    onnx::save(&model, &folder.path("h.onnx")).unwrap();
+    folder.arrays("in.npz", &[("x", Tensor::full(0f32, [1, 4]).unwrap())]);
+    let mut odd = model.clone();
+    odd.graph.nodes[0].op_type = hostile.into();
+    onnx::save(&odd, &folder.path("odd.onnx")).unwrap();
+    for line in [
+        "inspect h.onnx",
+        "inspect h.onnx --json",
+        "inspect odd.onnx",
+        "inspect odd.onnx --json --color always",
+        "execute h.onnx --input in.npz",
+        "execute odd.onnx --input in.npz",
+        "compare h.onnx odd.onnx",
+        "compare h.onnx h.onnx",
+    ] {
+        let output = folder.espalier(line);
+        for said in [output.stdout, output.stderr] {
+            let said = String::from_utf8(said).unwrap();
+            let bad = said.chars().find(|c| c.is_control() && *c != '\n' && *c != '\t' || *c == '\u{202e}');
+            assert!(bad.is_none(), "espalier {line}: {bad:?} in {said:?}");
+        }
+    }
 }

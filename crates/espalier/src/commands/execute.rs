@@ -63,7 +63,7 @@ pub(super) fn session(model: Source, runtime: &str, literal: bool, threads: usiz
 impl fmt::Display for Execution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (name, shape) in &self.outputs {
-            writeln!(f, "{name}: {shape}")?;
+            writeln!(f, "{}: {shape}", report::text::line(name))?;
         }
         Ok(())
     }

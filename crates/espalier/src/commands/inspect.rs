@@ -1,15 +1,15 @@
 //! `inspect`: what is in a model.
-use super::inputs::{example_inputs, type_text};
+use super::inputs::type_text;
+use super::observe::{Shapes, observe};
 use crate::Result;
 use deploy::measure::StoredValues;
 use graph::{Model, ValueId};
 use report::text;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use tensor::Tensor;
-use train::{Executor, Mode};
 
 /// An input or output.
 #[derive(Clone, Debug, Serialize)]
@@ -68,7 +68,7 @@ pub struct Inspection {
     pub nonzeros: u64,
     /// Multiply-accumulate operations for inputs of the declared shapes (unknown dimensions as 1).
     pub macs: Option<u64>,
-    /// Why `macs` is absent.
+    /// Why `macs` is absent, or what they do not count.
     pub macs_note: Option<String>,
     /// Annotated values.
     pub annotations: usize,
@@ -90,7 +90,7 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
     let model = onnx::load(path)?;
     let file_bytes = std::fs::metadata(path).map_or(0, |m| m.len());
     let (seen, macs_note) = match observe(&model, shapes) {
-        Ok(seen) => (Some(seen), None),
+        Ok((seen, note)) => (Some(seen), note),
         Err(e) => {
             let input = model.free_inputs().first().map_or(String::new(), |v| model.values[*v].name.clone());
             (None, Some(format!("open sizes were taken as 1, and {e}; give the input's shape: --shape {input}=1,...")))
@@ -133,17 +133,6 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
         layers: layers.into_iter().filter(|l| l.parameters > 0 || l.macs.unwrap_or(0) > 0).collect(),
         metadata: model.metadata.iter().cloned().collect(),
     })
-}
-
-type Shapes = HashMap<ValueId, Vec<usize>>;
-
-fn observe(model: &Model, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Shapes> {
-    let inputs = example_inputs(model, shapes)?;
-    let mut seen = Shapes::new();
-    Executor::unfused(model)?.run_observed(&inputs, Mode::FLOAT, &mut |id, t| {
-        seen.insert(id, t.shape().to_vec());
-    })?;
-    Ok(seen)
 }
 
 fn layers(model: &Model, seen: Option<&Shapes>) -> Vec<Layer> {
@@ -190,19 +179,20 @@ fn hidden(weight: Option<&Tensor>, mask: &Tensor) -> u64 {
 
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ports = |list: &[Port]| list.iter().map(|p| format!("{} {}", p.name, p.ty)).collect::<Vec<_>>().join(", ");
+        let ports = |list: &[Port]| list.iter().map(|p| text::line(&format!("{} {}", p.name, p.ty))).collect::<Vec<_>>().join(", ");
         let opsets = self.opsets.iter().map(|(d, v)| format!("{d} {v}")).collect::<Vec<_>>().join(", ");
         writeln!(f, "{}: {}, IR {}, opset {opsets}", self.file, text::bytes(self.file_bytes), self.ir_version)?;
         writeln!(f, "inputs:      {}", ports(&self.inputs))?;
         writeln!(f, "outputs:     {}", ports(&self.outputs))?;
-        let operators = self.operators.iter().map(|(o, n)| format!("{o} {n}")).collect::<Vec<_>>().join(", ");
+        let operators = self.operators.iter().map(|(o, n)| text::line(&format!("{o} {n}"))).collect::<Vec<_>>().join(", ");
         writeln!(f, "operators:   {operators}")?;
         if !self.unknown_operators.is_empty() {
-            writeln!(f, "not known:   {}", self.unknown_operators.join(", "))?;
+            writeln!(f, "not known:   {}", text::line(&self.unknown_operators.join(", ")))?;
         }
         writeln!(f, "parameters:  {}, {} not zero", self.parameters, self.nonzeros)?;
         match (&self.macs, &self.macs_note) {
-            (Some(macs), _) => writeln!(f, "MACs:        {macs}")?,
+            (Some(macs), None) => writeln!(f, "MACs:        {macs}")?,
+            (Some(macs), Some(note)) => writeln!(f, "MACs:        {macs} ({note})")?,
             (None, note) => writeln!(f, "MACs:        not counted: {}", note.as_deref().unwrap_or_default())?,
         }
         let masks = (self.masks > 0).then(|| format!("{} masks", self.masks));
@@ -224,8 +214,8 @@ impl fmt::Display for Inspection {
             writeln!(
                 f,
                 "{:width$}  {:18}  {shape:>20}  {:>10}  {:>10}  {macs:>12}  {:>8}  {stored}",
-                l.node,
-                l.op_type,
+                text::line(&l.node),
+                text::line(&l.op_type),
                 l.parameters,
                 l.nonzeros,
                 text::bytes(l.parameter_bytes)

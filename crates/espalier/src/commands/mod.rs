@@ -10,6 +10,7 @@ mod inputs;
 mod inspect;
 mod list;
 mod new;
+mod observe;
 mod plan;
 mod preprocessing;
 mod run;

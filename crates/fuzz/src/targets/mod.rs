@@ -7,6 +7,9 @@ use crate::case::Case;
 use crate::random::Random;
 use std::path::{Path, PathBuf};
 
+/// The file of a case that is left as it is: arrays that a changed model is run on.
+pub(crate) const INPUTS: &str = "inputs.npz";
+
 /// Something that reads files from outside.
 pub(crate) struct Target {
     pub(crate) name: &'static str,

@@ -1,5 +1,5 @@
 //! Model files: reading, passes, the interpreter, lowering.
-use super::{Target, here, read, with_ending};
+use super::{INPUTS, Target, here, read, with_ending};
 use crate::case::Case;
 use crate::random::Random;
 use crate::{mutate, protobuf};
@@ -16,7 +16,7 @@ pub(super) const EXTERNAL: Target =
 pub(super) const PASSES: Target =
     Target { name: "passes", what: "convert --clean --opset, and inspect", seeds: fixtures, mutate: model, run: passes };
 pub(super) const INTERPRETER: Target =
-    Target { name: "interpreter", what: "a model run on its inputs", seeds: with_inputs, mutate: model_or_inputs, run: execute };
+    Target { name: "interpreter", what: "a model run on its inputs", seeds: with_inputs, mutate: structure, run: execute };
 pub(super) const LOWERING: Target = Target {
     name: "lowering",
     what: "lifting, quantizing by the file's annotations, lowering",
@@ -32,11 +32,9 @@ fn model(r: &mut Random, (name, bytes): &mut (String, Vec<u8>), other: &[u8]) {
     }
 }
 
-/// Inputs are left alone: what is wrong with an archive has a target of its own.
-fn model_or_inputs(r: &mut Random, file: &mut (String, Vec<u8>), other: &[u8]) {
-    if file.0.ends_with(".onnx") {
-        protobuf::message(r, &mut file.1, other);
-    }
+/// A model for the interpreter: damage that its reader finds has a target of its own.
+fn structure(r: &mut Random, (_, bytes): &mut (String, Vec<u8>), other: &[u8]) {
+    protobuf::message(r, bytes, other);
 }
 
 fn fixtures() -> Result<Vec<Case>, String> {
@@ -48,8 +46,7 @@ fn with_inputs() -> Result<Vec<Case>, String> {
     for case in &mut cases {
         let inputs = here("tests/fixtures").join(&case.of).with_extension("npz");
         if inputs.exists() {
-            // Twice, so that a case changes the model more often than not.
-            case.files.push(("inputs.npz".into(), read(&inputs)?));
+            case.files.push((INPUTS.to_string(), read(&inputs)?));
         }
     }
     Ok(cases)
@@ -141,9 +138,9 @@ fn passes(case: &Case, folder: &Path) -> Result<(), String> {
 fn execute(case: &Case, folder: &Path) -> Result<(), String> {
     let Ok(m) = onnx::from_bytes(case.bytes(), None) else { return Ok(()) };
     let Some(executor) = no_defect(Executor::new(&m))? else { return Ok(()) };
-    if case.file("inputs.npz").is_some() {
+    if case.file(INPUTS).is_some() {
         case.write(folder).map_err(|e| e.to_string())?;
-        let arrays = data::npz::read(&folder.join("inputs.npz")).unwrap_or_default();
+        let arrays = data::npz::read(&folder.join(INPUTS)).unwrap_or_default();
         let inputs = arrays.into_iter().filter_map(|(k, v)| Some((k.strip_prefix("in__")?.to_string(), v))).collect();
         no_defect(executor.run(&inputs, Mode::SIMULATED))?;
         no_defect(executor.run(&inputs, Mode { training: true, simulate: true, seed: 1 }))?;

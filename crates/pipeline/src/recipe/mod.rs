@@ -114,11 +114,11 @@ impl Loaded {
     /// The files and folders that the recipe reads, below `root` or its own folder: models, teachers and data sets.
     pub fn inputs(&self, root: Option<&Path>) -> Vec<PathBuf> {
         let r = &self.recipe;
-        let own = r.stages.iter().filter_map(|s| if let Stage::Train(t) = s { t.model.as_ref() } else { None });
-        let models = r.model.iter().chain(own).filter_map(|m| m.file.as_ref());
+        let own = r.stages.iter().filter_map(Stage::own_file);
+        let models = r.model.iter().filter_map(|m| m.file.as_deref()).chain(own);
         let teachers = r.stages.iter().filter_map(Stage::teacher).filter(|t| r.stage(t).is_none());
         let data = r.data.iter().flat_map(|d| [&d.train, &d.test, &d.validation_set].into_iter().flatten());
-        models.map(String::as_str).chain(teachers).chain(data.map(String::as_str)).map(|p| self.resolve(p, root)).collect()
+        models.chain(teachers).chain(data.map(String::as_str)).map(|p| self.resolve(p, root)).collect()
     }
 
     /// The place of a file or folder that the recipe names: below `root` if one is given and it exists there, else

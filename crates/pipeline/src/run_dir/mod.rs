@@ -61,18 +61,18 @@ impl RunDir {
         Ok(RunDir { root: root.to_path_buf(), inputs: vec![], _lock: lock })
     }
 
-    /// The same folder for a run that reads these files and folders: none of them will be written over.
+    /// [`RunDir::open`] for a run that reads these files and folders: none of them will be written over.
     ///
     /// # Errors
-    /// [`PipelineError::File`] if one of `outputs` is one of them, or the folder lies inside one.
-    pub fn reading(mut self, inputs: Vec<PathBuf>, outputs: &[String]) -> Result<RunDir, PipelineError> {
-        if let (Some(around), Ok(root)) = (inputs.iter().find(|i| own::holds(i, &self.root)), self.root.canonicalize()) {
+    /// As [`RunDir::open`], and [`PipelineError::File`] if one of `outputs` is an input, or the folder lies inside one.
+    pub fn reading(root: &Path, needed: u64, inputs: Vec<PathBuf>, outputs: &[String]) -> Result<RunDir, PipelineError> {
+        if let Some(around) = inputs.iter().find(|i| own::holds(i, root)) {
             let what = format!("lies inside the data set {}, which the run would change: choose another --out", around.display());
-            return Err(PipelineError::file(&root, what));
+            return Err(PipelineError::file(root, what));
         }
-        self.inputs = inputs;
-        outputs.iter().try_for_each(|name| self.spared(name))?;
-        Ok(self)
+        let dir = RunDir { inputs, ..RunDir::open(root, needed)? };
+        outputs.iter().try_for_each(|name| dir.spared(name))?;
+        Ok(dir)
     }
 
     /// Refuses a name under which an input of the run lies.

@@ -36,7 +36,8 @@ pub(super) fn clear_leftovers(root: &Path) {
     }
 }
 
-/// True if `folder` is or lies inside the folder `around`.
+/// True if `folder`, which need not be there yet, is or lies inside the folder `around`.
 pub(super) fn holds(around: &Path, folder: &Path) -> bool {
-    around.is_dir() && matches!((around.canonicalize(), folder.canonicalize()), (Ok(a), Ok(f)) if f.starts_with(&a))
+    let there = folder.ancestors().map(|a| if a.as_os_str().is_empty() { Path::new(".") } else { a }).find_map(|a| a.canonicalize().ok());
+    around.is_dir() && matches!((around.canonicalize(), there), (Ok(a), Some(f)) if f.starts_with(&a))
 }

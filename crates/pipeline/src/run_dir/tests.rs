@@ -84,19 +84,18 @@ fn a_folder_with_other_files_is_not_taken_for_a_runs() {
 fn what_a_run_reads_is_not_written_over() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("rows/out");
-    let open = || RunDir::open(&out, 0).unwrap();
-    drop(open());
+    let open = |inputs: Vec<PathBuf>, outputs: &[String]| RunDir::reading(&out, 0, inputs, outputs);
+    let inside = open(vec![folder.path().to_path_buf()], &[]).err().unwrap().to_string();
+    assert!(inside.contains("lies inside the data set") && !out.exists(), "{inside}");
+    drop(open(vec![], &[]).unwrap());
     let model = out.join("deploy.onnx");
     std::fs::write(&model, b"a user's").unwrap();
-    let refused = open().reading(vec![model.clone()], &["deploy.onnx".to_string()]).err().unwrap().to_string();
+    let refused = open(vec![model.clone()], &["deploy.onnx".to_string()]).err().unwrap().to_string();
     assert!(refused.contains("is read by this run"), "{refused}");
     // A name that was not foreseen is refused when it is written.
-    let run = open().reading(vec![out.join("../out/deploy.onnx")], &[]).unwrap();
+    let run = open(vec![out.join("../out/deploy.onnx")], &[]).unwrap();
     assert!(run.write("deploy.onnx", b"ours").is_err());
     assert_eq!(std::fs::read(&model).unwrap(), b"a user's");
-    drop(run);
-    let inside = open().reading(vec![folder.path().join("rows")], &[]).err().unwrap().to_string();
-    assert!(inside.contains("lies inside the data set"), "{inside}");
 }
 
 #[test]
