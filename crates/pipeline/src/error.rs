@@ -25,13 +25,13 @@ pub enum PipelineError {
         what: String,
     },
     /// Another run works in the same folder.
-    #[error("{}: another run is at work in this folder; wait for it, or choose another --out", path.display())]
+    #[error("{}: another run is at work in this folder; wait for it, or choose another --output", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,
     },
     /// The disk has too little room.
-    #[error("{}: {free} are free, about {needed} are needed: make room, or choose another --out", path.display())]
+    #[error("{}: {free} are free, about {needed} are needed: make room, or choose another --output", path.display())]
     Space {
         /// The folder.
         path: PathBuf,

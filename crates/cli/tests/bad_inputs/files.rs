@@ -74,7 +74,7 @@ fn a_run_into_a_folder_that_is_not_a_runs() {
     folder.write("r.toml", RECIPE);
     folder.write("deploy.onnx", "a user's model");
     folder.arrays("rows.npz", &[("x", Tensor::full(0u8, [4, 4]).unwrap()), ("y", Tensor::vector(vec![0i64, 1, 0, 1]))]);
-    folder.fails("run r.toml --out .", 1, "is not a run's folder: it holds 'deploy.onnx'");
+    folder.fails("run r.toml --output .", 1, "is not a run's folder: it holds 'deploy.onnx'");
     assert_eq!(std::fs::read(folder.path("deploy.onnx")).unwrap(), b"a user's model");
     assert!(!folder.path("lock").exists() && !folder.path("store").exists());
     // A run's folder into which the model was put under the name of a result.
@@ -82,12 +82,12 @@ fn a_run_into_a_folder_that_is_not_a_runs() {
     std::fs::create_dir(folder.path("out/store")).unwrap();
     folder.write("out/deploy.onnx", "a user's model");
     folder.write("r.toml", RECIPE.replace("deploy.onnx", "out/deploy.onnx"));
-    folder.fails("run r.toml --out out", 1, "is read by this run and would be written over");
+    folder.fails("run r.toml --output out", 1, "is read by this run and would be written over");
     assert_eq!(std::fs::read(folder.path("out/deploy.onnx")).unwrap(), b"a user's model");
     // A data set that the run would grow.
     folder.write("r.toml", RECIPE.replace("train = \"rows.npz\"", "train = \"images\""));
     std::fs::create_dir(folder.path("images")).unwrap();
-    folder.fails("run r.toml --out images/out", 1, "lies inside the data set");
+    folder.fails("run r.toml --output images/out", 1, "lies inside the data set");
     assert!(!folder.path("images/out").exists());
 }
 

@@ -67,7 +67,7 @@ impl RunDir {
     /// As [`RunDir::open`], and [`PipelineError::File`] if one of `outputs` is an input, or the folder lies inside one.
     pub fn reading(root: &Path, needed: u64, inputs: Vec<PathBuf>, outputs: &[String]) -> Result<RunDir, PipelineError> {
         if let Some(around) = inputs.iter().find(|i| own::holds(i, root)) {
-            let what = format!("lies inside the data set {}, which the run would change: choose another --out", around.display());
+            let what = format!("lies inside the data set {}, which the run would change: choose another --output", around.display());
             return Err(PipelineError::file(root, what));
         }
         let dir = RunDir { inputs, ..RunDir::open(root, needed)? };
@@ -79,7 +79,7 @@ impl RunDir {
     fn spared(&self, name: &str) -> Result<(), PipelineError> {
         let path = self.root.join(name);
         match files::destroyed(&path, self.inputs.iter().map(PathBuf::as_path)) {
-            Some(_) => Err(PipelineError::file(&path, "is read by this run and would be written over: choose another --out")),
+            Some(_) => Err(PipelineError::file(&path, "is read by this run and would be written over: choose another --output")),
             None => Ok(()),
         }
     }

@@ -16,7 +16,7 @@ pub(super) fn check(root: &Path) -> Result<(), PipelineError> {
     // A run that was killed at once left one of the first two at most.
     match names.iter().find(|n| !matches!(n.as_str(), "lock" | "store") && !NOTHING.contains(&n.as_str())) {
         Some(name) => {
-            let what = format!("is not a run's folder: it holds '{name}'; choose a new or empty one with --out");
+            let what = format!("is not a run's folder: it holds '{name}'; choose a new or empty one with --output");
             Err(PipelineError::file(root, what))
         }
         None => Ok(()),

@@ -29,9 +29,10 @@ pub fn shortcut(
     told: &mut dyn FnMut(&str, &[String]),
     observer: &mut dyn Observer,
 ) -> Result<RunResult> {
-    let same = |a: &Path, b: &Path| a.canonicalize().ok().is_some_and(|a| b.canonicalize().ok() == Some(a));
-    if same(&what.output, &what.task.model) {
-        return Err(Error::Input(format!("{} is the model itself: name another file with --output", what.output.display())));
+    let read = [Some(&what.task.model), Some(&what.task.data), what.task.test.as_ref()].into_iter().flatten().map(PathBuf::as_path);
+    if let Some(lost) = files::destroyed(&what.output, read) {
+        let which = if lost == what.task.model { "the model itself" } else { "the data" };
+        return Err(Error::Input(format!("{} is {which}: name another file with --output", what.output.display())));
     }
     let folder = what.output.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !folder.is_dir() {
