@@ -29,6 +29,7 @@ pub(crate) const ALL: &[&Target] = &[
     &models::EXTERNAL,
     &models::PASSES,
     &models::INTERPRETER,
+    &models::GRADIENTS,
     &models::LOWERING,
     &datasets::NPZ,
     &datasets::NPY,

@@ -6,8 +6,8 @@ use crate::{mutate, protobuf};
 use graph::Model;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tensor::Tensor;
-use train::{Executor, Mode, TrainError};
+use tensor::{DType, Tensor};
+use train::{Executor, Mode, Overrides, TrainError};
 
 pub(super) const ONNX: Target =
     Target { name: "onnx", what: "a model file, read and written back", seeds: fixtures, mutate: model, run: read_and_write };
@@ -17,6 +17,13 @@ pub(super) const PASSES: Target =
     Target { name: "passes", what: "convert --clean --opset, and inspect", seeds: fixtures, mutate: model, run: passes };
 pub(super) const INTERPRETER: Target =
     Target { name: "interpreter", what: "a model run on its inputs", seeds: with_inputs, mutate: structure, run: execute };
+pub(super) const GRADIENTS: Target = Target {
+    name: "gradients",
+    what: "a model trained on its inputs: the way back",
+    seeds: with_inputs,
+    mutate: structure,
+    run: differentiate,
+};
 pub(super) const LOWERING: Target = Target {
     name: "lowering",
     what: "lifting, quantizing by the file's annotations, lowering",
@@ -135,13 +142,43 @@ fn passes(case: &Case, folder: &Path) -> Result<(), String> {
     Ok(())
 }
 
+/// The fixture's inputs.
+fn inputs(case: &Case, folder: &Path) -> Result<Option<BTreeMap<String, Tensor>>, String> {
+    if case.file(INPUTS).is_none() {
+        return Ok(None);
+    }
+    case.write(folder).map_err(|e| e.to_string())?;
+    let arrays = data::npz::read(&folder.join(INPUTS)).unwrap_or_default();
+    Ok(Some(arrays.into_iter().filter_map(|(k, v)| Some((k.strip_prefix("in__")?.to_string(), v))).collect()))
+}
+
+/// Gradients of all outputs by all inputs and constants of floats.
+fn differentiate(case: &Case, folder: &Path) -> Result<(), String> {
+    let Ok(m) = onnx::from_bytes(case.bytes(), None) else { return Ok(()) };
+    let (Some(executor), Some(mut inputs)) = (no_defect(Executor::new(&m))?, inputs(case, folder)?) else { return Ok(()) };
+    for t in inputs.values_mut().filter(|t| t.dtype() == DType::F32) {
+        *t = t.tracked().map_err(|e| e.to_string())?;
+    }
+    let mut overrides = Overrides::default();
+    for (id, v) in m.values.iter() {
+        if let Some(c) = v.constant.as_ref().filter(|c| c.tensor.dtype() == DType::F32) {
+            overrides.constants.insert(id, c.tensor.tracked().map_err(|e| e.to_string())?);
+        }
+    }
+    let mode = Mode { training: true, simulate: false, seed: 1 };
+    let Some(out) = no_defect(executor.run_with(&inputs, &overrides, mode, None))? else { return Ok(()) };
+    for t in out.values.values().filter(|t| t.dtype() == DType::F32 && t.is_tracked()) {
+        if let Ok(seed) = Tensor::full(1f32, t.shape()) {
+            t.backward_from(seed).ok();
+        }
+    }
+    Ok(())
+}
+
 fn execute(case: &Case, folder: &Path) -> Result<(), String> {
     let Ok(m) = onnx::from_bytes(case.bytes(), None) else { return Ok(()) };
     let Some(executor) = no_defect(Executor::new(&m))? else { return Ok(()) };
-    if case.file(INPUTS).is_some() {
-        case.write(folder).map_err(|e| e.to_string())?;
-        let arrays = data::npz::read(&folder.join(INPUTS)).unwrap_or_default();
-        let inputs = arrays.into_iter().filter_map(|(k, v)| Some((k.strip_prefix("in__")?.to_string(), v))).collect();
+    if let Some(inputs) = inputs(case, folder)? {
         no_defect(executor.run(&inputs, Mode::SIMULATED))?;
         no_defect(executor.run(&inputs, Mode { training: true, simulate: true, seed: 1 }))?;
     }
