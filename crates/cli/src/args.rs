@@ -335,6 +335,9 @@ pub(crate) struct Preprocessing {
     /// Order of the input's axes: channels first or last
     #[arg(long, value_name = "ORDER")]
     pub(crate) layout: Option<Axes>,
+    /// Apply scale, mean and std to arrays of floats (npz) too
+    #[arg(long)]
+    pub(crate) arrays: bool,
 }
 
 /// Order of an image input's axes.

@@ -209,6 +209,7 @@ fn changes(a: &Preprocessing) -> lib::PreprocessChanges {
         scale: a.scale,
         mean: list(&a.mean),
         std: list(&a.std),
+        arrays: a.arrays,
     }
 }
 

@@ -1,10 +1,10 @@
 //! Rows put together: inputs stacked along a batch axis, targets as labels and as ragged lists.
 use crate::augment::Augment;
 use crate::decode::decode;
-use crate::preprocess::Preprocess;
+use crate::preprocess::{Preprocess, View};
 use crate::random::Draws;
 use crate::stack::{ImageStack, join, stack};
-use crate::{Content, DataError, Dataset, Result, Sample};
+use crate::{Content, DataError, Dataset, Image, Result, Sample};
 use std::collections::BTreeMap;
 use tensor::{Buffer, Tensor};
 
@@ -17,6 +17,10 @@ pub struct Batch {
     pub inputs: BTreeMap<String, Tensor>,
     /// What the network should say.
     pub targets: Targets,
+    /// True if the inputs are those of one run of a network as they stand ([`Content::Ready`]).
+    pub ready: bool,
+    /// True if the rows that were asked for together go on in the next batch: they do not have one shape, or are ready.
+    pub continues: bool,
 }
 
 /// What is to be learnt from a batch.
@@ -44,14 +48,15 @@ pub(crate) struct Recipe {
     pub(crate) preprocess: Preprocess,
     pub(crate) augment: Augment,
     pub(crate) draws: Draws,
+    /// Rows of different shapes are allowed: each shape makes a batch of its own.
+    pub(crate) ragged: bool,
 }
 
 impl Recipe {
-    /// Decodes, augments, preprocesses and stacks. Errors name the row and its file.
-    pub(crate) fn batch(&self, dataset: &dyn Dataset, samples: Vec<(usize, Sample)>) -> Result<Batch> {
-        let path = dataset.path();
-        let mut parts = Parts { images: None, arrays: BTreeMap::new(), ragged: BTreeMap::new() };
-        let (mut rows, mut labels) = (vec![], vec![]);
+    /// Decodes, augments, preprocesses and stacks: one batch, or several where rows cannot be stacked and need not be.
+    /// Errors name the row and its file.
+    pub(crate) fn batches(&self, dataset: &dyn Dataset, samples: Vec<(usize, Sample)>) -> Result<Vec<Batch>> {
+        let (mut batches, mut parts) = (vec![], Parts::default());
         let total = samples.len();
         for (row, sample) in samples {
             let fault = |what: String| DataError::row(&dataset.file(row), row, what);
@@ -60,28 +65,29 @@ impl Recipe {
                 decoded => decoded,
             };
             self.check_label(sample.label).map_err(fault)?;
-            self.add(&mut parts, content, row, total).map_err(fault)?;
-            labels.extend(sample.label);
-            rows.push(row);
+            if let Content::Ready { inputs, labels } = content {
+                batches.extend(parts.finish(dataset, &self.input)?);
+                inputs.values().try_for_each(check_finite).map_err(fault)?;
+                let targets = Targets { labels, ragged: BTreeMap::new() };
+                batches.push(Batch { rows: vec![row], inputs, targets, ready: true, continues: true });
+                continue;
+            }
+            let made = self.input(content, row).map_err(fault)?;
+            if self.ragged && !parts.takes(&made, &self.preprocess) {
+                batches.extend(parts.finish(dataset, &self.input)?);
+            }
+            self.add(&mut parts, made, total).map_err(fault)?;
+            parts.labels.extend(sample.label);
+            parts.rows.push(row);
             for (name, target) in sample.targets {
                 parts.ragged.entry(name).or_default().push(target);
             }
         }
-        for (name, list) in parts.arrays.iter().chain(&parts.ragged) {
-            if list.len() != total {
-                return Err(DataError::format(path, format!("'{name}' is in {} of the {total} rows of a batch", list.len())));
-            }
+        batches.extend(parts.finish(dataset, &self.input)?);
+        if let Some(last) = batches.last_mut() {
+            last.continues = false;
         }
-        let mut inputs = BTreeMap::new();
-        for (name, arrays) in &parts.arrays {
-            inputs.insert(name.clone(), stack(path, &rows, arrays)?);
-        }
-        if let Some(images) = parts.images {
-            inputs.insert(self.input.clone(), images.finish()?);
-        }
-        let labels = (labels.len() == total).then(|| Tensor::vector(labels));
-        let ragged = parts.ragged.iter().map(|(name, lists)| Ok((name.clone(), join(path, &rows, lists)?))).collect::<Result<_>>()?;
-        Ok(Batch { rows, inputs, targets: Targets { labels, ragged } })
+        Ok(batches)
     }
 
     fn check_label(&self, label: Option<i64>) -> Result<(), String> {
@@ -91,38 +97,96 @@ impl Recipe {
         }
     }
 
-    fn add(&self, parts: &mut Parts, content: Content, row: usize, total: usize) -> Result<(), String> {
-        let mut array = |name: &str, array: Tensor| {
-            check_finite(&array)?;
-            parts.arrays.entry(name.to_string()).or_default().push(array);
-            Ok(())
-        };
-        match content {
+    /// A row's input, or inputs by name.
+    fn input(&self, content: Content, row: usize) -> Result<Made, String> {
+        let whole = matches!(content, Content::Arrays(_));
+        let mut arrays = match content {
             Content::Image(image) => {
                 let image = self.preprocess.shape(image)?;
-                let view = self.augment.view(self.draws.row(row));
+                return Ok(Made::Image(image, self.augment.view(self.draws.row(row))));
+            }
+            Content::Audio(audio) => BTreeMap::from([(self.input.clone(), self.preprocess.audio(audio)?)]),
+            // A lone array is the input, whatever its name in the file.
+            Content::Arrays(arrays) if arrays.len() == 1 => arrays.into_values().map(|a| (self.input.clone(), a)).collect(),
+            Content::Arrays(arrays) => arrays,
+            Content::Encoded(_) | Content::Ready { .. } => return Err("was not decoded".into()),
+        };
+        arrays.values().try_for_each(check_finite)?;
+        if let (true, Some(t)) = (whole, arrays.remove(&self.input)) {
+            let view = self.augment.view(self.draws.row(row));
+            arrays.insert(self.input.clone(), self.preprocess.array(t, view)?);
+        }
+        Ok(Made::Arrays(arrays))
+    }
+
+    fn add(&self, parts: &mut Parts, made: Made, total: usize) -> Result<(), String> {
+        match made {
+            Made::Image(image, view) => {
                 let images = match &mut parts.images {
                     Some(images) => images,
                     none => none.insert(ImageStack::new(&self.preprocess, &image, total)?),
                 };
                 images.push(&self.preprocess, &image, view)
             }
-            Content::Audio(audio) => array(&self.input, self.preprocess.audio(audio)?),
-            Content::Arrays(arrays) => {
-                // A lone array is the input, whatever its name in the file.
-                let alone = arrays.len() == 1;
-                arrays.into_iter().try_for_each(|(name, values)| array(if alone { &self.input } else { &name }, values))
+            Made::Arrays(arrays) => {
+                arrays.into_iter().for_each(|(name, array)| parts.arrays.entry(name).or_default().push(array));
+                Ok(())
             }
-            Content::Encoded(_) => Err("was not decoded".into()),
         }
     }
 }
 
+/// A row's input before it is stacked.
+enum Made {
+    Image(Image, View),
+    Arrays(BTreeMap<String, Tensor>),
+}
+
 /// A batch in the making.
+#[derive(Default)]
 struct Parts {
+    rows: Vec<usize>,
+    labels: Vec<i64>,
     images: Option<ImageStack>,
     arrays: BTreeMap<String, Vec<Tensor>>,
     ragged: BTreeMap<String, Vec<Tensor>>,
+}
+
+impl Parts {
+    /// True if a row can be stacked upon these.
+    fn takes(&self, made: &Made, preprocess: &Preprocess) -> bool {
+        match made {
+            _ if self.rows.is_empty() => true,
+            Made::Image(image, _) => self.images.as_ref().is_some_and(|stack| stack.dims() == preprocess.dims(image)),
+            Made::Arrays(arrays) => arrays.iter().all(|(name, a)| {
+                self.arrays.get(name).and_then(|list| list.first()).is_some_and(|b| a.shape() == b.shape() && a.dtype() == b.dtype())
+            }),
+        }
+    }
+
+    /// The batch of these rows, if there are any; nothing is left.
+    fn finish(&mut self, dataset: &dyn Dataset, input: &str) -> Result<Option<Batch>> {
+        let Parts { rows, labels, images, arrays, ragged } = std::mem::take(self);
+        let (path, total) = (dataset.path(), rows.len());
+        if total == 0 {
+            return Ok(None);
+        }
+        for (name, list) in arrays.iter().chain(&ragged) {
+            if list.len() != total {
+                return Err(DataError::format(path, format!("'{name}' is in {} of the {total} rows of a batch", list.len())));
+            }
+        }
+        let mut inputs = BTreeMap::new();
+        for (name, arrays) in &arrays {
+            inputs.insert(name.clone(), stack(path, &rows, arrays)?);
+        }
+        if let Some(images) = images {
+            inputs.insert(input.to_string(), images.finish()?);
+        }
+        let labels = (labels.len() == total).then(|| Tensor::vector(labels));
+        let ragged = ragged.iter().map(|(name, lists)| Ok((name.clone(), join(path, &rows, lists)?))).collect::<Result<_>>()?;
+        Ok(Some(Batch { rows, inputs, targets: Targets { labels, ragged }, ready: false, continues: true }))
+    }
 }
 
 pub(crate) fn in_range(label: i64, classes: usize) -> bool {

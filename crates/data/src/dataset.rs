@@ -1,7 +1,22 @@
 //! The interface of every source of rows.
 use crate::{Result, Sample};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What a network's input takes, as far as arrays are cut by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its rank, where that is declared.
+    pub rank: Option<usize>,
+    /// The axis along which a batch's samples lie; `None` where the input is one for all of them.
+    pub axis: Option<usize>,
+    /// One array serves all samples, whatever its shape.
+    pub held: bool,
+    /// A run takes one sample: which of its axes of size 1 is the samples' the declared shape does not tell, an array may.
+    pub single: bool,
+}
 
 /// Rows that can be read in any order, from any thread.
 pub trait Dataset: Send + Sync {
@@ -36,6 +51,35 @@ pub trait Dataset: Send + Sync {
     /// As [`Dataset::read`].
     fn labels(&self) -> Result<Vec<Option<i64>>> {
         (0..self.len()).map(|row| Ok(self.read(row)?.label)).collect()
+    }
+
+    /// True if each row holds all inputs of one run of a network ([`crate::Content::Ready`]), so that rows are never stacked.
+    fn is_ready(&self) -> bool {
+        false
+    }
+
+    /// True if a label is nothing but the position of its class among [`Dataset::class_names`]: a data set of fewer classes
+    /// then has other labels for the same ones.
+    fn labels_are_positions(&self) -> bool {
+        false
+    }
+
+    /// True if rows hold arrays, which are taken as they are, not images or sounds.
+    fn holds_arrays(&self) -> bool {
+        false
+    }
+
+    /// What the user should know: files that were passed over.
+    fn notes(&self) -> Vec<String> {
+        vec![]
+    }
+
+    /// The same data with arrays cut into rows as a network's inputs ask for, by their names; `None` where rows stay as they are.
+    ///
+    /// # Errors
+    /// [`crate::DataError::Format`] if the arrays then have different numbers of rows.
+    fn arranged(&self, _places: &BTreeMap<String, Place>) -> Result<Option<Arc<dyn Dataset>>> {
+        Ok(None)
     }
 
     /// Runs of rows that are cheap to read together. One run of everything means that any order is cheap; several mean

@@ -1,5 +1,6 @@
-//! From the bytes of a PNG, JPEG or WAV file to pixels or sound.
+//! From the bytes of a PNG, JPEG, WebP, BMP, TIFF or WAV file to pixels or sound.
 use crate::{Audio, Content, Image};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use std::io::Cursor;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -15,15 +16,21 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Content, String> {
         png(bytes).map(Content::Image).map_err(|e| format!("undecodable PNG: {e}"))
     } else if bytes.starts_with(&[0xff, 0xd8]) {
         jpeg(bytes).map(Content::Image).map_err(|e| format!("undecodable JPEG: {e}"))
+    } else if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+        other(bytes, ImageFormat::WebP).map(Content::Image).map_err(|e| format!("undecodable WebP: {e}"))
+    } else if bytes.starts_with(b"BM") {
+        other(bytes, ImageFormat::Bmp).map(Content::Image).map_err(|e| format!("undecodable BMP: {e}"))
+    } else if bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*") {
+        other(bytes, ImageFormat::Tiff).map(Content::Image).map_err(|e| format!("undecodable TIFF: {e}"))
     } else if bytes.starts_with(b"RIFF") {
         wav(bytes).map(Content::Audio).map_err(|e| format!("undecodable WAV: {e}"))
     } else {
         let start = &bytes[..bytes.len().min(8)];
-        Err(format!("neither PNG nor JPEG nor WAV: {} bytes that begin with {start:02x?}", bytes.len()))
+        Err(format!("neither PNG nor JPEG nor WebP nor BMP nor TIFF nor WAV: {} bytes that begin with {start:02x?}", bytes.len()))
     }
 }
 
-fn check_size(width: usize, height: usize) -> Result<(), String> {
+pub(crate) fn check_size(width: usize, height: usize) -> Result<(), String> {
     if width == 0 || height == 0 || width.saturating_mul(height) > MAX_PIXELS {
         return Err(format!("{width} x {height} pixels: 1 to {MAX_PIXELS} can be read"));
     }
@@ -60,6 +67,20 @@ fn jpeg(bytes: &[u8]) -> Result<Image, String> {
     if pixels.len() != width * height * channels {
         return Err(format!("{} values for {width} x {height} pixels of {channels} channels", pixels.len()));
     }
+    Ok(Image { height, width, channels, pixels })
+}
+
+/// The first picture of a file, 8 bits a channel, without alpha.
+fn other(bytes: &[u8], format: ImageFormat) -> Result<Image, String> {
+    let decoder = || ImageReader::with_format(Cursor::new(bytes), format).into_decoder().map_err(|e| e.to_string());
+    let (width, height) = decoder()?.dimensions();
+    let (width, height) = (width as usize, height as usize);
+    check_size(width, height)?;
+    let decoded = DynamicImage::from_decoder(decoder()?).map_err(|e| e.to_string())?;
+    let (pixels, channels) = match decoded.color().has_color() {
+        true => (decoded.into_rgb8().into_raw(), 3),
+        false => (decoded.into_luma8().into_raw(), 1),
+    };
     Ok(Image { height, width, channels, pixels })
 }
 

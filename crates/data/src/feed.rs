@@ -29,7 +29,7 @@ pub(crate) enum Rows {
 }
 
 impl Rows {
-    pub(crate) fn batch(self, recipe: &Recipe) -> Result<Batch> {
+    pub(crate) fn batches(self, recipe: &Recipe) -> Result<Vec<Batch>> {
         let (dataset, samples) = match self {
             Rows::Read(dataset, samples) => (dataset, samples),
             Rows::Unread(dataset, rows) => {
@@ -37,7 +37,7 @@ impl Rows {
                 (dataset, samples)
             }
         };
-        recipe.batch(dataset.as_ref(), samples)
+        recipe.batches(dataset.as_ref(), samples)
     }
 }
 

@@ -7,6 +7,7 @@ use crate::batch::{Batch, Recipe};
 use crate::feed::Feed;
 use crate::preprocess::Preprocess;
 use crate::{DataError, Dataset, Result};
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -54,6 +55,8 @@ pub struct LoaderOptions {
     pub classes: Option<usize>,
     /// Batches at the beginning of the epoch that are passed over without being made: where a resumed run goes on.
     pub skip: usize,
+    /// Rows of different shapes are no error: they come in batches of one shape each, [`Batch::continues`] set on all but the last.
+    pub ragged: bool,
 }
 
 impl Default for LoaderOptions {
@@ -72,6 +75,7 @@ impl Default for LoaderOptions {
             input: "input".into(),
             classes: None,
             skip: 0,
+            ragged: false,
         }
     }
 }
@@ -84,12 +88,14 @@ impl Default for LoaderOptions {
 pub struct Loader {
     batches: usize,
     source: Source,
+    /// The rest of a batch that does not have one shape.
+    pending: VecDeque<Batch>,
     workers: Vec<JoinHandle<()>>,
 }
 
 enum Source {
     Here(Box<(Feed, Recipe)>),
-    Threads(Receiver<Receiver<Result<Batch>>>),
+    Threads(Receiver<Receiver<Result<Vec<Batch>>>>),
     Ended,
 }
 
@@ -110,11 +116,13 @@ impl Loader {
             preprocess: options.preprocess.clone(),
             draws: Augment::draws(options.seed, options.stage, options.epoch),
             augment: options.augment.clone(),
+            ragged: options.ragged,
         };
         let feed = Feed::new(dataset, &options)?;
         let batches = feed.batches();
         if options.workers == 0 {
-            return Ok(Loader { batches, source: Source::Here(Box::new((feed, recipe))), workers: vec![] });
+            let source = Source::Here(Box::new((feed, recipe)));
+            return Ok(Loader { batches, source, pending: VecDeque::new(), workers: vec![] });
         }
         let (queue, receiver) = sync_channel(options.workers + 1);
         let shared = Arc::new((Mutex::new(feed), recipe));
@@ -124,7 +132,7 @@ impl Loader {
         };
         let workers = (0..options.workers).map(spawn).collect::<Result<_, _>>();
         let workers = workers.map_err(|e| DataError::invalid(format!("workers = {}: {e}", options.workers)))?;
-        Ok(Loader { batches, source: Source::Threads(receiver), workers })
+        Ok(Loader { batches, source: Source::Threads(receiver), pending: VecDeque::new(), workers })
     }
 
     /// Batches that the epoch still has.
@@ -134,7 +142,7 @@ impl Loader {
 }
 
 /// What a worker does until the epoch ends or nobody wants its batches any more.
-fn work(feed: &Mutex<Feed>, recipe: &Recipe, queue: &SyncSender<Receiver<Result<Batch>>>) {
+fn work(feed: &Mutex<Feed>, recipe: &Recipe, queue: &SyncSender<Receiver<Result<Vec<Batch>>>>) {
     loop {
         let (sender, receiver) = sync_channel(1);
         let rows = {
@@ -146,7 +154,7 @@ fn work(feed: &Mutex<Feed>, recipe: &Recipe, queue: &SyncSender<Receiver<Result<
             rows
         };
         // The consumer may have left meanwhile; the next turn at the queue will notice.
-        let _ = sender.send(rows.and_then(|rows| rows.batch(recipe)));
+        let _ = sender.send(rows.and_then(|rows| rows.batches(recipe)));
     }
 }
 
@@ -154,21 +162,33 @@ impl Iterator for Loader {
     type Item = Result<Batch>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let batch = match &mut self.source {
+        if let Some(batch) = self.pending.pop_front() {
+            return Some(Ok(batch));
+        }
+        let batches = match &mut self.source {
             Source::Ended => return None,
-            Source::Here(here) => here.0.next_batch().map(|rows| rows.and_then(|rows| rows.batch(&here.1))),
+            Source::Here(here) => here.0.next_batch().map(|rows| rows.and_then(|rows| rows.batches(&here.1))),
             Source::Threads(queue) => queue.recv().ok().map(|batch| {
                 batch.recv().unwrap_or_else(|_| Err(DataError::invalid("a loader thread ended without a result: its message is on stderr")))
             }),
         };
-        match &batch {
-            Some(Ok(_)) => self.batches = self.batches.saturating_sub(1),
-            _ => {
+        match batches {
+            Some(Ok(batches)) => {
+                self.batches = self.batches.saturating_sub(1);
+                self.pending = batches.into();
+                self.pending.pop_front().map(Ok)
+            }
+            Some(Err(e)) => {
                 self.source = Source::Ended;
                 self.batches = 0;
+                Some(Err(e))
+            }
+            None => {
+                self.source = Source::Ended;
+                self.batches = 0;
+                None
             }
         }
-        batch
     }
 }
 

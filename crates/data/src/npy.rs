@@ -2,7 +2,7 @@
 //!
 //! Source: `numpy.lib.format`, whose header is a Python dictionary literal with the keys `descr`, `fortran_order` and
 //! `shape`. Every fixed type is read, in either byte order and either memory order; object arrays (pickles) are refused.
-use crate::{DataError, Result};
+use crate::{DataError, Result, memory};
 use std::io::{Read, Write};
 use std::path::Path;
 use tensor::{Buffer, DType, Tensor, f16, shape};
@@ -16,8 +16,10 @@ const MAX_HEADER: usize = 64 * 1024;
 /// # Errors
 /// [`DataError::Io`], or [`DataError::Format`] if it is truncated, malformed or of a type that no tensor has.
 pub fn read(path: &Path) -> Result<Tensor> {
-    let file = std::fs::File::open(path).map_err(DataError::io(path))?;
-    decode(&mut std::io::BufReader::new(file)).map_err(|what| DataError::format(path, what))
+    let open = || std::fs::File::open(path).map(std::io::BufReader::new).map_err(DataError::io(path));
+    let fault = |what: String| DataError::format(path, what);
+    memory::check(announced(&mut open()?).map_err(fault)?, memory::most()).map_err(fault)?;
+    decode(&mut open()?).map_err(fault)
 }
 
 /// Writes one array to a file, which appears complete or not at all.
@@ -32,6 +34,16 @@ struct Header {
     descr: String,
     fortran: bool,
     shape: Vec<usize>,
+}
+
+/// Bytes that an array takes in memory while it is read, by its header alone; the error is a sentence without the file's name.
+pub(crate) fn announced(reader: &mut impl Read) -> Result<u64, String> {
+    let header = read_header(reader)?;
+    let type_ = ElementType::parse(&header.descr)?;
+    let count = shape::count(&header.shape).map_err(|e| e.to_string())?;
+    // The file's bytes, and what they become.
+    let own = if matches!(type_.kind, 'S' | 'U') { size_of::<String>() + type_.bytes } else { type_.bytes };
+    Ok((count as u64).saturating_mul((type_.bytes + own) as u64))
 }
 
 /// Reads an array; the error is a sentence without the file's name.

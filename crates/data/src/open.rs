@@ -1,20 +1,20 @@
 //! Recognising the format of a data set, and its splits, by the names of its files.
 use crate::source::folder::{class_folders, entries};
-use crate::{ArraysDataset, CifarDataset, DataError, Dataset, FolderDataset, IdxDataset, ParquetDataset, Result};
+use crate::{ArraysDataset, CifarDataset, DataError, Dataset, FolderDataset, IdxDataset, ParquetDataset, ReadyDataset, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 const LOOKED_FOR: &str = "looked for NAME-*.parquet or NAME/*.parquet (Hugging Face layout), *-images-idx3-ubyte[.gz] with labels (IDX), \
-    data_batch_*.bin or train.bin (CIFAR), *.npz with arrays x and y, and class folders with png, jpg or wav files";
+    data_batch_*.bin or train.bin (CIFAR), *.npz with arrays x and y, *.npz with the inputs of one run each, and class folders with png, jpg, webp, bmp, tif or wav files";
 
 /// How a data set is opened.
 #[derive(Clone, Debug)]
 pub struct OpenOptions {
     /// The split, `train`, `validation` or `test`; may be absent where there is only one.
     pub split: Option<String>,
-    /// Parquet: bytes of encoded inputs that may be kept in memory. A set that fits is read from disk once and shuffled
-    /// freely; a larger one is read row group by row group.
+    /// Bytes that may be kept in memory. Parquet: a set that fits is read from disk once and shuffled freely; a larger one is
+    /// read row group by row group. Gzipped IDX and CIFAR files, which have to be unpacked, are refused where they do not fit.
     pub cache_bytes: u64,
     /// Parquet: the column of the input; absent: found by the metadata, or by the names `image`, `img`, `audio`.
     pub input_column: Option<String>,
@@ -42,6 +42,7 @@ enum Found {
     Cifar(Vec<PathBuf>),
     Arrays(PathBuf),
     Folder(PathBuf),
+    Ready(Vec<PathBuf>),
 }
 
 type Splits = BTreeMap<String, Found>;
@@ -58,6 +59,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Dataset>> {
         // A single file, or a folder without splits, has nothing to choose from.
         Some(wanted) => splits.remove(canonical(wanted)).or_else(|| splits.remove("")),
         None if splits.len() <= 1 => splits.into_values().next(),
+        None if splits.contains_key("") => splits.remove(""),
         None => return Err(DataError::not_found(path, format!("has the splits {names}: name one of them"))),
     };
     let Some(found) = found else {
@@ -65,10 +67,11 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Dataset>> {
     };
     Ok(match found {
         Found::Parquet(files) => Arc::new(ParquetDataset::open(path, &files, options)?),
-        Found::Idx { images, labels } => Arc::new(IdxDataset::open(&images, &labels)?),
-        Found::Cifar(files) => Arc::new(CifarDataset::open(path, &files)?),
+        Found::Idx { images, labels } => Arc::new(IdxDataset::open(&images, &labels, options.cache_bytes)?),
+        Found::Cifar(files) => Arc::new(CifarDataset::open(path, &files, options.cache_bytes)?),
         Found::Arrays(file) => Arc::new(ArraysDataset::open(&file)?),
         Found::Folder(folder) => Arc::new(FolderDataset::open(&folder)?),
+        Found::Ready(files) => Arc::new(ReadyDataset::new(path, files)),
     })
 }
 
@@ -166,13 +169,31 @@ fn cifar_splits(_: &Path, list: &[PathBuf]) -> Result<Splits> {
     Ok(files.into_iter().map(|(split, files)| (split, Found::Cifar(files))).collect())
 }
 
-/// `digits-train.npz`, `train.npz`: the split is what follows the last hyphen.
+/// Names of splits that nobody takes for anything else.
+const SPLITS: [&str; 3] = ["train", "validation", "test"];
+
+/// `digits-train.npz`, `train.npz`: the split is what follows the last hyphen. Several files of which none is called as a
+/// split is are one run of a network each; so are those in folders that are called as splits are.
 fn arrays_splits(_: &Path, list: &[PathBuf]) -> Result<Splits> {
     let mut splits = Splits::new();
     for path in list {
         if let Some(stem) = file_name(path).strip_suffix(".npz") {
             let split = canonical(stem.rsplit('-').next().unwrap_or(stem)).to_string();
             splits.insert(split, Found::Arrays(path.clone()));
+        }
+    }
+    let is_npz = |path: &PathBuf| path.extension().is_some_and(|e| e == "npz") && path.is_file();
+    let files: Vec<PathBuf> = list.iter().filter(|path| is_npz(path)).cloned().collect();
+    if files.len() > 1 && SPLITS.iter().all(|name| !splits.contains_key(*name)) {
+        splits.insert(String::new(), Found::Ready(files));
+    }
+    for folder in list.iter().filter(|entry| entry.is_dir()) {
+        let split = canonical(&file_name(folder)).to_string();
+        if SPLITS.contains(&split.as_str()) && !splits.contains_key(&split) {
+            let files: Vec<PathBuf> = entries(folder)?.into_iter().filter(is_npz).collect();
+            if !files.is_empty() {
+                splits.insert(split, Found::Ready(files));
+            }
         }
     }
     Ok(splits)
@@ -185,7 +206,8 @@ fn class_folder_splits(folder: &Path, list: &[PathBuf]) -> Result<Splits> {
             splits.insert(canonical(&file_name(entry)).to_string(), Found::Folder(entry.clone()));
         }
     }
-    if splits.is_empty() && !class_folders(folder)?.is_empty() {
+    // Folders that are not called as splits are may be classes with folders of their own.
+    if SPLITS.iter().all(|name| !splits.contains_key(*name)) && !class_folders(folder)?.is_empty() {
         splits.insert(String::new(), Found::Folder(folder.to_path_buf()));
     }
     Ok(splits)

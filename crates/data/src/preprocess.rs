@@ -1,15 +1,16 @@
 //! What turns a decoded row into a network's input. It travels with the model, in its metadata.
 use crate::resize::{Filter, resize};
-use crate::{Audio, DataError, Image, Result};
+use crate::{Audio, Augment, DataError, Dataset, Image, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tensor::Tensor;
+use tensor::{DType, Tensor};
 
 /// Key of a model's metadata under which its preprocessing stands, as JSON.
 pub const METADATA_KEY: &str = "espalier.preprocess";
 
 /// How an image or a sound becomes an input tensor, always in this order: channels, size, crop, then
-/// `(value * scale - mean) / std` and the layout. Sound is only brought to its length; arrays are taken as they are.
+/// `(value * scale - mean) / std` and the layout. Sound is only brought to its length; arrays are taken as they are, unless
+/// `arrays` is set.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Preprocess {
@@ -40,6 +41,10 @@ pub struct Preprocess {
     /// Samples a second that a sound must have; absent: any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio_rate: Option<u32>,
+    /// Applies `scale`, `mean` and `std` to arrays of floats too, as npz files hold them, and augmentation where a row has three
+    /// axes in the order of `layout`. Without it they are taken as they are.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub arrays: bool,
 }
 
 impl Default for Preprocess {
@@ -55,6 +60,7 @@ impl Default for Preprocess {
             std: vec![],
             audio_length: None,
             audio_rate: None,
+            arrays: false,
         }
     }
 }
@@ -143,20 +149,21 @@ impl Preprocess {
         }
     }
 
-    /// The value that each of the 256 values of a pixel becomes, for each channel.
-    pub(crate) fn table(&self, channels: usize) -> Result<Vec<[f32; 256]>, String> {
+    /// Mean and standard deviation of each channel.
+    fn numbers(&self, channels: usize) -> Result<Vec<(f64, f64)>, String> {
         let pick = |name: &str, list: &[f64], none: f64, channel: usize| match list {
             [] => Ok(none),
             [one] => Ok(*one),
             many if many.len() == channels => Ok(many[channel]),
             many => Err(format!("preprocess.{name} has {} values, the image {channels} channels: set preprocess.channels", many.len())),
         };
-        (0..channels)
-            .map(|channel| {
-                let (mean, std) = (pick("mean", &self.mean, 0.0, channel)?, pick("std", &self.std, 1.0, channel)?);
-                Ok(std::array::from_fn(|value| ((value as f64 * self.scale - mean) / std) as f32))
-            })
-            .collect()
+        (0..channels).map(|channel| Ok((pick("mean", &self.mean, 0.0, channel)?, pick("std", &self.std, 1.0, channel)?))).collect()
+    }
+
+    /// The value that each of the 256 values of a pixel becomes, for each channel.
+    pub(crate) fn table(&self, channels: usize) -> Result<Vec<[f32; 256]>, String> {
+        let of = |(mean, std): (f64, f64)| std::array::from_fn(|value| ((value as f64 * self.scale - mean) / std) as f32);
+        Ok(self.numbers(channels)?.into_iter().map(of).collect())
     }
 
     /// Shape of an image's input, without the batch axis.
@@ -171,14 +178,10 @@ impl Preprocess {
     pub(crate) fn write(&self, image: &Image, table: &[[f32; 256]], view: View, out: &mut [f32]) {
         let (height, width, channels) = (image.height, image.width, image.channels);
         for y in 0..height {
-            let source_y = y.wrapping_add_signed(view.down);
             for x in 0..width {
-                let across = if view.mirror { width - 1 - x } else { x };
-                let source_x = across.wrapping_add_signed(view.right);
-                let inside = source_y < height && source_x < width;
-                let at = if inside { (source_y * width + source_x) * channels } else { 0 };
+                let at = view.source(y, x, height, width).map(|(y, x)| (y * width + x) * channels);
                 for (channel, values) in table.iter().enumerate() {
-                    let value = if inside { image.pixels[at + channel] } else { 0 };
+                    let value = at.map_or(0, |at| image.pixels[at + channel]);
                     let to = match self.layout {
                         Layout::Nchw => (channel * height + y) * width + x,
                         Layout::Nhwc => (y * width + x) * channels + channel,
@@ -187,6 +190,50 @@ impl Preprocess {
                 }
             }
         }
+    }
+
+    /// An array of floats, normalised where `arrays` is set; what a shift leaves open is a value of 0.
+    pub(crate) fn array(&self, array: Tensor, view: View) -> Result<Tensor, String> {
+        if !self.arrays {
+            return Ok(array);
+        }
+        if let Some(name) = [("size", self.size.is_some()), ("crop", self.crop.is_some()), ("channels", self.channels.is_some())]
+            .iter()
+            .find_map(|(name, set)| set.then_some(name))
+        {
+            return Err(format!(
+                "preprocess.{name} cannot be applied to an array: leave it out, or give uint8 images of shape [n, h, w, c]"
+            ));
+        }
+        let values = match array.dtype() {
+            DType::F32 => array.as_slice::<f32>().map_err(|e| e.to_string())?,
+            other => return Err(format!("preprocess.arrays is for float32, and the array is {other}")),
+        };
+        let shape = array.shape().to_vec();
+        let dims = match (shape.as_slice(), self.layout) {
+            ([c, h, w], Layout::Nchw) | ([h, w, c], Layout::Nhwc) => Some([*c, *h, *w]),
+            _ => None,
+        };
+        if dims.is_none() && (view != View::default() || self.mean.len() > 1 || self.std.len() > 1) {
+            return Err(format!("a mean and std for each channel, and augmentation, need rows of three axes, and this one is {shape:?}"));
+        }
+        let [channels, height, width] = dims.unwrap_or([1, 1, values.len()]);
+        let numbers = self.numbers(channels)?;
+        let mut out = vec![0f32; values.len()];
+        for y in 0..height {
+            for x in 0..width {
+                let source = view.source(y, x, height, width);
+                for (channel, (mean, std)) in numbers.iter().enumerate() {
+                    let at = |y: usize, x: usize| match self.layout {
+                        Layout::Nchw => (channel * height + y) * width + x,
+                        Layout::Nhwc => (y * width + x) * channels + channel,
+                    };
+                    let value = source.map_or(0.0, |(y, x)| values[at(y, x)]);
+                    out[at(y, x)] = ((f64::from(value) * self.scale - mean) / std) as f32;
+                }
+            }
+        }
+        Tensor::new(out, shape).map_err(|e| e.to_string())
     }
 
     /// A sound at the wanted length.
@@ -202,12 +249,45 @@ impl Preprocess {
     }
 }
 
+/// Refuses settings for images, given by the user, that data of arrays would not heed.
+///
+/// # Errors
+/// [`DataError::Invalid`], with what to do.
+pub fn check_heeded(dataset: &dyn Dataset, given: Option<&Preprocess>, augment: &Augment) -> Result<()> {
+    let fault = |what: String| Err(DataError::invalid(format!("{}: {what}", dataset.path().display())));
+    let applied = given.is_some_and(|p| p.arrays);
+    if !dataset.holds_arrays() || (given.is_none() && *augment == Augment::default()) {
+        return Ok(());
+    }
+    if dataset.is_ready() {
+        return fault("the inputs of whole runs are taken as they are: leave preprocessing and augmentation out".into());
+    }
+    if applied {
+        return Ok(());
+    }
+    let what = if given.is_some() { "preprocessing is given" } else { "augmentation is asked for" };
+    fault(format!(
+        "{what}, and the data are arrays, not images: with arrays = true (--arrays) scale, mean, std and augmentation are applied to them, \
+         without preprocessing and augmentation they are taken as they are"
+    ))
+}
+
 /// Where an augmented image is read from: shifted (what lies outside is black), then mirrored left to right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) down: isize,
     pub(crate) right: isize,
     pub(crate) mirror: bool,
+}
+
+impl View {
+    /// Where the pixel at `y`, `x` is read from; `None` outside.
+    #[inline(always)]
+    fn source(&self, y: usize, x: usize, height: usize, width: usize) -> Option<(usize, usize)> {
+        let across = if self.mirror { width - 1 - x } else { x };
+        let (y, x) = (y.wrapping_add_signed(self.down), across.wrapping_add_signed(self.right));
+        (y < height && x < width).then_some((y, x))
+    }
 }
 
 /// Grey to colour by repetition, colour to grey by ITU-R 601-2 luma in Pillow's fixed point.

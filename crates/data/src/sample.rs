@@ -36,6 +36,13 @@ pub enum Content {
     Audio(Audio),
     /// Named arrays, without a batch axis.
     Arrays(BTreeMap<String, Tensor>),
+    /// All inputs of one run of a network, batch axis and all, with the labels of its samples, if there are any.
+    Ready {
+        /// Tensors by input.
+        inputs: BTreeMap<String, Tensor>,
+        /// int64 `[n]`.
+        labels: Option<Tensor>,
+    },
 }
 
 /// One row of a data set.

@@ -20,6 +20,11 @@ impl ImageStack {
         Ok(ImageStack { table: preprocess.table(like.channels)?, dims, values: Vec::with_capacity(total * like.pixels.len()) })
     }
 
+    /// Shape of one image's input.
+    pub(crate) fn dims(&self) -> [usize; 3] {
+        self.dims
+    }
+
     pub(crate) fn push(&mut self, preprocess: &Preprocess, image: &Image, view: View) -> Result<(), String> {
         let dims = preprocess.dims(image);
         if dims != self.dims {

@@ -98,7 +98,7 @@ fn parquet_rows_at_fault_are_named() {
     for (bad, says) in [
         ((None, Some(0)), "row 4: its bytes are null"),
         (torn, "row 4: undecodable PNG"),
-        ((Some(b"GIF89a".to_vec()), Some(0)), "row 4: neither PNG nor JPEG nor WAV"),
+        ((Some(b"GIF89a".to_vec()), Some(0)), "row 4: neither PNG nor JPEG nor WebP"),
         ((Some(vec![0xff, 0xd8, 0xff, 0xe0, 0, 16]), Some(0)), "row 4: undecodable JPEG"),
         ((Some(b"RIFF\x10\0\0\0WAVE".to_vec()), Some(0)), "row 4: undecodable WAV"),
         (row(1, 2), "row 4: label 2 is out of range: there are 2 classes, 0..1"),

@@ -162,7 +162,7 @@ fn rows(data: &Path, model: &Model, inputs: Inputs, calibrate: bool, samples: us
             let shape: Vec<usize> = std::iter::once(batch).chain(shape.iter().copied()).collect();
             Ok(Box::new((0..count).map(move |i| {
                 let noise = noise(&shape, amplitude, seed + i as u64).map_err(|e| TrainError::Data(e.to_string()))?;
-                Ok(Batch { inputs: BTreeMap::from([(input.clone(), noise)]), targets: BTreeMap::new() })
+                Ok(Batch { inputs: BTreeMap::from([(input.clone(), noise)]), targets: BTreeMap::new(), ..Batch::default() })
             })))
         }
     }
@@ -182,7 +182,7 @@ fn speech(batch: Batch, input: &str) -> Result<Batch, TrainError> {
     let windows = sound.reshape(vec![sound.len() / 576, 576]).map_err(fault)?;
     let state = Tensor::full(0f32, [2, windows.shape()[0], 128]).map_err(fault)?;
     let inputs = BTreeMap::from([(input.to_string(), windows), ("state".into(), state), ("sr".into(), Tensor::scalar(16_000i64))]);
-    Ok(Batch { inputs, targets: BTreeMap::new() })
+    Ok(Batch { inputs, targets: BTreeMap::new(), ..Batch::default() })
 }
 
 /// Noise that wanders along the last axis, so that it is not all edges.

@@ -91,11 +91,11 @@ pub fn prove(
     for (i, batch) in batches.enumerate() {
         let batch = batch?;
         let forms = Forms {
-            float: executor.run(&batch.inputs, Mode::FLOAT)?,
-            simulated: executor.run(&batch.inputs, Mode::SIMULATED)?,
-            literal: literal.outputs_of(&batch.inputs)?,
-            default: default.outputs_of(&batch.inputs)?,
-            reference: if i < options.reference_batches { Some(reference.run(&batch.inputs)?) } else { None },
+            float: batch.counted_values(executor.run(&batch.inputs, Mode::FLOAT)?)?,
+            simulated: batch.counted_values(executor.run(&batch.inputs, Mode::SIMULATED)?)?,
+            literal: batch.counted_values(literal.outputs_of(&batch.inputs)?)?,
+            default: batch.counted_values(default.outputs_of(&batch.inputs)?)?,
+            reference: if i < options.reference_batches { Some(batch.counted_values(reference.run(&batch.inputs)?)?) } else { None },
         };
         tally.add(&batch, &forms)?;
     }

@@ -115,7 +115,11 @@ mod tests {
     }
 
     fn batch(x: &Tensor) -> Batch {
-        Batch { inputs: [("x".to_string(), x.clone())].into(), targets: [("label".to_string(), Tensor::vector(vec![1i64, 0]))].into() }
+        Batch {
+            inputs: [("x".to_string(), x.clone())].into(),
+            targets: [("label".to_string(), Tensor::vector(vec![1i64, 0]))].into(),
+            ..Batch::default()
+        }
     }
 
     #[test]

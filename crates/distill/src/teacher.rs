@@ -2,11 +2,12 @@
 use graph::{Model, ValueId};
 use std::collections::HashMap;
 use tensor::Tensor;
-use train::{Batch, Executor, Mode, Named, Overrides, TrainError};
+use train::{Batch, Executor, Feeding, InputRules, Mode, Named, Overrides, TrainError, loss_error};
 
 /// A model that only answers. It is neither trained nor changed.
 pub struct Teacher<'m> {
     executor: Executor<'m>,
+    feeding: Feeding,
     inputs: Vec<String>,
     mode: Mode,
 }
@@ -18,10 +19,12 @@ impl<'m> Teacher<'m> {
     /// As [`Executor::new`].
     pub fn new(model: &'m Model, taps: &[ValueId], mode: Mode) -> Result<Self, TrainError> {
         let inputs = model.free_inputs().iter().map(|v| model.values[*v].name.clone()).collect();
-        Ok(Teacher { executor: Executor::with_taps(model, taps)?, inputs, mode })
+        let feeding = Feeding::of(model, &InputRules::new())?;
+        Ok(Teacher { executor: Executor::with_taps(model, taps)?, feeding, inputs, mode })
     }
 
-    /// The taps' values for a batch. A teacher and a student with one input each need not agree on its name.
+    /// The taps' values for a batch. A teacher and a student with one input each need not agree on its name, nor on how many
+    /// samples they take at once: a teacher with a fixed batch answers run by run, and its answers are put together along axis 0.
     ///
     /// # Errors
     /// Whatever running the teacher reports.
@@ -34,6 +37,18 @@ impl<'m> Teacher<'m> {
             inputs.insert(wanted.clone(), only);
         }
         let inputs = inputs.into_iter().filter(|(name, _)| self.inputs.contains(name)).collect();
-        Ok(self.executor.run_with(&inputs, &Overrides::default(), self.mode, None)?.values)
+        let runs = self.feeding.split(&Batch { inputs, targets: Named::new(), portion: batch.portion })?;
+        let mut answers: Vec<HashMap<ValueId, Tensor>> = vec![];
+        for run in &runs {
+            let out = self.executor.run_with(&run.inputs, &Overrides::default(), self.mode, None)?;
+            answers.push(run.counted_values(out.values)?);
+        }
+        let ids: Vec<ValueId> = answers.first().map(|a| a.keys().copied().collect()).unwrap_or_default();
+        let joined = |id: ValueId| {
+            let list: Vec<Tensor> = answers.iter().filter_map(|a| a.get(&id).cloned()).collect();
+            let value = if let [one] = list.as_slice() { one.clone() } else { Tensor::concat(&list, 0).map_err(loss_error)? };
+            Ok((id, value))
+        };
+        ids.into_iter().map(joined).collect()
     }
 }

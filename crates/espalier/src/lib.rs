@@ -32,7 +32,7 @@
 //!         Box::new((0..4).map(move |i| {
 //!             let noise = random::uniform(4 * epoch + i, &[8, 1, 28, 28], 0.0, 1.0).map_err(train::loss_error)?;
 //!             let labels = Tensor::vector((0..8i64).collect());
-//!             Ok(Batch { inputs: [("input".into(), noise)].into(), targets: [("label".into(), labels)].into() })
+//!             Ok(Batch { inputs: [("input".into(), noise)].into(), targets: [("label".into(), labels)].into(), ..Batch::default() })
 //!         }))
 //!     }
 //! }
@@ -88,6 +88,7 @@
 //!         Ok(Batch {
 //!             inputs: [("input".into(), Tensor::new(pixels, [8, 1, 8, 8]).map_err(train::loss_error)?)].into(),
 //!             targets: [("boxes".into(), boxes), ("boxes.offsets".into(), Tensor::vector(offsets))].into(),
+//!             ..Batch::default()
 //!         })
 //!     }
 //! }

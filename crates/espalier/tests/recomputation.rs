@@ -74,7 +74,7 @@ fn network(name: &str, width: f64, input: [usize; 3]) -> Model {
 fn images(count: usize, shape: [usize; 3]) -> Batch {
     let x = random::normal(1, &[&[count], shape.as_slice()].concat(), 0.0, 1.0).unwrap();
     let labels = Tensor::vector((0..count as i64).map(|i| i % 10).collect::<Vec<_>>());
-    Batch { inputs: BTreeMap::from([("input".into(), x)]), targets: BTreeMap::from([("label".into(), labels)]) }
+    Batch { inputs: BTreeMap::from([("input".into(), x)]), targets: BTreeMap::from([("label".into(), labels)]), ..Batch::default() }
 }
 
 fn masked(model: &mut Model) {
@@ -121,7 +121,7 @@ fn inverted_residuals_with_quantizers() {
 fn attention_where_three_branches_read_one_value() {
     let m = onnx::load(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/attention_block.onnx"))).unwrap();
     let inputs = BTreeMap::from([("x".to_string(), random::normal(3, &[64, 5, 8], 0.0, 1.0).unwrap())]);
-    let batch = Batch { targets: train::random_targets(&m, &inputs, 4).unwrap(), inputs };
+    let batch = Batch { targets: train::random_targets(&m, &inputs, 4).unwrap(), inputs, ..Batch::default() };
     // Seen from outside, the weights keep the attention from being one unit, which has nothing to recompute.
     let weights = m.graph.nodes.iter().find(|n| n.op_type == "Softmax").and_then(|n| n.output(0)).unwrap();
     check(&m, &Tapped(MeanSquaredError::of(&m).unwrap(), weights), &batch);
@@ -272,7 +272,7 @@ impl Objective for Tapped {
 
 fn rows_batch(m: &Model) -> Batch {
     let inputs = BTreeMap::from([("x".to_string(), random::normal(6, &[64, WIDTH], 0.0, 1.0).unwrap())]);
-    Batch { targets: train::random_targets(m, &inputs, 7).unwrap(), inputs }
+    Batch { targets: train::random_targets(m, &inputs, 7).unwrap(), inputs, ..Batch::default() }
 }
 
 #[test]

@@ -22,7 +22,7 @@ impl Batches for Noise {
 fn batch(seed: u64) -> Batch {
     let x = random::normal(seed, &[32, 3, 32, 32], 0.0, 1.0).unwrap();
     let labels = Tensor::vector((0..32).map(|i| i % 10).collect::<Vec<i64>>());
-    Batch { inputs: BTreeMap::from([("input".into(), x)]), targets: BTreeMap::from([("label".into(), labels)]) }
+    Batch { inputs: BTreeMap::from([("input".into(), x)]), targets: BTreeMap::from([("label".into(), labels)]), ..Batch::default() }
 }
 
 fn network(width: f64) -> Model {

@@ -19,7 +19,7 @@ impl Batches for Noise {
 fn batch(seed: u64) -> Batch {
     let x = random::normal(seed, &[8, 3, 16, 16], 0.0, 1.0).unwrap();
     let labels = Tensor::vector((0..8).collect::<Vec<i64>>());
-    Batch { inputs: BTreeMap::from([("input".into(), x)]), targets: BTreeMap::from([("label".into(), labels)]) }
+    Batch { inputs: BTreeMap::from([("input".into(), x)]), targets: BTreeMap::from([("label".into(), labels)]), ..Batch::default() }
 }
 
 fn network() -> Model {

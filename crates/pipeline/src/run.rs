@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The name under which the model that a run begins with is recorded.
-const START: &str = "start";
+pub(crate) const START: &str = "start";
 /// The run's record and its page.
 const RECORD: &str = "run.json";
 const PAGE: &str = "report.html";

@@ -1,7 +1,10 @@
 //! Batches from a data set: the loader's, under the names the graph and the loss know.
+use crate::feeding::Carry;
 use crate::objective::OFFSETS;
-use crate::{Batch, Batches, TrainError};
-use data::{Dataset, Loader, LoaderOptions};
+use crate::{Batch, Batches, Feeding, Portion, TrainError};
+use data::{Dataset, Loader, LoaderOptions, Shuffle};
+use graph::Model;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// A data set as a source of batches. The options' epoch is replaced by the one asked for.
@@ -9,12 +12,30 @@ use std::sync::Arc;
 pub struct LoaderBatches {
     dataset: Arc<dyn Dataset>,
     options: LoaderOptions,
+    feeding: Option<Arc<Feeding>>,
+    /// The network whose outputs are fed back, where some are.
+    carries: Option<Arc<Model>>,
 }
 
 impl LoaderBatches {
     /// Over all rows, or the options' `rows`.
     pub fn new(dataset: Arc<dyn Dataset>, options: LoaderOptions) -> Self {
-        LoaderBatches { dataset, options }
+        LoaderBatches { dataset, options, feeding: None, carries: None }
+    }
+
+    /// In the runs that a model takes: as many samples at once as it fixes, each input's samples along their axis.
+    ///
+    /// # Errors
+    /// What arrays that cannot be cut into rows for this model report.
+    pub fn for_model(dataset: Arc<dyn Dataset>, mut options: LoaderOptions, model: &Model, feeding: &Feeding) -> Result<Self, TrainError> {
+        let dataset = dataset.arranged(&feeding.places()).map_err(fault)?.unwrap_or(dataset);
+        options.input = feeding.main().to_string();
+        options.ragged = feeding.ragged();
+        if feeding.carries() {
+            options.shuffle = Shuffle::Off;
+        }
+        let carries = feeding.carries().then(|| Arc::new(model.clone()));
+        Ok(LoaderBatches { dataset, options, feeding: Some(Arc::new(feeding.clone())), carries })
     }
 
     /// Rows of an epoch.
@@ -48,7 +69,7 @@ impl From<data::Batch> for Batch {
             targets.insert(format!("{name}{OFFSETS}"), offsets);
             targets.insert(name, ragged.values);
         }
-        Batch { inputs: b.inputs, targets }
+        Batch { inputs: b.inputs, targets, portion: Portion { continues: b.continues, ..Portion::default() } }
     }
 }
 
@@ -59,9 +80,45 @@ impl Batches for LoaderBatches {
     }
 
     fn epoch(&self, epoch: u64) -> Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_> {
-        match Loader::new(self.dataset.clone(), LoaderOptions { epoch, ..self.options.clone() }) {
-            Ok(loader) => Box::new(loader.map(|b| b.map(Batch::from).map_err(fault))),
-            Err(e) => Box::new(std::iter::once(Err(fault(e)))),
+        let loader = match Loader::new(self.dataset.clone(), LoaderOptions { epoch, ..self.options.clone() }) {
+            Ok(loader) => loader,
+            Err(e) => return Box::new(std::iter::once(Err(fault(e)))),
+        };
+        let Some(feeding) = self.feeding.as_deref() else { return Box::new(loader.map(|b| b.map(Batch::from).map_err(fault))) };
+        let carry = match self.carries.as_deref().map(|model| Carry::new(model, feeding)).transpose() {
+            Ok(carry) => carry,
+            Err(e) => return Box::new(std::iter::once(Err(e))),
+        };
+        Box::new(Runs { loader, feeding, carry, pending: VecDeque::new() })
+    }
+
+    fn runs_alone(&self) -> bool {
+        self.feeding.as_ref().is_some_and(|f| f.fixed().is_some() || f.carries()) || self.dataset.is_ready()
+    }
+}
+
+/// The loader's batches as runs of a model.
+struct Runs<'a> {
+    loader: Loader,
+    feeding: &'a Feeding,
+    carry: Option<Carry<'a>>,
+    pending: VecDeque<Batch>,
+}
+
+impl Iterator for Runs<'_> {
+    type Item = Result<Batch, TrainError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.pending.is_empty() {
+            match self.loader.next()?.map_err(fault).and_then(|b| self.feeding.runs(b)) {
+                Ok(runs) => self.pending = runs.into(),
+                Err(e) => return Some(Err(e)),
+            }
+        }
+        let mut run = self.pending.pop_front()?;
+        match self.carry.as_mut().map_or(Ok(()), |c| c.feed(&mut run)) {
+            Ok(()) => Some(Ok(run)),
+            Err(e) => Some(Err(e)),
         }
     }
 }

@@ -88,7 +88,7 @@ mod tests {
         let executor = Executor::with_taps(&m, &objective.taps()).unwrap();
         let out = executor.run_with(&inputs, &crate::Overrides::default(), Mode::FLOAT, None).unwrap();
         let zeros = Tensor::vector(vec![0f32, 0.0]);
-        let batch = Batch { inputs, targets: BTreeMap::from([("a".into(), zeros.clone()), ("b".into(), zeros)]) };
+        let batch = Batch { inputs, targets: BTreeMap::from([("a".into(), zeros.clone()), ("b".into(), zeros)]), ..Batch::default() };
         let loss = objective.loss(&out.values, &batch).unwrap();
         assert_eq!(loss.to_f32_vec().unwrap(), [5.0]);
     }

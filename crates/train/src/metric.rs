@@ -34,7 +34,7 @@ pub fn measure(
     for batch in batches {
         let batch = batch?;
         let out = executor.run_with(&batch.inputs, &crate::Overrides::default(), mode, None)?;
-        metric.add(&out.values, &batch)?;
+        metric.add(&batch.counted_values(out.values)?, &batch)?;
     }
     Ok(())
 }

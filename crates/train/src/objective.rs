@@ -12,13 +12,53 @@ pub struct Batch {
     /// Tensors by name (`label`: int64 `[n]`). A ragged target `NAME` stands as its values, all rows' one after the other
     /// along axis 0, and as `NAME.offsets`, int64 `[n + 1]`: see [`Batch::ragged`].
     pub targets: BTreeMap<String, Tensor>,
+    /// Which of the samples that were asked for together these are.
+    pub portion: Portion,
+}
+
+/// The part that one run has in the samples that were asked for together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Portion {
+    /// Samples, where the tensors' shapes do not tell.
+    pub samples: Option<usize>,
+    /// Samples that were repeated at the end, to fill a run that takes so many.
+    pub filled: usize,
+    /// True if the next batch belongs to the same step of training.
+    pub continues: bool,
 }
 
 impl Batch {
-    /// Number of samples: the labels', else what a ragged target's offsets count, else the first dimension of a target or
+    /// A value of a run without what belongs to samples that only fill it up.
+    ///
+    /// # Errors
+    /// [`TrainError::Value`] if it cannot be cut.
+    pub fn counted(&self, t: Tensor) -> Result<Tensor, TrainError> {
+        let samples = self.portion.samples.unwrap_or_default();
+        match self.portion.filled {
+            0 => Ok(t),
+            filled if t.shape().first() == Some(&(samples + filled)) => t.narrow(0, 0, samples).map_err(loss_error),
+            _ => Ok(t),
+        }
+    }
+
+    /// [`Batch::counted`] for all values of a run.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn counted_values<K, M: FromIterator<(K, Tensor)> + IntoIterator<Item = (K, Tensor)>>(&self, values: M) -> Result<M, TrainError> {
+        if self.portion.filled == 0 {
+            return Ok(values);
+        }
+        values.into_iter().map(|(key, t)| Ok((key, self.counted(t)?))).collect()
+    }
+
+    /// Number of samples: what the portion says, else the labels', else what a ragged target's offsets count, else the first dimension of a target or
     /// an input.
     pub fn len(&self) -> usize {
         let first = |t: &Tensor| t.shape().first().copied().unwrap_or(1);
+        if let Some(samples) = self.portion.samples {
+            return samples;
+        }
         if let Some(labels) = self.targets.get("label") {
             return first(labels);
         }
@@ -159,6 +199,13 @@ pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Result<usize, TrainErr
 pub fn classes(model: &Model) -> Option<usize> {
     let shape = model.values[*model.graph.outputs.first()?].shape()?;
     shape.get(1..)?.iter().map(graph::Dim::known).product()
+}
+
+/// [`classes`] of a model whose first output is a score for each of them, `[n, classes]`, and nothing for one that says
+/// something else (boxes, a picture).
+pub fn class_scores(model: &Model) -> Option<usize> {
+    let shape = model.values[*model.graph.outputs.first()?].shape()?;
+    shape.get(2..)?.iter().all(|d| d.known() == Some(1)).then(|| classes(model)).flatten()
 }
 
 /// A value of the forward pass.

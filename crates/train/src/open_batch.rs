@@ -14,19 +14,50 @@ const TOLERANCE: f32 = 1e-4;
 
 type Seen = HashMap<ValueId, Tensor>;
 
-/// Makes the first dimension of the first input, and of the inputs that share its size, an open one where it is fixed.
-/// Returns whether it was; a graph whose batch is open already stays as it is.
-///
-/// # Errors
-/// [`TrainError::Input`] that names the node which ties the samples of a batch together; what running the graph reports.
-pub fn open_batch(model: &mut Model) -> Result<bool, TrainError> {
-    let Some(first) = model.free_inputs().first().copied() else { return Ok(false) };
-    let Some(Dim::Known(batch)) = model.values[first].shape().and_then(|s| s.first().cloned()) else { return Ok(false) };
-    let refuse = |what: String| TrainError::Input {
-        input: model.values[first].name.clone(),
-        what: format!("its batch is fixed at {batch} and cannot be opened: {what}; export the model with an open first dimension"),
-    };
+/// What became of a model's batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Batching {
+    /// It was open, or the model takes none.
+    Open,
+    /// It was fixed, and is open now.
+    Opened,
+    /// It is fixed and stays so: the model runs on so many samples at a time ([`crate::Feeding`]).
+    Fixed {
+        /// Samples of one run.
+        samples: usize,
+        /// Why it could not be opened.
+        why: String,
+    },
+}
+
+impl Batching {
+    /// A sentence for the user where samples cannot run together.
+    pub fn note(&self) -> Option<String> {
+        let Batching::Fixed { samples, why } = self else { return None };
+        let at_a_time = if *samples == 1 { "one sample".to_string() } else { format!("{samples} samples") };
+        Some(format!(
+            "the model's batch is fixed at {samples} and stays so ({why}): it runs on {at_a_time} at a time, which is slower; export it with \
+             an open first dimension to have many run at once"
+        ))
+    }
+}
+
+/// Makes the first dimension of the first input, and of the inputs that share its size, an open one where it is fixed and
+/// samples stay apart. Otherwise the graph stays as it is.
+pub fn open_batch(model: &mut Model) -> Batching {
+    match try_open(model) {
+        Ok(batching) => batching,
+        Err((samples, why)) => Batching::Fixed { samples, why },
+    }
+}
+
+fn try_open(model: &mut Model) -> Result<Batching, (usize, String)> {
+    let sampled = |v: &ValueId| model.values[*v].shape().is_none_or(|s| !s.is_empty());
+    let Some(first) = model.free_inputs().into_iter().find(sampled) else { return Ok(Batching::Open) };
+    let Some(Dim::Known(batch)) = model.values[first].shape().and_then(|s| s.first().cloned()) else { return Ok(Batching::Open) };
+    let refuse = |what: String| (batch, what);
     let at = |e: TensorError| refuse(e.to_string());
+    let failed = |e: TrainError| refuse(e.to_string());
     let (one, other) = (samples(model, 1).map_err(&refuse)?, samples(model, 2).map_err(&refuse)?);
     let opened = opened(model, batch);
     let batched: Vec<ValueId> = batched_inputs(model, batch);
@@ -34,8 +65,8 @@ pub fn open_batch(model: &mut Model) -> Result<bool, TrainError> {
     for name in batched.iter().map(|v| &model.values[*v].name) {
         both.insert(name.clone(), Tensor::concat(&[one[name].clone(), other[name].clone()], 0).map_err(at)?);
     }
-    let (one, other) = (observe(model, &one)?, observe(model, &other)?);
-    let both = observe(&opened, &both).map_err(|e| refuse(e.to_string()))?;
+    let (one, other) = (observe(model, &one).map_err(failed)?, observe(model, &other).map_err(failed)?);
+    let both = observe(&opened, &both).map_err(failed)?;
     let apart = |id: &ValueId| samples_stay_apart(one.get(id), other.get(id), both.get(id));
     if let Some(tied) = model.graph.outputs.iter().find(|v| !apart(v)) {
         let fault = model.graph.nodes.iter().find(|n| ties(n, &both, &apart));
@@ -45,7 +76,7 @@ pub fn open_batch(model: &mut Model) -> Result<bool, TrainError> {
         }));
     }
     *model = opened;
-    Ok(true)
+    Ok(Batching::Opened)
 }
 
 /// Inputs whose first dimension is the batch.
@@ -170,14 +201,14 @@ mod tests {
             m.graph.value_info.push(flat);
             vec![Node::new("Flatten", "flatten", &[x], &[flat]), Node::new("Gemm", "linear", &[flat, w], &[y])]
         });
-        assert!(open_batch(&mut m).unwrap());
+        assert_eq!(open_batch(&mut m), Batching::Opened);
         let n = Dim::Symbol("N".into());
         assert_eq!(m.values[m.graph.inputs[0]].shape().unwrap()[0], n);
         assert_eq!(m.values[m.graph.outputs[0]].shape().unwrap(), [n, Dim::Known(2)]);
         let five = Named::from([("x".into(), Tensor::full(1f32, [5, 3, 4, 4]).unwrap())]);
         assert_eq!(Executor::new(&m).unwrap().run(&five, Mode::FLOAT).unwrap()["y"].shape(), [5, 2]);
         let before = m.clone();
-        assert!(!open_batch(&mut m).unwrap());
+        assert_eq!(open_batch(&mut m), Batching::Open);
         assert_eq!(m, before);
     }
 
@@ -193,7 +224,7 @@ mod tests {
                 Node::new("Reshape", "", &[x, target], &[y]),
             ]
         });
-        assert!(open_batch(&mut m).unwrap());
+        assert_eq!(open_batch(&mut m), Batching::Opened);
     }
 
     #[test]
@@ -214,8 +245,8 @@ mod tests {
         });
         for (mut m, node) in [(reshape, "to a row"), (mean, "over the batch"), (fails, "to 48")] {
             let before = m.clone();
-            let error = open_batch(&mut m).unwrap_err().to_string();
-            assert!(error.contains("input 'x': its batch is fixed at 1") && error.contains(node), "{error}");
+            let note = open_batch(&mut m).note().unwrap();
+            assert!(note.contains("batch is fixed at 1") && note.contains(node), "{note}");
             assert_eq!(m, before);
         }
     }

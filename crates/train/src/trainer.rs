@@ -103,8 +103,13 @@ pub struct Best {
 pub trait Batches {
     /// Batches an epoch has.
     fn batches(&self) -> u64;
-    /// The batches of an epoch in order.
+    /// The batches of an epoch in order. Those that belong to one step say so: [`crate::Portion::continues`].
     fn epoch(&self, epoch: u64) -> Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_>;
+    /// True if a step has as many runs as samples, or nearly: the model fixes its batch, or each row is a run of its own.
+    /// Statistics of such a run mean nothing.
+    fn runs_alone(&self) -> bool {
+        false
+    }
 }
 
 /// Hears how a training goes.
@@ -176,6 +181,10 @@ pub fn train(
     }
     let total = settings.epochs * data.batches();
     let taps = objective.taps();
+    let alone = data.runs_alone();
+    if alone {
+        around.watch.note(&runs_alone_note(model));
+    }
     let mut recomputation = settings.memory.map(Recomputation::new).transpose()?;
     while state.epochs_done < settings.epochs {
         if stopped_early(&state, settings) {
@@ -183,12 +192,12 @@ pub fn train(
         }
         let epoch = state.epochs_done;
         let mut sums = Sums::default();
-        for batch in data.epoch(epoch) {
-            let batch = batch?;
+        let mut batches = data.epoch(epoch);
+        while let Some(runs) = next_step(&mut batches)? {
             let factor = settings.schedule.factor(state.steps_done, total);
             let training_norms = settings.freeze_statistics_from.is_none_or(|from| epoch < from);
             let mode = Mode {
-                training: training_norms,
+                training: training_norms && !alone && runs.len() == 1,
                 simulate: settings.simulate,
                 seed: tensor::random::derive(settings.seed, state.steps_done),
             };
@@ -202,7 +211,7 @@ pub fn train(
                 &parameters,
                 &taps,
                 objective,
-                &batch,
+                &runs,
                 &mut optimizer,
                 mode,
                 factor,
@@ -212,7 +221,7 @@ pub fn train(
             )?;
             sums.lr = settings.optimizer.lr() * factor;
             state.steps_done += 1;
-            around.watch.step(state.steps_done, total, loss, batch.len());
+            around.watch.step(state.steps_done, total, loss, runs.iter().map(Batch::len).sum());
             if around.stop.is_some_and(|s| s.load(Ordering::Relaxed)) {
                 return Err(TrainError::Interrupted);
             }
@@ -247,8 +256,41 @@ pub fn train(
         follow_statistics(model)?;
         kept = best.epoch;
     }
-    ops::mark_kept_norms(model, settings.freeze_statistics_from.is_some_and(|from| kept >= from));
+    ops::mark_kept_norms(model, alone || settings.freeze_statistics_from.is_some_and(|from| kept >= from));
     Ok(TrainReport { history: state.history, best, kept })
+}
+
+/// The batches of the next step: one, or the runs that it is cut into.
+fn next_step(batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>) -> Result<Option<Vec<Batch>>, TrainError> {
+    let mut runs = vec![];
+    for batch in batches {
+        let batch = batch?;
+        let last = !batch.portion.continues;
+        runs.push(batch);
+        if last {
+            break;
+        }
+    }
+    Ok((!runs.is_empty()).then_some(runs))
+}
+
+/// What a user should know where samples do not run together.
+fn runs_alone_note(model: &Model) -> String {
+    let mut kinds = std::collections::BTreeSet::new();
+    model.graph.visit(&mut |n| {
+        if matches!(n.op_type.as_str(), "BatchNormalization" | "Dropout") {
+            kinds.insert(n.op_type.clone());
+        }
+    });
+    let mut text =
+        "samples run one after the other, and a step adds up their gradients: it takes longer than a run on all of them".to_string();
+    if kinds.contains("BatchNormalization") {
+        text += "; BatchNormalization uses its running statistics, and keeps them";
+    }
+    if kinds.contains("Dropout") {
+        text += "; Dropout drops nothing";
+    }
+    text
 }
 
 /// Operators that pass values through integers stop every gradient: a model that holds them is refused by name rather than
@@ -294,14 +336,14 @@ impl Sums {
     }
 }
 
-/// One step of training, in place. Returns the loss.
+/// One step of training, in place, on one run or on several whose gradients are added up. Returns the loss.
 fn step(
     model: &mut Model,
-    forward: impl FnOnce(recompute::Step) -> Result<RunOutput, TrainError>,
+    mut forward: impl FnMut(recompute::Step) -> Result<RunOutput, TrainError>,
     parameters: &[Parameter],
     taps: &[ValueId],
     objective: &dyn Objective,
-    batch: &Batch,
+    runs: &[Batch],
     optimizer: &mut Optimizer,
     mode: Mode,
     factor: f64,
@@ -311,31 +353,41 @@ fn step(
 ) -> Result<f64, TrainError> {
     let at = |e: tensor::TensorError| TrainError::Step { step, what: e.to_string() };
     let (overrides, leaves) = parameters::track(model, parameters)?;
-    let out = forward(recompute::Step {
-        model,
-        parameters,
-        optimizer: optimizer.settings(),
-        objective,
-        taps,
-        batch,
-        overrides: &overrides,
-        mode,
-    })?;
-    let loss = profile::section(|| "loss forward".into(), || objective.loss(&out.values, batch))?;
-    let value = loss.to_f32_vec().map_err(at)?.first().copied().unwrap_or(f32::NAN) as f64;
-    if !value.is_finite() {
-        return Err(TrainError::Step { step, what: format!("the loss is {value}: the training diverges") });
+    let samples: usize = runs.iter().map(Batch::len).sum();
+    let (mut total, mut updates) = (0.0, vec![]);
+    let mut gradients: Vec<Option<Tensor>> = vec![None; leaves.len()];
+    for batch in runs {
+        let settings = optimizer.settings();
+        let out = forward(recompute::Step { model, parameters, optimizer: settings, objective, taps, batch, overrides: &overrides, mode })?;
+        updates.extend(out.updates);
+        let values = batch.counted_values(out.values)?;
+        let loss = profile::section(|| "loss forward".into(), || objective.loss(&values, batch))?;
+        let value = loss.to_f32_vec().map_err(at)?.first().copied().unwrap_or(f32::NAN) as f64;
+        if !value.is_finite() {
+            return Err(TrainError::Step { step, what: format!("the loss is {value}: the training diverges") });
+        }
+        sums.loss += value * batch.len() as f64;
+        sums.samples += batch.len();
+        if let Some(correct) = objective.correct(&values, batch) {
+            sums.correct = Some(sums.correct.unwrap_or(0) + correct);
+        }
+        // The mean over a step's samples is that of its runs, each by its share of them.
+        let share = batch.len() as f64 / samples.max(1) as f64;
+        total += share * value;
+        let mut found = loss.backward().map_err(at)?;
+        drop((values, loss));
+        for (sum, leaf) in gradients.iter_mut().zip(&leaves) {
+            let Some(mut gradient) = found.take(leaf) else { continue };
+            if runs.len() > 1 {
+                gradient = gradient.mul_scalar(share).map_err(at)?;
+            }
+            *sum = Some(match sum.take() {
+                Some(sum) => sum.add(&gradient).map_err(at)?,
+                None => gradient,
+            });
+        }
     }
-    sums.loss += value * batch.len() as f64;
-    sums.samples += batch.len();
-    if let Some(correct) = objective.correct(&out.values, batch) {
-        sums.correct = Some(sums.correct.unwrap_or(0) + correct);
-    }
-    let mut gradients = loss.backward().map_err(at)?;
-    let updates = out.updates;
-    drop((out.values, loss, overrides));
-    let gradients: Vec<Option<Tensor>> = leaves.iter().map(|l| gradients.take(l)).collect();
-    drop(leaves);
+    drop((overrides, leaves));
     let clip = clip_factor(&gradients, clip_norm, step)?;
     optimizer.begin_step();
     for (p, gradient) in parameters.iter().zip(gradients) {
@@ -355,7 +407,7 @@ fn step(
         model.values.set_tensor(id, t);
     }
     follow_statistics(model)?;
-    Ok(value)
+    Ok(total)
 }
 
 /// Weights that are stored folded, while their BatchNormalization stays, follow its running statistics.

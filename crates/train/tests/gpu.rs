@@ -37,7 +37,7 @@ impl Batches for Noise {
     fn epoch(&self, _: u64) -> Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_> {
         Box::new((0..STEPS).map(|step| {
             let labels: Vec<i64> = (0..BATCH as i64).map(|i| (i + step as i64) % self.classes as i64).collect();
-            Ok(Batch { inputs: self.inputs(step), targets: BTreeMap::from([("label".into(), Tensor::vector(labels))]) })
+            Ok(Batch { inputs: self.inputs(step), targets: BTreeMap::from([("label".into(), Tensor::vector(labels))]), ..Batch::default() })
         }))
     }
 }

@@ -12,5 +12,5 @@ fn a_detector_that_was_exported_for_one_image_is_opened() {
         return;
     }
     let mut model = onnx::load(&path).unwrap();
-    assert!(train::open_batch(&mut model).unwrap());
+    assert_eq!(train::open_batch(&mut model), train::Batching::Opened);
 }

@@ -85,7 +85,7 @@ fn check(name: &str) {
     } else {
         (Box::new(MeanSquaredError::of(&model).unwrap()), train::random_targets(&model, &inputs, 1).unwrap())
     };
-    let batch = Batch { inputs, targets };
+    let batch = Batch { inputs, targets, ..Batch::default() };
     assert_eq!(without_gradient(&model, objective.as_ref(), &batch), Vec::<String>::new(), "{name}");
     let settings = TrainSettings {
         // Small enough for every one of them: the network that reads raw pixels, 0..255, has gradients as large.

@@ -71,7 +71,11 @@ impl Batches for Toy {
                 .map(|r| [r[0] + r[1], r[2] + r[3], r[4] + r[5]])
                 .map(|s| (0..3).max_by(|a, b| s[*a].total_cmp(&s[*b])).unwrap() as i64)
                 .collect();
-            Ok(Batch { inputs: BTreeMap::from([("x".into(), x)]), targets: BTreeMap::from([("label".into(), Tensor::vector(labels))]) })
+            Ok(Batch {
+                inputs: BTreeMap::from([("x".into(), x)]),
+                targets: BTreeMap::from([("label".into(), Tensor::vector(labels))]),
+                ..Batch::default()
+            })
         }))
     }
 }
@@ -247,7 +251,7 @@ fn frozen_parameters_stay_and_others_move() {
 fn boxes(offsets: Vec<i64>) -> Batch {
     let values = Tensor::new((0..12).map(|v| v as f32).collect(), [3, 4]).unwrap();
     let targets = BTreeMap::from([("boxes".into(), values), ("boxes.offsets".into(), Tensor::vector(offsets))]);
-    Batch { inputs: BTreeMap::from([("x".into(), Tensor::full(0f32, [2, 8]).unwrap())]), targets }
+    Batch { inputs: BTreeMap::from([("x".into(), Tensor::full(0f32, [2, 8]).unwrap())]), targets, ..Batch::default() }
 }
 
 #[test]

@@ -83,3 +83,78 @@ fn a_class_without_rows_is_an_error_in_training_and_a_note_elsewhere() {
     folder.write("train.toml", format!("{head}[[stages]]\nkind = \"train\"\n"));
     folder.fails("run train.toml", 1, "set/train.npz: no rows of class 2, of 4: a class cannot be learnt without examples");
 }
+
+/// Classes whose images are all of one shade, below `folder`.
+fn shades(folder: &Folder, below: &str, classes: &[(&str, u8)]) {
+    for (class, shade) in classes {
+        // A bitmap of 8 x 8 grey pixels: header, palette, rows from the bottom.
+        let mut bmp = [b"BM".as_slice(), &(1078u32 + 64).to_le_bytes(), &[0; 4], &1078u32.to_le_bytes(), &40u32.to_le_bytes()].concat();
+        bmp.extend([8i32.to_le_bytes(), 8i32.to_le_bytes()].concat());
+        bmp.extend([1u16.to_le_bytes(), 8u16.to_le_bytes()].concat());
+        bmp.extend([0u8; 24]);
+        (0..=255u8).for_each(|v| bmp.extend([v, v, v, 0]));
+        bmp.extend([*shade; 64]);
+        (0..3).for_each(|i| folder.write(&format!("{below}/{class}/{i}.bmp"), &bmp));
+    }
+}
+
+#[test]
+fn a_test_folder_that_lacks_a_class_keeps_the_labels_of_the_others() {
+    let folder = Folder::new();
+    shades(&folder, "img/train", &[("0", 0), ("180", 80), ("270", 160), ("90", 240)]);
+    shades(&folder, "img/test", &[("0", 0), ("270", 160), ("90", 240)]);
+    assert!(folder.espalier("new mlp -o m.onnx --input 3,8,8 --classes 4").status.success());
+    folder.fails("evaluate m.onnx --data img/test", 1, "img/test: its 3 classes are 0, 270, 90, the network tells 4 apart, and neither");
+    // Beside its training set it is known which class is which, and the right one is missed.
+    let said = folder.espalier("evaluate m.onnx --data img");
+    assert!(String::from_utf8_lossy(&said.stdout).contains("no rows of class 1 (180), of 4"), "{said:?}");
+    let recipe = "name = \"t\"\n[data]\ntrain = \"img\"\ntest = \"img\"\n[model]\nfile = \"m.onnx\"\n[[stages]]\nkind = \"train\"\nepochs = 200\n\
+                  batch = 12\noptimizer = { kind = \"adamw\", lr = 0.003 }\n[[stages]]\nkind = \"deploy\"\ntarget = \"reference\"\nlatency_runs = 1\n";
+    folder.write("r.toml", recipe);
+    let run = folder.espalier("run r.toml --out out --json");
+    let told: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
+    let trained = &told["result"]["stages"][0]["metrics"]["accuracy"];
+    assert_eq!(trained.as_f64(), Some(1.0), "{trained} {}", String::from_utf8_lossy(&run.stderr));
+    // The deployed file carries the names, so the folder alone will do.
+    let said = folder.espalier("evaluate out/deploy.deployed.onnx --data img/test");
+    assert!(String::from_utf8_lossy(&said.stdout).contains("accuracy 100.00 % (9 of 9)"), "{said:?}");
+    shades(&folder, "other", &[("0", 0), ("45", 160)]);
+    folder.fails("evaluate out/deploy.deployed.onnx --data other", 1, "class '45' is not among the classes that the network knows, 0, 180");
+}
+
+#[test]
+fn preprocessing_of_arrays_is_applied_or_refused_and_never_only_told() {
+    let folder = folder();
+    folder.arrays("f.npz", &[("x", Tensor::full(100f32, [3, 1, 4, 4]).unwrap()), ("y", labels(&[0, 1, 0]))]);
+    let said = |line: &str| String::from_utf8_lossy(&folder.espalier(line).stdout).into_owned();
+    assert!(said("evaluate net.onnx --data f.npz").contains("preprocessing: none, the data are arrays and taken as they are"));
+    folder.fails("evaluate net.onnx --data f.npz --mean 0.5", 1, "f.npz: preprocessing is given, and the data are arrays, not images");
+    assert!(said("evaluate net.onnx --data f.npz --mean 0.5 --scale 0.01 --arrays").contains("preprocessing: as given"));
+    folder.fails("evaluate net.onnx --data f.npz --arrays --crop 2", 1, "preprocess.crop cannot be applied to an array");
+    let recipe = |rest: &str| {
+        format!("name = \"t\"\n[data]\ntrain = \"f.npz\"\n{rest}[model]\nfile = \"net.onnx\"\n[[stages]]\nkind = \"quantize\"\n")
+    };
+    folder.write("p.toml", recipe("[data.preprocess]\nmean = [0.5]\n"));
+    folder.fails("run p.toml", 1, "with arrays = true (--arrays) scale, mean, std and augmentation are applied");
+    folder.write("a.toml", recipe("[data.augment]\nflip = true\n"));
+    folder.fails("run a.toml", 1, "augmentation is asked for, and the data are arrays");
+    // What was not applied is not written into the file; what was is.
+    folder.write("n.toml", recipe(""));
+    assert!(folder.espalier("run n.toml --out n").status.success());
+    assert!(!said("inspect n/quantize.onnx --json").contains("espalier.preprocess"));
+    folder.write("y.toml", recipe("[data.preprocess]\nmean = [0.5]\narrays = true\n"));
+    assert!(folder.espalier("run y.toml --out y").status.success());
+    assert!(said("inspect y/quantize.onnx --json").contains("espalier.preprocess"));
+    assert!(said("evaluate y/quantize.onnx --data f.npz").contains("preprocessing: from the model's metadata"));
+}
+
+#[test]
+fn a_limit_says_what_it_leaves_out() {
+    let folder = Folder::new();
+    shades(&folder, "img", &[("a", 0), ("b", 80), ("c", 160)]);
+    assert!(folder.espalier("new mlp -o m.onnx --input 3,8,8 --classes 3").status.success());
+    folder.fails("evaluate m.onnx --data img --limit 0", 1, "--limit 0 leaves nothing to run on");
+    let said = folder.espalier("evaluate m.onnx --data img --limit 3");
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("no rows of class 1 (b), 2 (c), of 3 among the first rows, which --limit takes"), "{said}");
+}

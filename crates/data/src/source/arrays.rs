@@ -1,25 +1,41 @@
 //! Arrays of an npz file: one of inputs under any name, or several that are named after a network's inputs, with one entry
-//! a row; labels are `y`, `label` or `labels`.
+//! a row along the first axis or the one that the network's input asks for; labels are `y`, `label` or `labels`.
 //!
 //! Bytes of shape `[n, h, w]`, `[n, h, w, 1]` or `[n, h, w, 3]` that stand alone are images; everything else is taken as
 //! it is. Memory: the whole file, decompressed.
-use crate::{Content, DataError, Dataset, Image, Result, Sample, npz};
+use crate::{Content, DataError, Dataset, Image, Place, Result, Sample, npz};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tensor::{DType, Element, Tensor, with_buffer};
 
 /// Names that labels go by.
-const LABELS: [&str; 3] = ["y", "label", "labels"];
+pub(crate) const LABELS: [&str; 3] = ["y", "label", "labels"];
 const CLASS_NAMES: &str = "class_names";
 
-/// The rows of arrays that share their first axis.
-#[derive(Debug)]
+/// The rows of arrays that share an axis.
+#[derive(Clone, Debug)]
 pub struct ArraysDataset {
     path: PathBuf,
-    arrays: BTreeMap<String, Tensor>,
-    labels: Option<Vec<i64>>,
+    arrays: BTreeMap<String, Array>,
+    labels: Option<(&'static str, Vec<i64>)>,
     class_names: Vec<String>,
     rows: usize,
+    /// Why no row can be read as the arrays stand.
+    unfit: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Array {
+    tensor: Tensor,
+    /// The axis that rows are cut along; `None`: each row has the whole array.
+    axis: Option<usize>,
+}
+
+impl Array {
+    fn rows(&self) -> Option<usize> {
+        Some(self.tensor.shape().get(self.axis?).copied().unwrap_or_default())
+    }
 }
 
 impl ArraysDataset {
@@ -33,8 +49,10 @@ impl ArraysDataset {
 
     /// Takes arrays: `y` (`label`, `labels`) of integers and `class_names` of text, where present; each other array is an input.
     ///
+    /// Where they have different numbers of rows along their first axes, [`Dataset::arranged`] has to say how they are cut.
+    ///
     /// # Errors
-    /// [`DataError::Format`], about `path`, if there is no input or the arrays have different numbers of rows.
+    /// [`DataError::Format`], about `path`, if there is no input or nothing has rows.
     pub fn new(path: &Path, mut arrays: BTreeMap<String, Tensor>) -> Result<Self> {
         let fault = |what: String| DataError::format(path, what);
         let class_names = match arrays.remove(CLASS_NAMES) {
@@ -46,19 +64,41 @@ impl ArraysDataset {
             Some((name, y)) => Some((name, labels(&y).map_err(|what| fault(format!("array '{name}': {what}")))?)),
             None => None,
         };
-        let mut counts = arrays.iter().map(|(name, array)| (name.as_str(), array.shape().first().copied()));
-        let Some((first, Some(rows))) = counts.next() else {
+        let arrays: BTreeMap<String, Array> = arrays.into_iter().map(|(name, tensor)| (name, Array { tensor, axis: Some(0) })).collect();
+        // As long as nobody says otherwise: as many rows as there are labels, else as the array with most has.
+        let most = arrays.values().filter(|a| a.tensor.rank() > 0).filter_map(Array::rows).max();
+        let Some(rows) = labels.as_ref().map(|(_, y)| y.len()).filter(|_| most.is_some()).or(most) else {
             return Err(fault("no array 'x' with one entry a row".into()));
         };
-        let labelled = labels.as_ref().map(|(name, y)| (*name, Some(y.len())));
-        if let Some((name, count)) = counts.chain(labelled).find(|(_, count)| *count != Some(rows)) {
-            return Err(fault(format!("array '{first}' has {rows} rows, array '{name}' {}", count.unwrap_or_default())));
+        let mut dataset = ArraysDataset { path: path.to_path_buf(), arrays, labels, class_names, rows, unfit: None };
+        dataset.unfit = dataset.disagreement();
+        Ok(dataset)
+    }
+
+    /// Height, width and channels, if the rows are images.
+    fn image(&self) -> Option<[usize; 3]> {
+        if self.arrays.len() == 1 { self.arrays.values().next().and_then(|a| image_dims(&a.tensor)) } else { None }
+    }
+
+    /// A sentence about two arrays with different numbers of rows.
+    fn disagreement(&self) -> Option<String> {
+        let counts = self.arrays.iter().filter_map(|(name, array)| Some((name.as_str(), array.rows()?)));
+        let labelled = self.labels.as_ref().map(|(name, y)| (*name, y.len()));
+        let mut counts = counts.chain(labelled);
+        let (first, rows) = counts.next()?;
+        let (name, count) = counts.find(|(_, count)| *count != rows)?;
+        let told = format!("array '{first}' has {rows} rows, array '{name}' {count}");
+        if LABELS.contains(&name) {
+            return Some(told);
         }
-        Ok(ArraysDataset { path: path.to_path_buf(), arrays, labels: labels.map(|(_, y)| y), class_names, rows })
+        Some(format!(
+            "{told}; samples that lie along another axis, or an array that serves all of them, are told in the recipe: \
+             [data.inputs] NAME = {{ axis = 1 }} or {{ held = true }}"
+        ))
     }
 }
 
-fn labels(array: &Tensor) -> Result<Vec<i64>, String> {
+pub(crate) fn labels(array: &Tensor) -> Result<Vec<i64>, String> {
     fn convert<T: Element + TryInto<i64>>(array: &Tensor) -> Result<Vec<i64>, String> {
         let values = array.as_slice::<T>().map_err(|e| e.to_string())?;
         values.iter().map(|v| v.clone().try_into().map_err(|_| format!("{v:?} is too large"))).collect()
@@ -79,14 +119,25 @@ fn labels(array: &Tensor) -> Result<Vec<i64>, String> {
     }
 }
 
-/// Entry `row` along axis 0.
-fn entry(array: &Tensor, row: usize) -> Result<Tensor> {
+/// Entry `row` along the array's axis.
+fn entry(array: &Array, row: usize) -> Result<Tensor> {
     fn slice<T: Element>(values: &[T], shape: &[usize], row: usize) -> Result<Tensor> {
         let size = tensor::shape::count(shape)?;
         Ok(Tensor::new(values[row * size..(row + 1) * size].to_vec(), shape)?)
     }
-    let shape = array.shape().get(1..).unwrap_or_default();
-    with_buffer!(array.buffer(), values => slice(values, shape, row))
+    let tensor = &array.tensor;
+    match array.axis {
+        None => Ok(tensor.clone()),
+        Some(0) => {
+            let shape = tensor.shape().get(1..).unwrap_or_default();
+            with_buffer!(tensor.buffer(), values => slice(values, shape, row))
+        }
+        Some(axis) => {
+            let mut shape = tensor.shape().to_vec();
+            shape.remove(axis);
+            Ok(tensor.narrow(axis, row, 1)?.reshape(shape)?)
+        }
+    }
 }
 
 /// Height, width and channels, if the array holds images.
@@ -112,11 +163,14 @@ impl Dataset for ArraysDataset {
         if row >= self.rows {
             return Err(DataError::row(&self.path, row, format!("only {} rows", self.rows)));
         }
+        if let Some(what) = &self.unfit {
+            return Err(DataError::format(&self.path, what.clone()));
+        }
         let mut entries = BTreeMap::new();
         for (name, array) in &self.arrays {
             entries.insert(name.clone(), entry(array, row)?);
         }
-        let dims = if self.arrays.len() == 1 { self.arrays.values().next().and_then(image_dims) } else { None };
+        let dims = self.image();
         let content = match (dims, entries.pop_first()) {
             (Some([height, width, channels]), Some((_, pixels))) => {
                 Content::Image(Image { height, width, channels, pixels: pixels.into_vec::<u8>()? })
@@ -127,12 +181,42 @@ impl Dataset for ArraysDataset {
             }
             (_, None) => Content::Arrays(entries),
         };
-        Ok(Sample::new(content, self.labels.as_ref().map(|labels| labels[row])))
+        Ok(Sample::new(content, self.labels.as_ref().map(|(_, labels)| labels[row])))
     }
     fn labels(&self) -> Result<Vec<Option<i64>>> {
         Ok(match &self.labels {
-            Some(labels) => labels.iter().copied().map(Some).collect(),
+            Some((_, labels)) => labels.iter().copied().map(Some).collect(),
             None => vec![None; self.rows],
         })
+    }
+    fn holds_arrays(&self) -> bool {
+        self.image().is_none()
+    }
+    fn arranged(&self, places: &BTreeMap<String, Place>) -> Result<Option<Arc<dyn Dataset>>> {
+        let mut dataset = self.clone();
+        // A lone array is the input, whatever its name.
+        for (name, array) in dataset.arrays.iter_mut().filter(|_| self.arrays.len() > 1) {
+            let Some(place) = places.get(name) else { continue };
+            let whole = place.rank == Some(array.tensor.rank());
+            array.axis = match place.axis {
+                _ if place.held => None,
+                // One axis more than the input has: a row has the whole input.
+                _ if !whole => Some(0),
+                None if array.tensor.rank() == 0 => None,
+                None => Some(0),
+                Some(axis) => {
+                    let shape = array.tensor.shape();
+                    let own = shape.iter().position(|n| *n == self.rows).filter(|_| place.single && shape[axis] != self.rows);
+                    Some(own.unwrap_or(axis))
+                }
+            };
+        }
+        if let Some(what) = dataset.disagreement() {
+            return Err(DataError::format(&self.path, what));
+        }
+        let rows = dataset.arrays.values().find_map(Array::rows);
+        dataset.rows = rows.ok_or_else(|| DataError::format(&self.path, "no array has one entry a row"))?;
+        dataset.unfit = None;
+        Ok(Some(Arc::new(dataset)))
     }
 }

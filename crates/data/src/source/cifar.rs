@@ -25,19 +25,19 @@ struct Part {
 }
 
 impl CifarDataset {
-    /// Opens files in the given order. They are CIFAR-100 if they are called `train.bin` or `test.bin`; its class names
+    /// Opens files in the given order; a gzipped one may unpack to `most` bytes. They are CIFAR-100 if they are called `train.bin` or `test.bin`; its class names
     /// are read from `fine_label_names.txt` beside them, where that exists.
     ///
     /// # Errors
     /// [`DataError::Io`], or [`DataError::Format`] if a file is not a whole number of records.
-    pub fn open(path: &Path, files: &[PathBuf]) -> Result<Self> {
+    pub fn open(path: &Path, files: &[PathBuf], most: u64) -> Result<Self> {
         let name = |file: &PathBuf| file.file_name().map(|n| n.to_string_lossy().trim_end_matches(".gz").to_string());
         let hundred = files.iter().filter_map(name).any(|name| name == "train.bin" || name == "test.bin");
         let label_bytes = if hundred { 2 } else { 1 };
         let record = label_bytes + 3 * PLANE;
         let (mut parts, mut labels) = (vec![], vec![]);
         for path in files {
-            let file = RecordFile::open(path)?;
+            let file = RecordFile::open(path, most, 0, &|_| Ok(None))?;
             if file.len() % record as u64 != 0 {
                 return Err(DataError::format(path, format!("{} bytes are not a whole number of records of {record} bytes", file.len())));
             }

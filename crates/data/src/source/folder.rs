@@ -2,35 +2,86 @@
 //!
 //! Memory: the files' names, one file at a time.
 use crate::{Content, DataError, Dataset, Result, Sample};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const EXTENSIONS: [&str; 4] = ["png", "jpg", "jpeg", "wav"];
+/// What is read, by the name's ending.
+const EXTENSIONS: [&str; 11] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "tif", "tiff", "wav"];
+
+/// Files that systems leave in every folder.
+const DEBRIS: [&str; 2] = ["thumbs.db", "desktop.ini"];
+
+/// Folders below a class that are looked into.
+const DEEPEST: usize = 16;
 
 /// Files in one folder a class.
 pub struct FolderDataset {
     path: PathBuf,
     files: Vec<(PathBuf, i64)>,
     class_names: Vec<String>,
+    notes: Vec<String>,
 }
 
 impl FolderDataset {
-    /// Lists a folder. Hidden files, and files of other types, are passed over.
+    /// Lists a folder. A class's files may lie in folders below its own. Hidden files are passed over, and files of other
+    /// types, which [`Dataset::notes`] counts.
     ///
     /// # Errors
     /// [`DataError::Io`], or [`DataError::NotFound`] if there is no class folder.
     pub fn open(path: &Path) -> Result<Self> {
         let classes = class_folders(path)?;
         if classes.is_empty() {
-            return Err(DataError::not_found(path, "no folder with images (png, jpg) or sounds (wav)"));
+            return Err(DataError::not_found(path, "no folder with images (png, jpg, webp, bmp, tif) or sounds (wav)"));
         }
-        let (mut files, mut class_names) = (vec![], vec![]);
+        let (mut files, mut class_names, mut others) = (vec![], vec![], vec![]);
         for (label, class) in classes.iter().enumerate() {
-            files.extend(entries(class)?.into_iter().filter(|file| is_sample(file)).map(|file| (file, label as i64)));
+            let (mut samples, mut passed_over) = (vec![], vec![]);
+            list(class, 0, &mut samples, &mut passed_over)?;
+            files.extend(samples.into_iter().map(|file| (file, label as i64)));
+            others.extend(passed_over);
             class_names.push(class.file_name().unwrap_or_default().to_string_lossy().into_owned());
         }
-        Ok(FolderDataset { path: path.to_path_buf(), files, class_names })
+        others.extend(entries(path)?.into_iter().filter(|entry| entry.is_file() && !is_debris(entry)));
+        let notes = passed_over(path, &others).into_iter().collect();
+        Ok(FolderDataset { path: path.to_path_buf(), files, class_names, notes })
     }
+}
+
+/// Samples below a folder, and the files that are none.
+fn list(folder: &Path, depth: usize, samples: &mut Vec<PathBuf>, others: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in entries(folder)? {
+        if entry.is_dir() {
+            if depth == DEEPEST {
+                return Err(DataError::format(&entry, format!("lies more than {DEEPEST} folders below its class")));
+            }
+            list(&entry, depth + 1, samples, others)?;
+        } else if is_sample(&entry) {
+            samples.push(entry);
+        } else if !is_debris(&entry) {
+            others.push(entry);
+        }
+    }
+    Ok(())
+}
+
+/// A sentence about files that are not read.
+fn passed_over(folder: &Path, others: &[PathBuf]) -> Option<String> {
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for file in others {
+        let ending = file.extension().map_or("without an ending".into(), |e| format!(".{}", e.to_string_lossy().to_lowercase()));
+        *kinds.entry(ending).or_default() += 1;
+    }
+    let told = kinds.iter().take(6).map(|(ending, n)| format!("{n} {ending}")).collect::<Vec<_>>().join(", ");
+    let more = if kinds.len() > 6 { ", ..." } else { "" };
+    (!others.is_empty()).then(|| {
+        let (count, plural) = (others.len(), if others.len() == 1 { "file is" } else { "files are" });
+        format!("{}: {count} {plural} passed over ({told}{more}); read are {}", folder.display(), EXTENSIONS.join(", "))
+    })
+}
+
+fn is_debris(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| DEBRIS.contains(&name.to_string_lossy().to_lowercase().as_str()))
 }
 
 /// Everything in a folder that is not hidden, in alphabetical order.
@@ -46,15 +97,29 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     Ok(list)
 }
 
-/// All subfolders, if at least one of them has an image or a sound (an empty class counts: its absence would shift the others' labels).
+/// All subfolders, if at least one of them has an image or a sound in it or below (an empty class counts: its absence would
+/// shift the others' labels).
 pub(crate) fn class_folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let folders: Vec<PathBuf> = entries(folder)?.into_iter().filter(|entry| entry.is_dir()).collect();
     for class in &folders {
-        if entries(class)?.iter().any(|file| is_sample(file)) {
+        if has_sample(class, 0)? {
             return Ok(folders);
         }
     }
     Ok(vec![])
+}
+
+fn has_sample(folder: &Path, depth: usize) -> Result<bool> {
+    let entries = entries(folder)?;
+    if entries.iter().any(|file| is_sample(file)) {
+        return Ok(true);
+    }
+    for below in entries.iter().filter(|e| depth < DEEPEST && e.is_dir()) {
+        if has_sample(below, depth + 1)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 fn is_sample(file: &Path) -> bool {
@@ -74,6 +139,12 @@ impl Dataset for FolderDataset {
     }
     fn class_names(&self) -> &[String] {
         &self.class_names
+    }
+    fn labels_are_positions(&self) -> bool {
+        true
+    }
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
     fn read(&self, row: usize) -> Result<Sample> {
         let (file, label) = self.files.get(row).ok_or_else(|| DataError::row(&self.path, row, format!("only {} rows", self.len())))?;

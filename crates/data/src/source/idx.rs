@@ -3,6 +3,7 @@
 //! Source: <http://yann.lecun.com/exdb/mnist/>. Images are `*-images-idx3-ubyte`, labels `*-labels-idx1-ubyte`, plain or
 //! gzipped. Memory: the labels; the images too if they are gzipped (47 MB for MNIST), else one image.
 use super::record::RecordFile;
+use crate::decode::check_size;
 use crate::{Content, DataError, Dataset, Image, Result, Sample};
 use std::path::Path;
 
@@ -19,13 +20,13 @@ pub struct IdxDataset {
 }
 
 impl IdxDataset {
-    /// Opens a pair of files.
+    /// Opens a pair of files; a gzipped one may unpack to `most` bytes.
     ///
     /// # Errors
     /// [`DataError::Io`], or [`DataError::Format`] if a file is not IDX of unsigned bytes, is cut short, or the counts differ.
-    pub fn open(images: &Path, labels: &Path) -> Result<Self> {
-        let (label_file, label_header, label_dims) = open(labels, 1)?;
-        let (images, header, dims) = open(images, 3)?;
+    pub fn open(images: &Path, labels: &Path, most: u64) -> Result<Self> {
+        let (label_file, label_header, label_dims) = open(labels, 1, most)?;
+        let (images, header, dims) = open(images, 3, most)?;
         if dims[0] != label_dims[0] {
             return Err(DataError::format(
                 images.path(),
@@ -40,19 +41,33 @@ impl IdxDataset {
 }
 
 /// The file, the length of its header and its dimensions, of which there must be `rank`.
-fn open(path: &Path, rank: usize) -> Result<(RecordFile, usize, Vec<usize>)> {
-    let file = RecordFile::open(path)?;
+fn open(path: &Path, rank: usize, most: u64) -> Result<(RecordFile, usize, Vec<usize>)> {
     let header = 4 + 4 * rank;
-    let bytes = file.read(0, header)?;
+    let file = RecordFile::open(path, most, header, &|bytes| announced(path, bytes, rank).map(|(_, length)| Some(length)))?;
+    let (dims, expected) = announced(path, &file.read(0, header.min(file.len() as usize))?, rank)?;
+    if expected != file.len() {
+        return Err(DataError::format(path, format!("{} bytes, but its header announces elements of {dims:?}", file.len())));
+    }
+    Ok((file, header, dims))
+}
+
+/// The dimensions that a header announces, and the length of the file.
+fn announced(path: &Path, bytes: &[u8], rank: usize) -> Result<(Vec<usize>, u64)> {
+    let header = 4 + 4 * rank;
+    if bytes.len() < header {
+        return Err(DataError::format(path, format!("truncated: {} bytes, where its header has {header}", bytes.len())));
+    }
     if bytes[..4] != [0, 0, UNSIGNED_BYTE, rank as u8] {
         return Err(DataError::format(path, format!("not IDX of unsigned bytes with {rank} dimensions: begins with {:?}", &bytes[..4])));
     }
     let dims: Vec<usize> = bytes[4..].as_chunks::<4>().0.iter().map(|d| u32::from_be_bytes(*d) as usize).collect();
-    let expected = dims.iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64)).and_then(|n| n.checked_add(header as u64));
-    if expected != Some(file.len()) {
-        return Err(DataError::format(path, format!("{} bytes, but its header announces elements of {dims:?}", file.len())));
+    if let [_, height, width] = dims[..] {
+        check_size(width, height).map_err(|what| DataError::format(path, format!("its images are of {what}")))?;
     }
-    Ok((file, header, dims))
+    let length = dims.iter().try_fold(1u64, |n, d| n.checked_mul(*d as u64)).and_then(|n| n.checked_add(header as u64));
+    let length =
+        length.ok_or_else(|| DataError::format(path, format!("its header announces elements of {dims:?}, more than there can be")))?;
+    Ok((dims, length))
 }
 
 impl Dataset for IdxDataset {

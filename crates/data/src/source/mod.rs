@@ -6,4 +6,5 @@ mod features;
 pub(crate) mod folder;
 pub(crate) mod idx;
 pub(crate) mod parquet;
+pub(crate) mod ready;
 mod record;

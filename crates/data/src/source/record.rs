@@ -19,16 +19,37 @@ enum Store {
 
 impl RecordFile {
     /// Opens a file; a gzip file (known by its first bytes) is decompressed into memory, since it cannot be read from the middle.
-    pub(crate) fn open(path: &Path) -> Result<Self> {
+    /// No more than `most` bytes are unpacked, nor than the first `header` bytes announce.
+    pub(crate) fn open(path: &Path, most: u64, header: usize, announced: &dyn Fn(&[u8]) -> Result<Option<u64>>) -> Result<Self> {
         let mut file = File::open(path).map_err(DataError::io(path))?;
         let mut start = [0u8; 2];
         let gzip = file.read_exact(&mut start).is_ok() && start == [0x1f, 0x8b];
         file.rewind().map_err(DataError::io(path))?;
         let store = if gzip {
+            let damaged = |e: std::io::Error| DataError::format(path, format!("gzip data is damaged: {e}"));
+            let mut unpacked = flate2::read::MultiGzDecoder::new(std::io::BufReader::new(file));
             let mut bytes = Vec::new();
-            flate2::read::MultiGzDecoder::new(std::io::BufReader::new(file))
-                .read_to_end(&mut bytes)
-                .map_err(|e| DataError::format(path, format!("gzip data is damaged: {e}")))?;
+            unpacked.by_ref().take(header as u64).read_to_end(&mut bytes).map_err(damaged)?;
+            let announced = announced(&bytes)?;
+            let length = announced.unwrap_or(most);
+            let too_large = |told: &str| {
+                let what = format!(
+                    "unpacks to {told} bytes, and at most {most} may be kept in memory (cache): gunzip it, to have it read from disk"
+                );
+                DataError::format(path, what)
+            };
+            if length > most {
+                return Err(too_large(&length.to_string()));
+            }
+            // One byte more shows that there is more.
+            let rest = (length + 1).saturating_sub(bytes.len() as u64);
+            unpacked.take(rest).read_to_end(&mut bytes).map_err(damaged)?;
+            if bytes.len() as u64 > length {
+                return Err(match announced {
+                    Some(length) => DataError::format(path, format!("unpacks to more than the {length} bytes that its header announces")),
+                    None => too_large(&format!("more than {length}")),
+                });
+            }
             Store::Memory(bytes.into())
         } else {
             let length = file.metadata().map_err(DataError::io(path))?.len();

@@ -87,7 +87,7 @@ pub fn evaluate(
     let mut accuracy = Accuracy::default();
     for batch in batches {
         let batch = batch?;
-        let outputs = model.outputs_of(&batch.inputs)?;
+        let outputs = batch.counted_values(model.outputs_of(&batch.inputs)?)?;
         accuracy.add(scores(&outputs, output)?, batch.target("label")?)?;
     }
     Ok(accuracy)

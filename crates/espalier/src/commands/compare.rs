@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use tensor::Tensor;
-use train::{Executor, Mode};
+use train::{Batching, Executor, Mode};
 
 /// What they are compared on.
 #[derive(Clone, Debug)]
@@ -71,19 +71,25 @@ pub fn compare(a: &Path, b: &Path, on: &CompareOn, tick: Tick) -> Result<Compari
             format!("seeded noise, seed {seed}")
         }
         CompareOn::Data(path, options) => {
-            train::open_batch(&mut a)?;
-            train::open_batch(&mut b)?;
-            // What only one of the two carries counts for both.
-            if let (None, Some(json)) = (a.metadata_get(data::METADATA_KEY), b.metadata_get(data::METADATA_KEY)) {
-                let json = json.to_string();
-                a.metadata_set(data::METADATA_KEY, json);
+            // Both get the same runs: a batch that one of them keeps is the other's too.
+            let whole = (a.clone(), b.clone());
+            let fixed = [train::open_batch(&mut a), train::open_batch(&mut b)].map(|batching| matches!(batching, Batching::Fixed { .. }));
+            if fixed[0] || fixed[1] {
+                (a, b) = whole;
             }
-            let samples = Samples::open(&a, path, options, None)?;
+            // What only one of the two carries counts for both.
+            for key in [data::METADATA_KEY, train::INPUTS_KEY] {
+                let carried = [&a, &b].map(|m| m.metadata_get(key).map(str::to_string));
+                match carried {
+                    [None, Some(json)] => a.metadata_set(key, json),
+                    [Some(json), None] => b.metadata_set(key, json),
+                    _ => {}
+                }
+            }
+            let samples = Samples::open(if fixed[1] { &b } else { &a }, path, options, None)?;
             let (rows, preprocessing) = (samples.rows, samples.preprocessing);
-            let input = a.free_inputs().first().map(|v| a.values[*v].name.clone()).unwrap_or_default();
             for batch in samples.run(tick) {
-                let image = batch?.inputs.remove(&input).ok_or_else(|| Error::Input(format!("input '{input}' is not given")))?;
-                totals.add(&a, &b, &[(input.clone(), image)].into())?;
+                totals.add(&a, &b, &batch?.inputs)?;
             }
             format!("{rows} rows of {}, preprocessing {preprocessing}", path.display())
         }

@@ -1,4 +1,5 @@
 //! `convert`: import, clean up, raise the operator set, export.
+use super::inputs::{takes, takes_text};
 use crate::{Error, Result};
 use report::text;
 use serde::Serialize;
@@ -28,6 +29,8 @@ pub struct Converted {
     pub nodes: [usize; 2],
     /// True if the file equals its source byte for byte.
     pub identical: bool,
+    /// How samples go into each input.
+    pub inputs: Vec<(String, String)>,
 }
 
 /// Reads a model, changes what was asked for, and writes it.
@@ -60,6 +63,7 @@ pub fn convert(input: &Path, output: &Path, options: &ConvertOptions) -> Result<
         opset: model.onnx_opset(),
         nodes: [before, model.graph.nodes.len()],
         identical: written == read(input),
+        inputs: takes(&model),
     })
 }
 
@@ -67,6 +71,8 @@ impl fmt::Display for Converted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let same = if self.identical { ", byte for byte as it was" } else { "" };
         let [before, after] = self.nodes;
-        writeln!(f, "{}: {}, opset {}, {after} nodes (before: {before}){same}", self.file, text::bytes(self.file_bytes), self.opset)
+        writeln!(f, "{}: {}, opset {}, {after} nodes (before: {before}){same}", self.file, text::bytes(self.file_bytes), self.opset)?;
+        let told: Vec<(&str, &str)> = self.inputs.iter().map(|(name, takes)| (name.as_str(), takes.as_str())).collect();
+        f.write_str(&takes_text(&told))
     }
 }

@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::fmt;
 use std::path::Path;
 use std::time::Instant;
-use train::{Batch, Mode, Score, TrainError};
+use train::{Batch, Batching, Mode, Score, TrainError};
 
 /// On what, and how.
 #[derive(Clone, Debug)]
@@ -48,16 +48,18 @@ pub struct Evaluation {
 }
 
 /// Scores a model's first output on the labels of a data set; `tick` hears how far it is. A batch that the model fixes is
-/// opened where that can be shown to change nothing.
+/// opened where that can be shown to change nothing, and kept to otherwise.
 ///
 /// # Errors
 /// If the model or the data cannot be read or do not fit each other.
 pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick) -> Result<Evaluation> {
     tensor::set_threads(None);
     let mut model = onnx::load(path)?;
-    let opened = options.samples.batch > 1 && train::open_batch(&mut model)?;
+    let batching = if options.samples.batch > 1 { train::open_batch(&mut model) } else { Batching::Open };
+    let opened = batching == Batching::Opened;
     let samples = Samples::open(&model, data, &options.samples, train::classes(&model))?;
-    let (preprocessing, notes) = (samples.preprocessing, samples.notes.clone());
+    let (preprocessing, mut notes) = (samples.preprocessing, samples.notes.clone());
+    notes.extend(batching.note());
     let began = Instant::now();
     let batches = samples.run(tick);
     let score = match options.runtime.as_str() {
@@ -86,7 +88,7 @@ fn in_runtime(model: Source, batches: impl Iterator<Item = Result<Batch, TrainEr
     let mut score = Score::default();
     for batch in batches {
         let batch = batch?;
-        let outputs = session.run(&batch.inputs)?;
+        let outputs = batch.counted_values(session.run(&batch.inputs)?)?;
         let logits = outputs.get(&output).ok_or_else(|| Error::Input(format!("the runtime gave no output '{output}'")))?;
         score.correct += train::count_correct(&train::flat(logits)?, batch.target("label")?)?;
         score.total += batch.len();

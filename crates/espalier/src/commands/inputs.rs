@@ -71,3 +71,19 @@ pub(super) fn type_text(ty: &ValueType) -> String {
     let dims = shape.as_ref().map_or("...".to_string(), |s| s.iter().map(dim).collect::<Vec<_>>().join(", "));
     format!("{dtype}[{dims}]")
 }
+
+/// How samples go into each input; empty for a model without inputs.
+pub(super) fn takes(model: &Model) -> Vec<(String, String)> {
+    train::Feeding::of(model, &train::InputRules::new()).map_or(vec![], |feeding| feeding.describe())
+}
+
+/// The same as lines; nothing for the plain case of one input with any number of samples along its first axis.
+pub(super) fn takes_text(inputs: &[(&str, &str)]) -> String {
+    if let [(_, takes)] = inputs
+        && takes.starts_with("any number of samples, along axis 0")
+    {
+        return String::new();
+    }
+    let line = |(i, (name, takes)): (usize, &(&str, &str))| format!("{:13}{}\n", if i == 0 { "samples:" } else { "" }, report::text::line(&format!("{name}: {takes}")));
+    inputs.iter().enumerate().map(line).collect()
+}

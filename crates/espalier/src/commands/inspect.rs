@@ -1,5 +1,5 @@
 //! `inspect`: what is in a model.
-use super::inputs::type_text;
+use super::inputs::{takes, takes_text, type_text};
 use super::observe::{Shapes, observe};
 use crate::Result;
 use deploy::measure::StoredValues;
@@ -18,6 +18,9 @@ pub struct Port {
     pub name: String,
     /// Its type: `float[N, 3, 32, 32]`.
     pub ty: String,
+    /// Of an input: how samples go into it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub takes: Option<String>,
 }
 
 /// A node that computes with weights, or counts.
@@ -113,14 +116,18 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
         *encodings.entry(encodings::describe(encoding)).or_default() += 1;
     }
     let sum = |f: fn(&Layer) -> u64| layers.iter().map(f).sum();
-    let port = |v: &ValueId| Port { name: model.values[*v].name.clone(), ty: type_text(&model.values[*v].ty) };
+    let takes: BTreeMap<String, String> = takes(&model).into_iter().collect();
+    let port = |v: &ValueId| {
+        let name = model.values[*v].name.clone();
+        Port { ty: type_text(&model.values[*v].ty), takes: takes.get(&name).cloned(), name }
+    };
     Ok(Inspection {
         file: path.display().to_string(),
         file_bytes,
         ir_version: model.ir_version,
         opsets: model.opsets.iter().map(|o| (if o.domain.is_empty() { "ai.onnx".into() } else { o.domain.clone() }, o.version)).collect(),
         inputs: model.free_inputs().iter().map(port).collect(),
-        outputs: model.graph.outputs.iter().map(port).collect(),
+        outputs: model.graph.outputs.iter().map(|v| Port { takes: None, ..port(v) }).collect(),
         operators,
         unknown_operators: unknown,
         parameters: sum(|l| l.parameters),
@@ -183,6 +190,8 @@ impl fmt::Display for Inspection {
         let opsets = self.opsets.iter().map(|(d, v)| format!("{d} {v}")).collect::<Vec<_>>().join(", ");
         writeln!(f, "{}: {}, IR {}, opset {opsets}", self.file, text::bytes(self.file_bytes), self.ir_version)?;
         writeln!(f, "inputs:      {}", ports(&self.inputs))?;
+        let told: Vec<(&str, &str)> = self.inputs.iter().filter_map(|p| Some((p.name.as_str(), p.takes.as_deref()?))).collect();
+        write!(f, "{}", takes_text(&told))?;
         writeln!(f, "outputs:     {}", ports(&self.outputs))?;
         let operators = self.operators.iter().map(|(o, n)| text::line(&format!("{o} {n}"))).collect::<Vec<_>>().join(", ");
         writeln!(f, "operators:   {operators}")?;

@@ -21,6 +21,8 @@ pub struct PreprocessChanges {
     pub mean: Option<Vec<f64>>,
     /// As [`Preprocess::std`].
     pub std: Option<Vec<f64>>,
+    /// As [`Preprocess::arrays`].
+    pub arrays: bool,
 }
 
 impl PreprocessChanges {
@@ -39,6 +41,7 @@ impl PreprocessChanges {
             scale: self.scale.unwrap_or(base.scale),
             mean: self.mean.clone().unwrap_or(base.mean),
             std: self.std.clone().unwrap_or(base.std),
+            arrays: self.arrays || base.arrays,
             ..base
         }
     }
@@ -56,6 +59,8 @@ pub enum Preprocessing {
     Metadata,
     /// Pixels divided by 255, because nothing else is known.
     Default,
+    /// None: the data are arrays, taken as they are.
+    Arrays,
 }
 
 impl std::fmt::Display for Preprocessing {
@@ -64,6 +69,7 @@ impl std::fmt::Display for Preprocessing {
             Preprocessing::Flags => "as given",
             Preprocessing::Changed => "from the model's metadata, changed as given",
             Preprocessing::Metadata => "from the model's metadata",
+            Preprocessing::Arrays => "none, the data are arrays and taken as they are",
             Preprocessing::Default => "pixels / 255, because the model carries none (--scale, --mean, --std)",
         })
     }

@@ -1,11 +1,11 @@
 //! Batches of a data set for a model: what `evaluate` and `compare` run on.
 use super::preprocessing::{PreprocessChanges, Preprocessing, preprocessing};
 use crate::{Error, Result};
-use data::{Loader, LoaderOptions, OpenOptions};
+use data::{Augment, Dataset, LoaderOptions, OpenOptions};
 use graph::Model;
 use std::path::Path;
 use std::sync::Arc;
-use train::{Batch, TrainError};
+use train::{Batch, Batches, Feeding, InputRules, LoaderBatches, TrainError};
 
 /// Which rows, and how an image becomes an input.
 #[derive(Clone, Debug)]
@@ -22,7 +22,7 @@ pub struct SampleOptions {
 
 /// Batches in the data set's order.
 pub(super) struct Samples {
-    loader: Loader,
+    loader: LoaderBatches,
     /// Rows in all.
     pub(super) rows: usize,
     /// Batches in all.
@@ -37,28 +37,70 @@ impl Samples {
     /// Opens the data set; labels are checked against `classes`, if given.
     pub(super) fn open(model: &Model, data: &Path, options: &SampleOptions, classes: Option<usize>) -> Result<Samples> {
         let (preprocess, preprocessing) = preprocessing(model, &options.preprocess)?;
+        if options.limit == Some(0) {
+            return Err(Error::Input("--limit 0 leaves nothing to run on: give it at least 1, or leave it out for all rows".into()));
+        }
         let dataset = data::open(data, &OpenOptions::split(&options.split))?;
-        let input = model.free_inputs().first().map(|v| model.values[*v].name.clone());
-        let input = input.ok_or_else(|| Error::Input("the model has no input".into()))?;
+        let given = (!options.preprocess.is_empty()).then_some(&preprocess);
+        data::check_heeded(dataset.as_ref(), given, &Augment::default())?;
+        let preprocessing = if dataset.holds_arrays() && !preprocess.arrays { Preprocessing::Arrays } else { preprocessing };
+        let mut notes = dataset.notes();
+        let dataset = by_name(model, data, options, dataset, classes)?;
+        let rules: InputRules = match model.metadata_get(train::INPUTS_KEY) {
+            Some(json) => {
+                serde_json::from_str(json).map_err(|e| Error::Input(format!("the model's metadata '{}': {e}", train::INPUTS_KEY)))?
+            }
+            None => InputRules::new(),
+        };
+        let feeding = Feeding::of(model, &rules)?;
         let rows = options.limit.map_or(dataset.len(), |n| n.min(dataset.len()));
         let some = options.limit.map(|_| Arc::new((0..rows).collect()));
-        let notes = match classes {
-            Some(n) if options.limit.is_none() => data::check_classes(dataset.as_ref(), None, n, data::Purpose::Evaluation)?,
-            _ => vec![],
-        };
+        if let Some(n) = classes {
+            let some: Option<Vec<usize>> = options.limit.map(|_| (0..rows).collect());
+            let told = data::check_classes(dataset.as_ref(), some.as_deref(), n, data::Purpose::Evaluation)?;
+            let limited = some.map_or("", |_| " among the first rows, which --limit takes");
+            notes.extend(told.into_iter().map(|note| format!("{note}{limited}")));
+        }
         let batch = options.batch.max(1);
-        let loader = Loader::new(dataset, LoaderOptions { batch, preprocess, input, rows: some, classes, ..LoaderOptions::default() })?;
+        let loading = LoaderOptions { batch, preprocess, rows: some, classes, ..LoaderOptions::default() };
+        let loader = LoaderBatches::for_model(dataset, loading, model, &feeding)?;
         Ok(Samples { loader, rows, batches: rows.div_ceil(batch) as u64, preprocessing, notes })
     }
 
     /// The batches; `tick` hears how many of how many are done.
-    pub(super) fn run<'a>(self, tick: pipeline::actions::Tick<'a>) -> impl Iterator<Item = Result<Batch, TrainError>> + 'a {
+    pub(super) fn run<'a>(&'a self, tick: pipeline::actions::Tick<'a>) -> impl Iterator<Item = Result<Batch, TrainError>> + 'a {
         let (mut done, total) = (0, self.batches);
-        let mut list = self.loader;
+        let mut list = self.loader.epoch(0);
         std::iter::from_fn(move || {
-            tick(done, total);
-            done += 1;
-            list.next().map(|b| b.map(Batch::from).map_err(|e| TrainError::Data(e.to_string())))
+            tick(done.min(total), total);
+            let next = list.next()?;
+            done += u64::from(!matches!(&next, Ok(batch) if batch.portion.continues));
+            Some(next)
         })
     }
+}
+
+/// The data set with its labels counted as the network counts its classes: by its metadata, else by the training set that
+/// lies beside the test set.
+fn by_name(
+    model: &Model,
+    path: &Path,
+    options: &SampleOptions,
+    dataset: Arc<dyn Dataset>,
+    classes: Option<usize>,
+) -> Result<Arc<dyn Dataset>> {
+    let mut names: Vec<String> = match model.metadata_get(train::CLASSES_KEY) {
+        Some(json) => {
+            serde_json::from_str(json).map_err(|e| Error::Input(format!("the model's metadata '{}': {e}", train::CLASSES_KEY)))?
+        }
+        None => vec![],
+    };
+    let Some(classes) = classes.and(train::class_scores(model)) else { return Ok(dataset) };
+    if names.is_empty() && dataset.labels_are_positions() && options.split != "train" {
+        names = data::open(path, &OpenOptions::split("train")).map_or(vec![], |train| train.class_names().to_vec());
+    }
+    if names.len() != classes {
+        data::check_positions(dataset.as_ref(), classes)?;
+    }
+    Ok(data::relabel(dataset, &names)?)
 }

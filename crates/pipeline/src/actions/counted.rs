@@ -10,7 +10,9 @@ pub(super) fn counted<'a>(batches: &'a LoaderBatches, tick: Tick<'a>) -> impl It
     let mut list = batches.epoch(0);
     std::iter::from_fn(move || {
         tick(given, total);
-        given += 1;
-        list.next()
+        let next = list.next();
+        // A batch that is cut into runs counts once.
+        given += u64::from(!matches!(&next, Some(Ok(batch)) if batch.portion.continues));
+        next
     })
 }

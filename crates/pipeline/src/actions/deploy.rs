@@ -8,6 +8,10 @@ use deploy::runtime::{Choice, SessionOptions, Source, by_name, choose};
 use deploy::{LowerOptions, ProofOptions, prove};
 use graph::Model;
 use report::record::{Arithmetic, DeployRecord, FloatPart, Latency, Note, RuntimeRecord};
+use train::Batches;
+
+/// Runs of a lone sample that the reference interpreter makes too.
+const RUNS_IN_REFERENCE: usize = 16;
 
 /// A deployed model and what was found about it.
 pub struct Deployment {
@@ -70,7 +74,8 @@ pub fn deploy(
                 format!("the file was measured on {n} of {} test images, evenly chosen (images = {n})", sources.rows().test),
             ));
         }
-        let options = ProofOptions { threads, ..ProofOptions::default() };
+        let reference_batches = if test.runs_alone() { RUNS_IN_REFERENCE } else { 1 };
+        let options = ProofOptions { threads, reference_batches, ..ProofOptions::default() };
         let proof = prove(&model, source, &choice, &mut counted(&test, tick), &options)?;
         agreement(&mut literal, &proof.literal);
         agreement(&mut default, &proof.default);

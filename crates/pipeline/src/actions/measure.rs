@@ -22,7 +22,8 @@ pub fn weigh(model: &Model, sources: &Sources) -> Result<Metrics, StageError> {
     Ok(Metrics {
         parameters: Some(counted.total),
         nonzeros: Some(counted.nonzero.saturating_sub(masked)),
-        macs: Some(macs(model, &inputs)?.total),
+        // Of one sample, however many a run takes.
+        macs: Some(macs(model, &inputs)?.total / sources.feeding(model)?.fixed().unwrap_or(1) as u64),
         sparsity: (total > 0).then(|| zeros / total as f64),
         ..Metrics::default()
     })

@@ -6,7 +6,7 @@ use graph::Model;
 use std::path::Path;
 use std::sync::Arc;
 use tensor::Tensor;
-use train::{Batches, LoaderBatches, Named};
+use train::{Batches, Feeding, LoaderBatches, Named};
 
 /// Largest batch that scoring runs at once.
 const SCORING_BATCH: usize = 250;
@@ -84,12 +84,18 @@ impl Sources {
     /// # Errors
     /// As [`Sources::preprocess`].
     pub fn describe(&self, model: &mut Model) -> Result<(), StageError> {
-        if self.settings.preprocess.is_some() || self.train.is_some() || self.test.is_some() {
-            let preprocess = self.preprocess(model)?;
+        // Arrays that are taken as they are have no preprocessing that the file could speak of.
+        let pixels = [&self.train, &self.test].into_iter().flatten().any(|d| !d.holds_arrays());
+        let preprocess = self.preprocess(model)?;
+        if pixels || preprocess.arrays || (self.settings.preprocess.is_some() && self.train.is_none() && self.test.is_none()) {
             model.metadata_set(data::METADATA_KEY, serde_json::to_string(&preprocess)?);
         }
-        if !self.class_names().is_empty() {
-            model.metadata_set("espalier.classes", serde_json::to_string(self.class_names())?);
+        if !self.settings.inputs.is_empty() {
+            model.metadata_set(train::INPUTS_KEY, serde_json::to_string(&self.settings.inputs)?);
+        }
+        let names = self.class_names_for(model)?;
+        if !names.is_empty() {
+            model.metadata_set(train::CLASSES_KEY, serde_json::to_string(&names)?);
         }
         Ok(())
     }
@@ -102,6 +108,47 @@ impl Sources {
         Ok(check_classes(dataset.as_ref(), rows, classes, purpose)?)
     }
 
+    /// The classes in the order in which the network counts them: its metadata's, where the training data have no others, else
+    /// the training data's, else the metadata's or the test data's.
+    fn class_names_for(&self, model: &Model) -> Result<Vec<String>, StageError> {
+        let known: Vec<String> = match model.metadata_get(train::CLASSES_KEY) {
+            Some(json) => serde_json::from_str(json).map_err(|e| format!("metadata '{}': {e}", train::CLASSES_KEY))?,
+            None => vec![],
+        };
+        let own = self.train.as_ref().map_or(&[][..], |d| d.class_names());
+        if own.is_empty() {
+            let test = self.test.as_ref().map_or(&[][..], |d| d.class_names());
+            return Ok(if known.is_empty() { test.to_vec() } else { known });
+        }
+        Ok(if own.iter().all(|name| known.contains(name)) { known } else { own.to_vec() })
+    }
+
+    /// What the user should know of the data before anything runs on them: files that are passed over, and classes that no
+    /// test row has.
+    pub fn notes(&self, model: &Model) -> Vec<String> {
+        let validation = self.validation.as_ref().map(|(d, _)| d);
+        let mut notes: Vec<String> = [&self.train, &self.test].into_iter().flatten().chain(validation).flat_map(|d| d.notes()).collect();
+        notes.sort();
+        notes.dedup();
+        // What cannot be scored says so where it is.
+        if let (Some(test), Some(classes)) = (&self.test, train::classes(model))
+            && let Ok(test) = self.by_name(test, model, true)
+        {
+            notes.extend(check_classes(test.as_ref(), None, classes, Purpose::Evaluation).unwrap_or_default());
+        }
+        notes
+    }
+
+    /// A data set with its labels counted as the network counts its classes; for `scored` data of which that cannot be known
+    /// is refused.
+    fn by_name(&self, dataset: &Arc<dyn Dataset>, model: &Model, scored: bool) -> Result<Arc<dyn Dataset>, StageError> {
+        let names = self.class_names_for(model)?;
+        if let Some(classes) = train::class_scores(model).filter(|n| scored && names.len() != *n) {
+            data::check_positions(dataset.as_ref(), classes)?;
+        }
+        Ok(data::relabel(dataset.clone(), &names)?)
+    }
+
     /// Notes on classes without an image among those that calibration takes from.
     ///
     /// # Errors
@@ -110,12 +157,24 @@ impl Sources {
         self.train.as_ref().map_or(Ok(vec![]), |dataset| self.class_notes(model, dataset, Purpose::Calibration))
     }
 
+    /// How the data become a model's inputs: the recipe's rules, and what its inputs declare.
+    ///
+    /// # Errors
+    /// For a rule that does not fit the model.
+    pub fn feeding(&self, model: &Model) -> Result<Feeding, StageError> {
+        Ok(Feeding::of(model, &self.settings.inputs)?)
+    }
+
     fn options(&self, model: &Model) -> Result<LoaderOptions, StageError> {
-        let input = model.free_inputs().first().map(|v| model.values[*v].name.clone());
-        let input = input.ok_or_else(|| "the model has no input to feed".to_string())?;
         let workers = self.settings.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let (preprocess, classes) = (self.preprocess(model)?, train::classes(model));
-        Ok(LoaderOptions { preprocess, seed: self.seed, workers, input, classes, ..LoaderOptions::default() })
+        Ok(LoaderOptions { preprocess, seed: self.seed, workers, classes, ..LoaderOptions::default() })
+    }
+
+    /// Batches of a data set, in the runs that the model takes.
+    fn batches(&self, dataset: &Arc<dyn Dataset>, options: LoaderOptions, model: &Model) -> Result<LoaderBatches, StageError> {
+        data::check_heeded(dataset.as_ref(), self.settings.preprocess.as_ref(), &self.settings.augment)?;
+        Ok(LoaderBatches::for_model(dataset.clone(), options, model, &self.feeding(model)?)?)
     }
 
     /// Shuffled, augmented training batches of the stage with this key.
@@ -124,6 +183,7 @@ impl Sources {
     /// If the recipe names no training data, or a class has no image.
     pub fn training(&self, model: &Model, stage: u64, batch: usize) -> Result<LoaderBatches, StageError> {
         let dataset = self.train.clone().ok_or_else(|| "the recipe names no data.train, and this stage trains".to_string())?;
+        let dataset = self.by_name(&dataset, model, true)?;
         self.class_notes(model, &dataset, Purpose::Training)?;
         let options = LoaderOptions {
             batch,
@@ -134,7 +194,7 @@ impl Sources {
             rows: self.train_rows.clone(),
             ..self.options(model)?
         };
-        Ok(LoaderBatches::new(dataset, options))
+        self.batches(&dataset, options, model)
     }
 
     /// The first `images` of the training images in an order that `seed` decides, neither shuffled again nor augmented; and
@@ -157,17 +217,24 @@ impl Sources {
             Some(rows) => rows.to_vec(),
             None => (0..dataset.len()).collect(),
         };
-        let order = tensor::random::permutation(seed, all.len());
+        let feeding = self.feeding(model)?;
+        // What is carried from row to row needs them in their order.
+        let order = if feeding.carries() { (0..all.len()).collect() } else { tensor::random::permutation(seed, all.len()) };
         let hold = if images.saturating_add(hold) <= all.len() { hold } else { hold.min(all.len() / 5) };
         let images = images.min(all.len() - hold);
+        // Whole runs, so that no sample is seen twice.
+        let run = if dataset.is_ready() { 1 } else { feeding.fixed().unwrap_or(1) };
         // Calibration reads no labels, so they need not be the model's.
-        let options = LoaderOptions { batch, classes: None, ..self.options(model)? };
+        let options = LoaderOptions { batch: batch.next_multiple_of(run), classes: None, ..self.options(model)? };
         let part = |from: usize, count: usize| {
             let mut rows: Vec<usize> = order.iter().skip(from).take(count).map(|i| all[*i]).collect();
             rows.sort_unstable();
-            LoaderBatches::new(dataset.clone(), LoaderOptions { rows: Some(Arc::new(rows)), ..options.clone() })
+            if rows.len() > run {
+                rows.truncate(rows.len() / run * run);
+            }
+            self.batches(&dataset, LoaderOptions { rows: Some(Arc::new(rows)), ..options.clone() }, model)
         };
-        Ok((part(0, images), (hold > 0).then(|| part(images, hold))))
+        Ok((part(0, images)?, (hold > 0).then(|| part(images, hold)).transpose()?))
     }
 
     /// Held-out images, if there are any.
@@ -177,7 +244,7 @@ impl Sources {
     pub fn validation(&self, model: &Model) -> Result<Option<LoaderBatches>, StageError> {
         let Some((dataset, rows)) = &self.validation else { return Ok(None) };
         let options = LoaderOptions { batch: SCORING_BATCH, rows: rows.clone(), ..self.options(model)? };
-        Ok(Some(LoaderBatches::new(dataset.clone(), options)))
+        Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }
 
     /// The test images, if the recipe names any.
@@ -186,7 +253,8 @@ impl Sources {
     /// If the model has no input.
     pub fn test(&self, model: &Model) -> Result<Option<LoaderBatches>, StageError> {
         let Some(dataset) = &self.test else { return Ok(None) };
-        Ok(Some(LoaderBatches::new(dataset.clone(), LoaderOptions { batch: SCORING_BATCH, ..self.options(model)? })))
+        let options = LoaderOptions { batch: SCORING_BATCH, ..self.options(model)? };
+        Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }
 
     /// At most `limit` of the test images, evenly chosen, so that a set sorted by class gives some of each.
@@ -198,7 +266,7 @@ impl Sources {
         let (len, count) = (dataset.len(), limit.min(dataset.len()));
         let rows = (0..count).map(|i| i * len / count.max(1)).collect();
         let options = LoaderOptions { batch: SCORING_BATCH, rows: Some(Arc::new(rows)), ..self.options(model)? };
-        Ok(Some(LoaderBatches::new(dataset.clone(), options)))
+        Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }
 
     /// How many rows there are of each part.
@@ -217,8 +285,9 @@ impl Sources {
     /// If the data cannot be read, or there is none and an input's shape or type is not declared.
     pub fn one_sample(&self, model: &Model) -> Result<Named, StageError> {
         if let Some(dataset) = self.test.clone().or(self.train.clone()) {
-            let options = LoaderOptions { batch: 1, workers: 0, rows: Some(Arc::new(vec![0])), ..self.options(model)? };
-            let first = LoaderBatches::new(dataset, options).epoch(0).next();
+            let options = LoaderOptions { batch: 1, workers: 0, rows: Some(Arc::new(vec![0])), classes: None, ..self.options(model)? };
+            let batches = self.batches(&dataset, options, model)?;
+            let first = batches.epoch(0).next();
             return Ok(first.ok_or("the data set has no row")??.inputs);
         }
         let mut inputs = Named::new();
@@ -232,7 +301,7 @@ impl Sources {
         Ok(inputs)
     }
 
-    /// Class names of the data, if it has any.
+    /// Class names of the data, if they have any.
     pub fn class_names(&self) -> &[String] {
         self.train.as_ref().or(self.test.as_ref()).map_or(&[], |d| d.class_names())
     }

@@ -105,6 +105,11 @@ fn data(recipe: &Recipe) -> Result<(), Fault> {
     if let Some(preprocess) = &data.preprocess {
         preprocess.validate().map_err(|e| fault(&["data", "preprocess"], e.to_string()))?;
     }
+    if let Some((name, _)) = data.inputs.iter().find(|(_, rule)| rule.carried.is_some() && data.validation > 0.0) {
+        let message =
+            format!("'{name}' is carried from row to row, and rows that are held out leave gaps: name data.validation_set instead");
+        return Err(fault(&["data", "validation"], message));
+    }
     let padding = data.augment.crop_padding as f64;
     within(&["data", "augment", "crop_padding"], padding, 0.0, MOST_PADDING, "it is a number of pixels")
 }

@@ -3,6 +3,7 @@ use super::ByteSize;
 use data::{Augment, Preprocess};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use train::InputRules;
 
 /// What the first stage starts from: a `file`, or a freshly initialised `arch`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -98,6 +99,10 @@ pub struct DataSettings {
     /// Random changes to training images.
     #[serde(default)]
     pub augment: Augment,
+    /// What inputs are fed that the data do not hold, and how arrays are cut into samples where that is not plain from the
+    /// inputs' declared shapes.
+    #[serde(default, skip_serializing_if = "InputRules::is_empty")]
+    pub inputs: InputRules,
 }
 
 fn cache() -> ByteSize {

@@ -4,6 +4,7 @@ use super::{StageCx, StageError, StageOutput};
 use crate::PipelineError;
 use crate::actions::{Lesson, Sources, fit, layers, score, settle_biases, weigh};
 use crate::recipe::Training;
+use crate::run::START;
 use graph::Model;
 use report::record::EpochPoint;
 use std::time::Instant;
@@ -131,6 +132,10 @@ pub(super) fn train(
 /// Measures a stage's result.
 pub(super) fn measured(cx: &mut StageCx, mut model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
     cx.check_stop()?;
+    // Once a run: where it begins.
+    if cx.index == 0 && (cx.name == START || cx.loaded.recipe.begins_with().is_none_or(|m| m.file.is_none())) {
+        sources.notes(&model).into_iter().for_each(|note| cx.note(false, note));
+    }
     sources.describe(&mut model)?;
     let mut metrics = weigh(&model, sources)?;
     score(&model, sources, &mut metrics, &mut cx.tick("evaluate"))?;

@@ -5,7 +5,7 @@ use crate::recipe::ModelSource;
 use graph::Model;
 use std::path::PathBuf;
 
-/// Loads the file, ready to train (quantization operators lifted to annotations, a fixed batch opened), or builds the
+/// Loads the file, ready to train (quantization operators lifted to annotations, a fixed batch opened where samples stay apart), or builds the
 /// architecture with weights drawn from the seed.
 ///
 /// # Errors
@@ -15,7 +15,7 @@ pub fn start(source: &ModelSource, seed: u64, place: impl Fn(&str) -> PathBuf) -
         (Some(file), _) => {
             let mut model = onnx::load(&place(file))?;
             deploy::lift(&mut model)?;
-            ::train::open_batch(&mut model)?;
+            ::train::open_batch(&mut model);
             Ok(model)
         }
         (None, Some(arch)) => {
@@ -31,12 +31,21 @@ pub fn start(source: &ModelSource, seed: u64, place: impl Fn(&str) -> PathBuf) -
     }
 }
 
+/// Tells that a model's samples cannot run together, where that is so.
+pub(super) fn batch_note(cx: &mut StageCx, model: &Model) {
+    if let Some(note) = ::train::open_batch(&mut model.clone()).note() {
+        cx.note(false, note);
+    }
+}
+
 /// Measures the graph as it is: what the stages after it are compared with.
 pub(crate) struct Measure;
 
 impl StageBody for Measure {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
         let sources = cx.sources()?;
-        measured(cx, given(input)?, vec![], &sources)
+        let model = given(input)?;
+        batch_note(cx, &model);
+        measured(cx, model, vec![], &sources)
     }
 }

@@ -1,5 +1,6 @@
 //! `train`: the current graph, or a model of its own, on the labels.
 use super::lesson::{given, measured, train};
+use super::start::batch_note;
 use super::{StageBody, StageCx, StageError, StageOutput, start};
 
 use crate::recipe::TrainStage;
@@ -12,7 +13,13 @@ impl StageBody for Train {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
         let sources = cx.sources()?;
         let mut model = match &self.0.model {
-            Some(source) => start(source, cx.loaded.recipe.seed, |p| cx.resolve(p))?,
+            Some(source) => {
+                let own = start(source, cx.loaded.recipe.seed, |p| cx.resolve(p))?;
+                if cx.index > 0 {
+                    batch_note(cx, &own);
+                }
+                own
+            }
             None => given(input)?,
         };
         let epochs = train(cx, &mut model, &self.0.training(), None, true, &sources)?;

@@ -111,7 +111,7 @@ pub(in crate::commands) fn time_training(
         None => Box::new(task),
     };
     let warm_up = options.rounds.clamp(1, 3);
-    let repeated = Repeated { batch: Batch { inputs, targets }, count: (options.rounds.max(1) + warm_up) as u64 };
+    let repeated = Repeated { batch: Batch { inputs, targets, ..Batch::default() }, count: (options.rounds.max(1) + warm_up) as u64 };
     let mut watch = StepTimes { warm_up, last: Instant::now(), times_ms: vec![], notes: vec![] };
     // The rate is too small to matter: the work of a step does not depend on it, and random targets must not make it diverge.
     let optimizer = OptimizerSettings::Sgd { lr: 1e-9, momentum: 0.9, nesterov: false, weight_decay: 0.0 };

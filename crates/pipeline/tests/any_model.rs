@@ -1,0 +1,185 @@
+//! Every model at hand goes through a whole run (measured, quantized, pruned, deployed), whatever its inputs are, with an open
+//! batch, with one that is declared as 1, and with one that cannot be opened. The file that comes out computes what the
+//! simulation computed.
+use espalier_pipeline::recipe::{Loaded, parse};
+use espalier_pipeline::{Quiet, RunOptions, run};
+use graph::{Dim, Model, Node, ValueType};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use tensor::Tensor;
+use train::{Executor, Mode, Named};
+
+const RECIPE: &str = r#"
+name = "any"
+seed = 1
+[data]
+train = "runs"
+[model]
+file = "model.onnx"
+[[stages]]
+kind = "quantize"
+calibration = { observer = "min_max", images = 2 }
+[[stages]]
+kind = "prune"
+sparsity = 0.1
+[[stages]]
+kind = "deploy"
+latency_runs = 1
+"#;
+
+/// How a model's batch stands.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Form {
+    Open,
+    One,
+    /// One, and a Reshape to a constant shape keeps it so.
+    Tied,
+}
+
+fn runtime() -> Option<Box<dyn deploy::runtime::Runtime>> {
+    match deploy::runtime::OnnxRuntime::find() {
+        Ok(runtime) => Some(Box::new(runtime)),
+        Err(e) => {
+            println!("skipped: {e}");
+            None
+        }
+    }
+}
+
+/// The arrays `in__NAME` of a file, by input.
+fn inputs(path: &Path) -> Named {
+    let arrays = data::npz::read(path).unwrap();
+    arrays.into_iter().filter_map(|(name, t)| Some((name.strip_prefix("in__")?.to_string(), t))).collect()
+}
+
+/// The model and its inputs with a batch of 1.
+fn one(model: &mut Model, inputs: &mut Named) {
+    let sampled = |v: &graph::ValueId| model.values[*v].shape().is_some_and(|s| !s.is_empty());
+    let first = model.free_inputs().into_iter().find(sampled).unwrap();
+    let batch = model.values[first].shape().unwrap()[0].clone();
+    let ports: Vec<_> = model.free_inputs().into_iter().chain(model.graph.outputs.clone()).collect();
+    for id in ports {
+        let name = model.values[id].name.clone();
+        let ValueType::Tensor { shape: Some(dims), .. } = &mut model.values[id].ty else { continue };
+        for (axis, dim) in dims.iter_mut().enumerate().filter(|(axis, d)| **d == batch && (batch != Dim::Unknown || *axis == 0)) {
+            *dim = Dim::Known(1);
+            if let Some(t) = inputs.get_mut(&name) {
+                *t = t.narrow(axis, 0, 1).unwrap();
+            }
+        }
+    }
+}
+
+/// Puts a Reshape to the sizes of a run behind the first input.
+fn tie(model: &mut Model, inputs: &Named) {
+    let first = model.free_inputs()[0];
+    let sizes: Vec<i64> = inputs[&model.values[first].name].shape().iter().map(|n| *n as i64).collect();
+    let to = model.values.add_constant("tied to", Tensor::vector(sizes));
+    model.graph.constants.push(to);
+    let tied = model.values.add_named("tied");
+    for node in &mut model.graph.nodes {
+        node.inputs.iter_mut().filter(|v| **v == Some(first)).for_each(|v| *v = Some(tied));
+    }
+    model.graph.nodes.insert(0, Node::new("Reshape", "tie", &[first, to], &[tied]));
+}
+
+fn sqnr(a: &Tensor, b: &Tensor) -> f64 {
+    let (a, b) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());
+    let power = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x).powi(2)).sum::<f64>();
+    let noise = power(&mut a.iter().zip(&b).map(|(x, y)| x - y));
+    if noise == 0.0 { f64::INFINITY } else { 10.0 * (power(&mut a.iter().copied()) / noise).log10() }
+}
+
+/// Runs the recipe on the model; the outputs of the simulation, and of the deployed file in ONNX Runtime.
+fn whole(path: &Path, arrays: &Path, form: Form) -> Result<Vec<f64>, String> {
+    let runtime = runtime().ok_or("no runtime")?;
+    let mut model = onnx::load(path).map_err(|e| e.to_string())?;
+    let mut inputs = inputs(arrays);
+    if form != Form::Open {
+        one(&mut model, &mut inputs);
+    }
+    if form == Form::Tied {
+        tie(&mut model, &inputs);
+        assert!(matches!(train::open_batch(&mut model.clone()), train::Batching::Fixed { .. }), "{}", path.display());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("runs")).unwrap();
+    onnx::save(&model, &at("model.onnx")).map_err(|e| e.to_string())?;
+    for name in ["a", "b"] {
+        data::npz::write(&at("runs").join(format!("{name}.npz")), &inputs).unwrap();
+    }
+    let loaded = Loaded { recipe: parse(RECIPE, &[]).unwrap(), text: RECIPE.into(), folder: folder.path().into(), overrides: vec![] };
+    let record = run(&loaded, &RunOptions { out: at("out"), ..RunOptions::default() }, &mut Quiet).map_err(|e| e.to_string())?;
+    assert!(record.deployed().is_some());
+    if form == Form::Tied {
+        let notes = record.start.iter().flat_map(|s| &s.notes).map(|n| n.text.as_str()).collect::<String>();
+        assert!(notes.contains("batch is fixed at 1 and stays so"), "{notes}");
+    }
+    let pruned = onnx::load(&at("out").join("prune.onnx")).map_err(|e| e.to_string())?;
+    let simulated = Executor::new(&pruned).unwrap().run(&inputs, Mode::SIMULATED).map_err(|e| e.to_string())?;
+    let file = at("out").join("deploy.deployed.onnx");
+    let options = deploy::runtime::SessionOptions::literal(1);
+    let mut session = runtime.load(deploy::runtime::Source::File(&file), options).map_err(|e| e.to_string())?;
+    let deployed: BTreeMap<String, Tensor> = session.run(&inputs).map_err(|e| e.to_string())?;
+    Ok(simulated.iter().filter(|(_, t)| t.dtype().is_float()).map(|(name, t)| sqnr(t, &deployed[name])).collect())
+}
+
+fn all(list: &[(PathBuf, PathBuf)], forms: &[Form]) {
+    let mut faults = vec![];
+    for (model, arrays) in list {
+        for form in forms {
+            let name = model.file_name().unwrap().to_string_lossy().into_owned();
+            match whole(model, arrays, *form) {
+                Ok(agreement) if agreement.iter().all(|db| *db > 60.0) => println!("{name} {form:?}: {agreement:.0?} dB"),
+                Ok(agreement) => faults.push(format!("{name} {form:?}: the file is {agreement:.1?} dB from the simulation")),
+                Err(e) => faults.push(format!("{name} {form:?}: {e}")),
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn the_real_models() {
+    let root = std::env::var_os("ESPALIER_DATA")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
+    let Ok(entries) = std::fs::read_dir(root.join("models")) else {
+        println!("skipped: no {} (set ESPALIER_DATA)", root.display());
+        return;
+    };
+    if runtime().is_none() {
+        return;
+    }
+    let mut models: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
+    models.sort();
+    let golden = |m: &PathBuf| root.join("golden").join(m.with_extension("npz").file_name().unwrap());
+    let list: Vec<_> = models.into_iter().map(|m| (m.clone(), golden(&m))).collect();
+    all(&list, &[Form::Open, Form::One, Form::Tied]);
+}
+
+#[test]
+fn the_fixtures_that_have_weights() {
+    if runtime().is_none() {
+        return;
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    let pair = |n: &&str| (folder.join(format!("{n}.onnx")), folder.join(format!("{n}.npz")));
+    // Those that take another number of samples than they were written with.
+    let names = [
+        "attention_block",
+        "batch_norm_network",
+        "constant_nodes",
+        "conv_transpose",
+        "dynamic_batch",
+        "external_data",
+        "if_true",
+        "qdq_convolution",
+        "sparse_initializer",
+        "tied_embedding",
+    ];
+    all(&names.iter().map(pair).collect::<Vec<_>>(), &[Form::Open, Form::One]);
+    // Those with lengths or states of so many sequences within.
+    let names = ["gru_forward", "lstm_bidirectional", "rnn_bidirectional_activations", "scan"];
+    all(&names.iter().map(pair).collect::<Vec<_>>(), &[Form::Open]);
+}
