@@ -61,7 +61,7 @@ fn validation(path: &Path) -> Option<PathBuf> {
 
 fn kind(train: &Arc<dyn Dataset>, first: &Content) -> Result<Kind> {
     let sound = match first {
-        Content::Arrays(_) => return Ok(Kind::Arrays),
+        Content::Arrays(_) | Content::Ready { .. } => return Ok(Kind::Arrays),
         Content::Audio(_) => true,
         Content::Image(_) => false,
         Content::Encoded(bytes) => bytes.starts_with(b"RIFF"),
