@@ -84,6 +84,8 @@ pub(super) fn takes_text(inputs: &[(&str, &str)]) -> String {
     {
         return String::new();
     }
-    let line = |(i, (name, takes)): (usize, &(&str, &str))| format!("{:13}{}\n", if i == 0 { "samples:" } else { "" }, report::text::line(&format!("{name}: {takes}")));
+    let line = |(i, (name, takes)): (usize, &(&str, &str))| {
+        format!("{:13}{}\n", if i == 0 { "samples:" } else { "" }, report::text::line(&format!("{name}: {takes}")))
+    };
     inputs.iter().enumerate().map(line).collect()
 }
