@@ -52,3 +52,36 @@ impl<'m> Teacher<'m> {
         ids.into_iter().map(joined).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graph::{Dim, Node, Value, ValueType};
+    use tensor::DType;
+
+    /// `y = x` for two samples at a time.
+    fn two_at_a_time() -> Model {
+        let mut m = Model::new(17);
+        let ty = ValueType::Tensor { dtype: DType::F32, shape: Some(vec![Dim::Known(2), Dim::Known(3)]) };
+        let x = m.values.add(Value { name: "x".into(), ty, ..Value::default() });
+        let to = m.values.add_constant("to", Tensor::vector(vec![2i64, 3]));
+        let y = m.values.add_named("y");
+        m.graph.inputs.push(x);
+        m.graph.constants.push(to);
+        m.graph.nodes.push(Node::new("Reshape", "hold", &[x, to], &[y]));
+        m.graph.outputs.push(y);
+        m
+    }
+
+    #[test]
+    fn a_teacher_with_a_fixed_batch_answers_for_any_number_of_samples() {
+        let m = two_at_a_time();
+        let y = m.graph.outputs[0];
+        let teacher = Teacher::new(&m, &[y], Mode::FLOAT).unwrap();
+        for rows in [1usize, 2, 5] {
+            let x = Tensor::new((0..3 * rows).map(|v| v as f32).collect(), [rows, 3]).unwrap();
+            let batch = Batch { inputs: [("student's".to_string(), x.clone())].into(), ..Batch::default() };
+            assert_eq!(teacher.observe(&batch).unwrap()[&y], x);
+        }
+    }
+}

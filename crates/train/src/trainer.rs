@@ -182,8 +182,9 @@ pub fn train(
     let total = settings.epochs * data.batches();
     let taps = objective.taps();
     let alone = data.runs_alone();
+    let mut told = alone;
     if alone {
-        around.watch.note(&runs_alone_note(model));
+        around.watch.note(&runs_alone_note(model, "samples run one after the other"));
     }
     let mut recomputation = settings.memory.map(Recomputation::new).transpose()?;
     while state.epochs_done < settings.epochs {
@@ -194,6 +195,10 @@ pub fn train(
         let mut sums = Sums::default();
         let mut batches = data.epoch(epoch);
         while let Some(runs) = next_step(&mut batches)? {
+            if runs.len() > 1 && !told {
+                around.watch.note(&runs_alone_note(model, "samples of different shapes run one shape after the other"));
+                told = true;
+            }
             let factor = settings.schedule.factor(state.steps_done, total);
             let training_norms = settings.freeze_statistics_from.is_none_or(|from| epoch < from);
             let mode = Mode {
@@ -275,15 +280,14 @@ fn next_step(batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>) -> Re
 }
 
 /// What a user should know where samples do not run together.
-fn runs_alone_note(model: &Model) -> String {
+fn runs_alone_note(model: &Model, what: &str) -> String {
     let mut kinds = std::collections::BTreeSet::new();
     model.graph.visit(&mut |n| {
         if matches!(n.op_type.as_str(), "BatchNormalization" | "Dropout") {
             kinds.insert(n.op_type.clone());
         }
     });
-    let mut text =
-        "samples run one after the other, and a step adds up their gradients: it takes longer than a run on all of them".to_string();
+    let mut text = format!("{what}, and a step adds up their gradients: it takes longer than one run on all of them");
     if kinds.contains("BatchNormalization") {
         text += "; BatchNormalization uses its running statistics, and keeps them";
     }

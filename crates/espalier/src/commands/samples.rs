@@ -55,7 +55,7 @@ impl Samples {
         let feeding = Feeding::of(model, &rules)?;
         let rows = options.limit.map_or(dataset.len(), |n| n.min(dataset.len()));
         let some = options.limit.map(|_| Arc::new((0..rows).collect()));
-        if let Some(n) = classes {
+        if let Some(n) = classes.filter(|_| !dataset.is_ready()) {
             let some: Option<Vec<usize>> = options.limit.map(|_| (0..rows).collect());
             let told = data::check_classes(dataset.as_ref(), some.as_deref(), n, data::Purpose::Evaluation)?;
             let limited = some.map_or("", |_| " among the first rows, which --limit takes");

@@ -10,7 +10,7 @@ struct Section {
     example: &'static str,
 }
 
-const SECTIONS: [Section; 11] = [
+const SECTIONS: [Section; 12] = [
     Section {
         name: "data",
         ty: "DataSettings",
@@ -34,6 +34,12 @@ const SECTIONS: [Section; 11] = [
         ty: "Preprocess",
         place: "[data.preprocess] of a recipe",
         example: "[data.preprocess]\nsize = 256\ncrop = [224, 224]\nscale = 0.00392156862745098\nmean = [0.485, 0.456, 0.406]\nstd = [0.229, 0.224, 0.225]\n",
+    },
+    Section {
+        name: "inputs",
+        ty: "InputRule",
+        place: "NAME = { ... } below [data.inputs] of a recipe, NAME an input of the model (see: espalier inspect MODEL)",
+        example: "[data.inputs]\nsr = { value = 16000 }        # a number that the data do not hold\nstate = { carried = \"stateN\" } # an output, fed back from row to row\n",
     },
     Section {
         name: "augment",

@@ -102,6 +102,10 @@ impl Sources {
 
     /// What the user should know of the classes in the training images that `purpose` takes.
     fn class_notes(&self, model: &Model, dataset: &Arc<dyn Dataset>, purpose: Purpose) -> Result<Vec<String>, StageError> {
+        // A run may have several labels, or as many as it has nodes or steps.
+        if dataset.is_ready() {
+            return Ok(vec![]);
+        }
         let named = Some(dataset.class_names().len()).filter(|n| *n > 0);
         let Some(classes) = named.or_else(|| train::classes(model)) else { return Ok(vec![]) };
         let rows = self.train_rows.as_ref().map(|r| r.as_slice());
