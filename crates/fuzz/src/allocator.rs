@@ -49,8 +49,11 @@ fn take(bytes: usize) -> bool {
 /// The innermost functions of ours that asked.
 fn tell(bytes: usize) {
     let trace = std::backtrace::Backtrace::force_capture().to_string();
-    let ours = trace.lines().filter(|l| l.contains("espalier_") && !l.contains("espalier_fuzz")).map(str::trim).take(3);
-    eprintln!("over: {bytes} bytes asked for by {}", ours.collect::<Vec<_>>().join(" < "));
+    let names = trace.lines().filter(|l| l.contains("espalier_") && !l.contains("espalier_fuzz"));
+    let mut ours: Vec<&str> = names.map(|l| l.trim().split_once(": ").map_or(l, |(_, name)| name)).collect();
+    ours.dedup();
+    ours.truncate(2);
+    eprintln!("over: {bytes} bytes asked for by {}", if ours.is_empty() { "unknown".to_string() } else { ours.join(" < ") });
 }
 
 // SAFETY: every request goes to the system's allocator unchanged, or fails with a null pointer, as the trait allows.

@@ -1,7 +1,8 @@
 //! The command line, and that of the processes that do the work.
 use std::path::PathBuf;
 
-const USAGE: &str = "usage: cargo xtask fuzz [--seconds N] [--seed S] [--target NAME]... [--case NAME:NUMBER] [--findings DIR] [--list]";
+const USAGE: &str =
+    "usage: cargo xtask fuzz [--seconds N] [--cases N] [--seed S] [--target NAME]... [--case NAME:NUMBER] [--findings DIR] [--list]";
 
 /// What this process does.
 pub(crate) enum Job {
@@ -20,6 +21,8 @@ pub(crate) struct Arguments {
     pub(crate) job: Job,
     /// For all targets together.
     pub(crate) seconds: f64,
+    /// Most cases of each target.
+    pub(crate) cases: u64,
     pub(crate) seed: u64,
     /// The targets; empty: all.
     pub(crate) targets: Vec<String>,
@@ -30,7 +33,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
         let findings = PathBuf::from("target").join("fuzz");
-        let mut a = Arguments { job: Job::Supervise, seconds: 60.0, seed: 1, targets: vec![], findings };
+        let mut a = Arguments { job: Job::Supervise, seconds: 60.0, cases: u64::MAX, seed: 1, targets: vec![], findings };
         while let Some(word) = words.next() {
             if word == "--list" {
                 a.job = Job::List;
@@ -40,6 +43,7 @@ impl Arguments {
             let number = || value.parse::<u64>().map_err(|_| format!("{word} {value}: not a whole number\n{USAGE}"));
             match word.as_str() {
                 "--seconds" => a.seconds = value.parse().map_err(|_| format!("{word} {value}: not a number\n{USAGE}"))?,
+                "--cases" => a.cases = number()?,
                 "--seed" => a.seed = number()?,
                 "--target" => a.targets.push(value),
                 "--findings" => a.findings = PathBuf::from(value),

@@ -1,6 +1,6 @@
 //! Fuzzing: files made by mutation, against every parser and the interpreter.
 //!
-//! `cargo xtask fuzz --seconds 60 --seed 1 [--target NAME]` divides the time among the targets. A case is a function of the
+//! `cargo xtask fuzz --seconds 60 --seed 1 [--cases N] [--target NAME]` divides the time among the targets. A case is a function of the
 //! seed, the target and a number, so every finding can be made again: `--case NAME:NUMBER`. Each target runs in a process of its
 //! own, since what cannot be caught (memory that runs out, a stack that overflows, an endless loop) ends it; the next process
 //! goes on behind the case that did. A finding is a panic, an abort, a case over its time or memory, and a broken promise of

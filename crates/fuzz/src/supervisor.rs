@@ -61,12 +61,13 @@ fn target(a: &Arguments, name: &str, seconds: f64) -> Result<Tally, String> {
     let (mut next, mut ends) = (0, 0);
     loop {
         let left = seconds - begun.elapsed().as_secs_f64();
-        if left <= 0.0 || ends >= MOST_ENDS {
+        if left <= 0.0 || next >= a.cases || ends >= MOST_ENDS {
             return Ok(tally);
         }
         let program = std::env::current_exe().map_err(|e| format!("this program is not found: {e}"))?;
         let mut child = Command::new(program)
-            .args(["--work", &format!("{name}:{next}"), "--seconds", &left.to_string(), "--seed", &a.seed.to_string()])
+            .args(["--work", &format!("{name}:{next}"), "--seconds", &left.to_string()])
+            .args(["--cases", &a.cases.to_string(), "--seed", &a.seed.to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -59,7 +59,7 @@ pub(crate) fn work(a: &Arguments, target: &str, from: u64) -> Result<(), String>
     let begun = Instant::now();
     let mut out = std::io::stdout().lock();
     let mut number = from;
-    while begun.elapsed().as_secs_f64() < a.seconds {
+    while begun.elapsed().as_secs_f64() < a.seconds && number < a.cases {
         let case = source.case(a.seed, number);
         writeln!(out, "case {number}").and_then(|()| out.flush()).map_err(|e| e.to_string())?;
         if let Err((place, what)) = run(&source, &case, number) {
