@@ -31,6 +31,28 @@ impl Layout {
         Ok(Layout { run: x.shape()[axis + 1..].iter().product::<usize>().max(1), channels: scale.len().max(1) })
     }
 
+    /// True if a scale's runs are so short that going from one to the next costs more than the elements.
+    fn is_short(self, run: usize) -> bool {
+        self.channels > 1 && self.run < run
+    }
+
+    /// What each of the first elements from `start` on finds in `of`, until it repeats or `len` elements are reached.
+    fn pattern<T: Copy>(self, of: &[T], start: usize, len: usize) -> Vec<T> {
+        let n = len.min(self.run * self.channels);
+        let mut out = Vec::with_capacity(n);
+        let (mut channel, mut left) = (start / self.run % self.channels, self.run - start % self.run);
+        while out.len() < n {
+            if self.run == 1 {
+                out.extend_from_slice(&of[channel..of.len().min(channel + n - out.len())]);
+                channel = 0;
+            } else {
+                out.resize(out.len() + left.min(n - out.len()), of[channel]);
+                (channel, left) = ((channel + 1) % self.channels, self.run);
+            }
+        }
+        out
+    }
+
     /// Calls `f(range, channel)` for the runs that cover `start..start + len`; ranges are relative to `start`.
     fn runs(self, start: usize, len: usize, mut f: impl FnMut(std::ops::Range<usize>, usize)) {
         let mut at = 0;
@@ -53,6 +75,12 @@ trait Grid: Element + Copy + Default {
     fn is_within(self, lo: Self, hi: Self) -> bool;
     /// Slopes of the result by `self` (straight through inside the range), by the scale (LSQ) and by the zero point.
     fn slopes(self, scale: Self, zero: Self, lo: Self, hi: Self) -> [Self; 3];
+    /// The same where bounds hold `self` before the grid.
+    #[inline(always)]
+    fn held_slopes(self, (least, most): (Self, Self), scale: Self, zero: Self, lo: Self, hi: Self) -> [Self; 3] {
+        let [by_x, by_scale, by_zero] = self.hold(least, most).slopes(scale, zero, lo, hi);
+        [if self.is_within(least, most) { by_x } else { Self::ZERO }, by_scale, by_zero]
+    }
     fn times(self, o: Self) -> Self;
     fn plus(self, o: Self) -> Self;
 }
@@ -102,6 +130,19 @@ fn forward<T: Grid>(x: &Tensor, bounds: Bounds<T>, scale: &Tensor, zero: &Tensor
     let (v, s, z) = (x.as_slice::<T>()?, scale.as_slice::<T>()?, zero.as_slice::<T>()?);
     let mut out = storage::<T>(v.len());
     fill(&mut out, &|at, piece| {
+        if layout.is_short(SHORT) {
+            let (s, z) = (layout.pattern(s, at, piece.len()), layout.pattern(z, at, piece.len()));
+            for (o, v) in piece.chunks_mut(s.len()).zip(v[at..].chunks(s.len())) {
+                let all = o.iter_mut().zip(v).zip(s.iter().zip(&z));
+                match bounds {
+                    None => vectorised!(all.for_each(|((o, v), (s, z))| *o = v.read_back(*s, *z, lo, hi))),
+                    Some((least, most)) => {
+                        vectorised!(all.for_each(|((o, v), (s, z))| *o = v.hold(least, most).read_back(*s, *z, lo, hi)))
+                    }
+                }
+            }
+            return;
+        }
         layout.runs(at, piece.len(), |range, c| {
             let (s, z) = (s[c], z[c]);
             let from = &v[at + range.start..at + range.end];
@@ -147,16 +188,18 @@ fn backward<T: Grid>(
         let first = at / layout.run;
         let met = (at + piece.len()).div_ceil(layout.run) - first;
         let mut sums = vec![[T::ZERO; 2]; met.min(sums_len)];
+        if layout.is_short(SUMS) {
+            let short = Short { layout, scale: s, zero: z, bounds, lo, hi };
+            short.piece(at, piece, &v[at..], first, &mut sums);
+            return (first, sums);
+        }
         layout.runs(at, piece.len(), |range, c| {
             let (s, z) = (s[c], z[c]);
             let which = if sums.is_empty() { 0 } else { ((at + range.start) / layout.run - first) % sums.len() };
             let x = &v[at + range.start..at + range.end];
             let dy = &mut piece[range];
             let slopes = |x: T| x.slopes(s, z, lo, hi);
-            let held = |x: T, (least, most): (T, T)| {
-                let [by_x, by_scale, by_zero] = slopes(x.hold(least, most));
-                [if x.is_within(least, most) { by_x } else { T::ZERO }, by_scale, by_zero]
-            };
+            let held = |x: T, b: (T, T)| x.held_slopes(b, s, z, lo, hi);
             match (sums.get_mut(which), bounds) {
                 (None, None) => vectorised!(dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(slopes(*x)[0]))),
                 (None, Some(b)) => vectorised!(dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(held(*x, b)[0]))),
@@ -171,9 +214,11 @@ fn backward<T: Grid>(
             .then(|| {
                 let mut sums = vec![T::ZERO; like.len()];
                 for (first, part) in &partial {
-                    for (i, p) in part.iter().enumerate() {
-                        let c = (first + i) % layout.channels;
-                        sums[c] = sums[c].plus(p[which]);
+                    // Up to the last channel, then from the first one on.
+                    let at = first % layout.channels;
+                    let (early, late) = part.split_at(part.len().min(layout.channels - at));
+                    for (from, part) in [(at, early), (0, late)] {
+                        sums[from..].iter_mut().zip(part).for_each(|(sum, p)| *sum = sum.plus(p[which]));
                     }
                 }
                 Tensor::new(sums, like.shape())
@@ -184,10 +229,63 @@ fn backward<T: Grid>(
     Ok(vec![Some(dx), ds, dz])
 }
 
+/// Interleaved sums of a run. Shorter runs of the backward pass go side by side, which adds up in the same order.
+const SUMS: usize = 16;
+/// Elements of a run below which the forward pass takes runs side by side.
+const SHORT: usize = 128;
+
+/// A grid whose runs are short: scales and sums are laid out element by element, for loops over many runs at a time.
+struct Short<'a, T> {
+    layout: Layout,
+    scale: &'a [T],
+    zero: &'a [T],
+    bounds: Bounds<T>,
+    lo: T,
+    hi: T,
+}
+
+impl<T: Grid> Short<'_, T> {
+    /// Turns a piece of `dy` from element `at` on into the gradient by `x`, and adds those by scale and zero point to `sums`, if
+    /// there are any, whose first is that of run `first`.
+    fn piece(&self, at: usize, dy: &mut [T], x: &[T], first: usize, sums: &mut [[T; 2]]) {
+        let (layout, lo, hi) = (self.layout, self.lo, self.hi);
+        let (s, z) = (layout.pattern(self.scale, at, dy.len()), layout.pattern(self.zero, at, dy.len()));
+        let period = s.len();
+        // Bounds that hold nothing change nothing.
+        let b = self.bounds.unwrap_or((T::from_f32(f32::NEG_INFINITY), T::from_f32(f32::INFINITY)));
+        if sums.is_empty() {
+            for (dy, x) in dy.chunks_mut(period).zip(x.chunks(period)) {
+                let all = dy.iter_mut().zip(x).zip(s.iter().zip(&z));
+                vectorised!(all.for_each(|((d, x), (s, z))| *d = d.times(x.held_slopes(b, *s, *z, lo, hi)[0])));
+            }
+            return;
+        }
+        let mut by = [vec![T::ZERO; period], vec![T::ZERO; period]];
+        let [by_scale, by_zero] = &mut by;
+        for (dy, x) in dy.chunks_mut(period).zip(x.chunks(period)) {
+            let all = dy.iter_mut().zip(x).zip(s.iter().zip(&z)).zip(by_scale.iter_mut().zip(by_zero.iter_mut()));
+            vectorised!(all.for_each(|(((d, x), (s, z)), (to_scale, to_zero))| {
+                let [by_x, by_scale, by_zero] = x.held_slopes(b, *s, *z, lo, hi);
+                *to_scale = to_scale.plus(d.times(by_scale));
+                *to_zero = to_zero.plus(d.times(by_zero));
+                *d = d.times(by_x);
+            }));
+        }
+        let mut run = (at / layout.run - first) % sums.len();
+        let mut left = layout.run - at % layout.run;
+        for (by_scale, by_zero) in by_scale.iter().zip(by_zero.iter()) {
+            if left == 0 {
+                (run, left) = ((run + 1) % sums.len(), layout.run);
+            }
+            left -= 1;
+            sums[run] = [sums[run][0].plus(*by_scale), sums[run][1].plus(*by_zero)];
+        }
+    }
+}
+
 /// Turns `dy` into the gradient by x and adds those by scale and zero point to `total`, in interleaved sums.
 #[inline(always)]
 fn sum_slopes<T: Grid>(dy: &mut [T], x: &[T], slopes: impl Fn(T) -> [T; 3], total: &mut [T; 2]) {
-    const SUMS: usize = 16;
     let mut sums = [[T::ZERO; SUMS]; 2];
     let (whole, rest) = dy.as_chunks_mut::<SUMS>();
     let (x_whole, x_rest) = x.as_chunks::<SUMS>();
@@ -376,6 +474,53 @@ mod tests {
             let (together, apart) = (run(true), run(false));
             prop_assert_eq!(together.len(), if learned { 4 } else { 2 });
             prop_assert_eq!(together, apart);
+        }
+
+        /// Scales along any axis, runs short and long: values and the gradient by x to the bit of a plain loop, those by scale and
+        /// zero point near a plain sum in f64, and to the bit of a sum in the order of elements where each scale has one short run.
+        #[test]
+        fn every_axis_agrees_with_a_plain_loop(
+            dims in proptest::array::uniform3(prop_oneof![1usize..8, 8usize..60]), axis in 0usize..3, bounded: bool, seed: u64
+        ) {
+            let (x, dy) = (uniform(seed, &dims, -1.0, 1.0).unwrap(), uniform(seed ^ 1, &dims, -1.0, 1.0).unwrap());
+            let n = dims[axis];
+            let (scale, zero) = (uniform(seed ^ 2, &[n], 0.005, 0.02).unwrap(), uniform(seed ^ 3, &[n], -9.0, 9.0).unwrap().round().unwrap());
+            let activation = if bounded { Activation::Clip { min: -0.4, max: 0.7 } } else { Activation::None };
+            let leaves = [x.tracked().unwrap(), scale.tracked().unwrap(), zero.tracked().unwrap()];
+            let y = leaves[0].fake_quantize_activated(activation, &leaves[1], &leaves[2], Some(axis), -60.0, 30.0).unwrap();
+            let mut got = y.backward_from(dy.clone()).unwrap();
+            let [dx, ds, dz] = leaves.each_ref().map(|l| got.take(l).unwrap().to_f32_vec().unwrap());
+            let (y, run) = (y.to_f32_vec().unwrap(), dims[axis + 1..].iter().product::<usize>());
+            let (xs, ds_in, s, z) = (x.to_f32_vec().unwrap(), dy.to_f32_vec().unwrap(), scale.to_f32_vec().unwrap(), zero.to_f32_vec().unwrap());
+            let (least, most) = activation.bounds();
+            let mut sums = vec![[0f64; 2]; n];
+            // In pieces, as the kernel adds.
+            let mut in_order = vec![[0f32; 2]; n];
+            for (piece, range) in (0..xs.len()).step_by(CHUNK).map(|at| (at, at..(at + CHUNK).min(xs.len()))) {
+                let mut part = vec![[0f32; 2]; n];
+                for i in range {
+                    let c = i / run % n;
+                    let v = xs[i].hold(least, most);
+                    prop_assert_eq!(y[i], v.read_back(s[c], z[c], -60.0, 30.0), "value {} of the piece at {}", i, piece);
+                    let [by_x, by_scale, by_zero] = v.slopes(s[c], z[c], -60.0, 30.0);
+                    let passed = if bounded && !xs[i].is_within(least, most) { 0.0 } else { by_x };
+                    prop_assert_eq!(dx[i], ds_in[i] * passed);
+                    for (k, by) in [by_scale, by_zero].into_iter().enumerate() {
+                        sums[c][k] += f64::from(ds_in[i]) * f64::from(by);
+                        part[c][k] += ds_in[i] * by;
+                    }
+                }
+                in_order.iter_mut().zip(&part).for_each(|(all, part)| (0..2).for_each(|k| all[k] += part[k]));
+            }
+            for (k, got) in [&ds, &dz].into_iter().enumerate() {
+                for c in 0..n {
+                    let most = 1e-5 * (xs.len() / n) as f64;
+                    prop_assert!((f64::from(got[c]) - sums[c][k]).abs() <= most, "channel {} of {}: {} against {}", c, k, got[c], sums[c][k]);
+                    if (n > 1 && run < SUMS) && dims[..axis].iter().all(|d| *d == 1) {
+                        prop_assert_eq!(got[c], in_order[c][k]);
+                    }
+                }
+            }
         }
 
         /// The gradient by a scale against a plain sum in f64.
