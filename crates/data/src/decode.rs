@@ -2,6 +2,7 @@
 use crate::{Audio, Content, Image};
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 use std::io::Cursor;
+use std::panic::catch_unwind;
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
@@ -10,8 +11,14 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 /// Most pixels an image may claim to have (Pillow's limit against decompression bombs).
 const MAX_PIXELS: usize = 178_956_970;
 
-/// Decodes a file by its first bytes; the error is a sentence without the file's name.
+/// Decodes a file by its first bytes; the error is a sentence without the file's name. A decoder that panics on damaged bytes is
+/// held here: it owns nothing that outlives the call.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Content, String> {
+    catch_unwind(|| content(bytes))
+        .unwrap_or_else(|_| Err("undecodable: the file is damaged in a way that its decoder does not expect".into()))
+}
+
+fn content(bytes: &[u8]) -> Result<Content, String> {
     if bytes.starts_with(b"\x89PNG") {
         png(bytes).map(Content::Image).map_err(|e| format!("undecodable PNG: {e}"))
     } else if bytes.starts_with(&[0xff, 0xd8]) {
@@ -101,4 +108,19 @@ fn wav(bytes: &[u8]) -> Result<Audio, String> {
         _ => interleaved.chunks_exact(channels).map(|frame| frame.iter().sum::<f32>() / channels as f32).collect(),
     };
     Ok(Audio { samples, rate: spec.sample_rate })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A palette of four bytes, which are one colour and a third of another: its decoder panics.
+    const ODD_PALETTE: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x09\0\0\0\x07\x04\x03\0\0\x01\x5f\xb2\x4a\xc5\0\0\0\x04PLTE\0\0\0\0\xb4\xa3\xae\x7a\0\0\0\x0cIDAT\
+\x78\x9c\x63\x60\xa0\x3e\0\0\0\x54\0\x01\x93\xe7\xc3\x38\0\0\0\0IEND\xaeB\x60\x82";
+
+    #[test]
+    fn a_decoder_that_panics_is_an_error() {
+        let e = decode(ODD_PALETTE).unwrap_err();
+        assert!(e.starts_with("undecodable"), "{e}");
+    }
 }

@@ -33,6 +33,9 @@ pub(super) fn check(recipe: &Recipe) -> Result<(), Fault> {
     if recipe.name.is_empty() || recipe.name.contains(['/', '\\', '\0']) || recipe.name.starts_with('.') {
         return Err(fault(&["name"], "the name is also a folder's: it may not be empty, start with a dot or hold a slash"));
     }
+    if i64::try_from(recipe.seed).is_err() {
+        return Err(fault(&["seed"], format!("seed = {} is not within 0..{}", recipe.seed, i64::MAX)));
+    }
     if let Some(n) = recipe.threads {
         within(&["threads"], n as f64, 1.0, MOST_THREADS, "absent: one for each processor")?;
     }

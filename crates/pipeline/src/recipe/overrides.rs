@@ -27,6 +27,9 @@ fn split(text: &str) -> Result<(Vec<String>, Value), RecipeError> {
         return Err(RecipeError::new("the key has an empty part"));
     }
     let value = value.trim();
+    if value.parse::<i128>().is_ok_and(|n| i64::try_from(n).is_err()) {
+        return Err(RecipeError::new(format!("{value} is not a whole number within {}..{}", i64::MIN, i64::MAX)));
+    }
     let parsed = format!("value = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("value"));
     Ok((steps, parsed.unwrap_or_else(|| Value::String(value.to_string()))))
 }

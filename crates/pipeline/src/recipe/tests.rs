@@ -82,6 +82,9 @@ fn overrides_reach_stages_by_name() {
     assert!(matches!(&recipe.stages[0], Stage::Prune(p) if p.sparsity == 0.7));
     assert_eq!(set("goals.max_file_size=50 kB").unwrap().goals.max_file_size, Some(ByteSize(50_000)));
     assert_eq!(set("seed = 7").unwrap().seed, 7);
+    assert_eq!(set("seed=9223372036854775807").unwrap().seed, i64::MAX as u64);
+    let e = parse(&text.replacen("name", "seed = 18446744073709551615\nname", 1), &[]).unwrap_err();
+    assert!(e.message.starts_with("seed = 18446744073709551615 is not within 0.."), "{e}");
     assert_eq!(set("stages.prune.memory=2 GB").unwrap().stages[0].training().unwrap().memory, Some(ByteSize(2_000_000_000)));
     for (bad, message, hint) in [
         ("stages.prun.sparsity=1", "--set stages.prun.sparsity=1: no stage is named 'prun'", Some("did you mean 'prune'?")),
@@ -92,6 +95,7 @@ fn overrides_reach_stages_by_name() {
         ),
         ("stages.prune.sparsity=7", "--set stages.prune.sparsity=7: sparsity = 7 is not within 0..1", None),
         ("seed", "--set seed: is not KEY=VALUE", Some("for example --set stages.prune.sparsity=0.7")),
+        ("seed=9223372036854775808", "--set seed=9223372036854775808: 9223372036854775808 is not a whole number within", None),
     ] {
         let e = set(bad).unwrap_err();
         assert!(e.message.starts_with(message), "{e}");
