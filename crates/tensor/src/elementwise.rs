@@ -43,7 +43,8 @@ kernel!(max_values, "max", with_number, T::larger);
 kernel!(fmod_values, "modulo", with_number, T::remainder);
 kernel!(modulo_values, "modulo", with_number, T::modulo);
 // Derivatives of a^b by a and by b. A base of zero or less has no real logarithm: its exponent gets no gradient.
-kernel!(pow_by_base, "pow", with_float, |a: T, b: T| if b == 0.0 { 0.0 } else { b * a.powf(b - 1.0) });
+// At a base of zero the slope of an exponent below one, which is infinite, counts as zero (as that of the square root).
+kernel!(pow_by_base, "pow", with_float, |a: T, b: T| if b == 0.0 || a == 0.0 && b < 1.0 { 0.0 } else { b * a.powf(b - 1.0) });
 kernel!(pow_by_exponent, "pow", with_float, |a: T, b: T| if a > 0.0 { a.powf(b) * a.ln() } else { 0.0 });
 // Share of the gradient that goes to the first of two operands: a tie is split evenly.
 kernel!(share_of_larger, "max", with_float, |a: T, b: T| if a > b {
@@ -151,7 +152,8 @@ impl Tensor {
         Ok(Self::record_binary("div", self, other, out, move |dy| dy.div(&b), by_b))
     }
 
-    /// `self` to the power `exponent`. A base of zero or less gives its exponent no gradient.
+    /// `self` to the power `exponent`. A base of zero or less gives its exponent no gradient, and a base of zero gets none where the
+    /// exponent is below one.
     pub fn pow(&self, exponent: &Tensor) -> Result<Tensor> {
         let out = pow_values(self, exponent)?;
         let (a, b) = (self.detach(), exponent.detach());

@@ -219,6 +219,31 @@ impl Tensor {
     /// # Errors
     /// [`TensorError::Shape`] if `seed` has another shape, and whatever a recorded operation reports.
     pub fn backward_from(&self, seed: Tensor) -> Result<Gradients> {
+        self.walk(seed, &mut |_, _| true)
+    }
+
+    /// Which operation of the record first turns finite gradients of `sum(self)` into some that are not: its place in the order of
+    /// recording, to be compared with [`Tensor::recorded_at`]. Uses up the record, as [`Tensor::backward`] does.
+    ///
+    /// # Errors
+    /// As [`Tensor::backward_from`].
+    pub fn find_infinite_slope(&self) -> Result<Option<u64>> {
+        let mut found = None;
+        self.walk(self.ones_like()?, &mut |at, gradients| {
+            let bad = gradients.iter().flatten().any(|g| g.to_f64_vec().is_ok_and(|v| v.iter().any(|v| !v.is_finite())));
+            found = found.or(bad.then_some(at));
+            found.is_none()
+        })?;
+        Ok(found)
+    }
+
+    /// The place of the operation that made this tensor in the order of recording, if it was recorded.
+    pub fn recorded_at(&self) -> Option<u64> {
+        self.grad.as_ref().map(|g| g.node.id)
+    }
+
+    /// The backward pass. `go_on` sees each operation's place and the gradients that it gives, and may end the walk.
+    fn walk(&self, seed: Tensor, go_on: &mut dyn FnMut(u64, &[Option<Tensor>]) -> bool) -> Result<Gradients> {
         let Some(root) = &self.grad else { return Ok(Gradients::default()) };
         if seed.shape() != self.shape() {
             return Err(TensorError::shape("backward", format!("seed {:?} for a tensor of shape {:?}", seed.shape(), self.shape())));
@@ -248,6 +273,9 @@ impl Tensor {
                 Some(Backward::Gradients(run)) => {
                     let name = node.name;
                     let out = profile::section(|| format!("{name} backward"), || run(grads))?;
+                    if !go_on(node.id, &out) {
+                        return Ok(done);
+                    }
                     for (parent, grad) in node.parents.iter().zip(out) {
                         if let (Some(parent), Some(grad)) = (parent, grad) {
                             debug_assert!(!grad.is_tracked(), "{name} returned a tracked gradient");

@@ -4,6 +4,7 @@
 //! and encodings), or in training. [`train`] is the loop around it; [`Objective`], [`Metric`], [`Batches`] and
 //! [`Watch`] are what a caller brings.
 mod checkpoint;
+mod diagnosis;
 mod error;
 mod evaluate;
 mod executor;

@@ -6,7 +6,7 @@ use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::parameters::{self, Parameter, Part};
 use crate::recompute::{self, Recomputation};
 use crate::schedule::Schedule;
-use crate::{Executor, Mode, RunOutput, TrainError};
+use crate::{Executor, Mode, RunOutput, TrainError, diagnosis};
 use graph::{Model, ValueId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -368,7 +368,8 @@ fn step(
         let loss = profile::section(|| "loss forward".into(), || objective.loss(&values, batch))?;
         let value = loss.to_f32_vec().map_err(at)?.first().copied().unwrap_or(f32::NAN) as f64;
         if !value.is_finite() {
-            return Err(TrainError::Step { step, what: format!("the loss is {value}: the training diverges") });
+            let place = diagnosis::not_finite(model, parameters, taps, objective, batch, mode);
+            return Err(TrainError::Step { step, what: format!("the loss is {value}: the training diverges{place}") });
         }
         sums.loss += value * batch.len() as f64;
         sums.samples += batch.len();
@@ -392,7 +393,11 @@ fn step(
         }
     }
     drop((overrides, leaves));
-    let clip = clip_factor(&gradients, clip_norm, step)?;
+    let place = || {
+        let places = runs.iter().map(|batch| diagnosis::not_finite(model, parameters, taps, objective, batch, mode));
+        places.into_iter().find(|place| !place.is_empty()).unwrap_or_default()
+    };
+    let clip = clip_factor(&gradients, clip_norm, step, place)?;
     optimizer.begin_step();
     for (p, gradient) in parameters.iter().zip(gradients) {
         let Some(mut gradient) = gradient else { continue };
@@ -426,12 +431,13 @@ fn take(model: &mut Model, p: &Parameter) -> Result<Tensor, TrainError> {
     Ok(value)
 }
 
-/// Factor that brings the norm of all gradients together down to `clip_norm`; checks that they are finite.
-fn clip_factor(gradients: &[Option<Tensor>], clip_norm: Option<f64>, step: u64) -> Result<f64, TrainError> {
+/// Factor that brings the norm of all gradients together down to `clip_norm`; checks that they are finite (`place` tells where
+/// they are not).
+fn clip_factor(gradients: &[Option<Tensor>], clip_norm: Option<f64>, step: u64, place: impl FnOnce() -> String) -> Result<f64, TrainError> {
     let at = |e: tensor::TensorError| TrainError::Step { step, what: e.to_string() };
     let squares = tensor::sum_squares(&gradients.iter().flatten().collect::<Vec<_>>()).map_err(at)?;
     if !squares.is_finite() {
-        return Err(TrainError::Step { step, what: "a gradient is not finite: the training diverges".into() });
+        return Err(TrainError::Step { step, what: format!("a gradient is not finite: the training diverges{}", place()) });
     }
     Ok(clip_norm.map_or(1.0, |limit| (limit / squares.sqrt().max(1e-12)).min(1.0)))
 }

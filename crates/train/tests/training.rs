@@ -265,3 +265,57 @@ fn a_ragged_target_is_read_sample_by_sample_and_does_not_change_the_count() {
     }
     assert!(batch.ragged("letters").unwrap_err().to_string().contains("letters"));
 }
+
+/// 8 → 3 through `middle`, whose last value are the logits.
+fn through(middle: impl FnOnce(&mut Model, ValueId) -> ValueId) -> Model {
+    let mut m = Model::new(17);
+    let x = input(&mut m, "x", &[8]);
+    let w = constant(&mut m, "fc.weight", random::normal(1, &[3, 8], 0.0, 0.4).unwrap());
+    let b = constant(&mut m, "fc.bias", Tensor::full(0f32, [3]).unwrap());
+    let h = node(&mut m, "Gemm", &[x, w, b], "h");
+    let y = middle(&mut m, h);
+    m.graph.outputs.push(y);
+    m.verify().unwrap();
+    m
+}
+
+#[test]
+fn a_root_of_zero_takes_no_part_in_the_step() {
+    let mut m = through(|m, h| {
+        let r = node(m, "Relu", &[h], "r");
+        node(m, "Sqrt", &[r], "root")
+    });
+    let loss = CrossEntropy::of(&m, 0.0).unwrap();
+    let report = train::train(&mut m, &Toy { batches: 20 }, &loss, &settings(4), &mut around(&mut Silent)).unwrap();
+    assert!(report.history[3].loss < report.history[0].loss, "{:?}", report.history);
+    let w = m.values.tensor(m.find("fc.weight").unwrap()).unwrap();
+    assert!(w.as_slice::<f32>().unwrap().iter().all(|v| v.is_finite()));
+}
+
+#[test]
+fn what_is_not_finite_is_named_with_its_node() {
+    let fails = |mut m: Model| {
+        let loss = CrossEntropy::of(&m, 0.0).unwrap();
+        train::train(&mut m, &Toy { batches: 2 }, &loss, &settings(1), &mut around(&mut Silent)).unwrap_err().to_string()
+    };
+    let e = fails(through(|m, h| {
+        let r = node(m, "Relu", &[h], "r");
+        node(m, "Log", &[r], "l")
+    }));
+    assert!(
+        e.contains("step 0: the loss is") && e.contains("the result of node 'l_node' (Log) holds -inf; an argument that is zero"),
+        "{e}"
+    );
+    // Finite values with an infinite slope: the square of 1e25 is none in f32. A mask of -inf is no fault.
+    let e = fails(through(|m, h| {
+        let tiny = constant(m, "tiny", Tensor::scalar(1e-25f32));
+        let small = node(m, "Mul", &[h, tiny], "small");
+        let large = node(m, "Reciprocal", &[small], "large");
+        let y = node(m, "Mul", &[large, tiny], "y");
+        let mask = constant(m, "mask", Tensor::vector(vec![0f32, f32::NEG_INFINITY, 0.0]));
+        let masked = node(m, "Add", &[y, mask], "masked");
+        let weights = node(m, "Softmax", &[masked], "weights");
+        node(m, "Add", &[y, weights], "logits")
+    }));
+    assert!(e.contains("a gradient is not finite: the training diverges: the gradient through node 'large_node' (Reciprocal)"), "{e}");
+}

@@ -15,7 +15,7 @@ const CHOOSE: &str = include_str!("choose.wgsl");
 /// input or the output, whichever the CPU's table keeps; `a` and `b` are the function's arguments. Sine and cosine are not
 /// among them: Vulkan allows them an error of 2^-11.
 const UNARY: &[(&str, &str, &str)] = &[
-    ("sqrt", "sqrt(x)", "0.5 / x"),
+    ("sqrt", "sqrt(x)", "select(0.5 / x, 0.0, x == 0.0)"),
     ("exp", "exp(x)", "x"),
     ("log", "log(x)", "1.0 / x"),
     ("tanh", "hyperbolic_tangent(x)", "1.0 - x * x"),
@@ -59,7 +59,7 @@ const BINARY: &[(&str, &str)] = &[
     ("pow_values", "power(x, y)"),
     ("max_values", "larger(x, y)"),
     ("min_values", "smaller(x, y)"),
-    ("pow_by_base", "select(y * power(x, y - 1.0), 0.0, y == 0.0)"),
+    ("pow_by_base", "select(y * power(x, y - 1.0), 0.0, y == 0.0 || (x == 0.0 && y < 1.0))"),
     ("pow_by_exponent", "select(0.0, power(x, y) * log(x), x > 0.0)"),
     ("share_of_larger", "select(select(0.0, 0.5, x == y), 1.0, x > y)"),
 ];
