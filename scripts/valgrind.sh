@@ -23,3 +23,5 @@ export "$runner=valgrind --quiet --error-exitcode=9 --leak-check=full --show-lea
 # A test's threads run one at a time under valgrind; two are enough to cross chunk bounds.
 export RAYON_NUM_THREADS=2
 cargo test -p espalier-tensor --lib -- --test-threads=1 "${filters[@]}"
+# Windows and shapes of every magnitude, fewer of them than outside.
+if [ $# = 0 ]; then HOSTILE_CASES=300 cargo test -p espalier-tensor --test hostile_sizes -- --test-threads=1; fi

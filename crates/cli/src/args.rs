@@ -31,6 +31,9 @@ pub(crate) struct Args {
     /// Where a model's external data may lie beside its own folder (more than once for several)
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) allow_external: Vec<PathBuf>,
+    /// Memory that all tensors may take, such as "8 GB"; what needs more is refused [default: four fifths of the machine's]
+    #[arg(long, global = true, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<ByteSize>,
     /// When to use colour (NO_COLOR is obeyed)
     #[arg(long, global = true, default_value = "auto")]
     pub(crate) color: Color,
@@ -411,7 +414,7 @@ pub(crate) struct BenchTrain {
     /// Distil from this model in each step
     #[arg(long, value_name = "MODEL")]
     pub(crate) teacher: Option<PathBuf>,
-    /// What a step may hold, such as "2 GB": activations are computed again where it would be more
+    /// What a step may hold, such as "2 GB": activations are computed again where it would be more (--memory-limit refuses instead)
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<ByteSize>,
     /// Shape of an input: NAME=1,3,224,224

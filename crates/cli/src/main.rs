@@ -23,6 +23,7 @@ fn main() -> ExitCode {
         printer.error(args.command.name(), &espalier::Error::Input(format!("--allow-external {}: {error}", path.display())));
         return ExitCode::from(1);
     }
+    espalier::commands::limit_memory(args.memory_limit.map(|size| size.0));
     match panic::guard(|| espalier::commands::select_device(&args.device).and_then(|_| commands::dispatch(&args.command, &printer))) {
         Some(Ok(code)) => ExitCode::from(code),
         Some(Err(error)) => {

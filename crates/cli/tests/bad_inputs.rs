@@ -12,5 +12,7 @@ mod files;
 mod models;
 #[path = "bad_inputs/recipes.rs"]
 mod recipes;
+#[path = "bad_inputs/sizes.rs"]
+mod sizes;
 #[path = "bad_inputs/time.rs"]
 mod time;

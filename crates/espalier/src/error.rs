@@ -88,6 +88,10 @@ impl Error {
                 Some("--device cpu needs neither feature nor driver".into())
             }
             Error::Deploy(DeployError::RuntimeAbsent { .. }) => Some("--runtime reference needs nothing installed".into()),
+            // Some layers between keep the text of an error alone.
+            other if other.to_string().contains("the memory limit of") => {
+                Some("--memory-limit SIZE sets another limit; smaller batches and inputs need less".into())
+            }
             _ => None,
         }
     }

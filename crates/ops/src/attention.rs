@@ -162,7 +162,7 @@ fn bias(cx: &EvalCx, inputs: &Inputs, q: &Tensor, keys: usize, past: usize) -> R
     let (left, right) = (node.int_or("left_window_size", -1)?, node.int_or("right_window_size", -1)?);
     if causal || left >= 0 || right >= 0 || valid.is_some() {
         let rows = if valid.is_some() { batch } else { 1 };
-        let mut allowed = Vec::with_capacity(rows * queries * keys);
+        let mut allowed = Vec::with_capacity(tensor::memory::room::<bool>("attention", &[rows, queries, keys])?);
         for b in 0..rows {
             let length = valid.as_ref().map(|v| v[b]);
             let offset = length.filter(|_| inputs.opt(4).is_none()).map_or(past as i64, |n| n - queries as i64);
@@ -188,13 +188,14 @@ fn bias(cx: &EvalCx, inputs: &Inputs, q: &Tensor, keys: usize, past: usize) -> R
 fn macs(cx: &MacsCx) -> u64 {
     let shape = |i: usize| cx.inputs.get(i).and_then(|s| s.as_deref());
     let (Some(q), Some(k), Some(v)) = (shape(0), shape(1), shape(2)) else { return 0 };
-    let past = shape(4).and_then(|p| p.get(2)).copied().unwrap_or(0) as u64;
+    let past = shape(4).and_then(|p| p.get(2)).copied().unwrap_or(0);
+    let all = crate::conv::product;
     match (q, k, v) {
-        ([b, hq, n, d], [_, _, s, _], [.., dv]) => (b * hq * n) as u64 * (*s as u64 + past) * (d + dv) as u64,
+        ([b, hq, n, d], [_, _, s, _], [.., dv]) => all(&[*b, *hq, *n, s.saturating_add(past), d.saturating_add(*dv)]),
         ([b, n, wide], [_, s, kw], [_, _, vw]) => {
             // Value width over key width is the same for one head as for all.
-            let both = *wide as u64 + *wide as u64 * *vw as u64 / (*kw).max(1) as u64;
-            (b * n) as u64 * (*s as u64 + past) * both
+            let both = wide.saturating_add(wide.saturating_mul(*vw) / (*kw).max(1));
+            all(&[*b, *n, s.saturating_add(past), both])
         }
         _ => 0,
     }

@@ -30,16 +30,16 @@ fn col2im(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         return Err(node.error(format!("{width} rows of columns do not fall into blocks of {block:?}")).into());
     }
     let places = (0..image.len()).map(|i| window.positions(node, i, image[i])).collect::<Result<Vec<_>, _>>()?;
-    if places.iter().product::<usize>() != columns {
+    if crate::conv::product(&places) != columns as u64 {
         return Err(node.error(format!("{columns} columns where the windows have {places:?} places")).into());
     }
     let channels = width / area;
     // What the windows leave over at the far side.
     let rest: Vec<usize> = (0..image.len())
-        .map(|i| image[i] + window.pads[i].0 + window.pads[i].1 - (places[i] - 1) * window.strides[i] - window.extent(i))
+        .map(|i| (image[i].saturating_add(window.pads[i].0 + window.pads[i].1) - window.extent(i)) % window.strides[i])
         .collect();
     let options = ConvOptions { strides: window.strides, pads: window.pads, dilations: window.dilations, groups: 1 };
-    let mut identity = vec![0f32; area * area];
+    let mut identity = vec![0f32; tensor::memory::room::<f32>("col2im", &[area, area])?];
     identity.iter_mut().step_by(area + 1).for_each(|v| *v = 1.0);
     let weight = Tensor::new(identity, [&[area, 1], block.as_slice()].concat())?.cast(x.dtype())?;
     let data = x.reshape([&[batch * channels, area], places.as_slice()].concat())?;

@@ -77,17 +77,18 @@ fn infer_conv(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 /// One multiplication for each output and element of its filter.
 fn conv_macs(cx: &MacsCx) -> u64 {
     let (Some(Some(w)), Some(Some(y))) = (cx.inputs.get(1), cx.outputs.first()) else { return 0 };
-    product(y) * w.iter().skip(1).map(|d| *d as u64).product::<u64>()
+    product(y).saturating_mul(product(w.get(1..).unwrap_or_default()))
 }
 
 /// One multiplication for each input and element of its filter.
 fn transpose_macs(cx: &MacsCx) -> u64 {
     let (Some(Some(x)), Some(Some(w))) = (cx.inputs.first(), cx.inputs.get(1)) else { return 0 };
-    product(x) * w.iter().skip(1).map(|d| *d as u64).product::<u64>()
+    product(x).saturating_mul(product(w.get(1..).unwrap_or_default()))
 }
 
+/// Elements of a shape, which may be a declared one that no tensor could have: at most the largest number there is.
 pub(crate) fn product(shape: &[usize]) -> u64 {
-    shape.iter().map(|d| *d as u64).product()
+    shape.iter().fold(1, |n, d| n.saturating_mul(*d as u64))
 }
 
 /// Window with its final padding, output padding, and the spatial sizes of the output.
@@ -105,20 +106,20 @@ fn transposed(node: &Node, weight: &[usize], input: &[usize]) -> Result<(Window,
             let list: Option<Vec<usize>> = list[skip..].iter().map(|v| usize::try_from(*v).ok()).collect();
             Some(list.filter(|l| l.len() == axes).ok_or_else(|| node.attribute_error("output_shape", "does not fit the input"))?)
         }
-        None if window.same() => Some((0..axes).map(|i| input[i] * window.strides[i]).collect()),
+        None if window.same() => Some((0..axes).map(|i| input[i].saturating_mul(window.strides[i])).collect()),
         None => None,
     };
     if let Some(wanted) = &wanted {
         // A wanted output beyond what the windows cover is padded at its end.
         for i in 0..axes {
-            let full = input[i].saturating_sub(1) * window.strides[i] + output_padding[i] + window.extent(i);
+            let full = window.spread(node, i, input[i], output_padding[i])?;
             output_padding[i] += wanted[i].saturating_sub(full);
         }
-        window.pads = window.pads_for_output(input, wanted, &output_padding);
+        window.pads = window.pads_for_output(node, input, wanted, &output_padding)?;
     }
     let mut output = vec![];
     for i in 0..axes {
-        let full = input[i].saturating_sub(1) * window.strides[i] + output_padding[i] + window.extent(i);
+        let full = window.spread(node, i, input[i], output_padding[i])?;
         let size = full.checked_sub(window.pads[i].0 + window.pads[i].1);
         output.push(size.ok_or_else(|| node.error("the padding is larger than the output"))?);
     }
@@ -140,7 +141,7 @@ fn infer_transpose(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
         return Err(cx.node.error(format!("data of rank {} and a weight of rank {}", x.len(), w.len())).into());
     }
     let groups = cx.node.int_or("group", 1)?.max(1) as usize;
-    let channels = w[1].known().map_or(Dim::Unknown, |c| Dim::Known(c * groups));
+    let channels = w[1].known().map_or(Dim::Unknown, |c| c.checked_mul(groups).map_or(Dim::Unknown, Dim::Known));
     let mut out = vec![x[0].clone(), channels];
     let known = |dims: &[Dim]| dims.iter().map(Dim::known).collect::<Option<Vec<usize>>>();
     match (known(&x[2..]), known(w)) {

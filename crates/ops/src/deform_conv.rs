@@ -32,7 +32,7 @@ fn deform_conv(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let window = Window::of_weight(node, w.shape())?.padded_for(node, spatial(node, x.shape())?)?;
     let (group, bent) = (groups(node, "group")?, groups(node, "offset_group")?);
     let places = [window.positions(node, 0, height)?, window.positions(node, 1, width)?];
-    let (area, points) = (product(&window.kernel) as usize, places[0] * places[1]);
+    let (area, points) = (product(&window.kernel) as usize, product(&places) as usize);
     if channels != depth * group || filters % group != 0 || channels % bent != 0 || height * width == 0 {
         return Err(node.error(format!("{channels} channels and a weight of shape {:?} for {group} groups", w.shape())).into());
     }
@@ -44,7 +44,7 @@ fn deform_conv(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let offsets = offset.cast(inner)?.reshape([batch, bent, area, 2, points])?;
     // Where each kernel element lies without offsets, as [area, points].
     let regular = |axis: usize| -> Result<Tensor, OpError> {
-        let mut at = Vec::with_capacity(area * points);
+        let mut at = Vec::with_capacity(tensor::memory::room::<f64>("deform_conv", &[area, points])?);
         for element in 0..area {
             let k = if axis == 0 { element / window.kernel[1] } else { element % window.kernel[1] };
             for place in 0..points {
@@ -136,7 +136,7 @@ fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 /// Those of a convolution; the bilinear weights are not counted.
 fn macs(cx: &MacsCx) -> u64 {
     let (Some(Some(w)), Some(Some(y))) = (cx.inputs.get(1), cx.outputs.first()) else { return 0 };
-    product(y) * w.iter().skip(1).map(|d| *d as u64).product::<u64>()
+    product(y).saturating_mul(product(w.get(1..).unwrap_or_default()))
 }
 
 #[cfg(test)]

@@ -131,6 +131,8 @@ fn roi_align(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     }
     let offset = if half_pixel { 0.5 } else { 0.0 };
     // What each cell reads, the same in all channels: a list of four pixels and weights a sampling point.
+    tensor::memory::room::<f64>("roi_align", &[owners.len(), channels, rows, columns])?;
+    let mut points = 0f64;
     let mut cells: Vec<Vec<[(usize, f64); 4]>> = Vec::with_capacity(owners.len() * rows * columns);
     for region in regions.chunks(4) {
         let [x0, y0, x1, y1] = [0, 1, 2, 3].map(|i| region[i] * scale - offset);
@@ -138,6 +140,8 @@ fn roi_align(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let (bin_h, bin_w) = ((y1 - y0).max(floor) / rows as f64, (x1 - x0).max(floor) / columns as f64);
         let grid = |bin: f64| if ratio > 0 { ratio } else { bin.ceil().max(0.0) as usize };
         let (grid_h, grid_w) = (grid(bin_h), grid(bin_w));
+        points += [grid_h, grid_w, rows, columns].map(|n| n as f64).iter().product::<f64>();
+        tensor::memory::room::<[(usize, f64); 4]>("roi_align", &[points as usize])?;
         let sample = |cell: usize, start: f64, bin: f64, i: usize, n: usize| start + cell as f64 * bin + (i as f64 + 0.5) * bin / n as f64;
         for (row, column) in (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))) {
             let points = (0..grid_h).flat_map(|i| (0..grid_w).map(move |j| (i, j)));
@@ -222,7 +226,7 @@ fn max_roi_pool(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let [count, 5] = *rois.shape() else { return Err(node.error(format!("regions of shape {:?}", rois.shape())).into()) };
     let scale = f64::from(node.float_or("spatial_scale", 1.0)?);
     let (values, regions) = (x.to_f64_vec()?, rois.to_f64_vec()?);
-    let mut out = Vec::with_capacity(count * channels * rows * columns);
+    let mut out = Vec::with_capacity(tensor::memory::room::<f64>("max_roi_pool", &[count, channels, rows, columns])?);
     for r in regions.chunks(5) {
         if !(0.0..batch as f64).contains(&r[0]) {
             return Err(node.error(format!("a region of image {} in a batch of {batch}", r[0])).into());

@@ -218,7 +218,7 @@ fn macs(cx: &MacsCx) -> u64 {
         let size = sizes.entry(*label).or_insert(1);
         *size = (*size).max(*dim as u64);
     }
-    sizes.values().product()
+    sizes.values().fold(1, |n, size| n.saturating_mul(*size))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::shapes::{known_ints, typed, unknown, vector_length};
 use crate::simple::{Simple, one};
 use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
 use graph::{AttributeValue, Dim, Node, ValueType};
-use tensor::{DType, Tensor, shape};
+use tensor::{DType, Tensor, memory, shape};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Constant", "A tensor held by the node.", &[1, 9, 11, 12, 13, 19, 21, 23, 24, 25], constant, infer_constant),
@@ -84,7 +84,7 @@ fn range_count(node: &Node, start: &Tensor, limit: &Tensor, delta: &Tensor) -> R
 
 fn range(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (start, limit, delta) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
-    let count = range_count(cx.node, start, limit, delta)?;
+    let count = memory::room::<f64>("range", &[range_count(cx.node, start, limit, delta)?])?;
     let dtype = start.dtype();
     if dtype.is_int() {
         let (s, d) = (start.to_i64_vec()?[0], delta.to_i64_vec()?[0]);
@@ -110,6 +110,7 @@ fn eye_like(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         return Err(cx.node.error(format!("a matrix is needed, not {:?}", x.shape())).into());
     };
     let dtype = dtype_attribute(cx.node, "dtype")?.unwrap_or(x.dtype());
+    memory::room::<bool>("eye_like", &[rows, columns])?;
     let k = cx.node.int_or("k", 0)?;
     let ones = (0..rows as i64).flat_map(|r| (0..columns as i64).map(move |c| c.checked_sub(r) == Some(k)));
     one(Tensor::new(ones.collect::<Vec<_>>(), [rows, columns])?.cast(dtype)?)

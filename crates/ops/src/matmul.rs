@@ -1,4 +1,5 @@
 //! Matrix products: MatMul, Gemm, MatMulInteger.
+use crate::conv::product;
 use crate::shapes::{broadcast_dims, like_first, typed};
 use crate::simple::{Simple, one};
 use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, QuantRule, Role, ShapeCx, WeightRule};
@@ -71,13 +72,13 @@ fn matmul_dims(cx: &ShapeCx) -> Result<Option<Vec<Dim>>, OpError> {
 fn matmul_macs(cx: &MacsCx) -> u64 {
     let shape = |list: &[Option<Vec<usize>>], i: usize| list.get(i).cloned().flatten().unwrap_or_default();
     let inner = shape(&cx.inputs, 0).last().copied().unwrap_or(0);
-    shape(&cx.outputs, 0).iter().product::<usize>() as u64 * inner as u64
+    product(&shape(&cx.outputs, 0)).saturating_mul(inner as u64)
 }
 
 fn gemm_macs(cx: &MacsCx) -> u64 {
     let transposed = cx.node.int_or("transA", 0).is_ok_and(|t| t != 0);
     match (cx.inputs.first(), cx.outputs.first()) {
-        (Some(Some(a)), Some(Some(y))) if a.len() == 2 => y.iter().product::<usize>() as u64 * a[if transposed { 0 } else { 1 }] as u64,
+        (Some(Some(a)), Some(Some(y))) if a.len() == 2 => product(y).saturating_mul(a[usize::from(!transposed)] as u64),
         _ => 0,
     }
 }

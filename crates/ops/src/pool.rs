@@ -115,7 +115,8 @@ fn global_lp(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
 fn unpooled_size(node: &Node, window: &Window, shape: &[usize]) -> Result<Vec<usize>, OpError> {
     let mut out = shape[..2].to_vec();
     for (i, size) in shape[2..].iter().enumerate() {
-        let full = size.saturating_sub(1) * window.strides[i] + window.kernel[i];
+        let steps = size.saturating_sub(1).checked_mul(window.strides[i]).and_then(|s| s.checked_add(window.kernel[i]));
+        let full = steps.ok_or_else(|| node.attribute_error("strides", format!("spread {size} elements further than can be counted")))?;
         let (begin, end) = window.pads[i];
         out.push(full.checked_sub(begin + end).ok_or_else(|| node.attribute_error("pads", "is larger than the output"))?);
     }

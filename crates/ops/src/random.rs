@@ -94,7 +94,7 @@ fn multinomial(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     if classes == 0 {
         return Err(cx.node.error("there are no classes to draw from").into());
     }
-    tensor::shape::count(&[batch, samples])?;
+    tensor::memory::room::<i64>("multinomial", &[batch, samples])?;
     let p = x.detach().cast(DType::F64)?.softmax(1)?;
     let p = p.as_slice::<f64>()?;
     let seed = seed(cx)?;

@@ -273,8 +273,8 @@ pub(crate) fn role(_: &Node, input: usize) -> Role {
 /// Input and recurrence product of each step, sequence and direction.
 pub(crate) fn macs(cx: &MacsCx) -> u64 {
     let (Some(Some(x)), Some(Some(w)), Some(Some(r))) = (cx.inputs.first(), cx.inputs.get(1), cx.inputs.get(2)) else { return 0 };
-    let sequences = x.iter().take(2).map(|d| *d as u64).product::<u64>();
-    sequences * (product(w) + product(r))
+    let sequences = product(&x[..x.len().min(2)]);
+    sequences.saturating_mul(product(w).saturating_add(product(r)))
 }
 
 /// Types of `Y` and of `states` last states.

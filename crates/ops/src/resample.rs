@@ -74,7 +74,7 @@ pub(crate) enum Filter {
 }
 
 impl Filter {
-    fn radius(self) -> f64 {
+    pub(crate) fn radius(self) -> f64 {
         match self {
             Filter::Nearest(_) => 0.0,
             Filter::Linear => 1.0,

@@ -4,7 +4,7 @@ use crate::shapes::{axes, known_ints, like_first, unknown};
 use crate::simple::{Constants, Simple, one, set_input};
 use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, ShapeCx};
 use graph::{AttributeValue, Dim, Node, ValueType};
-use tensor::{DType, Tensor};
+use tensor::{DType, Tensor, memory};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Resize", "Resizes by nearest, linear or cubic interpolation.", &[10, 11, 13, 18, 19], resize, infer)
@@ -142,6 +142,7 @@ impl Plan {
         if x.is_empty() || to.contains(&0) {
             return Ok(Tensor::zeros(x.dtype(), &to)?);
         }
+        memory::room::<f32>("resize", &to)?;
         let nearest = matches!(self.filter, Filter::Nearest(_));
         let inner = match (nearest, x.dtype()) {
             (true, d) | (false, d @ (DType::F32 | DType::F64)) => d,
@@ -151,6 +152,9 @@ impl Plan {
         let mut outside: Option<Tensor> = None;
         for (axis, plan) in self.axes.iter().enumerate() {
             let Some(plan) = plan else { continue };
+            // A filter for a smaller output is wider.
+            let width = if self.antialias { 2.0 + 2.0 * self.filter.radius() / plan.scale.min(1.0) } else { 4.0 };
+            memory::room::<(usize, f64)>("resize", &[plan.output, width.ceil() as usize])?;
             let samples = plan.samples(self.filter, self.transform, self.antialias, self.exclude_outside);
             y = if nearest { select(&y, axis, &samples)? } else { weigh(&y, axis, plan, &samples)? };
             if samples.outside.contains(&true) {
@@ -182,7 +186,7 @@ fn select(x: &Tensor, axis: usize, samples: &Samples) -> Result<Tensor, OpError>
 
 /// The axis turned last, times a matrix of weights `[input, output]`.
 fn weigh(x: &Tensor, axis: usize, plan: &Axis, samples: &Samples) -> Result<Tensor, OpError> {
-    let mut matrix = vec![0f64; plan.input * plan.output];
+    let mut matrix = vec![0f64; memory::room::<f64>("resize", &[plan.input, plan.output])?];
     for (column, taps) in samples.taps.iter().enumerate() {
         for (row, weight) in taps {
             matrix[row * plan.output + column] += weight;

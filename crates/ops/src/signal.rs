@@ -5,7 +5,7 @@ use crate::simple::{Constants, Simple, one, set_input};
 use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
 use graph::{Dim, Node, ValueType};
 use std::f64::consts::PI;
-use tensor::{DType, Tensor};
+use tensor::{DType, Tensor, memory};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("DFT", "Discrete Fourier transform along an axis.", &[17, 20], dft, |cx| {
@@ -30,6 +30,7 @@ fn scalar_size(node: &Node, t: &Tensor, what: &str) -> Result<usize, OpError> {
 
 /// Real and imaginary part of `exp(sign * 2 pi i k t / n)` as matrices `[rows t, columns k]`.
 fn rotations(n: usize, rows: usize, columns: usize, sign: f64, dtype: DType) -> Result<(Tensor, Tensor), OpError> {
+    memory::room::<f64>("dft", &[rows, columns])?;
     // The product is taken modulo n first, so that large indices lose no precision.
     let angle = |t: usize, k: usize| sign * 2.0 * PI * ((t as u128 * k as u128 % n.max(1) as u128) as f64) / n as f64;
     let all = |f: fn(f64) -> f64| (0..rows).flat_map(|t| (0..columns).map(move |k| f(angle(t, k)))).collect::<Vec<f64>>();
@@ -66,7 +67,7 @@ fn dft(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let size = x.shape()[axis];
     let n = match inputs.opt(1) {
         Some(t) => scalar_size(node, t, "dft_length")?,
-        None if inverse && onesided => 2 * size.saturating_sub(1),
+        None if inverse && onesided => size.saturating_sub(1).saturating_mul(2),
         None => size,
     };
     if n == 0 {
@@ -136,6 +137,7 @@ fn stft(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         return Err(OpError::unsupported(node, "onesided for a complex signal"));
     }
     let frames = (length - n) / step + 1;
+    memory::room::<i64>("stft", &[frames, n])?;
     let index: Vec<i64> = (0..frames).flat_map(|f| (0..n).map(move |i| (f * step + i) as i64)).collect();
     let index = Tensor::new(index, [frames, n])?;
     let x = x.reshape([batch, length, parts])?;
@@ -152,6 +154,7 @@ fn stft(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
 /// `c0 - c1 cos(2 pi i / n) + c2 cos(4 pi i / n)`.
 fn window(cx: &EvalCx, inputs: Inputs, c: [f64; 3]) -> Result<Vec<Tensor>, OpError> {
     let size = scalar_size(cx.node, inputs.get(0)?, "size")?;
+    memory::room::<f64>("window", &[size])?;
     let n = if cx.node.int_or("periodic", 1)? != 0 { size } else { size.saturating_sub(1) };
     let value = |i: usize| {
         let angle = if n == 0 { 0.0 } else { 2.0 * PI * i as f64 / n as f64 };
@@ -177,6 +180,7 @@ fn mel(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let mel = |hertz: f64| 2595.0 * (1.0 + hertz / 700.0).log10();
     let (low, high) = (mel(edge(3)?), mel(edge(4)?));
     let rows = length / 2 + 1;
+    let elements = memory::room::<f64>("mel", &[rows, bins])?;
     if rate == 0 || !low.is_finite() || !high.is_finite() {
         return Err(node.error("sample_rate and edges must be positive").into());
     }
@@ -190,7 +194,7 @@ fn mel(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     if points.iter().any(|p| *p >= rows) {
         return Err(node.error("upper_edge_hertz lies beyond the spectrum").into());
     }
-    let mut matrix = vec![0f64; rows * bins];
+    let mut matrix = vec![0f64; elements];
     for (i, p) in points.windows(3).enumerate() {
         let (left, centre, right) = (p[0], p[1], p[2]);
         if left == centre {

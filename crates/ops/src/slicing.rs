@@ -100,7 +100,7 @@ fn infer_concat(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
         }
         for (i, (a, b)) in to.iter_mut().zip(*other).enumerate() {
             *a = match (&a, b) {
-                (Dim::Known(x), Dim::Known(y)) if i == axis => Dim::Known(x + y),
+                (Dim::Known(x), Dim::Known(y)) if i == axis => x.checked_add(*y).map_or(Dim::Unknown, Dim::Known),
                 _ if i == axis => Dim::Unknown,
                 (Dim::Known(x), Dim::Known(y)) if x != y => return Err(cx.node.error(format!("sizes {x} and {y} along axis {i}")).into()),
                 (Dim::Known(_), _) => a.clone(),

@@ -25,6 +25,7 @@ impl Window {
     /// Reads the attributes for a kernel of these sizes.
     pub(crate) fn of(node: &Node, kernel: Vec<usize>) -> Result<Window, OpError> {
         let axes = kernel.len();
+        fits(node, "kernel_shape", &kernel)?;
         if axes == 0 || kernel.contains(&0) {
             return Err(node.error(format!("a kernel of shape {kernel:?} covers nothing")).into());
         }
@@ -76,7 +77,8 @@ impl Window {
         }
         if matches!(self.auto_pad, AutoPad::SameUpper | AutoPad::SameLower) {
             for (i, size) in spatial.iter().enumerate() {
-                let total = (size.div_ceil(self.strides[i]).saturating_sub(1) * self.strides[i] + self.extent(i)).saturating_sub(*size);
+                let last = size.div_ceil(self.strides[i]).saturating_sub(1) * self.strides[i];
+                let total = last.saturating_add(self.extent(i)).saturating_sub(*size);
                 self.pads[i] = split_padding(total, self.auto_pad == AutoPad::SameLower);
             }
         }
@@ -87,14 +89,14 @@ impl Window {
     pub(crate) fn positions(&self, node: &Node, axis: usize, size: usize) -> Result<usize, OpError> {
         let (begin, end) = self.pads[axis];
         let (extent, stride) = (self.extent(axis), self.strides[axis]);
-        let padded = size + begin + end;
+        let padded = size.saturating_add(begin).saturating_add(end);
         if padded < extent {
             return Err(node.error(format!("a window of {extent} does not fit in {padded} padded pixels")).into());
         }
         let whole = (padded - extent) / stride + 1;
         let covered = (padded - extent).div_ceil(stride) + 1;
         // A last window that would start in the padding behind the input is left out.
-        let extra = self.ceil_mode && covered > whole && (covered - 1) * stride < size + begin;
+        let extra = self.ceil_mode && covered > whole && (covered - 1).saturating_mul(stride) < size.saturating_add(begin);
         Ok(if extra { covered } else { whole })
     }
 
@@ -112,13 +114,26 @@ impl Window {
     }
 
     /// Padding of a transposed convolution that gives an output of these sizes.
-    pub(crate) fn pads_for_output(&self, input: &[usize], output: &[usize], output_padding: &[usize]) -> Vec<(usize, usize)> {
+    pub(crate) fn pads_for_output(
+        &self,
+        node: &Node,
+        input: &[usize],
+        output: &[usize],
+        output_padding: &[usize],
+    ) -> Result<Vec<(usize, usize)>, OpError> {
         (0..input.len())
             .map(|i| {
-                let full = input[i].saturating_sub(1) * self.strides[i] + output_padding[i] + self.extent(i);
-                split_padding(full.saturating_sub(output[i]), self.auto_pad != AutoPad::SameUpper)
+                let full = self.spread(node, i, input[i], output_padding[i])?;
+                Ok(split_padding(full.saturating_sub(output[i]), self.auto_pad != AutoPad::SameUpper))
             })
             .collect()
+    }
+
+    /// Pixels that a transposed window covers along an axis of `size` input pixels, `more` behind them, without padding.
+    pub(crate) fn spread(&self, node: &Node, axis: usize, size: usize, more: usize) -> Result<usize, OpError> {
+        let steps = size.saturating_sub(1).checked_mul(self.strides[axis]);
+        let full = steps.and_then(|s| s.checked_add(more)?.checked_add(self.extent(axis)));
+        full.ok_or_else(|| node.error(format!("{size} pixels {} apart cover more than can be counted", self.strides[axis])).into())
     }
 
     /// True if `auto_pad` asks for an output as large as input times stride.
@@ -143,7 +158,17 @@ pub(crate) fn sizes(node: &Node, name: &str, len: usize, default: usize) -> Resu
     if list.len() != len {
         return Err(node.attribute_error(name, format!("has {} entries where {len} are needed", list.len())).into());
     }
-    to_sizes(node, name, &list)
+    let list = to_sizes(node, name, &list)?;
+    fits(node, name, &list)?;
+    Ok(list)
+}
+
+/// Refuses sizes that no window of a tensor has, so that sums and products of two need no further check.
+fn fits(node: &Node, name: &str, list: &[usize]) -> Result<(), OpError> {
+    match list.iter().find(|n| **n > tensor::MAX_AXIS) {
+        Some(n) => Err(OpError::unsupported(node, format!("{n} in attribute '{name}': no more than {} is", tensor::MAX_AXIS))),
+        None => Ok(()),
+    }
 }
 
 fn positive(node: &Node, name: &str, len: usize) -> Result<Vec<usize>, OpError> {

@@ -157,7 +157,7 @@ impl Tensor {
         let on_host = || {
             let space = Strided::broadcast(&to, [condition.shape(), a.shape(), b.shape()]);
             let chosen = condition.as_slice::<bool>()?;
-            let n = shape::count(&to)?;
+            let n = a.room("where", &to)?;
             let buffer = crate::with_buffer!(a.buffer(), v => choose(chosen, v, b.as_slice()?, &space, n));
             Tensor::from_buffer(a.dtype(), buffer, to.clone())
         };

@@ -5,7 +5,7 @@ use crate::kernels::conv::winograd::Tiles;
 use crate::kernels::conv::{Geometry, depthwise, direct, im2col, weights, winograd};
 use crate::kernels::simd::Isa;
 use crate::number::with_float;
-use crate::{DType, Result, Tensor, TensorError, record, recycle};
+use crate::{DType, Result, Tensor, TensorError, memory, record, recycle};
 
 /// How a convolution moves over its input; one entry a spatial axis.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,17 +30,28 @@ impl ConvOptions {
 /// Which kernel serves a geometry in f32.
 enum Path {
     Direct,
-    Merged(Merge),
+    Merged(Box<Merge>),
     Depthwise,
     Patches,
 }
 
-fn path(g: &Geometry) -> Path {
-    match (g.is_planar(), g.is_depthwise()) {
-        (true, true) => Path::Depthwise,
-        (true, false) => Merge::of(g).map_or(Path::Direct, Path::Merged),
-        _ => Path::Patches,
+/// The kernel for a geometry, whose work space must have room: it is asked for where it can be much larger than the tensors.
+fn path(g: &Geometry) -> Result<Path> {
+    let tasks = g.n.saturating_mul(g.groups).min(rayon::current_num_threads());
+    match (g.is_planar() && !g.is_sparse(), g.is_depthwise()) {
+        (true, true) => Ok(Path::Depthwise),
+        (true, false) => {
+            memory::work_space::<f32>("conv", g.group_in() * g.padded(), tasks)?;
+            Ok(Merge::of(g).map_or(Path::Direct, |m| Path::Merged(Box::new(m))))
+        }
+        _ => patches::<f32>(g).map(|()| Path::Patches),
     }
+}
+
+/// Room for the patches of a geometry.
+fn patches<T>(g: &Geometry) -> Result<()> {
+    let tasks = g.n.saturating_mul(g.groups).min(rayon::current_num_threads());
+    memory::work_space::<T>("conv", (g.group_in() * g.taps()).saturating_mul(g.pixels_out()), tasks)
 }
 
 fn output_shape(g: &Geometry, rank: usize) -> Vec<usize> {
@@ -70,15 +81,15 @@ fn forward(of: Of, g: &Geometry, x: &Tensor, w: &Tensor, bias: Option<&Tensor>) 
     on_device!(crate::gpu::conv_forward(g, x, w, bias, &shape));
     if x.dtype() != DType::F32 {
         return with_float!("conv", x.dtype(), T => {
-            let mut y = vec![T::default(); len];
+            let mut y = vec![T::default(); memory::room::<T>("conv", &shape)?];
             let bias = bias.map(|b| b.as_slice::<T>()).transpose()?;
-            if len > 0 { im2col::forward(g, x.as_slice::<T>()?, w.as_slice::<T>()?, bias, &mut y); }
+            if len > 0 { patches::<T>(g)?; im2col::forward(g, x.as_slice::<T>()?, w.as_slice::<T>()?, bias, &mut y); }
             Tensor::new(y, shape)
         });
     }
     let (x, w, bias) = (x.as_slice::<f32>()?, w.as_slice::<f32>()?, bias.map(|b| b.as_slice::<f32>()).transpose()?);
-    let mut y = recycle::take(len);
-    match path(g) {
+    let mut y = recycle::take(memory::room::<f32>("conv", &shape)?);
+    match path(g)? {
         _ if len == 0 => {}
         Path::Direct => match Tiles::of_input(g).filter(|tiles| tiles.pays(g.group_out()) && !exact(of, w)) {
             Some(tiles) => winograd::forward(Isa::best(), tiles, g, x, w, bias, &mut y),
@@ -102,14 +113,14 @@ fn backward_data(of: Of, g: &Geometry, dy: &Tensor, w: &Tensor, shape: &[usize])
     on_device!(crate::gpu::conv_backward_data(g, dy, w, shape));
     if dy.dtype() != DType::F32 {
         return with_float!("conv", dy.dtype(), T => {
-            let mut dx = vec![T::default(); len];
-            if len > 0 && !dy.is_empty() { im2col::backward_data(g, dy.as_slice::<T>()?, w.as_slice::<T>()?, &mut dx); }
+            let mut dx = vec![T::default(); memory::room::<T>("conv", shape)?];
+            if len > 0 && !dy.is_empty() { patches::<T>(g)?; im2col::backward_data(g, dy.as_slice::<T>()?, w.as_slice::<T>()?, &mut dx); }
             Tensor::new(dx, shape)
         });
     }
     let (dy, w) = (dy.as_slice::<f32>()?, w.as_slice::<f32>()?);
-    let mut dx = recycle::take(len);
-    match path(g) {
+    let mut dx = recycle::take(memory::room::<f32>("conv", shape)?);
+    match path(g)? {
         _ if len == 0 || dy.is_empty() => dx.fill(0.0),
         Path::Direct => match Tiles::of_gradient(g).filter(|tiles| tiles.pays(g.group_in()) && !exact(of, w)) {
             Some(tiles) => winograd::backward_data(Isa::best(), tiles, g, dy, w, &mut dx),
@@ -134,6 +145,7 @@ fn backward_weights(g: &Geometry, x: &Tensor, dy: &Tensor, shape: &[usize]) -> R
     with_float!("conv", x.dtype(), T => {
         let mut dw = vec![T::default(); len];
         if !dy.is_empty() && !x.is_empty() && x.dtype() != DType::F32 {
+            patches::<T>(g)?;
             im2col::backward_weights(g, x.as_slice::<T>()?, dy.as_slice::<T>()?, &mut dw);
         }
         Tensor::new(dw, shape)
@@ -141,7 +153,7 @@ fn backward_weights(g: &Geometry, x: &Tensor, dy: &Tensor, shape: &[usize]) -> R
     .and_then(|mut dw| {
         if x.dtype() == DType::F32 && !dy.is_empty() && !x.is_empty() {
             let (x, dy, dw) = (x.as_slice::<f32>()?, dy.as_slice::<f32>()?, dw.as_mut_slice::<f32>()?);
-            match path(g) {
+            match path(g)? {
                 Path::Direct => match Tiles::of_input(g).filter(|tiles| tiles.pays_by_weights(g.group_out())) {
                     Some(tiles) => winograd::backward_weights(Isa::best(), tiles, g, x, dy, dw),
                     None => weights::backward_weights(Isa::best(), g, x, dy, dw),
@@ -217,32 +229,8 @@ impl Tensor {
             let bias = bias.map(|b| b.cast(DType::F32)).transpose()?;
             return self.cast(DType::F32)?.conv_transpose(&w.cast(DType::F32)?, bias.as_ref(), options, output_padding)?.cast(self.dtype());
         }
-        let wrong = |what: String| TensorError::shape("conv_transpose", what);
         let axes = self.rank().saturating_sub(2);
-        let lists = [options.strides.len(), options.pads.len(), options.dilations.len(), output_padding.len(), w.rank().saturating_sub(2)];
-        if axes == 0 || lists.iter().any(|l| *l != axes) || options.groups == 0 {
-            return Err(wrong(format!("input {:?}, weight {:?} and attributes of {lists:?} entries do not fit", self.shape(), w.shape())));
-        }
-        let mut shape = vec![self.shape()[0], w.shape()[1] * options.groups];
-        for (i, extra) in output_padding.iter().enumerate() {
-            let full = self.shape()[i + 2].saturating_sub(1) * options.strides[i]
-                + (w.shape()[i + 2].max(1) - 1) * options.dilations[i]
-                + 1
-                + extra;
-            let cut = options.pads[i].0 + options.pads[i].1;
-            shape.push(
-                full.checked_sub(cut).filter(|n| *n > 0).ok_or_else(|| wrong(format!("pads {cut} leave nothing of {full} elements")))?,
-            );
-        }
-        let mut g = Geometry::new(&shape, w.shape(), options)?;
-        // Output padding may have room for one more step, which the input does not have.
-        let lead = 3 - axes;
-        for i in 0..axes {
-            g.output[lead + i] = self.shape()[i + 2];
-        }
-        if g.o != self.shape()[1] {
-            return Err(wrong(format!("input {:?} has {} channels, weight {:?} takes {}", self.shape(), self.shape()[1], w.shape(), g.o)));
-        }
+        let (g, shape) = Geometry::transposed(self.shape(), w.shape(), options, output_padding)?;
         check_bias(bias, shape[1])?;
         let mut y = backward_data(Of::Values, &g, self, w, &shape)?;
         if let Some(b) = bias {

@@ -33,6 +33,20 @@ pub enum TensorError {
         /// The value and its position.
         what: String,
     },
+    /// More memory than there is room for under the limit ([`crate::memory::set_limit`]).
+    #[error("{op}: needs {} for {what}, where the memory limit of {} leaves {}", bytes(*.needed), bytes(*.limit), bytes(*.left))]
+    Memory {
+        /// The operation.
+        op: &'static str,
+        /// What the memory is for.
+        what: String,
+        /// Bytes that are needed.
+        needed: u64,
+        /// The limit, and what it leaves.
+        limit: u64,
+        /// Bytes that are left.
+        left: u64,
+    },
     /// A combination that is not implemented: refused by name.
     #[error("{op}: not supported: {what}")]
     Unsupported {
@@ -41,6 +55,18 @@ pub enum TensorError {
         /// What is not supported.
         what: String,
     },
+}
+
+/// Bytes in the unit that leaves one to three digits before the point.
+fn bytes(n: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 999.95 && unit + 1 < units.len() {
+        value /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
 impl TensorError {

@@ -111,10 +111,11 @@ impl Tensor {
             return Err(TensorError::shape("gather", format!("axis {axis} of {:?}", self.shape())));
         };
         let picked: Vec<usize> = indices.to_i64_vec()?.into_iter().map(|i| position("gather", i, dim)).collect::<Result<_>>()?;
-        let outer: usize = self.shape()[..axis].iter().product();
-        let width = self.shape()[axis + 1..].iter().product();
-        let blocks = (0..outer).flat_map(|o| picked.iter().map(move |p| o * dim + p)).collect();
         let to = [&self.shape()[..axis], indices.shape(), &self.shape()[axis + 1..]].concat();
+        let n = self.room("gather", &to)?;
+        let width = self.shape()[axis + 1..].iter().product();
+        let outer: usize = if n == 0 { 0 } else { self.shape()[..axis].iter().product() };
+        let blocks = (0..outer).flat_map(|o| picked.iter().map(move |p| o * dim + p)).collect();
         self.take_blocks("gather", blocks, width, to)
     }
 
@@ -180,6 +181,9 @@ impl Tensor {
         }
         let dims = &self.shape()[batch_dims..batch_dims + depth];
         let width = self.shape()[batch_dims + depth..].iter().product();
+        if self.room(op, &[lead, &self.shape()[batch_dims + depth..]].concat())? == 0 {
+            return Ok((vec![], width));
+        }
         let batches: usize = lead[..batch_dims].iter().product();
         let per_batch: usize = lead[batch_dims..].iter().product();
         let span: usize = dims.iter().product();
@@ -230,6 +234,7 @@ impl Tensor {
         }
         let mut to = self.shape().to_vec();
         to.insert(axis, depth);
+        off.room("one_hot", &to)?;
         let inner: usize = self.shape()[axis..].iter().product();
         let lit: Vec<(usize, usize)> = self
             .to_i64_vec()?
@@ -266,6 +271,9 @@ impl Tensor {
         let [.., rows, columns] = *self.shape() else {
             return Err(TensorError::shape("trilu", format!("{:?} has fewer than two axes", self.shape())));
         };
+        if self.is_empty() {
+            return Ok(self.clone());
+        }
         let keep = |r: i64, c: i64| {
             let from_diagonal = (c - r).saturating_sub(diagonal);
             if upper { from_diagonal >= 0 } else { from_diagonal <= 0 }
@@ -299,6 +307,7 @@ impl Tensor {
         let Some(&count) = flat.shape().get(axis) else {
             return Err(TensorError::shape("unique", format!("axis {axis} of {:?}", flat.shape())));
         };
+        crate::memory::room::<[usize; 8]>("unique", &[count])?;
         let mut front: Vec<usize> = (0..flat.rank()).collect();
         front.remove(axis);
         front.insert(0, axis);

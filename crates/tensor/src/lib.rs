@@ -48,6 +48,7 @@ mod tape;
 mod tensor;
 mod threads;
 mod unary;
+mod window;
 
 pub use attention::AttentionOptions;
 pub use batch_norm::Activation;
@@ -68,5 +69,6 @@ pub use recycle::{keep_for_reuse, release_kept};
 pub use tape::{Gradients, record, record_many, record_replay};
 pub use tensor::Tensor;
 pub use threads::set_threads;
+pub use window::MAX_AXIS;
 
 pub use half::{bf16, f16};

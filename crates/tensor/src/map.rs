@@ -4,7 +4,7 @@ use crate::kernels::simd::vectorised;
 use crate::parallel::{CHUNK, THRESHOLD, fill};
 use crate::recycle::storage;
 use crate::strided::Strided;
-use crate::{Result, Tensor, TensorError, shape};
+use crate::{Result, Tensor, TensorError, memory, shape};
 use rayon::prelude::*;
 
 /// `f` of each element.
@@ -30,7 +30,7 @@ where
 {
     let to = shape::broadcast(op, a.shape(), b.shape())?;
     let (x, y) = (a.as_slice::<A>()?, b.as_slice::<B>()?);
-    let mut out = storage::<R>(shape::count(&to)?);
+    let mut out = storage::<R>(memory::room::<R>(op, &to)?);
     let space = Strided::broadcast(&to, [a.shape(), b.shape()]);
     let inner = space.inner();
     fill(&mut out, &|at, piece| {

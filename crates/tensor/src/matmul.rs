@@ -4,7 +4,7 @@ use crate::kernels::gemm::{Gemm, Matrix};
 use crate::number::{Number, with_number};
 use crate::parallel::fill_rows;
 use crate::recycle::storage;
-use crate::{DType, Element, Result, Tensor, TensorError, record, shape};
+use crate::{DType, Element, Result, Tensor, TensorError, memory, record, shape};
 
 /// Multiply-accumulate operations below which one thread is faster.
 const PARALLEL_MACS: usize = 1 << 18;
@@ -19,7 +19,7 @@ macro_rules! fast {
         impl Product for $t {
             fn multiply(out: &mut [Self], a: Matrix<Self>, b: Matrix<Self>, m: usize, k: usize, n: usize, parallel: bool) {
                 let done = <$t as Gemm>::product(out, a, b, m, k, n, parallel);
-                debug_assert!(done, "matrices are larger than their slices");
+                assert!(done, "matrices are larger than their slices");
             }
         }
     )*};
@@ -68,7 +68,7 @@ fn batched(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Resu
     let (at_a, at_b) = (batch_offsets(&batch, batch_a, m * k), batch_offsets(&batch, batch_b, k * n));
     with_number!("matmul", a.dtype(), T => {
         let (x, y) = (a.as_slice::<T>()?, b.as_slice::<T>()?);
-        let mut out = storage::<T>(count);
+        let mut out = storage::<T>(memory::room::<T>("matmul", &to)?);
         if k == 0 {
             out.fill(T::default());
         }

@@ -1,7 +1,12 @@
 //! Bytes of tensors that are alive, as one thread counts them: what it makes adds, what it drops subtracts. Scratch of
 //! kernels and storage that waits for reuse do not count; elements count once, however many tensors share them. Elements on
 //! a GPU do not count, copies of them on the processor do.
+//!
+//! All threads together have a limit ([`set_limit`]): an operation that would make more is refused by name before it asks the
+//! system, which would end the process.
+use crate::{Result, TensorError, recycle, shape};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 /// Live bytes, and the most there were since [`watch_peak`].
 type Count = (i64, i64);
@@ -9,6 +14,15 @@ type Count = (i64, i64);
 thread_local! {
     static COUNT: Cell<Count> = const { Cell::new((0, 0)) };
 }
+
+/// Live bytes of all threads.
+static LIVE: AtomicI64 = AtomicI64::new(0);
+/// Most live bytes of all threads; [`NONE`] for no limit.
+static LIMIT: AtomicU64 = AtomicU64::new(NONE);
+const NONE: u64 = u64::MAX;
+
+/// Requests below this many bytes do not look for storage that waits for reuse.
+const SMALL: u64 = 1 << 20;
 
 /// Live bytes now. Negative where the thread dropped more than it made (tensors that came from other threads): only
 /// differences mean something.
@@ -26,7 +40,66 @@ pub fn watch_peak() {
     COUNT.set((live(), live()));
 }
 
+/// Sets how many bytes tensors of the whole process may take together, work space of an operation included (`None`: no limit,
+/// as at the beginning), and returns what was set before.
+pub fn set_limit(bytes: Option<u64>) -> Option<u64> {
+    Some(LIMIT.swap(bytes.unwrap_or(NONE), Ordering::Relaxed)).filter(|b| *b != NONE)
+}
+
+/// Asks whether a tensor of shape `of` in elements of `T` has room under the limit; returns its number of elements. For code
+/// that makes the elements itself.
+///
+/// # Errors
+/// [`TensorError::Shape`] for more than [`shape::MAX_ELEMENTS`] elements, [`TensorError::Memory`] where there is no room.
+pub fn room<T>(op: &'static str, of: &[usize]) -> Result<usize> {
+    room_of(op, size_of::<T>(), of)
+}
+
+/// [`room`] in elements of so many bytes.
+pub(crate) fn room_of(op: &'static str, bytes: usize, of: &[usize]) -> Result<usize> {
+    let n = shape::count(of)?;
+    ask(op, (n as u64).saturating_mul(bytes as u64), || format!("a tensor of shape {of:?}"))?;
+    Ok(n)
+}
+
+/// Bytes of each of the elements.
+pub(crate) fn of_each<T>(_: &[T]) -> usize {
+    size_of::<T>()
+}
+
+/// The same for `elements` of work space in each of `parts`.
+pub(crate) fn work_space<T>(op: &'static str, elements: usize, parts: usize) -> Result<()> {
+    let bytes = (elements as u64).saturating_mul((parts * size_of::<T>()) as u64);
+    ask(op, bytes, || "work space".into())
+}
+
+fn ask(op: &'static str, needed: u64, what: impl Fn() -> String) -> Result<()> {
+    let limit = LIMIT.load(Ordering::Relaxed);
+    if limit == NONE {
+        return Ok(());
+    }
+    let left = limit.saturating_sub(LIVE.load(Ordering::Relaxed).max(0) as u64);
+    if needed > left {
+        return Err(TensorError::Memory { op, what: what(), needed, limit, left });
+    }
+    if needed >= SMALL {
+        recycle::make_room(left - needed);
+    }
+    Ok(())
+}
+
+/// Tensors that were made outside of operations are counted too late to be refused before; those that go beyond the limit are
+/// refused here.
+///
+/// # Errors
+/// [`TensorError::Memory`].
+pub(crate) fn within(op: &'static str) -> Result<()> {
+    let (limit, live) = (LIMIT.load(Ordering::Relaxed), LIVE.load(Ordering::Relaxed).max(0) as u64);
+    if live <= limit { Ok(()) } else { Err(TensorError::Memory { op, what: "all tensors".into(), needed: live, limit, left: 0 }) }
+}
+
 fn change(by: i64) {
+    LIVE.fetch_add(by, Ordering::Relaxed);
     // A tensor that a thread drops while it ends is not counted.
     let _ = COUNT.try_with(|c| {
         let (live, peak) = c.get();

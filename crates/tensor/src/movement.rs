@@ -3,7 +3,7 @@ use crate::device::{device_or, on_device};
 use crate::kernels::transpose::transpose;
 use crate::parallel::fill;
 use crate::strided::Strided;
-use crate::{Buffer, DType, Element, Result, Tensor, TensorError, record, recycle, shape};
+use crate::{Buffer, DType, Element, Result, Tensor, TensorError, memory, record, recycle, shape};
 
 /// What padding puts beyond the border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,14 +89,14 @@ fn cleared(dtype: DType, to: &[usize]) -> Result<Tensor> {
     if dtype != DType::F32 {
         return Tensor::zeros(dtype, to);
     }
-    let mut out = recycle::take(shape::count(to)?);
+    let mut out = recycle::take(memory::room::<f32>("zeros", to)?);
     fill(&mut out, &|_, piece| piece.fill(0.0));
     Tensor::new(out, to)
 }
 
 impl Tensor {
     fn view(&self, name: &'static str, view: View) -> Result<Tensor> {
-        let n = shape::count(&view.shape)?;
+        let n = self.room(name, &view.shape)?;
         let space = view.space();
         let on_host = || {
             let buffer = match self.buffer() {
@@ -235,11 +235,11 @@ impl Tensor {
             if t.dtype() != first.dtype() {
                 return Err(TensorError::dtype("concat", t.dtype(), format!("beside {}", first.dtype())));
             }
-            to[axis] += t.shape()[axis];
+            to[axis] = to[axis].saturating_add(t.shape()[axis]);
         }
-        let outer: usize = to[..axis].iter().product();
+        let n = first.room("concat", &to)?;
+        let outer: usize = if n == 0 { 0 } else { to[..axis].iter().product() };
         let widths: Vec<usize> = list.iter().map(|t| t.shape()[axis..].iter().product()).collect();
-        let n = shape::count(&to)?;
         let on_host = || -> Result<Tensor> {
             let buffer = crate::with_buffer!(first.buffer(), v => join(v.as_slice(), list, &widths, outer, n)?);
             Tensor::from_buffer(first.dtype(), buffer, to.clone())
@@ -284,7 +284,7 @@ impl Tensor {
         if shape::broadcast("expand", self.shape(), to)? != to {
             return Err(TensorError::shape("expand", format!("{:?} does not broadcast to {to:?}", self.shape())));
         }
-        let n = shape::count(to)?;
+        let n = self.room("expand", to)?;
         let space = Strided::broadcast(to, [self.shape()]);
         let on_host = || {
             let buffer = match self.buffer() {
@@ -355,7 +355,7 @@ impl Tensor {
         }
         let mut cut = self.clone();
         for (axis, (before, after)) in pads.iter().enumerate() {
-            let (from, off) = ((-before).max(0), (-after).max(0));
+            let (from, off) = (before.saturating_neg().max(0), after.saturating_neg().max(0));
             let dim = self.shape()[axis] as i64;
             if from.checked_add(off).is_none_or(|n| n > dim) {
                 return Err(TensorError::shape("pad", format!("pads {pads:?} cut more than {:?} has", self.shape())));
@@ -371,6 +371,8 @@ impl Tensor {
         match mode {
             PadMode::Constant => cut.pad_constant(&grow, value),
             _ => grow.iter().enumerate().filter(|(_, g)| **g != (0, 0)).try_fold(cut, |t, (axis, g)| {
+                let padded = [g.0, g.1].iter().try_fold(t.shape()[axis], |n, g| n.checked_add(*g)).unwrap_or(usize::MAX);
+                memory::room::<i64>("pad", &[padded])?;
                 let from = border_indices(t.shape()[axis], *g, mode)?;
                 t.gather(&Tensor::vector(from), axis)
             }),
@@ -390,6 +392,7 @@ impl Tensor {
         {
             return Err(TensorError::dtype("pad", v.dtype(), format!("as value beside {}", self.dtype())));
         }
+        self.room("pad", &to)?;
         let strides = shape::strides(&to);
         let start = strides.iter().zip(grow).map(|(s, g)| (s * g.0) as isize).sum();
         let view = View { shape: self.shape().to_vec(), strides: strides.into_iter().map(|s| s as isize).collect(), start };

@@ -2,7 +2,8 @@
 use crate::kernels::pool::{Geometry, average_backward, average_forward, each_largest, max_backward, max_forward, range};
 use crate::number::with_float;
 use crate::parallel::CHUNK;
-use crate::{DType, Result, Tensor, TensorError, record, recycle};
+use crate::window::{Moves, Window};
+use crate::{DType, Result, Tensor, TensorError, memory, record, recycle};
 use rayon::prelude::*;
 
 /// How a window moves over its input; one entry a spatial axis.
@@ -22,112 +23,85 @@ pub struct PoolOptions {
     pub count_include_pad: bool,
 }
 
-/// Geometry with leading axes of size one, so that one loop serves every rank.
+/// A sound window and the shape of the result.
 #[derive(Clone)]
 struct Windows {
-    input: [usize; 3],
-    output: [usize; 3],
-    kernel: [usize; 3],
-    stride: [usize; 3],
-    dilation: [usize; 3],
-    before: [usize; 3],
-    after: [usize; 3],
+    window: Window,
     shape: Vec<usize>,
 }
 
 impl Windows {
     fn new(op: &'static str, x: &[usize], o: &PoolOptions) -> Result<Windows> {
-        let wrong = |what: String| TensorError::shape(op, what);
-        let axes = x.len().saturating_sub(2);
-        if axes == 0 || axes > 3 || [o.kernel.len(), o.strides.len(), o.pads.len(), o.dilations.len()].iter().any(|l| *l != axes) {
-            return Err(wrong(format!("input {x:?} and window {:?} do not fit (one to three spatial axes)", o.kernel)));
-        }
-        let lead = 3 - axes;
-        let spread = |f: &dyn Fn(usize) -> usize, fill: usize| std::array::from_fn(|i| if i < lead { fill } else { f(i - lead) });
-        let mut w = Windows {
-            input: spread(&|i| x[i + 2], 1),
-            output: [1; 3],
-            kernel: spread(&|i| o.kernel[i], 1),
-            stride: spread(&|i| o.strides[i], 1),
-            dilation: spread(&|i| o.dilations[i], 1),
-            before: spread(&|i| o.pads[i].0, 0),
-            after: spread(&|i| o.pads[i].1, 0),
-            shape: x[..2].to_vec(),
+        let [n, c, spatial @ ..] = x else {
+            return Err(TensorError::shape(op, format!("input {x:?} and window {:?} do not fit (one to three spatial axes)", o.kernel)));
         };
-        for i in lead..3 {
-            if w.kernel[i] == 0 || w.stride[i] == 0 || w.dilation[i] == 0 {
-                return Err(wrong("kernel, strides and dilations must be at least 1".into()));
-            }
-            let span = (w.kernel[i] - 1) * w.dilation[i] + 1;
-            let padded = w.input[i] + w.before[i] + w.after[i];
-            let Some(room) = padded.checked_sub(span) else { return Err(wrong(format!("window {:?} does not fit input {x:?}", o.kernel))) };
-            w.output[i] = if o.ceil_mode { room.div_ceil(w.stride[i]) + 1 } else { room / w.stride[i] + 1 };
-            // A window that would start behind the input and its leading padding is left out.
-            if o.ceil_mode && (w.output[i] - 1) * w.stride[i] >= w.input[i] + w.before[i] {
-                w.output[i] -= 1;
-            }
-            w.shape.push(w.output[i]);
-        }
-        Ok(w)
+        let moves = Moves { strides: &o.strides, pads: &o.pads, dilations: &o.dilations, ceil_mode: o.ceil_mode };
+        let window = Window::new(op, *c, spatial, &o.kernel, moves)?;
+        let shape = [&[*n, *c], &window.output[3 - spatial.len()..]].concat();
+        // Before anything is laid out for each output.
+        memory::room::<f32>(op, &shape)?;
+        memory::work_space::<[usize; 3]>(op, window.output.iter().sum(), 1)?;
+        Ok(Windows { window, shape })
     }
 
     fn pixels_in(&self) -> usize {
-        self.input.iter().product()
+        self.window.pixels_in()
     }
 
     fn pixels_out(&self) -> usize {
-        self.output.iter().product()
+        self.window.pixels_out()
     }
 
     /// The windows as the kernel takes them: of planes that are not empty. `seen` are the elements that an average divides
     /// by: all of a window or, where padding does not count, those inside.
     fn plane(&self, include_pad: bool) -> Option<Geometry> {
-        if self.input[0] != 1 || self.kernel[0] != 1 || self.output[0] != 1 || self.before[0] + self.after[0] > 0 {
+        let w = &self.window;
+        if w.input[0] != 1 || w.kernel[0] != 1 || w.output[0] != 1 || w.before[0] + w.after[0] > 0 {
             return None;
         }
-        if self.pixels_in() == 0 || self.pixels_out() == 0 {
+        // The kernel lays out every phase of a row, which steps far wider than the input would fill with padding.
+        if self.pixels_in() == 0 || self.pixels_out() == 0 || w.is_sparse() || w.stride[2] > w.input[2] + w.before[2] + w.after[2] {
             return None;
         }
         let two = |v: [usize; 3]| [v[1], v[2]];
         let seen = |i: usize| {
-            let size = if include_pad { self.before[i] + self.input[i] + self.after[i] } else { self.input[i] };
-            let before = if include_pad { 0 } else { self.before[i] };
-            (0..self.output[i]).map(|o| range(o * self.stride[i], self.dilation[i], before, size, self.kernel[i]).len()).collect()
+            let size = if include_pad { w.before[i] + w.input[i] + w.after[i] } else { w.input[i] };
+            let before = if include_pad { 0 } else { w.before[i] };
+            (0..w.output[i]).map(|o| range(o * w.stride[i], w.dilation[i], before, size, w.kernel[i]).len()).collect()
         };
         Some(Geometry {
-            input: two(self.input),
-            output: two(self.output),
-            kernel: two(self.kernel),
-            stride: two(self.stride),
-            dilation: two(self.dilation),
-            before: two(self.before),
+            input: two(w.input),
+            output: two(w.output),
+            kernel: two(w.kernel),
+            stride: two(w.stride),
+            dilation: two(w.dilation),
+            before: two(w.before),
             seen: [seen(1), seen(2)],
         })
     }
 
     /// Calls `f(output pixel, its inputs in order, elements that an average with padding divides by)`.
     fn each(&self, mut f: impl FnMut(usize, &[usize], usize)) {
-        let mut inside = Vec::with_capacity(self.kernel.iter().product());
+        let w = &self.window;
+        // Along each axis, for each output: the first input seen, how many are, and how many places count.
         let axis = |i: usize, out: usize| {
-            let start = out * self.stride[i];
-            let places = (0..self.kernel[i]).map(move |k| start + k * self.dilation[i]);
+            let start = out * w.stride[i];
+            let real = range(start, w.dilation[i], w.before[i], w.input[i], w.kernel[i]);
             // Padding that ceil_mode adds beyond the declared one does not count.
-            let counted = places.clone().filter(|p| *p < self.before[i] + self.input[i] + self.after[i]).count();
-            let real: Vec<usize> = places.filter_map(|p| p.checked_sub(self.before[i]).filter(|p| *p < self.input[i])).collect();
-            (real, counted)
+            let counted = range(start, w.dilation[i], 0, w.before[i] + w.input[i] + w.after[i], w.kernel[i]).len();
+            (if real.is_empty() { 0 } else { start + real.start * w.dilation[i] - w.before[i] }, real.len(), counted)
         };
-        let per_axis: Vec<Vec<(Vec<usize>, usize)>> = (0..3).map(|i| (0..self.output[i]).map(|o| axis(i, o)).collect()).collect();
-        let mut out = 0;
-        for (zs, nz) in &per_axis[0] {
-            for (ys, ny) in &per_axis[1] {
-                for (xs, nx) in &per_axis[2] {
+        let per_axis: Vec<Vec<(usize, usize, usize)>> = (0..3).map(|i| (0..w.output[i]).map(|o| axis(i, o)).collect()).collect();
+        let seen = |i: usize, (first, count, _): (usize, usize, usize)| (0..count).map(move |k| first + k * w.dilation[i]);
+        let (mut inside, mut out) = (vec![], 0);
+        for z in &per_axis[0] {
+            for y in &per_axis[1] {
+                for x in &per_axis[2] {
                     inside.clear();
-                    for z in zs {
-                        for y in ys {
-                            inside.extend(xs.iter().map(|x| (z * self.input[1] + y) * self.input[2] + x));
-                        }
+                    for row in seen(0, *z).flat_map(|z| seen(1, *y).map(move |y| (z * w.input[1] + y) * w.input[2])) {
+                        inside.extend(seen(2, *x).map(|x| row + x));
                     }
-                    f(out, &inside, nz * ny * nx);
+                    f(out, &inside, z.2 * y.2 * x.2);
                     out += 1;
                 }
             }
@@ -174,11 +148,11 @@ impl Tensor {
     fn max_pool_planes(&self, w: Windows, g: Geometry, wanted: bool) -> Result<(Tensor, Tensor)> {
         let (pixels_in, pixels_out) = (g.pixels_in(), g.pixels_out());
         let x = self.as_slice::<f32>()?;
-        let mut y = recycle::take(x.len() / pixels_in * pixels_out);
-        let mut which = vec![0u8; y.len()];
+        let mut y = recycle::take(memory::room::<f32>("max_pool", &w.shape)?);
+        let mut which = vec![0u8; memory::room::<u8>("max_pool", &w.shape)?];
         let planes = y.par_chunks_mut(pixels_out).zip(which.par_chunks_mut(pixels_out)).zip(x.par_chunks(pixels_in));
         planes.with_min_len(CHUNK.div_ceil(pixels_in)).for_each(|((y, which), x)| max_forward(&g, x, y, which));
-        let mut at = vec![0i64; if wanted { y.len() } else { 0 }];
+        let mut at = vec![0i64; if wanted { memory::room::<i64>("max_pool", &w.shape)? } else { 0 }];
         at.par_chunks_mut(pixels_out).zip(which.par_chunks(pixels_out)).enumerate().for_each(|(plane, (at, which))| {
             each_largest(&g, which, |out, pixel| at[out] = (plane * pixels_in + pixel) as i64);
         });
@@ -197,7 +171,7 @@ impl Tensor {
     /// The plain loop: for every rank and type, and the kernel's reference.
     fn max_pool_plain(&self, w: Windows) -> Result<(Tensor, Tensor)> {
         let (pixels_in, pixels_out) = (w.pixels_in(), w.pixels_out());
-        let len = crate::shape::count(&w.shape)?;
+        let len = memory::room::<[i64; 2]>("max_pool", &w.shape)?;
         let (y, indices) = with_float!("max_pool", self.dtype(), T => {
             let x = self.as_slice::<T>()?;
             let (mut y, mut at) = (vec![T::default(); len], vec![0i64; len]);
@@ -246,7 +220,7 @@ impl Tensor {
     fn average_pool_planes(&self, w: Windows, g: Geometry) -> Result<Tensor> {
         let (pixels_in, pixels_out) = (g.pixels_in(), g.pixels_out());
         let x = self.as_slice::<f32>()?;
-        let mut y = recycle::take(x.len() / pixels_in * pixels_out);
+        let mut y = recycle::take(memory::room::<f32>("average_pool", &w.shape)?);
         let planes = y.par_chunks_mut(pixels_out).zip(x.par_chunks(pixels_in)).with_min_len(CHUNK.div_ceil(pixels_in));
         planes.for_each(|(y, x)| average_forward(&g, x, y));
         let shape = self.shape().to_vec();
@@ -265,7 +239,7 @@ impl Tensor {
         let divisor = move |inside: &[usize], all: usize| if include { all } else { inside.len() }.max(1);
         let y = with_float!("average_pool", self.dtype(), T => {
             let x = self.as_slice::<T>()?;
-            let mut y = vec![T::default(); crate::shape::count(&w.shape)?];
+            let mut y = vec![T::default(); memory::room::<T>("average_pool", &w.shape)?];
             y.par_chunks_mut(pixels_out.max(1)).enumerate().for_each(|(plane, y)| {
                 let x = &x[plane * pixels_in..(plane + 1) * pixels_in];
                 w.each(|out, inside, all| y[out] = inside.iter().map(|i| x[*i]).sum::<T>() / divisor(inside, all) as T);

@@ -2,7 +2,7 @@
 //! the order of evaluation change nothing.
 use crate::map::map;
 use crate::parallel::fill;
-use crate::{Result, Tensor, shape};
+use crate::{Result, Tensor, memory};
 
 /// 64 well-mixed bits for draw `counter` of stream `seed` (two rounds of the SplitMix64 finalizer; Steele et al. 2014).
 pub fn bits(seed: u64, counter: u64) -> u64 {
@@ -31,7 +31,7 @@ pub fn gaussian(seed: u64, counter: u64) -> f64 {
 }
 
 fn draw(shape: &[usize], f: impl Fn(u64) -> f64 + Sync) -> Result<Tensor> {
-    let mut out = vec![0f64; shape::count(shape)?];
+    let mut out = vec![0f64; memory::room::<f64>("random", shape)?];
     fill(&mut out, &|at, piece| piece.iter_mut().enumerate().for_each(|(i, o)| *o = f((at + i) as u64)));
     Tensor::new(out, shape)
 }

@@ -101,6 +101,12 @@ pub fn release_kept() {
     POOL.lock().unwrap_or_else(PoisonError::into_inner).shrink(0);
 }
 
+/// Lets go of storage until no more than `bytes` are kept: for when something larger comes next.
+pub(crate) fn make_room(bytes: u64) {
+    let most = usize::try_from(bytes).unwrap_or(usize::MAX) / size_of::<f32>();
+    POOL.lock().unwrap_or_else(PoisonError::into_inner).shrink(most);
+}
+
 /// A vector of `len` elements of any value.
 pub(crate) fn take(len: usize) -> Vec<f32> {
     if len >= SMALLEST

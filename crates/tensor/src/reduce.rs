@@ -3,7 +3,7 @@ use crate::device::device_or;
 use crate::kernels::simd::vectorised;
 use crate::number::{Number, with_float, with_number};
 use crate::parallel::{CHUNK, THRESHOLD, fill, fill_rows};
-use crate::{DType, Result, Tensor, TensorError, record, shape};
+use crate::{DType, Result, Tensor, TensorError, memory, record};
 use rayon::prelude::*;
 
 /// A way to combine elements that is associative up to rounding.
@@ -89,7 +89,12 @@ fn fold_middle<T: Number, F: Fold<T>>(x: &[T], outer: usize, count: usize, inner
 }
 
 /// Folds the axes of `x` that are marked, one group of neighbours at a time, the last group first.
-fn fold_axes<T: Number, F: Fold<T>>(x: &Tensor, marked: &[bool]) -> Result<Vec<T>> {
+fn fold_axes<T: Number, F: Fold<T>>(x: &Tensor, marked: &[bool], to: &[usize]) -> Result<Vec<T>> {
+    let len = memory::room::<T>("reduce", to)?;
+    // Nothing to fold: what is left is where folding starts.
+    if x.is_empty() {
+        return Ok(vec![F::START; len]);
+    }
     let mut groups: Vec<(bool, usize)> = Vec::new();
     for (dim, mark) in x.shape().iter().zip(marked) {
         match groups.last_mut() {
@@ -140,12 +145,15 @@ impl Tensor {
         let to = if keep_dims { kept.clone() } else { dropped };
         let out = device_or!(
             crate::gpu::reduce(op, self, &marked, &to),
-            with_number!(op, self.dtype(), T => Tensor::new(fold_axes::<T, F>(self, &marked)?, to))?
+            with_number!(op, self.dtype(), T => Tensor::new(fold_axes::<T, F>(self, &marked, &to)?, to))?
         );
         Ok((out, kept))
     }
 
     /// Sum over `axes`; the reduced axes stay with size 1 if `keep_dims` (so for all reductions below).
+    ///
+    /// Of no elements, sums are 0, products 1, the largest is -inf and the smallest inf (of integers, the least and the greatest
+    /// there is), a mean is NaN, and a logarithm of a sum -inf, as ONNX has it.
     ///
     /// # Errors
     /// [`TensorError`] if an axis does not exist or the type has no arithmetic (so for all below).
@@ -189,6 +197,9 @@ impl Tensor {
             return self.cast(DType::F32)?.mean(axes, keep_dims)?.cast(self.dtype());
         }
         let sum = self.sum(axes, keep_dims)?;
+        if self.is_empty() && !sum.is_empty() && self.dtype().is_int() {
+            return Err(TensorError::value("mean", format!("no integer is the mean of no elements (shape {:?})", self.shape())));
+        }
         let count = self.len().checked_div(sum.len()).unwrap_or(0) as f64;
         sum.div(&sum.scalar_like(count)?)
     }
@@ -331,6 +342,7 @@ impl Tensor {
             return self.cast(DType::F32)?.cumulate(op, axis, exclusive, reverse, product)?.cast(self.dtype());
         }
         let (outer, count, inner) = around(op, self.shape(), axis)?;
+        let outer = if self.is_empty() { 0 } else { outer };
         let out = with_number!(op, self.dtype(), T => {
             let x = self.as_slice::<T>()?;
             let mut out = vec![T::ZERO; x.len()];
@@ -377,6 +389,7 @@ impl Tensor {
         if count == 0 && outer * inner > 0 {
             return Err(TensorError::shape(op, format!("axis {axis} of {:?} has no elements", self.shape())));
         }
+        let outer = if self.is_empty() { 0 } else { outer };
         let mut to = self.shape().to_vec();
         to[axis] = 1;
         let found = with_number!(op, self.dtype(), T => {
@@ -406,13 +419,14 @@ impl Tensor {
     /// [`TensorError`] if the axis does not exist or has fewer than `k` elements, or the type has no order.
     pub fn top_k(&self, k: usize, axis: usize, largest: bool) -> Result<(Tensor, Tensor)> {
         let (outer, count, inner) = around("top_k", self.shape(), axis)?;
+        let outer = if self.is_empty() { 0 } else { outer };
         if k > count {
             return Err(TensorError::shape("top_k", format!("{k} of the {count} elements along axis {axis}")));
         }
         let source = if self.is_half() { self.detach().cast(DType::F32)? } else { self.detach() };
         let mut to = self.shape().to_vec();
         to[axis] = k;
-        let mut picked = vec![0i64; shape::count(&to)?];
+        let mut picked = vec![0i64; memory::room::<i64>("top_k", &to)?];
         with_number!("top_k", source.dtype(), T => {
             let x = source.as_slice::<T>()?;
             for o in 0..outer {
@@ -486,6 +500,42 @@ mod tests {
         let none = Tensor::new(Vec::<f32>::new(), [0, 2]).unwrap();
         assert_eq!(none.sum(&[0], false).unwrap(), Tensor::vector(vec![0f32, 0.0]));
         assert_eq!(none.max_reduce(&[0], false).unwrap(), Tensor::vector(vec![f32::NEG_INFINITY; 2]));
+        // Every reduction over the empty axis and over the other one, whose result has no element, with gradients.
+        type F = fn(&Tensor, &[usize], bool) -> Result<Tensor>;
+        let (inf, nan) = (f32::INFINITY, f32::NAN);
+        let all: [(F, f32); 10] = [
+            (Tensor::sum, 0.0),
+            (Tensor::mean, nan),
+            (Tensor::prod, 1.0),
+            (Tensor::max_reduce, -inf),
+            (Tensor::min_reduce, inf),
+            (Tensor::l1, 0.0),
+            (Tensor::l2, 0.0),
+            (Tensor::log_sum, -inf),
+            (Tensor::log_sum_exp, -inf),
+            (Tensor::sum_square, 0.0),
+        ];
+        for shape in [[3, 0], [0, 3]] {
+            let x = Tensor::new(Vec::<f32>::new(), shape).unwrap().tracked().unwrap();
+            for (i, (f, expected)) in all.into_iter().enumerate() {
+                for (axes, len) in [(vec![0, 1], 1), (vec![usize::from(shape[0] == 3)], 3), (vec![usize::from(shape[0] == 0)], 0)] {
+                    let y = f(&x, &axes, true).unwrap_or_else(|e| panic!("reduction {i} of {shape:?}: {e}"));
+                    let got = y.to_f32_vec().unwrap();
+                    assert!(
+                        got.len() == len && got.iter().all(|v| *v == expected || v.is_nan() && expected.is_nan()),
+                        "{i} {shape:?} {got:?}"
+                    );
+                    let dy = Tensor::full(1f32, y.shape()).unwrap();
+                    assert!(y.backward_from(dy).unwrap().take(&x).is_none_or(|dx| dx.shape() == shape));
+                }
+            }
+        }
+        let none = Tensor::new(Vec::<i64>::new(), [0, 2]).unwrap();
+        assert_eq!(none.max_reduce(&[0], false).unwrap(), Tensor::vector(vec![i64::MIN; 2]));
+        assert_eq!(none.min_reduce(&[0], false).unwrap(), Tensor::vector(vec![i64::MAX; 2]));
+        assert_eq!(none.prod(&[0], false).unwrap(), Tensor::vector(vec![1i64; 2]));
+        assert!(none.mean(&[0], false).unwrap_err().to_string().contains("no integer is the mean of no elements"));
+        assert!(none.arg_max(0, false, false).is_err());
         let x = Tensor::vector(vec![1i32, 3, 3, 0]);
         assert_eq!(x.arg_max(0, false, false).unwrap(), Tensor::scalar(1i64));
         assert_eq!(x.arg_max(0, false, true).unwrap(), Tensor::scalar(2i64));

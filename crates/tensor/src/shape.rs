@@ -7,15 +7,13 @@ pub const MAX_ELEMENTS: usize = 1 << 31;
 /// Number of elements.
 ///
 /// # Errors
-/// [`TensorError::Shape`] if there are more than [`MAX_ELEMENTS`].
+/// [`TensorError::Shape`] if there are more than [`MAX_ELEMENTS`], or none and strides that cannot be counted.
 pub fn count(shape: &[usize]) -> Result<usize> {
-    if shape.contains(&0) {
-        return Ok(0);
-    }
-    shape
-        .iter()
-        .try_fold(1usize, |n, d| n.checked_mul(*d))
-        .filter(|n| *n <= MAX_ELEMENTS)
+    // The axes of an empty tensor count too: its strides are computed as those of any other.
+    let all = shape.iter().filter(|d| **d != 0).try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= isize::MAX as usize);
+    let empty = shape.contains(&0);
+    all.filter(|n| empty || *n <= MAX_ELEMENTS)
+        .map(|n| if empty { 0 } else { n })
         .ok_or_else(|| TensorError::shape("shape", format!("{shape:?} has more than {MAX_ELEMENTS} elements")))
 }
 

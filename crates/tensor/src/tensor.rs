@@ -59,7 +59,9 @@ impl Tensor {
         }
         // Storage that a tensor shares already is counted already.
         crate::with_buffer!(&data, v => if Arc::strong_count(v) == 1 { memory::made(v) });
-        Ok(Self::assemble(dtype, shape.into(), data))
+        let out = Self::assemble(dtype, shape.into(), data);
+        memory::within("tensor")?;
+        Ok(out)
     }
 
     fn assemble(dtype: DType, shape: Arc<[usize]>, data: Buffer) -> Self {
@@ -91,10 +93,10 @@ impl Tensor {
     /// A tensor of one repeated value.
     ///
     /// # Errors
-    /// [`TensorError::Shape`] if the shape's element count overflows.
+    /// [`TensorError::Shape`] if the shape's element count overflows, [`TensorError::Memory`] where there is no room.
     pub fn full<T: Element>(value: T, shape: impl Into<Vec<usize>>) -> Result<Self> {
         let shape: Vec<usize> = shape.into();
-        Self::new(vec![value; shape::count(&shape)?], shape)
+        Self::new(vec![value; memory::room::<T>("full", &shape)?], shape)
     }
 
     /// A rank-1 tensor.
@@ -142,6 +144,15 @@ impl Tensor {
             Ok(data) => data,
             Err(e) => panic!("{e}"),
         }
+    }
+
+    /// Elements of a tensor of shape `to` and this one's type, for which there must be room.
+    pub(crate) fn room(&self, op: &'static str, to: &[usize]) -> Result<usize> {
+        if self.on_device() {
+            return shape::count(to);
+        }
+        let bytes = crate::with_buffer!(&self.data, v => memory::of_each(v));
+        memory::room_of(op, bytes, to)
     }
 
     /// The elements on the processor: brought there if need be.

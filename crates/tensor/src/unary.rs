@@ -45,8 +45,9 @@ macro_rules! differentiable {
 pub(crate) use differentiable;
 
 differentiable! {
-    /// Square root.
-    sqrt() = |x| x.sqrt(), slope by output |y| 0.5 / y;
+    /// Square root. Its slope at zero, which is infinite, counts as zero: an argument that a grid rounds to zero, a norm of zeros,
+    /// takes no part in the step instead of ending the training.
+    sqrt() = |x| x.sqrt(), slope by output |y| if y == 0.0 { 0.0 } else { 0.5 / y };
     /// `e` to the power of each element.
     exp() = |x| x.exp(), slope by output |y| y;
     /// Natural logarithm.
@@ -57,10 +58,10 @@ differentiable! {
     cos() = |x| x.cos(), slope by input |x| -x.sin();
     /// Tangent.
     tan() = |x| x.tan(), slope by output |y| 1.0 + y * y;
-    /// Inverse sine.
-    asin() = |x| x.asin(), slope by input |x| 1.0 / (1.0 - x * x).sqrt();
-    /// Inverse cosine.
-    acos() = |x| x.acos(), slope by input |x| -1.0 / (1.0 - x * x).sqrt();
+    /// Inverse sine. Its slope at -1 and 1, which is infinite, counts as zero.
+    asin() = |x| x.asin(), slope by input |x| if x * x == 1.0 { 0.0 } else { 1.0 / (1.0 - x * x).sqrt() };
+    /// Inverse cosine. Its slope at -1 and 1, which is infinite, counts as zero.
+    acos() = |x| x.acos(), slope by input |x| if x * x == 1.0 { 0.0 } else { -1.0 / (1.0 - x * x).sqrt() };
     /// Inverse tangent.
     atan() = |x| x.atan(), slope by input |x| 1.0 / (1.0 + x * x);
     /// Hyperbolic sine.
@@ -71,8 +72,8 @@ differentiable! {
     tanh() = |x| x.tanh(), slope by output |y| 1.0 - y * y;
     /// Inverse hyperbolic sine.
     asinh() = |x| x.asinh(), slope by input |x| 1.0 / (x * x + 1.0).sqrt();
-    /// Inverse hyperbolic cosine.
-    acosh() = |x| x.acosh(), slope by input |x| 1.0 / (x * x - 1.0).sqrt();
+    /// Inverse hyperbolic cosine. Its slope at 1, which is infinite, counts as zero.
+    acosh() = |x| x.acosh(), slope by input |x| if x * x == 1.0 { 0.0 } else { 1.0 / (x * x - 1.0).sqrt() };
     /// Inverse hyperbolic tangent.
     atanh() = |x| x.atanh(), slope by input |x| 1.0 / (1.0 - x * x);
     /// Gauss error function.
@@ -205,10 +206,17 @@ impl Tensor {
     /// [`TensorError::Shape`](crate::TensorError::Shape) if the element count overflows.
     pub fn zeros(dtype: DType, shape: &[usize]) -> Result<Tensor> {
         use std::sync::Arc;
-        let n = crate::shape::count(shape)?;
         macro_rules! zeros {
             ($($variant:ident: $($dtype:ident)|+ => $zero:expr),*) => {
-                match dtype { $($(DType::$dtype)|+ => crate::Buffer::$variant(Arc::new(vec![$zero; n])),)* }
+                match dtype {
+                    $($(DType::$dtype)|+ => {
+                        // The variant says what type the zero is of.
+                        let zero = [$zero];
+                        let n = crate::memory::room_of("zeros", crate::memory::of_each(&zero), shape)?;
+                        let [zero] = zero;
+                        crate::Buffer::$variant(Arc::new(vec![zero; n]))
+                    })*
+                }
             };
         }
         let buffer = zeros! {
@@ -287,6 +295,30 @@ mod tests {
             check(&[uniform_f64(4, &[17], 0.1, 0.9)], |t| f(&t[0])).unwrap();
         }
         check(&[uniform_f64(5, &[17], 1.2, 3.0)], |t| t[0].acosh()).unwrap();
+    }
+
+    #[test]
+    fn an_infinite_slope_counts_as_zero() {
+        type F = fn(&Tensor) -> crate::Result<Tensor>;
+        let all: [(F, &[f32], &[f32]); 7] = [
+            (Tensor::sqrt, &[0.0, -0.0, 4.0], &[0.0, 0.0, 0.25]),
+            (Tensor::asin, &[1.0, -1.0, 0.0], &[0.0, 0.0, 1.0]),
+            (Tensor::acos, &[1.0, -1.0, 0.0], &[0.0, 0.0, -1.0]),
+            (Tensor::acosh, &[1.0], &[0.0]),
+            (|x| x.pow(&Tensor::scalar(0.5f32)), &[0.0, 4.0], &[0.0, 0.25]),
+            (|x| x.l2(&[0], false), &[0.0, 0.0], &[0.0, 0.0]),
+            (|x| x.pow(&Tensor::scalar(1f32)), &[0.0, 4.0], &[1.0, 1.0]),
+        ];
+        for (i, (f, at, expected)) in all.into_iter().enumerate() {
+            let x = Tensor::vector(at.to_vec()).tracked().unwrap();
+            let y = f(&x).unwrap();
+            let dx = y.backward_from(Tensor::full(1f32, y.shape()).unwrap()).unwrap().take(&x).unwrap();
+            assert_eq!(dx.to_f32_vec().unwrap(), expected, "function {i}");
+        }
+        // Where there is no real value, there is no slope either.
+        let x = Tensor::vector(vec![-1f32]).tracked().unwrap();
+        let y = x.sqrt().unwrap();
+        assert!(y.backward_from(Tensor::vector(vec![1f32])).unwrap().take(&x).unwrap().to_f32_vec().unwrap()[0].is_nan());
     }
 
     #[test]

@@ -394,8 +394,8 @@ fn step(
     }
     drop((overrides, leaves));
     let place = || {
-        let places = runs.iter().map(|batch| diagnosis::not_finite(model, parameters, taps, objective, batch, mode));
-        places.into_iter().find(|place| !place.is_empty()).unwrap_or_default()
+        let mut places = runs.iter().map(|batch| diagnosis::not_finite(model, parameters, taps, objective, batch, mode));
+        places.find(|place| !place.is_empty()).unwrap_or_default()
     };
     let clip = clip_factor(&gradients, clip_norm, step, place)?;
     optimizer.begin_step();

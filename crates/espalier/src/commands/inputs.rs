@@ -20,9 +20,10 @@ pub fn example_inputs(model: &Model, shapes: &BTreeMap<String, Vec<usize>>) -> R
 /// As [`example_inputs`].
 pub fn random_inputs(model: &Model, shapes: &BTreeMap<String, Vec<usize>>, batch: usize, seed: u64) -> Result<BTreeMap<String, Tensor>> {
     let mut inputs = batch_inputs(model, shapes, batch)?;
-    for (i, t) in inputs.values_mut().enumerate().filter(|(_, t)| t.dtype().is_float()) {
+    for (i, (name, t)) in inputs.iter_mut().enumerate().filter(|(_, (_, t))| t.dtype().is_float()) {
         let key = tensor::random::derive(seed, i as u64);
-        *t = tensor::random::uniform(key, t.shape(), 0.0, 1.0)?.cast(t.dtype())?;
+        let noise = tensor::random::uniform(key, t.shape(), 0.0, 1.0).and_then(|noise| noise.cast(t.dtype()));
+        *t = noise.map_err(|e| Error::Input(format!("input '{name}': {e}")))?;
     }
     Ok(inputs)
 }
@@ -48,7 +49,8 @@ fn batch_inputs(model: &Model, shapes: &BTreeMap<String, Vec<usize>>, batch: usi
         let Some(shape) = shapes.get(&value.name).cloned().or_else(declared) else {
             return Err(Error::Input(format!("input '{}' has no declared shape: give one with --shape {0}=1,3,224,224", value.name)));
         };
-        inputs.insert(value.name.clone(), zeros(*dtype, shape)?);
+        let made = zeros(*dtype, shape).map_err(|e| Error::Input(format!("input '{}': {e}", value.name)))?;
+        inputs.insert(value.name.clone(), made);
     }
     Ok(inputs)
 }

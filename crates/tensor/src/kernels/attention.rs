@@ -43,7 +43,7 @@ pub(crate) struct Heads<'a> {
 /// `out[rows, columns] = a * b`, the sizes being rows, depth and columns.
 fn multiply(out: &mut [f32], a: Matrix<f32>, b: Matrix<f32>, [rows, depth, columns]: [usize; 3], parallel: bool) {
     let done = f32::product(out, a, b, rows, depth, columns, parallel);
-    debug_assert!(done, "matrices are larger than their slices");
+    assert!(done, "matrices are larger than their slices");
 }
 
 /// [`multiply`] onto what `out` holds, unless this is the `first` product.

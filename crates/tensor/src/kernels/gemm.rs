@@ -2,6 +2,7 @@
 //! vector instructions).
 use super::product;
 use super::simd::Isa;
+use crate::window::reach;
 use gemm_common::Parallelism;
 
 /// A matrix in a slice: element `(i, j)` is at `i * row_stride + j * column_stride`.
@@ -22,7 +23,7 @@ impl<'a, T> Matrix<'a, T> {
     }
 
     fn covers(&self, rows: usize, columns: usize) -> bool {
-        rows == 0 || columns == 0 || (rows - 1) * self.row_stride + (columns - 1) * self.column_stride < self.data.len()
+        rows == 0 || columns == 0 || reach(0, &[[rows - 1, self.row_stride], [columns - 1, self.column_stride]]) < self.data.len()
     }
 }
 
@@ -39,7 +40,7 @@ macro_rules! gemm {
     ($t:ty, $kernel:path, $own:expr) => {
         impl Gemm for $t {
             fn product(out: &mut [Self], a: Matrix<Self>, b: Matrix<Self>, m: usize, k: usize, n: usize, parallel: bool) -> bool {
-                if out.len() < m * n || !a.covers(m, k) || !b.covers(k, n) {
+                if out.len() < reach(0, &[[m, n]]) || !a.covers(m, k) || !b.covers(k, n) {
                     return false;
                 }
                 if $own(out, a, b, [m, k, n], parallel) {

@@ -4,6 +4,7 @@
 //! that is read or written is used whole → four squares of 8, transposed in registers.
 use super::simd::{Isa, Lanes, UNIT, dispatch};
 use crate::parallel::THRESHOLD;
+use crate::window::reach;
 use rayon::prelude::*;
 
 /// Rows and columns of a square: one cache line.
@@ -49,8 +50,8 @@ pub(crate) fn transpose(x: &[f32], axes: &[(usize, usize)], out: &mut [f32]) -> 
     if out.is_empty() {
         return true;
     }
-    let last: usize = axes.iter().map(|(size, stride)| (size - 1) * stride).sum();
-    assert!(last < x.len() && sizes.iter().product::<usize>() == out.len());
+    let last = axes.iter().fold(0, |at, (size, stride)| reach(at, &[[size - 1, *stride]]));
+    assert!(last < x.len() && sizes.iter().fold(1, |n, size| reach(0, &[[n, *size]])) == out.len());
     // The places of all planes, in x and in out: every combination of the axes but the two.
     let mut places = vec![[0usize; 2]];
     for (i, (size, stride)) in outer.iter().enumerate().filter(|(i, _)| *i != across) {

@@ -11,6 +11,7 @@
 use super::{Geometry, direct};
 use crate::kernels::scratch;
 use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
+use crate::window::reach;
 use rayon::prelude::*;
 
 /// Images are summed in this many chunks at most.
@@ -67,20 +68,23 @@ impl Plan {
         self.image[0] * self.image[1]
     }
 
-    fn count(&self) -> usize {
-        self.positions[0] * self.positions[1]
-    }
-
     /// The first pixel of each row of the image in the plane.
     fn rows(&self) -> impl Iterator<Item = usize> {
         let first = self.origin[0] * self.pitch + self.origin[1];
         (0..self.image[0]).map(move |y| first + y * self.pitch)
     }
 
+    /// True if slices hold the plane and all positions of `lanes` channels.
+    fn covers(&self, lanes: usize, plane: &[f32], positions: &[f32]) -> bool {
+        let count = reach(0, &[[self.positions[0], self.positions[1]]]);
+        plane.len() >= reach(0, &[[self.pixels, lanes]]) && positions.len() >= reach(0, &[[count, lanes]])
+    }
+
     /// True if every tap of every position lies within the plane.
     fn fits(&self) -> bool {
-        let last = |i: usize| (self.positions[i].max(1) - 1) * self.stride[i];
-        self.taps.iter().max().copied().unwrap_or(0) + last(0) * self.pitch + last(1) < self.pixels.max(1)
+        let last = |i: usize| reach(0, &[[self.positions[i].max(1) - 1, self.stride[i]]]);
+        let tap = self.taps.iter().max().copied().unwrap_or(0);
+        reach(tap, &[[last(0), self.pitch], [last(1), 1]]) < self.pixels.max(1)
     }
 }
 
@@ -102,7 +106,7 @@ fn to_lanes<L: Lanes>(from: &[f32], of: Channels, to: &mut [f32]) {
     for unit in (0..L::LANES).step_by(UNIT) {
         let live = of.count.saturating_sub(unit).min(UNIT);
         let whole = if live == UNIT { of.pixels / UNIT * UNIT } else { 0 };
-        assert!(whole == 0 || (unit + UNIT - 1) * of.stride + whole <= from.len() && whole * L::LANES <= to.len());
+        assert!(whole == 0 || reach(whole, &[[unit + UNIT - 1, of.stride]]) <= from.len() && reach(0, &[[whole, L::LANES]]) <= to.len());
         for p in (0..whole).step_by(UNIT) {
             // SAFETY: the last of the eight rows ends within `from`, the last of the eight pixels within `to` (asserted).
             unsafe {
@@ -124,7 +128,7 @@ fn from_lanes<L: Lanes>(from: &[f32], of: Channels, to: &mut [f32]) {
     for unit in (0..L::LANES).step_by(UNIT) {
         let live = of.count.saturating_sub(unit).min(UNIT);
         let whole = if live == UNIT { of.pixels / UNIT * UNIT } else { 0 };
-        assert!(whole == 0 || (unit + UNIT - 1) * of.stride + whole <= to.len() && whole * L::LANES <= from.len());
+        assert!(whole == 0 || reach(whole, &[[unit + UNIT - 1, of.stride]]) <= to.len() && reach(0, &[[whole, L::LANES]]) <= from.len());
         for p in (0..whole).step_by(UNIT) {
             // SAFETY: the last of the eight pixels ends within `from`, the last of the eight rows within `to` (asserted).
             unsafe {
@@ -201,7 +205,7 @@ struct Task<'a> {
 #[inline(always)]
 fn gather_generic<L: Lanes>(task: &Task, plane: &[f32], out: &mut [f32]) {
     let (plan, lanes) = (task.plan, L::LANES);
-    assert!(plan.fits() && plane.len() >= plan.pixels * lanes && out.len() >= plan.count() * lanes);
+    assert!(plan.fits() && plan.covers(lanes, plane, out));
     assert!(task.weights.len() >= plan.taps.len() * lanes && task.start.is_none_or(|s| s.len() >= lanes));
     in_blocks!(plan.taps.len(), at, N => {
         // SAFETY: every tap of every position lies within the plane, and all slices hold the vectors that are addressed
@@ -235,7 +239,7 @@ dispatch! {
 #[inline(always)]
 fn scatter_generic<L: Lanes>(task: &Task, dy: &[f32], plane: &mut [f32]) {
     let (plan, lanes) = (task.plan, L::LANES);
-    assert!(plan.fits() && plane.len() >= plan.pixels * lanes && dy.len() >= plan.count() * lanes);
+    assert!(plan.fits() && plan.covers(lanes, plane, dy));
     assert!(task.weights.len() >= plan.taps.len() * lanes);
     in_blocks!(plan.taps.len(), at, N => {
         // SAFETY: as in `gather_generic`.
@@ -264,7 +268,7 @@ dispatch! {
 #[inline(always)]
 fn correlate_generic<L: Lanes>(plan: &Plan, plane: &[f32], dy: &[f32], sums: &mut [f32]) {
     let lanes = L::LANES;
-    assert!(plan.fits() && plane.len() >= plan.pixels * lanes && dy.len() >= plan.count() * lanes);
+    assert!(plan.fits() && plan.covers(lanes, plane, dy));
     assert!(sums.len() >= plan.taps.len() * lanes);
     in_blocks!(plan.taps.len(), at, N => {
         // SAFETY: as in `gather_generic`.

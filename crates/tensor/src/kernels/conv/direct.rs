@@ -15,6 +15,7 @@ use super::tile::Tile;
 use super::{Ahead, Geometry};
 use crate::kernels::scratch;
 use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
+use crate::window::reach;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -120,7 +121,8 @@ impl Pass {
     /// Elements of the planes that are read.
     fn reach(&self) -> usize {
         let furthest = |offsets: &[usize]| offsets.iter().max().copied().unwrap_or(0);
-        furthest(&self.taps) + if self.linear { self.pixels() } else { furthest(&self.units) + UNIT }
+        let behind = if self.linear { self.pixels() } else { reach(UNIT, &[[furthest(&self.units), 1]]) };
+        reach(furthest(&self.taps), &[[behind, 1]])
     }
 
     /// Computes the given blocks of output channels of one image and group into `out`, which starts at the first of them.

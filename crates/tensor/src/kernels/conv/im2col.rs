@@ -12,6 +12,11 @@ pub(crate) trait Real: Gemm + Default + AddAssign + 'static {}
 impl Real for f32 {}
 impl Real for f64 {}
 
+/// [`Gemm::product`] of matrices that lie within their slices.
+fn multiply<T: Real>(out: &mut [T], a: Matrix<T>, b: Matrix<T>, m: usize, k: usize, n: usize) {
+    assert!(T::product(out, a, b, m, k, n, false), "matrices are larger than their slices");
+}
+
 impl Geometry {
     /// Calls `f(row of the patch matrix, output pixel, input pixel)` for every pair that is not padding.
     fn each_patch(&self, mut f: impl FnMut(usize, usize, usize)) {
@@ -57,7 +62,7 @@ pub(crate) fn forward<T: Real>(g: &Geometry, x: &[T], w: &[T], bias: Option<&[T]
         let group = i % g.groups;
         let patches = gather(g, &x[i * image_in..(i + 1) * image_in]);
         let w = &w[group * outputs * rows..][..outputs * rows];
-        T::product(y, Matrix::row_major(w, rows, false), Matrix::row_major(&patches, pixels, false), outputs, rows, pixels, false);
+        multiply(y, Matrix::row_major(w, rows, false), Matrix::row_major(&patches, pixels, false), outputs, rows, pixels);
         if let Some(bias) = bias {
             for (row, b) in y.chunks_mut(pixels).zip(&bias[group * outputs..]) {
                 row.iter_mut().for_each(|v| *v += *b);
@@ -73,7 +78,7 @@ pub(crate) fn backward_data<T: Real>(g: &Geometry, dy: &[T], w: &[T], dx: &mut [
         let w = &w[i % g.groups * outputs * rows..][..outputs * rows];
         let dy = &dy[i * outputs * pixels..(i + 1) * outputs * pixels];
         let mut patches = vec![T::default(); rows * pixels];
-        T::product(&mut patches, Matrix::row_major(w, rows, true), Matrix::row_major(dy, pixels, false), rows, outputs, pixels, false);
+        multiply(&mut patches, Matrix::row_major(w, rows, true), Matrix::row_major(dy, pixels, false), rows, outputs, pixels);
         dx.fill(T::default());
         g.each_patch(|row, out, input| dx[input] += patches[row * pixels + out]);
     });
@@ -89,15 +94,7 @@ pub(crate) fn backward_weights<T: Real>(g: &Geometry, x: &[T], dy: &[T], dw: &mu
         for i in (0..g.n).map(|n| n * g.groups + group) {
             let patches = gather(g, &x[i * image_in..(i + 1) * image_in]);
             let dy = &dy[i * outputs * pixels..(i + 1) * outputs * pixels];
-            T::product(
-                &mut part,
-                Matrix::row_major(dy, pixels, false),
-                Matrix::row_major(&patches, pixels, true),
-                outputs,
-                pixels,
-                rows,
-                false,
-            );
+            multiply(&mut part, Matrix::row_major(dy, pixels, false), Matrix::row_major(&patches, pixels, true), outputs, pixels, rows);
             dw.iter_mut().zip(&part).for_each(|(d, p)| *d += *p);
         }
     });

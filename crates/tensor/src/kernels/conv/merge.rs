@@ -4,7 +4,7 @@
 //! vectors would be half empty and every image would read all weights again, so several images are laid side by side:
 //! `[n, channel, pixel]` becomes `[n / images, channel, images * pixel]`.
 use super::Geometry;
-use crate::recycle;
+use crate::{ConvOptions, recycle};
 use rayon::prelude::*;
 
 /// Images with as many pixels stay as they are.
@@ -38,8 +38,8 @@ impl Merge {
             .find(|i| large(i) && (i * pixels).is_multiple_of(VECTOR))
             .or_else(|| candidates.clone().find(large))
             .or_else(|| candidates.next_back())?;
-        let size = [1, 1, images * pixels];
-        Some(Merge { images, geometry: Geometry { n: g.n / images, input: size, output: size, ..*g } })
+        let geometry = Geometry::new(&[g.n / images, g.c, 1, images * pixels], &[g.o, g.c, 1, 1], &ConvOptions::plain(2)).ok()?;
+        Some(Merge { images, geometry })
     }
 
     fn pixels(&self) -> usize {

@@ -10,6 +10,7 @@ use super::planes::Planes;
 use super::{Ahead, Geometry};
 use crate::kernels::scratch;
 use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
+use crate::window::reach;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -123,9 +124,9 @@ fn accumulate_blocks<L: Lanes, const TAPS: usize, const V: usize>(
 ) {
     let ([_, groups], channels) = (job.groups(), V * L::LANES);
     let last = band.end.max(1) - 1;
-    let furthest = job.taps.iter().max().copied().unwrap_or(0) + last * job.pitch + job.width;
+    let furthest = reach(job.taps.iter().max().copied().unwrap_or(0), &[[last, job.pitch], [job.width, 1]]);
     assert!(job.padded.is_multiple_of(channels) && furthest <= planes.len());
-    assert!(dy.len() >= last * job.stride + job.width * job.padded);
+    assert!(dy.len() >= reach(0, &[[last, job.stride], [job.width, job.padded]]));
     for block in 0..job.padded / channels {
         for (group, taps) in job.taps.chunks(TAPS).enumerate() {
             let sums = &mut sums[(block * groups + group) * TAPS * channels..][..TAPS * channels];
@@ -228,7 +229,8 @@ fn transpose_generic<L: Lanes>(dy: &[f32], [channels, stride]: [usize; 2], pixel
     for first in (0..channels).step_by(UNIT) {
         let (rows, count) = (&dy[first * stride..], (channels - first).min(UNIT));
         let whole = if count == UNIT { pixels / UNIT * UNIT } else { 0 };
-        assert!(whole == 0 || whole * padded <= out.len() && first + UNIT <= padded && (UNIT - 1) * stride + pixels <= rows.len());
+        let covered = reach(0, &[[whole, padded]]) <= out.len() && reach(pixels, &[[UNIT - 1, stride]]) <= rows.len();
+        assert!(whole == 0 || covered && first + UNIT <= padded);
         for p in (0..whole).step_by(UNIT) {
             // SAFETY: `rows` holds eight rows of `pixels`, and the last of the eight pixels ends within `out` (asserted).
             unsafe { L::transpose(rows.as_ptr().add(p), out.as_mut_ptr().add(p * padded + first), [stride, padded]) };

@@ -8,6 +8,7 @@ use crate::kernels::conv::tile::Tile;
 use crate::kernels::conv::{Ahead, Geometry};
 use crate::kernels::scratch;
 use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
+use crate::window::reach;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -165,11 +166,12 @@ fn blocks<L: Lanes, const R: usize, const JOINED: bool>(job: &Strip, sums: &mut 
     let (all, spots) = (job.all, &job.spots);
     let (per_vector, pixels) = (L::LANES / UNIT, all.tiles.size[0] * all.tiles.size[1]);
     let furthest = |offsets: &[usize]| offsets.iter().max().copied().unwrap_or(0);
-    let last = spots.out.iter().map(|(at, rows)| at + (rows - 1) * all.tiles.size[1] + UNIT).max().unwrap_or(0);
+    let last = spots.out.iter().map(|(at, rows)| reach(*at, &[[rows - 1, all.tiles.size[1]], [UNIT, 1]])).max().unwrap_or(0);
     assert!(all.rows == R && spots.planes.len().is_multiple_of(per_vector) && spots.planes.len() == spots.out.len());
-    assert!(furthest(&all.taps) + furthest(&spots.planes) + UNIT <= all.tiles.point() && job.planes.len() >= POINTS * all.tiles.point());
+    assert!(reach(furthest(&all.taps), &[[furthest(&spots.planes), 1], [UNIT, 1]]) <= all.tiles.point());
+    assert!(job.planes.len() >= reach(0, &[[POINTS, all.tiles.point()]]));
     assert!(!JOINED || L::LANES == UNIT || all.tiles.size[1].is_multiple_of(L::LANES));
-    assert!(last + (all.outputs - 1) * pixels <= job.out.len && sums.len() >= POINTS * R * VECTORS * L::LANES + UNIT);
+    assert!(reach(last, &[[all.outputs - 1, pixels]]) <= job.out.len && sums.len() >= POINTS * R * VECTORS * L::LANES + UNIT);
     let vectors = spots.planes.len() / per_vector;
     let count = all.outputs.div_ceil(R);
     let mut ahead = Ahead::new(job.next, count * vectors.div_ceil(VECTORS));
