@@ -172,9 +172,10 @@ impl Tensor {
     fn max_pool_plain(&self, w: Windows) -> Result<(Tensor, Tensor)> {
         let (pixels_in, pixels_out) = (w.pixels_in(), w.pixels_out());
         let len = memory::room::<[i64; 2]>("max_pool", &w.shape)?;
-        let (y, indices) = with_float!("max_pool", self.dtype(), T => {
+        let (y, at) = with_float!("max_pool", self.dtype(), T => {
             let x = self.as_slice::<T>()?;
-            let (mut y, mut at) = (vec![T::default(); len], vec![0i64; len]);
+            // Where the largest element is; -1 for a window that sees padding alone.
+            let (mut y, mut at) = (vec![T::default(); len], vec![-1i64; len]);
             y.par_chunks_mut(pixels_out.max(1)).zip(at.par_chunks_mut(pixels_out.max(1))).enumerate().for_each(|(plane, (y, at))| {
                 let base = plane * pixels_in;
                 let x = &x[base..base + pixels_in];
@@ -184,16 +185,23 @@ impl Tensor {
                         if x[*i] > best.0 || x[*i].is_nan() { best = (x[*i], *i); }
                     }
                     y[out] = best.0;
-                    at[out] = (base + best.1) as i64;
+                    at[out] = if inside.is_empty() { -1 } else { (base + best.1) as i64 };
                 });
             });
-            Ok((Tensor::new(y, w.shape.clone())?, Tensor::new(at, w.shape.clone())?))
+            Ok((Tensor::new(y, w.shape.clone())?, at))
         })?;
-        let (shape, at) = (self.shape().to_vec(), indices.clone());
+        // Told as the first of its plane, but without a share in the gradient.
+        let told = at.iter().enumerate().map(|(i, p)| if *p < 0 { (i / pixels_out.max(1) * pixels_in) as i64 } else { *p }).collect();
+        let indices = Tensor::new(told, w.shape)?;
+        let shape = self.shape().to_vec();
         let y = record("max_pool", &[self], y, move |dy| {
             let dx = with_float!("max_pool", dy.dtype(), T => {
                 let mut dx = vec![T::default(); crate::shape::count(&shape)?];
-                for (i, d) in at.as_slice::<i64>()?.iter().zip(dy.as_slice::<T>()?) { dx[*i as usize] += *d; }
+                for (i, d) in at.iter().zip(dy.as_slice::<T>()?) {
+                    if let Ok(i) = usize::try_from(*i) {
+                        dx[i] += *d;
+                    }
+                }
                 Tensor::new(dx, shape)
             })?;
             Ok(vec![Some(dx)])

@@ -207,10 +207,10 @@ proptest! {
     #[test]
     fn what_is_picked_by_index(dims in proptest::array::uniform2(prop_oneof![3 => 0usize..4, 1 => extreme()]), lead in sizes::<2>(), depth in 0usize..4, index in sizes::<4>(), axis in 0usize..3) {
         let _one = limited();
-        // Empty tensors of extreme shapes are the only ones there are room for.
-        let Ok(x) = Tensor::zeros(DType::F32, &dims) else { return Ok(()) };
         let few = Tensor::vector(index.map(|v| v as i64).to_vec());
         let (one, small) = (few.reshape([1, 4])?, Tensor::zeros(DType::F32, &[1, 4])?);
+        // Empty tensors of extreme shapes are the only ones that there is room for.
+        let Ok(x) = Tensor::zeros(DType::F32, &dims) else { return Ok(()) };
         let Ok(many) = Tensor::zeros(DType::I64, &[lead[0], lead[1], depth]) else { return Ok(()) };
         let _ = (x.gather(&few, axis), x.gather(&many, axis), x.gather_nd(&many, depth % 2), x.gather_elements(&one, axis));
         let _ = (x.scatter_nd(&many, &x, Reduction::Add), x.scatter_elements(&one, &small, axis, Reduction::Max));
@@ -234,7 +234,7 @@ fn sizes_that_wrap_are_refused() {
     let o = ConvOptions { strides: vec![1, 1], pads: vec![(0, 0), (d, 0)], dilations: vec![d, 1], groups: 1 };
     assert!(ones(&[1, 1, 1, 3]).conv(&ones(&[8, 1, 2, 1]), None, &o).is_err());
     for groups in [1, 16] {
-        let o = ConvOptions { strides: vec![(((1u128 << 64) + 2) / 3) as usize, 1], groups, ..ConvOptions::plain(2) };
+        let o = ConvOptions { strides: vec![(1u128 << 64).div_ceil(3) as usize, 1], groups, ..ConvOptions::plain(2) };
         assert!(ones(&[1, 16, 4, 1]).conv_transpose(&ones(&[16, 16 / groups, 1, 1]), None, &o, &[0, 0]).is_err());
     }
 }
@@ -285,4 +285,25 @@ fn a_limit_refuses_by_name_and_gives_room_back() {
     assert!(matches!(Tensor::new(vec![0f64; 10 << 20], [10 << 20]), Err(TensorError::Memory { .. })));
     assert_eq!(tensor::memory::set_limit(None), Some(64 << 20));
     assert!(Tensor::full(0f32, [1 << 20, 32]).is_ok());
+}
+
+#[test]
+fn a_window_of_padding_alone_gives_no_gradient() {
+    let _one = limited();
+    let o = PoolOptions {
+        kernel: vec![1],
+        strides: vec![2],
+        pads: vec![(2, 0)],
+        dilations: vec![1],
+        ceil_mode: false,
+        count_include_pad: false,
+    };
+    for (dtype, size) in [(DType::F32, 3), (DType::F64, 3), (DType::F32, 0)] {
+        let x = Tensor::new(vec![5f32; size], [1, 1, size]).unwrap().cast(dtype).unwrap().tracked().unwrap();
+        let y = x.max_pool_values(&o).unwrap();
+        let expected = if size == 0 { vec![f64::NEG_INFINITY] } else { vec![f64::NEG_INFINITY, 5.0, 5.0] };
+        assert_eq!(f64s(&y), expected);
+        let dy = y.ones_like().unwrap();
+        assert_eq!(f64s(&y.backward_from(dy).unwrap().take(&x).unwrap()), if size == 0 { vec![] } else { vec![1.0, 0.0, 1.0] });
+    }
 }

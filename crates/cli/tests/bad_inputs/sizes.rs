@@ -100,7 +100,7 @@ fn windows_whose_sizes_pass_64_bits() {
     }
     // Three steps that come to 2 once they have passed 2^64.
     for groups in [1, 16] {
-        let (model, x) = convolution("ConvTranspose", groups, [(((1u128 << 64) + 2) / 3) as usize, 1], [0; 4], [4, 1]);
+        let (model, x) = convolution("ConvTranspose", groups, [(1u128 << 64).div_ceil(3) as usize, 1], [0; 4], [4, 1]);
         refused(&model, x, "node 'big' (ConvTranspose)");
     }
 }
