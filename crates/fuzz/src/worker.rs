@@ -102,6 +102,8 @@ fn prepare() {
     }));
     tensor::set_threads(Some(2));
     allocator::bound();
+    // Tensors are refused by name before the allocator has nothing left to give.
+    tensor::memory::set_limit(Some(allocator::MOST as u64 / 2));
     std::thread::spawn(watch);
 }
 
