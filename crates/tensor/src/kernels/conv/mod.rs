@@ -74,7 +74,7 @@ mod tests {
             let options = ConvOptions { strides: vec![stride; 2], pads: vec![(pad, pad); 2], dilations: vec![dilation; 2], groups };
             let g = Geometry::new(&shape, &kernel, &options).unwrap();
             // An interpreter takes the small ones.
-            if cfg!(miri) && g.n * g.o * g.pixels_out() * g.group_in() * g.taps() > 40_000 {
+            if cfg!(miri) && g.n * g.o * g.pixels_out() * g.group_in() * g.taps() > 4_000 {
                 continue;
             }
             let draw = |seed, len| random::uniform(seed, &[len], -1.0, 1.0).unwrap();
