@@ -99,20 +99,23 @@ impl Recipe {
 
     /// A row's input, or inputs by name.
     fn input(&self, content: Content, row: usize) -> Result<Made, String> {
-        let whole = matches!(content, Content::Arrays(_));
         let mut arrays = match content {
             Content::Image(image) => {
                 let image = self.preprocess.shape(image)?;
                 return Ok(Made::Image(image, self.augment.view(self.draws.row(row))));
             }
-            Content::Audio(audio) => BTreeMap::from([(self.input.clone(), self.preprocess.audio(audio)?)]),
+            Content::Audio(audio) => {
+                let sound = self.preprocess.audio(audio)?;
+                check_finite(&sound)?;
+                return Ok(Made::Arrays(BTreeMap::from([(self.input.clone(), sound)])));
+            }
             // A lone array is the input, whatever its name in the file.
             Content::Arrays(arrays) if arrays.len() == 1 => arrays.into_values().map(|a| (self.input.clone(), a)).collect(),
             Content::Arrays(arrays) => arrays,
             Content::Encoded(_) | Content::Ready { .. } => return Err("was not decoded".into()),
         };
         arrays.values().try_for_each(check_finite)?;
-        if let (true, Some(t)) = (whole, arrays.remove(&self.input)) {
+        if let Some(t) = arrays.remove(&self.input) {
             let view = self.augment.view(self.draws.row(row));
             arrays.insert(self.input.clone(), self.preprocess.array(t, view)?);
         }
