@@ -11,6 +11,7 @@ mod lower;
 pub mod measure;
 mod prove;
 pub mod runtime;
+mod sign;
 
 pub use error::{DeployError, Result};
 pub use lift::lift;

@@ -1,5 +1,5 @@
 //! The trait that answers everything about an operator.
-use crate::{EvalCx, Inputs, OpError};
+use crate::{EvalCx, Inputs, OpError, Parts};
 use graph::{Dim, Node, ValueType};
 use tensor::Tensor;
 
@@ -166,5 +166,20 @@ pub trait Operator: Sync {
         constants: &mut dyn FnMut(&str, Tensor) -> graph::ValueId,
     ) -> Result<(), OpError> {
         self.upgrade(node, from, to, constants)
+    }
+
+    /// Nodes that mean in version `to` what the node meant before, where no single one does: asked before
+    /// [`Operator::upgrade_typed`]. They are written in version `to`.
+    ///
+    /// # Errors
+    /// As [`Operator::upgrade`].
+    fn rewrite(&self, _node: &Node, _types: &[ValueType], _to: i64, _parts: &mut Parts) -> Result<Option<Vec<Node>>, OpError> {
+        Ok(None)
+    }
+
+    /// How many of the first outputs of a [`QuantRule::SameGrid`] operator lie on its input's grid. Others (a mask, indices)
+    /// are no elements of it.
+    fn outputs_on_grid(&self, _node: &Node) -> usize {
+        1
     }
 }

@@ -20,7 +20,7 @@ fn integer(_: &Node) -> QuantRule {
     QuantRule::Integer { data: vec![0], weight: None }
 }
 
-fn options(cx: &EvalCx, x: &Tensor) -> Result<PoolOptions, OpError> {
+pub(crate) fn options(cx: &EvalCx, x: &Tensor) -> Result<PoolOptions, OpError> {
     let w = Window::of_pool(cx.node)?.padded_for(cx.node, spatial(cx.node, x.shape())?)?;
     Ok(PoolOptions {
         kernel: w.kernel,
@@ -159,7 +159,7 @@ fn pooled(cx: &ShapeCx) -> Result<Option<Vec<Dim>>, OpError> {
     Ok(Some(out))
 }
 
-fn infer_pool(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+pub(crate) fn infer_pool(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     like_first(cx, pooled(cx)?)
 }
 
@@ -168,7 +168,7 @@ fn infer_max(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     Ok(vec![typed(cx.dtype(0), shape.clone()), typed(Some(DType::I64), shape)])
 }
 
-fn infer_global(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+pub(crate) fn infer_global(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     let shape = cx.shape(0).map(|x| x.iter().enumerate().map(|(i, d)| if i < 2 { d.clone() } else { Dim::Known(1) }).collect());
     like_first(cx, shape)
 }

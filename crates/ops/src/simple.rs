@@ -1,5 +1,5 @@
 //! An operator as a record of functions: for the many that differ in their formula alone.
-use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, QuantRule, Role, ShapeCx};
+use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, Parts, QuantRule, Role, ShapeCx};
 use graph::{Node, ValueId, ValueType};
 use tensor::Tensor;
 
@@ -8,10 +8,13 @@ pub(crate) type Infer = fn(&ShapeCx) -> Result<Vec<ValueType>, OpError>;
 pub(crate) type Constants<'a> = &'a mut dyn FnMut(&str, Tensor) -> ValueId;
 /// What an upgrade sees besides the node: the version it comes to, and the declared types of its inputs.
 pub(crate) type Upgrade = fn(&mut Node, i64, &[ValueType], Constants) -> Result<(), OpError>;
+/// What takes a node's place in a version, seen from it, the version and the types of its inputs.
+pub(crate) type Rewrite = fn(&Node, i64, &[ValueType], &mut Parts) -> Result<Option<Vec<Node>>, OpError>;
 
-/// One operator of ONNX's own domain.
+/// One operator, of ONNX's own domain unless told otherwise.
 pub(crate) struct Simple {
     op_type: &'static str,
+    domain: &'static str,
     summary: &'static str,
     versions: &'static [i64],
     eval: Eval,
@@ -20,6 +23,8 @@ pub(crate) struct Simple {
     quantization: fn(&Node) -> QuantRule,
     macs: fn(&MacsCx) -> u64,
     upgrade: Upgrade,
+    rewrite: Rewrite,
+    all_on_grid: bool,
 }
 
 impl Simple {
@@ -27,6 +32,7 @@ impl Simple {
     pub(crate) const fn new(op_type: &'static str, summary: &'static str, versions: &'static [i64], eval: Eval, infer: Infer) -> Self {
         Simple {
             op_type,
+            domain: "",
             summary,
             versions,
             eval,
@@ -35,7 +41,14 @@ impl Simple {
             quantization: |_| QuantRule::Float("no integer kernel is expected for it"),
             macs: |_| 0,
             upgrade: |_, _, _, _| Ok(()),
+            rewrite: |_, _, _, _| Ok(None),
+            all_on_grid: false,
         }
+    }
+
+    pub(crate) const fn domain(mut self, domain: &'static str) -> Self {
+        self.domain = domain;
+        self
     }
 
     pub(crate) const fn role(mut self, role: fn(&Node, usize) -> Role) -> Self {
@@ -53,6 +66,12 @@ impl Simple {
         self.quantization(|_| QuantRule::SameGrid)
     }
 
+    /// The same for an operator whose outputs are all made of its first input's elements.
+    pub(crate) const fn pieces_on_grid(mut self) -> Self {
+        self.all_on_grid = true;
+        self.same_grid()
+    }
+
     /// Runs on integers with all its inputs as data.
     pub(crate) const fn integer(self) -> Self {
         self.quantization(|node| QuantRule::Integer { data: (0..node.inputs.len()).collect(), weight: None })
@@ -67,11 +86,19 @@ impl Simple {
         self.upgrade = upgrade;
         self
     }
+
+    pub(crate) const fn rewrite(mut self, rewrite: Rewrite) -> Self {
+        self.rewrite = rewrite;
+        self
+    }
 }
 
 impl Operator for Simple {
     fn op_type(&self) -> &'static str {
         self.op_type
+    }
+    fn domain(&self) -> &'static str {
+        self.domain
     }
     fn summary(&self) -> &'static str {
         self.summary
@@ -99,6 +126,12 @@ impl Operator for Simple {
     }
     fn upgrade_typed(&self, node: &mut Node, types: &[ValueType], _from: i64, to: i64, constants: Constants) -> Result<(), OpError> {
         (self.upgrade)(node, to, types, constants)
+    }
+    fn rewrite(&self, node: &Node, types: &[ValueType], to: i64, parts: &mut Parts) -> Result<Option<Vec<Node>>, OpError> {
+        (self.rewrite)(node, to, types, parts)
+    }
+    fn outputs_on_grid(&self, node: &Node) -> usize {
+        if self.all_on_grid { node.outputs.len() } else { 1 }
     }
 }
 

@@ -12,7 +12,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         .upgrade(upgrade_slice),
     &Simple::new("Concat", "Joins tensors along an axis.", &[1, 4, 11, 13], concat, infer_concat).integer(),
     &Simple::new("Split", "Cuts a tensor into pieces along an axis.", &[1, 2, 11, 13, 18], split, infer_split)
-        .same_grid()
+        .pieces_on_grid()
         .upgrade(upgrade_split),
     &Simple::new("Pad", "Adds elements around a tensor (or cuts some off).", &[1, 2, 11, 13, 18, 19, 21, 23, 24, 25], pad, infer_pad)
         .same_grid()

@@ -14,6 +14,7 @@ pub mod recipe;
 mod run;
 pub mod run_dir;
 pub mod stages;
+mod trial;
 
 pub use environment::environment;
 pub use error::PipelineError;

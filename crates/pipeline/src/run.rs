@@ -36,7 +36,7 @@ pub struct RunOptions {
 /// # Errors
 /// [`PipelineError`]; finished stages and the last checkpoint are kept, so that the same call goes on from there.
 pub fn run(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer) -> Result<RunRecord, PipelineError> {
-    run_with(loaded, options, observer, &crate::stages::body)
+    run_stages(loaded, options, observer, &crate::stages::body, true)
 }
 
 /// [`run`] with other work behind the stages.
@@ -44,6 +44,17 @@ pub fn run(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer) -
 /// # Errors
 /// As [`run`].
 pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer, bodies: Bodies) -> Result<RunRecord, PipelineError> {
+    run_stages(loaded, options, observer, bodies, false)
+}
+
+/// With a trial of the plan before the first stage that has to be run, if `to_try`.
+fn run_stages(
+    loaded: &Loaded,
+    options: &RunOptions,
+    observer: &mut dyn Observer,
+    bodies: Bodies,
+    to_try: bool,
+) -> Result<RunRecord, PipelineError> {
     let start = Instant::now();
     let recipe = &loaded.recipe;
     let common = common_key(loaded, options)?;
@@ -77,6 +88,7 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
         keys: BTreeMap::new(),
         last: None,
         standing: None,
+        to_try,
     };
     record.start = runner.start()?;
     for (index, stage) in recipe.stages.iter().enumerate() {
@@ -110,6 +122,8 @@ struct Runner<'a> {
     last: Option<(Key, PathBuf)>,
     /// What was measured last.
     standing: Option<StageRecord>,
+    /// Whether the plan is still to be tried out.
+    to_try: bool,
 }
 
 /// What is to be done, and as what it is recorded.
@@ -131,8 +145,9 @@ impl Runner<'_> {
         let mut record = match self.dir.stage(&key).result() {
             Some(stored) => StageRecord { status: Status::Cached, ..stored.record },
             None => {
-                let model = crate::stages::start(source, self.loaded.recipe.seed, place).map_err(|e| PipelineError::stage(START, e))?;
-                let task = Task { name: START, kind: START, index: 0, body: Box::new(Measure) };
+                let started = crate::stages::start(source, self.loaded.recipe.seed, place);
+                let (model, notes) = started.map_err(|e| PipelineError::stage(START, e))?;
+                let task = Task { name: START, kind: START, index: 0, body: Box::new(Measure { notes }) };
                 self.work(task, &key, Some(model))?.record
             }
         };
@@ -155,6 +170,11 @@ impl Runner<'_> {
             }
             None => {
                 let input = self.input(name)?;
+                if std::mem::take(&mut self.to_try)
+                    && let Some(text) = crate::trial::trial(self.loaded, self.options.data.as_deref(), index, input.clone())?
+                {
+                    self.observer.event(&Event::Note(&Note { warning: false, text }));
+                }
                 let task = Task { name, kind: stage.kind(), index, body: (self.bodies)(stage) };
                 self.work(task, &key, input)?
             }
@@ -228,7 +248,7 @@ impl Runner<'_> {
             (Some((_, path)), _) => Ok(Some(onnx::load(path).map_err(|e| failed(e.into()))?)),
             (None, Some(source)) => {
                 let folder = |p: &str| self.loaded.resolve(p, self.options.data.as_deref());
-                crate::stages::start(source, self.loaded.recipe.seed, folder).map(Some).map_err(failed)
+                crate::stages::start(source, self.loaded.recipe.seed, folder).map(|(model, _)| Some(model)).map_err(failed)
             }
             (None, None) => Ok(None),
         }

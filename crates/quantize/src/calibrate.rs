@@ -66,6 +66,7 @@ pub fn quantize(
     batches: impl Iterator<Item = std::result::Result<Batch, TrainError>>,
 ) -> Result<CalibrationReport> {
     let earlier = prepare(model)?;
+    crate::check_skip(model, settings)?;
     let seen = observe(model, settings, batches)?;
     let mut report = fit(model, settings, &seen)?;
     keep_earlier(model, settings, &earlier, &mut report)?;

@@ -8,7 +8,9 @@ mod error;
 mod keep;
 pub mod observer;
 mod plan;
+mod scales;
 mod settings;
+mod skip;
 mod tail;
 mod weights;
 
@@ -20,4 +22,5 @@ pub use error::{QuantizeError, Result};
 pub use keep::{fold_kept, keep_norms};
 pub use plan::{FloatPart, QuantPlan, plan};
 pub use settings::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
+pub use skip::check_skip;
 pub use weights::refit_weights;

@@ -1,6 +1,6 @@
 //! Which values are quantized: a walk over the graph by its operators' own rules.
 use crate::bias::BiasPart;
-use crate::{QuantizeError, QuantizeSettings, Result};
+use crate::{QuantizeSettings, Result};
 use encodings::affine::AffineSettings;
 use graph::{Graph, Model, Node, ValueId};
 use ops::{QuantRule, WeightRule};
@@ -40,21 +40,16 @@ pub struct QuantPlan {
     pub float_parts: Vec<(FloatPart, Vec<ValueId>)>,
 }
 
-/// Plans the quantization of a model.
+/// Plans the quantization of a model. Whether each `skip` pattern names a node is for [`crate::check_skip`] to say, on the graph as the
+/// user knows it.
 ///
 /// # Errors
-/// [`QuantizeError::Setting`] for a setting out of range or a `skip` pattern that matches no node.
+/// [`QuantizeError::Setting`] for a setting out of range.
 pub fn plan(model: &Model, settings: &QuantizeSettings) -> Result<QuantPlan> {
     settings.check()?;
-    for pattern in &settings.skip {
-        let mut found = false;
-        model.graph.visit(&mut |n| found |= matches(pattern, &n.label(&model.values)));
-        if !found {
-            return Err(QuantizeError::Setting { setting: "skip", what: format!("'{pattern}' matches no node") });
-        }
-    }
+    let scales = crate::scales::of_integers(&model.graph);
     let tail = crate::tail::nodes_behind_the_last_layer(model);
-    let mut planner = Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new(), tail };
+    let mut planner = Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new(), scales, tail };
     planner.graph(&model.graph);
     planner.edges();
     planner.biases(&model.graph);
@@ -67,6 +62,8 @@ struct Planner<'a> {
     plan: QuantPlan,
     /// Weights whose readers disagree on the axis.
     shared: BTreeSet<ValueId>,
+    /// First outputs of the nodes that scale the sums of integer operators.
+    scales: BTreeSet<ValueId>,
     /// First outputs of the nodes behind the last layer.
     tail: BTreeSet<ValueId>,
 }
@@ -95,7 +92,11 @@ impl Planner<'_> {
                 }
                 QuantRule::FusedActivation => node.outputs.iter().flatten().for_each(|v| self.activation(*v)),
                 QuantRule::SameGrid => {}
-                QuantRule::Float(reason) => self.float(node, reason.to_string()),
+                QuantRule::Float(reason) => {
+                    if let Some(reason) = ops::float_reason(self.model, graph, node, reason) {
+                        self.float(node, reason);
+                    }
+                }
             }
         }
     }
@@ -109,6 +110,9 @@ impl Planner<'_> {
             Some(op) => match op.quantization(node) {
                 QuantRule::Integer { .. } | QuantRule::FusedActivation if node.output(0).is_some_and(|v| self.tail.contains(&v)) => {
                     QuantRule::Float("it lies behind the last layer with weights; rounding it would save nothing and coarsen the output")
+                }
+                QuantRule::Integer { .. } if node.output(0).is_some_and(|v| self.scales.contains(&v)) => {
+                    QuantRule::Float("it scales what an integer operator has summed up")
                 }
                 rule => rule,
             },
@@ -150,15 +154,19 @@ impl Planner<'_> {
         while let Some(at) = graph.producer(value) {
             let node = &graph.nodes[at];
             match node.input(0) {
-                Some(from)
-                    if self.rule(node) == QuantRule::SameGrid && !self.plan.activations.contains_key(&value) && !self.kept(value) =>
-                {
-                    value = from;
+                Some(from) if self.keeps_grid(node, value) && !self.plan.activations.contains_key(&value) && !self.kept(value) => {
+                    value = from
                 }
                 _ => break,
             }
         }
         value
+    }
+
+    /// True if the node hands on its input's grid to `output`.
+    fn keeps_grid(&self, node: &Node, output: ValueId) -> bool {
+        let on_grid = ops::find(&node.domain, &node.op_type).map_or(0, |op| op.outputs_on_grid(node));
+        self.rule(node) == QuantRule::SameGrid && node.outputs.iter().take(on_grid).any(|v| *v == Some(output))
     }
 
     fn weight(&mut self, graph: &Graph, node: &Node, rule: WeightRule) {
@@ -171,7 +179,8 @@ impl Planner<'_> {
         let bias = rule.bias.and_then(|i| node.input(i)).and_then(|b| self.model.values.tensor(b));
         // In a grouped transposed convolution one index of the axis stands for a channel of each group.
         let whole = |axis: &usize| tensor.shape().get(*axis).is_some_and(|n| bias.is_none_or(|b| b.len() == *n));
-        let mut axis = rule.axis.filter(|a| w.per_channel && whole(a));
+        let axis = rule.axis.or_else(|| ops::depthwise_axis(node, tensor.shape()));
+        let mut axis = axis.filter(|a| w.per_channel && whole(a));
         if self.plan.constants.get(&id).is_some_and(|other| other.axis != axis) || self.shared.contains(&id) {
             self.shared.insert(id);
             axis = None;

@@ -1,7 +1,7 @@
 //! Quantizing networks from the zoo on random data.
 use espalier_quantize::{
-    AUTO, ObserverSettings, QuantizeError, QuantizeSettings, WeightSettings, choose, fit, fold_kept, keep_norms, observe, plan, quantize,
-    refit_weights,
+    AUTO, ObserverSettings, QuantizeError, QuantizeSettings, WeightSettings, check_skip, choose, fit, fold_kept, keep_norms, observe, plan,
+    quantize, refit_weights,
 };
 use graph::Model;
 use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ fn what_cannot_be_calibrated_is_an_error_by_name() {
     let message = quantize(&mut m, &settings, std::iter::once(Ok(broken))).unwrap_err().to_string();
     assert!(message.contains("'input'") && message.contains("element 5"), "{message}");
     let skip = QuantizeSettings { skip: vec!["nothing".into()], ..Default::default() };
-    assert!(plan(&m, &skip).unwrap_err().to_string().contains("nothing"));
+    assert!(check_skip(&m, &skip).unwrap_err().to_string().contains("nothing"));
     let mut wide = QuantizeSettings::default();
     wide.weights.bits = 9;
     assert!(plan(&m, &wide).unwrap_err().to_string().contains("weights.bits"));
@@ -290,4 +290,31 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
     }
     assert!(((noise / signal).sqrt() - error(&choice.kind)).abs() < 1e-9);
     assert!(matches!(choose(&prepared, &settings, &seen, std::iter::empty()), Err(QuantizeError::NoData)));
+}
+
+/// One filter a channel: the first axis of the weight counts them. Other groups have no axis that does.
+#[test]
+fn depthwise_transposed_convolutions_are_stored_per_channel() {
+    for (groups, shape, axis) in [(4, [4, 1, 2, 2], Some(0)), (2, [4, 1, 2, 2], None), (1, [4, 3, 2, 2], Some(1))] {
+        let mut m = Model::new(17);
+        let [x, y] = ["x", "y"].map(|n| m.values.add_named(n));
+        let w = m.values.add_constant("w", random::uniform(1, &shape, -1.0, 1.0).unwrap());
+        m.graph.constants.push(w);
+        (m.graph.inputs, m.graph.outputs) = (vec![x], vec![y]);
+        let node = graph::Node::new("ConvTranspose", "up", &[x, w], &[y]);
+        m.graph.nodes.push(node.with("group", graph::AttributeValue::Int(groups)));
+        let plan = plan(&m, &QuantizeSettings::default()).unwrap();
+        assert_eq!(plan.constants[&w].axis, axis, "{groups} groups");
+    }
+}
+
+/// In the graph as the user knows it there is such a node; that it is part of a layer by now is no reason to call it unknown.
+#[test]
+fn a_node_that_was_folded_away_may_be_named() {
+    let mut m = normalized("resnet8");
+    let norm = m.graph.nodes.iter().find(|n| n.op_type == "BatchNormalization").unwrap().label(&m.values);
+    let settings = QuantizeSettings { skip: vec![norm], ..Default::default() };
+    check_skip(&m, &settings).unwrap();
+    ops::fold_batch_norm(&mut m).unwrap();
+    assert!(plan(&m, &settings).is_ok());
 }

@@ -1,6 +1,7 @@
 //! What stays in float, and why.
-use graph::{Graph, Model, Node, ValueId};
+use graph::{Graph, Model, Node, ValueId, ValueType};
 use ops::QuantRule;
+use std::collections::HashMap;
 
 /// A node that computes in float in the deployed file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,17 +19,19 @@ pub struct FloatPart {
 pub(super) fn list(model: &Model) -> Vec<FloatPart> {
     let mut out = vec![];
     if model.annotations.iter().any(|(_, a)| a.encoding.is_some()) {
-        in_graph(model, &model.graph, &mut out);
+        // What cannot be inferred is as it is declared.
+        let types = ops::infer_types(model).unwrap_or_default();
+        in_graph(model, &model.graph, &types, &mut out);
     }
     out
 }
 
-fn in_graph(model: &Model, graph: &Graph, out: &mut Vec<FloatPart>) {
+fn in_graph(model: &Model, graph: &Graph, types: &HashMap<ValueId, ValueType>, out: &mut Vec<FloatPart>) {
     for node in &graph.nodes {
         for sub in node.subgraphs() {
-            in_graph(model, sub, out);
+            in_graph(model, sub, types, out);
         }
-        if let Some(reason) = reason(model, graph, node).filter(|_| may_be_float(model, node)) {
+        if let Some(reason) = reason(model, graph, node).filter(|_| may_be_float(model, types, node)) {
             out.push(FloatPart { node: node.label(&model.values), op_type: node.op_type.clone(), reason });
         }
     }
@@ -39,7 +42,7 @@ fn reason(model: &Model, graph: &Graph, node: &Node) -> Option<String> {
     let name = |v: ValueId| &model.values[v].name;
     let Some(op) = ops::find(&node.domain, &node.op_type) else { return Some("the operator is not known".into()) };
     match op.quantization(node) {
-        QuantRule::Float(reason) => Some(reason.to_string()),
+        QuantRule::Float(reason) => ops::float_reason(model, graph, node, reason),
         QuantRule::SameGrid => None,
         QuantRule::Integer { data, weight } => {
             let mut read = data.into_iter().chain(weight.map(|w| w.input)).filter_map(|i| node.input(i));
@@ -65,7 +68,11 @@ fn fused_behind(model: &Model, graph: &Graph, value: ValueId) -> bool {
     fused && node.output(0).is_some_and(|v| model.annotations.encoding(v).is_some())
 }
 
-/// False where every output is declared as something else than a float tensor.
-fn may_be_float(model: &Model, node: &Node) -> bool {
-    node.outputs.iter().flatten().any(|v| model.values[*v].dtype().is_none_or(|d| d.is_float()))
+/// False where every output is known to be something else than a float tensor.
+fn may_be_float(model: &Model, types: &HashMap<ValueId, ValueType>, node: &Node) -> bool {
+    let dtype = |v: &ValueId| match types.get(v) {
+        Some(ValueType::Tensor { dtype, .. }) => Some(*dtype),
+        _ => model.values[*v].dtype(),
+    };
+    node.outputs.iter().flatten().any(|v| dtype(v).is_none_or(|d| d.is_float()))
 }

@@ -58,7 +58,7 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     let float_parts = float_parts::list(&model);
     let annotations = std::mem::take(&mut model.annotations);
     let mut graph = std::mem::take(&mut model.graph);
-    let rewritten = rewrite::Rewriter::new(&mut model.values, &annotations).graph(&mut graph);
+    let rewritten = rewrite::Rewriter::new(&graph, &mut model.values, &annotations).graph(&mut graph);
     model.graph = graph;
     rewritten?;
     model.annotations = Annotations::default();

@@ -2,25 +2,36 @@
 use super::constants::{Stored, store};
 use crate::grid::Grid;
 use crate::{DeployError, Result};
-use graph::{Annotations, AttributeValue, Graph, Node, ValueId, ValueType, Values};
-use std::collections::{BTreeMap, HashSet};
+use graph::{Annotations, AttributeValue, Graph, Names, Node, ValueId, ValueType, Values};
+use std::collections::BTreeMap;
 use tensor::Tensor;
 
 /// The state of one lowering.
 pub(super) struct Rewriter<'a> {
     values: &'a mut Values,
     annotations: &'a Annotations,
-    names: HashSet<String>,
+    names: Names,
+    nodes: Names,
 }
 
 impl<'a> Rewriter<'a> {
-    pub(super) fn new(values: &'a mut Values, annotations: &'a Annotations) -> Self {
-        let names = values.iter().map(|(_, v)| v.name.clone()).collect();
-        Rewriter { values, annotations, names }
+    pub(super) fn new(graph: &Graph, values: &'a mut Values, annotations: &'a Annotations) -> Self {
+        let (names, nodes) = (Names::of(values), Names::of_nodes(graph));
+        Rewriter { values, annotations, names, nodes }
     }
 
-    /// Rewrites one graph and the subgraphs of its nodes.
+    /// Rewrites the main graph and the subgraphs of its nodes.
     pub(super) fn graph(&mut self, graph: &mut Graph) -> Result<()> {
+        // The outputs of a subgraph go by their order, those of the main graph by their names.
+        if let Some(input) = graph.inputs.iter().find(|v| graph.outputs.contains(v) && self.annotations.encoding(**v).is_some()) {
+            return Err(
+                self.error(*input, "is an input and an output at once, so its quantized form would have no name; remove its encoding")
+            );
+        }
+        self.scope(graph)
+    }
+
+    fn scope(&mut self, graph: &mut Graph) -> Result<()> {
         let mut nodes = vec![];
         for input in graph.inputs.clone() {
             if self.values.tensor(input).is_none() {
@@ -33,7 +44,7 @@ impl<'a> Rewriter<'a> {
                 nodes.extend(waiting.remove(&read));
             }
             for sub in node.subgraphs_mut() {
-                self.graph(sub)?;
+                self.scope(sub)?;
             }
             let behind = self.node_outputs(&mut node, graph)?;
             nodes.push(node);
@@ -48,11 +59,6 @@ impl<'a> Rewriter<'a> {
     /// An encoded graph input keeps its name; its readers get the dequantized value.
     fn graph_input(&mut self, graph: &mut Graph, input: ValueId, nodes: &mut Vec<Node>) -> Result<()> {
         let Some(grid) = self.grid(input)? else { return Ok(()) };
-        if graph.outputs.contains(&input) {
-            return Err(
-                self.error(input, "is an input and an output at once, so its quantized form would have no name; remove its encoding")
-            );
-        }
         let read = self.value_like(input, "dequantized");
         graph.replace_uses(input, read);
         nodes.extend(self.pair(graph, input, [input, read], &grid));
@@ -81,8 +87,9 @@ impl<'a> Rewriter<'a> {
         if let ValueType::Tensor { dtype, .. } = &mut self.values[quantized].ty {
             *dtype = grid.dtype();
         }
-        let quantize = Node::new("QuantizeLinear", format!("{base}_QuantizeLinear"), &[from, scale, zero_point], &[quantized]);
-        let dequantize = Node::new("DequantizeLinear", format!("{base}_DequantizeLinear"), &[quantized, scale, zero_point], &[to]);
+        let mut node = |op: &str, from: &[ValueId], to| Node::new(op, self.nodes.fresh(&format!("{base}_{op}")), from, &[to]);
+        let quantize = node("QuantizeLinear", &[from, scale, zero_point], quantized);
+        let dequantize = node("DequantizeLinear", &[quantized, scale, zero_point], to);
         [quantize, dequantize].map(|node| with_axis(node, grid.axis))
     }
 
@@ -117,7 +124,8 @@ impl<'a> Rewriter<'a> {
         self.values[id].constant = None;
         graph.constants.retain(|v| *v != id);
         graph.inputs.retain(|v| *v != id);
-        with_axis(Node::new("DequantizeLinear", format!("{base}_DequantizeLinear"), &inputs, &[id]), grid.axis)
+        let name = self.nodes.fresh(&format!("{base}_DequantizeLinear"));
+        with_axis(Node::new("DequantizeLinear", name, &inputs, &[id]), grid.axis)
     }
 
     fn grid(&self, id: ValueId) -> Result<Option<Grid>> {
@@ -140,13 +148,7 @@ impl<'a> Rewriter<'a> {
     }
 
     fn fresh(&mut self, base: &str, suffix: &str) -> String {
-        let mut name = format!("{base}_{suffix}");
-        let mut i = 1;
-        while !self.names.insert(name.clone()) {
-            name = format!("{base}_{suffix}_{i}");
-            i += 1;
-        }
-        name
+        self.names.fresh(&format!("{base}_{suffix}"))
     }
 
     fn error(&self, id: ValueId, what: &str) -> DeployError {

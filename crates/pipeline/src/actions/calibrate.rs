@@ -74,6 +74,7 @@ pub fn calibrate(
 ) -> Result<Calibrated, StageError> {
     let mut settings = settings(stage);
     let earlier = quantize::prepare(model)?;
+    quantize::check_skip(model, &settings)?;
     let kept = (stage.batch_norm == BatchNorm::Keep).then(|| model.clone());
     ops::fold_batch_norm(model)?;
     let c = &stage.calibration;

@@ -76,7 +76,7 @@ pub fn student(
 ) -> Result<Model, StageError> {
     if of.file.is_some() {
         let source = ModelSource { file: of.file.clone(), arch: None, width: 1.0, classes: None, input: None };
-        return crate::stages::start(&source, seed, place);
+        return crate::stages::start(&source, seed, place).map(|(model, _)| model);
     }
     let (arch, width) = match (&of.arch, own) {
         (Some(arch), _) => (arch, of.width),
