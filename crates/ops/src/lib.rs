@@ -50,6 +50,7 @@ mod softmax;
 mod testing;
 mod window;
 
+pub use activation::clip_bounds;
 pub use cx::{EvalCx, Inputs, RunSubgraph};
 pub use error::OpError;
 pub use fold::{fold_batch_norm, remove_identities};
@@ -58,4 +59,5 @@ pub use infer_shapes::{infer_shapes, infer_types};
 pub use kept_norm::{KeptNorm, foldable_norms, keeps_norms, mark_kept_norms, moving_norms, refresh_kept_norms};
 pub use operator::{MacsCx, Operator, QuantRule, Role, ShapeCx, WeightRule};
 pub use opset::convert_opset;
+pub use pool::mean_of;
 pub use registry::{all, find};

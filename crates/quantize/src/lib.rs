@@ -6,9 +6,12 @@ mod calibrate;
 mod earlier;
 mod error;
 mod keep;
+mod masks;
 pub mod observer;
 mod plan;
 mod settings;
+mod shared;
+mod sums;
 mod tail;
 mod weights;
 
@@ -20,4 +23,5 @@ pub use error::{QuantizeError, Result};
 pub use keep::{fold_kept, keep_norms};
 pub use plan::{FloatPart, QuantPlan, plan};
 pub use settings::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
+pub use sums::SumPart;
 pub use weights::refit_weights;

@@ -1,4 +1,5 @@
 //! Quantizing networks from the zoo on random data.
+use encodings::affine::Precision;
 use espalier_quantize::{
     AUTO, ObserverSettings, QuantizeError, QuantizeSettings, WeightSettings, choose, fit, fold_kept, keep_norms, observe, plan, quantize,
     refit_weights,
@@ -81,9 +82,20 @@ fn masks_are_held_and_zeros_stay_zeros() {
     let stored = encodings::simulate(&weight, m.annotations.get(id).unwrap()).unwrap();
     let mask = m.annotations.mask(id).unwrap().as_slice::<bool>().unwrap();
     assert!(stored.as_slice::<f32>().unwrap().iter().zip(mask).all(|(v, live)| *live || *v == 0.0));
+    // Fitted again without the data's statistics: the same precision, and hardly another scale.
     let before = m.annotations.clone();
     refit_weights(&mut m, &QuantizeSettings::default()).unwrap();
-    assert_eq!(m.annotations, before);
+    for (id, annotation) in before.iter() {
+        let after = m.annotations.get(id).unwrap();
+        assert_eq!(annotation.mask, after.mask);
+        let scales = |a: &graph::Annotation| a.encoding.as_ref().unwrap().parameters["scale"].to_f32_vec().unwrap();
+        let bias = encodings::affine::AffineSettings::of(after.encoding.as_ref().unwrap()).unwrap().is_bias();
+        assert!(bias || Precision::of(&scales(after)) <= Precision::of(&scales(annotation)));
+        assert!(scales(annotation).iter().zip(&scales(after)).all(|(a, b)| (a / b - 1.0).abs() < 0.2));
+    }
+    let again = m.annotations.clone();
+    refit_weights(&mut m, &QuantizeSettings::default()).unwrap();
+    assert_eq!(m.annotations, again);
 }
 
 #[test]

@@ -3,20 +3,22 @@ use super::constants::{Stored, store};
 use crate::grid::Grid;
 use crate::{DeployError, Result};
 use graph::{Annotations, AttributeValue, Graph, Node, ValueId, ValueType, Values};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tensor::Tensor;
 
 /// The state of one lowering.
 pub(super) struct Rewriter<'a> {
     values: &'a mut Values,
     annotations: &'a Annotations,
+    /// Results of the clipping nodes that are left out.
+    covered: &'a BTreeSet<ValueId>,
     names: HashSet<String>,
 }
 
 impl<'a> Rewriter<'a> {
-    pub(super) fn new(values: &'a mut Values, annotations: &'a Annotations) -> Self {
+    pub(super) fn new(values: &'a mut Values, annotations: &'a Annotations, covered: &'a BTreeSet<ValueId>) -> Self {
         let names = values.iter().map(|(_, v)| v.name.clone()).collect();
-        Rewriter { values, annotations, names }
+        Rewriter { values, annotations, covered, names }
     }
 
     /// Rewrites one graph and the subgraphs of its nodes.
@@ -34,6 +36,12 @@ impl<'a> Rewriter<'a> {
             }
             for sub in node.subgraphs_mut() {
                 self.graph(sub)?;
+            }
+            if let (Some(from), Some(to)) = (node.input(0), node.output(0).filter(|v| self.covered.contains(v)))
+                && let Some(grid) = self.grid(to)?
+            {
+                nodes.extend(self.pair(graph, to, [from, to], &grid));
+                continue;
             }
             let behind = self.node_outputs(&mut node, graph)?;
             nodes.push(node);
