@@ -26,7 +26,7 @@ def feeds(path, batch):
     for start in range(0, len(samples), batch):
         part = {name: samples[start : start + batch]}
         if path.name.startswith("silero"):
-            part |= {"state": np.zeros((2, len(part[name]), 128), np.float32), "sr": np.int64(16000)}
+            part |= {"state": np.zeros((2, len(part[name]), 128), np.float32), "sr": np.array(16000)}
         yield part
 
 
