@@ -276,7 +276,7 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
         })
     };
     let mut prepared = m.clone();
-    espalier_quantize::prepare(&mut prepared).unwrap();
+    espalier_quantize::prepare(&mut prepared, &QuantizeSettings::default()).unwrap();
     let settings = QuantizeSettings { observer: ObserverSettings { kind: AUTO.into(), ..Default::default() }, ..Default::default() };
     let seen = observe(&prepared, &settings, (0..3).map(|s| spiky(&m, s))).unwrap();
     let plain = |seed: u64| Ok(Batch { inputs: BTreeMap::from([("input".to_string(), input(&m, seed))]), ..Default::default() });
