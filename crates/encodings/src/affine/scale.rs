@@ -27,7 +27,7 @@ impl Precision {
     /// Odd factors up to a limit, of which 1 is always allowed. More than 31 is not taken: 5 bits leave a scale within 3 %
     /// of any wanted one, and the error hardly changes within that.
     pub fn up_to(limit: f64) -> Precision {
-        Precision(limit.max(1.0).min(31.0) as u32)
+        Precision(if limit.is_nan() { 1 } else { limit.clamp(1.0, 31.0) as u32 })
     }
 
     /// The precision of scales that are there.
