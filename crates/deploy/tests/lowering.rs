@@ -4,7 +4,7 @@ mod support;
 
 use deploy::runtime::{SessionOptions, Source};
 use deploy::{LowerOptions, lift, lower};
-use encodings::affine::{AffineSettings, fit_bias, fit_range, fit_weight};
+use encodings::affine::{AffineSettings, Precision, fit_bias, fit_range, fit_weight};
 use graph::{AttributeValue, Graph, Model, Node, ValueId};
 use std::collections::BTreeMap;
 use support::{Builder, dump, noise, onnxruntime};
@@ -45,12 +45,12 @@ fn network(weight_bits: u32, opset: i64) -> Model {
     activation(&mut m, "r", 0.0, 3.0);
     activation(&mut m, "y", -4.0, 4.0);
     let input_scale = m.annotations.encoding(x).unwrap().parameters["scale"].item::<f32>().unwrap();
-    let first = fit_weight(m.values.tensor(w).unwrap(), &AffineSettings::weight(weight_bits, Some(0))).unwrap();
-    let (of_bias, _) = fit_bias(m.values.tensor(bias).unwrap(), input_scale, &first.parameters["scale"]).unwrap();
+    let first = fit_weight(m.values.tensor(w).unwrap(), &AffineSettings::weight(weight_bits, Some(0)), Precision::WEIGHT, 0.0).unwrap();
+    let (of_bias, _) = fit_bias(m.values.tensor(bias).unwrap(), input_scale, &first.parameters["scale"], true).unwrap();
     m.annotations.entry(bias).encoding = Some(of_bias);
     m.annotations.entry(w).encoding = Some(first);
     m.annotations.entry(w).mask = Some(Tensor::new((0..72).map(|i| i % 2 == 0).collect::<Vec<bool>>(), [4, 2, 3, 3]).unwrap());
-    encode(&mut m, "v", fit_weight(&noise(&[3, 16], 3), &AffineSettings::weight(weight_bits, Some(0))).unwrap());
+    encode(&mut m, "v", fit_weight(&noise(&[3, 16], 3), &AffineSettings::weight(weight_bits, Some(0)), Precision::WEIGHT, 0.0).unwrap());
     m
 }
 
@@ -198,7 +198,7 @@ fn subgraphs_are_lowered_too() {
     let mut branch = |name: &str, seed: u32| {
         let w = b.model.values.add_constant(format!("{name}_w"), noise(&[3, 2], seed));
         let out = b.inner(&format!("{name}_out"));
-        let encoding = fit_weight(&noise(&[3, 2], seed), &AffineSettings::weight(8, Some(1))).unwrap();
+        let encoding = fit_weight(&noise(&[3, 2], seed), &AffineSettings::weight(8, Some(1)), Precision::WEIGHT, 0.0).unwrap();
         b.model.annotations.entry(w).encoding = Some(encoding);
         let node = Node::new("MatMul", format!("{name}_matmul"), &[x, w], &[out]);
         Graph { name: name.into(), nodes: vec![node], outputs: vec![out], constants: vec![w], ..Graph::default() }
@@ -226,7 +226,7 @@ fn normalized() -> Model {
     b.node("Conv", &[x, w], c);
     b.node("BatchNormalization", &[c, numbers[0], numbers[1], numbers[2], numbers[3]], y);
     let mut m = b.model;
-    encode(&mut m, "w", fit_weight(&noise(&[2, 2, 1, 1], 1), &AffineSettings::weight(8, Some(0))).unwrap());
+    encode(&mut m, "w", fit_weight(&noise(&[2, 2, 1, 1], 1), &AffineSettings::weight(8, Some(0)), Precision::WEIGHT, 0.0).unwrap());
     m
 }
 
@@ -415,7 +415,7 @@ fn the_file_shrinks() {
     let mut m = b.model;
     m.metadata_set("classes", "a,b");
     for (bits, share) in [(8, 3.5), (4, 6.0)] {
-        encode(&mut m, "w", fit_weight(&noise(&[64, 64], 1), &AffineSettings::weight(bits, None)).unwrap());
+        encode(&mut m, "w", fit_weight(&noise(&[64, 64], 1), &AffineSettings::weight(bits, None), Precision::WEIGHT, 0.0).unwrap());
         let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
         let size = onnx::to_bytes(&lowered).unwrap().len();
         assert!((size as f64) < float as f64 / share, "{bits} bits: {size} of {float} bytes");

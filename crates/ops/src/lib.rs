@@ -56,6 +56,7 @@ mod testing;
 mod window;
 
 pub use conv::depthwise_axis;
+pub use activation::clip_bounds;
 pub use cx::{EvalCx, Inputs, RunSubgraph};
 pub use error::OpError;
 pub use float_reason::float_reason;
@@ -67,4 +68,5 @@ pub use inference_form::to_inference_form;
 pub use kept_norm::{KeptNorm, foldable_norms, keeps_norms, mark_kept_norms, moving_norms, refresh_kept_norms};
 pub use operator::{MacsCx, Operator, QuantRule, Role, ShapeCx, WeightRule};
 pub use opset::{Parts, convert_opset};
+pub use pool::mean_of;
 pub use registry::{all, find};

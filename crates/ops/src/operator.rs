@@ -1,6 +1,6 @@
 //! The trait that answers everything about an operator.
 use crate::{EvalCx, Inputs, OpError, Parts};
-use graph::{Dim, Node, ValueType};
+use graph::{Dim, Model, Node, ValueType};
 use tensor::Tensor;
 
 /// What an input is for. What trains follows from the role alone: a constant in an Add or Mul is [`Role::Constant`].
@@ -132,8 +132,9 @@ pub trait Operator: Sync {
         0
     }
 
-    /// How the node may be quantized.
-    fn quantization(&self, _node: &Node) -> QuantRule {
+    /// How the node may be quantized. What it depends on beside the node (a constant's value or rank, who reads the result) is
+    /// looked up in the model.
+    fn quantization(&self, _node: &Node, _model: &Model) -> QuantRule {
         QuantRule::Float("no integer kernel is expected for it")
     }
 

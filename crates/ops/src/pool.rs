@@ -16,6 +16,18 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("MaxUnpool", "Puts elements back where MaxPool found them, zeros elsewhere.", &[9, 11, 22], max_unpool, infer_unpool),
 ];
 
+/// For a mean over windows: how many elements it adds up at most, 0 for all of a channel.
+pub fn mean_of(node: &Node) -> Option<usize> {
+    match node.op_type.as_str() {
+        "GlobalAveragePool" if node.is_onnx() => Some(0),
+        "AveragePool" if node.is_onnx() => {
+            let kernel = node.ints_or("kernel_shape", vec![]).ok()?;
+            Some(kernel.iter().fold(1usize, |n, k| n.saturating_mul(usize::try_from(*k).unwrap_or(1).max(1))))
+        }
+        _ => None,
+    }
+}
+
 fn integer(_: &Node) -> QuantRule {
     QuantRule::Integer { data: vec![0], weight: None }
 }

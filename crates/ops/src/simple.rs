@@ -1,6 +1,6 @@
 //! An operator as a record of functions: for the many that differ in their formula alone.
 use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, Parts, QuantRule, Role, ShapeCx};
-use graph::{Node, ValueId, ValueType};
+use graph::{Model, Node, ValueId, ValueType};
 use tensor::Tensor;
 
 pub(crate) type Eval = fn(&EvalCx, Inputs) -> Result<Vec<Tensor>, OpError>;
@@ -11,6 +11,14 @@ pub(crate) type Upgrade = fn(&mut Node, i64, &[ValueType], Constants) -> Result<
 /// What takes a node's place in a version, seen from it, the version and the types of its inputs.
 pub(crate) type Rewrite = fn(&Node, i64, &[ValueType], &mut Parts) -> Result<Option<Vec<Node>>, OpError>;
 
+/// What a rule of quantization looks at.
+enum Rule {
+    /// The node.
+    Own(fn(&Node) -> QuantRule),
+    /// The node and the model around it.
+    Within(fn(&Node, &Model) -> QuantRule),
+}
+
 /// One operator, of ONNX's own domain unless told otherwise.
 pub(crate) struct Simple {
     op_type: &'static str,
@@ -20,7 +28,7 @@ pub(crate) struct Simple {
     eval: Eval,
     infer: Infer,
     role: fn(&Node, usize) -> Role,
-    quantization: fn(&Node) -> QuantRule,
+    quantization: Rule,
     macs: fn(&MacsCx) -> u64,
     upgrade: Upgrade,
     rewrite: Rewrite,
@@ -38,7 +46,7 @@ impl Simple {
             eval,
             infer,
             role: |_, i| if i == 0 { Role::Data } else { Role::Constant },
-            quantization: |_| QuantRule::Float("no integer kernel is expected for it"),
+            quantization: Rule::Own(|_| QuantRule::Float("no integer kernel is expected for it")),
             macs: |_| 0,
             upgrade: |_, _, _, _| Ok(()),
             rewrite: |_, _, _, _| Ok(None),
@@ -57,7 +65,13 @@ impl Simple {
     }
 
     pub(crate) const fn quantization(mut self, rule: fn(&Node) -> QuantRule) -> Self {
-        self.quantization = rule;
+        self.quantization = Rule::Own(rule);
+        self
+    }
+
+    /// A rule that depends on more than the node.
+    pub(crate) const fn quantization_within(mut self, rule: fn(&Node, &Model) -> QuantRule) -> Self {
+        self.quantization = Rule::Within(rule);
         self
     }
 
@@ -118,8 +132,11 @@ impl Operator for Simple {
     fn macs(&self, cx: &MacsCx) -> u64 {
         (self.macs)(cx)
     }
-    fn quantization(&self, node: &Node) -> QuantRule {
-        (self.quantization)(node)
+    fn quantization(&self, node: &Node, model: &Model) -> QuantRule {
+        match self.quantization {
+            Rule::Own(rule) => rule(node),
+            Rule::Within(rule) => rule(node, model),
+        }
     }
     fn upgrade(&self, node: &mut Node, from: i64, to: i64, constants: Constants) -> Result<(), OpError> {
         self.upgrade_typed(node, &[], from, to, constants)

@@ -1,5 +1,6 @@
 //! Which values are quantized: a walk over the graph by its operators' own rules.
 use crate::bias::BiasPart;
+use crate::sums::SumPart;
 use crate::{QuantizeSettings, Result};
 use encodings::affine::AffineSettings;
 use graph::{Graph, Model, Node, ValueId};
@@ -27,6 +28,7 @@ pub struct FloatPart {
 ///   fused activation (Relu, Clip) reads the result, that activation's output is quantized instead.
 /// - Operators that only move elements keep the grid of their input: their outputs need no entry of their own.
 /// - A bias: int32 on the grid of the accumulator.
+/// - What adds a mask to scores, and the Softmax behind it, stays float (`masks.rs`).
 /// - What follows the last layer with weights (a final Softmax, the decoding of boxes) stays float.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QuantPlan {
@@ -36,6 +38,8 @@ pub struct QuantPlan {
     pub activations: BTreeMap<ValueId, AffineSettings>,
     /// Biases with what their scales follow from.
     pub biases: BTreeMap<ValueId, BiasPart>,
+    /// Sums of products of quantized numbers.
+    pub sums: Vec<SumPart>,
     /// Nodes that stay float. Nodes on integers (shape arithmetic) are only told apart by running them.
     pub float_parts: Vec<(FloatPart, Vec<ValueId>)>,
 }
@@ -47,16 +51,15 @@ pub struct QuantPlan {
 /// [`QuantizeError::Setting`] for a setting out of range.
 pub fn plan(model: &Model, settings: &QuantizeSettings) -> Result<QuantPlan> {
     settings.check()?;
-    let scales = crate::scales::of_integers(&model.graph);
-    let tail = crate::tail::nodes_behind_the_last_layer(model);
-    let mut planner = Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new(), scales, tail };
+    let mut planner = Planner::new(model, settings);
     planner.graph(&model.graph);
     planner.edges();
     planner.biases(&model.graph);
+    planner.sums(&model.graph);
     Ok(planner.plan)
 }
 
-struct Planner<'a> {
+pub(crate) struct Planner<'a> {
     model: &'a Model,
     settings: &'a QuantizeSettings,
     plan: QuantPlan,
@@ -66,9 +69,18 @@ struct Planner<'a> {
     scales: BTreeSet<ValueId>,
     /// First outputs of the nodes behind the last layer.
     tail: BTreeSet<ValueId>,
+    /// First outputs of the nodes that a mask keeps in float.
+    masked: BTreeSet<ValueId>,
 }
 
-impl Planner<'_> {
+impl<'a> Planner<'a> {
+    pub(crate) fn new(model: &'a Model, settings: &'a QuantizeSettings) -> Self {
+        let tail = crate::tail::nodes_behind_the_last_layer(model);
+        let masked = crate::masks::masked_nodes(model);
+        let scales = crate::scales::of_integers(&model.graph);
+        Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new(), scales, tail, masked }
+    }
+
     fn graph(&mut self, graph: &Graph) {
         let uses = graph.use_counts();
         for node in &graph.nodes {
@@ -102,17 +114,20 @@ impl Planner<'_> {
     }
 
     /// The operator's rule; float where the operator is not known or the node is to be left alone.
-    fn rule(&self, node: &Node) -> QuantRule {
+    pub(crate) fn rule(&self, node: &Node) -> QuantRule {
         if self.settings.skip.iter().any(|p| matches(p, &node.label(&self.model.values))) {
             return QuantRule::Float("the recipe leaves it out");
         }
         match ops::find(&node.domain, &node.op_type) {
-            Some(op) => match op.quantization(node) {
+            Some(op) => match op.quantization(node, self.model) {
                 QuantRule::Integer { .. } | QuantRule::FusedActivation if node.output(0).is_some_and(|v| self.tail.contains(&v)) => {
                     QuantRule::Float("it lies behind the last layer with weights; rounding it would save nothing and coarsen the output")
                 }
                 QuantRule::Integer { .. } if node.output(0).is_some_and(|v| self.scales.contains(&v)) => {
                     QuantRule::Float("it scales what an integer operator has summed up")
+                }
+                _ if node.output(0).is_some_and(|v| self.masked.contains(&v)) => {
+                    QuantRule::Float("a mask goes into it, and no grid holds that and the scores beside it")
                 }
                 rule => rule,
             },
@@ -228,7 +243,7 @@ impl Planner<'_> {
 
     /// The rule of a layer whose weight lies on a grid, be it one that `skip` has let keep an earlier one.
     fn bias_rule(&self, node: &Node) -> QuantRule {
-        let own = ops::find(&node.domain, &node.op_type).map(|op| op.quantization(node));
+        let own = ops::find(&node.domain, &node.op_type).map(|op| op.quantization(node, self.model));
         match own {
             Some(QuantRule::Integer { data, weight: Some(rule) }) if node.input(rule.input).is_some_and(|w| self.kept(w)) => {
                 QuantRule::Integer { data, weight: Some(rule) }
@@ -246,7 +261,40 @@ impl Planner<'_> {
         self.model.annotations.encoding(value).is_some()
     }
 
+    fn sums(&mut self, graph: &Graph) {
+        for node in &graph.nodes {
+            for sub in node.subgraphs() {
+                self.sums(sub);
+            }
+            let QuantRule::Integer { data, weight } = self.rule(node) else { continue };
+            let Some(output) = node.output(0) else { continue };
+            let mean_of = ops::mean_of(node);
+            if weight.is_none() && mean_of.is_none() {
+                continue;
+            }
+            let mut data: Vec<ValueId> = data.iter().filter_map(|i| node.input(*i)).map(|v| self.root(graph, v)).collect();
+            let (mut constant, mut bias, mut behind) = (None, None, 0);
+            if let Some((rule, id)) = weight.and_then(|rule| Some((rule, node.input(rule.input)?))) {
+                bias = rule.bias.and_then(|i| node.input(i));
+                match self.plan.constants.get(&id) {
+                    Some(settings) => constant = Some((id, settings.axis)),
+                    None => data.push(self.root(graph, id)),
+                }
+                // The channels of a convolution's result stand before its spatial axes, those of a product last.
+                let spatial = self.model.values.tensor(id).map_or(0, |t| t.rank().saturating_sub(2));
+                behind = if node.op_type.starts_with("Conv") { spatial } else { 0 };
+            }
+            let node = node.label(&self.model.values);
+            self.plan.sums.push(SumPart { node, output, data, weight: constant, behind, bias, mean_of });
+        }
+    }
+
     fn is_f32(&self, value: ValueId) -> bool {
         self.model.values[value].dtype() == Some(DType::F32)
     }
+}
+
+/// True for an input that a node of this rule reads as quantized data, not as its weight.
+pub(crate) fn is_data(rule: &QuantRule, input: usize) -> bool {
+    matches!(rule, QuantRule::Integer { data, weight } if data.contains(&input) && weight.as_ref().is_none_or(|w| w.input != input))
 }

@@ -17,7 +17,7 @@ pub(crate) fn nodes_behind_the_last_layer(model: &Model) -> BTreeSet<ValueId> {
     let (mut follows, mut of_layer, mut tail) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for node in nodes {
         let outputs = || node.outputs.iter().flatten().copied();
-        let fused = is_fused(node) && node.input(0).is_some_and(|v| of_layer.contains(&v));
+        let fused = is_fused(model, node) && node.input(0).is_some_and(|v| of_layer.contains(&v));
         if is_layer(node) || fused {
             of_layer.extend(outputs());
             follows.extend(outputs());
@@ -38,8 +38,8 @@ fn is_layer(node: &Node) -> bool {
     weighted || node.subgraphs().any(|g| g.nodes.iter().any(is_layer))
 }
 
-fn is_fused(node: &Node) -> bool {
-    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node) == QuantRule::FusedActivation)
+fn is_fused(model: &Model, node: &Node) -> bool {
+    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node, model) == QuantRule::FusedActivation)
 }
 
 /// What a node reads, its subgraphs' captures included.

@@ -1,4 +1,5 @@
 //! Quantizing networks from the zoo on random data.
+use encodings::affine::Precision;
 use espalier_quantize::{
     AUTO, ObserverSettings, QuantizeError, QuantizeSettings, WeightSettings, check_skip, choose, fit, fold_kept, keep_norms, observe, plan,
     quantize, refit_weights,
@@ -81,9 +82,29 @@ fn masks_are_held_and_zeros_stay_zeros() {
     let stored = encodings::simulate(&weight, m.annotations.get(id).unwrap()).unwrap();
     let mask = m.annotations.mask(id).unwrap().as_slice::<bool>().unwrap();
     assert!(stored.as_slice::<f32>().unwrap().iter().zip(mask).all(|(v, live)| *live || *v == 0.0));
+    // Fitted again without the data's statistics: the same precision, and no larger error.
     let before = m.annotations.clone();
     refit_weights(&mut m, &QuantizeSettings::default()).unwrap();
-    assert_eq!(m.annotations, before);
+    for (id, annotation) in before.iter() {
+        let after = m.annotations.get(id).unwrap();
+        assert_eq!(annotation.mask, after.mask);
+        let scales = |a: &graph::Annotation| a.encoding.as_ref().unwrap().parameters["scale"].to_f32_vec().unwrap();
+        let bias = encodings::affine::AffineSettings::of(after.encoding.as_ref().unwrap()).unwrap().is_bias();
+        assert!(bias || Precision::of(&scales(after)) <= Precision::of(&scales(annotation)));
+        // What the error of the weights alone is least with; before, the mean of the data had a say too.
+        if let Some(weight) = m.values.tensor(id).filter(|_| !bias) {
+            let mask = graph::Annotation { mask: after.mask.clone(), encoding: None };
+            let live = encodings::simulate(weight, &mask).unwrap().to_f32_vec().unwrap();
+            let error = |a: &graph::Annotation| {
+                let stored = encodings::simulate(weight, a).unwrap().to_f32_vec().unwrap();
+                stored.iter().zip(&live).map(|(s, w)| f64::from(s - w).powi(2)).sum::<f64>()
+            };
+            assert!(error(after) <= 1.0001 * error(annotation));
+        }
+    }
+    let again = m.annotations.clone();
+    refit_weights(&mut m, &QuantizeSettings::default()).unwrap();
+    assert_eq!(m.annotations, again);
 }
 
 #[test]
@@ -264,7 +285,7 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
         })
     };
     let mut prepared = m.clone();
-    espalier_quantize::prepare(&mut prepared).unwrap();
+    espalier_quantize::prepare(&mut prepared, &QuantizeSettings::default()).unwrap();
     let settings = QuantizeSettings { observer: ObserverSettings { kind: AUTO.into(), ..Default::default() }, ..Default::default() };
     let seen = observe(&prepared, &settings, (0..3).map(|s| spiky(&m, s))).unwrap();
     let plain = |seed: u64| Ok(Batch { inputs: BTreeMap::from([("input".to_string(), input(&m, seed))]), ..Default::default() });
@@ -273,7 +294,8 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
     assert_eq!(choice.errors.len(), espalier_quantize::observer::all().len());
     assert!(choice.errors.windows(2).all(|w| w[0].1 <= w[1].1) && choice.errors[0].0 == choice.kind, "{choice:?}");
     let error = |kind: &str| choice.errors.iter().find(|(name, _)| name == kind).unwrap().1;
-    assert!(error(&choice.kind) < 0.5 * error("min_max"), "{choice:?}");
+    // Of min_max, whose scale is no longer rounded up to few bits, more than half is left.
+    assert!(error(&choice.kind) < 0.7 * error("min_max"), "{choice:?}");
     // The error is that of the model which the chosen observer gives.
     let mut chosen = prepared.clone();
     let settings =

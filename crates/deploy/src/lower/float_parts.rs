@@ -41,7 +41,7 @@ fn reason(model: &Model, graph: &Graph, node: &Node) -> Option<String> {
     let encoded = |v: ValueId| model.annotations.encoding(v).is_some();
     let name = |v: ValueId| &model.values[v].name;
     let Some(op) = ops::find(&node.domain, &node.op_type) else { return Some("the operator is not known".into()) };
-    match op.quantization(node) {
+    match op.quantization(node, model) {
         QuantRule::Float(reason) => ops::float_reason(model, graph, node, reason),
         QuantRule::SameGrid => None,
         QuantRule::Integer { data, weight } => {
@@ -64,7 +64,7 @@ fn fused_behind(model: &Model, graph: &Graph, value: ValueId) -> bool {
     let readers = graph.consumers(value);
     let [only] = readers.as_slice() else { return false };
     let node = &graph.nodes[*only];
-    let fused = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node) == QuantRule::FusedActivation);
+    let fused = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node, model) == QuantRule::FusedActivation);
     fused && node.output(0).is_some_and(|v| model.annotations.encoding(v).is_some())
 }
 

@@ -3,21 +3,23 @@ use super::constants::{Stored, store};
 use crate::grid::Grid;
 use crate::{DeployError, Result};
 use graph::{Annotations, AttributeValue, Graph, Names, Node, ValueId, ValueType, Values};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use tensor::Tensor;
 
 /// The state of one lowering.
 pub(super) struct Rewriter<'a> {
     values: &'a mut Values,
     annotations: &'a Annotations,
+    /// Results of the clipping nodes that are left out.
+    covered: &'a BTreeSet<ValueId>,
     names: Names,
     nodes: Names,
 }
 
 impl<'a> Rewriter<'a> {
-    pub(super) fn new(graph: &Graph, values: &'a mut Values, annotations: &'a Annotations) -> Self {
+    pub(super) fn new(graph: &Graph, values: &'a mut Values, annotations: &'a Annotations, covered: &'a BTreeSet<ValueId>) -> Self {
         let (names, nodes) = (Names::of(values), Names::of_nodes(graph));
-        Rewriter { values, annotations, names, nodes }
+        Rewriter { values, annotations, covered, names, nodes }
     }
 
     /// Rewrites the main graph and the subgraphs of its nodes.
@@ -45,6 +47,12 @@ impl<'a> Rewriter<'a> {
             }
             for sub in node.subgraphs_mut() {
                 self.scope(sub)?;
+            }
+            if let (Some(from), Some(to)) = (node.input(0), node.output(0).filter(|v| self.covered.contains(v)))
+                && let Some(grid) = self.grid(to)?
+            {
+                nodes.extend(self.pair(graph, to, [from, to], &grid));
+                continue;
             }
             let behind = self.node_outputs(&mut node, graph)?;
             nodes.push(node);

@@ -29,7 +29,8 @@ impl Difference {
         }
         let (a, b) = (reference.to_f32_vec()?, other.to_f32_vec()?);
         for (x, y) in a.iter().zip(&b) {
-            let d = f64::from(*y) - f64::from(*x);
+            // Infinity less itself is no number, and no difference.
+            let d = if x == y { 0.0 } else { f64::from(*y) - f64::from(*x) };
             self.signal += f64::from(*x).powi(2);
             self.noise += d * d;
             self.largest = if (d + self.largest).is_nan() { f64::NAN } else { self.largest.max(d.abs()) };
@@ -253,6 +254,9 @@ mod tests {
         assert!(d.add(&Tensor::vector(vec![1f32]), &Tensor::vector(vec![1f32, 2.0])).is_err());
         d.add(&Tensor::vector(vec![1f32, 1.0]), &Tensor::vector(vec![f32::NAN, 1.0])).unwrap();
         assert!(d.largest().is_nan() && d.rms().is_nan());
+        let infinite = [f32::INFINITY, f32::NEG_INFINITY];
+        assert_eq!(difference(&infinite, &infinite, &[2]).largest(), 0.0);
+        assert_eq!(difference(&infinite, &[1.0, f32::NEG_INFINITY], &[2]).largest(), f64::INFINITY);
     }
 
     #[test]

@@ -34,9 +34,13 @@ pub struct ValueDifference {
     pub value: String,
     /// True for an output of both.
     pub output: bool,
-    /// Signal to noise of B against A, in decibels; absent: equal.
+    /// All elements are equal. One that is not a number (NaN) is equal to nothing.
+    pub equal: bool,
+    /// Elements that are not a number in A or in B.
+    pub not_numbers: usize,
+    /// Signal to noise of B against A, in decibels, over the elements that are numbers in both; absent where those are equal.
     pub sqnr_db: Option<f64>,
-    /// Largest absolute difference.
+    /// Largest absolute difference of elements that are numbers in both.
     pub max_difference: f64,
     /// Largest absolute value in A.
     pub max_value: f64,
@@ -114,6 +118,7 @@ struct Totals {
 /// What one value comes to.
 #[derive(Clone, Copy, Default)]
 struct Sum {
+    not_numbers: usize,
     signal: f64,
     noise: f64,
     max_difference: f64,
@@ -150,17 +155,25 @@ impl Totals {
 impl Sum {
     fn add(&mut self, a: &[f32], b: &[f32]) {
         for (x, y) in a.iter().zip(b).map(|(x, y)| (f64::from(*x), f64::from(*y))) {
+            if x.is_nan() || y.is_nan() {
+                self.not_numbers += 1;
+                continue;
+            }
+            // Infinity less itself is no number, and no difference.
+            let difference = if x == y { 0.0 } else { x - y };
             self.signal += x * x;
-            self.noise += (x - y) * (x - y);
-            self.max_difference = self.max_difference.max((x - y).abs());
+            self.noise += difference * difference;
+            self.max_difference = self.max_difference.max(difference.abs());
             self.max_value = self.max_value.max(x.abs());
         }
     }
 
     fn finish(self, value: String, outputs: &[&str]) -> ValueDifference {
-        let sqnr_db = (self.noise > 0.0).then(|| 10.0 * (self.signal / self.noise).log10());
+        let ratio = if self.noise.is_infinite() { 0.0 } else { self.signal / self.noise };
+        let sqnr_db = (self.noise > 0.0).then(|| 10.0 * ratio.log10());
         let output = outputs.contains(&value.as_str());
-        ValueDifference { value, output, sqnr_db, max_difference: self.max_difference, max_value: self.max_value }
+        let (not_numbers, equal) = (self.not_numbers, self.noise == 0.0 && self.not_numbers == 0);
+        ValueDifference { value, output, equal, not_numbers, sqnr_db, max_difference: self.max_difference, max_value: self.max_value }
     }
 }
 
@@ -202,13 +215,46 @@ impl fmt::Display for Comparison {
         let width = self.values.iter().map(|v| v.value.chars().count()).max().unwrap_or(0).clamp(5, 60);
         writeln!(f, "{:width$}  {:>10}  {:>14}  {:>12}", "value", "SQNR", "max difference", "max |A|")?;
         for v in &self.values {
-            let sqnr = v.sqnr_db.map_or("equal".to_string(), |d| format!("{d:.1} dB"));
-            let mark = if v.output { "  output" } else { "" };
+            let sqnr = match v.sqnr_db {
+                None if v.equal => "equal".to_string(),
+                None => "NaN".to_string(),
+                Some(d) => format!("{d:.1} dB"),
+            };
+            let mut mark = if v.output { "  output".to_string() } else { String::new() };
+            if v.not_numbers > 0 {
+                mark += &format!("  {} elements are NaN", v.not_numbers);
+            }
             writeln!(f, "{:width$}  {sqnr:>10}  {:>14.3e}  {:>12.3e}{mark}", v.value, v.max_difference, v.max_value)?;
         }
         for name in &self.missing {
             writeln!(f, "output '{name}' has no counterpart of its shape")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(a: &[f32], b: &[f32]) -> (ValueDifference, String) {
+        let mut sum = Sum::default();
+        sum.add(a, b);
+        let value = sum.finish("y".into(), &["y"]);
+        let shown = Comparison { inputs: "i".into(), values: vec![value.clone()], missing: vec![] }.to_string();
+        (value, shown)
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_equal_to_nothing() {
+        for (a, b) in [([f32::NAN, 1.0], [f32::NAN, 1.0]), ([1.0, f32::NAN], [1.0, 2.0]), ([1.0, 2.0], [1.0, f32::NAN])] {
+            let (value, shown) = told(&a, &b);
+            assert!(!value.equal && value.not_numbers == 1 && !shown.contains("equal"), "{shown}");
+            assert!(shown.contains("1 elements are NaN"), "{shown}");
+        }
+        let (value, shown) = told(&[f32::NEG_INFINITY, 2.0], &[f32::NEG_INFINITY, 2.0]);
+        assert!(value.equal && value.max_difference == 0.0 && shown.contains("equal"), "{shown}");
+        let (value, shown) = told(&[f32::INFINITY, 2.0], &[1.0, 2.0]);
+        assert!(!value.equal && shown.contains("-inf dB"), "{shown}");
     }
 }

@@ -24,6 +24,7 @@ pub(super) fn settings(stage: &QuantizeStage) -> QuantizeSettings {
         },
         activations: ActivationSettings { bits: u32::from(stage.activations.bits) },
         observer: ObserverSettings { kind: kind.into(), percentile: stage.calibration.percentile, ..ObserverSettings::default() },
+        exact: stage.exact,
         skip: stage.skip.clone(),
     }
 }

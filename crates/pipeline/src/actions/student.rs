@@ -48,6 +48,7 @@ impl Policy {
                     let calibrated = calibrate(model, stage, sources, seed, cache, &mut *tick)?;
                     notes.extend(calibrated.notes().into_iter().map(|note| (false, note)));
                     let report = calibrated.report;
+                    notes.extend(report.warnings.into_iter().map(|warning| (true, warning)));
                     let text = format!(
                         "inherited: {} weights and {} activations quantized, calibrated on {} images",
                         report.constants,

@@ -26,6 +26,7 @@ impl StageBody for Quantize {
                 report.biases, report.samples
             ),
         );
+        report.warnings.iter().for_each(|warning| cx.note(true, warning.clone()));
         let epochs = train(cx, &mut model, &self.0.training(), None, true, &sources)?;
         let mut output = measured(cx, model, epochs, &sources)?;
         output.float_parts =
