@@ -9,10 +9,12 @@ mod grid;
 mod lift;
 mod lower;
 pub mod measure;
+mod placement;
 mod prove;
 pub mod runtime;
 
 pub use error::{DeployError, Result};
 pub use lift::lift;
 pub use lower::{FloatPart, LowerOptions, Lowered, lower};
-pub use prove::{Accuracies, Proof, ProofOptions, prove};
+pub use placement::{Count, Placement};
+pub use prove::{Accuracies, Proof, ProofOptions, SQNR_FLOOR_DB, prove};

@@ -1,5 +1,5 @@
 //! The model a recipe starts from.
-use super::lesson::{given, measured};
+use super::lesson::{figures, given};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::recipe::ModelSource;
 use graph::Model;
@@ -46,6 +46,6 @@ impl StageBody for Measure {
         let sources = cx.sources()?;
         let model = given(input)?;
         batch_note(cx, &model);
-        measured(cx, model, vec![], &sources)
+        figures(cx, model, vec![], &sources)
     }
 }
