@@ -8,6 +8,7 @@ mod environment;
 mod error;
 mod fall;
 mod goals;
+mod live;
 mod observer;
 mod plan;
 pub mod recipe;

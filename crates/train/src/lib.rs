@@ -36,7 +36,7 @@ pub use limits::{LOOPS_ENDED, Limits, StopGuard, stop_when};
 pub use loader::LoaderBatches;
 pub use mean_squared_error::{MeanSquaredError, random_targets};
 pub use metric::{Accuracy, Metric, measure};
-pub use objective::{Batch, CrossEntropy, Objective, Portion, class_scores, classes, count_correct, flat, logits, loss_error, read};
+pub use objective::{Batch, CrossEntropy, Judged, Objective, Portion, class_scores, classes, flat, judge, logits, loss_error, read};
 pub use open_batch::{Batching, open_batch};
 pub use optimizer::{Optimizer, OptimizerSettings};
 pub use recompute::{StepMemory, step_memory};

@@ -3,7 +3,7 @@ use super::constants::{Stored, store};
 use crate::grid::Grid;
 use crate::{DeployError, Result};
 use graph::{Annotations, AttributeValue, Graph, Names, Node, ValueId, ValueType, Values};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tensor::Tensor;
 
 /// The state of one lowering.
@@ -105,6 +105,8 @@ impl<'a> Rewriter<'a> {
     /// placed, each before the first reader of the value it makes.
     fn constants(&mut self, graph: &mut Graph) -> Result<BTreeMap<ValueId, Node>> {
         let mut waiting = BTreeMap::new();
+        let of_gemm: HashSet<ValueId> =
+            graph.nodes.iter().filter(|n| n.op_type == "Gemm" && n.is_onnx()).filter_map(|n| n.input(1)).collect();
         for id in graph.constants.clone() {
             let Some(annotation) = self.annotations.get(id).filter(|a| !a.is_empty()) else { continue };
             let Some(tensor) = self.values.tensor(id).cloned() else { continue };
@@ -113,7 +115,7 @@ impl<'a> Rewriter<'a> {
                     self.values.set_tensor(id, tensor);
                 }
                 Stored::Integers { data, grid } => {
-                    let node = self.dequantize(graph, id, data, &grid);
+                    let node = self.dequantize(graph, id, data, &grid, of_gemm.contains(&id));
                     waiting.insert(id, node);
                 }
             }
@@ -121,12 +123,12 @@ impl<'a> Rewriter<'a> {
         Ok(waiting)
     }
 
-    /// The DequantizeLinear that makes what was a float constant.
-    fn dequantize(&mut self, graph: &mut Graph, id: ValueId, data: Tensor, grid: &Grid) -> Node {
+    /// The DequantizeLinear that makes what was a float constant. A zero point of zero may be left out, but ONNX Runtime
+    /// (1.32) then computes a Gemm in float, while it takes Conv and MatMul either way.
+    fn dequantize(&mut self, graph: &mut Graph, id: ValueId, data: Tensor, grid: &Grid, with_zero_point: bool) -> Node {
         let base = self.values[id].name.clone();
         let mut inputs = vec![self.constant(graph, &base, "quantized", data), self.constant(graph, &base, "scale", grid.scale.clone())];
-        // An absent zero point is zero.
-        if !grid.is_symmetric() {
+        if with_zero_point || !grid.is_symmetric() {
             inputs.push(self.constant(graph, &base, "zero_point", grid.zero_point.clone()));
         }
         self.values[id].constant = None;

@@ -34,13 +34,14 @@ pub struct ValueDifference {
     pub value: String,
     /// True for an output of both.
     pub output: bool,
-    /// All elements are equal. One that is not a number (NaN) is equal to nothing.
-    pub equal: bool,
-    /// Elements that are not a number in A or in B.
-    pub not_numbers: usize,
-    /// Signal to noise of B against A, in decibels, over the elements that are numbers in both; absent where those are equal.
+    /// Signal to noise of B against A, in decibels, over the elements that are numbers in both; absent where `equal`, or where
+    /// none is.
     pub sqnr_db: Option<f64>,
-    /// Largest absolute difference of elements that are numbers in both.
+    /// True if every element is the same number in both; a NaN is never equal.
+    pub equal: bool,
+    /// Elements that are NaN in A or in B.
+    pub nan: u64,
+    /// Largest absolute difference, over the elements that are numbers in both.
     pub max_difference: f64,
     /// Largest absolute value in A.
     pub max_value: f64,
@@ -118,9 +119,10 @@ struct Totals {
 /// What one value comes to.
 #[derive(Clone, Copy, Default)]
 struct Sum {
-    not_numbers: usize,
     signal: f64,
     noise: f64,
+    nan: u64,
+    numbers: u64,
     max_difference: f64,
     max_value: f64,
 }
@@ -156,11 +158,15 @@ impl Sum {
     fn add(&mut self, a: &[f32], b: &[f32]) {
         for (x, y) in a.iter().zip(b).map(|(x, y)| (f64::from(*x), f64::from(*y))) {
             if x.is_nan() || y.is_nan() {
-                self.not_numbers += 1;
+                self.nan += 1;
                 continue;
             }
-            // Infinity less itself is no number, and no difference.
-            let difference = if x == y { 0.0 } else { x - y };
+            self.numbers += 1;
+            // The same infinity on both sides is no difference.
+            if x == y && x.is_infinite() {
+                continue;
+            }
+            let difference = x - y;
             self.signal += x * x;
             self.noise += difference * difference;
             self.max_difference = self.max_difference.max(difference.abs());
@@ -169,11 +175,13 @@ impl Sum {
     }
 
     fn finish(self, value: String, outputs: &[&str]) -> ValueDifference {
-        let ratio = if self.noise.is_infinite() { 0.0 } else { self.signal / self.noise };
-        let sqnr_db = (self.noise > 0.0).then(|| 10.0 * ratio.log10());
-        let output = outputs.contains(&value.as_str());
-        let (not_numbers, equal) = (self.not_numbers, self.noise == 0.0 && self.not_numbers == 0);
-        ValueDifference { value, output, equal, not_numbers, sqnr_db, max_difference: self.max_difference, max_value: self.max_value }
+        let sqnr_db = (self.noise > 0.0 && self.numbers > 0).then(|| {
+            let ratio = if self.noise.is_infinite() { 0.0 } else { self.signal / self.noise };
+            10.0 * ratio.log10()
+        });
+        let (output, equal) = (outputs.contains(&value.as_str()), self.nan == 0 && self.noise == 0.0);
+        let Sum { nan, max_difference, max_value, .. } = self;
+        ValueDifference { value, output, sqnr_db, equal, nan, max_difference, max_value }
     }
 }
 
@@ -215,16 +223,14 @@ impl fmt::Display for Comparison {
         let width = self.values.iter().map(|v| v.value.chars().count()).max().unwrap_or(0).clamp(5, 60);
         writeln!(f, "{:width$}  {:>10}  {:>14}  {:>12}", "value", "SQNR", "max difference", "max |A|")?;
         for v in &self.values {
-            let sqnr = match v.sqnr_db {
-                None if v.equal => "equal".to_string(),
-                None => "NaN".to_string(),
-                Some(d) => format!("{d:.1} dB"),
+            let sqnr = match (v.equal, v.sqnr_db) {
+                (true, _) => "equal".to_string(),
+                (false, Some(d)) => format!("{d:.1} dB"),
+                (false, None) => "NaN".to_string(),
             };
-            let mut mark = if v.output { "  output".to_string() } else { String::new() };
-            if v.not_numbers > 0 {
-                mark += &format!("  {} elements are NaN", v.not_numbers);
-            }
-            writeln!(f, "{:width$}  {sqnr:>10}  {:>14.3e}  {:>12.3e}{mark}", v.value, v.max_difference, v.max_value)?;
+            let mark = if v.output { "  output" } else { "" };
+            let nan = if v.nan > 0 { format!("  {} elements are NaN", v.nan) } else { String::new() };
+            writeln!(f, "{:width$}  {sqnr:>10}  {:>14.3e}  {:>12.3e}{mark}{nan}", v.value, v.max_difference, v.max_value)?;
         }
         for name in &self.missing {
             writeln!(f, "output '{name}' has no counterpart of its shape")?;
@@ -241,20 +247,20 @@ mod tests {
         let mut sum = Sum::default();
         sum.add(a, b);
         let value = sum.finish("y".into(), &["y"]);
-        let shown = Comparison { inputs: "i".into(), values: vec![value.clone()], missing: vec![] }.to_string();
-        (value, shown)
+        let text = Comparison { inputs: "x".into(), values: vec![value.clone()], missing: vec![] }.to_string();
+        (value, text)
     }
 
     #[test]
-    fn what_is_not_a_number_is_equal_to_nothing() {
-        for (a, b) in [([f32::NAN, 1.0], [f32::NAN, 1.0]), ([1.0, f32::NAN], [1.0, 2.0]), ([1.0, 2.0], [1.0, f32::NAN])] {
-            let (value, shown) = told(&a, &b);
-            assert!(!value.equal && value.not_numbers == 1 && !shown.contains("equal"), "{shown}");
-            assert!(shown.contains("1 elements are NaN"), "{shown}");
+    fn a_nan_is_never_equal_and_is_counted() {
+        let (equal, text) = told(&[1.0, f32::INFINITY], &[1.0, f32::INFINITY]);
+        assert!(equal.equal && equal.nan == 0 && text.contains("     equal"), "{text}");
+        for (a, b) in [([f32::NAN, 1.0], [f32::NAN, 1.0]), ([0.0, 1.0], [f32::NAN, 1.0])] {
+            let (nan, text) = told(&a, &b);
+            assert!(!nan.equal && nan.nan == 1 && nan.sqnr_db.is_none(), "{nan:?}");
+            assert!(!text.contains("equal") && text.contains("1 elements are NaN"), "{text}");
         }
-        let (value, shown) = told(&[f32::NEG_INFINITY, 2.0], &[f32::NEG_INFINITY, 2.0]);
-        assert!(value.equal && value.max_difference == 0.0 && shown.contains("equal"), "{shown}");
-        let (value, shown) = told(&[f32::INFINITY, 2.0], &[1.0, 2.0]);
-        assert!(!value.equal && shown.contains("-inf dB"), "{shown}");
+        let (both, text) = told(&[f32::NAN, 2.0], &[1.0, 1.0]);
+        assert!((both.sqnr_db.unwrap() - 10.0 * 4f64.log10()).abs() < 1e-9, "{text}");
     }
 }

@@ -51,8 +51,10 @@ pub struct Layer {
 pub struct Inspection {
     /// The file.
     pub file: String,
-    /// Its bytes.
+    /// Its bytes, those of the data files beside it included.
     pub file_bytes: u64,
+    /// Bytes of the data files beside it (external data).
+    pub external_bytes: u64,
     /// Version of the format.
     pub ir_version: i64,
     /// Operator sets by domain.
@@ -91,7 +93,8 @@ pub struct Inspection {
 /// If the file cannot be read.
 pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Inspection> {
     let model = onnx::load(path)?;
-    let file_bytes = std::fs::metadata(path).map_or(0, |m| m.len());
+    let alone = std::fs::metadata(path).map_or(0, |m| m.len());
+    let file_bytes = onnx::bytes_on_disk(path, &model).unwrap_or(alone);
     let (seen, macs_note) = match observe(&model, shapes) {
         Ok((seen, note)) => (Some(seen), note),
         Err(e) => {
@@ -124,6 +127,7 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
     Ok(Inspection {
         file: path.display().to_string(),
         file_bytes,
+        external_bytes: file_bytes - alone,
         ir_version: model.ir_version,
         opsets: model.opsets.iter().map(|o| (if o.domain.is_empty() { "ai.onnx".into() } else { o.domain.clone() }, o.version)).collect(),
         inputs: model.free_inputs().iter().map(port).collect(),
@@ -188,7 +192,11 @@ impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ports = |list: &[Port]| list.iter().map(|p| text::line(&format!("{} {}", p.name, p.ty))).collect::<Vec<_>>().join(", ");
         let opsets = self.opsets.iter().map(|(d, v)| format!("{d} {v}")).collect::<Vec<_>>().join(", ");
-        writeln!(f, "{}: {}, IR {}, opset {opsets}", self.file, text::bytes(self.file_bytes), self.ir_version)?;
+        let beside = match self.external_bytes {
+            0 => String::new(),
+            n => format!(" ({} of them in data files beside it)", text::bytes(n)),
+        };
+        writeln!(f, "{}: {}{beside}, IR {}, opset {opsets}", self.file, text::bytes(self.file_bytes), self.ir_version)?;
         writeln!(f, "inputs:      {}", ports(&self.inputs))?;
         let told: Vec<(&str, &str)> = self.inputs.iter().filter_map(|p| Some((p.name.as_str(), p.takes.as_deref()?))).collect();
         write!(f, "{}", takes_text(&told))?;

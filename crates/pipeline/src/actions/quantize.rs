@@ -51,7 +51,8 @@ pub fn prune_weights(model: &mut Model, stage: &PruneStage) -> Result<SparsityRe
 
 /// What the user should know of a pruning, warnings told apart: what was zero before, and layers of which nothing is left.
 pub fn prune_notes(report: &SparsityReport) -> Vec<(bool, String)> {
-    let mut notes = vec![(false, format!("sparsity {:.2} % over {} weights", report.sparsity * 100.0, report.layers.len()))];
+    let (share, weights) = (report.sparsity * 100.0, report.layers.len());
+    let mut notes = vec![(false, format!("sparsity {share:.2} % over {weights} weights; {}", report::text::SPARSITY_ALONE))];
     if report.zero_before > 0 {
         let share = report.zero_before as f64 / report.total().max(1) as f64 * 100.0;
         notes.push((

@@ -1,5 +1,5 @@
 //! The model a recipe starts from.
-use super::lesson::{given, measured};
+use super::lesson::{figures, given};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::recipe::ModelSource;
 use graph::Model;
@@ -61,6 +61,6 @@ impl StageBody for Measure {
         self.notes.iter().for_each(|note| cx.note(false, note.as_str()));
         let model = given(input)?;
         batch_note(cx, &model);
-        measured(cx, model, vec![], &sources)
+        figures(cx, model, vec![], &sources)
     }
 }
