@@ -55,12 +55,13 @@ impl Search<'_> {
             "Add" | "Where" => {
                 let terms = if node.op_type == "Add" { &inputs[..] } else { inputs.get(1..).unwrap_or(&[]) };
                 let masks: Vec<ValueId> = terms.iter().copied().filter(|v| self.is_mask(*v)).collect();
-                let scores = terms.iter().filter(|v| !masks.contains(v)).fold(false, |any, v| self.masked(*v) || any);
+                // All of them are looked at: each finds the nodes behind it.
+                let scores: Vec<bool> = terms.iter().filter(|v| !masks.contains(v)).map(|v| self.masked(*v)).collect();
                 let adds = !masks.is_empty() && masks.len() < terms.len();
                 if adds {
                     masks.iter().for_each(|v| self.keep_float(*v));
                 }
-                adds || scores
+                adds || scores.contains(&true)
             }
             "Mul" | "Div" => inputs.first().is_some_and(|v| self.masked(*v)),
             "Reshape" | "Transpose" | "Identity" | "Cast" | "Squeeze" | "Unsqueeze" | "Flatten" | "Expand" => {
@@ -89,7 +90,7 @@ impl Search<'_> {
         }
         self.learned.insert(value, false);
         let Some(node) = self.producers.get(&value).copied() else { return false };
-        let learned = is_layer(node) || node.inputs.iter().flatten().fold(false, |any, v| any || self.learned(*v));
+        let learned = is_layer(node) || node.inputs.iter().flatten().any(|v| self.learned(*v));
         self.learned.insert(value, learned);
         learned
     }
