@@ -95,9 +95,9 @@ fn is_integer(op_type: &str) -> bool {
         || OTHERS.contains(&op_type)
 }
 
-fn moves(node: &Node) -> bool {
+fn moves(model: &Model, node: &Node) -> bool {
     const OTHERS: &[&str] = &["ReorderInput", "ReorderOutput"];
-    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node) == QuantRule::SameGrid)
+    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node, model) == QuantRule::SameGrid)
         || OTHERS.contains(&node.op_type.as_str())
 }
 
@@ -138,7 +138,7 @@ impl<'a> Walk<'a> {
         match node.op_type.as_str() {
             "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" => self.out.conversions += 1,
             "Cast" | "CastLike" => {}
-            _ if moves(node) => {}
+            _ if moves(self.model, node) => {}
             op if is_integer(op) => self.count(op).integer += 1,
             // What reads constants alone is no work of a run.
             op if made == Kind::Float && fed.contains(&Kind::Float) => {
@@ -238,7 +238,7 @@ impl<'a> Reasons<'a> {
     fn why(&self, graph: &Graph, node: &Node) -> String {
         let values = &self.lowered.model.values;
         let producer = |v: ValueId| graph.producer(v).map(|i| &graph.nodes[i]);
-        let rule = |n: &Node| ops::find(&n.domain, &n.op_type).map(|op| op.quantization(n));
+        let rule = |n: &Node| ops::find(&n.domain, &n.op_type).map(|op| op.quantization(n, &self.lowered.model));
         if let Some(QuantRule::Float(reason)) = rule(node) {
             return reason.to_string();
         }
