@@ -131,8 +131,9 @@ impl Runner<'_> {
         let mut record = match self.dir.stage(&key).result() {
             Some(stored) => StageRecord { status: Status::Cached, ..stored.record },
             None => {
-                let model = crate::stages::start(source, self.loaded.recipe.seed, place).map_err(|e| PipelineError::stage(START, e))?;
-                let task = Task { name: START, kind: START, index: 0, body: Box::new(Measure) };
+                let started = crate::stages::started(source, self.loaded.recipe.seed, place);
+                let (model, notes) = started.map_err(|e| PipelineError::stage(START, e))?;
+                let task = Task { name: START, kind: START, index: 0, body: Box::new(Measure { notes }) };
                 self.work(task, &key, Some(model))?.record
             }
         };

@@ -17,7 +17,7 @@ fn in_graph(graph: &Graph, model: &mut Model) {
         }
         let same = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node) == QuantRule::SameGrid);
         let (Some(input), [Some(output)]) = (node.input(0), node.outputs.as_slice()) else { continue };
-        if !same || model.values.tensor(input).is_some() || model.annotations.encoding(*output).is_some() {
+        if !same || model.annotations.encoding(*output).is_some() {
             continue;
         }
         if let Some(encoding) = per_tensor(model, input) {

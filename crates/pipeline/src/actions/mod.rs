@@ -14,6 +14,6 @@ pub use counted::Tick;
 pub use deploy::{Deployment, deploy};
 pub use fit::{Lesson, fit};
 pub use measure::{accuracy, layers, score, weigh};
-pub use quantize::{prune_notes, prune_weights, settle_biases, settle_norms};
+pub use quantize::{prune_notes, prune_weights, settle_biases, settle_norms, stay_float};
 pub use sources::{Rows, Sources};
 pub use student::{Policy, PolicyStep, student};

@@ -11,8 +11,8 @@ mod start;
 mod train;
 
 pub use cx::StageCx;
-pub(crate) use start::Measure;
 pub use start::start;
+pub(crate) use start::{Measure, started};
 
 use crate::recipe::Stage;
 use graph::Model;

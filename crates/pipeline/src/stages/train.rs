@@ -1,7 +1,7 @@
 //! `train`: the current graph, or a model of its own, on the labels.
 use super::lesson::{given, measured, train};
 use super::start::batch_note;
-use super::{StageBody, StageCx, StageError, StageOutput, start};
+use super::{StageBody, StageCx, StageError, StageOutput, started};
 
 use crate::recipe::TrainStage;
 use graph::Model;
@@ -14,8 +14,10 @@ impl StageBody for Train {
         let sources = cx.sources()?;
         let mut model = match &self.0.model {
             Some(source) => {
-                let own = start(source, cx.loaded.recipe.seed, |p| cx.resolve(p))?;
+                let (own, notes) = started(source, cx.loaded.recipe.seed, |p| cx.resolve(p))?;
+                // What the run begins with is told of by its own record.
                 if cx.index > 0 {
+                    notes.into_iter().for_each(|note| cx.note(false, note));
                     batch_note(cx, &own);
                 }
                 own
