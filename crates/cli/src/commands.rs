@@ -52,7 +52,7 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
             printer.result(name, &done, &done);
         }
         Command::Convert(a) => {
-            let done = lib::convert(&a.model, &a.output, &lib::ConvertOptions { clean: a.clean, opset: a.opset })?;
+            let done = lib::convert(&a.model, &a.output, &lib::ConvertOptions { clean: a.clean, opset: a.opset, float32: a.float32 })?;
             printer.result(name, &done, &done);
         }
         Command::Execute(a) => {

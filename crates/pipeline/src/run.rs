@@ -184,7 +184,7 @@ impl Runner<'_, '_> {
                 if std::mem::take(&mut self.to_try)
                     && let Some(text) = crate::trial::trial(self.loaded, self.options.data.as_deref(), index, input.clone())?
                 {
-                    self.observer.event(&Event::Note(&Note { warning: false, text }));
+                    self.live.event(&Event::Note(&Note { warning: false, text }));
                 }
                 let task = Task { name, kind: stage.kind(), index, body: (self.bodies)(stage) };
                 self.work(task, &key, input)?

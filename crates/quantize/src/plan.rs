@@ -4,7 +4,7 @@ use crate::sums::SumPart;
 use crate::{QuantizeSettings, Result};
 use encodings::affine::AffineSettings;
 use graph::{Graph, Model, Node, ValueId};
-use ops::{QuantRule, WeightRule};
+use ops::{QuantRule, Role, Roles, WeightRule};
 use std::collections::{BTreeMap, BTreeSet};
 use tensor::DType;
 use train::parameters::matches;
@@ -27,7 +27,8 @@ pub struct FloatPart {
 /// - What an integer operator reads as data, wherever it comes from, graph inputs included; and what it makes. Where only a
 ///   fused activation (Relu, Clip) reads the result, that activation's output is quantized instead.
 /// - Operators that only move elements keep the grid of their input: their outputs need no entry of their own.
-/// - A bias: int32 on the grid of the accumulator.
+/// - A table of embeddings: one grid, on which what is looked up lies too.
+/// - A bias: int32 on the grid of the accumulator, also where an Add behind a MatMul puts it there: then the product is not rounded.
 /// - What adds a mask to scores, and the Softmax behind it, stays float (`masks.rs`).
 /// - What follows the last layer with weights (a final Softmax, the decoding of boxes) stays float.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,7 +52,9 @@ pub struct QuantPlan {
 /// [`QuantizeError::Setting`] for a setting out of range.
 pub fn plan(model: &Model, settings: &QuantizeSettings) -> Result<QuantPlan> {
     settings.check()?;
-    let mut planner = Planner::new(model, settings);
+    let roles = Roles::of(model);
+    let mut planner = Planner::new(model, &roles, settings);
+    planner.added = planner.added_biases(&roles);
     planner.graph(&model.graph);
     planner.edges();
     planner.biases(&model.graph);
@@ -71,14 +74,24 @@ pub(crate) struct Planner<'a> {
     tail: BTreeSet<ValueId>,
     /// First outputs of the nodes that a mask keeps in float.
     masked: BTreeSet<ValueId>,
+    /// Biases that an Add puts on the result of a layer, by that result.
+    added: BTreeMap<ValueId, AddedBias>,
+}
+
+/// The bias of a layer that has no input for it (a MatMul on more than two axes), as an Add behind it.
+struct AddedBias {
+    /// What the Add makes.
+    sum: ValueId,
+    bias: ValueId,
+    part: BiasPart,
 }
 
 impl<'a> Planner<'a> {
-    pub(crate) fn new(model: &'a Model, settings: &'a QuantizeSettings) -> Self {
-        let tail = crate::tail::nodes_behind_the_last_layer(model);
+    pub(crate) fn new(model: &'a Model, roles: &Roles, settings: &'a QuantizeSettings) -> Self {
+        let tail = crate::tail::nodes_behind_the_last_layer(model, roles);
         let masked = crate::masks::masked_nodes(model);
         let scales = crate::scales::of_integers(&model.graph);
-        Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new(), scales, tail, masked }
+        Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new(), scales, tail, masked, added: BTreeMap::new() }
     }
 
     fn graph(&mut self, graph: &Graph) {
@@ -89,7 +102,9 @@ impl<'a> Planner<'a> {
             }
             match self.rule(node) {
                 QuantRule::Integer { data, weight } => {
-                    for input in data.iter().filter_map(|i| node.input(*i)) {
+                    // Behind a layer the sum is rounded, neither the product nor the bias for itself.
+                    let adds = node.output(0).is_some_and(|v| self.added.values().any(|a| a.sum == v));
+                    for input in data.iter().filter_map(|i| node.input(*i)).filter(|_| !adds) {
                         self.data(graph, input);
                     }
                     if let Some(rule) = weight {
@@ -97,13 +112,13 @@ impl<'a> Planner<'a> {
                     }
                     for output in node.outputs.iter().flatten() {
                         let fused = graph.nodes.iter().find(|n| n.input(0) == Some(*output) && self.rule(n) == QuantRule::FusedActivation);
-                        if fused.is_none() || uses.get(output) != Some(&1) {
+                        if (fused.is_none() || uses.get(output) != Some(&1)) && !self.added.contains_key(output) {
                             self.activation(*output);
                         }
                     }
                 }
                 QuantRule::FusedActivation => node.outputs.iter().flatten().for_each(|v| self.activation(*v)),
-                QuantRule::SameGrid => {}
+                QuantRule::SameGrid => self.table(node),
                 QuantRule::Float(reason) => {
                     if let Some(reason) = ops::float_reason(self.model, graph, node, reason) {
                         self.float(node, reason);
@@ -154,6 +169,9 @@ impl<'a> Planner<'a> {
             return;
         }
         let root = self.root(graph, value);
+        if self.model.values.tensor(root).is_some() {
+            return self.data(graph, root);
+        }
         let is_input = graph.inputs.contains(&root) || graph.producer(root).is_none();
         if is_input || self.plan.activations.contains_key(&root) {
             self.activation(root);
@@ -186,6 +204,10 @@ impl<'a> Planner<'a> {
 
     fn weight(&mut self, graph: &Graph, node: &Node, rule: WeightRule) {
         let Some(id) = node.input(rule.input) else { return };
+        // One weight that an embedding reads as it is and a layer turned: a grid for the whole of it serves both.
+        let root = self.root(graph, id);
+        let turned = root != id && self.is_f32(root) && self.model.values.tensor(root).is_some();
+        let id = if turned { root } else { id };
         let Some(tensor) = self.model.values.tensor(id) else { return self.data(graph, id) };
         if tensor.dtype() != DType::F32 {
             return self.float(node, format!("its weight '{}' is {}", self.model.values[id].name, tensor.dtype()));
@@ -195,13 +217,47 @@ impl<'a> Planner<'a> {
         // In a grouped transposed convolution one index of the axis stands for a channel of each group.
         let whole = |axis: &usize| tensor.shape().get(*axis).is_some_and(|n| bias.is_none_or(|b| b.len() == *n));
         let axis = rule.axis.or_else(|| ops::depthwise_axis(node, tensor.shape()));
-        let mut axis = axis.filter(|a| w.per_channel && whole(a));
+        let mut axis = axis.filter(|a| w.per_channel && whole(a) && !turned);
         if self.plan.constants.get(&id).is_some_and(|other| other.axis != axis) || self.shared.contains(&id) {
             self.shared.insert(id);
             axis = None;
         }
         let settings = AffineSettings { reduce_range: w.reduce_range, ..AffineSettings::weight(w.bits, axis) };
         self.plan.constants.insert(id, settings);
+    }
+
+    /// A table of embeddings is stored as what is looked up in it: one grid, so that the runtime looks up integers.
+    fn table(&mut self, node: &Node) {
+        let (Some(table), Some(index)) = (node.input(0), node.input(1)) else { return };
+        let learned = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.role(node, 0) == Role::Weight);
+        if learned && self.model.values.tensor(index).is_none() && self.model.values.tensor(table).is_some() && self.is_f32(table) {
+            self.plan.constants.entry(table).or_insert(AffineSettings::activation(self.settings.activations.bits));
+        }
+    }
+
+    /// Finds the biases that stand in an Add of their own.
+    fn added_biases(&self, roles: &Roles) -> BTreeMap<ValueId, AddedBias> {
+        let uses = self.model.graph.use_counts();
+        let mut found = BTreeMap::new();
+        self.in_graphs(&self.model.graph, &mut |graph, add| {
+            let Some((layer, at)) = roles.bias_of(add).filter(|(layer, _)| layer.op_type == "MatMul") else { return };
+            let integer = |n: &Node| matches!(self.rule(n), QuantRule::Integer { .. });
+            let ends = layer.output(0).zip(add.output(0)).zip(add.input(at));
+            let (Some(((product, sum), bias)), Some(x), Some(weight)) = (ends, layer.input(0), layer.input(1)) else { return };
+            let direct = add.input(1 - at) == Some(product) && uses.get(&product) == Some(&1);
+            let float = |v: ValueId| self.model.values.tensor(v).is_some() && self.is_f32(v);
+            if direct && integer(layer) && integer(add) && float(bias) && float(weight) {
+                found.insert(product, AddedBias { sum, bias, part: BiasPart { input: self.root(graph, x), weight } });
+            }
+        });
+        found
+    }
+
+    fn in_graphs<'g>(&self, graph: &'g Graph, f: &mut dyn FnMut(&'g Graph, &'g Node)) {
+        for node in &graph.nodes {
+            f(graph, node);
+            node.subgraphs().for_each(|g| self.in_graphs(g, f));
+        }
     }
 
     /// Gives the first and the last layer's weights the width set for them.
@@ -223,6 +279,12 @@ impl<'a> Planner<'a> {
 
     fn biases(&mut self, graph: &Graph) {
         let uses = self.model.graph.use_counts();
+        for AddedBias { bias, part, .. } in self.added.values() {
+            let vector = self.model.values.tensor(*bias).is_some_and(|t| t.rank() == 1);
+            if vector && uses.get(bias) == Some(&1) && self.plan.constants.contains_key(&part.weight) {
+                self.plan.biases.insert(*bias, *part);
+            }
+        }
         for node in &graph.nodes {
             for sub in node.subgraphs() {
                 self.biases(sub);

@@ -9,7 +9,7 @@ use tensor::DType;
 /// the former a 1 might be 0.98 for the latter. Weights stay one, with all their readers.
 pub(crate) fn unshare(model: &mut Model, settings: &QuantizeSettings) {
     let mut readers: BTreeMap<ValueId, (Vec<(usize, usize)>, bool)> = BTreeMap::new();
-    let planner = Planner::new(model, settings);
+    let planner = Planner::new(model, &ops::Roles::of(model), settings);
     for (n, node) in model.graph.nodes.iter().enumerate() {
         let rule = planner.rule(node);
         for (i, id) in node.inputs.iter().enumerate().filter_map(|(i, id)| Some((i, (*id)?))) {

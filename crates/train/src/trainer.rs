@@ -453,6 +453,7 @@ fn state_names(model: &Model, parameters: &[Parameter]) -> BTreeMap<String, para
         for (i, v) in node.inputs.iter().enumerate() {
             if let Some(v) = v
                 && op.role(node, i) == ops::Role::Statistic
+                && model.values.tensor(*v).is_some()
             {
                 names.insert(model.values[*v].name.clone(), parameters::ParameterId { value: *v, part: Part::Master });
             }

@@ -18,6 +18,6 @@ pub use fit::{Lesson, fit};
 pub use measure::{accuracy, layers, score, weigh};
 pub use memory::MemoryProbe;
 pub use original::Original;
-pub use quantize::{prune_notes, prune_weights, settle_biases, settle_norms};
+pub use quantize::{prune_notes, prune_weights, settle_biases, settle_norms, stay_float};
 pub use sources::{Rows, Sources};
 pub use student::{Policy, PolicyStep, student};

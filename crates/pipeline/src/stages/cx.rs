@@ -130,6 +130,8 @@ impl StageCx<'_> {
     pub fn teacher(&self, name: &str) -> Result<Model, StageError> {
         let path = self.results.get(name).cloned().unwrap_or_else(|| self.resolve(name));
         let mut model = onnx::load(&path)?;
+        // It is run and not changed, so its quantizers and parameters may stay as they are.
+        train::to_float32(&mut model)?;
         train::open_batch(&mut model);
         Ok(model)
     }

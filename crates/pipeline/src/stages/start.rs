@@ -4,6 +4,7 @@ use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::recipe::ModelSource;
 use graph::Model;
 use std::path::PathBuf;
+use tensor::DType;
 
 /// Loads the file, ready to train (see [`ready`]), or builds the architecture with weights drawn from the seed. Gives the model and
 /// what was done to it, as sentences.
@@ -37,14 +38,25 @@ pub(super) fn batch_note(cx: &mut StageCx, model: &Model) {
     }
 }
 
-/// Makes a model from a file ready for the stages: what was left in training form is turned to inference, quantization operators are
-/// lifted to annotations, a fixed batch is opened where samples stay apart. Returns what was done, as sentences.
+/// Makes a model from a file ready for the stages: what was left in training form is turned to inference, half precision becomes
+/// float32, quantization operators are lifted to annotations, every parameter is made visible, a fixed batch is opened where samples
+/// stay apart. Returns what was done, as sentences.
 ///
 /// # Errors
 /// If the graph is not well formed.
 pub(crate) fn ready(model: &mut Model) -> Result<Vec<String>, StageError> {
-    let notes = ops::to_inference_form(model)?;
+    let mut notes = ops::to_inference_form(model)?;
+    let inputs = model.free_inputs();
+    let narrow = |model: &Model| inputs.iter().filter(|v| model.values[**v].dtype() != Some(DType::F32)).count();
+    let before = narrow(model);
+    let halves = ::train::to_float32(model)?;
+    if halves > 0 {
+        let ends = if narrow(model) < before { ", its inputs too" } else { "" };
+        notes.push(format!("the model was in half precision and is float32 now{ends}"));
+    }
     deploy::lift(model)?;
+    notes.extend(::train::prepare(model)?);
+    notes.extend(::train::unreached(model).note());
     ::train::open_batch(model);
     Ok(notes)
 }
