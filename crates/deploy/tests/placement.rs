@@ -4,7 +4,7 @@ mod support;
 
 use deploy::runtime::Source;
 use deploy::{Count, LowerOptions, Lowered, Placement, lower};
-use encodings::affine::{AffineSettings, fit_range, fit_weight};
+use encodings::affine::{AffineSettings, Precision, fit_range, fit_weight};
 use graph::{AttributeValue, Model, Node};
 use support::{Builder, noise, onnxruntime};
 use tensor::Tensor;
@@ -30,7 +30,7 @@ fn network(bits: u32, activation: &str, top: f32) -> Model {
     }
     for (value, t) in [("w", noise(&[4, 2, 3, 3], 1)), ("v", noise(&[3, 64], 3))] {
         let id = m.find(value).unwrap();
-        m.annotations.entry(id).encoding = Some(fit_weight(&t, &AffineSettings::weight(bits, Some(0))).unwrap());
+        m.annotations.entry(id).encoding = Some(fit_weight(&t, &AffineSettings::weight(bits, Some(0)), Precision::WEIGHT, 0.0).unwrap());
     }
     m
 }

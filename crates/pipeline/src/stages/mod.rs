@@ -12,8 +12,8 @@ mod train;
 
 pub(crate) use cx::Clock;
 pub use cx::StageCx;
+pub(crate) use start::Measure;
 pub use start::start;
-pub(crate) use start::{Measure, started};
 
 use crate::recipe::Stage;
 use graph::Model;

@@ -1,7 +1,7 @@
 //! `train`: the current graph, or a model of its own, on the labels.
 use super::lesson::{given, measured, train};
 use super::start::batch_note;
-use super::{StageBody, StageCx, StageError, StageOutput, started};
+use super::{StageBody, StageCx, StageError, StageOutput, start};
 
 use crate::recipe::TrainStage;
 use graph::Model;
