@@ -134,6 +134,9 @@ pub(crate) struct Run {
     /// Print what the run would do, with estimated time and memory, and do nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Write report.html while it trains too, as a page that loads itself again
+    #[arg(long)]
+    pub(crate) watch: bool,
     /// The spelling of --output in earlier releases
     #[arg(long, value_name = "DIR", hide = true, conflicts_with = "output")]
     pub(crate) out: Option<PathBuf>,
@@ -260,6 +263,9 @@ pub(crate) struct Convert {
     /// Raise ONNX's operator set to this version
     #[arg(long, value_name = "N")]
     pub(crate) opset: Option<i64>,
+    /// Make everything that is float16 or bfloat16 float32, inputs and outputs too
+    #[arg(long)]
+    pub(crate) float32: bool,
 }
 
 #[derive(ClapArgs, Debug)]

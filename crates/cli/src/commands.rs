@@ -52,7 +52,7 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
             printer.result(name, &done, &done);
         }
         Command::Convert(a) => {
-            let done = lib::convert(&a.model, &a.output, &lib::ConvertOptions { clean: a.clean, opset: a.opset })?;
+            let done = lib::convert(&a.model, &a.output, &lib::ConvertOptions { clean: a.clean, opset: a.opset, float32: a.float32 })?;
             printer.result(name, &done, &done);
         }
         Command::Execute(a) => {
@@ -131,8 +131,9 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
 
 fn run(args: &Run, printer: &Printer) -> Result<u8, Error> {
     let options = RunOptions { stop: stop_on_ctrl_c()?, ..run_options(args, printer)? };
-    let done = lib::run(&args.recipe, &args.set, options, &mut Progress::new(printer))?;
-    Ok(finished("run", &done, printer))
+    let mut progress = Progress::new(printer);
+    let done = lib::run(&args.recipe, &args.set, options, &mut progress)?;
+    Ok(finished("run", &done, &progress, printer))
 }
 
 /// A flag that is set by Ctrl-C.
@@ -149,6 +150,11 @@ fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Error> {
     Ok(stop)
 }
 
+/// What every run is told: the command line, and the program that measures memory.
+fn surroundings() -> RunOptions {
+    RunOptions { command: std::env::args().collect(), program: std::env::current_exe().ok(), ..RunOptions::default() }
+}
+
 fn run_options(args: &Run, printer: &Printer) -> Result<RunOptions, Error> {
     for (old, new, given) in [("--out", "--output", args.out.is_some()), ("--data", "--data-root", args.data.is_some())] {
         if given {
@@ -157,12 +163,14 @@ fn run_options(args: &Run, printer: &Printer) -> Result<RunOptions, Error> {
     }
     let out = args.output.clone().or(args.out.clone()).unwrap_or_default();
     let data = args.data_root.clone().or(args.data.clone());
-    Ok(RunOptions { out, data, command: std::env::args().collect(), ..RunOptions::default() })
+    Ok(RunOptions { out, data, watch: args.watch, ..surroundings() })
 }
 
 /// Shows a run's result; the value is the exit code.
-fn finished(name: &str, done: &lib::RunResult, printer: &Printer) -> u8 {
-    printer.result(name, &done.record, report::terminal(&done.record));
+fn finished(name: &str, done: &lib::RunResult, progress: &Progress, printer: &Printer) -> u8 {
+    // What stands on stderr already is not said a second time.
+    let seen = |stage: &str, text: &str| progress.has_warned(stage, text);
+    printer.result(name, &done.record, report::terminal_after(&done.record, &seen));
     printer.note(&format!("report: {}", done.out.join("report.html").display()));
     if done.record.missed_a_goal() { MISSED } else { 0 }
 }
@@ -175,13 +183,14 @@ fn task(a: &Task) -> lib::Task {
 fn shortcut(name: &str, a: &Short, purpose: lib::Purpose, printer: &Printer) -> Result<u8, Error> {
     let what = lib::Shortcut { task: task(&a.task), purpose, output: a.output.clone(), overrides: a.set.clone() };
     let out = a.run.clone().unwrap_or_default();
-    let options = RunOptions { out, stop: stop_on_ctrl_c()?, command: std::env::args().collect(), ..RunOptions::default() };
+    let options = RunOptions { out, stop: stop_on_ctrl_c()?, ..surroundings() };
     let mut told = |text: &str, notes: &[String]| {
         printer.note(&format!("this stands for the recipe\n\n{text}"));
         notes.iter().for_each(|note| printer.note(&format!("note: {note}")));
     };
-    let done = lib::shortcut(&what, options, &mut told, &mut Progress::new(printer))?;
-    let code = finished(name, &done, printer);
+    let mut progress = Progress::new(printer);
+    let done = lib::shortcut(&what, options, &mut told, &mut progress)?;
+    let code = finished(name, &done, &progress, printer);
     printer.note(&format!("written: {} (recipe: {})", a.output.display(), done.out.join("recipe.toml").display()));
     Ok(code)
 }

@@ -25,7 +25,10 @@ fn main() -> ExitCode {
     }
     espalier::commands::limit_memory(args.memory_limit.map(|size| size.0));
     match panic::guard(|| espalier::commands::select_device(&args.device).and_then(|_| commands::dispatch(&args.command, &printer))) {
-        Some(Ok(code)) => ExitCode::from(code),
+        Some(Ok(code)) => {
+            espalier::deploy::runtime::take_messages().iter().for_each(|m| printer.note(&format!("warning: the runtime says: {m}")));
+            ExitCode::from(code)
+        }
         Some(Err(error)) => {
             printer.error(args.command.name(), &error);
             ExitCode::from(error.exit_code())

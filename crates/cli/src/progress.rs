@@ -17,6 +17,10 @@ pub(crate) struct Progress<'a> {
     /// When that began, and when a line was last written of it, where no bar can be drawn.
     began: Instant,
     told: Instant,
+    /// The stage that is at work.
+    stage: String,
+    /// Warnings that were shown: stage and text.
+    warned: Vec<(String, String)>,
 }
 
 /// How often a line tells how far it is where no bar can be drawn.
@@ -34,7 +38,8 @@ fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
 
 impl<'a> Progress<'a> {
     pub(crate) fn new(printer: &'a Printer) -> Self {
-        Progress { printer, bar: None, what: String::new(), began: Instant::now(), told: Instant::now() }
+        let now = Instant::now();
+        Progress { printer, bar: None, what: String::new(), began: now, told: now, stage: String::new(), warned: vec![] }
     }
 
     /// Shows how far something is.
@@ -79,6 +84,11 @@ impl<'a> Progress<'a> {
         }
     }
 
+    /// True if the warning was shown.
+    pub(crate) fn has_warned(&self, stage: &str, text: &str) -> bool {
+        self.warned.iter().any(|(s, t)| s == stage && t == text)
+    }
+
     fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| self.printer.note(text)),
@@ -93,7 +103,8 @@ impl<'a> Progress<'a> {
                 self.say(&format!("  stays float: {} '{}': {}", part.op_type, part.node, part.reason));
             }
         }
-        let accuracy = record.shown_accuracy().map_or(String::new(), |a| format!(", accuracy {}", text::percent(a)));
+        let sqnr = || record.shown_sqnr().map(|d| format!(", {d:.1} dB of signal to noise"));
+        let accuracy = record.shown_accuracy().map(|a| format!(", accuracy {}", text::percent(a))).or_else(sqnr).unwrap_or_default();
         let time = match record.status {
             Status::Cached => "taken from an earlier run".to_string(),
             Status::Run => format!("done in {}", text::duration(record.seconds)),
@@ -105,8 +116,12 @@ impl<'a> Progress<'a> {
 impl Observer for Progress<'_> {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Start => self.say("the model as it is"),
+            Event::Start => {
+                self.stage = "start".into();
+                self.say("the model as it is");
+            }
             Event::StageStarted { index, stages, name, kind } => {
+                self.stage = name.to_string();
                 let kind = if name == kind { String::new() } else { format!(" ({kind})") };
                 self.say(&format!("[{}/{stages}] {name}{kind}", index + 1));
             }
@@ -122,7 +137,12 @@ impl Observer for Progress<'_> {
                     share("validation", point.validation_accuracy)
                 ));
             }
-            Event::Note(note) => self.say(&format!("  {}{}", if note.warning { "warning: " } else { "" }, text::line(&note.text))),
+            Event::Note(note) => {
+                if note.warning && !self.printer.quiet {
+                    self.warned.push((self.stage.clone(), note.text.clone()));
+                }
+                self.say(&format!("  {}{}", if note.warning { "warning: " } else { "" }, text::line(&note.text)));
+            }
             Event::StageFinished { record } => self.finished(record),
         }
     }

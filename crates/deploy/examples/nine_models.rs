@@ -1,7 +1,8 @@
 //! W8A8 of the nine shared models: quantize, lower, run in ONNX Runtime, compare with the simulation; prints Markdown.
 //!
-//! `cargo run --release -p espalier-deploy --example nine_models -- DATA [SAMPLES] [NAME]`: DATA is the folder with
-//! `models/`, SAMPLES (default 500) how many are compared, NAME a part of a model's name.
+//! `cargo run --release -p espalier-deploy --example nine_models -- DATA [SAMPLES] [NAME] [FOLDER]`: DATA is the folder with
+//! `models/`, SAMPLES (default 500) how many are compared, NAME a part of a model's name ("" for all). With FOLDER the deployed
+//! files and the samples of calibration and comparison are written there, for `benches/peers/static_quality.py`.
 use data::{LoaderOptions, Preprocess};
 use deploy::measure::Limits;
 use deploy::runtime::{self, Source};
@@ -47,9 +48,10 @@ const MODELS: [(&str, Inputs); 9] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let data = PathBuf::from(arguments.next().ok_or("usage: nine_models DATA [SAMPLES] [NAME]")?);
+    let data = PathBuf::from(arguments.next().ok_or("usage: nine_models DATA [SAMPLES] [NAME] [FOLDER]")?);
     let samples: usize = arguments.next().map_or(Ok(500), |s| s.parse())?;
     let only = arguments.next().unwrap_or_default();
+    let folder = arguments.next().map(PathBuf::from);
     println!(
         "| model | data, samples | output | rms of quantization | rms file - simulation | share | largest, steps | argmax | top-1 float / \
          simulated / literal / default, % | within limits |"
@@ -57,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("|---|---|---|---|---|---|---|---|---|---|");
     let mut float_parts = vec![];
     for (name, inputs) in MODELS.into_iter().filter(|(name, _)| name.contains(&only)) {
-        match one(&data, name, inputs, samples) {
+        match one(&data, name, inputs, samples, folder.as_deref()) {
             Ok(parts) => float_parts.push((name, parts)),
             Err(e) => println!("| {name} | failed: {e} |"),
         }
@@ -71,14 +73,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn one(data: &Path, name: &str, inputs: Inputs, samples: usize) -> Result<FloatParts, Box<dyn Error>> {
+fn one(data: &Path, name: &str, inputs: Inputs, samples: usize, folder: Option<&Path>) -> Result<FloatParts, Box<dyn Error>> {
     let mut model = onnx::load(&data.join(format!("models/{name}.onnx")))?;
     train::fold_constants(&mut model)?;
     ops::fold_batch_norm(&mut model)?;
     let calibration = rows(data, &model, inputs, true, 256)?;
     let report = quantize::quantize(&mut model, &QuantizeSettings::default(), calibration)?;
+    report.warnings.iter().for_each(|warning| eprintln!("{name}: {warning}"));
     let lowered = lower(&model, &LowerOptions::default())?;
     let file = onnx::to_bytes(&lowered.model)?;
+    if let Some(folder) = folder {
+        let input = model.values[model.free_inputs()[0]].name.clone();
+        write_samples(&folder.join(format!("{name}.calibration.npz")), &input, rows(data, &model, inputs, true, 256)?)?;
+        write_samples(&folder.join(format!("{name}.test.npz")), &input, rows(data, &model, inputs, false, 64)?)?;
+        std::fs::write(folder.join(format!("{name}.deployed.onnx")), &file)?;
+    }
     let choice = runtime::choose();
     let options = ProofOptions { threads: 2, scored: scored(&model, name), ..ProofOptions::default() };
     let proof = prove(&model, Source::Bytes(&file), &choice, &mut rows(data, &model, inputs, false, samples)?, &options)?;
@@ -94,6 +103,14 @@ fn one(data: &Path, name: &str, inputs: Inputs, samples: usize) -> Result<FloatP
         *parts.entry((part.op_type, part.reason)).or_default() += 1;
     }
     Ok(parts)
+}
+
+/// All samples of an input in one array.
+fn write_samples(path: &Path, input: &str, rows: Rows) -> Result<(), Box<dyn Error>> {
+    let batches = rows.map(|batch| Ok(batch?.inputs.remove(input).ok_or("a batch without the input")?));
+    let batches = batches.collect::<Result<Vec<Tensor>, Box<dyn Error>>>()?;
+    let all = Tensor::concat(&batches, 0)?;
+    Ok(data::npz::write(path, &BTreeMap::from([(input.to_string(), all)]))?)
 }
 
 fn print_rows(name: &str, inputs: Inputs, proof: &Proof) {

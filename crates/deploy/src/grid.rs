@@ -37,6 +37,10 @@ impl Grid {
     /// # Errors
     /// Whatever the conversion of the zero point reports.
     pub(crate) fn encoding(&self) -> Result<Encoding> {
+        Ok(self.settings().encoding(self.scale.clone(), self.zero_point.cast(DType::F32)?))
+    }
+
+    fn settings(&self) -> AffineSettings {
         let (bits, signed) = match self.dtype() {
             DType::I2 => (2, true),
             DType::U2 => (2, false),
@@ -49,8 +53,21 @@ impl Grid {
             _ => (8, false),
         };
         let symmetric = signed && self.is_symmetric();
-        let settings = AffineSettings { bits, signed, symmetric, narrow_range: false, reduce_range: false, axis: self.axis };
-        Ok(settings.encoding(self.scale.clone(), self.zero_point.cast(DType::F32)?))
+        AffineSettings { bits, signed, symmetric, narrow_range: false, reduce_range: false, axis: self.axis }
+    }
+
+    /// The reals at its two ends, for a grid of one scale that begins or ends at zero.
+    ///
+    /// # Errors
+    /// Whatever reading scale and zero point reports.
+    pub(crate) fn one_sided(&self) -> Result<Option<(f64, f64)>> {
+        if self.scale.len() != 1 {
+            return Ok(None);
+        }
+        let settings = self.settings();
+        let (scale, zero) = (f64::from(self.scale.to_f32_vec()?[0]), self.zero_point.to_i64_vec()?[0]);
+        let ends = [settings.qmin(), settings.qmax()].map(|q| (q - zero) as f64 * scale);
+        Ok((ends[0] == 0.0 || ends[1] == 0.0).then_some((ends[0], ends[1])))
     }
 
     /// The stored integers' type.

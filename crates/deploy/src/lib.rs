@@ -9,10 +9,13 @@ mod grid;
 mod lift;
 mod lower;
 pub mod measure;
+mod placement;
 mod prove;
 pub mod runtime;
+mod sign;
 
 pub use error::{DeployError, Result};
 pub use lift::lift;
 pub use lower::{FloatPart, LowerOptions, Lowered, lower};
-pub use prove::{Accuracies, Proof, ProofOptions, prove};
+pub use placement::{Count, Placement};
+pub use prove::{Accuracies, Proof, ProofOptions, SQNR_FLOOR_DB, prove};

@@ -1,25 +1,36 @@
 //! Lifting: a file with QuantizeLinear and DequantizeLinear becomes an annotated graph again, so that it can be pruned,
 //! trained and compared like one that was quantized here. The inverse of [`crate::lower`].
 use crate::grid::Grid;
+use crate::sign::never_negative;
 use crate::{DeployError, Result};
-use graph::{Model, Node, ValueId};
+use graph::{AttributeValue, Model, Names, Node, ValueId};
 use tensor::Tensor;
 
 /// Turns the main graph's quantization operators into annotations, as far as they stand for a value on a grid: a constant
 /// behind DequantizeLinear, and pairs of QuantizeLinear and DequantizeLinear with one grid. Returns how many values were
 /// annotated; what is left (a pair that changes the grid, block-wise scales) stays as operators and computes the same.
 ///
+/// Where a grid begins or ends at zero and cuts off what is made on the other side, a Clip to the grid's ends takes that over: whoever
+/// quantized the file has left out a Relu or a Clip that its grid covers, and it must not go with the grid.
+///
 /// # Errors
 /// Whatever a constant that cannot be read reports.
 pub fn lift(model: &mut Model) -> Result<usize> {
     let dequantizers: Vec<Node> = model.graph.nodes.iter().filter(|n| n.op_type == "DequantizeLinear" && n.is_onnx()).cloned().collect();
+    let mut names = Taken { nodes: Names::of_nodes(&model.graph), values: Names::of(&model.values) };
     let mut lifted = 0;
     for node in &dequantizers {
-        lifted += usize::from(lift_constant(model, node)? || lift_pair(model, node)?);
+        lifted += usize::from(lift_constant(model, node)? || lift_pair(model, node, &mut names)?);
     }
     model.remove_dead();
     model.graph.sort(&model.values)?;
     Ok(lifted)
+}
+
+/// Names that are taken.
+struct Taken {
+    nodes: Names,
+    values: Names,
 }
 
 /// A constant behind DequantizeLinear becomes a float constant under the node's output, with an encoding.
@@ -40,7 +51,7 @@ fn lift_constant(model: &mut Model, node: &Node) -> Result<bool> {
 }
 
 /// QuantizeLinear and DequantizeLinear on one grid become the encoding of the value that their readers read.
-fn lift_pair(model: &mut Model, dequantize: &Node) -> Result<bool> {
+fn lift_pair(model: &mut Model, dequantize: &Node, names: &mut Taken) -> Result<bool> {
     let (Some(quantized), Some(output)) = (dequantize.input(0), dequantize.output(0)) else { return Ok(false) };
     let Some(at) = model.graph.producer(quantized) else { return Ok(false) };
     let quantize = model.graph.nodes[at].clone();
@@ -48,7 +59,8 @@ fn lift_pair(model: &mut Model, dequantize: &Node) -> Result<bool> {
         return Ok(false);
     }
     let Some(source) = quantize.input(0) else { return Ok(false) };
-    let (Some(before), Some(after)) = (grid(model, &quantize, None)?, grid(model, dequantize, None)?) else { return Ok(false) };
+    let data = model.constant(source);
+    let (Some(before), Some(after)) = (grid(model, &quantize, data)?, grid(model, dequantize, data)?) else { return Ok(false) };
     if before != after || model.graph.outputs.contains(&quantized) {
         return Ok(false);
     }
@@ -56,24 +68,49 @@ fn lift_pair(model: &mut Model, dequantize: &Node) -> Result<bool> {
     let alone = alone && model.graph.consumers(quantized).len() == 1 && model.annotations.encoding(source).is_none();
     let made = model.graph.producer(source);
     model.graph.nodes.retain(|n| n.output(0) != Some(output));
+    let clip = after.one_sided()?.filter(|ends| made.is_some() && !(ends.0 == 0.0 && never_negative(model, source)));
     let annotated = match made {
+        _ if clip.is_some() => output,
         Some(_) if alone => {
             rename_output(model, source, output);
             output
         }
-        None if alone && model.graph.inputs.contains(&source) && !model.graph.outputs.contains(&output) => {
+        None if alone
+            && (model.graph.inputs.contains(&source) || model.constant(source).is_some())
+            && !model.graph.outputs.contains(&output) =>
+        {
             model.graph.replace_uses(output, source);
             source
         }
         // Somebody reads the value unquantized, or on another grid: the quantized reading gets a value of its own.
         _ => {
-            let label = model.values[output].name.clone();
-            model.graph.nodes.push(Node::new("Identity", format!("{label}_Identity"), &[source], &[output]));
+            let name = names.nodes.fresh(&format!("{}_Identity", model.values[output].name));
+            model.graph.nodes.push(Node::new("Identity", name, &[source], &[output]));
             output
         }
     };
+    if let Some(ends) = clip {
+        push_clip(model, names, [source, output], ends, &after.scale)?;
+    }
     model.annotations.entry(annotated).encoding = Some(after.encoding()?);
     Ok(true)
+}
+
+/// A Clip between two values, its bounds of the type of `like`.
+fn push_clip(model: &mut Model, names: &mut Taken, [from, to]: [ValueId; 2], (low, high): (f64, f64), like: &Tensor) -> Result<()> {
+    let base = model.values[to].name.clone();
+    let mut node = Node::new("Clip", names.nodes.fresh(&format!("{base}_Clip")), &[from], &[to]);
+    for (suffix, bound) in [("min", low), ("max", high)] {
+        if model.onnx_opset() < 11 {
+            node.attributes.set(suffix, AttributeValue::Float(bound as f32));
+            continue;
+        }
+        let id = model.values.add_constant(names.values.fresh(&format!("{base}_{suffix}")), like.scalar_like(bound)?);
+        model.graph.constants.push(id);
+        node.inputs.push(Some(id));
+    }
+    model.graph.nodes.push(node);
+    Ok(())
 }
 
 /// Makes the node that writes `from` write `to`.
@@ -106,14 +143,15 @@ fn grid(model: &Model, node: &Node, integers: Option<&Tensor>) -> Result<Option<
     }
     let zeros = || Tensor::full(0f32, scale.shape()).and_then(|z| z.cast(dtype));
     let zero_point = constant(2).map_or_else(zeros, Ok)?;
-    let axis = match scale.rank() {
-        0 => None,
-        _ if scale.len() == 1 && integers.is_none() => None,
-        _ => {
-            let rank = integers.map_or(0, Tensor::rank);
-            let axis = tensor::shape::axis("DequantizeLinear", node.int_or("axis", 1)?, rank);
-            Some(axis.map_err(|e| DeployError::Lower { value: node.label(&model.values), what: e.to_string() })?)
-        }
-    };
+    // One scale is for the whole tensor, unless the node says along which axis it lies.
+    let per_tensor = scale.rank() == 0 || scale.len() == 1 && (integers.is_none() || node.attributes.get("axis").is_none());
+    if per_tensor {
+        return Ok(Some(Grid { scale: scale.reshape([])?, zero_point: zero_point.reshape([])?, axis: None }));
+    }
+    // Along an axis, constants alone are lifted.
+    let data = integers.or_else(|| node.input(0).and_then(|v| model.constant(v)));
+    let Some(rank) = data.map(Tensor::rank) else { return Ok(None) };
+    let axis = tensor::shape::axis("DequantizeLinear", node.int_or("axis", 1)?, rank);
+    let axis = Some(axis.map_err(|e| DeployError::Lower { value: node.label(&model.values), what: e.to_string() })?);
     Ok(Some(Grid { scale, zero_point, axis }))
 }

@@ -1,11 +1,14 @@
 //! The proof that a deployed file computes what the simulation computed, and how well it does in each arithmetic.
-use crate::measure::{Accuracy, Agreement, Difference, Limits, Runs, output_step, scores};
+use crate::measure::{Accuracy, Agreement, Confusion, Difference, Limits, Runs, output_step, scores};
 use crate::runtime::{Choice, Runtime, SessionOptions, Source};
 use crate::{DeployError, Result};
 use graph::Model;
 use std::collections::BTreeMap;
 use tensor::Tensor;
 use train::{Batch, Executor, Mode, TrainError};
+
+/// Outputs nearer to noise than this (in decibels) get a warning where no label tells how good they are.
+pub const SQNR_FLOOR_DB: f64 = 10.0;
 
 /// Literal and default accuracy further apart than this (in points) get a warning.
 const NOTICEABLE_POINTS: f64 = 0.1;
@@ -44,6 +47,8 @@ pub struct Proof {
     pub reference: Vec<Agreement>,
     /// Accuracies, where the data has labels.
     pub accuracy: Option<Accuracies>,
+    /// What each class was taken for by the file with the runtime's defaults, where the data has labels.
+    pub confusion: Option<Confusion>,
     /// What goes beyond a limit, as sentences; none if the file is proved.
     pub violations: Vec<String>,
     /// What the user should know.
@@ -53,7 +58,7 @@ pub struct Proof {
 /// Accuracy of one network in each of its forms, on the same samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Accuracies {
-    /// The graph without its annotations.
+    /// The graph without its encodings; masks hold.
     pub float: Accuracy,
     /// The graph in simulation.
     pub simulated: Accuracy,
@@ -70,7 +75,7 @@ impl Proof {
     }
 }
 
-/// Runs an annotated model (float and simulated) and the file that was made from it (literal, with the runtime's
+/// Runs an annotated model (float, its masks applied, and simulated) and the file that was made from it (literal, with the runtime's
 /// defaults, and in the reference interpreter) over the same data, and compares.
 ///
 /// # Errors
@@ -83,6 +88,8 @@ pub fn prove(
     options: &ProofOptions,
 ) -> Result<Proof> {
     let executor = Executor::new(model)?;
+    let masked = without_encodings(model);
+    let float = Executor::new(&masked)?;
     let runtime = choice.runtime.as_ref();
     let mut literal = runtime.load(file, SessionOptions::literal(options.threads))?;
     let mut default = runtime.load(file, SessionOptions::default_arithmetic(options.threads))?;
@@ -91,7 +98,7 @@ pub fn prove(
     for (i, batch) in batches.enumerate() {
         let batch = batch?;
         let forms = Forms {
-            float: batch.counted_values(executor.run(&batch.inputs, Mode::FLOAT)?)?,
+            float: batch.counted_values(float.run(&batch.inputs, Mode::SIMULATED)?)?,
             simulated: batch.counted_values(executor.run(&batch.inputs, Mode::SIMULATED)?)?,
             literal: batch.counted_values(literal.outputs_of(&batch.inputs)?)?,
             default: batch.counted_values(default.outputs_of(&batch.inputs)?)?,
@@ -103,6 +110,16 @@ pub fn prove(
         return Err(DeployError::Measure { what: "a proof needs at least one batch of data".into() });
     }
     Ok(tally.finish(format!("{} {}", runtime.name(), runtime.version()), choice.note.clone(), &options.limits))
+}
+
+/// The float network that was quantized: what a mask holds at zero is no noise of quantization.
+fn without_encodings(model: &Model) -> Model {
+    let mut masked = model.clone();
+    let encoded: Vec<graph::ValueId> = model.annotations.iter().filter(|(_, a)| a.encoding.is_some()).map(|(id, _)| id).collect();
+    for id in encoded {
+        masked.annotations.entry(id).encoding = None;
+    }
+    masked
 }
 
 /// One batch's outputs in every form.
@@ -122,6 +139,9 @@ struct Tally {
     default: Vec<Agreement>,
     reference: Vec<Agreement>,
     accuracy: Option<Accuracies>,
+    confusion: Option<Confusion>,
+    /// Outputs whose elements are real numbers.
+    real: Vec<String>,
 }
 
 impl Tally {
@@ -142,10 +162,14 @@ impl Tally {
                     output,
                     compression: Difference::default(),
                     deployment: Difference::default(),
+                    whole: Difference::default(),
                 }
             })
             .collect();
-        Tally { samples: 0, scored, literal: start.clone(), default: start.clone(), reference: start, accuracy: None }
+        let is_real = |v: &&graph::ValueId| model.values[**v].dtype().is_none_or(|d| d.is_float());
+        let real = outputs.iter().filter(is_real).map(|v| model.values[*v].name.clone()).collect();
+        let (literal, default) = (start.clone(), start.clone());
+        Tally { samples: 0, scored, literal, default, reference: start, accuracy: None, confusion: None, real }
     }
 
     fn add(&mut self, batch: &Batch, forms: &Forms) -> Result<()> {
@@ -165,6 +189,7 @@ impl Tally {
             ] {
                 sum.add(scores(outputs, Some(scored))?, labels)?;
             }
+            self.confusion.get_or_insert_default().add(scores(&forms.default, Some(scored))?, labels)?;
         }
         Ok(())
     }
@@ -173,6 +198,10 @@ impl Tally {
         let violations = self.literal.iter().flat_map(|a| a.violations(limits)).collect();
         let mut warnings: Vec<String> = note.into_iter().collect();
         warnings.extend(self.accuracy.as_ref().and_then(arithmetic_warning));
+        warnings.extend(self.default.iter().filter_map(nan_warning));
+        if self.accuracy.is_none() {
+            warnings.extend(self.default.iter().filter(|a| self.real.contains(&a.output)).filter_map(noise_warning));
+        }
         Proof {
             runtime,
             samples: self.samples,
@@ -180,6 +209,7 @@ impl Tally {
             default: self.default,
             reference: self.reference.into_iter().filter(|a| a.deployment.elements() > 0).collect(),
             accuracy: self.accuracy,
+            confusion: self.confusion,
             violations,
             warnings,
         }
@@ -195,8 +225,33 @@ fn add(agreements: &mut [Agreement], forms: &Forms, deployed: &BTreeMap<String, 
         let (float, simulated, deployed) = (of(&forms.float)?, of(&forms.simulated)?, of(deployed)?);
         agreement.compression.add(&float, &simulated)?;
         agreement.deployment.add(&simulated, &deployed)?;
+        agreement.whole.add(&float, &deployed)?;
     }
     Ok(())
+}
+
+/// A sentence where the deployed file's output has NaN.
+fn nan_warning(a: &Agreement) -> Option<String> {
+    let (nan, samples) = (a.deployment.samples_nan(), a.deployment.samples());
+    (nan > 0).then(|| {
+        let before = a.compression.samples_nan();
+        format!(
+            "output '{}': {nan} of {samples} samples have NaN in the deployed file, {before} in the simulation; none counts as right",
+            a.output
+        )
+    })
+}
+
+/// A sentence where quantization left little of an output.
+fn noise_warning(a: &Agreement) -> Option<String> {
+    let sqnr = a.whole.sqnr_db();
+    (a.whole.reference_rms() > 0.0 && sqnr < SQNR_FLOOR_DB).then(|| {
+        format!(
+            "output '{}': {sqnr:.1} dB of signal to noise against the float network, below {SQNR_FLOOR_DB} dB: little of it may be left; \
+             `espalier compare` shows the layer where it is lost, `skip` keeps one in float, more bits or another observer may help",
+            a.output
+        )
+    })
 }
 
 /// A sentence where the runtime's default arithmetic costs (or gains) noticeably against the literal one.
@@ -204,8 +259,8 @@ fn arithmetic_warning(a: &Accuracies) -> Option<String> {
     let (literal, default) = (100.0 * a.literal.top1_share(), 100.0 * a.default.top1_share());
     ((literal - default).abs() > NOTICEABLE_POINTS).then(|| {
         format!(
-            "the runtime's default arithmetic scores {default:.2} %, literal arithmetic {literal:.2} %: its integer kernels saturate on this \
-             processor; `reduce_range = true` (7-bit weights) avoids that"
+            "the runtime's default arithmetic, which ships and counts, scores {default:.2} %, literal arithmetic {literal:.2} %: its integer \
+             kernels may saturate on this processor; `reduce_range = true` (7-bit weights) avoids that"
         )
     })
 }
@@ -216,10 +271,27 @@ mod tests {
 
     #[test]
     fn a_gap_between_arithmetics_is_reported_with_its_remedy() {
-        let of = |top1| Accuracy { samples: 1000, top1, top5: 1000 };
+        let of = |top1| Accuracy { samples: 1000, top1, top5: 1000, nan: 0 };
         let mut a = Accuracies { literal: of(900), default: of(898), ..Accuracies::default() };
         assert!(arithmetic_warning(&a).unwrap().contains("reduce_range"));
         a.default = of(899);
         assert_eq!(arithmetic_warning(&a), None);
+    }
+
+    fn whole(float: &[f32], file: &[f32]) -> Agreement {
+        let mut difference = Difference::default();
+        difference.add(&Tensor::vector(float.to_vec()), &Tensor::vector(file.to_vec())).unwrap();
+        let d = difference;
+        Agreement { output: "y".into(), compression: d, deployment: d, whole: d, step: None, classifier: false }
+    }
+
+    #[test]
+    fn noise_and_nan_in_an_output_are_told_with_figures() {
+        assert_eq!(noise_warning(&whole(&[1.0, 2.0], &[1.0, 2.1])), None);
+        assert_eq!(noise_warning(&whole(&[0.0, 0.0], &[0.0, 0.0])), None);
+        assert!(noise_warning(&whole(&[1.0, 2.0], &[2.0, 1.0])).unwrap().contains("4.0 dB"));
+        assert_eq!(nan_warning(&whole(&[1.0, 2.0], &[2.0, 1.0])), None);
+        let told = nan_warning(&whole(&[1.0, 2.0], &[f32::NAN, 1.0])).unwrap();
+        assert!(told.starts_with("output 'y': 1 of 2 samples have NaN"), "{told}");
     }
 }

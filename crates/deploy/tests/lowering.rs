@@ -4,7 +4,7 @@ mod support;
 
 use deploy::runtime::{SessionOptions, Source};
 use deploy::{LowerOptions, lift, lower};
-use encodings::affine::{AffineSettings, fit_bias, fit_range, fit_weight};
+use encodings::affine::{AffineSettings, Precision, fit_bias, fit_range, fit_weight};
 use graph::{AttributeValue, Graph, Model, Node, ValueId};
 use std::collections::BTreeMap;
 use support::{Builder, dump, noise, onnxruntime};
@@ -45,12 +45,12 @@ fn network(weight_bits: u32, opset: i64) -> Model {
     activation(&mut m, "r", 0.0, 3.0);
     activation(&mut m, "y", -4.0, 4.0);
     let input_scale = m.annotations.encoding(x).unwrap().parameters["scale"].item::<f32>().unwrap();
-    let first = fit_weight(m.values.tensor(w).unwrap(), &AffineSettings::weight(weight_bits, Some(0))).unwrap();
-    let (of_bias, _) = fit_bias(m.values.tensor(bias).unwrap(), input_scale, &first.parameters["scale"]).unwrap();
+    let first = fit_weight(m.values.tensor(w).unwrap(), &AffineSettings::weight(weight_bits, Some(0)), Precision::WEIGHT, 0.0).unwrap();
+    let (of_bias, _) = fit_bias(m.values.tensor(bias).unwrap(), input_scale, &first.parameters["scale"], true).unwrap();
     m.annotations.entry(bias).encoding = Some(of_bias);
     m.annotations.entry(w).encoding = Some(first);
     m.annotations.entry(w).mask = Some(Tensor::new((0..72).map(|i| i % 2 == 0).collect::<Vec<bool>>(), [4, 2, 3, 3]).unwrap());
-    encode(&mut m, "v", fit_weight(&noise(&[3, 16], 3), &AffineSettings::weight(weight_bits, Some(0))).unwrap());
+    encode(&mut m, "v", fit_weight(&noise(&[3, 16], 3), &AffineSettings::weight(weight_bits, Some(0)), Precision::WEIGHT, 0.0).unwrap());
     m
 }
 
@@ -160,7 +160,7 @@ fn a_grid_that_can_be_fed_is_not_lifted() {
         m.graph.inputs.extend(fed);
         lift(&mut m).unwrap()
     };
-    assert_eq!([named("_scale"), named("_zero_point"), named("_quantized")], [0, 3, 5]);
+    assert_eq!([named("_scale"), named("_zero_point"), named("_quantized")], [0, 2, 5]);
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn subgraphs_are_lowered_too() {
     let mut branch = |name: &str, seed: u32| {
         let w = b.model.values.add_constant(format!("{name}_w"), noise(&[3, 2], seed));
         let out = b.inner(&format!("{name}_out"));
-        let encoding = fit_weight(&noise(&[3, 2], seed), &AffineSettings::weight(8, Some(1))).unwrap();
+        let encoding = fit_weight(&noise(&[3, 2], seed), &AffineSettings::weight(8, Some(1)), Precision::WEIGHT, 0.0).unwrap();
         b.model.annotations.entry(w).encoding = Some(encoding);
         let node = Node::new("MatMul", format!("{name}_matmul"), &[x, w], &[out]);
         Graph { name: name.into(), nodes: vec![node], outputs: vec![out], constants: vec![w], ..Graph::default() }
@@ -215,21 +215,193 @@ fn subgraphs_are_lowered_too() {
     assert!(onnx::to_bytes(&lowered).is_ok());
 }
 
-#[test]
-fn an_unfolded_normalization_is_refused_by_name() {
+/// Convolution and BatchNormalization, the weight in 8 bits.
+fn normalized() -> Model {
     let mut b = Builder::new(13);
     let x = b.input("x", &[None, Some(2), Some(4), Some(4)]);
     let y = b.output("y", &[None, Some(2), Some(4), Some(4)]);
     let w = b.constant("w", noise(&[2, 2, 1, 1], 1));
-    let ones = ["scale", "bias", "mean", "var"].map(|n| b.constant(n, Tensor::vector(vec![1f32, 1.0])));
+    let numbers = ["scale", "bias", "mean", "var"].map(|n| b.constant(n, Tensor::vector(vec![1.5f32, 0.5])));
     let c = b.inner("c");
     b.node("Conv", &[x, w], c);
-    b.node("BatchNormalization", &[c, ones[0], ones[1], ones[2], ones[3]], y);
+    b.node("BatchNormalization", &[c, numbers[0], numbers[1], numbers[2], numbers[3]], y);
     let mut m = b.model;
-    assert!(lower(&m, &LowerOptions::default()).is_ok(), "nothing is annotated");
-    encode(&mut m, "w", fit_weight(&noise(&[2, 2, 1, 1], 1), &AffineSettings::weight(8, Some(0))).unwrap());
+    encode(&mut m, "w", fit_weight(&noise(&[2, 2, 1, 1], 1), &AffineSettings::weight(8, Some(0)), Precision::WEIGHT, 0.0).unwrap());
+    m
+}
+
+#[test]
+fn a_normalization_that_stays_computes_in_float_and_is_listed() {
+    let mut m = normalized();
+    let x = BTreeMap::from([("x".to_string(), noise(&[3, 2, 4, 4], 5))]);
+    let c = m.find("c").unwrap();
+    m.graph.outputs.push(c);
+    let simulated = run(&m, &x, Mode::SIMULATED);
+    let lowered = lower(&m, &LowerOptions::default()).unwrap();
+    assert_eq!(run(&lowered.model, &x, Mode::FLOAT), simulated);
+    let norm = lowered.float_parts.iter().find(|p| p.op_type == "BatchNormalization").unwrap();
+    assert!(norm.reason.contains("has another reader, or is an output"), "{}", norm.reason);
+}
+
+#[test]
+fn a_weight_that_stands_for_its_folded_form_is_refused_by_name() {
+    let mut m = normalized();
+    let w = m.find("w").unwrap();
+    let scale = m.annotations.encoding(w).unwrap().parameters["scale"].clone();
+    m.annotations.entry(w).encoding.as_mut().unwrap().parameters.insert(graph::FOLDED_SCALE.into(), scale);
     let error = lower(&m, &LowerOptions::default()).unwrap_err().to_string();
-    assert!(error.starts_with("value 'w' cannot be lowered") && error.contains("fold BatchNormalization"), "{error}");
+    assert!(error.starts_with("value 'w' cannot be lowered") && error.contains("fold it first"), "{error}");
+}
+
+#[test]
+fn grids_pass_through_operators_with_several_outputs() {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(4)]);
+    let ends = ["a", "b"].map(|n| b.output(n, &[None, Some(2)]));
+    let parts = b.constant("parts", Tensor::vector(vec![2i64, 2]));
+    b.push(Node::new("Split", "split", &[x, parts], &ends).with("axis", AttributeValue::Int(1)));
+    let dropped = ["d", "mask"].map(|n| b.output(n, &[None, Some(4)]));
+    b.push(Node::new("Dropout", "dropout", &[x], &dropped));
+    let mut m = b.model;
+    activation(&mut m, "x", -1.0, 1.0);
+    let inputs = BTreeMap::from([("x".to_string(), noise(&[3, 4], 5))]);
+    let simulated = run(&m, &inputs, Mode::SIMULATED);
+    let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
+    let quantizers = lowered.graph.nodes.iter().filter(|n| n.op_type == "QuantizeLinear").count();
+    assert_eq!(quantizers, 4, "x, both parts and what dropout hands on, but not its mask: {}", dump(&lowered));
+    assert_eq!(run(&lowered, &inputs, Mode::FLOAT), simulated);
+}
+
+/// As files look that another tool has quantized: a node of theirs has the name that ours would get.
+#[test]
+fn names_of_nodes_are_unique() {
+    let mut m = network(8, 13);
+    m.graph.nodes[0].name = "r_QuantizeLinear".into();
+    m.graph.nodes[1].name = "w_DequantizeLinear".into();
+    let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
+    let mut names: Vec<&str> = lowered.graph.nodes.iter().map(|n| n.name.as_str()).filter(|n| !n.is_empty()).collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all, "{}", dump(&lowered));
+}
+
+/// A body hands its input on under the same name, encoded as it is.
+#[test]
+fn a_value_that_passes_through_a_body_is_lowered() {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(3)]);
+    let outs = ["y", "w_end"].map(|n| b.output(n, &[None, Some(3)]));
+    let (trip, yes) = (b.constant("trip", Tensor::scalar(3i64)), b.constant("yes", Tensor::scalar(true)));
+    let w = b.constant("w", noise(&[3, 3], 2));
+    let [i, cond, h, inner_w, next, go] = ["i", "cond", "h", "w ", "next", "go"].map(|n| b.inner(n));
+    let nodes = vec![Node::new("Identity", "go", &[cond], &[go]), Node::new("MatMul", "step", &[h, inner_w], &[next])];
+    let body =
+        Graph { name: "body".into(), inputs: vec![i, cond, h, inner_w], outputs: vec![go, next, inner_w], nodes, ..Graph::default() };
+    b.push(Node::new("Loop", "loop", &[trip, yes, x, w], &outs).with("body", AttributeValue::Graph(Box::new(body))));
+    let mut m = b.model;
+    let grid = fit_range(-1.0, 1.0, &AffineSettings::activation(8)).unwrap();
+    for v in [h, inner_w, next] {
+        m.annotations.entry(v).encoding = Some(grid.clone());
+    }
+    let inputs = BTreeMap::from([("x".to_string(), noise(&[2, 3], 5))]);
+    let simulated = run(&m, &inputs, Mode::SIMULATED);
+    let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
+    assert_eq!(run(&lowered, &inputs, Mode::FLOAT), simulated);
+}
+
+#[test]
+fn arithmetic_on_shapes_is_no_float_part() {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(4)]);
+    let y = b.output("y", &[None, Some(4)]);
+    let one = b.constant("one", Tensor::scalar(1i64));
+    let [shape, more] = ["shape", "more"].map(|n| b.inner(n));
+    b.node("Shape", &[x], shape);
+    b.node("Mul", &[shape, one], more);
+    b.node("Reshape", &[x, more], y);
+    let mut m = b.model;
+    activation(&mut m, "x", -1.0, 1.0);
+    assert_eq!(lower(&m, &LowerOptions::default()).unwrap().float_parts, []);
+}
+
+/// ONNX Runtime's quantizer leaves out a Relu that the quantizer behind it covers.
+#[test]
+fn what_a_foreign_grid_clips_stays_clipped_without_it() {
+    for (opset, zero, kept) in [(13, 0f32, true), (10, 0.0, true), (13, 255.0, true), (13, 100.0, false)] {
+        let mut b = Builder::new(opset);
+        let x = b.input("x", &[None, Some(3)]);
+        let y = b.output("y", &[None, Some(3)]);
+        let w = b.constant("w", noise(&[3, 3], 2));
+        b.node("MatMul", &[x, w], y);
+        let mut m = b.model;
+        encode(&mut m, "y", AffineSettings::activation(8).encoding(Tensor::scalar(1f32 / 64.0), Tensor::scalar(zero)));
+        let inputs = BTreeMap::from([("x".to_string(), noise(&[8, 3], 5).mul_scalar(4.0).unwrap())]);
+        let simulated = run(&m, &inputs, Mode::SIMULATED);
+        let mut lifted = lower(&m, &LowerOptions::default()).unwrap().model;
+        lift(&mut lifted).unwrap();
+        lifted.verify().unwrap();
+        assert_eq!(run(&lifted, &inputs, Mode::SIMULATED), simulated);
+        assert_eq!(lifted.graph.nodes.iter().filter(|n| n.op_type == "Clip").count(), usize::from(kept));
+        // Without the grid, what it cut off is cut off still.
+        lifted.annotations = graph::Annotations::default();
+        let float = run(&lifted, &inputs, Mode::FLOAT)["y"].to_f32_vec().unwrap();
+        let plain = noise(&[8, 3], 5).mul_scalar(4.0).unwrap().matmul(&noise(&[3, 3], 2)).unwrap().to_f32_vec().unwrap();
+        for (a, b) in float.iter().zip(&plain) {
+            let expected = if kept { b.clamp(-zero / 64.0, (255.0 - zero) / 64.0) } else { *b };
+            assert!((a - expected).abs() <= 1e-5, "{a} for {b} with zero at {zero}");
+        }
+    }
+}
+
+/// As some tools write weights: float, with a quantizer and its inverse behind them.
+#[test]
+fn a_weight_behind_a_pair_is_a_weight() {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(3)]);
+    let y = b.output("y", &[None, Some(2)]);
+    let w = b.constant("w", noise(&[3, 2], 1));
+    let scale = b.constant("s", Tensor::vector(vec![0.01f32, 0.02]));
+    let zero = b.constant("z", Tensor::vector(vec![0i8, 0]));
+    let [q, d] = ["q", "d"].map(|n| b.inner(n));
+    b.push(Node::new("QuantizeLinear", "quantize", &[w, scale, zero], &[q]).with("axis", AttributeValue::Int(1)));
+    b.push(Node::new("DequantizeLinear", "dequantize", &[q, scale, zero], &[d]).with("axis", AttributeValue::Int(1)));
+    b.node("MatMul", &[x, d], y);
+    let mut m = b.model;
+    let inputs = BTreeMap::from([("x".to_string(), noise(&[4, 3], 5))]);
+    let before = run(&m, &inputs, Mode::FLOAT);
+    assert_eq!(lift(&mut m).unwrap(), 1);
+    m.verify().unwrap();
+    assert_eq!(m.graph.nodes.len(), 1, "{}", dump(&m));
+    assert!(m.constant(m.graph.nodes[0].input(1).unwrap()).is_some());
+    assert_eq!(run(&m, &inputs, Mode::SIMULATED), before);
+    // Along an axis of what a node makes, the pair stays.
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(2)]);
+    let y = b.output("y", &[None, Some(2)]);
+    let scale = b.constant("s", Tensor::vector(vec![0.01f32, 0.02]));
+    let zero = b.constant("z", Tensor::vector(vec![0i8, 0]));
+    let q = b.inner("q");
+    b.node("QuantizeLinear", &[x, scale, zero], q);
+    b.node("DequantizeLinear", &[q, scale, zero], y);
+    assert_eq!(lift(&mut b.model).unwrap(), 0);
+}
+
+/// The operator's default axis does not count for one scale.
+#[test]
+fn a_scale_of_one_element_without_an_axis_is_for_the_whole_tensor() {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(3)]);
+    let y = b.output("y", &[None, Some(3)]);
+    let integers = b.constant("b_quantized", Tensor::vector(vec![1i32, -2, 3]));
+    let scale = b.constant("b_scale", Tensor::vector(vec![0.5f32]));
+    let zero = b.constant("b_zero_point", Tensor::vector(vec![0i32]));
+    let bias = b.inner("bias");
+    b.node("DequantizeLinear", &[integers, scale, zero], bias);
+    b.node("Add", &[x, bias], y);
+    let mut m = b.model;
+    assert_eq!(lift(&mut m).unwrap(), 1);
+    assert_eq!(m.values.tensor(bias).unwrap().to_f32_vec().unwrap(), [0.5, -1.0, 1.5]);
 }
 
 #[test]
@@ -243,7 +415,7 @@ fn the_file_shrinks() {
     let mut m = b.model;
     m.metadata_set("classes", "a,b");
     for (bits, share) in [(8, 3.5), (4, 6.0)] {
-        encode(&mut m, "w", fit_weight(&noise(&[64, 64], 1), &AffineSettings::weight(bits, None)).unwrap());
+        encode(&mut m, "w", fit_weight(&noise(&[64, 64], 1), &AffineSettings::weight(bits, None), Precision::WEIGHT, 0.0).unwrap());
         let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
         let size = onnx::to_bytes(&lowered).unwrap().len();
         assert!((size as f64) < float as f64 / share, "{bits} bits: {size} of {float} bytes");

@@ -168,6 +168,15 @@ impl Names {
         Names { taken: values.iter().map(|(_, v)| v.name.clone()).collect(), tried: HashMap::new() }
     }
 
+    /// Those of a graph's nodes, subgraphs' included.
+    pub fn of_nodes(graph: &Graph) -> Names {
+        let mut names = Names::default();
+        graph.visit(&mut |node| {
+            names.taken.insert(node.name.clone());
+        });
+        names
+    }
+
     /// A name that is not taken, and is from now on: `base`, or `base_1`, `base_2`, ...
     pub fn fresh(&mut self, base: &str) -> String {
         if self.taken.insert(base.to_string()) {
@@ -304,5 +313,13 @@ mod tests {
         let mut names = m.names();
         assert_eq!(["v1", "v1", "w", "w", "v1_2"].map(|base| names.fresh(base)), ["v1_1", "v1_2", "w", "w_1", "v1_2_1"]);
         assert_eq!(m.fresh_name("v1"), "v1_1");
+    }
+
+    #[test]
+    fn names_of_nodes_in_subgraphs_are_taken() {
+        let body = Graph { nodes: vec![Node::new("Relu", "inner", &[], &[])], ..Graph::default() };
+        let outer = Node::new("If", "outer", &[], &[]).with("then_branch", crate::AttributeValue::Graph(Box::new(body)));
+        let mut names = Names::of_nodes(&Graph { nodes: vec![outer], ..Graph::default() });
+        assert_eq!([names.fresh("inner"), names.fresh("outer"), names.fresh("other")], ["inner_1", "outer_1", "other"]);
     }
 }

@@ -4,7 +4,7 @@
 //! "parameters":[..]}}}}`. The tensors are initializers that no node reads: `espalier/NAME/mask` (bits packed into uint8,
 //! the first element in the lowest bit) and `espalier/NAME/PARAMETER`. A runtime that knows nothing of them runs the model.
 use crate::error::{OnnxError, Result};
-use graph::{Annotation, Encoding, Model, Setting, ValueId, Values};
+use graph::{Annotation, Encoding, Graph, Model, Setting, ValueId, Values};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use tensor::Tensor;
@@ -38,19 +38,17 @@ fn wrong(what: impl Into<String>) -> OnnxError {
     OnnxError::Format { place: format!("metadata '{KEY}'"), what: what.into() }
 }
 
-/// The model with its annotations as metadata and initializers; unchanged if it has none.
+/// The model with its annotations as metadata and initializers; unchanged if it has none. A value of a subgraph that shares its name
+/// with another gets one of its own where one of the two is annotated. Annotations of values that the graph no longer has are dropped.
 pub(crate) fn store(model: &Model) -> Result<Model> {
     let mut m = model.clone();
     if model.annotations.is_empty() {
         return Ok(m);
     }
     let mut table = Table { version: VERSION, values: BTreeMap::new() };
-    let ids = by_name(&model.values);
-    for (id, a) in model.annotations.iter() {
-        let name = model.value(id)?.name.clone();
-        if ids.get(name.as_str()) != Some(&id) {
-            return Err(wrong(format!("the annotated value '{name}' shares its name with an outer one: rename it")));
-        }
+    let live = tell_apart(&mut m);
+    for (id, a) in model.annotations.iter().filter(|(id, _)| live.contains(id)) {
+        let name = m.value(id)?.name.clone();
         let settings = a.encoding.iter().flat_map(|e| &e.settings);
         if let Some((setting, _)) = settings.into_iter().find(|(_, s)| matches!(s, Setting::Float(v) if !v.is_finite())) {
             return Err(wrong(format!("setting '{setting}' of '{name}' is not a finite number")));
@@ -133,6 +131,38 @@ pub(crate) fn restore(model: &mut Model) -> Result<()> {
         *model.annotations.entry(id) = a;
     }
     Ok(())
+}
+
+/// Gives each annotated value a name that no other has: it is found by it when it is read back. Names of the main graph stay.
+/// Returns the values of all graphs.
+fn tell_apart(m: &mut Model) -> HashSet<ValueId> {
+    let (mut main, mut inner) = (vec![], vec![]);
+    own_values(&m.graph, &mut main);
+    m.graph.visit(&mut |node| node.subgraphs().for_each(|g| own_values(g, &mut inner)));
+    let mut named: HashMap<String, Vec<ValueId>> = HashMap::new();
+    for id in &inner {
+        named.entry(m.values[*id].name.clone()).or_default().push(*id);
+    }
+    let outer: HashSet<&str> = main.iter().map(|id| m.values[*id].name.as_str()).collect();
+    let annotated = |id: &ValueId| m.annotations.get(*id).is_some_and(|a| !a.is_empty());
+    let at_main: HashSet<&str> = main.iter().filter(|id| annotated(id)).map(|id| m.values[*id].name.as_str()).collect();
+    let clash = |id: &&ValueId| {
+        let name = m.values[**id].name.as_str();
+        let others = outer.contains(name) || named.get(name).is_some_and(|list| list.len() > 1);
+        at_main.contains(name) || annotated(id) && others
+    };
+    let renamed: Vec<ValueId> = inner.iter().filter(clash).copied().collect();
+    for id in renamed {
+        let name = m.fresh_name(&m.values[id].name);
+        m.values[id].name = name;
+    }
+    main.into_iter().chain(inner).collect()
+}
+
+/// Values that a graph itself has: inputs, constants, what its nodes make.
+fn own_values(graph: &Graph, into: &mut Vec<ValueId>) {
+    into.extend(graph.inputs.iter().chain(graph.constants.iter().filter(|v| !graph.inputs.contains(v))));
+    into.extend(graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten()));
 }
 
 /// Ids by name, the first of a name winning: the main graph's values come before those of subgraphs.

@@ -10,7 +10,7 @@ use graph::{Attribute, AttributeValue, Dim, Function, Graph, Model, Node, Opset,
 pub(crate) fn model(m: &Model, beside: Option<&str>) -> (Vec<u8>, Vec<u8>) {
     let mut w = Writer { values: &m.values, beside, data: vec![] };
     let mut out = Message::default();
-    out.int(1, m.ir_version);
+    out.int(1, ir_version(m));
     out.text(2, &m.producer_name);
     out.text(3, &m.producer_version);
     out.text(4, &m.domain);
@@ -22,6 +22,18 @@ pub(crate) fn model(m: &Model, beside: Option<&str>) -> (Vec<u8>, Vec<u8>) {
     m.functions.iter().for_each(|f| out.message(25, function(f)));
     out.raw(&m.extra.0);
     (out.0, w.data)
+}
+
+/// The model's version of the format, raised to 4 where a graph has an initializer that is not an input too: before, each had to
+/// be one.
+fn ir_version(m: &Model) -> i64 {
+    let own = |g: &Graph| {
+        let written = |v: &ValueId| m.values[*v].constant.as_ref().is_some_and(|c| !matches!(c.origin, Origin::ConstantNode { .. }));
+        g.constants.iter().any(|v| written(v) && !g.inputs.contains(v))
+    };
+    let mut needed = own(&m.graph);
+    m.graph.visit(&mut |node| needed |= node.subgraphs().any(own));
+    if needed { m.ir_version.max(4) } else { m.ir_version }
 }
 
 fn opset(o: &Opset) -> Message {

@@ -1,6 +1,6 @@
 //! Annotations travel with the file, whatever they say.
 use espalier_onnx as onnx;
-use graph::{Encoding, Model, Node, Setting};
+use graph::{AttributeValue, Encoding, Graph, Model, Node, Setting, ValueId};
 use proptest::prelude::*;
 use tensor::Tensor;
 
@@ -82,4 +82,36 @@ fn what_cannot_be_written_is_refused_by_name() {
     m.annotations.entry(w).encoding = Some(Encoding { kind: "affine".into(), settings, ..Encoding::default() });
     let error = onnx::to_bytes(&m).unwrap_err().to_string();
     assert!(error.contains("'scale' of 'w'"), "{error}");
+}
+
+/// Branches of an If whose values are called as an outer one and as each other's; an annotation of a value that is gone.
+#[test]
+fn values_of_subgraphs_that_share_a_name_are_told_apart() {
+    let mut m = model(2);
+    let x = m.find("x").unwrap();
+    let [condition, z] = ["condition", "z"].map(|n| m.values.add_named(n));
+    let branch = |m: &mut Model, op: &str| {
+        let [h, y] = ["h", "y"].map(|n| m.values.add_named(n));
+        let nodes = vec![Node::new(op, "", &[x], &[h]), Node::new("Neg", "", &[h], &[y])];
+        (h, y, AttributeValue::Graph(Box::new(Graph { nodes, outputs: vec![y], ..Graph::default() })))
+    };
+    let (h, y, then) = (branch)(&mut m, "Relu");
+    let (other_h, _, other) = (branch)(&mut m, "Tanh");
+    m.graph.inputs.push(condition);
+    m.graph.outputs.push(z);
+    m.graph.nodes.push(Node::new("If", "", &[condition], &[z]).with("then_branch", then).with("else_branch", other));
+    m.verify().unwrap();
+    let encoded = |kind: &str| Some(Encoding { kind: kind.into(), ..Encoding::default() });
+    let outer = m.find("y").unwrap();
+    let gone = m.values.add_named("gone");
+    for (id, kind) in [(h, "first"), (other_h, "second"), (y, "third"), (outer, "outer"), (gone, "gone")] {
+        m.annotations.entry(id).encoding = encoded(kind);
+    }
+    let back = onnx::from_bytes(&onnx::to_bytes(&m).unwrap(), None).unwrap();
+    back.verify().unwrap();
+    let kind = |v: ValueId| back.annotations.encoding(v).map(|e| e.kind.clone()).unwrap_or_default();
+    let branches: Vec<&Graph> = back.graph.nodes[1].subgraphs().collect();
+    let made = |branch: &Graph| branch.nodes.iter().map(|n| kind(n.output(0).unwrap())).collect::<Vec<_>>();
+    assert_eq!((made(branches[0]), made(branches[1])), (vec!["first".into(), "third".into()], vec!["second".into(), String::new()]));
+    assert_eq!((kind(back.find("y").unwrap()), back.annotations.len()), ("outer".into(), 4));
 }

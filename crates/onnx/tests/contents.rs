@@ -306,3 +306,21 @@ fn types_other_than_tensors_are_carried_through() {
     let back = again(&m);
     assert_eq!(back.values[back.graph.inputs[0]].ty, ty);
 }
+
+/// Before version 4 of the format, every initializer is an input too: a file that has one which is none says that it is newer.
+#[test]
+fn a_constant_of_its_own_raises_the_version_of_the_format() {
+    let mut m = Model::new(7);
+    let x = m.values.add_named("x");
+    m.values[x].ty = graph::ValueType::Tensor { dtype: tensor::DType::F32, shape: None };
+    let w = m.values.add_constant("w", tensor::Tensor::vector(vec![1f32]));
+    let y = m.values.add_named("y");
+    m.graph.inputs = vec![x, w];
+    m.graph.constants.push(w);
+    m.graph.outputs.push(y);
+    m.graph.nodes.push(graph::Node::new("Add", "add", &[x, w], &[y]));
+    let version = |m: &Model| onnx::from_bytes(&onnx::to_bytes(m).unwrap(), None).unwrap().ir_version;
+    assert_eq!(version(&m), 3);
+    m.graph.inputs.pop();
+    assert_eq!(version(&m), 4);
+}

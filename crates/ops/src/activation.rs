@@ -2,7 +2,7 @@
 use crate::shapes::{broadcast, same};
 use crate::simple::{Constants, Simple, one, set_input};
 use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, Role};
-use graph::{Node, ValueType};
+use graph::{AttributeValue, Model, Node, ValueType};
 use tensor::Tensor;
 
 /// An activation: a tensor method with float attributes and their defaults.
@@ -68,6 +68,24 @@ fn swiglu(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         return Err(cx.node.error(format!("gate {:?} and value {:?} differ in shape", gate.shape(), value.shape())).into());
     }
     one(gate.swish(cx.node.float_or("alpha", 1.0)? as f64)?.mul(value)?)
+}
+
+/// Constant bounds of a Clip, given as attributes (up to opset 10) or inputs; of a Relu: zero and none. `None` for other
+/// nodes, and where a bound is not known.
+pub fn clip_bounds(model: &Model, node: &Node) -> Option<(f32, f32)> {
+    let bound = |name: &str, i: usize, default: f32| match node.attributes.get(name) {
+        Some(AttributeValue::Float(v)) => Some(*v),
+        Some(_) => None,
+        None => match node.input(i) {
+            None => Some(default),
+            Some(v) => model.constant(v).and_then(|t| t.item::<f32>().ok()),
+        },
+    };
+    match node.op_type.as_str() {
+        "Relu" if node.is_onnx() => Some((0.0, f32::MAX)),
+        "Clip" if node.is_onnx() => Some((bound("min", 1, f32::MIN)?, bound("max", 2, f32::MAX)?)),
+        _ => None,
+    }
 }
 
 /// The bounds are attributes up to opset 10, then optional inputs.

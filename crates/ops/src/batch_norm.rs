@@ -13,7 +13,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[&Simple::new(
     infer,
 )
 .role(role)
-.quantization(|_| QuantRule::Float("no runtime has an integer kernel for it; fold it into the convolution before it"))
+.quantization(|_| QuantRule::Float("no runtime has an integer kernel for it"))
 .upgrade(upgrade)];
 
 fn role(_: &Node, input: usize) -> Role {

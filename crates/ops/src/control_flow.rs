@@ -4,7 +4,7 @@ use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, ShapeCx};
 use graph::{Graph, Node, ValueId, ValueType};
 use tensor::{DType, Tensor};
 
-const FLOAT: fn(&Node) -> QuantRule = |_| QuantRule::Float("control flow: what lies in its subgraphs stays float");
+const FLOAT: fn(&Node) -> QuantRule = |_| QuantRule::Float("control flow computes nothing itself");
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("If", "Runs one of two subgraphs.", &[1, 11, 13, 16, 19, 21, 23, 24, 25], eval_if, unknown).quantization(FLOAT),

@@ -34,6 +34,14 @@ fn role(_: &Node, input: usize) -> Role {
     }
 }
 
+/// The axis of output channels of a transposed convolution with one filter for each channel: the first, as of every depthwise one.
+/// `None` for other nodes; in other grouped ones, no axis of the weight counts the output channels.
+pub fn depthwise_axis(node: &Node, weight: &[usize]) -> Option<usize> {
+    let groups = usize::try_from(node.int_or("group", 1).ok()?).ok()?;
+    let depthwise = node.op_type == "ConvTranspose" && node.is_onnx() && weight.len() > 2 && weight[0] == groups && weight[1] == 1;
+    depthwise.then_some(0)
+}
+
 /// The window as the tensor library wants it.
 pub(crate) fn options(node: &Node, window: &Window) -> Result<ConvOptions, OpError> {
     let groups = node.int_or("group", 1)?;

@@ -35,6 +35,13 @@ pub struct EvalCx<'a> {
     pub updates: RefCell<Vec<(usize, Tensor)>>,
 }
 
+impl<'a> EvalCx<'a> {
+    /// The same with another version of the operator set, for an operator that is another one's in disguise.
+    pub(crate) fn at_opset(&self, opset: i64) -> EvalCx<'a> {
+        EvalCx { node: self.node, opset, training: self.training, seed: self.seed, subgraphs: self.subgraphs, updates: RefCell::default() }
+    }
+}
+
 /// The inputs of one evaluation. Taking one out lets an operation write in place where nobody else holds it.
 pub struct Inputs(Vec<Option<Tensor>>);
 

@@ -1,10 +1,12 @@
-//! Clean-up that needs no evaluation: BatchNormalization into the layer before it, and Identity nodes out.
+//! BatchNormalization into the layer before it: clean-up that needs no evaluation.
 use crate::OpError;
-use graph::{Annotations, AttributeValue, Graph, GraphError, Links, Model, Names, Node, ValueId, Values};
+use crate::channels::{Affine, Step};
+use graph::{Annotations, AttributeValue, Dim, Graph, GraphError, Links, Model, Names, Node, ValueId, Values};
 use std::collections::{HashMap, HashSet};
 use tensor::{DType, Tensor};
 
-/// Folds each BatchNormalization in inference form into the Conv, ConvTranspose or Gemm whose output it alone reads.
+/// Folds each BatchNormalization in inference form into the Conv, ConvTranspose, Gemm or MatMul whose output it alone reads,
+/// with what is added to or multiplied with each channel between the two. A MatMul becomes the Gemm that has a bias.
 /// Computed in f64 and rounded once. Masks stay as they are: zero times a factor is zero. Returns how many were folded.
 ///
 /// An initializer that is a graph input too, a default for what may be fed, is one no more once it is folded: whoever feeds it
@@ -16,73 +18,76 @@ use tensor::{DType, Tensor};
 /// [`OpError::Graph`] for a weight that has another encoding already (its grid would no longer fit), and for malformed
 /// attributes or parameters.
 pub fn fold_batch_norm(model: &mut Model) -> Result<usize, OpError> {
+    let (ranks, opset) = (ranks(model), model.onnx_opset());
     let mut graph = std::mem::take(&mut model.graph);
-    let mut folded_in = HashSet::new();
-    let result = fold_graph(&mut graph, &mut model.values, &mut model.annotations, &mut folded_in);
+    let names = model.names();
+    let mut folding =
+        Folding { values: &mut model.values, annotations: &mut model.annotations, ranks, opset, names, folded_in: HashSet::new() };
+    let result = folding.graph(&mut graph);
+    let folded_in = folding.folded_in;
     model.graph = graph;
     model.graph.inputs.retain(|v| !folded_in.contains(v));
     let folded = result?;
     if folded > 0 {
-        // Before version 4 of the format every initializer had to be an input too; the new biases are not.
-        model.ir_version = model.ir_version.max(4);
         model.remove_dead();
     }
     Ok(folded)
 }
 
-/// Folds in a graph and its subgraphs. What was `folded_in` is listed: no such value is any more the parameter of that name.
-fn fold_graph(
-    graph: &mut Graph,
-    values: &mut Values,
-    annotations: &mut Annotations,
-    folded_in: &mut HashSet<ValueId>,
-) -> Result<usize, OpError> {
-    let mut folded = 0;
-    for node in &mut graph.nodes {
-        for sub in node.subgraphs_mut() {
-            folded += fold_graph(sub, values, annotations, folded_in)?;
-        }
+/// Why the BatchNormalization that makes `output` in `graph`, a graph of `model`, is not part of a layer.
+pub(crate) fn why_not_folded(model: &Model, graph: &Graph, output: ValueId) -> String {
+    let (ranks, opset) = (ranks(model), model.onnx_opset());
+    let scope = Scope { values: &model.values, annotations: &model.annotations, ranks: &ranks, opset };
+    let known = Known::of(graph);
+    match known.links.producer(output).and_then(|at| Unit::of(graph, at, &scope, &known).ok().flatten()) {
+        Some(Err(reason)) => reason,
+        Some(Ok(unit)) => format!("it was not folded into '{}' before it", graph.nodes[unit.producer].label(&model.values)),
+        None => "its parameters cannot be read".into(),
     }
-    if !graph.nodes.iter().any(|n| n.op_type == "BatchNormalization") {
-        return Ok(folded);
-    }
-    let own = graph.constants.iter().copied().collect();
-    let mut state = Folding { uses: graph.use_counts(), links: graph.links(), own, names: Names::of(values), gone: HashSet::new() };
-    let ended = (0..graph.nodes.len()).try_for_each(|at| fold_node(graph, at, values, annotations, folded_in, &mut state));
-    // Where one was refused, those before it are folded all the same.
-    let (gone, mut at) = (&state.gone, 0..);
-    let between: HashSet<ValueId> = gone.iter().filter_map(|i| graph.nodes[*i].input(0)).collect();
-    graph.nodes.retain(|_| at.next().is_none_or(|i| !gone.contains(&i)));
-    let still: HashSet<ValueId> = graph.nodes.iter().flat_map(reads).chain(graph.outputs.iter().copied()).collect();
-    graph.value_info.retain(|v| !between.contains(v));
-    graph.constants.retain(|v| still.contains(v) || !folded_in.contains(v));
-    ended?;
-    Ok(folded + gone.len())
 }
 
-/// What is known of a graph while its normalizations are folded: found out once, and kept up.
-struct Folding {
+/// Ranks of what MatMul makes, where one is normalized: only a matrix has its channels on the last axis.
+pub(crate) fn ranks(model: &Model) -> HashMap<ValueId, usize> {
+    let (mut products, mut norms) = (vec![], false);
+    model.graph.visit(&mut |node| {
+        norms |= node.op_type == "BatchNormalization";
+        products.extend(node.output(0).filter(|_| node.op_type == "MatMul"));
+    });
+    if !norms || products.is_empty() {
+        return HashMap::new();
+    }
+    // A graph that contradicts itself is for whoever runs it to refuse.
+    let types = crate::infer_types(model).unwrap_or_default();
+    let rank = |v: &ValueId| match types.get(v) {
+        Some(graph::ValueType::Tensor { shape: Some(shape), .. }) => Some(shape.len()),
+        _ => None,
+    };
+    products.into_iter().filter_map(|v| Some((v, rank(&v)?))).collect()
+}
+
+/// What is known beside the graph itself.
+pub(crate) struct Scope<'a> {
+    pub(crate) values: &'a Values,
+    pub(crate) annotations: &'a Annotations,
+    pub(crate) ranks: &'a HashMap<ValueId, usize>,
+    pub(crate) opset: i64,
+}
+
+impl Scope<'_> {
+    fn plain(&self, v: ValueId) -> bool {
+        self.annotations.get(v).is_none_or(|a| a.is_empty())
+    }
+}
+
+/// What is known of a graph: found out once, and kept up while its normalizations are folded.
+pub(crate) struct Known {
     uses: HashMap<ValueId, usize>,
     links: Links,
-    /// The graph's own constants.
-    own: HashSet<ValueId>,
-    names: Names,
-    /// Normalizations that are folded; they are removed at the end.
-    gone: HashSet<usize>,
 }
 
-impl Folding {
-    /// Constants of this graph that have no other reader. One of an outer graph may be read by another branch too.
-    fn alone(&self, v: ValueId) -> bool {
-        self.uses.get(&v) == Some(&1) && self.own.contains(&v)
-    }
-
-    fn add_constant(&mut self, graph: &mut Graph, values: &mut Values, base: &str, tensor: Tensor) -> ValueId {
-        let id = values.add_constant(self.names.fresh(base), tensor);
-        graph.constants.push(id);
-        self.own.insert(id);
-        self.uses.insert(id, 1);
-        id
+impl Known {
+    pub(crate) fn of(graph: &Graph) -> Known {
+        Known { uses: graph.use_counts(), links: graph.links() }
     }
 
     fn unread(&mut self, v: ValueId) {
@@ -95,103 +100,189 @@ impl Folding {
 /// A layer and the normalization that can be folded into it.
 pub(crate) struct Unit {
     pub(crate) producer: usize,
-    /// The value between the two.
-    between: ValueId,
+    /// The nodes between the two, from the normalization back.
+    between: Vec<usize>,
     output: ValueId,
     pub(crate) affine: Affine,
     pub(crate) layer: Layer,
 }
 
-impl Unit {
-    /// Of the node at `at`; `None` if it is no such normalization.
-    pub(crate) fn of(graph: &Graph, at: usize, values: &Values, annotations: &Annotations) -> Result<Option<Unit>, OpError> {
-        if graph.nodes[at].op_type != "BatchNormalization" {
-            return Ok(None);
-        }
-        Unit::known(graph, at, values, annotations, (&graph.use_counts(), &graph.links()))
-    }
+/// A unit, or why the normalization cannot be folded.
+type Found = Result<Unit, String>;
 
-    /// The same where uses and links are known.
-    fn known(
-        graph: &Graph,
-        at: usize,
-        values: &Values,
-        annotations: &Annotations,
-        (uses, links): (&HashMap<ValueId, usize>, &Links),
-    ) -> Result<Option<Unit>, OpError> {
+impl Unit {
+    /// Of the node at `at`; `None` if it is no BatchNormalization.
+    pub(crate) fn of(graph: &Graph, at: usize, scope: &Scope, known: &Known) -> Result<Option<Found>, OpError> {
         let norm = &graph.nodes[at];
         if norm.op_type != "BatchNormalization" || !norm.is_onnx() {
             return Ok(None);
         }
+        Unit::behind(graph, norm, scope, known).map(Some)
+    }
+
+    fn behind(graph: &Graph, norm: &Node, scope: &Scope, known: &Known) -> Result<Found, OpError> {
         let inference = norm.outputs.iter().skip(1).all(Option::is_none) && norm.int_or("training_mode", 0)? == 0;
-        let (Some(between), Some(output), true) = (norm.input(0), norm.output(0), inference) else { return Ok(None) };
-        let alone = uses.get(&between) == Some(&1) && annotations.get(between).is_none_or(|a| a.is_empty());
-        let Some(producer) = links.producer(between).filter(|_| alone) else { return Ok(None) };
-        let Some(affine) = Affine::of(norm, values)? else { return Ok(None) };
-        let layer = Layer::of(&graph.nodes[producer], values, affine.factor.len())?;
-        Ok(layer.map(|layer| Unit { producer, between, output, affine, layer }))
+        let (Some(mut value), Some(output), true) = (norm.input(0), norm.output(0), inference) else {
+            return Ok(Err("it normalizes by the batch's own statistics".into()));
+        };
+        let Some(affine) = Affine::of_norm(norm, scope.values)? else {
+            return Ok(Err("its parameters are not constants of type float32".into()));
+        };
+        let (mut between, mut steps) = (vec![], vec![]);
+        loop {
+            let Some(producer) = known.links.producer(value) else {
+                return Ok(Err(format!("it normalizes '{}', which no layer makes", scope.values[value].name)));
+            };
+            let node = &graph.nodes[producer];
+            let label = node.label(scope.values);
+            if known.uses.get(&value) != Some(&1) {
+                return Ok(Err(format!("what '{label}' before it makes has another reader, or is an output of the network")));
+            }
+            if !scope.plain(value) {
+                return Ok(Err(format!("what '{label}' before it makes is stored on a grid of its own")));
+            }
+            if let Some(layer) = Layer::of(node, scope, affine.channels())? {
+                return Ok(match affine.behind(&steps, layer.rank) {
+                    Some(affine) => Ok(Unit { producer, between, output, affine, layer }),
+                    None => Err(format!("what lies between it and '{label}' is not the same all over each channel")),
+                });
+            }
+            let Some((step, from)) = Step::of(node, scope.values).filter(|(s, _)| scope.plain(s.constant)) else {
+                return Ok(Err(format!("{} '{label}' before it is no layer that it could be folded into", node.op_type)));
+            };
+            steps.push(step);
+            between.push(producer);
+            value = from;
+        }
     }
 }
 
-/// Folds the node at `at`, if it is a normalization that can be, into its producer; the node itself is left to be removed.
-fn fold_node(
-    graph: &mut Graph,
-    at: usize,
-    values: &mut Values,
-    annotations: &mut Annotations,
-    folded_in: &mut HashSet<ValueId>,
-    state: &mut Folding,
-) -> Result<(), OpError> {
-    let unit = Unit::known(graph, at, values, annotations, (&state.uses, &state.links))?;
-    let Some(Unit { producer, between, output, affine, layer }) = unit else { return Ok(()) };
-    let unit = graph.nodes[producer].clone();
-    let encoding = annotations.encoding(layer.weight_id).map(|encoding| {
-        let what = "has an encoding; fold BatchNormalization before weights are quantized".to_string();
-        crate::kept_norm::folded(encoding).ok_or(GraphError::Value { value: values[layer.weight_id].name.clone(), what })
-    });
-    let encoding = encoding.transpose()?;
-    let (weight, bias) = layer.folded(&affine)?;
-    let node = &mut graph.nodes[producer];
-    if layer.op_type == "Gemm" && node.float_or("beta", 1.0)? != 1.0 {
-        node.attributes.set("beta", AttributeValue::Float(1.0));
+/// The state of one folding.
+struct Folding<'a> {
+    values: &'a mut Values,
+    annotations: &'a mut Annotations,
+    ranks: HashMap<ValueId, usize>,
+    opset: i64,
+    names: Names,
+    /// What was folded: no such value is any more the parameter of that name.
+    folded_in: HashSet<ValueId>,
+}
+
+/// A graph that is being folded.
+struct Place<'g> {
+    graph: &'g mut Graph,
+    known: Known,
+    /// The graph's own constants.
+    own: HashSet<ValueId>,
+    /// Nodes that became part of a layer; they are removed at the end.
+    gone: HashSet<usize>,
+    folded: usize,
+}
+
+impl Place<'_> {
+    /// Constants of this graph that have no other reader. One of an outer graph may be read by another branch too.
+    fn alone(&self, v: ValueId) -> bool {
+        self.known.uses.get(&v) == Some(&1) && self.own.contains(&v)
     }
-    node.outputs[0] = Some(output);
-    let weight_name = values[layer.weight_id].name.clone();
-    let stored = if state.alone(layer.weight_id) {
-        values.set_tensor(layer.weight_id, weight);
-        layer.weight_id
-    } else {
-        let copy = state.add_constant(graph, values, &format!("{weight_name}_folded"), weight);
-        state.unread(layer.weight_id);
-        if let Some(mask) = annotations.mask(layer.weight_id).cloned() {
-            annotations.entry(copy).mask = Some(mask);
+}
+
+impl Folding<'_> {
+    /// Folds in a graph and its subgraphs.
+    fn graph(&mut self, graph: &mut Graph) -> Result<usize, OpError> {
+        let mut folded = 0;
+        for node in &mut graph.nodes {
+            for sub in node.subgraphs_mut() {
+                folded += self.graph(sub)?;
+            }
         }
-        graph.nodes[producer].inputs[1] = Some(copy);
-        copy
-    };
-    if encoding.is_some() {
-        annotations.entry(stored).encoding = encoding;
+        if !graph.nodes.iter().any(|n| n.op_type == "BatchNormalization") {
+            return Ok(folded);
+        }
+        let (known, own) = (Known::of(graph), graph.constants.iter().copied().collect());
+        let mut place = Place { graph, known, own, gone: HashSet::new(), folded: 0 };
+        let ended = (0..place.graph.nodes.len()).try_for_each(|at| self.node(&mut place, at));
+        // Where one was refused, those before it are folded all the same.
+        let Place { graph, gone, .. } = place;
+        let hidden: HashSet<ValueId> = gone.iter().flat_map(|i| graph.nodes[*i].inputs.iter().flatten().copied()).collect();
+        let mut at = 0..;
+        graph.nodes.retain(|_| at.next().is_none_or(|i| !gone.contains(&i)));
+        let still: HashSet<ValueId> = graph.nodes.iter().flat_map(reads).chain(graph.outputs.iter().copied()).collect();
+        graph.value_info.retain(|v| !hidden.contains(v));
+        graph.constants.retain(|v| still.contains(v) || !self.folded_in.contains(v));
+        ended?;
+        Ok(folded + place.folded)
     }
-    match unit.input(2).filter(|b| state.alone(*b)) {
-        Some(own) if values.tensor(own).is_some_and(|t| t.shape() == bias.shape()) => {
-            values.set_tensor(own, bias);
-        }
-        _ => {
-            let base = weight_name.strip_suffix(".weight").unwrap_or(&weight_name).to_string();
-            let id = state.add_constant(graph, values, &format!("{base}.bias"), bias);
-            unit.input(2).into_iter().for_each(|old| state.unread(old));
-            let inputs = &mut graph.nodes[producer].inputs;
-            inputs.resize(3.max(inputs.len()), None);
-            inputs[2] = Some(id);
-        }
+
+    fn constant(&mut self, place: &mut Place, base: &str, tensor: Tensor) -> ValueId {
+        let id = self.values.add_constant(self.names.fresh(base), tensor);
+        place.graph.constants.push(id);
+        place.own.insert(id);
+        place.known.uses.insert(id, 1);
+        id
     }
-    let parameters = || graph.nodes[at].inputs.iter().skip(1).flatten().copied();
-    folded_in.extend(parameters().chain(unit.inputs.iter().skip(1).flatten().copied()));
-    parameters().for_each(|v| state.unread(v));
-    state.unread(between);
-    state.links.made_by(output, producer);
-    state.gone.insert(at);
-    Ok(())
+
+    /// Folds the node at `at`, if it is a normalization that can be; it and what lies between are left to be removed.
+    fn node(&mut self, place: &mut Place, at: usize) -> Result<(), OpError> {
+        let scope = Scope { values: self.values, annotations: self.annotations, ranks: &self.ranks, opset: self.opset };
+        let Some(Ok(unit)) = Unit::of(place.graph, at, &scope, &place.known)? else { return Ok(()) };
+        let Unit { producer, between, output, affine, layer } = unit;
+        let unit = place.graph.nodes[producer].clone();
+        let encoding = self.annotations.encoding(layer.weight_id).map(|encoding| {
+            let what = "has an encoding; fold BatchNormalization before weights are quantized".to_string();
+            let value = self.values[layer.weight_id].name.clone();
+            crate::kept_norm::folded(encoding).ok_or(GraphError::Value { value, what })
+        });
+        let encoding = encoding.transpose()?;
+        let (weight, bias) = layer.folded(&affine)?;
+        let label = unit.label(self.values);
+        let node = &mut place.graph.nodes[producer];
+        // What it is known by stays, though its output is another.
+        node.name = label;
+        if layer.op_type == "MatMul" {
+            node.op_type = "Gemm".into();
+        } else if layer.op_type == "Gemm" && node.float_or("beta", 1.0)? != 1.0 {
+            node.attributes.set("beta", AttributeValue::Float(1.0));
+        }
+        node.outputs[0] = Some(output);
+        let weight_name = self.values[layer.weight_id].name.clone();
+        let stored = if place.alone(layer.weight_id) {
+            self.values.set_tensor(layer.weight_id, weight);
+            layer.weight_id
+        } else {
+            let copy = self.constant(place, &format!("{weight_name}_folded"), weight);
+            place.known.unread(layer.weight_id);
+            if let Some(mask) = self.annotations.mask(layer.weight_id).cloned() {
+                self.annotations.entry(copy).mask = Some(mask);
+            }
+            place.graph.nodes[producer].inputs[1] = Some(copy);
+            copy
+        };
+        if encoding.is_some() {
+            self.annotations.entry(stored).encoding = encoding;
+        }
+        match unit.input(2).filter(|b| place.alone(*b)) {
+            Some(own) if self.values.tensor(own).is_some_and(|t| t.shape() == bias.shape()) => {
+                self.values.set_tensor(own, bias);
+            }
+            _ => {
+                let base = weight_name.strip_suffix(".weight").unwrap_or(&weight_name).to_string();
+                let id = self.constant(place, &format!("{base}.bias"), bias);
+                unit.input(2).into_iter().for_each(|old| place.known.unread(old));
+                let inputs = &mut place.graph.nodes[producer].inputs;
+                inputs.resize(3.max(inputs.len()), None);
+                inputs[2] = Some(id);
+            }
+        }
+        let gone = || between.iter().chain([&at]).copied();
+        let read: Vec<ValueId> = gone().flat_map(|i| place.graph.nodes[i].inputs.iter().flatten().copied()).collect();
+        let parameters = read.iter().copied().filter(|v| self.values.tensor(*v).is_some());
+        self.folded_in.extend(parameters.chain(unit.inputs.iter().skip(1).flatten().copied()));
+        read.into_iter().for_each(|v| place.known.unread(v));
+        place.known.links.made_by(output, producer);
+        place.gone.extend(gone());
+        place.folded += 1;
+        Ok(())
+    }
 }
 
 fn reads(node: &Node) -> Vec<ValueId> {
@@ -199,37 +290,11 @@ fn reads(node: &Node) -> Vec<ValueId> {
     node.inputs.iter().flatten().copied().chain(inner).collect()
 }
 
-/// A normalization as `y = factor * x + shift` for each channel.
-pub(crate) struct Affine {
-    pub(crate) factor: Vec<f64>,
-    shift: Vec<f64>,
-}
-
-impl Affine {
-    /// `None` if a parameter is not a constant of one f32 for each channel.
-    fn of(norm: &Node, values: &Values) -> Result<Option<Affine>, OpError> {
-        let mut parameters = vec![];
-        for i in 1..5 {
-            let Some(t) = norm.input(i).and_then(|v| values.tensor(v)).filter(|t| t.dtype() == DType::F32) else { return Ok(None) };
-            parameters.push(t.to_f64_vec()?);
-        }
-        let [scale, bias, mean, variance] = parameters.as_slice() else { return Ok(None) };
-        if [bias, mean, variance].iter().any(|p| p.len() != scale.len()) {
-            return Err(norm.error("has parameters of different lengths").into());
-        }
-        let epsilon = f64::from(norm.float_or("epsilon", 1e-5)?);
-        let factor: Vec<f64> = scale.iter().zip(variance).map(|(g, v)| g / (v + epsilon).sqrt()).collect();
-        if let Some(at) = factor.iter().position(|f| !f.is_finite()) {
-            return Err(norm.error(format!("has no finite scale for channel {at}: its variance is {}", variance[at])).into());
-        }
-        let shift = factor.iter().zip(bias).zip(mean).map(|((f, b), m)| b - f * m).collect();
-        Ok(Some(Affine { factor, shift }))
-    }
-}
-
 /// A layer that a normalization can be folded into.
 pub(crate) struct Layer {
     op_type: String,
+    /// Axes of what it makes; channels lie along the second.
+    rank: usize,
     pub(crate) weight_id: ValueId,
     weight: Tensor,
     /// Bias of each channel; zeros where there is none.
@@ -241,7 +306,8 @@ pub(crate) struct Layer {
 
 impl Layer {
     /// `None` if the node is no such layer, or its parameters are computed, not f32, or of another number of channels.
-    fn of(node: &Node, values: &Values, channels: usize) -> Result<Option<Layer>, OpError> {
+    fn of(node: &Node, scope: &Scope, channels: usize) -> Result<Option<Layer>, OpError> {
+        let values = scope.values;
         let Some((weight_id, weight)) = node.input(1).and_then(|v| Some((v, values.tensor(v)?.clone()))) else { return Ok(None) };
         if !node.is_onnx() || weight.dtype() != DType::F32 || weight.rank() < 2 || weight.is_empty() {
             return Ok(None);
@@ -252,6 +318,10 @@ impl Layer {
             "Conv" => (inner(0), shape[0], Box::new(|run| run)),
             "Gemm" if node.int_or("transB", 0)? != 0 => (inner(0), shape[0], Box::new(|run| run)),
             "Gemm" => (1, shape[1], Box::new(move |run| run % channels)),
+            // A Gemm takes its place, which has matrices alone, and a bias for each column from operator set 7 on.
+            "MatMul" if shape.len() == 2 && scope.opset >= 7 && node.output(0).and_then(|v| scope.ranks.get(&v)) == Some(&2) => {
+                (1, shape[1], Box::new(move |run| run % channels))
+            }
             "ConvTranspose" => {
                 let groups = usize::try_from(node.int_or("group", 1)?).unwrap_or(0);
                 if groups == 0 || shape[0] % groups != 0 {
@@ -269,12 +339,15 @@ impl Layer {
         let bias = match node.input(2) {
             None => vec![0.0; channels],
             Some(v) => match values.tensor(v).filter(|t| t.dtype() == DType::F32).map(Tensor::to_f64_vec).transpose()? {
-                Some(b) if b.len() == channels => b.iter().map(|b| b * beta).collect(),
+                Some(b) if b.len() == channels && values[v].shape().is_some_and(|s| s.last() == Some(&Dim::Known(channels))) => {
+                    b.iter().map(|b| b * beta).collect()
+                }
                 Some(b) if b.len() == 1 => vec![b[0] * beta; channels],
                 _ => return Ok(None),
             },
         };
-        Ok(Some(Layer { op_type: node.op_type.clone(), weight_id, weight, bias, channel, run }))
+        let rank = if matches!(node.op_type.as_str(), "Gemm" | "MatMul") { 2 } else { weight.rank() };
+        Ok(Some(Layer { op_type: node.op_type.clone(), rank, weight_id, weight, bias, channel, run }))
     }
 
     /// Weight and bias with the normalization in them.
@@ -287,55 +360,6 @@ impl Layer {
         let bias = self.bias.iter().zip(&affine.factor).zip(&affine.shift).map(|((b, f), s)| (b * f + s) as f32).collect();
         Ok((weight, Tensor::vector::<f32>(bias)))
     }
-}
-
-/// Removes Identity nodes that carry no annotation of their own. One that names a graph output stays where its input is
-/// an input, a constant or read elsewhere too. Returns how many went.
-pub fn remove_identities(model: &mut Model) -> usize {
-    fn in_graph(graph: &mut Graph, annotations: &Annotations) -> usize {
-        let mut removed = 0;
-        for node in &mut graph.nodes {
-            for sub in node.subgraphs_mut() {
-                removed += in_graph(sub, annotations);
-            }
-        }
-        let plain = |v: ValueId| annotations.get(v).is_none_or(|a| a.is_empty());
-        let ends = |node: &Node| {
-            let ends = (node.op_type == "Identity" && node.is_onnx()).then(|| node.input(0).zip(node.output(0))).flatten();
-            ends.filter(|(_, output)| plain(*output))
-        };
-        let named: HashSet<ValueId> = graph.outputs.iter().copied().collect();
-        let mut replaced: HashMap<ValueId, ValueId> = HashMap::new();
-        graph.nodes.retain(|node| match ends(node).filter(|(_, output)| !named.contains(output)) {
-            Some((input, output)) => {
-                replaced.insert(output, input);
-                false
-            }
-            None => true,
-        });
-        graph.replace_all_uses(&replaced);
-        // One that names a graph output: what makes its input makes the output instead.
-        let (uses, links) = (graph.use_counts(), graph.links());
-        let mut renamed: HashMap<ValueId, ValueId> = HashMap::new();
-        graph.nodes.retain(|node| {
-            let own = |input: ValueId| plain(input) && links.producer(input).is_some() && uses.get(&input) == Some(&1);
-            match ends(node).filter(|(input, _)| own(*input)) {
-                Some((input, output)) => {
-                    renamed.insert(input, output);
-                    false
-                }
-                None => true,
-            }
-        });
-        for made in graph.nodes.iter_mut().flat_map(|n| n.outputs.iter_mut().flatten()) {
-            *made = renamed.get(made).copied().unwrap_or(*made);
-        }
-        let made: HashSet<ValueId> = graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
-        let touched: HashSet<ValueId> = replaced.iter().chain(&renamed).flat_map(|(a, b)| [*a, *b]).collect();
-        graph.value_info.retain(|v| !touched.contains(v) || made.contains(v));
-        removed + replaced.len() + renamed.len()
-    }
-    in_graph(&mut model.graph, &model.annotations)
 }
 
 #[cfg(test)]
@@ -521,19 +545,105 @@ mod tests {
         assert_eq!(m.free_inputs().len(), 1);
     }
 
-    #[test]
-    fn identities_go_and_output_names_stay() {
-        let mut m = Model::new(17);
-        let ids: Vec<ValueId> = ["x", "a", "b", "c", "y"].map(|n| m.values.add_named(n)).to_vec();
-        m.graph.inputs.push(ids[0]);
-        for (i, op) in ["Identity", "Relu", "Identity", "Identity"].into_iter().enumerate() {
-            m.graph.nodes.push(Node::new(op, "", &[ids[i]], &[ids[i + 1]]));
-        }
-        m.graph.outputs.push(ids[4]);
-        assert_eq!(remove_identities(&mut m), 3);
+    fn shaped(m: &mut Model, name: &str, dims: &[usize]) {
+        let id = m.find(name).unwrap();
+        let dims = dims.iter().enumerate().map(|(i, d)| if i == 0 { Dim::Unknown } else { Dim::Known(*d) }).collect();
+        m.values[id].ty = graph::ValueType::Tensor { dtype: DType::F32, shape: Some(dims) };
+    }
+
+    /// Puts `op` with a constant right behind the layer.
+    fn between(m: &mut Model, op: &str, constant: Tensor) {
+        let id = m.values.add_constant(format!("{op}_constant"), constant);
+        let raw = m.values.add_named(format!("before {op}"));
+        m.graph.constants.push(id);
+        let made = m.graph.nodes[0].outputs[0].replace(raw).unwrap();
+        m.graph.nodes.insert(1, Node::new(op, op, &[raw, id], &[made]));
         m.verify().unwrap();
-        assert_eq!(m.graph.nodes, vec![Node::new("Relu", "", &[ids[0]], &[ids[4]])]);
-        m.graph.nodes[0].op_type = "Identity".into();
-        assert_eq!(remove_identities(&mut m), 0);
+    }
+
+    #[test]
+    fn a_product_becomes_the_layer_that_has_a_bias() {
+        let x = random::normal(9, &[3, 4], 0.0, 1.0).unwrap();
+        let weight = random::normal(8, &[4, 5], 0.0, 0.5).unwrap();
+        let offset = random::normal(7, &[1, 5], 0.0, 1.0).unwrap();
+        for added in [false, true] {
+            let mut m = model("MatMul", weight.clone(), None, 5);
+            shaped(&mut m, "x", &[0, 4]);
+            let mut h = x.matmul(&weight).unwrap();
+            if added {
+                between(&mut m, "Add", offset.clone());
+                h = h.add(&offset).unwrap();
+            }
+            let expected = normalized(&m, &h);
+            let mask = Tensor::full(true, weight.shape()).unwrap();
+            let id = m.find("l.weight").unwrap();
+            m.annotations.entry(id).mask = Some(mask.clone());
+            assert_eq!(fold_batch_norm(&mut m).unwrap(), 1);
+            m.verify().unwrap();
+            assert_eq!((m.graph.nodes.len(), m.graph.nodes[0].op_type.as_str()), (1, "Gemm"));
+            assert_eq!(m.annotations.mask(id), Some(&mask));
+            close(&x.matmul(&get(&m, "l.weight")).unwrap().add(&get(&m, "l.bias")).unwrap(), &expected);
+        }
+    }
+
+    /// There the channels of the normalization are not the columns of the weight, though there may be as many.
+    #[test]
+    fn a_product_of_more_axes_is_not_folded() {
+        for dims in [Some([0, 5, 4]), None] {
+            let mut m = model("MatMul", random::normal(8, &[4, 5], 0.0, 0.5).unwrap(), None, 5);
+            if let Some(dims) = dims {
+                shaped(&mut m, "x", &dims);
+            }
+            let before = m.clone();
+            assert_eq!(fold_batch_norm(&mut m).unwrap(), 0);
+            assert_eq!(m, before);
+        }
+    }
+
+    #[test]
+    fn what_is_added_to_and_multiplied_with_each_channel_is_folded_too() {
+        let options = ConvOptions { strides: vec![2, 2], pads: vec![(0, 0); 2], dilations: vec![1, 1], groups: 1 };
+        let x = random::normal(9, &[2, 4, 3, 3], 0.0, 1.0).unwrap();
+        let weight = random::normal(8, &[4, 3, 2, 2], 0.0, 0.5).unwrap();
+        let (offset, factor) = (random::normal(7, &[1, 3, 1, 1], 0.0, 1.0).unwrap(), random::uniform(6, &[3, 1, 1], 0.5, 2.0).unwrap());
+        let mut m = model("ConvTranspose", weight.clone(), None, 3);
+        between(&mut m, "Div", Tensor::scalar(4f32));
+        between(&mut m, "Sub", offset.clone());
+        between(&mut m, "Mul", factor.clone());
+        // The last one in stands first.
+        let h = x.conv_transpose(&weight, None, &options, &[0, 0]).unwrap();
+        let h = h.mul(&factor).unwrap().sub(&offset).unwrap().div(&Tensor::scalar(4f32)).unwrap();
+        let expected = normalized(&m, &h);
+        assert_eq!(fold_batch_norm(&mut m).unwrap(), 1);
+        m.verify().unwrap();
+        assert_eq!((m.graph.nodes.len(), m.graph.constants.len()), (1, 2));
+        close(&x.conv_transpose(&get(&m, "l.weight"), Some(&get(&m, "l.bias")), &options, &[0, 0]).unwrap(), &expected);
+        let mut pixels = model("Conv", random::normal(8, &[3, 3, 1, 1], 0.0, 0.5).unwrap(), None, 3);
+        between(&mut pixels, "Add", random::normal(7, &[1, 1, 1, 3], 0.0, 1.0).unwrap());
+        assert_eq!(fold_batch_norm(&mut pixels).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_keeps_a_normalization_is_said() {
+        let reason = |m: &Model| why_not_folded(m, &m.graph, m.find("y").unwrap());
+        let weight = random::normal(8, &[6, 4, 1, 1], 0.0, 0.5).unwrap();
+        let mut read_twice = model("Conv", weight.clone(), None, 6);
+        let h = read_twice.find("h").unwrap();
+        read_twice.graph.outputs.push(h);
+        assert!(reason(&read_twice).contains("'l' before it makes has another reader"), "{}", reason(&read_twice));
+        let mut input = model("Conv", weight.clone(), None, 6);
+        input.graph.nodes.remove(0);
+        assert!(reason(&input).contains("'h', which no layer makes"), "{}", reason(&input));
+        let relu = model("Relu", weight, None, 6);
+        assert!(reason(&relu).contains("Relu 'l' before it is no layer"), "{}", reason(&relu));
+    }
+
+    /// So that a pattern which names a node finds it afterwards.
+    #[test]
+    fn an_unnamed_layer_is_known_by_the_same_label_afterwards() {
+        let mut m = model("Conv", random::normal(8, &[4, 4, 1, 1], 0.0, 0.5).unwrap(), None, 4);
+        m.graph.nodes[0].name.clear();
+        fold_batch_norm(&mut m).unwrap();
+        assert_eq!(m.graph.nodes[0].label(&m.values), "Conv→h");
     }
 }

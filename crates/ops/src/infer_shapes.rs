@@ -15,9 +15,26 @@ const MOST_ELEMENTS: usize = 1024;
 /// # Errors
 /// If the inputs of a node contradict the operator's schema, with the node's name.
 pub fn infer_types(model: &Model) -> Result<HashMap<ValueId, ValueType>, OpError> {
+    Ok(infer(model)?.types)
+}
+
+/// What is known of a model's values before it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Inferred {
+    /// Types by value, as [`infer_types`] gives them.
+    pub types: HashMap<ValueId, ValueType>,
+    /// Elements of small values that nodes make and that are the same in every run with inputs of the declared shapes.
+    pub elements: HashMap<ValueId, Tensor>,
+}
+
+/// As [`infer_types`], with the elements that arithmetic on shapes and constants gives.
+///
+/// # Errors
+/// As [`infer_types`].
+pub fn infer(model: &Model) -> Result<Inferred, OpError> {
     let mut pass = Pass { model, types: HashMap::new(), known: HashMap::new() };
     pass.graph(&model.graph)?;
-    Ok(pass.types)
+    Ok(Inferred { types: pass.types, elements: pass.known })
 }
 
 /// Writes the inferred types into the model, as declarations (`value_info`) of the values that nodes make. Returns how

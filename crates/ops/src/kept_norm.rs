@@ -8,8 +8,8 @@
 //! `ConvBn2d` in that the batch's own statistics normalize the output; differs from both in that no gradient flows to
 //! gamma through the scale.
 use crate::OpError;
-use crate::fold::Unit;
-use graph::{Annotations, Encoding, FOLDED_SCALE, Graph, Model, Setting, ValueId, Values};
+use crate::fold::{Known, Scope, Unit, ranks};
+use graph::{Encoding, FOLDED_SCALE, Graph, Model, Setting, ValueId};
 use tensor::Tensor;
 
 /// The setting of an encoding that says that the statistics it depends on have stopped moving.
@@ -34,18 +34,20 @@ pub struct KeptNorm {
 /// As [`crate::fold_batch_norm`].
 pub fn foldable_norms(model: &Model) -> Result<Vec<KeptNorm>, OpError> {
     let mut found = vec![];
-    in_graph(&model.graph, &model.values, &model.annotations, &mut found)?;
+    let (ranks, opset) = (ranks(model), model.onnx_opset());
+    in_graph(&model.graph, &Scope { values: &model.values, annotations: &model.annotations, ranks: &ranks, opset }, &mut found)?;
     Ok(found)
 }
 
-fn in_graph(graph: &Graph, values: &Values, annotations: &Annotations, found: &mut Vec<KeptNorm>) -> Result<(), OpError> {
+fn in_graph(graph: &Graph, scope: &Scope, found: &mut Vec<KeptNorm>) -> Result<(), OpError> {
+    let known = Known::of(graph);
     for (at, node) in graph.nodes.iter().enumerate() {
         for sub in node.subgraphs() {
-            in_graph(sub, values, annotations, found)?;
+            in_graph(sub, scope, found)?;
         }
-        if let Some(unit) = Unit::of(graph, at, values, annotations)? {
+        if let Some(Ok(unit)) = Unit::of(graph, at, scope, &known)? {
             let bias = graph.nodes[unit.producer].input(2);
-            found.push(KeptNorm { norm: node.label(values), weight: unit.layer.weight_id, bias, factor: unit.affine.factor });
+            found.push(KeptNorm { norm: node.label(scope.values), weight: unit.layer.weight_id, bias, factor: unit.affine.factor });
         }
     }
     Ok(())

@@ -1,6 +1,6 @@
 //! The trait that answers everything about an operator.
-use crate::{EvalCx, Inputs, OpError};
-use graph::{Dim, Node, ValueType};
+use crate::{EvalCx, Inputs, OpError, Parts};
+use graph::{Dim, Model, Node, ValueType};
 use tensor::Tensor;
 
 /// What an input is for. What trains follows from the role alone: a constant in an Add or Mul is [`Role::Constant`].
@@ -132,8 +132,9 @@ pub trait Operator: Sync {
         0
     }
 
-    /// How the node may be quantized.
-    fn quantization(&self, _node: &Node) -> QuantRule {
+    /// How the node may be quantized. What it depends on beside the node (a constant's value or rank, who reads the result) is
+    /// looked up in the model.
+    fn quantization(&self, _node: &Node, _model: &Model) -> QuantRule {
         QuantRule::Float("no integer kernel is expected for it")
     }
 
@@ -166,5 +167,20 @@ pub trait Operator: Sync {
         constants: &mut dyn FnMut(&str, Tensor) -> graph::ValueId,
     ) -> Result<(), OpError> {
         self.upgrade(node, from, to, constants)
+    }
+
+    /// Nodes that mean in version `to` what the node meant before, where no single one does: asked before
+    /// [`Operator::upgrade_typed`]. They are written in version `to`.
+    ///
+    /// # Errors
+    /// As [`Operator::upgrade`].
+    fn rewrite(&self, _node: &Node, _types: &[ValueType], _to: i64, _parts: &mut Parts) -> Result<Option<Vec<Node>>, OpError> {
+        Ok(None)
+    }
+
+    /// How many of the first outputs of a [`QuantRule::SameGrid`] operator lie on its input's grid. Others (a mask, indices)
+    /// are no elements of it.
+    fn outputs_on_grid(&self, _node: &Node) -> usize {
+        1
     }
 }

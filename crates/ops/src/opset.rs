@@ -1,7 +1,7 @@
 //! Raising a model to a newer version of ONNX's operator set, by the operators' own upgrades.
 use crate::{OpError, find, infer_types};
-use graph::{Dim, Graph, Model, ValueId, ValueType, Values};
-use std::collections::{HashMap, HashSet};
+use graph::{Annotations, Dim, Graph, Model, Names, Node, ValueId, ValueType, Values};
+use std::collections::HashMap;
 use tensor::Tensor;
 
 /// Raises a model's use of ONNX's own operator set to version `to`, node by node through every version at which the
@@ -19,8 +19,10 @@ pub fn convert_opset(model: &mut Model, to: i64) -> Result<(), OpError> {
     }
     let mut changed = model.clone();
     let types = infer_types(model)?;
-    let mut names: HashSet<String> = changed.values.iter().map(|(_, v)| v.name.clone()).collect();
-    Upgrade { values: &mut changed.values, names: &mut names, types: &types, from, to }.graph(&mut changed.graph)?;
+    let (names, nodes) = (Names::of(&changed.values), Names::of_nodes(&changed.graph));
+    let uses = changed.graph.use_counts();
+    Upgrade { values: &mut changed.values, annotations: &mut changed.annotations, names, nodes, uses, types: &types, from, to }
+        .graph(&mut changed.graph)?;
     match changed.opsets.iter_mut().find(|o| o.domain.is_empty() || o.domain == "ai.onnx") {
         Some(opset) => opset.version = to,
         None => changed.opsets.extend(Model::new(to).opsets),
@@ -32,46 +34,116 @@ pub fn convert_opset(model: &mut Model, to: i64) -> Result<(), OpError> {
 
 struct Upgrade<'a> {
     values: &'a mut Values,
-    names: &'a mut HashSet<String>,
+    annotations: &'a mut Annotations,
+    names: Names,
+    nodes: Names,
+    uses: HashMap<ValueId, usize>,
     /// Inferred before anything changes: an upgrade changes no value.
     types: &'a HashMap<ValueId, ValueType>,
     from: i64,
     to: i64,
 }
 
+/// Makes what an upgrade adds: constants, values and names for nodes, all named after the node and none named twice.
+pub struct Parts<'a> {
+    base: String,
+    values: &'a mut Values,
+    annotations: &'a mut Annotations,
+    names: &'a mut Names,
+    nodes: &'a mut Names,
+    added: &'a mut Vec<ValueId>,
+}
+
+impl Parts<'_> {
+    /// An initializer.
+    pub fn constant(&mut self, suffix: &str, tensor: Tensor) -> ValueId {
+        let name = self.names.fresh(&format!("{}_{suffix}", self.base));
+        let id = self.values.add_constant(name, tensor);
+        self.added.push(id);
+        id
+    }
+
+    /// A value that a node is to make.
+    pub fn value(&mut self, suffix: &str) -> ValueId {
+        let name = self.names.fresh(&format!("{}_{suffix}", self.base));
+        self.values.add_named(name)
+    }
+
+    /// The same, on the grid of another value of the node: one whose elements only move on the way from one to the other.
+    pub fn value_stored_as(&mut self, suffix: &str, other: ValueId) -> ValueId {
+        let id = self.value(suffix);
+        if let Some(encoding) = self.annotations.encoding(other).cloned() {
+            self.annotations.entry(id).encoding = Some(encoding);
+        }
+        id
+    }
+
+    /// What the node is known by.
+    pub fn label(&self) -> String {
+        self.base.clone()
+    }
+
+    /// A name for a node.
+    pub fn node(&mut self, suffix: &str) -> String {
+        self.nodes.fresh(&format!("{}_{suffix}", self.base))
+    }
+}
+
 impl Upgrade<'_> {
     fn graph(&mut self, graph: &mut Graph) -> Result<(), OpError> {
-        let (from, to) = (self.from, self.to);
         let mut added = vec![];
-        for node in &mut graph.nodes {
+        for mut node in std::mem::take(&mut graph.nodes) {
             for sub in node.subgraphs_mut() {
                 self.graph(sub)?;
             }
-            if !node.is_onnx() {
-                continue;
-            }
-            let Some(op) = find("", &node.op_type) else {
-                let what = format!("an operator we do not know cannot be raised from operator set {from} to {to}");
-                return Err(OpError::unsupported(node, what));
-            };
-            let mut at = op.versions().iter().copied().filter(|v| *v <= from).max().unwrap_or(from);
-            for next in op.versions().iter().copied().filter(|v| *v > from && *v <= to) {
-                let base = node.label(self.values);
-                let types: Vec<ValueType> = node.inputs.iter().map(|v| v.map_or(ValueType::Unknown, |v| self.type_of(v))).collect();
-                let mut constant = |suffix: &str, tensor: Tensor| {
-                    let mut name = format!("{base}_{suffix}");
-                    while !self.names.insert(name.clone()) {
-                        name.push('_');
-                    }
-                    let id = self.values.add_constant(name, tensor);
-                    added.push(id);
-                    id
-                };
-                op.upgrade_typed(node, &types, at, next, &mut constant)?;
-                at = next;
-            }
+            self.drop_unread(&mut node)?;
+            self.node(node, self.from, &mut graph.nodes, &mut added)?;
         }
         graph.constants.extend(added);
+        Ok(())
+    }
+
+    /// Takes back outputs that nobody reads and whose meaning changes between versions. (Below operator set 7, a
+    /// BatchNormalization that has them is in training.)
+    fn drop_unread(&self, node: &mut Node) -> Result<(), OpError> {
+        let optional = match node.op_type.as_str() {
+            "Dropout" => true,
+            "BatchNormalization" => self.from >= 7 && node.int_or("training_mode", 0)? == 0,
+            _ => false,
+        };
+        while optional && node.is_onnx() && node.outputs.len() > 1 {
+            match node.outputs.last() {
+                Some(Some(last)) if self.uses.contains_key(last) => break,
+                _ => node.outputs.pop(),
+            };
+        }
+        Ok(())
+    }
+
+    /// Raises one node from version `from` on, and appends what it becomes.
+    fn node(&mut self, mut node: Node, from: i64, into: &mut Vec<Node>, added: &mut Vec<ValueId>) -> Result<(), OpError> {
+        if !node.is_onnx() {
+            into.push(node);
+            return Ok(());
+        }
+        let to = self.to;
+        let Some(op) = find("", &node.op_type) else {
+            let what = format!("an operator we do not know cannot be raised from operator set {} to {to}", self.from);
+            return Err(OpError::unsupported(&node, what));
+        };
+        let mut at = op.versions().iter().copied().filter(|v| *v <= from).max().unwrap_or(from);
+        for next in op.versions().iter().copied().filter(|v| *v > from && *v <= to) {
+            let types: Vec<ValueType> = node.inputs.iter().map(|v| v.map_or(ValueType::Unknown, |v| self.type_of(v))).collect();
+            let base = node.label(self.values);
+            let mut parts =
+                Parts { base, values: self.values, annotations: self.annotations, names: &mut self.names, nodes: &mut self.nodes, added };
+            if let Some(nodes) = op.rewrite(&node, &types, next, &mut parts)? {
+                return nodes.into_iter().try_for_each(|node| self.node(node, next, into, added));
+            }
+            op.upgrade_typed(&mut node, &types, at, next, &mut |suffix, tensor| parts.constant(suffix, tensor))?;
+            at = next;
+        }
+        into.push(node);
         Ok(())
     }
 
@@ -118,5 +190,59 @@ mod tests {
         let error = convert_opset(&mut m, 13).unwrap_err().to_string();
         assert!(error.contains("Frobnicate"), "{error}");
         assert_eq!(m, before);
+    }
+
+    #[test]
+    fn a_softmax_over_several_axes_is_written_out() {
+        for (axis, rank) in [(1, Some(4)), (-3, Some(4)), (1, None), (0, None)] {
+            let mut m = model("Softmax");
+            m.graph.nodes[0].attributes.set("axis", graph::AttributeValue::Int(axis));
+            let x = m.find("x").unwrap();
+            let shape = rank.map(|r| vec![Dim::Unknown; r]);
+            m.values[x].ty = ValueType::Tensor { dtype: tensor::DType::F32, shape };
+            convert_opset(&mut m, 21).unwrap();
+            m.verify().unwrap();
+            let ops: Vec<&str> = m.graph.nodes.iter().map(|n| n.op_type.as_str()).collect();
+            assert_eq!(ops, ["Shape", "Reshape", "Softmax", "Reshape"]);
+            assert_eq!(m.graph.nodes[2].int("axis").unwrap(), Some(-1));
+            let target = m.values.tensor(m.graph.nodes[1].input(1).unwrap()).unwrap().to_i64_vec().unwrap();
+            assert_eq!(target, if axis == 0 { vec![-1] } else { vec![0, -1] });
+        }
+        let mut m = model("Softmax");
+        m.graph.nodes[0].attributes.set("axis", graph::AttributeValue::Int(-2));
+        assert!(convert_opset(&mut m, 13).unwrap_err().to_string().contains("rank must be known"));
+    }
+
+    #[test]
+    fn a_mask_that_nobody_reads_goes_and_one_that_is_read_is_cast_back() {
+        let dropout = |read: bool| {
+            let mut m = Model::new(7);
+            let [x, y, mask] = ["x", "y", "mask"].map(|n| m.values.add_named(n));
+            m.graph.inputs.push(x);
+            m.graph.outputs = if read { vec![y, mask] } else { vec![y] };
+            m.graph.nodes.push(Node::new("Dropout", "mask_kept", &[x], &[y, mask]));
+            convert_opset(&mut m, 13).unwrap();
+            m.verify().unwrap();
+            m
+        };
+        assert_eq!(dropout(false).graph.nodes[0].outputs.len(), 1);
+        let m = dropout(true);
+        let names: Vec<(&str, &str)> = m.graph.nodes.iter().map(|n| (n.op_type.as_str(), n.name.as_str())).collect();
+        assert_eq!(names, [("Dropout", "mask_kept"), ("Cast", "mask_kept_kept")]);
+        assert_eq!(m.values[m.graph.outputs[1]].name, "mask");
+    }
+
+    #[test]
+    fn statistics_that_nobody_reads_are_no_obstacle() {
+        let mut m = Model::new(9);
+        let ids: Vec<ValueId> = ["x", "s", "b", "m", "v", "y", "m2", "v2"].map(|n| m.values.add_named(n)).to_vec();
+        m.graph.inputs = ids[..5].to_vec();
+        m.graph.outputs = vec![ids[5]];
+        m.graph.nodes.push(Node::new("BatchNormalization", "n", &ids[..5], &ids[5..]));
+        let mut read = m.clone();
+        read.graph.outputs.push(ids[6]);
+        assert!(convert_opset(&mut read, 15).unwrap_err().to_string().contains("saved statistics"));
+        convert_opset(&mut m, 15).unwrap();
+        assert_eq!(m.graph.nodes[0].outputs.len(), 1);
     }
 }

@@ -16,11 +16,23 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("MaxUnpool", "Puts elements back where MaxPool found them, zeros elsewhere.", &[9, 11, 22], max_unpool, infer_unpool),
 ];
 
+/// For a mean over windows: how many elements it adds up at most, 0 for all of a channel.
+pub fn mean_of(node: &Node) -> Option<usize> {
+    match node.op_type.as_str() {
+        "GlobalAveragePool" if node.is_onnx() => Some(0),
+        "AveragePool" if node.is_onnx() => {
+            let kernel = node.ints_or("kernel_shape", vec![]).ok()?;
+            Some(kernel.iter().fold(1usize, |n, k| n.saturating_mul(usize::try_from(*k).unwrap_or(1).max(1))))
+        }
+        _ => None,
+    }
+}
+
 fn integer(_: &Node) -> QuantRule {
     QuantRule::Integer { data: vec![0], weight: None }
 }
 
-fn options(cx: &EvalCx, x: &Tensor) -> Result<PoolOptions, OpError> {
+pub(crate) fn options(cx: &EvalCx, x: &Tensor) -> Result<PoolOptions, OpError> {
     let w = Window::of_pool(cx.node)?.padded_for(cx.node, spatial(cx.node, x.shape())?)?;
     Ok(PoolOptions {
         kernel: w.kernel,
@@ -159,7 +171,7 @@ fn pooled(cx: &ShapeCx) -> Result<Option<Vec<Dim>>, OpError> {
     Ok(Some(out))
 }
 
-fn infer_pool(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+pub(crate) fn infer_pool(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     like_first(cx, pooled(cx)?)
 }
 
@@ -168,7 +180,7 @@ fn infer_max(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     Ok(vec![typed(cx.dtype(0), shape.clone()), typed(Some(DType::I64), shape)])
 }
 
-fn infer_global(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
+pub(crate) fn infer_global(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     let shape = cx.shape(0).map(|x| x.iter().enumerate().map(|(i, d)| if i < 2 { d.clone() } else { Dim::Known(1) }).collect());
     like_first(cx, shape)
 }

@@ -19,7 +19,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
 ];
 
 /// Elements minus zero point, exact as f64; the zero point may have one element for each index of `axis`.
-fn centred(node: &Node, x: &Tensor, zero_point: Option<&Tensor>, axis: usize) -> Result<Tensor, OpError> {
+pub(crate) fn centred(node: &Node, x: &Tensor, zero_point: Option<&Tensor>, axis: usize) -> Result<Tensor, OpError> {
     let values = x.cast(DType::F64)?;
     match zero_point {
         None => Ok(values),
@@ -28,7 +28,7 @@ fn centred(node: &Node, x: &Tensor, zero_point: Option<&Tensor>, axis: usize) ->
 }
 
 /// A scalar, a vector laid along an axis, or a tensor of full rank as it is.
-fn along(node: &Node, v: &Tensor, rank: usize, axis: usize) -> Result<Tensor, OpError> {
+pub(crate) fn along(node: &Node, v: &Tensor, rank: usize, axis: usize) -> Result<Tensor, OpError> {
     match v.rank() {
         _ if v.len() == 1 => Ok(v.reshape(vec![])?),
         1 if axis < rank => {
@@ -80,7 +80,7 @@ fn qlinear_matmul(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
 }
 
 /// Rounds values in units of the output's step onto the grid of the zero point's type.
-fn requantize(cx: &EvalCx, steps: &Tensor, zero_point: &Tensor, axis: usize) -> Result<Vec<Tensor>, OpError> {
+pub(crate) fn requantize(cx: &EvalCx, steps: &Tensor, zero_point: &Tensor, axis: usize) -> Result<Vec<Tensor>, OpError> {
     let shift = along(cx.node, &zero_point.cast(DType::F64)?, steps.rank(), axis)?;
     one(to_grid(cx.node, &steps.round()?.add(&shift)?, zero_point.dtype())?)
 }

@@ -9,6 +9,9 @@ use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, ShapeCx};
 use graph::{Dim, Node, ValueType};
 use tensor::{CastOptions, DType, Tensor};
 
+/// The version of ONNX's operator set whose quantizers those of `com.microsoft` are.
+const NEWER: i64 = 21;
+
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new(
         "QuantizeLinear",
@@ -25,6 +28,25 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         dequantize,
         infer_dequantize,
     )
+    .quantization(|_| QuantRule::Float("it is a quantizer itself")),
+    // ONNX Runtime's own forms, which its tools write for types that the model's operator set does not have.
+    &Simple::new(
+        "QuantizeLinear",
+        "As ONNX's, for types that older operator sets lack.",
+        &[1],
+        |cx, i| quantize(&cx.at_opset(NEWER), i),
+        infer_quantize,
+    )
+    .domain(crate::microsoft::DOMAIN)
+    .quantization(|_| QuantRule::Float("it is a quantizer itself")),
+    &Simple::new(
+        "DequantizeLinear",
+        "As ONNX's, for types that older operator sets lack.",
+        &[1],
+        |cx, i| dequantize(&cx.at_opset(NEWER), i),
+        infer_dequantize,
+    )
+    .domain(crate::microsoft::DOMAIN)
     .quantization(|_| QuantRule::Float("it is a quantizer itself")),
     &Simple::new("DynamicQuantizeLinear", "Quantizes to uint8 with a scale from the data's own range.", &[11], dynamic, |cx| {
         let scalar = |d| typed(Some(d), Some(vec![]));
@@ -139,12 +161,17 @@ fn dequantize(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     one(values.cast(compute)?.mul(&scale)?.cast(to)?)
 }
 
+/// Scale and zero point of the 256 steps that cover values and zero.
+pub(crate) fn dynamic_range(values: &[f32]) -> (f32, f32) {
+    let (lo, hi) = values.iter().fold((0f32, 0f32), |(lo, hi), v| (lo.min(*v), hi.max(*v)));
+    let scale = if hi == lo { 1.0 } else { (hi - lo) / 255.0 };
+    (scale, (0.0 - lo / scale).clamp(0.0, 255.0).round_ties_even())
+}
+
 fn dynamic(_: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let x = inputs.get(0)?;
     let values = x.to_f32_vec()?;
-    let (lo, hi) = values.iter().fold((0f32, 0f32), |(lo, hi), v| (lo.min(*v), hi.max(*v)));
-    let scale = if hi == lo { 1.0 } else { (hi - lo) / 255.0 };
-    let zero = (0.0 - lo / scale).clamp(0.0, 255.0).round_ties_even();
+    let (scale, zero) = dynamic_range(&values);
     let y: Vec<u8> = values.iter().map(|v| ((v / scale).round_ties_even() + zero).clamp(0.0, 255.0) as u8).collect();
     Ok(vec![Tensor::new(y, x.shape())?, Tensor::scalar(scale), Tensor::scalar(zero as u8)])
 }

@@ -3,7 +3,7 @@ use crate::dtypes::dtype_attribute;
 use crate::layout::sizes;
 use crate::shapes::typed;
 use crate::simple::{Constants, Simple, one, set_input};
-use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
+use crate::{EvalCx, Inputs, OpError, Operator, Parts, ShapeCx};
 use graph::{AttributeValue, Dim, Node, ValueType};
 use tensor::{DType, Tensor, random};
 
@@ -34,7 +34,8 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         infer_dropout,
     )
     .same_grid()
-    .upgrade(upgrade_dropout),
+    .upgrade(upgrade_dropout)
+    .rewrite(rewrite_dropout),
 ];
 
 fn seed(cx: &EvalCx) -> Result<u64, OpError> {
@@ -149,9 +150,6 @@ fn infer_dropout(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 
 fn upgrade_dropout(node: &mut Node, to: i64, _: &[ValueType], constants: Constants) -> Result<(), OpError> {
     match to {
-        10 if node.output(1).is_some() => {
-            Err(OpError::unsupported(node, "its mask becomes bool with operator set 10, and something reads the mask"))
-        }
         12 => {
             if let Some(ratio) = node.float("ratio")? {
                 node.attributes.remove("ratio");
@@ -161,6 +159,21 @@ fn upgrade_dropout(node: &mut Node, to: i64, _: &[ValueType], constants: Constan
         }
         _ => Ok(()),
     }
+}
+
+/// The mask becomes bool with operator set 10: who reads it reads it cast back.
+fn rewrite_dropout(node: &Node, to: i64, types: &[ValueType], parts: &mut Parts) -> Result<Option<Vec<Node>>, OpError> {
+    let Some(mask) = node.output(1).filter(|_| to == 10) else { return Ok(None) };
+    let dtype = match types.first() {
+        Some(ValueType::Tensor { dtype, .. }) => *dtype,
+        _ => DType::F32,
+    };
+    let mut dropout = node.clone();
+    let kept = parts.value("kept");
+    dropout.outputs[1] = Some(kept);
+    let code = graph::code_of_dtype(dtype);
+    let cast = Node::new("Cast", parts.node("kept"), &[kept], &[mask]).with("to", AttributeValue::Int(code));
+    Ok(Some(vec![dropout, cast]))
 }
 
 #[cfg(test)]

@@ -279,12 +279,17 @@ pub(crate) fn macs(cx: &MacsCx) -> u64 {
 
 /// Types of `Y` and of `states` last states.
 pub(crate) fn infer(cx: &ShapeCx, states: usize) -> Result<Vec<ValueType>, OpError> {
-    let directions = Dim::Known(directions(cx.node)?.len());
     let hidden = match (cx.node.int("hidden_size")?, cx.shape(2)) {
         (_, Some([_, _, h])) => h.clone(),
         (Some(h), _) if h > 0 => Dim::Known(h as usize),
         _ => Dim::Unknown,
     };
+    infer_hidden(cx, states, hidden)
+}
+
+/// The same for a known size of the hidden state.
+pub(crate) fn infer_hidden(cx: &ShapeCx, states: usize, hidden: Dim) -> Result<Vec<ValueType>, OpError> {
+    let directions = Dim::Known(directions(cx.node)?.len());
     let (steps, batch) = match cx.shape(0) {
         Some([a, b, _]) if cx.node.int_or("layout", 0)? == 0 => (a.clone(), b.clone()),
         Some([a, b, _]) => (b.clone(), a.clone()),

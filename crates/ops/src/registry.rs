@@ -42,7 +42,7 @@ static FILES: &[&[&dyn Operator]] = &[
 
 /// All operators, in the order of the files.
 pub fn all() -> impl Iterator<Item = &'static dyn Operator> {
-    FILES.iter().flat_map(|f| f.iter().copied())
+    FILES.iter().chain(crate::microsoft::OPERATORS).flat_map(|f| f.iter().copied())
 }
 
 /// The operator of this domain and name; `ai.onnx` is the empty domain.

@@ -25,9 +25,16 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
 /// The nearest neighbour moves elements; interpolation computes new ones.
 fn rule(node: &Node) -> QuantRule {
     match node.string_or("mode", "nearest") {
+        Ok("nearest") if fills(node) => QuantRule::Float("it fills in a constant beside the elements that it moves"),
         Ok("nearest") => QuantRule::SameGrid,
         _ => QuantRule::Float("interpolation runs in float"),
     }
+}
+
+/// True if what lies outside becomes a number that is not on every grid.
+fn fills(node: &Node) -> bool {
+    let crops = node.string_or("coordinate_transformation_mode", "half_pixel") == Ok("tf_crop_and_resize");
+    crops && node.float_or("extrapolation_value", 0.0) != Ok(0.0)
 }
 
 /// Everything a resize does, apart from the data.

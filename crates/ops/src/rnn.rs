@@ -80,14 +80,41 @@ fn gru(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     })
 }
 
+/// A product with one direction's weight, transposed.
+pub(crate) type Product<'a> = Box<dyn Fn(&Tensor) -> Result<Tensor, OpError> + 'a>;
+
+/// What one direction of a cell multiplies.
+pub(crate) struct Products<'a> {
+    /// `[steps, batch, features]` into `[steps, batch, gates * hidden]`.
+    pub(crate) inputs: Product<'a>,
+    /// `[batch, hidden]` into `[batch, gates * hidden]`.
+    pub(crate) states: Product<'a>,
+}
+
 fn lstm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let hidden = hidden_size(cx.node, &inputs, 4)?;
+    lstm_with(cx, &inputs, hidden, &|d| {
+        let (w, r) = (part(inputs.get(1)?, d)?.transpose(&[1, 0])?, part(inputs.get(2)?, d)?.transpose(&[1, 0])?);
+        Ok(Products { inputs: Box::new(move |x| Ok(x.matmul(&w)?)), states: Box::new(move |h| Ok(h.matmul(&r)?)) })
+    })
+}
+
+/// An LSTM with its products made by `products` for each direction; biases, states and peepholes as the plain one's.
+pub(crate) fn lstm_with<'a>(
+    cx: &EvalCx,
+    inputs: &Inputs,
+    hidden: usize,
+    products: &dyn Fn(usize) -> Result<Products<'a>, OpError>,
+) -> Result<Vec<Tensor>, OpError> {
     let settings = Settings::of(cx.node, hidden, &["Sigmoid", "Tanh", "Tanh"])?;
-    let sequence = Sequence::of(cx.node, &inputs, &settings, 2)?;
+    let sequence = Sequence::of(cx.node, inputs, &settings, 2)?;
     let coupled = cx.node.int_or("input_forget", 0)? != 0;
     sequence.run(&settings, |d| {
-        let gates = sequence.project(&part(inputs.get(1)?, d)?, summed(biases(&inputs, d, 4 * hidden)?)?.as_ref())?;
-        let recurrence = part(inputs.get(2)?, d)?.transpose(&[1, 0])?;
+        let Products { inputs: project, states } = products(d)?;
+        let mut gates = project(&sequence.x)?;
+        if let Some(bias) = summed(biases(inputs, d, 4 * hidden)?)? {
+            gates = gates.add(&bias)?;
+        }
         // Peepholes in the order input, output, forget.
         let peepholes = match inputs.opt(7) {
             None => None,
@@ -99,7 +126,7 @@ fn lstm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         let (s, list) = (&settings, settings.activations[d].clone());
         let step: Box<Step> = Box::new(move |x, state| {
             let (h, c) = (&state[0], &state[1]);
-            let sums = x.add(&h.matmul(&recurrence)?)?;
+            let sums = x.add(&states(h)?)?;
             // Gates lie in the order input, output, forget, cell.
             let gate = |i: usize, cell: Option<&Tensor>| -> Result<Tensor, OpError> {
                 let mut sum = sums.narrow(1, i * hidden, hidden)?;

@@ -1,6 +1,6 @@
 //! An operator as a record of functions: for the many that differ in their formula alone.
-use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, QuantRule, Role, ShapeCx};
-use graph::{Node, ValueId, ValueType};
+use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, Parts, QuantRule, Role, ShapeCx};
+use graph::{Model, Node, ValueId, ValueType};
 use tensor::Tensor;
 
 pub(crate) type Eval = fn(&EvalCx, Inputs) -> Result<Vec<Tensor>, OpError>;
@@ -8,18 +8,31 @@ pub(crate) type Infer = fn(&ShapeCx) -> Result<Vec<ValueType>, OpError>;
 pub(crate) type Constants<'a> = &'a mut dyn FnMut(&str, Tensor) -> ValueId;
 /// What an upgrade sees besides the node: the version it comes to, and the declared types of its inputs.
 pub(crate) type Upgrade = fn(&mut Node, i64, &[ValueType], Constants) -> Result<(), OpError>;
+/// What takes a node's place in a version, seen from it, the version and the types of its inputs.
+pub(crate) type Rewrite = fn(&Node, i64, &[ValueType], &mut Parts) -> Result<Option<Vec<Node>>, OpError>;
 
-/// One operator of ONNX's own domain.
+/// What a rule of quantization looks at.
+enum Rule {
+    /// The node.
+    Own(fn(&Node) -> QuantRule),
+    /// The node and the model around it.
+    Within(fn(&Node, &Model) -> QuantRule),
+}
+
+/// One operator, of ONNX's own domain unless told otherwise.
 pub(crate) struct Simple {
     op_type: &'static str,
+    domain: &'static str,
     summary: &'static str,
     versions: &'static [i64],
     eval: Eval,
     infer: Infer,
     role: fn(&Node, usize) -> Role,
-    quantization: fn(&Node) -> QuantRule,
+    quantization: Rule,
     macs: fn(&MacsCx) -> u64,
     upgrade: Upgrade,
+    rewrite: Rewrite,
+    all_on_grid: bool,
 }
 
 impl Simple {
@@ -27,15 +40,23 @@ impl Simple {
     pub(crate) const fn new(op_type: &'static str, summary: &'static str, versions: &'static [i64], eval: Eval, infer: Infer) -> Self {
         Simple {
             op_type,
+            domain: "",
             summary,
             versions,
             eval,
             infer,
             role: |_, i| if i == 0 { Role::Data } else { Role::Constant },
-            quantization: |_| QuantRule::Float("no integer kernel is expected for it"),
+            quantization: Rule::Own(|_| QuantRule::Float("no integer kernel is expected for it")),
             macs: |_| 0,
             upgrade: |_, _, _, _| Ok(()),
+            rewrite: |_, _, _, _| Ok(None),
+            all_on_grid: false,
         }
+    }
+
+    pub(crate) const fn domain(mut self, domain: &'static str) -> Self {
+        self.domain = domain;
+        self
     }
 
     pub(crate) const fn role(mut self, role: fn(&Node, usize) -> Role) -> Self {
@@ -44,13 +65,25 @@ impl Simple {
     }
 
     pub(crate) const fn quantization(mut self, rule: fn(&Node) -> QuantRule) -> Self {
-        self.quantization = rule;
+        self.quantization = Rule::Own(rule);
+        self
+    }
+
+    /// A rule that depends on more than the node.
+    pub(crate) const fn quantization_within(mut self, rule: fn(&Node, &Model) -> QuantRule) -> Self {
+        self.quantization = Rule::Within(rule);
         self
     }
 
     /// Moves or selects elements, so that quantized data keeps its grid.
     pub(crate) const fn same_grid(self) -> Self {
         self.quantization(|_| QuantRule::SameGrid)
+    }
+
+    /// The same for an operator whose outputs are all made of its first input's elements.
+    pub(crate) const fn pieces_on_grid(mut self) -> Self {
+        self.all_on_grid = true;
+        self.same_grid()
     }
 
     /// Runs on integers with all its inputs as data.
@@ -67,11 +100,19 @@ impl Simple {
         self.upgrade = upgrade;
         self
     }
+
+    pub(crate) const fn rewrite(mut self, rewrite: Rewrite) -> Self {
+        self.rewrite = rewrite;
+        self
+    }
 }
 
 impl Operator for Simple {
     fn op_type(&self) -> &'static str {
         self.op_type
+    }
+    fn domain(&self) -> &'static str {
+        self.domain
     }
     fn summary(&self) -> &'static str {
         self.summary
@@ -91,14 +132,23 @@ impl Operator for Simple {
     fn macs(&self, cx: &MacsCx) -> u64 {
         (self.macs)(cx)
     }
-    fn quantization(&self, node: &Node) -> QuantRule {
-        (self.quantization)(node)
+    fn quantization(&self, node: &Node, model: &Model) -> QuantRule {
+        match self.quantization {
+            Rule::Own(rule) => rule(node),
+            Rule::Within(rule) => rule(node, model),
+        }
     }
     fn upgrade(&self, node: &mut Node, from: i64, to: i64, constants: Constants) -> Result<(), OpError> {
         self.upgrade_typed(node, &[], from, to, constants)
     }
     fn upgrade_typed(&self, node: &mut Node, types: &[ValueType], _from: i64, to: i64, constants: Constants) -> Result<(), OpError> {
         (self.upgrade)(node, to, types, constants)
+    }
+    fn rewrite(&self, node: &Node, types: &[ValueType], to: i64, parts: &mut Parts) -> Result<Option<Vec<Node>>, OpError> {
+        (self.rewrite)(node, to, types, parts)
+    }
+    fn outputs_on_grid(&self, node: &Node) -> usize {
+        if self.all_on_grid { node.outputs.len() } else { 1 }
     }
 }
 

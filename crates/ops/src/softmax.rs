@@ -1,15 +1,18 @@
 //! Softmax, LogSoftmax, Hardmax. Up to opset 12 they work on the input flattened to a matrix at `axis`.
 use crate::shapes::same;
 use crate::simple::{Constants, Simple, one};
-use crate::{EvalCx, Inputs, OpError, Operator};
+use crate::{EvalCx, Inputs, OpError, Operator, Parts};
 use graph::{AttributeValue, Dim, Node, ValueType};
 use tensor::{Tensor, shape};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Softmax", "e^x over its sum along an axis.", &[1, 11, 13], |cx, i| along(cx, i, Tensor::softmax), same)
         .integer()
-        .upgrade(upgrade),
-    &Simple::new("LogSoftmax", "Logarithm of Softmax.", &[1, 11, 13], |cx, i| along(cx, i, Tensor::log_softmax), same).upgrade(upgrade),
+        .upgrade(upgrade)
+        .rewrite(rewrite),
+    &Simple::new("LogSoftmax", "Logarithm of Softmax.", &[1, 11, 13], |cx, i| along(cx, i, Tensor::log_softmax), same)
+        .upgrade(upgrade)
+        .rewrite(rewrite),
     &Simple::new(
         "Hardmax",
         "1 at the first largest element along an axis, 0 elsewhere.",
@@ -17,10 +20,11 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         |cx, i| along(cx, i, hardmax),
         same,
     )
-    .upgrade(upgrade),
+    .upgrade(upgrade)
+    .rewrite(rewrite),
 ];
 
-fn along(cx: &EvalCx, inputs: Inputs, f: fn(&Tensor, usize) -> tensor::Result<Tensor>) -> Result<Vec<Tensor>, OpError> {
+pub(crate) fn along(cx: &EvalCx, inputs: Inputs, f: fn(&Tensor, usize) -> tensor::Result<Tensor>) -> Result<Vec<Tensor>, OpError> {
     let x = inputs.get(0)?;
     if cx.opset >= 13 {
         let axis = shape::axis("axis", cx.node.int_or("axis", -1)?, x.rank())?;
@@ -37,13 +41,11 @@ fn hardmax(x: &Tensor, axis: usize) -> tensor::Result<Tensor> {
     first.one_hot(x.shape()[axis], axis, &x.scalar_like(0.0)?, &x.scalar_like(1.0)?)
 }
 
-/// The flattening meaning equals the new one where only one axis is left from `axis` on, sizes of 1 aside.
-fn upgrade(node: &mut Node, to: i64, types: &[ValueType], _: Constants) -> Result<(), OpError> {
-    if to != 13 {
-        return Ok(());
-    }
+/// The axis that means the same from operator set 13 on: the flattening meaning equals the new one where only one axis is left from
+/// `axis` on, sizes of 1 aside.
+fn new_axis(node: &Node, types: &[ValueType]) -> Result<Option<i64>, OpError> {
     let axis = node.int_or("axis", 1)?;
-    let new_axis = match types.first() {
+    Ok(match types.first() {
         _ if axis == -1 => Some(-1),
         Some(ValueType::Tensor { shape: Some(dims), .. }) => {
             let start = shape::axis("axis", axis, dims.len())?;
@@ -52,17 +54,49 @@ fn upgrade(node: &mut Node, to: i64, types: &[ValueType], _: Constants) -> Resul
             wide.next().is_none().then_some(one as i64)
         }
         _ => None,
-    };
-    let Some(new_axis) = new_axis else {
-        return Err(OpError::unsupported(
-            node,
-            format!(
-                "before operator set 13 it flattens its input at axis {axis}; the input's shape must be known and have one axis from there on"
-            ),
-        ));
+    })
+}
+
+fn upgrade(node: &mut Node, to: i64, types: &[ValueType], _: Constants) -> Result<(), OpError> {
+    if to != 13 {
+        return Ok(());
+    }
+    let Some(new_axis) = new_axis(node, types)? else {
+        let what = "before operator set 13 it flattens its input at a negative axis; the input's rank must be known";
+        return Err(OpError::unsupported(node, what.to_string()));
     };
     node.attributes.set("axis", AttributeValue::Int(new_axis));
     Ok(())
+}
+
+/// Flattens from the axis on, applies itself to what is then the last axis, and gives the result its shape back.
+fn rewrite(node: &Node, to: i64, types: &[ValueType], parts: &mut Parts) -> Result<Option<Vec<Node>>, OpError> {
+    if to != 13 || new_axis(node, types)?.is_some() {
+        return Ok(None);
+    }
+    let rank = match types.first() {
+        Some(ValueType::Tensor { shape: Some(dims), .. }) => Some(dims.len()),
+        _ => None,
+    };
+    let axis = match (node.int_or("axis", 1)?, rank) {
+        (axis, Some(rank)) => shape::axis("axis", axis, rank)?,
+        (axis @ 0.., None) => axis as usize,
+        _ => return Ok(None),
+    };
+    let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(None) };
+    // A 0 keeps the size of the axis, -1 takes all that is left.
+    let target: Vec<i64> = std::iter::repeat_n(0, axis).chain([-1]).collect();
+    let target = parts.constant("flat_shape", Tensor::vector(target));
+    let [full, flat] = ["shape", "flat"].map(|part| parts.value(part));
+    let applied = parts.value_stored_as("applied", y);
+    let mut inner = Node { name: parts.label(), inputs: vec![Some(flat)], outputs: vec![Some(applied)], ..node.clone() };
+    inner.attributes.set("axis", AttributeValue::Int(-1));
+    Ok(Some(vec![
+        Node::new("Shape", parts.node("shape"), &[x], &[full]),
+        Node::new("Reshape", parts.node("flat"), &[x, target], &[flat]),
+        inner,
+        Node::new("Reshape", parts.node("back"), &[applied, full], &[y]),
+    ]))
 }
 
 #[cfg(test)]
@@ -91,6 +125,6 @@ mod tests {
         };
         assert_eq!(with(&[2, 10]).unwrap(), Some(1));
         assert_eq!(with(&[2, 10, 1, 1]).unwrap(), Some(1));
-        assert!(with(&[2, 3, 4]).unwrap_err().to_string().contains("flattens"));
+        assert!(new_axis(&Node::new("Softmax", "s", &[], &[]), &[ValueType::Unknown]).unwrap().is_none());
     }
 }

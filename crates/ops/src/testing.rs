@@ -23,6 +23,13 @@ impl Case {
         Case { node: Node::new(op_type, "n", &[], &[ValueId(100)]), opset, training: false }
     }
 
+    /// An operator of another domain.
+    pub(crate) fn of(domain: &str, op_type: &str, version: i64) -> Self {
+        let mut case = Case::new(op_type, version);
+        case.node.domain = domain.to_string();
+        case
+    }
+
     pub(crate) fn with(mut self, name: &str, value: AttributeValue) -> Self {
         self.node.attributes.set(name, value);
         self
@@ -56,7 +63,7 @@ impl Case {
 
     /// All outputs; checks that shape inference, given everything or only types, does not contradict them.
     pub(crate) fn run_optional(mut self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Tensor>, OpError> {
-        let op = find("", &self.node.op_type).ok_or_else(|| OpError::unsupported(&self.node, "it is not registered"))?;
+        let op = find(&self.node.domain, &self.node.op_type).ok_or_else(|| OpError::unsupported(&self.node, "it is not registered"))?;
         self.node.inputs = inputs.iter().enumerate().map(|(i, t)| t.as_ref().map(|_| ValueId(i as u32))).collect();
         let cx = EvalCx {
             node: &self.node,

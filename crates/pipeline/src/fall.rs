@@ -33,7 +33,11 @@ pub(crate) fn fall(recipe: &Recipe, index: usize, before: &StageRecord, after: &
 fn helps(recipe: &Recipe, index: usize, stage: &Stage) -> String {
     if stage.training().is_some_and(|t| t.epochs > 0) {
         let lr = recipe.optimizer(index).map_or(0.0, |(optimizer, _)| optimizer.lr());
-        return format!("lower optimizer.lr (it is {lr}), train for more epochs, or leave the stage out");
+        return match stage {
+            Stage::Prune(_) => format!("a lower sparsity, more epochs, or another optimizer.lr (it is {lr})"),
+            Stage::Quantize(_) => format!("more bits, more epochs, or another optimizer.lr (it is {lr})"),
+            _ => format!("lower optimizer.lr (it is {lr}), train for more epochs, or leave the stage out"),
+        };
     }
     let later = recipe.stages.iter().skip(index + 1).any(|s| s.training().is_some_and(|t| t.epochs > 0));
     let later = if later { "; a stage after it trains and may win it back" } else { "" };

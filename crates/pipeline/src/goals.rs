@@ -5,7 +5,8 @@ use report::record::{GoalRecord, Metrics, RunRecord, StageRecord};
 use report::text;
 
 /// The verdict on each goal. A drop is counted from the model file that the run begins with, or from the first stage with
-/// a measured accuracy; what counts in the end is the last deployed file, or the last stage where nothing was deployed.
+/// a measured accuracy; what counts in the end is the last deployed file as its runtime computes by default, or the last
+/// stage where nothing was deployed.
 pub fn judge(goals: &Goals, record: &RunRecord) -> Vec<GoalRecord> {
     let deploy = Stage::KINDS[5];
     let last = record.stages.iter().rev().find(|s| s.kind == deploy).or(record.stages.last());
@@ -62,6 +63,7 @@ fn verdict(goal: &str, wanted: f64, measured: Option<f64>, met: impl Fn(f64) -> 
 mod tests {
     use super::*;
     use crate::recipe::ByteSize;
+    use report::record::{Arithmetic, DeployRecord, RuntimeRecord};
 
     fn stage(kind: &str, accuracy: f64, bytes: u64) -> StageRecord {
         let metrics = Metrics { accuracy: Some(accuracy), file_bytes: Some(bytes), ..Metrics::default() };
@@ -84,6 +86,14 @@ mod tests {
                 (false, "max_latency_ms: nothing was measured that could tell"),
             ]
         );
+        // The file is judged as it ships, not by its literal arithmetic.
+        let runtime = |arithmetic, accuracy| RuntimeRecord { arithmetic, accuracy: Some(accuracy), ..RuntimeRecord::default() };
+        record.stages[1].deploy = Some(DeployRecord {
+            runtimes: vec![runtime(Arithmetic::Literal, 0.985), runtime(Arithmetic::Default, 0.96)],
+            ..DeployRecord::default()
+        });
+        assert_eq!(judge(&goals, &record)[0].sentence, "accuracy: 3.00 points were lost, 1 may be");
+        record.stages[1].deploy = None;
         record.stages[0].metrics.other.insert(TEACHER_ACCURACY.into(), 0.985);
         assert_eq!(judge(&goals, &record)[0].sentence, "accuracy: 1.00 points were lost, 1 may be");
         record.start = Some(stage("start", 0.1, 1_000_000));

@@ -8,12 +8,14 @@ mod environment;
 mod error;
 mod fall;
 mod goals;
+mod live;
 mod observer;
 mod plan;
 pub mod recipe;
 mod run;
 pub mod run_dir;
 pub mod stages;
+mod trial;
 
 pub use environment::environment;
 pub use error::PipelineError;

@@ -28,7 +28,7 @@ pub struct PlannedStage {
 /// # Errors
 /// If something that the recipe names cannot be read.
 pub fn plan(loaded: &Loaded, options: &RunOptions) -> Result<Vec<PlannedStage>, PipelineError> {
-    let common = common_key(loaded, options)?;
+    let (common, _) = common_key(loaded, options)?;
     let store = options.out.join("store");
     let mut keys: BTreeMap<String, Key> = BTreeMap::new();
     let mut last = None;

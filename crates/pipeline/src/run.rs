@@ -1,11 +1,12 @@
 //! Going through the stages.
 use crate::fall::fall;
+use crate::live::Live;
 use crate::recipe::{Loaded, ModelSource, Stage};
 use crate::run_dir::{Cache, Key, KeyBuilder, RunDir, StoredResult, code_version, fingerprint};
-use crate::stages::{Bodies, Measure, StageBody, StageCx, StageError};
+use crate::stages::{Bodies, Clock, Measure, StageBody, StageCx, StageError};
 use crate::{Event, Observer, PipelineError, environment, judge};
 use graph::Model;
-use report::record::{Note, RecipeRecord, RunRecord, SCHEMA_VERSION, StageRecord, Status};
+use report::record::{InputRecord, Note, RecipeRecord, RunRecord, SCHEMA_VERSION, StageRecord, Status};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,9 +15,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// The name under which the model that a run begins with is recorded.
 pub(crate) const START: &str = "start";
-/// The run's record and its page.
-const RECORD: &str = "run.json";
-const PAGE: &str = "report.html";
+/// The run's record, its page, and the curves of its trainings.
+pub(crate) const RECORD: &str = "run.json";
+pub(crate) const PAGE: &str = "report.html";
+pub(crate) const CURVES: &str = "curves.csv";
 
 /// Where and how a recipe runs.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +31,11 @@ pub struct RunOptions {
     pub stop: Arc<AtomicBool>,
     /// The command line, for the record.
     pub command: Vec<String>,
+    /// The `espalier` program, which a deploy stage starts to measure memory in a process that does nothing else; absent: it is not
+    /// measured.
+    pub program: Option<PathBuf>,
+    /// Writes the report after each epoch too, as a page that loads itself again.
+    pub watch: bool,
 }
 
 /// Runs a recipe, stage by stage; results that are there already are taken.
@@ -36,7 +43,7 @@ pub struct RunOptions {
 /// # Errors
 /// [`PipelineError`]; finished stages and the last checkpoint are kept, so that the same call goes on from there.
 pub fn run(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer) -> Result<RunRecord, PipelineError> {
-    run_with(loaded, options, observer, &crate::stages::body)
+    run_stages(loaded, options, observer, &crate::stages::body, true)
 }
 
 /// [`run`] with other work behind the stages.
@@ -44,20 +51,32 @@ pub fn run(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer) -
 /// # Errors
 /// As [`run`].
 pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer, bodies: Bodies) -> Result<RunRecord, PipelineError> {
+    run_stages(loaded, options, observer, bodies, false)
+}
+
+/// With a trial of the plan before the first stage that has to be run, if `to_try`.
+fn run_stages(
+    loaded: &Loaded,
+    options: &RunOptions,
+    observer: &mut dyn Observer,
+    bodies: Bodies,
+    to_try: bool,
+) -> Result<RunRecord, PipelineError> {
     let start = Instant::now();
     let recipe = &loaded.recipe;
-    let common = common_key(loaded, options)?;
+    let (common, read) = common_key(loaded, options)?;
     let inputs = loaded.inputs(options.data.as_deref());
     let dir = RunDir::reading(&options.out, needed_bytes(loaded, options)?, inputs, &outputs(loaded))?;
     dir.write("recipe.toml", loaded.text.as_bytes())?;
     let threads = tensor::set_threads(recipe.threads);
     let _loops = ::train::stop_when(options.stop.clone());
-    let mut record = RunRecord {
+    let record = RunRecord {
         schema_version: SCHEMA_VERSION,
         name: recipe.name.clone(),
         command: options.command.clone(),
         started_unix: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
         environment: environment(threads),
+        inputs: read,
         recipe: RecipeRecord {
             text: loaded.text.clone(),
             overrides: loaded.overrides.clone(),
@@ -65,6 +84,7 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
         },
         ..RunRecord::default()
     };
+    let mut live = Live::new(observer, &dir, record, options.watch);
     let mut runner = Runner {
         loaded,
         options,
@@ -72,44 +92,49 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observ
         common: &common,
         bodies,
         threads,
-        observer,
+        live: &mut live,
         results: BTreeMap::new(),
         keys: BTreeMap::new(),
         last: None,
         standing: None,
+        to_try,
     };
-    record.start = runner.start()?;
+    let begun_with = runner.start()?;
+    runner.live.record.start = begun_with;
     for (index, stage) in recipe.stages.iter().enumerate() {
         let done = runner.stage(index, stage)?;
+        let record = &mut runner.live.record;
         if let Some(deploy) = &done.deploy {
             let versions = deploy.runtimes.iter().filter_map(|r| Some((r.runtime.clone(), r.version.clone()?)));
             record.environment.runtimes.extend(versions);
         }
         record.stages.push(done);
         record.seconds = start.elapsed().as_secs_f64();
-        dir.write(RECORD, record.to_json().as_bytes())?;
+        runner.live.write()?;
     }
+    let mut record = live.record;
     record.goals = judge(&recipe.goals, &record);
     record.seconds = start.elapsed().as_secs_f64();
-    dir.write(RECORD, record.to_json().as_bytes())?;
-    dir.write(PAGE, report::html(&record).as_bytes())?;
+    crate::live::write(&dir, &record, None)?;
     Ok(record)
 }
 
-struct Runner<'a> {
+struct Runner<'a, 'o> {
     loaded: &'a Loaded,
     options: &'a RunOptions,
     dir: &'a RunDir,
     common: &'a KeyBuilder,
     bodies: Bodies<'a>,
     threads: usize,
-    observer: &'a mut dyn Observer,
+    live: &'a mut Live<'o>,
     /// Each stage's result so far.
     results: BTreeMap<String, PathBuf>,
     keys: BTreeMap<String, Key>,
     last: Option<(Key, PathBuf)>,
     /// What was measured last.
     standing: Option<StageRecord>,
+    /// Whether the plan is still to be tried out.
+    to_try: bool,
 }
 
 /// What is to be done, and as what it is recorded.
@@ -120,24 +145,25 @@ struct Task<'a> {
     body: Box<dyn StageBody>,
 }
 
-impl Runner<'_> {
+impl Runner<'_, '_> {
     /// The model file that the run begins with, measured as it is: a loss of accuracy is counted from it. `None` where
     /// the run builds its own network.
     fn start(&mut self) -> Result<Option<StageRecord>, PipelineError> {
         let Some(source @ ModelSource { file: Some(file), .. }) = self.loaded.recipe.begins_with() else { return Ok(None) };
-        self.observer.event(&Event::Start);
+        self.live.event(&Event::Start);
         let place = |p: &str| self.loaded.resolve(p, self.options.data.as_deref());
-        let key = self.common.clone().part("begins with", fingerprint(&place(file))?).finish();
+        let key = self.common.clone().part("begins with", model_fingerprint(&place(file))?).finish();
         let mut record = match self.dir.stage(&key).result() {
             Some(stored) => StageRecord { status: Status::Cached, ..stored.record },
             None => {
-                let model = crate::stages::start(source, self.loaded.recipe.seed, place).map_err(|e| PipelineError::stage(START, e))?;
-                let task = Task { name: START, kind: START, index: 0, body: Box::new(Measure) };
+                let started = crate::stages::start(source, self.loaded.recipe.seed, place);
+                let (model, notes) = started.map_err(|e| PipelineError::stage(START, e))?;
+                let task = Task { name: START, kind: START, index: 0, body: Box::new(Measure { notes }) };
                 self.work(task, &key, Some(model))?.record
             }
         };
-        record.metrics.file_bytes = Some(size(&place(file))?);
-        self.observer.event(&Event::StageFinished { record: &record });
+        record.metrics.file_bytes = Some(model_files(&place(file)).iter().map(|f| size(f)).sum::<Result<u64, _>>()?);
+        self.live.event(&Event::StageFinished { record: &record });
         self.standing = Some(record.clone());
         Ok(Some(record))
     }
@@ -145,7 +171,7 @@ impl Runner<'_> {
     fn stage(&mut self, index: usize, stage: &Stage) -> Result<StageRecord, PipelineError> {
         let name = stage.name();
         let stages = self.loaded.recipe.stages.len();
-        self.observer.event(&Event::StageStarted { index, stages, name, kind: stage.kind() });
+        self.live.event(&Event::StageStarted { index, stages, name, kind: stage.kind() });
         let key = stage_key(self.loaded, self.options, self.common, &self.keys, self.last.as_ref().map(|(key, _)| key), index)?;
         let dir = self.dir.stage(&key);
         let stored = match dir.result() {
@@ -155,6 +181,11 @@ impl Runner<'_> {
             }
             None => {
                 let input = self.input(name)?;
+                if std::mem::take(&mut self.to_try)
+                    && let Some(text) = crate::trial::trial(self.loaded, self.options.data.as_deref(), index, input.clone())?
+                {
+                    self.live.event(&Event::Note(&Note { warning: false, text }));
+                }
                 let task = Task { name, kind: stage.kind(), index, body: (self.bodies)(stage) };
                 self.work(task, &key, input)?
             }
@@ -163,7 +194,7 @@ impl Runner<'_> {
         self.results.insert(name.to_string(), stored.model.clone());
         self.keys.insert(name.to_string(), key);
         self.last = Some((key, stored.model));
-        self.observer.event(&Event::StageFinished { record: &record });
+        self.live.event(&Event::StageFinished { record: &record });
         self.standing = Some(record.clone());
         Ok(record)
     }
@@ -190,32 +221,36 @@ impl Runner<'_> {
             dir: &dir,
             cache: Cache::new(self.dir, self.common),
             results: &self.results,
-            observer: &mut *self.observer,
+            observer: &mut *self.live,
             notes: vec![],
+            clock: Clock::default(),
+            program: self.options.program.as_deref(),
         };
         cx.check_stop()?;
         let mut output = body.run(&mut cx, input).map_err(failed)?;
         let notes = std::mem::take(&mut cx.notes).into_iter().chain(std::mem::take(&mut output.notes)).collect();
         let bytes = onnx::to_bytes(&output.model).map_err(|e| PipelineError::stage(name, e))?;
-        output.metrics.file_bytes.get_or_insert(bytes.len() as u64);
+        let spent = cx.clock.finish();
         let mut record = StageRecord {
             name: name.to_string(),
             kind: kind.to_string(),
             key: key.to_string(),
             status: Status::Run,
             seconds: begun.elapsed().as_secs_f64(),
+            spent,
             model: None,
             metrics: output.metrics,
             layers: output.layers,
             float_parts: output.float_parts,
             epochs: output.epochs,
+            classes: output.classes,
             deploy: output.deploy,
             notes,
         };
         let warning = self.standing.as_ref().and_then(|before| fall(&self.loaded.recipe, index, before, &record));
         if let Some(text) = warning {
             let note = Note { warning: true, text };
-            self.observer.event(&Event::Note(&note));
+            self.live.event(&Event::Note(&note));
             record.notes.push(note);
         }
         dir.commit(&bytes, &output.files, &record)
@@ -228,7 +263,7 @@ impl Runner<'_> {
             (Some((_, path)), _) => Ok(Some(onnx::load(path).map_err(|e| failed(e.into()))?)),
             (None, Some(source)) => {
                 let folder = |p: &str| self.loaded.resolve(p, self.options.data.as_deref());
-                crate::stages::start(source, self.loaded.recipe.seed, folder).map(Some).map_err(failed)
+                crate::stages::start(source, self.loaded.recipe.seed, folder).map(|(model, _)| Some(model)).map_err(failed)
             }
             (None, None) => Ok(None),
         }
@@ -270,12 +305,12 @@ pub(crate) fn stage_key(
     if let Some(teacher) = stage.teacher() {
         let content = match keys.get(teacher) {
             Some(earlier) => earlier.to_string(),
-            None => fingerprint(&place(teacher))?,
+            None => model_fingerprint(&place(teacher))?,
         };
         key = key.part("teacher", content);
     }
     if let Some(file) = stage.own_file() {
-        key = key.part("model", fingerprint(&place(file))?);
+        key = key.part("model", model_fingerprint(&place(file))?);
     }
     Ok(key.finish())
 }
@@ -283,31 +318,58 @@ pub(crate) fn stage_key(
 /// The names that a run writes its results under.
 fn outputs(loaded: &Loaded) -> Vec<String> {
     let stages = loaded.recipe.stages.iter().flat_map(|s| [format!("{}.onnx", s.name()), format!("{}.deployed.onnx", s.name())]);
-    ["recipe.toml", RECORD, PAGE].map(String::from).into_iter().chain(stages).collect()
+    ["recipe.toml", RECORD, PAGE, CURVES].map(String::from).into_iter().chain(stages).collect()
 }
 
-/// What every stage depends on: the code, the seed, the threads, the data, the model the first one starts from.
-pub(crate) fn common_key(loaded: &Loaded, options: &RunOptions) -> Result<KeyBuilder, PipelineError> {
+/// What every stage depends on: the code, the seed, the threads, the data, the model the first one starts from. And what of
+/// that was read, for the record.
+pub(crate) fn common_key(loaded: &Loaded, options: &RunOptions) -> Result<(KeyBuilder, Vec<InputRecord>), PipelineError> {
     let recipe = &loaded.recipe;
     let json = |value: Result<String, serde_json::Error>| value.map_err(|e| PipelineError::file(&loaded.folder, e));
     let place = |p: &str| loaded.resolve(p, options.data.as_deref());
+    let mut inputs = vec![];
+    let mut read = |role: &str, path: &str, blake3: String| {
+        inputs.push(InputRecord { role: role.to_string(), path: path.to_string(), blake3: blake3.clone() });
+        blake3
+    };
     let mut key = KeyBuilder::default()
         .part("code", code_version()?)
         .part("seed", recipe.seed.to_string())
         .part("threads", json(serde_json::to_string(&recipe.threads))?);
     if let Some(data) = &recipe.data {
         key = key.part("data", json(serde_json::to_string(data))?);
-        for path in [&data.train, &data.test, &data.validation_set].into_iter().flatten() {
-            key = key.part(path, fingerprint(&place(path))?);
+        let sets = [("data.train", &data.train), ("data.test", &data.test), ("data.validation_set", &data.validation_set)];
+        for (role, path) in sets.into_iter().filter_map(|(role, path)| Some((role, path.as_ref()?))) {
+            key = key.part(path, read(role, path, fingerprint(&place(path))?));
         }
     }
     if let Some(model) = &recipe.model {
         key = key.part("start", json(serde_json::to_string(model))?);
         if let Some(file) = &model.file {
-            key = key.part("file", fingerprint(&place(file))?);
+            key = key.part("file", read("model.file", file, model_fingerprint(&place(file))?));
         }
     }
-    Ok(key)
+    if let Some(own) = recipe.begins_with().filter(|m| recipe.model.as_ref() != Some(m)).and_then(|m| m.file.as_ref()) {
+        read("stages.model.file", own, model_fingerprint(&place(own))?);
+    }
+    Ok((key, inputs))
+}
+
+/// A model file and the data files beside it. One that cannot be read is an error where it is needed.
+fn model_files(path: &Path) -> Vec<PathBuf> {
+    let beside = onnx::load(path).map(|model| onnx::data_files(&model)).unwrap_or_default();
+    std::iter::once(path.to_path_buf()).chain(beside).collect()
+}
+
+/// [`fingerprint`] of a model, its data files included.
+fn model_fingerprint(path: &Path) -> Result<String, PipelineError> {
+    let own = fingerprint(path)?;
+    let beside = model_files(path).iter().skip(1).map(|f| fingerprint(f)).collect::<Result<Vec<_>, _>>()?;
+    if beside.is_empty() {
+        return Ok(own);
+    }
+    let all = beside.iter().fold(KeyBuilder::default().part("model", own), |key, file| key.part("data", file));
+    Ok(all.finish().to_string())
 }
 
 /// A generous guess of what the run will write: for each stage its result twice, and a checkpoint with the best weights
@@ -315,7 +377,10 @@ pub(crate) fn common_key(loaded: &Loaded, options: &RunOptions) -> Result<KeyBui
 fn needed_bytes(loaded: &Loaded, options: &RunOptions) -> Result<u64, PipelineError> {
     const FLOOR: u64 = 16 << 20;
     let largest = match &loaded.recipe.model {
-        Some(ModelSource { file: Some(file), .. }) => size(&loaded.resolve(file, options.data.as_deref()))?,
+        Some(ModelSource { file: Some(file), .. }) => {
+            let files = model_files(&loaded.resolve(file, options.data.as_deref()));
+            files.iter().map(|f| size(f)).sum::<Result<u64, _>>()?
+        }
         _ => 0,
     };
     Ok(FLOOR + largest * (2 * loaded.recipe.stages.len() as u64 + 6))

@@ -58,7 +58,7 @@ fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate
             if model.values.tensor(id).is_none_or(|t| t.dtype() != DType::F32) {
                 continue;
             }
-            let axis = match op.quantization(node) {
+            let axis = match op.quantization(node, model) {
                 QuantRule::Integer { weight: Some(rule), .. } if rule.input == i => rule.axis,
                 _ => None,
             };

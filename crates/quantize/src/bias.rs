@@ -21,12 +21,12 @@ pub struct BiasPart {
 /// As [`crate::plan`]; [`crate::QuantizeError::Value`] for a bias that is not finite.
 pub fn refresh_biases(model: &mut Model, settings: &QuantizeSettings) -> Result<usize> {
     let plan = crate::plan(model, settings)?;
-    fit_biases(model, &plan)
+    fit_biases(model, &plan, settings.exact)
 }
 
 /// As [`refresh_biases`], for a plan. Returns how many biases have an encoding; one whose input or weight has none stays
 /// float.
-pub(crate) fn fit_biases(model: &mut Model, plan: &QuantPlan) -> Result<usize> {
+pub(crate) fn fit_biases(model: &mut Model, plan: &QuantPlan, exact: bool) -> Result<usize> {
     let mut fitted = 0;
     for (bias, part) in &plan.biases {
         let scale = |id: ValueId| model.annotations.encoding(id).and_then(|e| e.parameters.get("scale")).cloned();
@@ -35,7 +35,7 @@ pub(crate) fn fit_biases(model: &mut Model, plan: &QuantPlan) -> Result<usize> {
         let fail = named(&name);
         let Some(tensor) = model.values.tensor(*bias) else { continue };
         let input = input.item::<f32>().map_err(|e| fail(e.into()))?;
-        let (encoding, raised) = fit_bias(tensor, input, &weight).map_err(&fail)?;
+        let (encoding, raised) = fit_bias(tensor, input, &weight, exact).map_err(&fail)?;
         if raised != weight {
             raise(model, part.weight, raised);
         }

@@ -62,9 +62,9 @@ fn collect(
             continue;
         }
         let Some(op) = ops::find(&node.domain, &node.op_type) else { continue };
-        values.extend(node.inputs.iter().flatten().map(|id| grid(graph, *id, earlier)));
+        values.extend(node.inputs.iter().flatten().map(|id| grid(model, graph, *id, earlier)));
         values.extend(node.outputs.iter().flatten());
-        if let QuantRule::Integer { weight: Some(rule), .. } = op.quantization(node)
+        if let QuantRule::Integer { weight: Some(rule), .. } = op.quantization(node, model)
             && node.input(rule.input).is_some_and(|w| earlier.0.contains_key(&w))
         {
             kept.push(label);
@@ -73,11 +73,11 @@ fn collect(
 }
 
 /// Where the earlier grid of a value is: back through operators that only move elements.
-fn grid(graph: &Graph, value: ValueId, earlier: &Earlier) -> ValueId {
+fn grid(model: &Model, graph: &Graph, value: ValueId, earlier: &Earlier) -> ValueId {
     let mut at = value;
     while !earlier.0.contains_key(&at)
         && let Some(node) = graph.producer(at).map(|i| &graph.nodes[i])
-        && ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node) == QuantRule::SameGrid)
+        && ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node, model) == QuantRule::SameGrid)
         && let Some(from) = node.input(0)
     {
         at = from;

@@ -1,9 +1,10 @@
 //! Which values are quantized: a walk over the graph by its operators' own rules.
 use crate::bias::BiasPart;
-use crate::{QuantizeError, QuantizeSettings, Result};
+use crate::sums::SumPart;
+use crate::{QuantizeSettings, Result};
 use encodings::affine::AffineSettings;
 use graph::{Graph, Model, Node, ValueId};
-use ops::{QuantRule, WeightRule};
+use ops::{QuantRule, Role, Roles, WeightRule};
 use std::collections::{BTreeMap, BTreeSet};
 use tensor::DType;
 use train::parameters::matches;
@@ -26,7 +27,9 @@ pub struct FloatPart {
 /// - What an integer operator reads as data, wherever it comes from, graph inputs included; and what it makes. Where only a
 ///   fused activation (Relu, Clip) reads the result, that activation's output is quantized instead.
 /// - Operators that only move elements keep the grid of their input: their outputs need no entry of their own.
-/// - A bias: int32 on the grid of the accumulator.
+/// - A table of embeddings: one grid, on which what is looked up lies too.
+/// - A bias: int32 on the grid of the accumulator, also where an Add behind a MatMul puts it there: then the product is not rounded.
+/// - What adds a mask to scores, and the Softmax behind it, stays float (`masks.rs`).
 /// - What follows the last layer with weights (a final Softmax, the decoding of boxes) stays float.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QuantPlan {
@@ -36,42 +39,61 @@ pub struct QuantPlan {
     pub activations: BTreeMap<ValueId, AffineSettings>,
     /// Biases with what their scales follow from.
     pub biases: BTreeMap<ValueId, BiasPart>,
+    /// Sums of products of quantized numbers.
+    pub sums: Vec<SumPart>,
     /// Nodes that stay float. Nodes on integers (shape arithmetic) are only told apart by running them.
     pub float_parts: Vec<(FloatPart, Vec<ValueId>)>,
 }
 
-/// Plans the quantization of a model.
+/// Plans the quantization of a model. Whether each `skip` pattern names a node is for [`crate::check_skip`] to say, on the graph as the
+/// user knows it.
 ///
 /// # Errors
-/// [`QuantizeError::Setting`] for a setting out of range or a `skip` pattern that matches no node.
+/// [`QuantizeError::Setting`] for a setting out of range.
 pub fn plan(model: &Model, settings: &QuantizeSettings) -> Result<QuantPlan> {
     settings.check()?;
-    for pattern in &settings.skip {
-        let mut found = false;
-        model.graph.visit(&mut |n| found |= matches(pattern, &n.label(&model.values)));
-        if !found {
-            return Err(QuantizeError::Setting { setting: "skip", what: format!("'{pattern}' matches no node") });
-        }
-    }
-    let tail = crate::tail::nodes_behind_the_last_layer(model);
-    let mut planner = Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new(), tail };
+    let roles = Roles::of(model);
+    let mut planner = Planner::new(model, &roles, settings);
+    planner.added = planner.added_biases(&roles);
     planner.graph(&model.graph);
     planner.edges();
     planner.biases(&model.graph);
+    planner.sums(&model.graph);
     Ok(planner.plan)
 }
 
-struct Planner<'a> {
+pub(crate) struct Planner<'a> {
     model: &'a Model,
     settings: &'a QuantizeSettings,
     plan: QuantPlan,
     /// Weights whose readers disagree on the axis.
     shared: BTreeSet<ValueId>,
+    /// First outputs of the nodes that scale the sums of integer operators.
+    scales: BTreeSet<ValueId>,
     /// First outputs of the nodes behind the last layer.
     tail: BTreeSet<ValueId>,
+    /// First outputs of the nodes that a mask keeps in float.
+    masked: BTreeSet<ValueId>,
+    /// Biases that an Add puts on the result of a layer, by that result.
+    added: BTreeMap<ValueId, AddedBias>,
 }
 
-impl Planner<'_> {
+/// The bias of a layer that has no input for it (a MatMul on more than two axes), as an Add behind it.
+struct AddedBias {
+    /// What the Add makes.
+    sum: ValueId,
+    bias: ValueId,
+    part: BiasPart,
+}
+
+impl<'a> Planner<'a> {
+    pub(crate) fn new(model: &'a Model, roles: &Roles, settings: &'a QuantizeSettings) -> Self {
+        let tail = crate::tail::nodes_behind_the_last_layer(model, roles);
+        let masked = crate::masks::masked_nodes(model);
+        let scales = crate::scales::of_integers(&model.graph);
+        Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new(), scales, tail, masked, added: BTreeMap::new() }
+    }
+
     fn graph(&mut self, graph: &Graph) {
         let uses = graph.use_counts();
         for node in &graph.nodes {
@@ -80,7 +102,9 @@ impl Planner<'_> {
             }
             match self.rule(node) {
                 QuantRule::Integer { data, weight } => {
-                    for input in data.iter().filter_map(|i| node.input(*i)) {
+                    // Behind a layer the sum is rounded, neither the product nor the bias for itself.
+                    let adds = node.output(0).is_some_and(|v| self.added.values().any(|a| a.sum == v));
+                    for input in data.iter().filter_map(|i| node.input(*i)).filter(|_| !adds) {
                         self.data(graph, input);
                     }
                     if let Some(rule) = weight {
@@ -88,27 +112,37 @@ impl Planner<'_> {
                     }
                     for output in node.outputs.iter().flatten() {
                         let fused = graph.nodes.iter().find(|n| n.input(0) == Some(*output) && self.rule(n) == QuantRule::FusedActivation);
-                        if fused.is_none() || uses.get(output) != Some(&1) {
+                        if (fused.is_none() || uses.get(output) != Some(&1)) && !self.added.contains_key(output) {
                             self.activation(*output);
                         }
                     }
                 }
                 QuantRule::FusedActivation => node.outputs.iter().flatten().for_each(|v| self.activation(*v)),
-                QuantRule::SameGrid => {}
-                QuantRule::Float(reason) => self.float(node, reason.to_string()),
+                QuantRule::SameGrid => self.table(node),
+                QuantRule::Float(reason) => {
+                    if let Some(reason) = ops::float_reason(self.model, graph, node, reason) {
+                        self.float(node, reason);
+                    }
+                }
             }
         }
     }
 
     /// The operator's rule; float where the operator is not known or the node is to be left alone.
-    fn rule(&self, node: &Node) -> QuantRule {
+    pub(crate) fn rule(&self, node: &Node) -> QuantRule {
         if self.settings.skip.iter().any(|p| matches(p, &node.label(&self.model.values))) {
             return QuantRule::Float("the recipe leaves it out");
         }
         match ops::find(&node.domain, &node.op_type) {
-            Some(op) => match op.quantization(node) {
+            Some(op) => match op.quantization(node, self.model) {
                 QuantRule::Integer { .. } | QuantRule::FusedActivation if node.output(0).is_some_and(|v| self.tail.contains(&v)) => {
                     QuantRule::Float("it lies behind the last layer with weights; rounding it would save nothing and coarsen the output")
+                }
+                QuantRule::Integer { .. } if node.output(0).is_some_and(|v| self.scales.contains(&v)) => {
+                    QuantRule::Float("it scales what an integer operator has summed up")
+                }
+                _ if node.output(0).is_some_and(|v| self.masked.contains(&v)) => {
+                    QuantRule::Float("a mask goes into it, and no grid holds that and the scores beside it")
                 }
                 rule => rule,
             },
@@ -135,6 +169,9 @@ impl Planner<'_> {
             return;
         }
         let root = self.root(graph, value);
+        if self.model.values.tensor(root).is_some() {
+            return self.data(graph, root);
+        }
         let is_input = graph.inputs.contains(&root) || graph.producer(root).is_none();
         if is_input || self.plan.activations.contains_key(&root) {
             self.activation(root);
@@ -150,10 +187,8 @@ impl Planner<'_> {
         while let Some(at) = graph.producer(value) {
             let node = &graph.nodes[at];
             match node.input(0) {
-                Some(from)
-                    if self.rule(node) == QuantRule::SameGrid && !self.plan.activations.contains_key(&value) && !self.kept(value) =>
-                {
-                    value = from;
+                Some(from) if self.keeps_grid(node, value) && !self.plan.activations.contains_key(&value) && !self.kept(value) => {
+                    value = from
                 }
                 _ => break,
             }
@@ -161,8 +196,18 @@ impl Planner<'_> {
         value
     }
 
+    /// True if the node hands on its input's grid to `output`.
+    fn keeps_grid(&self, node: &Node, output: ValueId) -> bool {
+        let on_grid = ops::find(&node.domain, &node.op_type).map_or(0, |op| op.outputs_on_grid(node));
+        self.rule(node) == QuantRule::SameGrid && node.outputs.iter().take(on_grid).any(|v| *v == Some(output))
+    }
+
     fn weight(&mut self, graph: &Graph, node: &Node, rule: WeightRule) {
         let Some(id) = node.input(rule.input) else { return };
+        // One weight that an embedding reads as it is and a layer turned: a grid for the whole of it serves both.
+        let root = self.root(graph, id);
+        let turned = root != id && self.is_f32(root) && self.model.values.tensor(root).is_some();
+        let id = if turned { root } else { id };
         let Some(tensor) = self.model.values.tensor(id) else { return self.data(graph, id) };
         if tensor.dtype() != DType::F32 {
             return self.float(node, format!("its weight '{}' is {}", self.model.values[id].name, tensor.dtype()));
@@ -171,13 +216,48 @@ impl Planner<'_> {
         let bias = rule.bias.and_then(|i| node.input(i)).and_then(|b| self.model.values.tensor(b));
         // In a grouped transposed convolution one index of the axis stands for a channel of each group.
         let whole = |axis: &usize| tensor.shape().get(*axis).is_some_and(|n| bias.is_none_or(|b| b.len() == *n));
-        let mut axis = rule.axis.filter(|a| w.per_channel && whole(a));
+        let axis = rule.axis.or_else(|| ops::depthwise_axis(node, tensor.shape()));
+        let mut axis = axis.filter(|a| w.per_channel && whole(a) && !turned);
         if self.plan.constants.get(&id).is_some_and(|other| other.axis != axis) || self.shared.contains(&id) {
             self.shared.insert(id);
             axis = None;
         }
         let settings = AffineSettings { reduce_range: w.reduce_range, ..AffineSettings::weight(w.bits, axis) };
         self.plan.constants.insert(id, settings);
+    }
+
+    /// A table of embeddings is stored as what is looked up in it: one grid, so that the runtime looks up integers.
+    fn table(&mut self, node: &Node) {
+        let (Some(table), Some(index)) = (node.input(0), node.input(1)) else { return };
+        let learned = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.role(node, 0) == Role::Weight);
+        if learned && self.model.values.tensor(index).is_none() && self.model.values.tensor(table).is_some() && self.is_f32(table) {
+            self.plan.constants.entry(table).or_insert(AffineSettings::activation(self.settings.activations.bits));
+        }
+    }
+
+    /// Finds the biases that stand in an Add of their own.
+    fn added_biases(&self, roles: &Roles) -> BTreeMap<ValueId, AddedBias> {
+        let uses = self.model.graph.use_counts();
+        let mut found = BTreeMap::new();
+        self.in_graphs(&self.model.graph, &mut |graph, add| {
+            let Some((layer, at)) = roles.bias_of(add).filter(|(layer, _)| layer.op_type == "MatMul") else { return };
+            let integer = |n: &Node| matches!(self.rule(n), QuantRule::Integer { .. });
+            let ends = layer.output(0).zip(add.output(0)).zip(add.input(at));
+            let (Some(((product, sum), bias)), Some(x), Some(weight)) = (ends, layer.input(0), layer.input(1)) else { return };
+            let direct = add.input(1 - at) == Some(product) && uses.get(&product) == Some(&1);
+            let float = |v: ValueId| self.model.values.tensor(v).is_some() && self.is_f32(v);
+            if direct && integer(layer) && integer(add) && float(bias) && float(weight) {
+                found.insert(product, AddedBias { sum, bias, part: BiasPart { input: self.root(graph, x), weight } });
+            }
+        });
+        found
+    }
+
+    fn in_graphs<'g>(&self, graph: &'g Graph, f: &mut dyn FnMut(&'g Graph, &'g Node)) {
+        for node in &graph.nodes {
+            f(graph, node);
+            node.subgraphs().for_each(|g| self.in_graphs(g, f));
+        }
     }
 
     /// Gives the first and the last layer's weights the width set for them.
@@ -199,6 +279,12 @@ impl Planner<'_> {
 
     fn biases(&mut self, graph: &Graph) {
         let uses = self.model.graph.use_counts();
+        for AddedBias { bias, part, .. } in self.added.values() {
+            let vector = self.model.values.tensor(*bias).is_some_and(|t| t.rank() == 1);
+            if vector && uses.get(bias) == Some(&1) && self.plan.constants.contains_key(&part.weight) {
+                self.plan.biases.insert(*bias, *part);
+            }
+        }
         for node in &graph.nodes {
             for sub in node.subgraphs() {
                 self.biases(sub);
@@ -219,7 +305,7 @@ impl Planner<'_> {
 
     /// The rule of a layer whose weight lies on a grid, be it one that `skip` has let keep an earlier one.
     fn bias_rule(&self, node: &Node) -> QuantRule {
-        let own = ops::find(&node.domain, &node.op_type).map(|op| op.quantization(node));
+        let own = ops::find(&node.domain, &node.op_type).map(|op| op.quantization(node, self.model));
         match own {
             Some(QuantRule::Integer { data, weight: Some(rule) }) if node.input(rule.input).is_some_and(|w| self.kept(w)) => {
                 QuantRule::Integer { data, weight: Some(rule) }
@@ -237,7 +323,40 @@ impl Planner<'_> {
         self.model.annotations.encoding(value).is_some()
     }
 
+    fn sums(&mut self, graph: &Graph) {
+        for node in &graph.nodes {
+            for sub in node.subgraphs() {
+                self.sums(sub);
+            }
+            let QuantRule::Integer { data, weight } = self.rule(node) else { continue };
+            let Some(output) = node.output(0) else { continue };
+            let mean_of = ops::mean_of(node);
+            if weight.is_none() && mean_of.is_none() {
+                continue;
+            }
+            let mut data: Vec<ValueId> = data.iter().filter_map(|i| node.input(*i)).map(|v| self.root(graph, v)).collect();
+            let (mut constant, mut bias, mut behind) = (None, None, 0);
+            if let Some((rule, id)) = weight.and_then(|rule| Some((rule, node.input(rule.input)?))) {
+                bias = rule.bias.and_then(|i| node.input(i));
+                match self.plan.constants.get(&id) {
+                    Some(settings) => constant = Some((id, settings.axis)),
+                    None => data.push(self.root(graph, id)),
+                }
+                // The channels of a convolution's result stand before its spatial axes, those of a product last.
+                let spatial = self.model.values.tensor(id).map_or(0, |t| t.rank().saturating_sub(2));
+                behind = if node.op_type.starts_with("Conv") { spatial } else { 0 };
+            }
+            let node = node.label(&self.model.values);
+            self.plan.sums.push(SumPart { node, output, data, weight: constant, behind, bias, mean_of });
+        }
+    }
+
     fn is_f32(&self, value: ValueId) -> bool {
         self.model.values[value].dtype() == Some(DType::F32)
     }
+}
+
+/// True for an input that a node of this rule reads as quantized data, not as its weight.
+pub(crate) fn is_data(rule: &QuantRule, input: usize) -> bool {
+    matches!(rule, QuantRule::Integer { data, weight } if data.contains(&input) && weight.as_ref().is_none_or(|w| w.input != input))
 }

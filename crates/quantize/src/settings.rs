@@ -2,7 +2,7 @@
 use crate::{QuantizeError, Result};
 
 /// Settings of uniform quantization.
-#[derive(Clone, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizeSettings {
     /// How weights are stored.
@@ -11,8 +11,23 @@ pub struct QuantizeSettings {
     pub activations: ActivationSettings,
     /// How ranges of activations are found.
     pub observer: ObserverSettings,
+    /// Scales are so short that the sums of a layer are exact in f32 and the file computes the simulation to the bit; `false`:
+    /// scales of full precision, and sums may differ in their last places.
+    pub exact: bool,
     /// Names of nodes that stay float; `*` stands for any run of characters.
     pub skip: Vec<String>,
+}
+
+impl Default for QuantizeSettings {
+    fn default() -> Self {
+        QuantizeSettings {
+            weights: WeightSettings::default(),
+            activations: ActivationSettings::default(),
+            observer: ObserverSettings::default(),
+            exact: true,
+            skip: vec![],
+        }
+    }
 }
 
 /// How weights are stored: signed and symmetric.

@@ -1,11 +1,12 @@
 //! The end of a network: what turns the result of the last layer into the network's outputs.
 use graph::{Model, Node, ValueId};
-use ops::{QuantRule, Role};
+use ops::{QuantRule, Role, Roles};
 use std::collections::BTreeSet;
 
 /// First outputs of the main graph's nodes that follow a layer with weights and lead to none: a final Softmax, the
-/// decoding of boxes. An activation that a runtime fuses into the layer before it belongs to the layer.
-pub(crate) fn nodes_behind_the_last_layer(model: &Model) -> BTreeSet<ValueId> {
+/// decoding of boxes. An activation that a runtime fuses into the layer before it belongs to the layer, and so
+/// does its bias in an Add.
+pub(crate) fn nodes_behind_the_last_layer(model: &Model, roles: &Roles) -> BTreeSet<ValueId> {
     let nodes = &model.graph.nodes;
     // Values that some layer reads, directly or through other nodes.
     let mut leads = BTreeSet::new();
@@ -17,7 +18,8 @@ pub(crate) fn nodes_behind_the_last_layer(model: &Model) -> BTreeSet<ValueId> {
     let (mut follows, mut of_layer, mut tail) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for node in nodes {
         let outputs = || node.outputs.iter().flatten().copied();
-        let fused = is_fused(node) && node.input(0).is_some_and(|v| of_layer.contains(&v));
+        let bias = roles.bias_of(node).is_some() && reads(node).iter().any(|v| of_layer.contains(v));
+        let fused = bias || is_fused(model, node) && node.input(0).is_some_and(|v| of_layer.contains(&v));
         if is_layer(node) || fused {
             of_layer.extend(outputs());
             follows.extend(outputs());
@@ -38,8 +40,8 @@ fn is_layer(node: &Node) -> bool {
     weighted || node.subgraphs().any(|g| g.nodes.iter().any(is_layer))
 }
 
-fn is_fused(node: &Node) -> bool {
-    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node) == QuantRule::FusedActivation)
+fn is_fused(model: &Model, node: &Node) -> bool {
+    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node, model) == QuantRule::FusedActivation)
 }
 
 /// What a node reads, its subgraphs' captures included.

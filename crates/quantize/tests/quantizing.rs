@@ -1,7 +1,8 @@
 //! Quantizing networks from the zoo on random data.
+use encodings::affine::Precision;
 use espalier_quantize::{
-    AUTO, ObserverSettings, QuantizeError, QuantizeSettings, WeightSettings, choose, fit, fold_kept, keep_norms, observe, plan, quantize,
-    refit_weights,
+    AUTO, ObserverSettings, QuantizeError, QuantizeSettings, WeightSettings, check_skip, choose, fit, fold_kept, keep_norms, observe, plan,
+    quantize, refit_weights,
 };
 use graph::Model;
 use std::collections::BTreeMap;
@@ -81,9 +82,29 @@ fn masks_are_held_and_zeros_stay_zeros() {
     let stored = encodings::simulate(&weight, m.annotations.get(id).unwrap()).unwrap();
     let mask = m.annotations.mask(id).unwrap().as_slice::<bool>().unwrap();
     assert!(stored.as_slice::<f32>().unwrap().iter().zip(mask).all(|(v, live)| *live || *v == 0.0));
+    // Fitted again without the data's statistics: the same precision, and no larger error.
     let before = m.annotations.clone();
     refit_weights(&mut m, &QuantizeSettings::default()).unwrap();
-    assert_eq!(m.annotations, before);
+    for (id, annotation) in before.iter() {
+        let after = m.annotations.get(id).unwrap();
+        assert_eq!(annotation.mask, after.mask);
+        let scales = |a: &graph::Annotation| a.encoding.as_ref().unwrap().parameters["scale"].to_f32_vec().unwrap();
+        let bias = encodings::affine::AffineSettings::of(after.encoding.as_ref().unwrap()).unwrap().is_bias();
+        assert!(bias || Precision::of(&scales(after)) <= Precision::of(&scales(annotation)));
+        // What the error of the weights alone is least with; before, the mean of the data had a say too.
+        if let Some(weight) = m.values.tensor(id).filter(|_| !bias) {
+            let mask = graph::Annotation { mask: after.mask.clone(), encoding: None };
+            let live = encodings::simulate(weight, &mask).unwrap().to_f32_vec().unwrap();
+            let error = |a: &graph::Annotation| {
+                let stored = encodings::simulate(weight, a).unwrap().to_f32_vec().unwrap();
+                stored.iter().zip(&live).map(|(s, w)| f64::from(s - w).powi(2)).sum::<f64>()
+            };
+            assert!(error(after) <= 1.0001 * error(annotation));
+        }
+    }
+    let again = m.annotations.clone();
+    refit_weights(&mut m, &QuantizeSettings::default()).unwrap();
+    assert_eq!(m.annotations, again);
 }
 
 #[test]
@@ -108,7 +129,7 @@ fn what_cannot_be_calibrated_is_an_error_by_name() {
     let message = quantize(&mut m, &settings, std::iter::once(Ok(broken))).unwrap_err().to_string();
     assert!(message.contains("'input'") && message.contains("element 5"), "{message}");
     let skip = QuantizeSettings { skip: vec!["nothing".into()], ..Default::default() };
-    assert!(plan(&m, &skip).unwrap_err().to_string().contains("nothing"));
+    assert!(check_skip(&m, &skip).unwrap_err().to_string().contains("nothing"));
     let mut wide = QuantizeSettings::default();
     wide.weights.bits = 9;
     assert!(plan(&m, &wide).unwrap_err().to_string().contains("weights.bits"));
@@ -264,7 +285,7 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
         })
     };
     let mut prepared = m.clone();
-    espalier_quantize::prepare(&mut prepared).unwrap();
+    espalier_quantize::prepare(&mut prepared, &QuantizeSettings::default()).unwrap();
     let settings = QuantizeSettings { observer: ObserverSettings { kind: AUTO.into(), ..Default::default() }, ..Default::default() };
     let seen = observe(&prepared, &settings, (0..3).map(|s| spiky(&m, s))).unwrap();
     let plain = |seed: u64| Ok(Batch { inputs: BTreeMap::from([("input".to_string(), input(&m, seed))]), ..Default::default() });
@@ -273,7 +294,8 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
     assert_eq!(choice.errors.len(), espalier_quantize::observer::all().len());
     assert!(choice.errors.windows(2).all(|w| w[0].1 <= w[1].1) && choice.errors[0].0 == choice.kind, "{choice:?}");
     let error = |kind: &str| choice.errors.iter().find(|(name, _)| name == kind).unwrap().1;
-    assert!(error(&choice.kind) < 0.5 * error("min_max"), "{choice:?}");
+    // Of min_max, whose scale is no longer rounded up to few bits, more than half is left.
+    assert!(error(&choice.kind) < 0.7 * error("min_max"), "{choice:?}");
     // The error is that of the model which the chosen observer gives.
     let mut chosen = prepared.clone();
     let settings =
@@ -290,4 +312,31 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
     }
     assert!(((noise / signal).sqrt() - error(&choice.kind)).abs() < 1e-9);
     assert!(matches!(choose(&prepared, &settings, &seen, std::iter::empty()), Err(QuantizeError::NoData)));
+}
+
+/// One filter a channel: the first axis of the weight counts them. Other groups have no axis that does.
+#[test]
+fn depthwise_transposed_convolutions_are_stored_per_channel() {
+    for (groups, shape, axis) in [(4, [4, 1, 2, 2], Some(0)), (2, [4, 1, 2, 2], None), (1, [4, 3, 2, 2], Some(1))] {
+        let mut m = Model::new(17);
+        let [x, y] = ["x", "y"].map(|n| m.values.add_named(n));
+        let w = m.values.add_constant("w", random::uniform(1, &shape, -1.0, 1.0).unwrap());
+        m.graph.constants.push(w);
+        (m.graph.inputs, m.graph.outputs) = (vec![x], vec![y]);
+        let node = graph::Node::new("ConvTranspose", "up", &[x, w], &[y]);
+        m.graph.nodes.push(node.with("group", graph::AttributeValue::Int(groups)));
+        let plan = plan(&m, &QuantizeSettings::default()).unwrap();
+        assert_eq!(plan.constants[&w].axis, axis, "{groups} groups");
+    }
+}
+
+/// In the graph as the user knows it there is such a node; that it is part of a layer by now is no reason to call it unknown.
+#[test]
+fn a_node_that_was_folded_away_may_be_named() {
+    let mut m = normalized("resnet8");
+    let norm = m.graph.nodes.iter().find(|n| n.op_type == "BatchNormalization").unwrap().label(&m.values);
+    let settings = QuantizeSettings { skip: vec![norm], ..Default::default() };
+    check_skip(&m, &settings).unwrap();
+    ops::fold_batch_norm(&mut m).unwrap();
+    assert!(plan(&m, &settings).is_ok());
 }

@@ -2,12 +2,15 @@
 use crate::html::escape;
 use std::fmt::Write as _;
 
-const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 240.0;
-const LEFT: f64 = 56.0;
+// Narrow enough that text is still read where a phone shows the picture, with room for labels of the larger text there.
+const WIDTH: f64 = 420.0;
+const HEIGHT: f64 = 230.0;
+const LEFT: f64 = 60.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 36.0;
+const TOP: f64 = 14.0;
+const BOTTOM: f64 = 44.0;
+/// Size of a letter of a point's name, on a phone.
+const LETTER: (f64, f64) = (8.0, 15.0);
 
 /// Named points, joined by lines.
 pub(crate) struct Series {
@@ -16,13 +19,18 @@ pub(crate) struct Series {
 }
 
 /// What stands at the axes.
+#[derive(Clone, Copy)]
 pub(crate) struct Axes<'a> {
     pub(crate) title: &'a str,
     pub(crate) x: &'a str,
     pub(crate) y: &'a str,
-    /// How a value is written at each axis.
-    pub(crate) write_x: fn(f64) -> String,
-    pub(crate) write_y: fn(f64) -> String,
+    /// How a value is written at each axis, where ticks are so far apart; 0: by itself.
+    pub(crate) write_x: fn(f64, f64) -> String,
+    pub(crate) write_y: fn(f64, f64) -> String,
+    /// Ticks of the first axis are at least so far apart: 1 where it counts.
+    pub(crate) least_step: f64,
+    /// Writes each series' name beside its points, instead of a legend.
+    pub(crate) named: bool,
     /// Draws the value axis by powers of ten where the values, all positive, span more than [`DECADES`] of them.
     pub(crate) may_be_logarithmic: bool,
 }
@@ -37,14 +45,16 @@ pub(crate) fn lines(axes: &Axes, series: &[Series]) -> String {
     if all.is_empty() {
         return String::new();
     }
-    let (x0, x1) = range(all.iter().map(|p| p.0), 0.0);
+    // Lines reach both sides; points with names keep off them.
+    let (x0, x1) = range(all.iter().map(|p| p.0), if axes.named { 0.06 } else { 0.0 });
     let (low, high) = range(all.iter().map(|p| p.1), 0.0);
     let logarithmic = axes.may_be_logarithmic && all.iter().all(|p| p.1 > 0.0) && (high / low).log10() > DECADES;
     let measure = |v: f64| if logarithmic { v.log10() } else { v };
     // The value axis ends at round values; the other axis keeps to the data, so that lines reach both sides.
     let step = if logarithmic { 1.0 } else { round_step(high - low) };
     let (y0, y1) = ((measure(low) / step).floor() * step, (measure(high) / step).ceil() * step);
-    let y_ticks: Vec<f64> = if logarithmic { decades(y0, y1) } else { round_values(y0, y1).collect() };
+    let y_ticks: Vec<f64> = if logarithmic { decades(y0, y1) } else { round_values(y0, y1, 0.0).collect() };
+    let x_step = round_step(x1 - x0).max(axes.least_step);
     let place_x = |v: f64| LEFT + (v - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT);
     let place_y = |v: f64| HEIGHT - BOTTOM - (measure(v) - y0) / (y1 - y0) * (HEIGHT - TOP - BOTTOM);
     let mut svg = format!(
@@ -60,10 +70,10 @@ pub(crate) fn lines(axes: &Axes, series: &[Series]) -> String {
             WIDTH - RIGHT,
             LEFT - 6.0,
             py + 4.0,
-            escape(&(axes.write_y)(y))
+            escape(&(axes.write_y)(y, if logarithmic { y } else { step }))
         );
     }
-    for x in round_values(x0, x1) {
+    for x in round_values(x0, x1, axes.least_step) {
         let px = place_x(x);
         // A label in the middle of the last tick would leave the picture.
         let anchor = if px > WIDTH - 2.0 * RIGHT { "end" } else { "middle" };
@@ -71,8 +81,8 @@ pub(crate) fn lines(axes: &Axes, series: &[Series]) -> String {
         let _ = write!(
             svg,
             "<text class=\"tick\" x=\"{at:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
-            HEIGHT - BOTTOM + 15.0,
-            escape(&(axes.write_x)(x))
+            HEIGHT - BOTTOM + 17.0,
+            escape(&(axes.write_x)(x, x_step))
         );
     }
     let _ = write!(
@@ -82,26 +92,68 @@ pub(crate) fn lines(axes: &Axes, series: &[Series]) -> String {
         HEIGHT - 4.0,
         escape(axes.x)
     );
+    let mut taken: Vec<Box> = vec![];
     for (i, s) in series.iter().enumerate() {
         let points: Vec<(f64, f64)> = s.points.iter().filter(finite).map(|p| (place_x(p.0), place_y(p.1))).collect();
         let path: Vec<String> = points.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = write!(svg, "<polyline class=\"line c{}\" points=\"{}\"/>", i % 6, path.join(" "));
         for ((px, py), (x, y)) in points.iter().zip(s.points.iter().filter(finite)) {
-            let told = format!("{}: {} {}, {} {}", s.name, axes.x, (axes.write_x)(*x), axes.y, (axes.write_y)(*y));
+            let told = format!("{}: {} {}, {} {}", s.name, axes.x, (axes.write_x)(*x, 0.0), axes.y, (axes.write_y)(*y, 0.0));
             let _ = write!(
                 svg,
                 "<circle class=\"dot c{}\" cx=\"{px:.1}\" cy=\"{py:.1}\" r=\"3.5\"><title>{}</title></circle>",
                 i % 6,
                 escape(&told)
             );
+            if axes.named {
+                svg.push_str(&name(&s.name, *px, *py, &mut taken));
+            }
         }
     }
-    svg.push_str("</svg><div class=\"legend\">");
+    svg.push_str("</svg>");
+    if axes.named {
+        return svg + "</figure>";
+    }
+    svg.push_str("<div class=\"legend\">");
     for (i, s) in series.iter().enumerate() {
         let _ = write!(svg, "<span><i class=\"c{}\"></i>{}</span>", i % 6, escape(&s.name));
     }
     svg.push_str("</div></figure>");
     svg
+}
+
+/// A rectangle: left, top, right, bottom.
+type Box = [f64; 4];
+
+fn overlap(a: &Box, b: &Box) -> bool {
+    a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3]
+}
+
+/// A point's name beside it: on the side that has room, moved up or down until it covers no other.
+fn name(text: &str, px: f64, py: f64, taken: &mut Vec<Box>) -> String {
+    let width = text.chars().count() as f64 * LETTER.0;
+    let left = px + 8.0 + width > WIDTH;
+    let at = |shift: f64| {
+        let y = (py + shift).clamp(TOP + LETTER.1 / 2.0, HEIGHT - BOTTOM);
+        let from = if left { px - 8.0 - width } else { px + 8.0 };
+        (y, [from, y - LETTER.1 / 2.0, from + width, y + LETTER.1 / 2.0])
+    };
+    let shifts = (0..24).map(|i| f64::from((i + 1) / 2) * if i % 2 == 0 { 6.0 } else { -6.0 });
+    let mut places = shifts.map(at);
+    let (y, place) = places.find(|(_, b)| taken.iter().all(|t| !overlap(t, b))).unwrap_or_else(|| at(0.0));
+    taken.push(place);
+    let (x, anchor) = if left { (px - 8.0, "end") } else { (px + 8.0, "start") };
+    let lead = if (y - py).abs() > 7.0 {
+        format!("<line class=\"lead\" x1=\"{px:.1}\" y1=\"{py:.1}\" x2=\"{x:.1}\" y2=\"{y:.1}\"/>")
+    } else {
+        String::new()
+    };
+    format!("{lead}<text class=\"tick name\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>", y + 4.0, escape(text))
+}
+
+/// Digits behind the point that tell ticks apart which are this far from each other.
+pub(crate) fn digits(step: f64) -> usize {
+    if step > 0.0 { (-step.log10() - 1e-9).ceil().clamp(0.0, 6.0) as usize } else { 1 }
 }
 
 /// Smallest and largest value, widened by a part of their distance, and never equal.
@@ -127,9 +179,9 @@ fn round_step(distance: f64) -> f64 {
         }
 }
 
-/// Multiples of the round step within a range, its ends included up to rounding.
-fn round_values(from: f64, to: f64) -> impl Iterator<Item = f64> {
-    let step = round_step(to - from);
+/// Multiples of the round step, but at least `least`, within a range, its ends included up to rounding.
+fn round_values(from: f64, to: f64, least: f64) -> impl Iterator<Item = f64> {
+    let step = round_step(to - from).max(least);
     let (first, last) = ((from / step - 1e-6).ceil() as i64, (to / step + 1e-6).floor() as i64);
     (first..=last).map(move |i| i as f64 * step)
 }
@@ -147,7 +199,7 @@ pub(crate) fn bar(share: f64, class: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Axes, Series, lines, round_values};
+    use super::{Axes, Series, digits, lines, round_values};
 
     #[test]
     fn a_loss_over_powers_of_ten_gets_an_axis_by_them_and_others_do_not() {
@@ -155,8 +207,10 @@ mod tests {
             title: "t",
             x: "x",
             y: "y",
-            write_x: |v| v.to_string(),
-            write_y: |v| format!("<{v}>"),
+            write_x: |v, _| v.to_string(),
+            write_y: |v, _| format!("<{v}>"),
+            least_step: 0.0,
+            named: false,
             may_be_logarithmic,
         };
         let series =
@@ -173,12 +227,48 @@ mod tests {
     }
 
     #[test]
+    fn an_axis_that_counts_has_each_number_once() {
+        let whole = |from, to| round_values(from, to, 1.0).map(|v| format!("{v:.0}")).collect::<Vec<_>>();
+        assert_eq!(whole(1.0, 3.0), ["1", "2", "3"]);
+        assert_eq!(whole(1.0, 2.0), ["1", "2"]);
+        assert_eq!(whole(0.9, 1.1), ["1"]);
+    }
+
+    #[test]
+    fn digits_tell_ticks_apart() {
+        for (step, n) in [(1.0, 0), (0.5, 1), (0.2, 1), (0.1, 1), (0.05, 2), (0.002, 3), (20.0, 0)] {
+            assert_eq!(digits(step), n, "{step}");
+        }
+    }
+
+    #[test]
+    fn points_have_their_names_beside_them_and_none_covers_another() {
+        let axes = Axes {
+            title: "t",
+            x: "x",
+            y: "y",
+            write_x: |v, _| v.to_string(),
+            write_y: |v, _| v.to_string(),
+            least_step: 0.0,
+            named: true,
+            may_be_logarithmic: false,
+        };
+        let series: Vec<Series> =
+            ["train", "quantize", "prune"].iter().map(|n| Series { name: n.to_string(), points: vec![(1.0, 2.0)] }).collect();
+        let svg = lines(&axes, &series);
+        assert!(svg.contains(">train</text>") && svg.contains(">prune</text>") && !svg.contains("legend"), "{svg}");
+        let heights: std::collections::BTreeSet<&str> =
+            svg.split("class=\"tick name\"").skip(1).map(|t| t.split("y=\"").nth(1).unwrap().split('"').next().unwrap()).collect();
+        assert_eq!(heights.len(), 3, "{svg}");
+    }
+
+    #[test]
     fn ticks_are_round_and_within_the_range() {
-        let written = |from, to| round_values(from, to).map(|v| format!("{v:.3}")).collect::<Vec<_>>();
+        let written = |from, to| round_values(from, to, 0.0).map(|v| format!("{v:.3}")).collect::<Vec<_>>();
         assert_eq!(written(0.9, 1.0), ["0.900", "0.920", "0.940", "0.960", "0.980", "1.000"]);
         assert_eq!(written(1.0, 20.0), ["5.000", "10.000", "15.000", "20.000"]);
         for (from, to) in [(0.0, 1e-9), (-3.0, 7.0), (1e6, 1.3e6)] {
-            let ticks: Vec<f64> = round_values(from, to).collect();
+            let ticks: Vec<f64> = round_values(from, to, 0.0).collect();
             assert!((3..=7).contains(&ticks.len()), "{ticks:?}");
         }
     }

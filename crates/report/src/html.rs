@@ -1,7 +1,8 @@
 //! The page: one file with style and charts inside, nothing fetched, light and dark.
-use crate::chart::{Axes, Series, bar, lines};
+use crate::chart::{Axes, Series, bar, digits, lines};
 use crate::record::{Arithmetic, RunRecord, StageRecord};
-use crate::table::summary;
+use crate::sections;
+use crate::table::{NOTHING, milliseconds, remarks, summary};
 use crate::text;
 use std::fmt::Write as _;
 
@@ -17,33 +18,47 @@ pub(crate) fn escape(s: &str) -> String {
 
 /// The record as a self-contained page.
 pub fn html(record: &RunRecord) -> String {
+    page(record, "")
+}
+
+/// [`html`] of a run that is at work: the page loads itself again after so many seconds.
+pub fn html_live(record: &RunRecord, seconds: u32) -> String {
+    page(record, &format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">"))
+}
+
+fn page(record: &RunRecord, head: &str) -> String {
     let name = escape(&record.name);
     let parts = [
         header(record),
+        sections::warnings(record),
         goals(record),
+        sections::before_and_after(record),
         stages(record),
         curves(record),
         trade(record),
         runtimes(record),
-        layers(record),
+        sections::placement(record),
         floats(record),
+        sections::classes(record),
+        layers(record),
+        sections::time(record),
         notes(record),
-        environment(record),
+        sections::reproduce(record),
     ];
     let page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
-         <meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\"><title>{name}{PAGE_MARK}\
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         {head}<meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\"><title>{name}{PAGE_MARK}\
          <style>{STYLE}</style></head><body><main>{}</main></body></html>\n",
         parts.concat()
     );
     text::block(&page)
 }
 
-fn section(id: &str, title: &str, body: &str) -> String {
+pub(crate) fn section(id: &str, title: &str, body: &str) -> String {
     if body.is_empty() { String::new() } else { format!("<section id=\"{id}\"><h2>{title}</h2>{body}</section>") }
 }
 
-fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let cells = |tag: &str, row: &mut dyn Iterator<Item = String>| row.map(|c| format!("<{tag}>{c}</{tag}>")).collect::<String>();
     let head = cells("th", &mut head.iter().map(|h| escape(h)));
     let rows: String = rows.iter().map(|r| format!("<tr>{}</tr>", cells("td", &mut r.iter().cloned()))).collect();
@@ -61,15 +76,21 @@ fn header(record: &RunRecord) -> String {
     if let Some(last) = record.deployed().map(|d| d.0).or(record.stages.last()) {
         if let Some(accuracy) = last.shown_accuracy() {
             tile("accuracy", text::percent(accuracy), first(StageRecord::shown_accuracy).map(text::percent));
+        } else if let Some(sqnr) = last.shown_sqnr() {
+            tile("signal to noise", format!("{sqnr:.1} dB"), None);
         }
         if let Some(bytes) = last.metrics.file_bytes {
             tile("file", text::bytes(bytes), first(|s| s.metrics.file_bytes.map(|b| b as f64)).map(|b| text::bytes(b as u64)));
+        }
+        if let Some(latency) = record.latency_of(last) {
+            let original = last.deploy.as_ref().and_then(|d| d.original.as_ref()?.latency.as_ref());
+            tile("latency p50", milliseconds(latency.p50_ms), original.map(|l| milliseconds(l.p50_ms)));
         }
         if let Some(nonzeros) = last.metrics.nonzeros {
             tile("non-zero weights", text::count(nonzeros), first(|s| s.metrics.nonzeros.map(|n| n as f64)).map(|n| text::count(n as u64)));
         }
     }
-    tile("run time", text::duration(record.seconds), None);
+    tile("run time", text::duration(record.work_seconds()), None);
     format!(
         "<header><h1>{}</h1><p>{} UTC · Espalier {}</p><div class=\"tiles\">{tiles}</div></header>",
         escape(&record.name),
@@ -90,12 +111,13 @@ fn goals(record: &RunRecord) -> String {
 fn stages(record: &RunRecord) -> String {
     let t = summary(record);
     let rows: Vec<Vec<String>> = t.rows.iter().map(|r| r.iter().map(|c| escape(c)).collect()).collect();
-    section("stages", "Stage by stage", &table(&t.head, &rows))
+    let remarks: String = remarks(record).iter().map(|r| format!("<p class=\"remark\">{}</p>", escape(r))).collect();
+    section("stages", "Stage by stage", &(table(&t.head, &rows) + &remarks))
 }
 
 fn curves(record: &RunRecord) -> String {
     let trained: Vec<&StageRecord> = record.stages.iter().filter(|s| !s.epochs.is_empty()).collect();
-    let whole = |v: f64| format!("{v:.0}");
+    let whole = |v: f64, _: f64| format!("{v:.0}");
     let loss: Vec<Series> = trained
         .iter()
         .map(|s| Series { name: s.name.clone(), points: s.epochs.iter().map(|e| (e.epoch as f64, e.loss)).collect() })
@@ -108,13 +130,30 @@ fn curves(record: &RunRecord) -> String {
         })
         .filter(|s| !s.points.is_empty())
         .collect();
-    let write_y = |v: f64| if v >= 10.0 { format!("{v:.1}") } else { format!("{v:.3}") };
-    let loss_axes = Axes { title: "Training loss", x: "epoch", y: "loss", write_x: whole, write_y, may_be_logarithmic: true };
+    let write_y = |v: f64, step: f64| match step {
+        0.0 if v >= 10.0 => format!("{v:.1}"),
+        0.0 => format!("{v:.3}"),
+        step => format!("{v:.*}", digits(step)),
+    };
+    let loss_axes = Axes {
+        title: "Training loss",
+        x: "epoch",
+        y: "loss",
+        write_x: whole,
+        write_y,
+        least_step: 1.0,
+        named: false,
+        may_be_logarithmic: true,
+    };
     let title = "Accuracy: validation, where there is none training";
-    let write_y = |v: f64| format!("{:.1} %", v * 100.0);
-    let accuracy_axes = Axes { title, x: "epoch", y: "accuracy", write_x: whole, write_y, may_be_logarithmic: false };
+    let accuracy_axes = Axes { title, y: "accuracy", write_y: share, may_be_logarithmic: false, ..loss_axes };
     let charts = lines(&loss_axes, &loss) + &lines(&accuracy_axes, &accuracy);
     section("curves", "Training", &if charts.is_empty() { charts } else { format!("<div class=\"charts\">{charts}</div>") })
+}
+
+/// A share at an axis, in percent.
+fn share(v: f64, step: f64) -> String {
+    format!("{:.*} %", if step > 0.0 { digits(step * 100.0) } else { 2 }, v * 100.0)
 }
 
 fn trade(record: &RunRecord) -> String {
@@ -127,11 +166,15 @@ fn trade(record: &RunRecord) -> String {
         title: "Accuracy against file size",
         x: "size",
         y: "accuracy",
-        write_x: |v| text::bytes(v.max(0.0) as u64),
-        write_y: |v| format!("{:.1} %", v * 100.0),
+        write_x: |v, _| text::bytes(v.max(0.0) as u64),
+        write_y: share,
+        least_step: 0.0,
+        named: true,
         may_be_logarithmic: false,
     };
-    section("trade", "What size costs", &lines(&axes, &series))
+    // One stage's point says nothing about a price.
+    let body = if series.len() > 1 { format!("<div class=\"charts\">{}</div>", lines(&axes, &series)) } else { String::new() };
+    section("trade", "What size costs", &body)
 }
 
 fn runtimes(record: &RunRecord) -> String {
@@ -141,12 +184,16 @@ fn runtimes(record: &RunRecord) -> String {
         .runtimes
         .iter()
         .map(|r| {
-            let arithmetic = if r.arithmetic == Arithmetic::Literal { "literal" } else { "default" };
-            let latency = |f: fn(&crate::record::Latency) -> f64| r.latency.as_ref().map_or("–".into(), |l| format!("{:.3} ms", f(l)));
+            let arithmetic = if r.arithmetic == Arithmetic::Literal { "literal (the proof)" } else { "default (what ships)" };
+            let latency = |f: fn(&crate::record::Latency) -> f64| r.latency.as_ref().map_or(NOTHING.into(), |l| milliseconds(f(l)));
+            let ships = |a: Arithmetic| a == Arithmetic::Default;
+            let of = |o: &crate::record::OutputRecord| if ships(r.arithmetic) { o.sqnr_db } else { o.literal_sqnr_db };
+            let sqnr = deploy.outputs.iter().filter_map(of).reduce(f64::min).filter(|_| r.runtime != "reference" || ships(r.arithmetic));
             vec![
                 escape(&format!("{} {}", r.runtime, r.version.as_deref().unwrap_or_default())),
                 arithmetic.to_string(),
                 share(r.accuracy),
+                sqnr.map_or(NOTHING.into(), |d| format!("{d:.1} dB")),
                 share(r.agreement),
                 latency(|l| l.p50_ms),
                 latency(|l| l.p95_ms),
@@ -154,7 +201,7 @@ fn runtimes(record: &RunRecord) -> String {
             ]
         })
         .collect();
-    let head = ["runtime", "arithmetic", "accuracy", "agrees with simulation", "latency p50", "p95", "threads"];
+    let head = ["runtime", "arithmetic", "accuracy", "SQNR to float", "agrees with simulation", "latency p50", "p95", "threads"];
     let simulation =
         deploy.simulation_accuracy.map_or(String::new(), |a| format!(" The simulation it was lowered from: {}.", text::percent(a)));
     let file = format!(
@@ -191,28 +238,15 @@ fn layers(record: &RunRecord) -> String {
 fn floats(record: &RunRecord) -> String {
     let Some(stage) = record.stages.iter().rev().find(|s| !s.float_parts.is_empty()) else { return String::new() };
     let rows: Vec<Vec<String>> = stage.float_parts.iter().map(|p| vec![escape(&p.node), escape(&p.op_type), escape(&p.reason)]).collect();
-    section("float", "What stays float", &table(&["node", "operator", "reason"], &rows))
+    section("float", "What is computed in float", &table(&["node", "operator", "reason"], &rows))
 }
 
 fn notes(record: &RunRecord) -> String {
-    let notes = record.stages.iter().flat_map(|s| s.notes.iter().map(move |n| (s, n)));
+    let notes = record.measured().flat_map(|s| s.notes.iter().map(move |n| (s, n)));
     let item = |(s, n): (&StageRecord, &crate::record::Note)| {
         let class = if n.warning { "missed" } else { "" };
         format!("<li class=\"{class}\"><b>{}</b> {}</li>", escape(&s.name), escape(&n.text))
     };
     let items: String = notes.map(item).collect();
     section("notes", "Notes", &if items.is_empty() { items } else { format!("<ul class=\"goals\">{items}</ul>") })
-}
-
-fn environment(record: &RunRecord) -> String {
-    let e = &record.environment;
-    let mut rows = vec![("processor", e.cpu.clone()), ("threads", e.threads.to_string()), ("system", e.os.clone())];
-    rows.extend(e.runtimes.iter().map(|(name, version)| ("runtime", format!("{name} {version}"))));
-    let list: String = rows.iter().map(|(k, v)| format!("<dt>{k}</dt><dd>{}</dd>", escape(v))).collect();
-    let body = format!(
-        "<dl>{list}</dl><pre id=\"command\">{}</pre><details><summary>Recipe</summary><pre>{}</pre></details>",
-        escape(&text::command_line(&record.command)),
-        escape(&record.recipe.text)
-    );
-    section("environment", "Environment and command", &body)
 }

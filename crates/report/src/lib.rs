@@ -2,14 +2,17 @@
 //!
 //! Every number in a view comes from the [`record::RunRecord`]; the views compute nothing about models.
 mod chart;
+mod curves;
 mod html;
 mod markdown;
 pub mod record;
+mod sections;
 mod table;
 mod terminal;
 pub mod text;
 
-pub use html::{PAGE_MARK, html};
+pub use curves::curves;
+pub use html::{PAGE_MARK, html, html_live};
 pub use markdown::markdown;
 pub use record::{RecordError, RunRecord};
-pub use terminal::terminal;
+pub use terminal::{terminal, terminal_after};

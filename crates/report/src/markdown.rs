@@ -1,6 +1,6 @@
 //! The summary as Markdown, for a README or a merge request.
 use crate::record::RunRecord;
-use crate::table::summary;
+use crate::table::{changes, remarks, summary};
 use crate::text;
 use std::fmt::Write as _;
 
@@ -24,7 +24,7 @@ fn code(s: &str) -> String {
     text::line(s).replace('`', "'")
 }
 
-/// A heading, the table, the goals and the command.
+/// A heading, the table, the file beside the original, warnings, the goals and the command.
 pub fn markdown(record: &RunRecord) -> String {
     let table = summary(record);
     let mut out = format!("### {}\n\n", escape(&record.name));
@@ -35,6 +35,19 @@ pub fn markdown(record: &RunRecord) -> String {
         let _ = writeln!(out, "{}", row(cells));
     }
     out.push('\n');
+    for remark in remarks(record) {
+        let _ = writeln!(out, "*{}*\n", escape(&remark));
+    }
+    if let Some((what, changes)) = changes(record) {
+        let _ = writeln!(out, "| {} | before | after | change |\n|---|---:|---:|---:|", escape(&what));
+        for c in &changes {
+            let _ = writeln!(out, "{}", row(&[c.what.to_string(), c.before.clone(), c.after.clone(), c.ratio.clone()]));
+        }
+        out.push('\n');
+    }
+    for (stage, text) in record.warnings() {
+        let _ = writeln!(out, "- **warning:** {}: {}", escape(stage), escape(text));
+    }
     for goal in &record.goals {
         let _ = writeln!(out, "- {} {}", if goal.met { "met:" } else { "**missed:**" }, escape(&goal.sentence));
     }

@@ -3,8 +3,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Version of the record's layout. A reader refuses a newer one.
-pub const SCHEMA_VERSION: u32 = 1;
+/// Version of the record's layout. A reader refuses a newer one. Since 2, the sizes of stages before deploy are those that
+/// their graph would have as a deployed file, and a deployed file stands beside the model that the run began with.
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// One run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -17,12 +18,15 @@ pub struct RunRecord {
     pub command: Vec<String>,
     /// When it began, seconds since 1970 (UTC).
     pub started_unix: u64,
-    /// How long it took.
+    /// How long this call took, in which earlier results may have been taken; [`RunRecord::work_seconds`] has the whole.
     pub seconds: f64,
     /// Where it ran.
     pub environment: Environment,
     /// The recipe.
     pub recipe: RecipeRecord,
+    /// The files and folders that it read, each with the hash of its content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputRecord>,
     /// The model file that the run begins with, measured as it is; absent where the run builds its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StageRecord>,
@@ -61,6 +65,17 @@ pub struct RecipeRecord {
     pub settings: serde_json::Value,
 }
 
+/// Something that a run read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InputRecord {
+    /// What it is for: the recipe's key (`data.train`, `model.file`).
+    pub role: String,
+    /// As the recipe names it.
+    pub path: String,
+    /// BLAKE3 of the file, or of all files of a folder with their names, in hex.
+    pub blake3: String,
+}
+
 /// Whether a stage ran or its result was there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -85,6 +100,9 @@ pub struct StageRecord {
     pub status: Status,
     /// How long it took when it ran.
     pub seconds: f64,
+    /// Where that time went, in seconds by activity (`train`, `calibrate`, `evaluate`, `measure`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub spent: BTreeMap<String, f64>,
     /// Its result, relative to the run's folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
@@ -100,6 +118,9 @@ pub struct StageRecord {
     /// Epoch by epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub epochs: Vec<EpochPoint>,
+    /// Class by class, where the test set has labels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<ClassesRecord>,
     /// What the deployed file does in each runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deploy: Option<DeployRecord>,
@@ -120,10 +141,14 @@ pub struct Metrics {
     /// Images that `accuracy` is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<u64>,
+    /// Images with a NaN among the network's outputs; none of them counts as right. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nan_images: Option<u64>,
     /// Training loss of the last epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
-    /// Bytes of the file; of the deployed file in a deploy stage.
+    /// Bytes on disk, data files beside the model included: of the model file that the run begins with, of the deployed file in
+    /// a deploy stage, and in the stages before it of the file that their graph would be deployed as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_bytes: Option<u64>,
     /// Elements of weights and biases.
@@ -143,6 +168,49 @@ pub struct Metrics {
     pub other: BTreeMap<String, f64>,
 }
 
+/// What a classifier says of each class.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClassesRecord {
+    /// The classes that the test set has, in the order of their labels.
+    pub classes: Vec<ClassRecord>,
+    /// What was taken for something else, most often first; at most [`ClassesRecord::MOST_PAIRS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confused: Vec<Confused>,
+    /// True if there were more pairs.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more: bool,
+}
+
+impl ClassesRecord {
+    /// Most pairs of classes that a record keeps.
+    pub const MOST_PAIRS: usize = 1000;
+}
+
+/// One class.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClassRecord {
+    /// Its label.
+    pub label: u64,
+    /// Its name, where the data say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Images of it in the test set.
+    pub images: u64,
+    /// Those taken for it.
+    pub correct: u64,
+}
+
+/// Images of one class that were taken for another.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Confused {
+    /// The label.
+    pub label: u64,
+    /// What it was taken for.
+    pub taken_for: u64,
+    /// Images.
+    pub images: u64,
+}
+
 /// One weight of the network.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LayerRecord {
@@ -150,7 +218,7 @@ pub struct LayerRecord {
     pub name: String,
     /// Its elements.
     pub elements: u64,
-    /// Zeros among them, 0..1.
+    /// Zeros among them as they are stored, 0..1: masked ones, and those that are nearer to zero than half a step.
     pub sparsity: f64,
     /// How it is stored (`int8 per channel`); absent: as float.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,7 +228,8 @@ pub struct LayerRecord {
     pub sqnr_db: Option<f64>,
 }
 
-/// An operator that stays float.
+/// An operator that computes in float in the deployed file: as the runtime's own graph has it, where it tells, else as lowering
+/// meant it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FloatPart {
     /// The node.
@@ -206,6 +275,67 @@ pub struct DeployRecord {
     /// One entry for each runtime and arithmetic.
     #[serde(default)]
     pub runtimes: Vec<RuntimeRecord>,
+    /// The model that the run began with, in the same runtime.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<OriginalRecord>,
+    /// What the runtime computes on integers and in float; absent where it does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<PlacementRecord>,
+    /// Output by output.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub outputs: Vec<OutputRecord>,
+}
+
+/// The model that a run began with, measured beside the deployed file: runs of the two in turn.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OriginalRecord {
+    /// The stage that it is the result of, or `start`.
+    pub stage: String,
+    /// Its bytes on disk, data files beside it included; of a stage's result, those of the float network alone.
+    pub file_bytes: u64,
+    /// Multiply-accumulate operations for one sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub macs: Option<u64>,
+    /// Latency of one sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
+    /// Memory that loading and running it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
+}
+
+/// Nodes of the graph that a runtime makes of a file and really runs; without those that only move elements.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PlacementRecord {
+    /// By operator.
+    pub operators: BTreeMap<String, NodeCount>,
+    /// Conversions between integers and float that are left.
+    pub conversions: u64,
+}
+
+/// Nodes of one operator.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeCount {
+    /// Those on integers.
+    pub integer: u64,
+    /// Those in float.
+    pub float: u64,
+}
+
+/// An output of the deployed file against that of the float network it was made from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct OutputRecord {
+    /// Its name.
+    pub name: String,
+    /// Signal to noise in decibels, with the runtime's defaults; absent: equal, or not a number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sqnr_db: Option<f64>,
+    /// The same in literal arithmetic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub literal_sqnr_db: Option<f64>,
+    /// Samples with a NaN in it. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nan_samples: Option<u64>,
 }
 
 /// How a runtime computes.
@@ -241,6 +371,9 @@ pub struct RuntimeRecord {
     /// Latency of one sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<Latency>,
+    /// Memory that loading and running the file takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peak_memory_bytes: Option<u64>,
 }
 
 /// Latency of one sample.
@@ -327,6 +460,26 @@ impl RunRecord {
         self.stages.iter().rev().find_map(|s| Some((s, s.deploy.as_ref()?)))
     }
 
+    /// How long all that stands here took when it ran, earlier calls included.
+    pub fn work_seconds(&self) -> f64 {
+        self.measured().map(|s| s.seconds).sum()
+    }
+
+    /// Warnings of all stages, each with its stage's name.
+    pub fn warnings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.measured().flat_map(|s| s.notes.iter().filter(|n| n.warning).map(move |n| (s.name.as_str(), n.text.as_str())))
+    }
+
+    /// Median latency of a stage's result, where it was measured: of a deployed file, or of the model that the last one stands
+    /// beside.
+    pub fn latency_of<'r>(&'r self, stage: &'r StageRecord) -> Option<&'r Latency> {
+        if let Some(deploy) = &stage.deploy {
+            return deploy.runtimes.iter().find_map(|r| r.latency.as_ref());
+        }
+        let original = self.deployed()?.1.original.as_ref()?;
+        original.latency.as_ref().filter(|_| original.stage == stage.name)
+    }
+
     /// True if a goal was missed.
     pub fn missed_a_goal(&self) -> bool {
         self.goals.iter().any(|g| !g.met)
@@ -334,10 +487,15 @@ impl RunRecord {
 }
 
 impl StageRecord {
-    /// The accuracy to show: the file's own in literal arithmetic where it was deployed (the first runtime's), else the
-    /// simulation's.
+    /// The accuracy to show and to judge by: the file's own, as the runtime computes unless told otherwise, where it was
+    /// deployed (the first runtime's; its literal arithmetic where nothing else was measured), else the simulation's.
     pub fn shown_accuracy(&self) -> Option<f64> {
-        let file = self.deploy.as_ref().and_then(|d| d.runtimes.iter().find(|r| r.arithmetic == Arithmetic::Literal)?.accuracy);
-        file.or(self.metrics.accuracy)
+        let of = |arithmetic| self.deploy.as_ref()?.runtimes.iter().find(|r| r.arithmetic == arithmetic)?.accuracy;
+        of(Arithmetic::Default).or_else(|| of(Arithmetic::Literal)).or(self.metrics.accuracy)
+    }
+
+    /// The lowest signal to noise of a deployed file's outputs against the float network, in decibels.
+    pub fn shown_sqnr(&self) -> Option<f64> {
+        self.deploy.as_ref()?.outputs.iter().filter_map(|o| o.sqnr_db).reduce(f64::min)
     }
 }

@@ -1,5 +1,6 @@
-//! The summary table, which every view shows in its own way.
-use crate::record::{RunRecord, StageRecord, Status};
+//! What every view shows in its own way: the summary table with what is to be known of it, and the comparison of the deployed
+//! file with the model that the run began with.
+use crate::record::{Latency, RunRecord, StageRecord, Status};
 use crate::text;
 
 /// Rows of text under headings; the first column is names, the others are numbers.
@@ -8,26 +9,125 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<Vec<String>>,
 }
 
-const NOTHING: &str = "–";
+pub(crate) const NOTHING: &str = "–";
+
+/// A share of zeros that quantization alone does not make.
+const PRUNED: f64 = 0.05;
 
 /// Stage by stage: what each left behind. Columns that no stage has a figure for are left out.
 pub(crate) fn summary(record: &RunRecord) -> Table {
-    let columns: [(&'static str, fn(&StageRecord) -> Option<String>); 9] = [
-        ("stage", |s| Some(text::line(&s.name))),
-        ("accuracy", |s| s.shown_accuracy().map(text::percent)),
-        ("size", |s| s.metrics.file_bytes.map(text::bytes)),
-        ("parameters", |s| s.metrics.parameters.map(text::count)),
-        ("non-zero", |s| s.metrics.nonzeros.map(text::count)),
-        ("sparsity", |s| s.metrics.sparsity.map(text::percent)),
-        ("MACs", |s| s.metrics.macs.map(text::count)),
-        ("latency p50", |s| {
-            let latency = s.deploy.as_ref()?.runtimes.iter().find_map(|r| r.latency.as_ref())?;
-            Some(format!("{:.2} ms", latency.p50_ms))
-        }),
-        ("time", |s| Some(if s.status == Status::Cached { "cached".into() } else { text::duration(s.seconds) })),
+    type Column<'a> = (&'static str, Box<dyn Fn(&StageRecord) -> Option<String> + 'a>);
+    let columns: [Column; 10] = [
+        ("stage", Box::new(|s| Some(text::line(&s.name)))),
+        ("accuracy", Box::new(|s| s.shown_accuracy().map(|a| text::accuracy(a, s.metrics.images)))),
+        ("SQNR", Box::new(|s| s.shown_sqnr().filter(|_| s.shown_accuracy().is_none()).map(|d| format!("{d:.1} dB")))),
+        ("size", Box::new(|s| s.metrics.file_bytes.map(text::bytes))),
+        ("parameters", Box::new(|s| s.metrics.parameters.map(text::count))),
+        ("non-zero", Box::new(|s| s.metrics.nonzeros.map(text::count))),
+        ("sparsity", Box::new(|s| s.metrics.sparsity.map(text::percent))),
+        ("MACs", Box::new(|s| s.metrics.macs.map(text::count))),
+        ("latency p50", Box::new(|s| record.latency_of(s).map(|l| milliseconds(l.p50_ms)))),
+        ("time", Box::new(time)),
     ];
-    let kept = columns.iter().filter(|(_, f)| record.measured().any(|s| f(s).is_some()));
-    let kept: Vec<_> = kept.collect();
+    let kept: Vec<_> = columns.iter().filter(|(_, f)| record.measured().any(|s| f(s).is_some())).collect();
     let row = |s: &StageRecord| kept.iter().map(|(_, f)| f(s).unwrap_or_else(|| NOTHING.into())).collect();
     Table { head: kept.iter().map(|(h, _)| *h).collect(), rows: record.measured().map(row).collect() }
+}
+
+/// How long a stage took when it ran, also where that was in an earlier call.
+fn time(stage: &StageRecord) -> Option<String> {
+    let took = text::duration(stage.seconds);
+    Some(if stage.status == Status::Cached { format!("{took} (earlier)") } else { took })
+}
+
+pub(crate) fn milliseconds(ms: f64) -> String {
+    if ms < 0.1 { format!("{ms:.3} ms") } else { format!("{ms:.2} ms") }
+}
+
+/// What is to be known of the table's figures, as sentences.
+pub(crate) fn remarks(record: &RunRecord) -> Vec<String> {
+    let mut out = vec![];
+    if let Some(stage) = record.stages.iter().rev().find(|s| s.shown_accuracy().is_some())
+        && stage.metrics.images.is_some_and(|n| text::accuracy(0.5, Some(n)).contains('('))
+    {
+        let images = stage.metrics.images.unwrap_or_default();
+        out.push(format!("in brackets: where the accuracy lies with 95 % confidence, as far as {images} test images tell"));
+    }
+    if record.deployed().is_some() && record.stages.iter().any(|s| s.deploy.is_none() && s.metrics.file_bytes.is_some()) {
+        out.push("sizes before deploy: of the file that the stage's graph would be deployed as".into());
+    }
+    if record.measured().any(|s| s.metrics.sparsity.is_some_and(|z| z > PRUNED)) {
+        out.push(format!("sparsity: {}", text::SPARSITY_ALONE));
+    }
+    out
+}
+
+/// A figure of the model that the run began with, and of the deployed file.
+pub(crate) struct Change {
+    pub(crate) what: &'static str,
+    pub(crate) before: String,
+    pub(crate) after: String,
+    /// `3.7 times smaller`; empty where it does not apply.
+    pub(crate) ratio: String,
+}
+
+/// The last deployed file beside the model that the run began with: both in the same runtime. Its name and the runtime's, then
+/// the figures; `None` where they were not measured beside each other.
+pub(crate) fn changes(record: &RunRecord) -> Option<(String, Vec<Change>)> {
+    let (stage, deploy) = record.deployed()?;
+    let original = deploy.original.as_ref()?;
+    let runtime = deploy.runtimes.iter().find(|r| r.latency.is_some())?;
+    let first = record.measured().find(|s| s.name == original.stage);
+    let mut out = vec![];
+    let before = record.measured().find(|s| s.shown_accuracy().is_some() && s.deploy.is_none());
+    if let (Some(before), Some(after)) = (before, stage.shown_accuracy()) {
+        let from = before.shown_accuracy().unwrap_or_default();
+        let ratio = format!("{:+.2} points", (after - from) * 100.0);
+        let written = |share, s: &StageRecord| text::accuracy(share, s.metrics.images);
+        out.push(Change { what: "accuracy", before: written(from, before), after: written(after, stage), ratio });
+    }
+    let mut change = |what, before: Option<f64>, after: Option<f64>, write: fn(f64) -> String, words: [&str; 2]| {
+        if let (Some(before), Some(after)) = (before, after) {
+            out.push(Change { what, before: write(before), after: write(after), ratio: ratio(before, after, words) });
+        }
+    };
+    let latency = |l: Option<&Latency>, f: fn(&Latency) -> f64| l.map(f);
+    let (theirs, own) = (original.latency.as_ref(), runtime.latency.as_ref());
+    let bytes = |n: f64| text::bytes(n as u64);
+    let count = |n: f64| text::count(n as u64);
+    let of = |n: Option<u64>| n.map(|n| n as f64);
+    change("file size", Some(original.file_bytes as f64), of(stage.metrics.file_bytes), bytes, ["smaller", "larger"]);
+    change("latency p50", latency(theirs, |l| l.p50_ms), latency(own, |l| l.p50_ms), milliseconds, ["faster", "slower"]);
+    change("latency p95", latency(theirs, |l| l.p95_ms), latency(own, |l| l.p95_ms), milliseconds, ["faster", "slower"]);
+    change("peak memory", of(original.peak_memory_bytes), of(runtime.peak_memory_bytes), bytes, ["less", "more"]);
+    change("MACs", of(original.macs), of(stage.metrics.macs), count, ["fewer", "more"]);
+    change("parameters", of(first.and_then(|s| s.metrics.parameters)), of(stage.metrics.parameters), count, ["fewer", "more"]);
+    let version = runtime.version.as_deref().unwrap_or_default();
+    let threads = own.map_or(String::new(), |l| format!(", {} thread{}", l.threads, if l.threads == 1 { "" } else { "s" }));
+    Some((format!("{} → {} in {} {version}{threads}, runs in turn", original.stage, stage.name, runtime.runtime), out))
+}
+
+/// `3.7 times smaller`; nothing where the two are the same.
+fn ratio(before: f64, after: f64, [less, more]: [&str; 2]) -> String {
+    let (larger, smaller, word) = if after <= before { (before, after, less) } else { (after, before, more) };
+    if smaller <= 0.0 || larger / smaller < 1.005 {
+        return "the same".to_string();
+    }
+    let times = larger / smaller;
+    let digits = if times < 10.0 { 2 } else { usize::from(times < 99.95) };
+    format!("{times:.digits$} times {word}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_says_which_way() {
+        let size = |a, b| ratio(a, b, ["smaller", "larger"]);
+        assert_eq!(size(98.6, 26.4), "3.73 times smaller");
+        assert_eq!(size(98.0, 113.0), "1.15 times larger");
+        assert_eq!(size(1e6, 1e4), "100 times smaller");
+        assert_eq!((size(5.0, 5.0), size(5.0, 0.0)), ("the same".to_string(), "the same".to_string()));
+    }
 }

@@ -1,11 +1,16 @@
 //! The summary for a terminal: plain text, columns aligned.
 use crate::record::RunRecord;
-use crate::table::summary;
+use crate::table::{changes, remarks, summary};
 use crate::text::{block, line};
 use std::fmt::Write as _;
 
-/// The table, then warnings, then the goals.
+/// The table, then the file beside the original, then warnings, then the goals.
 pub fn terminal(record: &RunRecord) -> String {
+    terminal_after(record, &|_, _| false)
+}
+
+/// [`terminal`] without the warnings (stage, text) that the reader has seen.
+pub fn terminal_after(record: &RunRecord, seen: &dyn Fn(&str, &str) -> bool) -> String {
     let table = summary(record);
     let width = |s: &str| s.chars().count();
     let widths: Vec<usize> =
@@ -23,10 +28,19 @@ pub fn terminal(record: &RunRecord) -> String {
     for cells in &table.rows {
         row(&cells.iter().map(String::as_str).collect::<Vec<_>>());
     }
-    for stage in &record.stages {
-        for note in stage.notes.iter().filter(|n| n.warning) {
-            let _ = writeln!(out, "warning: {}: {}", line(&stage.name), line(&note.text));
+    for remark in remarks(record) {
+        let _ = writeln!(out, "{remark}");
+    }
+    if let Some((what, changes)) = changes(record) {
+        let _ = writeln!(out, "\n{}:", line(&what));
+        for c in &changes {
+            let ratio = if c.ratio.is_empty() { String::new() } else { format!(" ({})", c.ratio) };
+            let _ = writeln!(out, "  {:11}  {} → {}{ratio}", c.what, c.before, c.after);
         }
+        out.push('\n');
+    }
+    for (stage, text) in record.warnings().filter(|(stage, text)| !seen(stage, text)) {
+        let _ = writeln!(out, "warning: {}: {}", line(stage), line(text));
     }
     for goal in &record.goals {
         let _ = writeln!(out, "{} {}", if goal.met { "✓" } else { "✗" }, line(&goal.sentence));

@@ -1,6 +1,6 @@
 //! The views of a record that has everything in it, with names that must be escaped.
 use espalier_report::record::*;
-use espalier_report::{RunRecord, html, markdown, terminal};
+use espalier_report::{RunRecord, curves, html, html_live, markdown, terminal, terminal_after};
 
 fn record() -> RunRecord {
     let metrics = |a, bytes| Metrics { accuracy: Some(a), file_bytes: Some(bytes), parameters: Some(271_122), ..Metrics::default() };
@@ -16,7 +16,7 @@ fn record() -> RunRecord {
         name: "train".into(),
         kind: "train".into(),
         seconds: 12.0,
-        metrics: metrics(0.99, 1_097_256),
+        metrics: Metrics { images: Some(359), ..metrics(0.99, 1_097_256) },
         epochs: (1..=5).map(epoch).collect(),
         ..StageRecord::default()
     };
@@ -30,7 +30,14 @@ fn record() -> RunRecord {
     let deploy = StageRecord {
         name: "deploy".into(),
         kind: "deploy".into(),
-        metrics: metrics(0.985, 92_939),
+        metrics: Metrics { images: Some(359), macs: Some(431_000), sparsity: Some(0.5), ..metrics(0.985, 92_939) },
+        spent: [("measure".to_string(), 0.3)].into(),
+        seconds: 0.4,
+        classes: Some(ClassesRecord {
+            classes: (0..3).map(|label| ClassRecord { label, name: Some(format!("<{label}>")), images: 100, correct: 97 }).collect(),
+            confused: vec![Confused { label: 0, taken_for: 2, images: 3 }],
+            more: false,
+        }),
         layers: vec![LayerRecord {
             name: "conv<1>".into(),
             elements: 432,
@@ -42,6 +49,18 @@ fn record() -> RunRecord {
         deploy: Some(DeployRecord {
             file: "deployed.onnx".into(),
             runtimes: vec![runtime(Arithmetic::Literal, 0.984), runtime(Arithmetic::Default, 0.98)],
+            original: Some(OriginalRecord {
+                stage: "train".into(),
+                file_bytes: 1_097_256,
+                macs: Some(2_520_000),
+                latency: Some(Latency { p50_ms: 0.6, p95_ms: 0.9, runs: 100, threads: 2 }),
+                peak_memory_bytes: Some(12_000_000),
+            }),
+            placement: Some(PlacementRecord {
+                operators: [("Conv".to_string(), NodeCount { integer: 9, float: 1 })].into(),
+                conversions: 4,
+            }),
+            outputs: vec![OutputRecord { name: "logits".into(), sqnr_db: Some(31.5), literal_sqnr_db: Some(32.0), nan_samples: None }],
             ..DeployRecord::default()
         }),
         notes: vec![Note { warning: true, text: "default arithmetic loses 0.40 points: set reduce_range".into() }],
@@ -58,6 +77,8 @@ fn record() -> RunRecord {
         schema_version: SCHEMA_VERSION,
         name: "<script>alert(1)</script>".into(),
         command: vec!["espalier".into(), "run".into(), "a b.toml".into()],
+        recipe: RecipeRecord { text: "name = \"<b>\"".into(), overrides: vec!["seed=2".into()], ..RecipeRecord::default() },
+        inputs: vec![InputRecord { role: "data.test".into(), path: "di<gits".into(), blake3: "ab12".into() }],
         stages: vec![train, deploy],
         goals: vec![goal],
         ..RunRecord::default()
@@ -67,7 +88,8 @@ fn record() -> RunRecord {
 #[test]
 fn the_page_has_every_section_and_fetches_nothing() {
     let page = html(&record());
-    for id in ["goals", "stages", "curves", "trade", "runtimes", "layers", "float", "notes", "environment"] {
+    let ids = ["warnings", "goals", "before-after", "stages", "curves", "trade", "runtimes", "placement", "float"];
+    for id in ids.into_iter().chain(["classes", "layers", "time", "notes", "environment"]) {
         assert!(page.contains(&format!("<section id=\"{id}\">")), "{id}");
     }
     assert!(!page.contains("<script") && page.contains("&lt;script&gt;") && page.contains("conv&lt;1&gt;"));
@@ -83,11 +105,49 @@ fn an_empty_record_and_figures_that_are_not_finite_give_a_page() {
 }
 
 #[test]
-fn text_views_show_the_files_own_accuracy_and_the_missed_goal() {
+fn the_page_tells_the_warning_first_and_what_deploying_changed() {
+    let page = html(&record());
+    let at = |what: &str| page.find(what).unwrap_or_else(|| panic!("{what} is missing"));
+    assert!(at("set reduce_range") < at("Before and after") && at("Before and after") < at("Stage by stage"));
+    for told in ["11.8 times smaller", "1.50 times faster", "5.85 times fewer", "-1.00 points", "<details open>", "seed=2", "ab12"] {
+        at(told);
+    }
+    assert!(page.contains("&lt;0&gt;") && page.contains("di&lt;gits"));
+    assert!(!page.contains("http-equiv") && html_live(&record(), 3).contains("http-equiv=\"refresh\" content=\"3\""));
+}
+
+#[test]
+fn text_views_show_the_accuracy_that_ships_the_warnings_and_the_missed_goal() {
     let text = terminal(&record());
-    assert!(text.contains("98.40 %") && text.contains("✗ accuracy: 0.60 points were lost"), "{text}");
-    assert!(text.contains("warning: deploy: default arithmetic"));
-    assert!(markdown(&record()).contains("| deploy | 98.40 %"));
+    assert!(text.contains("98.00 % (96.0..99.0)") && text.contains("✗ accuracy: 0.60 points were lost"), "{text}");
+    assert!(
+        text.contains("warning: deploy: default arithmetic") && text.contains("latency p50  0.60 ms → 0.40 ms (1.50 times faster)"),
+        "{text}"
+    );
+    assert!(text.contains("sparsity: zeros alone make neither"), "{text}");
+    assert!(!terminal_after(&record(), &|stage, _| stage == "deploy").contains("warning:"));
+    let markdown = markdown(&record());
+    assert!(markdown.contains("| deploy | 98.00 %") && markdown.contains("- **warning:** deploy: default arithmetic"), "{markdown}");
+    assert!(markdown.contains("| latency p50 | 0.60 ms | 0.40 ms | 1.50 times faster |"), "{markdown}");
+}
+
+#[test]
+fn what_ran_in_an_earlier_call_keeps_its_time() {
+    let mut r = record();
+    for stage in &mut r.stages {
+        stage.status = Status::Cached;
+    }
+    r.seconds = 0.09;
+    let text = terminal(&r);
+    assert!(text.contains("12 s (earlier)") && !text.contains("0.09"), "{text}");
+    assert!(html(&r).contains("<b>12 s</b>"));
+}
+
+#[test]
+fn curves_are_a_table_for_other_programs() {
+    let text = curves(&record());
+    assert_eq!(text.lines().nth(4), Some("train,4,0.5,,0.92,0.1,"));
+    assert_eq!(text.lines().count(), 6);
 }
 
 #[test]

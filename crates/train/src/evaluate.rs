@@ -10,6 +10,9 @@ pub struct Score {
     pub correct: usize,
     /// Samples.
     pub total: usize,
+    /// Samples with a NaN among their outputs: none of them counts as right.
+    #[serde(default)]
+    pub nan: usize,
 }
 
 impl Score {

@@ -181,7 +181,7 @@ impl Feeding {
         let mut given = BTreeMap::new();
         for intake in &self.intakes {
             if let Some(t) = batch.inputs.remove(&intake.name) {
-                let one = intake.given(t, rows).map_err(|e| wrong(&intake.name, e.to_string()))?;
+                let one = intake.as_declared(t).and_then(|t| intake.given(t, rows)).map_err(|e| wrong(&intake.name, e.to_string()))?;
                 given.insert(intake.name.clone(), one);
             }
         }
@@ -251,6 +251,11 @@ impl Feeding {
                 batch.inputs.insert(intake.name.clone(), intake.held(value, samples)?);
             }
         }
+        for intake in &self.intakes {
+            if let Some(t) = batch.inputs.get_mut(&intake.name) {
+                *t = intake.as_declared(t.clone()).map_err(|e| wrong(&intake.name, e.to_string()))?;
+            }
+        }
         self.check_given(batch.inputs.keys())?;
         let portion = Portion { samples: Some(samples), filled: 0, continues: batch.continues };
         Ok(Batch { portion, ..Batch::from(batch) })
@@ -313,6 +318,14 @@ fn sample_axis(intake: &Intake, batch: Option<&Dim>) -> Option<usize> {
 }
 
 impl Intake {
+    /// Floats of another width than the input's (float16 arrays for a graph that was made float32) in the input's.
+    fn as_declared(&self, t: Tensor) -> Result<Tensor, TensorError> {
+        match self.dtype.filter(|d| d.is_float() && t.dtype().is_float() && *d != t.dtype()) {
+            Some(dtype) => t.cast(dtype),
+            None => Ok(t),
+        }
+    }
+
     /// What stacked rows are for this input.
     fn given(&self, t: Tensor, rows: usize) -> Result<Given, TensorError> {
         let Some(rank) = self.dims.as_ref().map(Vec::len) else { return Ok(Given::Stacked(t, 0)) };

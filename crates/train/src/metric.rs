@@ -1,5 +1,5 @@
 //! What a model is judged by: an extension point beside [`crate::Objective`], over the same named outputs and targets.
-use crate::objective::{Batch, count_correct, flat, read};
+use crate::objective::{Batch, flat, judge, read};
 use crate::{Executor, Mode, Score, TrainError, logits};
 use graph::{Model, ValueId};
 use std::collections::HashMap;
@@ -64,7 +64,9 @@ impl Metric for Accuracy {
     }
 
     fn add(&mut self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<(), TrainError> {
-        self.score.correct += count_correct(&flat(read(values, self.logits)?)?, batch.target("label")?)?;
+        let judged = judge(&flat(read(values, self.logits)?)?, batch.target("label")?)?;
+        self.score.correct += judged.correct;
+        self.score.nan += judged.nan;
         self.score.total += batch.len();
         Ok(())
     }

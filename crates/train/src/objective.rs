@@ -168,15 +168,24 @@ impl Objective for CrossEntropy {
     }
 
     fn correct(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Option<usize> {
-        count_correct(values.get(&self.logits)?, batch.targets.get(&self.target)?).ok()
+        Some(judge(values.get(&self.logits)?, batch.targets.get(&self.target)?).ok()?.correct)
     }
 }
 
-/// How many rows of `logits` `[n, classes, ...]` have their largest element at the label `[n]`, int64.
+/// What became of the rows of a batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// Rows whose largest element is at the label.
+    pub correct: usize,
+    /// Rows with a NaN: none of them is right, whatever its label.
+    pub nan: usize,
+}
+
+/// Looks where the largest element of each row of `logits` `[n, classes, ...]` is, against the label `[n]`, int64.
 ///
 /// # Errors
 /// [`TrainError::Data`] if the two do not have the same number of rows, or a label is not a class.
-pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Result<usize, TrainError> {
+pub fn judge(logits: &Tensor, labels: &Tensor) -> Result<Judged, TrainError> {
     let rows = logits.to_f32_vec().map_err(loss_error)?;
     let labels_of = labels.as_slice::<i64>().map_err(loss_error)?;
     if logits.shape().first() != Some(&labels_of.len()) {
@@ -184,15 +193,19 @@ pub fn count_correct(logits: &Tensor, labels: &Tensor) -> Result<usize, TrainErr
         return Err(TrainError::Data(what));
     }
     let classes = rows.len() / labels_of.len().max(1);
-    let mut correct = 0;
+    let mut judged = Judged::default();
     for (i, (row, label)) in rows.chunks(classes.max(1)).zip(labels_of).enumerate() {
         if usize::try_from(*label).map_or(true, |l| l >= classes) {
             return Err(TrainError::Data(format!("row {i} of the batch: label {label} is not one of the network's {classes} classes")));
         }
+        if row.iter().any(|v| v.is_nan()) {
+            judged.nan += 1;
+            continue;
+        }
         let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-        correct += usize::from(best.is_some_and(|(best, _)| best as i64 == *label));
+        judged.correct += usize::from(best.is_some_and(|(best, _)| best as i64 == *label));
     }
-    Ok(correct)
+    Ok(judged)
 }
 
 /// How many classes the model tells apart: the elements of its first output for one sample, where the shape is declared.

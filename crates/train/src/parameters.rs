@@ -1,7 +1,7 @@
 //! What trains: named parameters, found by the role of the input they feed.
 use crate::{Overrides, TrainError};
-use graph::{Graph, Model, ValueId};
-use ops::Role;
+use graph::{Model, ValueId};
+use ops::{Role, Roles};
 use std::collections::BTreeMap;
 use tensor::{DType, Tensor};
 
@@ -51,7 +51,7 @@ impl Parameter {
 /// [`TrainError::Setting`] for a pattern that matches nothing: it is most likely misspelt.
 pub fn trainable(model: &Model, freeze: &[String], learn_scales: bool) -> Result<Vec<Parameter>, TrainError> {
     let mut roles: BTreeMap<ValueId, Role> = BTreeMap::new();
-    collect(model, &model.graph, &mut roles);
+    collect(model, &mut roles);
     let mut list = vec![];
     for (id, role) in roles {
         let value = &model.values[id];
@@ -77,12 +77,12 @@ pub fn trainable(model: &Model, freeze: &[String], learn_scales: bool) -> Result
     Ok(list)
 }
 
-fn collect(model: &Model, graph: &Graph, roles: &mut BTreeMap<ValueId, Role>) {
-    graph.visit(&mut |node| {
-        let Some(op) = ops::find(&node.domain, &node.op_type) else { return };
+fn collect(model: &Model, roles: &mut BTreeMap<ValueId, Role>) {
+    let of = Roles::of(model);
+    model.graph.visit(&mut |node| {
         for (i, v) in node.inputs.iter().enumerate() {
             let Some(v) = v else { continue };
-            let role = op.role(node, i);
+            let role = of.role(node, i);
             let trains = matches!(role, Role::Weight | Role::Bias | Role::NormScale | Role::NormBias);
             let is_f32 = model.values[*v].constant.as_ref().is_some_and(|c| c.tensor.dtype() == DType::F32);
             if trains && is_f32 {

@@ -164,11 +164,11 @@ pub fn train(
 ) -> Result<TrainReport, TrainError> {
     settings.optimizer.check()?;
     settings.schedule.check()?;
+    refuse_integers(model)?;
     let parameters = parameters::trainable(model, &settings.freeze, settings.learn_scales)?;
     if parameters.is_empty() {
         return Err(TrainError::Setting { setting: "freeze".into(), what: "leaves nothing that trains".into() });
     }
-    refuse_integers(model)?;
     let mut optimizer = Optimizer::new(settings.optimizer.clone());
     let mut state = Checkpoint::default();
     let names = state_names(model, &parameters);
@@ -302,12 +302,15 @@ fn runs_alone_note(model: &Model, what: &str) -> String {
 fn refuse_integers(model: &Model) -> Result<(), TrainError> {
     let mut found = None;
     model.graph.visit(&mut |n| {
-        if found.is_none() && matches!(n.op_type.as_str(), "QuantizeLinear" | "DynamicQuantizeLinear") {
+        let op = n.op_type.as_str();
+        let integers =
+            matches!(op, "QuantizeLinear" | "DynamicQuantizeLinear" | "QGemm" | "DynamicQuantizeLSTM") || op.starts_with("QLinear");
+        if found.is_none() && integers {
             found = Some(TrainError::Value {
                 value: n.label(&model.values),
                 what: format!(
-                    "{} lets no gradient through: lift the model's quantization operators to annotations before training",
-                    n.op_type
+                    "{op} computes with integers and lets no gradient through: train the float network that the file was made from, or \
+                     lift quantization operators to annotations first, where it has float weights behind them"
                 ),
             });
         }
@@ -450,6 +453,7 @@ fn state_names(model: &Model, parameters: &[Parameter]) -> BTreeMap<String, para
         for (i, v) in node.inputs.iter().enumerate() {
             if let Some(v) = v
                 && op.role(node, i) == ops::Role::Statistic
+                && model.values.tensor(*v).is_some()
             {
                 names.insert(model.values[*v].name.clone(), parameters::ParameterId { value: *v, part: Part::Master });
             }

@@ -175,22 +175,9 @@ fn same_shape_residual((graph, links): (&Graph, &Links), value: ValueId) -> bool
 pub(crate) fn plain_activation(model: &Model, node: &Node) -> Option<Activation> {
     match node.op_type.as_str() {
         "Relu" if node.is_onnx() => Some(Activation::Relu),
-        "Clip" if node.is_onnx() => clip_bounds(model, node).map(|(min, max)| Activation::Clip { min, max }),
+        "Clip" if node.is_onnx() => ops::clip_bounds(model, node).map(|(min, max)| Activation::Clip { min, max }),
         _ => None,
     }
-}
-
-/// Constant bounds of a Clip, given as attributes (opset 6) or inputs.
-fn clip_bounds(model: &Model, node: &Node) -> Option<(f32, f32)> {
-    let bound = |name: &str, i: usize, default: f32| match node.attributes.get(name) {
-        Some(AttributeValue::Float(v)) => Some(*v),
-        Some(_) => None,
-        None => match node.input(i) {
-            None => Some(default),
-            Some(v) => model.constant(v).and_then(|t| t.item::<f32>().ok()),
-        },
-    };
-    Some((bound("min", 1, f32::MIN)?, bound("max", 2, f32::MAX)?))
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
     Workload {
         name: "epoch",
         title: "ResNet-20 epoch over 10,000 CIFAR images from Parquet, augmented",
-        ours: "run {recipes}/epoch.toml --data {data} --out {out}",
+        ours: "run {recipes}/epoch.toml --data-root {data} --output {out}",
         peers: &[
             variant("DataLoader in the process", "epoch.py {data}/cifar10/test-00000-of-00001.parquet --workers 0"),
             variant("DataLoader, 1 worker", "epoch.py {data}/cifar10/test-00000-of-00001.parquet --workers 1"),
@@ -144,7 +144,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
         name: "post-training",
         title: "Post-training W8A8 of EfficientNet-Lite0, 200 images, entropy",
         rounds: 2,
-        ours: "run {recipes}/post-training.toml --data {data} --out {out}",
+        ours: "run {recipes}/post-training.toml --data-root {data} --output {out}",
         peers: &[variant(
             "quantize_static",
             "post_training.py {data}/models/efficientnet_lite0.onnx {data}/imagenet_sample/validation-00000-of-00001.parquet",
@@ -156,14 +156,14 @@ pub(super) const WORKLOADS: &[Workload] = &[
         name: "post-training-20",
         title: "the same with 20 images",
         rounds: 1,
-        ours: "run {recipes}/post-training.toml --data {data} --out {out} --set stages.quantize.calibration.images=20",
+        ours: "run {recipes}/post-training.toml --data-root {data} --output {out} --set stages.quantize.calibration.images=20",
         ..WHOLE
     },
     Workload {
         name: "post-training-500",
         title: "the same with 500 images",
         rounds: 1,
-        ours: "run {recipes}/post-training.toml --data {data} --out {out} --set stages.quantize.calibration.images=500",
+        ours: "run {recipes}/post-training.toml --data-root {data} --output {out} --set stages.quantize.calibration.images=500",
         ..WHOLE
     },
 ];

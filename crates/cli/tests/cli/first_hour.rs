@@ -70,7 +70,7 @@ fn a_recipe_is_written_with_reasons_and_runs_as_it_is() {
     let (code, list, error) = run(&["runs", "list", &dir.path("")]);
     assert!(code == 0 && list.lines().count() == 2 && list.contains("quantize, deploy"), "{list}{error}");
     let (code, diff, _) = run(&["runs", "diff", &dir.path("t"), &out]);
-    assert!(code == 0 && diff.contains("deploy accuracy") && diff.contains("stages.train.epochs"), "{diff}");
+    assert!(code == 0 && diff.contains("deploy accuracy") && diff.contains("stages.train  "), "{diff}");
 }
 
 #[test]

@@ -1,39 +1,23 @@
 //! What must hold before a model is lowered.
 use crate::{DeployError, Result};
-use graph::{Graph, Model};
+use graph::{Encoding, FOLDED_SCALE, Model};
 
-/// Refuses an encoded weight whose output a BatchNormalization still scales: what is stored must be the folded weight,
-/// else a runtime that folds computes on another grid than the one that was simulated.
+/// Refuses a weight that is simulated as its folded form before a BatchNormalization that is still an operator: what is stored
+/// must be the folded weight.
 ///
 /// # Errors
-/// [`DeployError::Lower`], naming weight and node.
+/// [`DeployError::Lower`], naming the weight.
 pub(super) fn weights_are_folded(model: &Model) -> Result<()> {
-    in_graph(model, &model.graph)
-}
-
-fn in_graph(model: &Model, graph: &Graph) -> Result<()> {
-    for norm in &graph.nodes {
-        for sub in norm.subgraphs() {
-            in_graph(model, sub)?;
-        }
-        if norm.op_type != "BatchNormalization" || !norm.is_onnx() {
-            continue;
-        }
-        let Some(unit) = norm.input(0).and_then(|v| graph.producer(v)).map(|i| &graph.nodes[i]) else { continue };
-        let encoded =
-            unit.inputs.iter().flatten().find(|v| model.values.tensor(**v).is_some() && model.annotations.encoding(**v).is_some());
-        if let Some(weight) = encoded {
-            return Err(DeployError::Lower {
-                value: model.values[*weight].name.clone(),
-                what: format!(
-                    "'{}' normalizes its layer's output; fold BatchNormalization before weights are quantized (quantize::fold_kept, \
-                     where it was kept)",
-                    norm.label(&model.values)
-                ),
-            });
-        }
+    let unfolded = |e: &Encoding| e.parameters.contains_key(FOLDED_SCALE);
+    match model.annotations.iter().find(|(_, a)| a.encoding.as_ref().is_some_and(unfolded)) {
+        None => Ok(()),
+        Some((weight, _)) => Err(DeployError::Lower {
+            value: model.values[weight].name.clone(),
+            what: "is simulated with the BatchNormalization behind it folded in, and that is an operator still: fold it first \
+                   (quantize::fold_kept)"
+                .to_string(),
+        }),
     }
-    Ok(())
 }
 
 /// The oldest operator set in which every annotation can be written down.

@@ -3,12 +3,14 @@
 //! - An encoded *weight* becomes an integer initializer behind a DequantizeLinear, which takes over the weight's name;
 //!   the float initializer is gone, so the file shrinks. Masked elements are zeros in the stored tensor.
 //! - An encoded *activation* passes through QuantizeLinear and DequantizeLinear; every reader reads the dequantized value.
+//! - A Relu or Clip whose result lies on a grid that ends where its bounds are is left out.
 //! - Operators that only move elements (`QuantRule::SameGrid`) get the same pair again behind them, with the same grid:
 //!   it changes no value, and it is what lets a runtime keep such an operator in integers.
 //!
 //! The integers are the ones the simulation rounded to, so the file computes what the simulation computed.
 mod check;
 mod constants;
+mod covered;
 mod float_parts;
 mod rewrite;
 mod same_grid;
@@ -56,9 +58,10 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     }
     same_grid::propagate(&mut model);
     let float_parts = float_parts::list(&model);
+    let covered = covered::find(&model);
     let annotations = std::mem::take(&mut model.annotations);
     let mut graph = std::mem::take(&mut model.graph);
-    let rewritten = rewrite::Rewriter::new(&mut model.values, &annotations).graph(&mut graph);
+    let rewritten = rewrite::Rewriter::new(&graph, &mut model.values, &annotations, &covered).graph(&mut graph);
     model.graph = graph;
     rewritten?;
     model.annotations = Annotations::default();

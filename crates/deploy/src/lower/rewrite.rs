@@ -2,25 +2,38 @@
 use super::constants::{Stored, store};
 use crate::grid::Grid;
 use crate::{DeployError, Result};
-use graph::{Annotations, AttributeValue, Graph, Node, ValueId, ValueType, Values};
-use std::collections::{BTreeMap, HashSet};
+use graph::{Annotations, AttributeValue, Graph, Names, Node, ValueId, ValueType, Values};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use tensor::Tensor;
 
 /// The state of one lowering.
 pub(super) struct Rewriter<'a> {
     values: &'a mut Values,
     annotations: &'a Annotations,
-    names: HashSet<String>,
+    /// Results of the clipping nodes that are left out.
+    covered: &'a BTreeSet<ValueId>,
+    names: Names,
+    nodes: Names,
 }
 
 impl<'a> Rewriter<'a> {
-    pub(super) fn new(values: &'a mut Values, annotations: &'a Annotations) -> Self {
-        let names = values.iter().map(|(_, v)| v.name.clone()).collect();
-        Rewriter { values, annotations, names }
+    pub(super) fn new(graph: &Graph, values: &'a mut Values, annotations: &'a Annotations, covered: &'a BTreeSet<ValueId>) -> Self {
+        let (names, nodes) = (Names::of(values), Names::of_nodes(graph));
+        Rewriter { values, annotations, covered, names, nodes }
     }
 
-    /// Rewrites one graph and the subgraphs of its nodes.
+    /// Rewrites the main graph and the subgraphs of its nodes.
     pub(super) fn graph(&mut self, graph: &mut Graph) -> Result<()> {
+        // The outputs of a subgraph go by their order, those of the main graph by their names.
+        if let Some(input) = graph.inputs.iter().find(|v| graph.outputs.contains(v) && self.annotations.encoding(**v).is_some()) {
+            return Err(
+                self.error(*input, "is an input and an output at once, so its quantized form would have no name; remove its encoding")
+            );
+        }
+        self.scope(graph)
+    }
+
+    fn scope(&mut self, graph: &mut Graph) -> Result<()> {
         let mut nodes = vec![];
         for input in graph.inputs.clone() {
             if self.values.tensor(input).is_none() {
@@ -33,7 +46,13 @@ impl<'a> Rewriter<'a> {
                 nodes.extend(waiting.remove(&read));
             }
             for sub in node.subgraphs_mut() {
-                self.graph(sub)?;
+                self.scope(sub)?;
+            }
+            if let (Some(from), Some(to)) = (node.input(0), node.output(0).filter(|v| self.covered.contains(v)))
+                && let Some(grid) = self.grid(to)?
+            {
+                nodes.extend(self.pair(graph, to, [from, to], &grid));
+                continue;
             }
             let behind = self.node_outputs(&mut node, graph)?;
             nodes.push(node);
@@ -48,11 +67,6 @@ impl<'a> Rewriter<'a> {
     /// An encoded graph input keeps its name; its readers get the dequantized value.
     fn graph_input(&mut self, graph: &mut Graph, input: ValueId, nodes: &mut Vec<Node>) -> Result<()> {
         let Some(grid) = self.grid(input)? else { return Ok(()) };
-        if graph.outputs.contains(&input) {
-            return Err(
-                self.error(input, "is an input and an output at once, so its quantized form would have no name; remove its encoding")
-            );
-        }
         let read = self.value_like(input, "dequantized");
         graph.replace_uses(input, read);
         nodes.extend(self.pair(graph, input, [input, read], &grid));
@@ -81,8 +95,9 @@ impl<'a> Rewriter<'a> {
         if let ValueType::Tensor { dtype, .. } = &mut self.values[quantized].ty {
             *dtype = grid.dtype();
         }
-        let quantize = Node::new("QuantizeLinear", format!("{base}_QuantizeLinear"), &[from, scale, zero_point], &[quantized]);
-        let dequantize = Node::new("DequantizeLinear", format!("{base}_DequantizeLinear"), &[quantized, scale, zero_point], &[to]);
+        let mut node = |op: &str, from: &[ValueId], to| Node::new(op, self.nodes.fresh(&format!("{base}_{op}")), from, &[to]);
+        let quantize = node("QuantizeLinear", &[from, scale, zero_point], quantized);
+        let dequantize = node("DequantizeLinear", &[quantized, scale, zero_point], to);
         [quantize, dequantize].map(|node| with_axis(node, grid.axis))
     }
 
@@ -90,6 +105,8 @@ impl<'a> Rewriter<'a> {
     /// placed, each before the first reader of the value it makes.
     fn constants(&mut self, graph: &mut Graph) -> Result<BTreeMap<ValueId, Node>> {
         let mut waiting = BTreeMap::new();
+        let of_gemm: HashSet<ValueId> =
+            graph.nodes.iter().filter(|n| n.op_type == "Gemm" && n.is_onnx()).filter_map(|n| n.input(1)).collect();
         for id in graph.constants.clone() {
             let Some(annotation) = self.annotations.get(id).filter(|a| !a.is_empty()) else { continue };
             let Some(tensor) = self.values.tensor(id).cloned() else { continue };
@@ -98,7 +115,7 @@ impl<'a> Rewriter<'a> {
                     self.values.set_tensor(id, tensor);
                 }
                 Stored::Integers { data, grid } => {
-                    let node = self.dequantize(graph, id, data, &grid);
+                    let node = self.dequantize(graph, id, data, &grid, of_gemm.contains(&id));
                     waiting.insert(id, node);
                 }
             }
@@ -106,18 +123,19 @@ impl<'a> Rewriter<'a> {
         Ok(waiting)
     }
 
-    /// The DequantizeLinear that makes what was a float constant.
-    fn dequantize(&mut self, graph: &mut Graph, id: ValueId, data: Tensor, grid: &Grid) -> Node {
+    /// The DequantizeLinear that makes what was a float constant. A zero point of zero may be left out, but ONNX Runtime
+    /// (1.32) then computes a Gemm in float, while it takes Conv and MatMul either way.
+    fn dequantize(&mut self, graph: &mut Graph, id: ValueId, data: Tensor, grid: &Grid, with_zero_point: bool) -> Node {
         let base = self.values[id].name.clone();
         let mut inputs = vec![self.constant(graph, &base, "quantized", data), self.constant(graph, &base, "scale", grid.scale.clone())];
-        // An absent zero point is zero.
-        if !grid.is_symmetric() {
+        if with_zero_point || !grid.is_symmetric() {
             inputs.push(self.constant(graph, &base, "zero_point", grid.zero_point.clone()));
         }
         self.values[id].constant = None;
         graph.constants.retain(|v| *v != id);
         graph.inputs.retain(|v| *v != id);
-        with_axis(Node::new("DequantizeLinear", format!("{base}_DequantizeLinear"), &inputs, &[id]), grid.axis)
+        let name = self.nodes.fresh(&format!("{base}_DequantizeLinear"));
+        with_axis(Node::new("DequantizeLinear", name, &inputs, &[id]), grid.axis)
     }
 
     fn grid(&self, id: ValueId) -> Result<Option<Grid>> {
@@ -140,13 +158,7 @@ impl<'a> Rewriter<'a> {
     }
 
     fn fresh(&mut self, base: &str, suffix: &str) -> String {
-        let mut name = format!("{base}_{suffix}");
-        let mut i = 1;
-        while !self.names.insert(name.clone()) {
-            name = format!("{base}_{suffix}_{i}");
-            i += 1;
-        }
-        name
+        self.names.fresh(&format!("{base}_{suffix}"))
     }
 
     fn error(&self, id: ValueId, what: &str) -> DeployError {

@@ -5,9 +5,8 @@ use ops::QuantRule;
 /// Gives the output of each `SameGrid` operator its input's encoding where it has none of its own. Quantizing a value that
 /// lies on the grid already changes nothing, so the simulation stays what it was.
 pub(super) fn propagate(model: &mut Model) {
-    let graph = std::mem::take(&mut model.graph);
+    let graph = model.graph.clone();
     in_graph(&graph, model);
-    model.graph = graph;
 }
 
 fn in_graph(graph: &Graph, model: &mut Model) {
@@ -15,13 +14,11 @@ fn in_graph(graph: &Graph, model: &mut Model) {
         for sub in node.subgraphs() {
             in_graph(sub, model);
         }
-        let same = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node) == QuantRule::SameGrid);
-        let (Some(input), [Some(output)]) = (node.input(0), node.outputs.as_slice()) else { continue };
-        if !same || model.values.tensor(input).is_some() || model.annotations.encoding(*output).is_some() {
-            continue;
-        }
-        if let Some(encoding) = per_tensor(model, input) {
-            model.annotations.entry(*output).encoding = Some(encoding);
+        let Some(op) = ops::find(&node.domain, &node.op_type).filter(|op| op.quantization(node, model) == QuantRule::SameGrid) else { continue };
+        let Some(input) = node.input(0).filter(|v| model.values.tensor(*v).is_none()) else { continue };
+        let Some(encoding) = per_tensor(model, input) else { continue };
+        for output in node.outputs.iter().take(op.outputs_on_grid(node)).flatten() {
+            model.annotations.entry(*output).encoding.get_or_insert_with(|| encoding.clone());
         }
     }
 }

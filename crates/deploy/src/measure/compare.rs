@@ -14,11 +14,14 @@ pub struct Difference {
     largest: f64,
     rows: u64,
     rows_equal: u64,
+    samples: u64,
+    samples_nan: u64,
 }
 
 impl Difference {
     /// Adds one pair of tensors of equal shape. A row is what lies along the last axis; its largest element counts as
-    /// the decision (ties go to the first).
+    /// the decision (ties go to the first); one with a NaN decides nothing and equals no other. What lies behind one index
+    /// of the first axis is a sample.
     ///
     /// # Errors
     /// [`DeployError::Measure`] if the shapes differ, or the elements cannot be read as numbers.
@@ -29,7 +32,8 @@ impl Difference {
         }
         let (a, b) = (reference.to_f32_vec()?, other.to_f32_vec()?);
         for (x, y) in a.iter().zip(&b) {
-            let d = f64::from(*y) - f64::from(*x);
+            // Infinity less itself is no number, and no difference.
+            let d = if x == y { 0.0 } else { f64::from(*y) - f64::from(*x) };
             self.signal += f64::from(*x).powi(2);
             self.noise += d * d;
             self.largest = if (d + self.largest).is_nan() { f64::NAN } else { self.largest.max(d.abs()) };
@@ -38,9 +42,22 @@ impl Difference {
         let row = reference.shape().last().copied().unwrap_or(1).max(1);
         for (x, y) in a.chunks(row).zip(b.chunks(row)) {
             self.rows += 1;
-            self.rows_equal += u64::from(arg_max(x) == arg_max(y));
+            self.rows_equal += u64::from(arg_max(x).is_some_and(|place| arg_max(y) == Some(place)));
         }
+        let samples = reference.shape().first().copied().unwrap_or(1);
+        self.samples += samples as u64;
+        self.samples_nan += b.chunks((b.len() / samples.max(1)).max(1)).filter(|s| s.iter().any(|v| v.is_nan())).count() as u64;
         Ok(())
+    }
+
+    /// Samples compared.
+    pub fn samples(&self) -> u64 {
+        self.samples
+    }
+
+    /// Samples in which the other computation has a NaN.
+    pub fn samples_nan(&self) -> u64 {
+        self.samples_nan
     }
 
     /// Elements compared.
@@ -63,7 +80,7 @@ impl Difference {
         self.largest
     }
 
-    /// Signal to quantization noise ratio in dB; infinite where nothing differs.
+    /// Signal to quantization noise ratio in dB; infinite where nothing differs, NaN where a NaN is in either.
     pub fn sqnr_db(&self) -> f64 {
         if self.noise == 0.0 { f64::INFINITY } else { 10.0 * (self.signal / self.noise).log10() }
     }
@@ -74,12 +91,15 @@ impl Difference {
     }
 }
 
-/// Index of the largest element, the first of equals.
-pub(super) fn arg_max(row: &[f32]) -> usize {
-    let mut best = 0;
+/// Index of the largest element, the first of equals; `None` where one of them is NaN, or there is none.
+pub(super) fn arg_max(row: &[f32]) -> Option<usize> {
+    let mut best = None;
     for (i, v) in row.iter().enumerate() {
-        if *v > row[best] {
-            best = i;
+        if v.is_nan() {
+            return None;
+        }
+        if best.is_none_or(|b: usize| *v > row[b]) {
+            best = Some(i);
         }
     }
     best
@@ -111,6 +131,8 @@ pub struct Agreement {
     pub compression: Difference,
     /// The deployed file against the simulation: what deployment adds.
     pub deployment: Difference,
+    /// The deployed file against the float model: both together.
+    pub whole: Difference,
     /// Quantization step of the output: the scale of its own grid, or of the nearest quantized value before it.
     pub step: Option<f64>,
     /// True if the output is a classifier's, so that the decision counts.
@@ -161,13 +183,13 @@ impl Agreement {
 /// Quantization step of a value: the largest scale of its own encoding, else of the nearest encoded value before it along
 /// first inputs. `None` where nothing before it is quantized.
 pub fn output_step(model: &Model, value: ValueId) -> Option<f64> {
-    let (mut value, links) = (value, model.graph.links());
+    let mut value = value;
     for _ in 0..=model.graph.nodes.len() {
         let scale = model.annotations.encoding(value).and_then(|e| e.parameters.get("scale"));
         if let Some(scale) = scale {
             return scale.to_f32_vec().ok()?.into_iter().map(f64::from).reduce(f64::max);
         }
-        let node = &model.graph.nodes[links.producer(value)?];
+        let node = &model.graph.nodes[model.graph.producer(value)?];
         value = node.input(0)?;
     }
     None
@@ -252,7 +274,19 @@ mod tests {
         let mut d = Difference::default();
         assert!(d.add(&Tensor::vector(vec![1f32]), &Tensor::vector(vec![1f32, 2.0])).is_err());
         d.add(&Tensor::vector(vec![1f32, 1.0]), &Tensor::vector(vec![f32::NAN, 1.0])).unwrap();
-        assert!(d.largest().is_nan() && d.rms().is_nan());
+        assert!(d.largest().is_nan() && d.rms().is_nan() && d.sqnr_db().is_nan());
+        let infinite = [f32::INFINITY, f32::NEG_INFINITY];
+        assert_eq!(difference(&infinite, &infinite, &[2]).largest(), 0.0);
+        assert_eq!(difference(&infinite, &[1.0, f32::NEG_INFINITY], &[2]).largest(), f64::INFINITY);
+    }
+
+    #[test]
+    fn a_nan_decides_nothing_and_equals_no_other_not_even_itself() {
+        let nan = f32::NAN;
+        let d = difference(&[nan, 1.0, 3.0, 4.0], &[nan, 1.0, 3.0, 4.0], &[2, 2]);
+        assert_eq!((d.argmax_agreement(), d.samples(), d.samples_nan()), (0.5, 2, 1));
+        let d = difference(&[3.0, 1.0, 3.0, 4.0], &[3.0, -nan, 3.0, 4.0], &[2, 2]);
+        assert_eq!((d.argmax_agreement(), d.samples_nan()), (0.5, 1));
     }
 
     #[test]
@@ -261,6 +295,7 @@ mod tests {
             output: "y".into(),
             compression: difference(&[1.0, 2.0], &[1.1, 2.1], &[1, 2]),
             deployment: difference(&[1.1, 2.1], &[2.1, 1.1], &[1, 2]),
+            whole: difference(&[1.0, 2.0], &[2.1, 1.1], &[1, 2]),
             step: Some(0.1),
             classifier: true,
         };

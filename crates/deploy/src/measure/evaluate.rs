@@ -36,6 +36,8 @@ pub struct Accuracy {
     pub top1: u64,
     /// Samples whose label is among the five largest outputs.
     pub top5: u64,
+    /// Samples with a NaN in their outputs: none of them counts as right.
+    pub nan: u64,
 }
 
 impl Accuracy {
@@ -44,21 +46,14 @@ impl Accuracy {
     /// # Errors
     /// [`DeployError::Measure`] if the shapes do not fit, or a label is not a class.
     pub fn add(&mut self, scores: &Tensor, labels: &Tensor) -> Result<()> {
-        let labels_of = labels.to_i64_vec()?;
-        let rows = scores.to_f32_vec()?;
-        let classes = if labels_of.is_empty() { 0 } else { rows.len() / labels_of.len() };
-        if classes == 0 || scores.shape().first() != Some(&labels_of.len()) || rows.len() != classes * labels_of.len() {
-            let what = format!("outputs of shape {:?} cannot be scored against labels of shape {:?}", scores.shape(), labels.shape());
-            return Err(DeployError::Measure { what });
-        }
-        for (row, label) in rows.chunks(classes).zip(labels_of) {
-            let Some(label) = usize::try_from(label).ok().filter(|l| *l < classes) else {
-                return Err(DeployError::Measure { what: format!("label {label} is not one of {classes} classes") });
-            };
-            let above = row.iter().filter(|v| **v > row[label]).count();
+        for (row, label) in scored_rows(scores, labels)? {
             self.samples += 1;
-            self.top1 += u64::from(arg_max(row) == label);
-            self.top5 += u64::from(above < 5);
+            let Some(best) = arg_max(&row) else {
+                self.nan += 1;
+                continue;
+            };
+            self.top1 += u64::from(best == label);
+            self.top5 += u64::from(row.iter().filter(|v| **v > row[label]).count() < 5);
         }
         Ok(())
     }
@@ -72,6 +67,25 @@ impl Accuracy {
     pub fn top5_share(&self) -> f64 {
         self.top5 as f64 / self.samples.max(1) as f64
     }
+}
+
+/// The scores of each sample with its label, as an index of a class.
+///
+/// # Errors
+/// [`DeployError::Measure`] if the shapes do not fit, or a label is not a class.
+pub(super) fn scored_rows(scores: &Tensor, labels: &Tensor) -> Result<Vec<(Vec<f32>, usize)>> {
+    let labels_of = labels.to_i64_vec()?;
+    let rows = scores.to_f32_vec()?;
+    let classes = if labels_of.is_empty() { 0 } else { rows.len() / labels_of.len() };
+    if classes == 0 || scores.shape().first() != Some(&labels_of.len()) || rows.len() != classes * labels_of.len() {
+        let what = format!("outputs of shape {:?} cannot be scored against labels of shape {:?}", scores.shape(), labels.shape());
+        return Err(DeployError::Measure { what });
+    }
+    let class = |label: i64| {
+        let what = || DeployError::Measure { what: format!("label {label} is not one of {classes} classes") };
+        usize::try_from(label).ok().filter(|l| *l < classes).ok_or_else(what)
+    };
+    rows.chunks(classes).zip(labels_of).map(|(row, label)| Ok((row.to_vec(), class(label)?))).collect()
 }
 
 /// Scores a classifier over batches with a target `label`. `output` names the scores; without it the model's only output
@@ -119,9 +133,17 @@ mod tests {
         let mut a = Accuracy::default();
         let scores = Tensor::new(vec![0f32, 1.0, 1.0, 0.5, 0.1, 0.2], [2, 3]).unwrap();
         a.add(&scores, &Tensor::vector(vec![2i64, 0])).unwrap();
-        assert_eq!(a, Accuracy { samples: 2, top1: 1, top5: 2 });
+        assert_eq!(a, Accuracy { samples: 2, top1: 1, top5: 2, nan: 0 });
         let error = a.add(&scores, &Tensor::vector(vec![3i64, 0])).unwrap_err();
         assert_eq!(error.to_string(), "label 3 is not one of 3 classes");
         assert!(a.add(&scores, &Tensor::vector(vec![0i64])).is_err());
+    }
+
+    #[test]
+    fn a_nan_is_never_right() {
+        let mut a = Accuracy::default();
+        let scores = Tensor::new(vec![f32::NAN, 1.0, 2.0, f32::NAN, 5.0, 1.0], [3, 2]).unwrap();
+        a.add(&scores, &Tensor::vector(vec![0i64, 0, 0])).unwrap();
+        assert_eq!(a, Accuracy { samples: 3, top1: 1, top5: 1, nan: 2 });
     }
 }

@@ -42,21 +42,39 @@ pub struct Latency {
 /// # Errors
 /// Whatever a run reports; [`DeployError::Measure`] if no run is asked for.
 pub fn latency(session: &mut dyn Session, inputs: &BTreeMap<String, Tensor>, options: LatencyOptions) -> Result<Latency> {
+    let mut measured = latencies(&mut [(session, inputs)], options)?;
+    measured.pop().ok_or_else(|| DeployError::Measure { what: "there is nothing to run".into() })
+}
+
+/// Runs several sessions in turn, so that whatever slows the machine down meets all of them alike. Each is run
+/// `options.runs` times; `options.at_most` is for each of them.
+///
+/// # Errors
+/// As [`latency`].
+pub fn latencies(sessions: &mut [(&mut dyn Session, &BTreeMap<String, Tensor>)], options: LatencyOptions) -> Result<Vec<Latency>> {
+    let at_most = options.at_most * u32::try_from(sessions.len()).unwrap_or(u32::MAX);
     let start = Instant::now();
     for _ in 0..options.warm_up {
-        session.run(inputs)?;
-        if start.elapsed() > options.at_most / 2 {
+        for (session, inputs) in sessions.iter_mut() {
+            session.run(inputs)?;
+        }
+        if start.elapsed() > at_most / 2 {
             break;
         }
     }
     let start = Instant::now();
-    let mut times_ms = vec![];
-    while times_ms.len() < options.runs && (times_ms.is_empty() || start.elapsed() < options.at_most) {
-        let run = Instant::now();
-        session.run(inputs)?;
-        times_ms.push(run.elapsed().as_secs_f64() * 1e3);
+    let mut times_ms = vec![vec![]; sessions.len()];
+    for round in 0..options.runs {
+        if round > 0 && start.elapsed() >= at_most {
+            break;
+        }
+        for ((session, inputs), times_ms) in sessions.iter_mut().zip(&mut times_ms) {
+            let run = Instant::now();
+            session.run(inputs)?;
+            times_ms.push(run.elapsed().as_secs_f64() * 1e3);
+        }
     }
-    summarize(times_ms)
+    times_ms.into_iter().map(summarize).collect()
 }
 
 fn summarize(mut times_ms: Vec<f64>) -> Result<Latency> {
@@ -74,6 +92,37 @@ fn summarize(mut times_ms: Vec<f64>) -> Result<Latency> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::Slot;
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    /// Writes down who ran.
+    struct Told(char, Rc<RefCell<String>>);
+
+    impl Session for Told {
+        fn inputs(&self) -> &[Slot] {
+            &[]
+        }
+
+        fn outputs(&self) -> &[Slot] {
+            &[]
+        }
+
+        fn run(&mut self, _: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
+            self.1.borrow_mut().push(self.0);
+            Ok(BTreeMap::new())
+        }
+    }
+
+    #[test]
+    fn sessions_take_turns_and_each_is_counted_by_itself() {
+        let (told, none) = (Rc::default(), BTreeMap::new());
+        let (mut a, mut b) = (Told('a', Rc::clone(&told)), Told('b', Rc::clone(&told)));
+        let options = LatencyOptions { warm_up: 1, runs: 3, at_most: Duration::from_secs(60) };
+        let both = latencies(&mut [(&mut a, &none), (&mut b, &none)], options).unwrap();
+        assert_eq!(*told.borrow(), "abababab");
+        assert!(both.len() == 2 && both.iter().all(|l| l.runs == 3));
+    }
 
     #[test]
     fn percentiles_are_nearest_rank() {

@@ -1,13 +1,15 @@
 //! Figures about a model, measured on the file or on a run, never derived from settings.
 mod compare;
+mod confusion;
 mod evaluate;
 mod latency;
 mod macs;
 mod parameters;
 
 pub use compare::{Agreement, Difference, LayerDifference, Limits, compare_layers, output_step};
+pub use confusion::Confusion;
 pub use evaluate::{Accuracy, Runs, evaluate};
-pub use latency::{Latency, LatencyOptions, latency};
+pub use latency::{Latency, LatencyOptions, latencies, latency};
 pub use macs::{Macs, NodeMacs, macs};
 pub use parameters::{Parameters, StoredValues, WeightCount, parameters};
 

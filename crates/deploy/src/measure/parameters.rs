@@ -1,7 +1,7 @@
 //! Parameters and zeros, counted on a file's own graph.
 use crate::Result;
 use graph::{Graph, Model, Node, ValueId};
-use ops::Role;
+use ops::{Role, Roles};
 use std::collections::{BTreeMap, HashMap};
 use tensor::Tensor;
 
@@ -48,10 +48,10 @@ pub fn parameters(model: &Model) -> Result<Parameters> {
     let mut stored = StoredValues::new(model);
     let mut out = Parameters::default();
     let mut failed = None;
+    let roles = Roles::of(model);
     model.graph.visit(&mut |node| {
-        let Some(op) = ops::find(&node.domain, &node.op_type) else { return };
         for i in 0..node.inputs.len() {
-            let role = op.role(node, i);
+            let role = roles.role(node, i);
             if !matches!(role, Role::Weight | Role::Bias | Role::NormScale | Role::NormBias) {
                 continue;
             }

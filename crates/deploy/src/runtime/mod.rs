@@ -1,18 +1,21 @@
 //! Runtimes: what executes a deployed file. One file a runtime; each refuses by name what it cannot do.
 mod convert;
 mod locate;
+mod messages;
 mod onnxruntime;
 mod reference;
 #[cfg(feature = "rten")]
 mod rten;
 
 pub use locate::user_folder;
+pub use messages::take as take_messages;
 pub use onnxruntime::OnnxRuntime;
 pub use reference::Reference;
 #[cfg(feature = "rten")]
 pub use rten::Rten;
 
 use crate::{DeployError, Result};
+use graph::Model;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tensor::{DType, Tensor};
@@ -72,6 +75,14 @@ pub trait Runtime {
     /// # Errors
     /// [`DeployError::Runtime`] with the runtime's own message if it refuses the model.
     fn load(&self, source: Source, options: SessionOptions) -> Result<Box<dyn Session>>;
+
+    /// The graph that it really runs by default, after its own optimizations; `None` where it does not tell.
+    ///
+    /// # Errors
+    /// As [`Runtime::load`], and if what it wrote cannot be read.
+    fn optimized(&self, _source: Source) -> Result<Option<Model>> {
+        Ok(None)
+    }
 }
 
 /// A loaded model.

@@ -1,14 +1,17 @@
 //! ONNX Runtime through the `ort` crate. The shared library is found and loaded at run time, so that the binary neither
 //! links to it nor ships it; whatever is wrong with the library is an error here, never a panic.
-use super::{Runtime, Session, SessionOptions, Slot, Source, check_inputs, convert, locate};
+use super::{Runtime, Session, SessionOptions, Slot, Source, check_inputs, convert, locate, messages};
 use crate::{DeployError, Result};
+use graph::Model;
+use ort::logging::LogLevel;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::session::{Session as OrtSession, SessionInputValue};
 use ort::value::{Outlet, ValueType};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::OnceLock;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use tensor::Tensor;
 
 /// The runtime's name.
@@ -34,13 +37,17 @@ impl OnnxRuntime {
         }
     }
 
-    fn build(&self, source: Source, options: SessionOptions) -> ort::Result<OrtSession> {
+    /// A session; `write_to`: where the runtime writes the graph that it made of the model.
+    fn build(&self, source: Source, options: SessionOptions, write_to: Option<&Path>) -> ort::Result<OrtSession> {
         let level = if options.optimize { GraphOptimizationLevel::All } else { GraphOptimizationLevel::Disable };
         let mut builder = OrtSession::builder(&self.environment)?
             .with_optimization_level(level)?
             .with_intra_threads(options.threads)?
             .with_inter_threads(1)?
-            .with_log_level(ort::logging::LogLevel::Error)?;
+            .with_log_level(LogLevel::Error)?;
+        if let Some(path) = write_to {
+            builder = builder.with_optimized_model_path(path)?;
+        }
         match source {
             Source::Bytes(bytes) => builder.commit_from_memory(bytes),
             Source::File(path) => builder.commit_from_file(path),
@@ -71,7 +78,16 @@ fn load_first() -> std::result::Result<(ort::environment::Environment, String), 
 fn load(path: &Path) -> std::result::Result<(ort::environment::Environment, String), String> {
     // dlopen would search its own folders for a bare name; the path found must be the file loaded.
     let path = std::fs::canonicalize(path).map_err(|e| e.to_string())?;
-    let environment = ort::init_from(&path).map_err(|e| e.to_string())?.with_telemetry(false).build().map_err(|e| e.to_string())?;
+    let builder = ort::init_from(&path).map_err(|e| e.to_string())?.with_telemetry(false);
+    // Its own log would go to stderr, in colours that nobody turns off, and once for each session.
+    let log = |level: LogLevel, _: &str, _: &str, _: &str, message: &str| {
+        if matches!(level, LogLevel::Error | LogLevel::Fatal) {
+            messages::keep(message);
+        }
+    };
+    let environment = builder.with_logger(Arc::new(log)).build().map_err(|e| e.to_string())?;
+    // With a logger of its own it would begin with all that it has to say.
+    environment.set_log_level(LogLevel::Error);
     Ok((environment, version(&path)))
 }
 
@@ -105,13 +121,39 @@ impl Runtime for OnnxRuntime {
     }
 
     fn load(&self, source: Source, options: SessionOptions) -> Result<Box<dyn Session>> {
-        let session = guarded(|| self.build(source, options).map_err(|e| e.to_string())).map_err(|what| DeployError::Runtime {
-            runtime: NAME,
-            step: "cannot load the model",
-            what,
-        })?;
+        let session = guarded(|| self.build(source, options, None).map_err(|e| e.to_string())).map_err(refused)?;
         let slots = |list: &[Outlet]| list.iter().map(slot).collect();
         Ok(Box::new(Loaded { inputs: slots(session.inputs()), outputs: slots(session.outputs()), session }))
+    }
+
+    fn optimized(&self, source: Source) -> Result<Option<Model>> {
+        let file = Scratch::new();
+        let options = SessionOptions::default_arithmetic(1);
+        guarded(|| self.build(source, options, Some(&file.0)).map(drop).map_err(|e| e.to_string())).map_err(refused)?;
+        let model = onnx::load(&file.0).map_err(|e| refused(format!("the graph it runs cannot be read: {e}")))?;
+        Ok(Some(model))
+    }
+}
+
+fn refused(what: String) -> DeployError {
+    messages::told_by(&what);
+    DeployError::Runtime { runtime: NAME, step: "cannot load the model", what }
+}
+
+/// A file of the system's folder for such, gone with this.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!("espalier-{}-{}.onnx", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        Scratch(std::env::temp_dir().join(name))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        std::fs::remove_file(&self.0).ok();
     }
 }
 
@@ -155,6 +197,9 @@ impl Session for Loaded {
 
     fn run(&mut self, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
         check_inputs(&self.inputs, inputs)?;
-        guarded(|| self.run_checked(inputs)).map_err(|what| DeployError::Runtime { runtime: NAME, step: "cannot run the model", what })
+        guarded(|| self.run_checked(inputs)).map_err(|what| {
+            messages::told_by(&what);
+            DeployError::Runtime { runtime: NAME, step: "cannot run the model", what }
+        })
     }
 }

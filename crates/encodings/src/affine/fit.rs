@@ -1,33 +1,27 @@
 //! Scales and zero points from ranges, and the cases where there is no range to speak of.
-//!
-//! Scales are rounded up to few significant bits: [`WEIGHT_SCALE_BITS`] and [`ACTIVATION_SCALE_BITS`]. A product of two
-//! quantized numbers is then an integer of few bits times a power of two, and the sums of a layer are exact in f32 as long
-//! as they stay below 2^24 of those units: any order of summation, in the simulation or in any runtime, gives the same bits.
-//! Without that, sums that differ in the last place are now and then rounded to neighbouring steps, and the difference
-//! grows from layer to layer until it is as large as the quantization error itself. The bits are shared between the two so
-//! that the longest sums of the networks measured (1,280 products, EfficientNet-Lite0) stay exact; the coarser grid costs
-//! 6 % of a weight's and 12 % of an activation's resolution on average.
+use super::scale::{Precision, unit};
 use super::{AffineSettings, KIND};
 use crate::{EncodingError, Result};
 use graph::Encoding;
 use tensor::Tensor;
 
-/// Significant bits of the fitted scale of a weight.
-const WEIGHT_SCALE_BITS: u32 = 4;
+/// How far from the scale that covers a range exactly others are tried: below it values at the ends are clipped, above it
+/// all are rounded more coarsely. The two nearest are always tried.
+const AROUND: (f64, f64) = (0.9, 1.1);
 
-/// Significant bits of the fitted scale of an activation.
-const ACTIVATION_SCALE_BITS: u32 = 3;
+/// The same for a weight, whose every element is known.
+const AROUND_WEIGHT: (f64, f64) = (0.7, 1.15);
 
-/// The smallest number of so many significant bits that is not below a positive normal one.
-fn short(scale: f32, bits: u32) -> f32 {
-    let cut = f32::MANTISSA_DIGITS - bits;
-    let mask = (1u32 << cut) - 1;
-    // A carry out of the mantissa raises the exponent, as it should.
-    let up = f32::from_bits((scale.to_bits() + mask) & !mask);
-    if up.is_finite() { up } else { scale }
-}
+/// The same for a few numbers: up to twice the scale, so that they find one that holds them exactly.
+const AROUND_FEW: (f64, f64) = (0.7, 2.1);
 
-/// An encoding that covers `lo..=hi` and zero.
+/// So many are few.
+const FEW: usize = 256;
+
+/// Units of a layer's sum that its bias may take up: half of what f32 counts exactly.
+const BIAS_UNITS: f64 = (1u64 << 23) as f64;
+
+/// An encoding that covers `lo..=hi` and zero, of the precision of a weight where it is symmetric, else of an activation.
 ///
 /// A range that is zero alone gets scale 1. A single value `v` gets the range from zero to it. A range so small that its
 /// scale would not be a normal f32 gets the smallest normal scale.
@@ -36,63 +30,111 @@ fn short(scale: f32, bits: u32) -> f32 {
 /// [`EncodingError::Value`] if a bound is NaN or infinite or `lo > hi`; [`EncodingError::Setting`] if `settings` has an axis
 /// or makes no sense.
 pub fn fit_range(lo: f32, hi: f32, settings: &AffineSettings) -> Result<Encoding> {
-    settings.check()?;
-    if settings.axis.is_some() {
-        return Err(EncodingError::Setting { kind: KIND, setting: "axis", what: "is set, but one range is given".into() });
-    }
-    let (scale, zero_point) = fit(lo, hi, settings)?;
+    one_scale(settings)?;
+    let precision = if settings.symmetric { Precision::WEIGHT } else { Precision::ACTIVATION };
+    let (scale, zero_point) = Range::new(lo, hi, settings)?.covering(precision);
     Ok(settings.encoding(Tensor::scalar(scale), Tensor::scalar(zero_point)))
 }
 
-/// An encoding of a weight from its own smallest and largest elements, for each index of the axis or for all.
+/// The encoding of least error among those whose scale is of a precision and near the one that covers `lo..=hi` and zero:
+/// what is clipped at the ends against what is rounded. `error` is asked for the error of a scale and zero point; infinity
+/// leaves them out. Where it leaves out all, the range is covered.
+///
+/// # Errors
+/// As [`fit_range`].
+pub fn fit_least(
+    (lo, hi): (f32, f32),
+    settings: &AffineSettings,
+    precision: Precision,
+    error: impl FnMut(f32, f32) -> f64,
+) -> Result<Encoding> {
+    one_scale(settings)?;
+    let (scale, zero_point) = Range::new(lo, hi, settings)?.least(precision, AROUND, error);
+    Ok(settings.encoding(Tensor::scalar(scale), Tensor::scalar(zero_point)))
+}
+
+fn one_scale(settings: &AffineSettings) -> Result<()> {
+    settings.check()?;
+    match settings.axis {
+        None => Ok(()),
+        Some(_) => Err(EncodingError::Setting { kind: KIND, setting: "axis", what: "is set, but one range is given".into() }),
+    }
+}
+
+/// An encoding of a weight, for each index of the axis or for all: the scale of least error among those of a precision
+/// near the one that covers its own smallest and largest elements. The error of a layer's result is that of its weights times
+/// the data: where those have a mean, errors of one sign add up instead of cancelling. `evenness` is the square of that mean to
+/// the data's variance; the squared sum of the errors counts as much beside the sum of their squares.
 ///
 /// A channel of zeros alone takes the largest scale of the others (1 where there is none): its weights are exact on any
 /// grid, and the scale of the layer's bias follows from it.
 ///
 /// # Errors
 /// [`EncodingError::Value`] if an element is NaN or infinite; as [`fit_range`]; a tensor error if the axis does not exist.
-pub fn fit_weight(weight: &Tensor, settings: &AffineSettings) -> Result<Encoding> {
+pub fn fit_weight(weight: &Tensor, settings: &AffineSettings, precision: Precision, evenness: f64) -> Result<Encoding> {
     settings.check()?;
-    let x = weight.to_f32_vec()?;
-    let (channels, run) = match settings.axis {
-        None => (1, x.len().max(1)),
-        Some(axis) => {
-            let axis = tensor::shape::axis("fit", axis as i64, weight.rank())?;
-            (weight.shape()[axis], weight.shape()[axis + 1..].iter().product::<usize>().max(1))
-        }
+    let channels = channels(weight, settings.axis)?;
+    if let Some(bad) = channels.iter().flatten().find(|v| !v.is_finite()) {
+        return Err(EncodingError::Value { kind: KIND, what: format!("a weight of {bad} cannot be quantized") });
+    }
+    let (qmin, qmax) = (settings.qmin() as f32, settings.qmax() as f32);
+    let fitted = |x: &Vec<f32>| {
+        let (lo, hi) = x.iter().fold((0f32, 0f32), |(lo, hi), v| (lo.min(*v), hi.max(*v)));
+        let range = Range::new(lo, hi, settings)?;
+        let around = if x.len() > FEW { AROUND_WEIGHT } else { AROUND_FEW };
+        Ok::<_, EncodingError>(range.least(precision, around, |s, z| rounding_error(x, s, (qmin - z, qmax - z), evenness)))
     };
-    let mut ranges = vec![(0f32, 0f32); channels];
-    for (i, piece) in x.chunks(run).enumerate() {
-        let range = &mut ranges[i % channels];
-        for v in piece {
-            if !v.is_finite() {
-                return Err(EncodingError::Value { kind: KIND, what: format!("a weight of {v} cannot be quantized") });
-            }
-            *range = (range.0.min(*v), range.1.max(*v));
-        }
-    }
-    let mut fitted = ranges.iter().map(|(lo, hi)| fit(*lo, *hi, settings)).collect::<Result<Vec<_>>>()?;
-    let live = |range: &(f32, f32)| *range != (0.0, 0.0);
-    let largest = ranges.iter().zip(&fitted).filter(|(r, _)| live(r)).map(|(_, f)| f.0).reduce(f32::max);
+    let mut all = channels.iter().map(fitted).collect::<Result<Vec<_>>>()?;
+    let live: Vec<bool> = channels.iter().map(|x| x.iter().any(|v| *v != 0.0)).collect();
+    let largest = all.iter().zip(&live).filter(|(_, live)| **live).map(|(f, _)| f.0).reduce(f32::max);
     if let Some(largest) = largest {
-        fitted.iter_mut().zip(&ranges).filter(|(_, r)| !live(r)).for_each(|(f, _)| f.0 = largest);
+        all.iter_mut().zip(&live).filter(|(_, live)| !**live).for_each(|(f, _)| f.0 = largest);
     }
-    let (scale, zero_point): (Vec<f32>, Vec<f32>) = fitted.into_iter().unzip();
+    let (scale, zero_point): (Vec<f32>, Vec<f32>) = all.into_iter().unzip();
     Ok(match settings.axis {
         Some(_) => settings.encoding(Tensor::vector(scale), Tensor::vector(zero_point)),
         None => settings.encoding(Tensor::scalar(scale[0]), Tensor::scalar(zero_point[0])),
     })
 }
 
+/// The elements at each index of the axis, or all, as f32.
+///
+/// # Errors
+/// A tensor error if the axis does not exist.
+pub fn channels(weight: &Tensor, axis: Option<usize>) -> Result<Vec<Vec<f32>>> {
+    let x = weight.to_f32_vec()?;
+    let Some(axis) = axis else { return Ok(vec![x]) };
+    let axis = tensor::shape::axis("fit", axis as i64, weight.rank())?;
+    let (count, run) = (weight.shape()[axis], weight.shape()[axis + 1..].iter().product::<usize>().max(1));
+    let mut out = vec![Vec::with_capacity(x.len() / count.max(1)); count];
+    for (i, piece) in x.chunks(run).enumerate() {
+        out[i % count].extend_from_slice(piece);
+    }
+    Ok(out)
+}
+
+/// Sum of squared errors on a grid without zero point, its integers from `lo` to `hi`, and the square of the errors' sum times
+/// `evenness`.
+fn rounding_error(x: &[f32], scale: f32, (lo, hi): (f32, f32), evenness: f64) -> f64 {
+    let one = |v: &f32| v - (v / scale).round_ties_even().clamp(lo, hi) * scale;
+    let both = |(squares, sum): (f32, f32), v: &f32| (squares + one(v).powi(2), sum + one(v));
+    let (squares, sum) = x
+        .chunks(1024)
+        .map(|x| x.iter().fold((0f32, 0f32), both))
+        .fold((0f64, 0f64), |all, (squares, sum)| (all.0 + f64::from(squares), all.1 + f64::from(sum)));
+    squares + evenness * sum.powi(2)
+}
+
 /// The encoding of a bias: int32 with scale `input_scale * weight_scale[c]`, the grid of the accumulator it is added to.
 ///
 /// An element that does not fit in 32 bits on that grid would be clipped to a wrong value, so the scale of its weight
-/// channel has to grow. The second result holds the smallest weight scales that do (equal to `weight_scale` where nothing
-/// overflows); the caller applies them to the weight, whose elements in that channel are tiny beside the bias.
+/// channel has to grow; with `exact` already where it would take the sum out of what f32 counts exactly. The second result
+/// holds the smallest weight scales that do (equal to `weight_scale` where nothing overflows); the caller applies them to the
+/// weight, whose elements in that channel are tiny beside the bias.
 ///
 /// # Errors
 /// [`EncodingError::Value`] if an element is NaN or infinite; a tensor error if the counts differ.
-pub fn fit_bias(bias: &Tensor, input_scale: f32, weight_scale: &Tensor) -> Result<(Encoding, Tensor)> {
+pub fn fit_bias(bias: &Tensor, input_scale: f32, weight_scale: &Tensor, exact: bool) -> Result<(Encoding, Tensor)> {
     let b = bias.to_f32_vec()?;
     if let Some(bad) = b.iter().find(|v| !v.is_finite()) {
         return Err(EncodingError::Value { kind: KIND, what: format!("a bias of {bad} cannot be quantized") });
@@ -105,11 +147,7 @@ pub fn fit_bias(bias: &Tensor, input_scale: f32, weight_scale: &Tensor) -> Resul
     let per_channel = weights.len() == b.len() && weight_scale.rank() == 1;
     for (i, v) in b.iter().enumerate() {
         let scale = &mut weights[if per_channel { i } else { 0 }];
-        // Half of the range: exact in f32 whatever the rounding of the product.
-        let needed = (f64::from(v.abs()) / (f64::from(input_scale) * f64::from(1u32 << 30))) as f32;
-        if *scale < needed {
-            *scale = short(needed, WEIGHT_SCALE_BITS);
-        }
+        *scale = held_scale(f64::from(v.abs()), input_scale, *scale, exact);
     }
     let scales: Vec<f32> = weights.iter().map(|w| (input_scale * w).max(f32::MIN_POSITIVE)).collect();
     let zeros = vec![0f32; scales.len()];
@@ -121,24 +159,108 @@ pub fn fit_bias(bias: &Tensor, input_scale: f32, weight_scale: &Tensor) -> Resul
     Ok((encoding, Tensor::new(weights, weight_scale.shape())?))
 }
 
-/// Scale and zero point of one range.
-fn fit(lo: f32, hi: f32, settings: &AffineSettings) -> Result<(f32, f32)> {
-    if !lo.is_finite() || !hi.is_finite() || lo > hi {
-        return Err(EncodingError::Value { kind: KIND, what: format!("the range from {lo} to {hi} cannot be quantized") });
+/// A weight's scale, or the smallest above it whose sums hold a bias of this magnitude.
+fn held_scale(bias: f64, input_scale: f32, scale: f32, exact: bool) -> f32 {
+    // Half of the range of 32 bits: exact in f32 whatever the rounding of the product.
+    let needed = (bias / (f64::from(input_scale) * f64::from(1u32 << 30))) as f32;
+    let scale = if scale < needed { Precision::WEIGHT.up(needed) } else { scale };
+    // Scales that were learned are of full precision, and nothing is exact with them.
+    let short = |s: f32| Precision::of(&[s]) <= Precision::up_to(f64::MAX);
+    let room = |s: f32| bias <= BIAS_UNITS * unit(input_scale) * unit(s);
+    if !exact || !short(input_scale) || !short(scale) || room(scale) {
+        return scale;
     }
-    // f64: the width of a range of f32 may exceed the largest f32.
-    let (lo, hi) = (f64::from(lo.min(0.0)), f64::from(hi.max(0.0)));
-    let (qmin, qmax) = (settings.qmin() as f64, settings.qmax() as f64);
-    let centre = if settings.signed { 0.0 } else { (qmax + 1.0) / 2.0 };
-    if lo == hi {
-        return Ok((1.0, if settings.symmetric { centre as f32 } else { qmin.max(0.0) as f32 }));
+    let coarser = [15.0, 7.0, 3.0, 1.0].map(|limit| Precision::up_to(limit).up(scale));
+    let power = coarser[3];
+    let raised = (0..64).map(|i| power * 2f32.powi(i)).find(|s| room(*s) || !s.is_finite());
+    coarser.into_iter().find(|s| room(*s)).or(raised.filter(|s| s.is_finite())).unwrap_or(scale)
+}
+
+/// A range with the grid it is to be given.
+struct Range {
+    lo: f64,
+    hi: f64,
+    qmin: f64,
+    qmax: f64,
+    /// The zero point of a symmetric grid.
+    centre: Option<f64>,
+}
+
+impl Range {
+    fn new(lo: f32, hi: f32, settings: &AffineSettings) -> Result<Range> {
+        if !lo.is_finite() || !hi.is_finite() || lo > hi {
+            return Err(EncodingError::Value { kind: KIND, what: format!("the range from {lo} to {hi} cannot be quantized") });
+        }
+        let (qmin, qmax) = (settings.qmin() as f64, settings.qmax() as f64);
+        let centre = if settings.signed { 0.0 } else { (qmax + 1.0) / 2.0 };
+        // f64: the width of a range of f32 may exceed the largest f32.
+        let (lo, hi) = (f64::from(lo.min(0.0)), f64::from(hi.max(0.0)));
+        Ok(Range { lo, hi, qmin, qmax, centre: settings.symmetric.then_some(centre) })
     }
-    if settings.symmetric {
-        let bound = hi.max(-lo);
-        let scale = (bound / (qmax - centre)) as f32;
-        return Ok((short(scale.max(f32::MIN_POSITIVE), WEIGHT_SCALE_BITS), centre as f32));
+
+    /// Zero alone.
+    fn is_empty(&self) -> bool {
+        self.lo == self.hi
     }
-    let scale = short((((hi - lo) / (qmax - qmin)) as f32).max(f32::MIN_POSITIVE), ACTIVATION_SCALE_BITS);
-    let zero_point = (qmin - lo / f64::from(scale)).round_ties_even().clamp(qmin, qmax);
-    Ok((scale, zero_point as f32))
+
+    /// The scale whose grid covers the range exactly.
+    fn scale(&self) -> f32 {
+        let scale = match self.centre {
+            Some(centre) => self.hi.max(-self.lo) / (self.qmax - centre),
+            None => (self.hi - self.lo) / (self.qmax - self.qmin),
+        };
+        (scale as f32).max(f32::MIN_POSITIVE)
+    }
+
+    /// Zero points to try: that which keeps the lower end, that which keeps the upper one, and the one between.
+    fn zero_points(&self, scale: f32) -> [f32; 3] {
+        if let Some(centre) = self.centre {
+            return [centre as f32; 3];
+        }
+        let whole = |z: f64| z.round_ties_even().clamp(self.qmin, self.qmax) as f32;
+        let (low, high) = (self.qmin - self.lo / f64::from(scale), self.qmax - self.hi / f64::from(scale));
+        [whole(low), whole(high), whole((low + high) / 2.0)]
+    }
+
+    /// True if both ends of the grid are finite.
+    fn finite(&self, scale: f32, zero_point: f32) -> bool {
+        ((self.qmin as f32 - zero_point) * scale).is_finite() && ((self.qmax as f32 - zero_point) * scale).is_finite()
+    }
+
+    fn of_zero(&self) -> (f32, f32) {
+        (1.0, self.centre.unwrap_or(self.qmin.max(0.0)) as f32)
+    }
+
+    /// The smallest scale of a precision that covers the range; below it where the grid's ends would overflow.
+    fn covering(&self, precision: Precision) -> (f32, f32) {
+        if self.is_empty() {
+            return self.of_zero();
+        }
+        let wanted = self.scale();
+        let all = [precision.up(wanted), precision.down(wanted), wanted].map(|s| (s, self.zero_points(s)[0]));
+        all.into_iter().find(|(s, z)| self.finite(*s, *z)).unwrap_or_else(|| (precision.down(wanted / 2.0), all[0].1))
+    }
+
+    /// The scale and zero point of least error among those around; the finest of equals.
+    fn least(&self, precision: Precision, around: (f64, f64), mut error: impl FnMut(f32, f32) -> f64) -> (f32, f32) {
+        if self.is_empty() {
+            return self.of_zero();
+        }
+        let wanted = self.scale();
+        let (from, to) = ((f64::from(wanted) * around.0) as f32, (f64::from(wanted) * around.1) as f32);
+        let mut best = (f64::INFINITY, self.covering(precision));
+        for scale in precision.between(from.max(f32::MIN_POSITIVE), to.max(f32::MIN_POSITIVE), wanted) {
+            let mut before = None;
+            for zero_point in self.zero_points(scale) {
+                if before.replace(zero_point) == Some(zero_point) || !self.finite(scale, zero_point) {
+                    continue;
+                }
+                let error = error(scale, zero_point);
+                if error < best.0 {
+                    best = (error, (scale, zero_point));
+                }
+            }
+        }
+        best.1
+    }
 }

@@ -5,12 +5,14 @@
 //! The zero point is an integer of the grid, so zero stays exactly zero.
 mod fit;
 mod grid;
+mod scale;
 mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use fit::{fit_bias, fit_range, fit_weight};
+pub use fit::{channels, fit_bias, fit_least, fit_range, fit_weight};
 pub use grid::Grid;
+pub use scale::{Precision, odd_part, unit};
 pub use settings::AffineSettings;
 
 use crate::{EncodingKind, Result};

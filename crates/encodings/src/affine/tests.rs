@@ -72,24 +72,28 @@ fn degenerate_ranges_are_defined() {
 #[test]
 fn a_channel_of_zeros_takes_the_largest_scale() {
     let w = Tensor::new(vec![0f32, 0.0, 1.27, -0.5, 2.54, 0.0], [3, 2]).unwrap();
-    let e = fit_weight(&w, &AffineSettings::weight(8, Some(0))).unwrap();
-    let s = e.parameters["scale"].as_slice::<f32>().unwrap().to_vec();
-    // 2.54 / 127 = 1.28 / 64, rounded up to eighths.
-    assert_eq!(s, vec![1.375 / 64.0, 1.375 / 128.0, 1.375 / 64.0]);
-    let all_zero = fit_weight(&Tensor::full(0f32, [2, 2]).unwrap(), &AffineSettings::weight(8, Some(0))).unwrap();
+    let fit =
+        |w: &Tensor, precision| fit_weight(w, &AffineSettings::weight(8, Some(0)), precision, 0.0).unwrap().parameters["scale"].clone();
+    // Scales of full precision hold 127 of 0.01 and of 0.02 as they are.
+    let s = fit(&w, Precision::FULL).to_f32_vec().unwrap();
+    assert!((s[1] - 0.01).abs() < 1e-4 && (s[2] - 0.02).abs() < 1e-4, "{s:?}");
+    assert_eq!(s[0], s[2]);
+    let short = fit(&w, Precision::WEIGHT).to_f32_vec().unwrap();
+    assert!(short.iter().all(|s| odd_part(*s) <= 15), "{short:?}");
+    let all_zero = fit_weight(&Tensor::full(0f32, [2, 2]).unwrap(), &AffineSettings::weight(8, Some(0)), Precision::WEIGHT, 0.0).unwrap();
     assert_eq!(all_zero.parameters["scale"], Tensor::vector(vec![1f32, 1.0]));
-    assert!(fit_weight(&Tensor::vector(vec![f32::INFINITY]), &AffineSettings::weight(8, None)).is_err());
+    assert!(fit_weight(&Tensor::vector(vec![f32::INFINITY]), &AffineSettings::weight(8, None), Precision::FULL, 0.0).is_err());
 }
 
 #[test]
 fn a_bias_that_overflows_raises_its_channels_scale() {
     let bias = Tensor::vector(vec![1f32, 1e6]);
-    let (e, weights) = fit_bias(&bias, 1e-3, &Tensor::vector(vec![1e-3f32, 1e-3])).unwrap();
+    let (e, weights) = fit_bias(&bias, 1e-3, &Tensor::vector(vec![1e-3f32, 1e-3]), true).unwrap();
     let w = weights.as_slice::<f32>().unwrap();
     assert_eq!(w[0], 1e-3);
-    let (_, same) = fit_bias(&bias, 1e-3, &Tensor::vector(vec![1e-3f32, 1.0])).unwrap();
+    let (_, same) = fit_bias(&bias, 1e-3, &Tensor::vector(vec![1e-3f32, 1.0]), true).unwrap();
     assert_eq!(same.as_slice::<f32>().unwrap()[1], 1.0);
-    let (tiny, raised) = fit_bias(&bias, 1e-6, &Tensor::vector(vec![1e-6f32, 1e-6])).unwrap();
+    let (tiny, raised) = fit_bias(&bias, 1e-6, &Tensor::vector(vec![1e-6f32, 1e-6]), true).unwrap();
     assert!(raised.as_slice::<f32>().unwrap()[1] > 1e-6);
     for e in [e, tiny] {
         let y = Affine.simulate(&bias, &e).unwrap();
@@ -98,6 +102,67 @@ fn a_bias_that_overflows_raises_its_channels_scale() {
         }
         assert!(Affine.trainable(&e).is_empty());
     }
+}
+
+/// By trying every scale of the precision, each with every zero point.
+#[test]
+fn the_scale_of_least_error_is_taken() {
+    let settings = AffineSettings::activation(4);
+    let x: Vec<f32> = (0..400).map(|i| (i as f32 / 40.0).sin() * (i as f32 / 200.0)).collect();
+    let (lo, hi) = x.iter().fold((0f32, 0f32), |(lo, hi), v| (lo.min(*v), hi.max(*v)));
+    let error = |scale: f32, zero: f32| {
+        let e = per_tensor(settings, scale, zero);
+        let y = Affine.simulate(&Tensor::vector(x.clone()), &e).unwrap();
+        y.as_slice::<f32>().unwrap().iter().zip(&x).map(|(y, x)| f64::from(y - x).powi(2)).sum::<f64>()
+    };
+    for limit in [1.0, 3.0, 7.0, 31.0] {
+        let e = fit_least((lo, hi), &settings, Precision::up_to(limit), error).unwrap();
+        let number = |name: &str| e.parameters[name].item::<f32>().unwrap();
+        let found = error(number("scale"), number("zero_point"));
+        let wanted = (hi - lo) / 15.0;
+        let scales = Precision::up_to(limit).between(0.7 * wanted, 1.15 * wanted, wanted);
+        let all = scales.iter().flat_map(|s| (0..16).map(|z| error(*s, z as f32)));
+        assert_eq!(found, all.fold(f64::INFINITY, f64::min), "limit {limit}");
+        assert!(odd_part(number("scale")) <= limit as u32);
+    }
+    // What is left out is not taken, and where all is left out the range is covered.
+    let e = fit_least((lo, hi), &settings, Precision::WEIGHT, |_, _| f64::INFINITY).unwrap();
+    assert!(e.parameters["scale"].item::<f32>().unwrap() * 15.0 >= hi - lo);
+}
+
+#[test]
+fn a_grids_ends_stay_finite() {
+    for (lo, hi) in [(f32::MIN, 0.0), (0.0, f32::MAX), (f32::MIN, f32::MAX), (f32::MIN, 1e38)] {
+        for e in [
+            fit_range(lo, hi, &AffineSettings::activation(8)).unwrap(),
+            fit_least((lo, hi), &AffineSettings::activation(8), Precision::WEIGHT, |_, _| 0.0).unwrap(),
+            fit_weight(&Tensor::vector(vec![lo, hi]), &AffineSettings::weight(8, None), Precision::WEIGHT, 0.0).unwrap(),
+        ] {
+            let y = Affine.simulate(&Tensor::vector(vec![lo, hi, 0.0]), &e).unwrap();
+            assert!(y.as_slice::<f32>().unwrap().iter().all(|v| v.is_finite()), "{lo} {hi}: {y:?}");
+        }
+    }
+}
+
+/// The sum of a layer with tiny weights beside a large bias: bias and products are whole numbers of units, of which f32
+/// counts 2^24.
+#[test]
+fn a_large_bias_leaves_sums_exact() {
+    let (input, weight) = (1.75f32 / 64.0, Tensor::vector(vec![1.875f32 / 4096.0, 1.875 / 4096.0]));
+    let bias = Tensor::vector(vec![0.5f32, 1e6 * 1.75 / 64.0 * 1.875 / 4096.0]);
+    let (_, raised) = fit_bias(&bias, input, &weight, true).unwrap();
+    let raised = raised.to_f32_vec().unwrap();
+    assert_eq!(raised[0], 1.875 / 4096.0);
+    assert!(raised[1] > raised[0], "{raised:?}");
+    let units = f64::from(bias.as_slice::<f32>().unwrap()[1]) / (unit(input) * unit(raised[1]));
+    assert!(units <= (1u64 << 23) as f64, "{units}");
+    // No more than needed: coarser by less than half.
+    assert!(raised[1] <= 1.6 * raised[0], "{raised:?}");
+    assert_eq!(fit_bias(&bias, input, &weight, false).unwrap().1, weight);
+    // A bias that no short scale of this size holds takes a coarser one.
+    let huge = Tensor::vector(vec![0.0f32, 300.0 * bias.as_slice::<f32>().unwrap()[1]]);
+    let raised = fit_bias(&huge, input, &weight, true).unwrap().1.to_f32_vec().unwrap()[1];
+    assert!(f64::from(huge.as_slice::<f32>().unwrap()[1]) / (unit(input) * unit(raised)) <= (1u64 << 23) as f64);
 }
 
 #[test]

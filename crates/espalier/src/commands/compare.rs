@@ -34,9 +34,14 @@ pub struct ValueDifference {
     pub value: String,
     /// True for an output of both.
     pub output: bool,
-    /// Signal to noise of B against A, in decibels; absent: equal.
+    /// Signal to noise of B against A, in decibels, over the elements that are numbers in both; absent where `equal`, or where
+    /// none is.
     pub sqnr_db: Option<f64>,
-    /// Largest absolute difference.
+    /// True if every element is the same number in both; a NaN is never equal.
+    pub equal: bool,
+    /// Elements that are NaN in A or in B.
+    pub nan: u64,
+    /// Largest absolute difference, over the elements that are numbers in both.
     pub max_difference: f64,
     /// Largest absolute value in A.
     pub max_value: f64,
@@ -116,6 +121,8 @@ struct Totals {
 struct Sum {
     signal: f64,
     noise: f64,
+    nan: u64,
+    numbers: u64,
     max_difference: f64,
     max_value: f64,
 }
@@ -150,17 +157,31 @@ impl Totals {
 impl Sum {
     fn add(&mut self, a: &[f32], b: &[f32]) {
         for (x, y) in a.iter().zip(b).map(|(x, y)| (f64::from(*x), f64::from(*y))) {
+            if x.is_nan() || y.is_nan() {
+                self.nan += 1;
+                continue;
+            }
+            self.numbers += 1;
+            // The same infinity on both sides is no difference.
+            if x == y && x.is_infinite() {
+                continue;
+            }
+            let difference = x - y;
             self.signal += x * x;
-            self.noise += (x - y) * (x - y);
-            self.max_difference = self.max_difference.max((x - y).abs());
+            self.noise += difference * difference;
+            self.max_difference = self.max_difference.max(difference.abs());
             self.max_value = self.max_value.max(x.abs());
         }
     }
 
     fn finish(self, value: String, outputs: &[&str]) -> ValueDifference {
-        let sqnr_db = (self.noise > 0.0).then(|| 10.0 * (self.signal / self.noise).log10());
-        let output = outputs.contains(&value.as_str());
-        ValueDifference { value, output, sqnr_db, max_difference: self.max_difference, max_value: self.max_value }
+        let sqnr_db = (self.noise > 0.0 && self.numbers > 0).then(|| {
+            let ratio = if self.noise.is_infinite() { 0.0 } else { self.signal / self.noise };
+            10.0 * ratio.log10()
+        });
+        let (output, equal) = (outputs.contains(&value.as_str()), self.nan == 0 && self.noise == 0.0);
+        let Sum { nan, max_difference, max_value, .. } = self;
+        ValueDifference { value, output, sqnr_db, equal, nan, max_difference, max_value }
     }
 }
 
@@ -202,13 +223,44 @@ impl fmt::Display for Comparison {
         let width = self.values.iter().map(|v| v.value.chars().count()).max().unwrap_or(0).clamp(5, 60);
         writeln!(f, "{:width$}  {:>10}  {:>14}  {:>12}", "value", "SQNR", "max difference", "max |A|")?;
         for v in &self.values {
-            let sqnr = v.sqnr_db.map_or("equal".to_string(), |d| format!("{d:.1} dB"));
+            let sqnr = match (v.equal, v.sqnr_db) {
+                (true, _) => "equal".to_string(),
+                (false, Some(d)) => format!("{d:.1} dB"),
+                (false, None) => "NaN".to_string(),
+            };
             let mark = if v.output { "  output" } else { "" };
-            writeln!(f, "{:width$}  {sqnr:>10}  {:>14.3e}  {:>12.3e}{mark}", v.value, v.max_difference, v.max_value)?;
+            let nan = if v.nan > 0 { format!("  {} elements are NaN", v.nan) } else { String::new() };
+            writeln!(f, "{:width$}  {sqnr:>10}  {:>14.3e}  {:>12.3e}{mark}{nan}", v.value, v.max_difference, v.max_value)?;
         }
         for name in &self.missing {
             writeln!(f, "output '{name}' has no counterpart of its shape")?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(a: &[f32], b: &[f32]) -> (ValueDifference, String) {
+        let mut sum = Sum::default();
+        sum.add(a, b);
+        let value = sum.finish("y".into(), &["y"]);
+        let text = Comparison { inputs: "x".into(), values: vec![value.clone()], missing: vec![] }.to_string();
+        (value, text)
+    }
+
+    #[test]
+    fn a_nan_is_never_equal_and_is_counted() {
+        let (equal, text) = told(&[1.0, f32::INFINITY], &[1.0, f32::INFINITY]);
+        assert!(equal.equal && equal.nan == 0 && text.contains("     equal"), "{text}");
+        for (a, b) in [([f32::NAN, 1.0], [f32::NAN, 1.0]), ([0.0, 1.0], [f32::NAN, 1.0])] {
+            let (nan, text) = told(&a, &b);
+            assert!(!nan.equal && nan.nan == 1 && nan.sqnr_db.is_none(), "{nan:?}");
+            assert!(!text.contains("equal") && text.contains("1 elements are NaN"), "{text}");
+        }
+        let (both, text) = told(&[f32::NAN, 2.0], &[1.0, 1.0]);
+        assert!((both.sqnr_db.unwrap() - 10.0 * 4f64.log10()).abs() < 1e-9, "{text}");
     }
 }

@@ -14,6 +14,8 @@ pub struct ConvertOptions {
     pub clean: bool,
     /// Raise ONNX's own operator set to this version.
     pub opset: Option<i64>,
+    /// Make half precision float32.
+    pub float32: bool,
 }
 
 /// What was done.
@@ -44,6 +46,9 @@ pub fn convert(input: &Path, output: &Path, options: &ConvertOptions) -> Result<
     }
     let mut model = onnx::load(input)?;
     let before = model.graph.nodes.len();
+    if options.float32 {
+        train::to_float32(&mut model)?;
+    }
     if options.clean {
         train::fold_constants(&mut model)?;
         ops::fold_batch_norm(&mut model)?;

@@ -35,6 +35,8 @@ pub struct Evaluation {
     pub correct: usize,
     /// Rows.
     pub total: usize,
+    /// Rows with a NaN among their outputs: none of them counts as right.
+    pub nan: usize,
     /// `correct / total`.
     pub accuracy: f64,
     /// Where the preprocessing came from.
@@ -74,6 +76,7 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
         runtime: options.runtime.clone(),
         correct: score.correct,
         total: score.total,
+        nan: score.nan,
         accuracy: score.accuracy(),
         preprocessing,
         seconds: began.elapsed().as_secs_f64(),
@@ -90,7 +93,9 @@ fn in_runtime(model: Source, batches: impl Iterator<Item = Result<Batch, TrainEr
         let batch = batch?;
         let outputs = batch.counted_values(session.run(&batch.inputs)?)?;
         let logits = outputs.get(&output).ok_or_else(|| Error::Input(format!("the runtime gave no output '{output}'")))?;
-        score.correct += train::count_correct(&train::flat(logits)?, batch.target("label")?)?;
+        let judged = train::judge(&train::flat(logits)?, batch.target("label")?)?;
+        score.correct += judged.correct;
+        score.nan += judged.nan;
         score.total += batch.len();
     }
     Ok(score)
@@ -100,6 +105,9 @@ impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (accuracy, runtime) = (text::percent(self.accuracy), &self.runtime);
         writeln!(f, "accuracy {accuracy} ({} of {}), {runtime}, {:.1} s", self.correct, self.total, self.seconds)?;
+        if self.nan > 0 {
+            writeln!(f, "warning: {} of {} rows have NaN among their outputs; none of them counts as right", self.nan, self.total)?;
+        }
         writeln!(f, "preprocessing: {}", self.preprocessing)?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }

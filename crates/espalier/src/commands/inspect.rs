@@ -51,8 +51,10 @@ pub struct Layer {
 pub struct Inspection {
     /// The file.
     pub file: String,
-    /// Its bytes.
+    /// Its bytes, those of the data files beside it included.
     pub file_bytes: u64,
+    /// Bytes of the data files beside it (external data).
+    pub external_bytes: u64,
     /// Version of the format.
     pub ir_version: i64,
     /// Operator sets by domain.
@@ -69,6 +71,9 @@ pub struct Inspection {
     pub parameters: u64,
     /// Those that are not zero, masks applied.
     pub nonzeros: u64,
+    /// Those of all parameters that no operator reads directly: behind nodes that compute with constants alone, or stored as one
+    /// with equal others. A run makes them visible first; layers do not list them.
+    pub hidden_parameters: u64,
     /// Multiply-accumulate operations for inputs of the declared shapes (unknown dimensions as 1).
     pub macs: Option<u64>,
     /// Why `macs` is absent, or what they do not count.
@@ -91,7 +96,8 @@ pub struct Inspection {
 /// If the file cannot be read.
 pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Inspection> {
     let model = onnx::load(path)?;
-    let file_bytes = std::fs::metadata(path).map_or(0, |m| m.len());
+    let alone = std::fs::metadata(path).map_or(0, |m| m.len());
+    let file_bytes = onnx::bytes_on_disk(path, &model).unwrap_or(alone);
     let (seen, macs_note) = match observe(&model, shapes) {
         Ok((seen, note)) => (Some(seen), note),
         Err(e) => {
@@ -115,7 +121,8 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
     for encoding in model.annotations.iter().filter_map(|(_, a)| a.encoding.as_ref()) {
         *encodings.entry(encodings::describe(encoding)).or_default() += 1;
     }
-    let sum = |f: fn(&Layer) -> u64| layers.iter().map(f).sum();
+    let sum = |f: fn(&Layer) -> u64| layers.iter().map(f).sum::<u64>();
+    let [hidden, hidden_nonzeros] = hidden_parameters(&model);
     let takes: BTreeMap<String, String> = takes(&model).into_iter().collect();
     let port = |v: &ValueId| {
         let name = model.values[*v].name.clone();
@@ -124,14 +131,16 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
     Ok(Inspection {
         file: path.display().to_string(),
         file_bytes,
+        external_bytes: file_bytes - alone,
         ir_version: model.ir_version,
         opsets: model.opsets.iter().map(|o| (if o.domain.is_empty() { "ai.onnx".into() } else { o.domain.clone() }, o.version)).collect(),
         inputs: model.free_inputs().iter().map(port).collect(),
         outputs: model.graph.outputs.iter().map(|v| Port { takes: None, ..port(v) }).collect(),
         operators,
         unknown_operators: unknown,
-        parameters: sum(|l| l.parameters),
-        nonzeros: sum(|l| l.nonzeros),
+        parameters: sum(|l| l.parameters) + hidden,
+        nonzeros: sum(|l| l.nonzeros) + hidden_nonzeros,
+        hidden_parameters: hidden,
         macs: seen.is_some().then(|| sum(|l| l.macs.unwrap_or(0))),
         macs_note,
         annotations: model.annotations.len(),
@@ -142,15 +151,25 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
     })
 }
 
+/// Parameters that a run makes visible before it begins, and how many of them are not zero.
+fn hidden_parameters(model: &Model) -> [u64; 2] {
+    let mut prepared = model.clone();
+    let counts = (deploy::measure::parameters(model), train::prepare(&mut prepared).map(|_| deploy::measure::parameters(&prepared)));
+    // What cannot be prepared is told of by the run.
+    let (Ok(before), Ok(Ok(after))) = counts else { return [0, 0] };
+    [after.total.saturating_sub(before.total), after.nonzero.saturating_sub(before.nonzero)]
+}
+
 fn layers(model: &Model, seen: Option<&Shapes>) -> Vec<Layer> {
     let mut stored = StoredValues::new(model);
+    let roles = ops::Roles::of(model);
     let mut out = vec![];
     model.graph.visit(&mut |node| {
         let Some(op) = ops::find(&node.domain, &node.op_type) else { return };
         let (mut parameters, mut nonzeros, mut parameter_bytes, mut encoding, mut masked) = (0, 0, 0, None, false);
         for (i, v) in node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))) {
             use ops::Role::{Bias, NormBias, NormScale, Weight};
-            if !matches!(op.role(node, i), Weight | Bias | NormScale | NormBias) {
+            if !matches!(roles.role(node, i), Weight | Bias | NormScale | NormBias) {
                 continue;
             }
             encoding = encoding.or_else(|| model.annotations.encoding(v).map(encodings::describe));
@@ -188,7 +207,11 @@ impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ports = |list: &[Port]| list.iter().map(|p| text::line(&format!("{} {}", p.name, p.ty))).collect::<Vec<_>>().join(", ");
         let opsets = self.opsets.iter().map(|(d, v)| format!("{d} {v}")).collect::<Vec<_>>().join(", ");
-        writeln!(f, "{}: {}, IR {}, opset {opsets}", self.file, text::bytes(self.file_bytes), self.ir_version)?;
+        let beside = match self.external_bytes {
+            0 => String::new(),
+            n => format!(" ({} of them in data files beside it)", text::bytes(n)),
+        };
+        writeln!(f, "{}: {}{beside}, IR {}, opset {opsets}", self.file, text::bytes(self.file_bytes), self.ir_version)?;
         writeln!(f, "inputs:      {}", ports(&self.inputs))?;
         let told: Vec<(&str, &str)> = self.inputs.iter().filter_map(|p| Some((p.name.as_str(), p.takes.as_deref()?))).collect();
         write!(f, "{}", takes_text(&told))?;
@@ -198,7 +221,11 @@ impl fmt::Display for Inspection {
         if !self.unknown_operators.is_empty() {
             writeln!(f, "not known:   {}", text::line(&self.unknown_operators.join(", ")))?;
         }
-        writeln!(f, "parameters:  {}, {} not zero", self.parameters, self.nonzeros)?;
+        let hidden = match self.hidden_parameters {
+            0 => String::new(),
+            n => format!("; {n} of them are behind nodes on constants or stored as one with others: a run makes them visible first"),
+        };
+        writeln!(f, "parameters:  {}, {} not zero{hidden}", self.parameters, self.nonzeros)?;
         match (&self.macs, &self.macs_note) {
             (Some(macs), None) => writeln!(f, "MACs:        {macs}")?,
             (Some(macs), Some(note)) => writeln!(f, "MACs:        {macs} ({note})")?,

@@ -38,10 +38,15 @@ pub fn list(topic: Topic) -> Vec<Entry> {
         Topic::Stages => Stage::KINDS.iter().map(|kind| entry(kind, stage(kind).0.as_str())).collect(),
         Topic::Techniques => techniques().into_iter().map(|(name, summary)| Entry { name, summary }).collect(),
         Topic::Architectures => zoo::list().iter().map(|e| entry(e.name, e.summary)).collect(),
-        Topic::Operators => ops::all().map(|o| entry(o.op_type(), o.summary())).collect(),
+        Topic::Operators => ops::all().map(|o| entry(&operator_name(o), o.summary())).collect(),
         Topic::Runtimes => super::runtimes().iter().map(|r| entry(r, runtime(r))).collect(),
         Topic::Devices => super::device::devices(),
     }
+}
+
+/// An operator's name, with its domain where that is not ONNX's own.
+fn operator_name(op: &dyn ops::Operator) -> String {
+    if op.domain().is_empty() { op.op_type().to_string() } else { format!("{}.{}", op.domain(), op.op_type()) }
 }
 
 /// The choices that a recipe offers, each as `KEY = "value"` with its sentence, read from the schema so that none is missed.
@@ -168,9 +173,9 @@ pub fn explain(name: &str) -> Result<String> {
     if let Ok(e) = zoo::find(name) {
         return Ok(format!("architecture {}: {}\n\ninput {:?}, {} classes\n", e.name, e.summary, e.input, e.classes));
     }
-    if let Some(op) = ops::all().find(|o| o.op_type().eq_ignore_ascii_case(name)) {
+    if let Some(op) = ops::all().find(|o| operator_name(*o).eq_ignore_ascii_case(name)) {
         let versions = op.versions().iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
-        return Ok(format!("operator {}: {}\n\nchanged in opsets {versions}\n", op.op_type(), op.summary()));
+        return Ok(format!("operator {}: {}\n\nchanged in opsets {versions}\n", operator_name(op), op.summary()));
     }
     let known = explainable();
     let meant = did_you_mean(name, known.iter().map(String::as_str)).map_or(String::new(), |k| format!("; did you mean '{k}'?"));

@@ -63,7 +63,7 @@ pub fn plan(path: &Path, overrides: &[String], mut options: RunOptions) -> Resul
     let mut clock = Clock { times: BTreeMap::new(), notes: vec![] };
     let mut networks: Vec<(String, Model)> = vec![];
     let mut current = match recipe.begins_with() {
-        Some(source) => Some(pipeline::stages::start(source, recipe.seed, place).map_err(staged)?),
+        Some(source) => Some(pipeline::stages::start(source, recipe.seed, place).map_err(staged)?.0),
         None => None,
     };
     let mut quantized = false;
@@ -80,7 +80,7 @@ pub fn plan(path: &Path, overrides: &[String], mut options: RunOptions) -> Resul
         quantized |= matches!(settings, Stage::Quantize(_));
         match settings {
             Stage::Train(TrainStage { model: Some(source), .. }) if i > 0 => {
-                current = Some(pipeline::stages::start(source, recipe.seed, place).map_err(staged)?);
+                current = Some(pipeline::stages::start(source, recipe.seed, place).map_err(staged)?.0);
                 quantized = false;
             }
             Stage::Distill(s) => {

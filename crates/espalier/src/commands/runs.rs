@@ -113,7 +113,27 @@ pub fn diff_runs(a: &Path, b: &Path) -> Result<Difference> {
     };
     let mut keys = joined(settings(&a), settings(&b));
     keys.extend(joined(environment(&a), environment(&b)));
-    Ok(Difference { settings: keys.into_iter().filter(|(_, a, b)| a != b).collect(), figures: joined(figures(&a), figures(&b)) })
+    let settings = keys.into_iter().filter(|(_, a, b)| a != b).collect();
+    Ok(Difference { settings: stages_of_one(settings), figures: joined(figures(&a), figures(&b)) })
+}
+
+/// A stage that only one of the runs has is one line, not one for each of its settings.
+fn stages_of_one(settings: Vec<(String, Option<String>, Option<String>)>) -> Vec<(String, Option<String>, Option<String>)> {
+    let stage = |key: &str| key.strip_prefix("stages.").and_then(|rest| rest.split('.').next()).map(|name| format!("stages.{name}"));
+    let kind = |name: &str| settings.iter().find(|(key, ..)| *key == format!("{name}.kind")).cloned();
+    let mut out: Vec<(String, Option<String>, Option<String>)> = vec![];
+    for (key, a, b) in &settings {
+        match stage(key).and_then(|name| Some((kind(&name)?, name))) {
+            // A kind differs only where one of the runs has no such stage, or another one of that name.
+            Some(((_, first, second), name)) if first.is_none() || second.is_none() => {
+                if out.last().is_none_or(|(last, ..)| *last != name) {
+                    out.push((name, first, second));
+                }
+            }
+            _ => out.push((key.clone(), a.clone(), b.clone())),
+        }
+    }
+    out
 }
 
 /// `stages.prune.sparsity = 0.5`, stages by name.
@@ -186,6 +206,23 @@ mod tests {
         assert_eq!(date(0), "1970-01-01 00:00");
         assert_eq!(date(951_827_696), "2000-02-29 12:34");
         assert_eq!(date(1_795_770_000), "2026-11-27 09:00");
+    }
+
+    #[test]
+    fn a_stage_of_one_run_is_one_line() {
+        let line = |key: &str, a: Option<&str>, b: Option<&str>| (key.to_string(), a.map(str::to_string), b.map(str::to_string));
+        let told = stages_of_one(vec![
+            line("seed", Some("1"), Some("2")),
+            line("stages.prune.kind", Some("prune"), None),
+            line("stages.prune.sparsity", Some("0.5"), None),
+            line("stages.deploy.threads", Some("1"), Some("2")),
+        ]);
+        let expected = [
+            line("seed", Some("1"), Some("2")),
+            line("stages.prune", Some("prune"), None),
+            line("stages.deploy.threads", Some("1"), Some("2")),
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

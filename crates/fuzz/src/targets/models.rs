@@ -134,7 +134,7 @@ fn passes(case: &Case, folder: &Path) -> Result<(), String> {
     }
     let to = folder.join("clean.onnx");
     for opset in [None, Some(onnx::NEWEST_OPSET)] {
-        let options = espalier::commands::ConvertOptions { clean: true, opset };
+        let options = espalier::commands::ConvertOptions { clean: true, opset, float32: false };
         if espalier::commands::convert(&path, &to, &options).is_ok() {
             onnx::load(&to).map_err(|e| format!("a cleaned model is not read: {e}"))?;
         }

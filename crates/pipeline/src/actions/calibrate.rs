@@ -73,7 +73,8 @@ pub fn calibrate(
     tick: Tick,
 ) -> Result<Calibrated, StageError> {
     let mut settings = settings(stage);
-    let earlier = quantize::prepare(model)?;
+    let earlier = quantize::prepare(model, &settings)?;
+    quantize::check_skip(model, &settings)?;
     let kept = (stage.batch_norm == BatchNorm::Keep).then(|| model.clone());
     ops::fold_batch_norm(model)?;
     let c = &stage.calibration;
@@ -119,7 +120,7 @@ fn key(cache: &Cache, model: &Model, settings: &QuantizeSettings, data: &LoaderB
     let rows = options.rows.as_ref().map(|rows| numbers(&mut rows.iter().map(|r| *r as u64)));
     Ok(cache
         .key()
-        .part("calibration of", onnx::to_bytes(model)?)
+        .part("calibration with sums of", onnx::to_bytes(model)?)
         .part("observed", numbers(&mut observed.activations.keys().map(|id| u64::from(id.0))))
         .part("momentum", settings.observer.momentum.to_le_bytes())
         .part("rows", rows.unwrap_or_default())

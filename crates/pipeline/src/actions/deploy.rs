@@ -1,17 +1,25 @@
-//! The deployed file: lowered, written, run in a runtime, compared with the simulation, measured.
+//! The deployed file: lowered, written, run in a runtime, compared with the simulation, measured beside the original.
 use super::counted::counted;
-use super::{Sources, Tick};
+use super::measure::{by_class, macs_of_one};
+use super::{MemoryProbe, Original, Sources, Tick};
 use crate::recipe::{DeployStage, Target};
 use crate::stages::StageError;
-use deploy::measure::{Agreement, LatencyOptions, latency};
-use deploy::runtime::{Choice, SessionOptions, Source, by_name, choose};
-use deploy::{LowerOptions, ProofOptions, prove};
+use deploy::measure::{Agreement, LatencyOptions, latencies};
+use deploy::runtime::{Choice, Runtime, Session, SessionOptions, Source, by_name, choose, take_messages};
+use deploy::{LowerOptions, Lowered, Placement, Proof, ProofOptions, prove};
 use graph::Model;
-use report::record::{Arithmetic, DeployRecord, FloatPart, Latency, Note, RuntimeRecord};
-use train::Batches;
+use report::record::{
+    Arithmetic, ClassesRecord, DeployRecord, FloatPart, Latency, NodeCount, Note, OriginalRecord, OutputRecord, PlacementRecord,
+    RuntimeRecord,
+};
+use report::text;
+use train::{Batches, Named};
 
 /// Runs of a lone sample that the reference interpreter makes too.
 const RUNS_IN_REFERENCE: usize = 16;
+
+/// A deployed file this much slower than its original (by median and by best run) gets a warning; below lies what runs differ by.
+const NOTICEABLY_SLOWER: f64 = 1.05;
 
 /// A deployed model and what was found about it.
 pub struct Deployment {
@@ -21,44 +29,64 @@ pub struct Deployment {
     pub model: Model,
     /// Measurements.
     pub record: DeployRecord,
-    /// Operators that stay float.
+    /// Test images that were scored, and those of them with a NaN among the outputs.
+    pub images: Option<(u64, u64)>,
+    /// Class by class, with the runtime's defaults.
+    pub classes: Option<ClassesRecord>,
+    /// Operators that compute in float.
     pub float_parts: Vec<FloatPart>,
     /// What the user should know.
     pub notes: Vec<Note>,
 }
 
-/// Lowers a model, and measures the file on the whole test set in the target's runtime.
+/// What surrounds a deployment.
+pub struct DeployOn<'a> {
+    /// Name of the file, for the record.
+    pub file: &'a str,
+    /// Threads of the runtime, where the stage does not say.
+    pub threads: usize,
+    /// The data.
+    pub sources: &'a Sources,
+    /// The model that the run began with.
+    pub original: Option<&'a Original>,
+    /// What measures memory.
+    pub probe: Option<&'a MemoryProbe>,
+}
+
+/// What a model would be deployed as, its file, and how many bytes of the exporter's own notes were left out.
 ///
 /// # Errors
-/// What lowering, the runtime or the data report. A file that does not compute what the simulation computed is no error
-/// but a warning that says where.
-pub fn deploy(
-    model: &Model,
-    stage: &DeployStage,
-    file: &str,
-    threads: usize,
-    sources: &Sources,
-    tick: Tick,
-) -> Result<Deployment, StageError> {
+/// What lowering reports.
+pub fn lowered(model: &Model, sources: &Sources, stage: &DeployStage) -> Result<(Lowered, Vec<u8>, usize), StageError> {
     let mut model = model.clone();
     sources.describe(&mut model)?;
     let mut lowered = deploy::lower(&model, &LowerOptions { opset: stage.opset })?;
     let stripped = if stage.exporter_notes { 0 } else { onnx::strip(&mut lowered.model) };
     let bytes = onnx::to_bytes(&lowered.model)?;
+    Ok((lowered, bytes, stripped))
+}
+
+/// Lowers a model, and measures the file on the whole test set in the target's runtime, beside the original.
+///
+/// # Errors
+/// What lowering, the runtime or the data report. A file that does not compute what the simulation computed is no error
+/// but a warning that says where.
+pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> Result<Deployment, StageError> {
+    let DeployOn { file, sources, original, probe, .. } = *on;
+    let (mut lowered, bytes, stripped) = lowered(model, sources, stage)?;
     let choice = match stage.target {
         Target::OnnxRuntime => choose(),
         Target::Reference => Choice { runtime: by_name("reference")?, note: None },
     };
-    let note = |warning: bool, text: String| Note { warning, text };
-    let mut notes: Vec<Note> = lowered.notes.into_iter().map(|text| note(false, text)).collect();
+    let mut notes: Vec<Note> = std::mem::take(&mut lowered.notes).into_iter().map(|text| note(false, text)).collect();
     if stripped > 0 {
-        let size = report::text::bytes(stripped as u64);
+        let size = text::bytes(stripped as u64);
         notes.push(note(
             false,
             format!("{size} that the exporter noted for itself (stack traces, paths) are left out; exporter_notes = true keeps them"),
         ));
     }
-    let threads = stage.threads.unwrap_or(threads);
+    let threads = stage.threads.unwrap_or(on.threads);
     let source = Source::Bytes(&bytes);
     let name = choice.runtime.name().to_string();
     let version = choice.runtime.version();
@@ -66,8 +94,14 @@ pub fn deploy(
         |arithmetic| RuntimeRecord { runtime: name.clone(), version: Some(version.clone()), arithmetic, ..RuntimeRecord::default() };
     let (mut literal, mut default) = (runtime(Arithmetic::Literal), runtime(Arithmetic::Default));
     let mut reference = RuntimeRecord { runtime: "reference".into(), arithmetic: Arithmetic::Literal, ..RuntimeRecord::default() };
-    let mut simulation_accuracy = None;
-    if let Some(test) = sources.some_test(&model, stage.images)? {
+    let mut record = DeployRecord {
+        file: file.to_string(),
+        blake3: blake3::hash(&bytes).to_hex().to_string(),
+        opset: lowered.model.onnx_opset(),
+        ..DeployRecord::default()
+    };
+    let (mut classes, mut images) = (None, None);
+    if let Some(test) = sources.some_test(model, stage.images)? {
         if let Some(n) = stage.images.filter(|n| *n < sources.rows().test) {
             notes.push(note(
                 true,
@@ -76,36 +110,209 @@ pub fn deploy(
         }
         let reference_batches = if test.runs_alone() { RUNS_IN_REFERENCE } else { 1 };
         let options = ProofOptions { threads, reference_batches, ..ProofOptions::default() };
-        let proof = prove(&model, source, &choice, &mut counted(&test, tick), &options)?;
+        let proof = prove(model, source, &choice, &mut counted(&test, tick), &options)?;
         agreement(&mut literal, &proof.literal);
         agreement(&mut default, &proof.default);
         agreement(&mut reference, &proof.reference);
+        record.outputs = outputs(&proof);
         if let Some(a) = &proof.accuracy {
-            simulation_accuracy = Some(a.simulated.top1_share());
+            record.simulation_accuracy = Some(a.simulated.top1_share());
             literal.accuracy = Some(a.literal.top1_share());
             default.accuracy = Some(a.default.top1_share());
+            images = Some((a.default.samples, a.default.nan));
         }
+        let names = sources.class_names_for(model)?;
+        classes = proof.confusion.as_ref().map(|c| by_class(c, &names));
         notes.extend(proof.violations.into_iter().chain(proof.warnings).map(|text| note(true, text)));
     } else if let Some(text) = choice.note {
         notes.push(note(true, text));
     }
-    let mut session = choice.runtime.load(source, SessionOptions::default_arithmetic(threads))?;
-    let measured =
-        latency(session.as_mut(), &sources.one_sample(&model)?, LatencyOptions { runs: stage.latency_runs, ..LatencyOptions::default() })?;
-    default.latency = Some(Latency { p50_ms: measured.p50_ms, p95_ms: measured.p95_ms, runs: measured.runs, threads });
-    let mut runtimes = vec![literal, default];
-    if name != "reference" && reference.agreement.is_some() {
-        runtimes.push(reference);
-    }
-    let float_parts = lowered.float_parts.into_iter().map(|p| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason }).collect();
-    let record = DeployRecord {
-        file: file.to_string(),
-        blake3: blake3::hash(&bytes).to_hex().to_string(),
-        opset: lowered.model.onnx_opset(),
-        simulation_accuracy,
-        runtimes,
+    let placement = placement(choice.runtime.as_ref(), source, &lowered, &mut notes);
+    let options = LatencyOptions { runs: stage.latency_runs, ..LatencyOptions::default() };
+    let beside = Beside { runtime: choice.runtime.as_ref(), threads, options };
+    let sample = sources.one_sample(model)?;
+    let (own, of_original) = beside.measure(source, &sample, original, sources, &mut notes)?;
+    let mut memory = |measured: Result<u64, StageError>| {
+        measured.map_err(|e| notes.push(note(false, format!("the memory that a file takes is not known: {e}")))).ok()
     };
-    Ok(Deployment { bytes, model: lowered.model, record, float_parts, notes })
+    default.peak_memory_bytes = probe.and_then(|p| memory(p.bytes_of(&bytes, &name, threads, &sample)));
+    default.latency = Some(latency_record(own, threads));
+    if let Some(original) = original {
+        let inputs = sources.one_sample(&original.model).ok().filter(|_| of_original.is_some());
+        let peak_memory_bytes = probe.zip(inputs.as_ref()).and_then(|(p, i)| memory(original.memory(p, &name, threads, i)));
+        record.original = Some(OriginalRecord {
+            stage: original.stage.clone(),
+            file_bytes: original.file_bytes,
+            macs: inputs.and_then(|inputs| macs_of_one(&original.model, &inputs, sources).ok()),
+            latency: of_original.map(|l| latency_record(l, threads)),
+            peak_memory_bytes,
+        });
+        notes.extend(larger(bytes.len() as u64, original, model));
+        // The reference interpreter is there to be right; how fast it is says nothing about a file.
+        let theirs = of_original.filter(|_| name != "reference");
+        notes.extend(theirs.and_then(|theirs| slower(own, theirs, &original.stage, placement.as_ref(), model)));
+    }
+    record.placement = placement.as_ref().map(placement_record);
+    record.runtimes = vec![literal, default];
+    if name != "reference" && reference.agreement.is_some() {
+        record.runtimes.push(reference);
+    }
+    notes.extend(take_messages().into_iter().map(|text| note(true, format!("{name}: {text}"))));
+    let float_parts = placement.map_or(lowered.float_parts, |p| p.float_parts);
+    let float_parts = float_parts.into_iter().map(|p| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason }).collect();
+    Ok(Deployment { bytes, model: lowered.model, record, images, classes, float_parts, notes })
+}
+
+fn note(warning: bool, text: String) -> Note {
+    Note { warning, text }
+}
+
+fn is_quantized(model: &Model) -> bool {
+    model.annotations.iter().any(|(_, a)| a.encoding.is_some())
+}
+
+/// Where the runtime computes the file; `None` where it does not tell, or nothing in the file is quantized.
+fn placement(runtime: &dyn Runtime, file: Source, lowered: &Lowered, notes: &mut Vec<Note>) -> Option<Placement> {
+    let quantizes = |node: &graph::Node| matches!(node.op_type.as_str(), "QuantizeLinear" | "DequantizeLinear");
+    if !lowered.model.graph.nodes.iter().any(quantizes) {
+        return None;
+    }
+    let placement = match runtime.optimized(file) {
+        Ok(optimized) => Placement::of(&optimized?, lowered),
+        Err(e) => {
+            notes.push(note(false, format!("which nodes it computes on integers is not known: {e}")));
+            return None;
+        }
+    };
+    notes.push(note(false, format!("{} computes {}", runtime.name(), counts(&placement))));
+    Some(placement)
+}
+
+/// `on integers: 9 Conv, 1 Gemm; in float: 1 Softmax; 4 conversions between the two`.
+fn counts(placement: &Placement) -> String {
+    let of = |count: fn(&deploy::Count) -> usize| {
+        let some = placement.operators.iter().filter(|(_, c)| count(c) > 0).map(|(op, c)| format!("{} {op}", count(c)));
+        let list = some.collect::<Vec<_>>().join(", ");
+        if list.is_empty() { "nothing".to_string() } else { list }
+    };
+    let (integer, float) = (of(|c| c.integer), of(|c| c.float));
+    format!("on integers: {integer}; in float: {float}; {} conversions between the two", placement.conversions)
+}
+
+fn placement_record(placement: &Placement) -> PlacementRecord {
+    let count = |(op, c): (&String, &deploy::Count)| (op.clone(), NodeCount { integer: c.integer as u64, float: c.float as u64 });
+    PlacementRecord { operators: placement.operators.iter().map(count).collect(), conversions: placement.conversions as u64 }
+}
+
+/// The deployed file and the original in one runtime.
+struct Beside<'a> {
+    runtime: &'a dyn Runtime,
+    threads: usize,
+    options: LatencyOptions,
+}
+
+impl Beside<'_> {
+    /// Latencies of both, runs in turn. An original that the runtime cannot run is noted, and left out.
+    fn measure(
+        &self,
+        file: Source,
+        sample: &Named,
+        original: Option<&Original>,
+        sources: &Sources,
+        notes: &mut Vec<Note>,
+    ) -> Result<(deploy::measure::Latency, Option<deploy::measure::Latency>), StageError> {
+        let mut own = self.runtime.load(file, SessionOptions::default_arithmetic(self.threads))?;
+        let theirs = original.map(|o| self.prepare(o, sources)).transpose();
+        let mut theirs = theirs.unwrap_or_else(|e| {
+            notes.push(note(false, format!("the original was not measured beside the file: {e}")));
+            None
+        });
+        let measured = match &mut theirs {
+            Some((session, inputs)) => latencies(&mut [(own.as_mut(), sample), (session.as_mut(), inputs)], self.options)?,
+            None => latencies(&mut [(own.as_mut(), sample)], self.options)?,
+        };
+        let mut measured = measured.into_iter();
+        Ok((measured.next().ok_or("no latency was measured")?, measured.next()))
+    }
+
+    /// The original, loaded, with one sample on which it ran once.
+    fn prepare(&self, original: &Original, sources: &Sources) -> Result<(Box<dyn Session>, Named), StageError> {
+        let inputs = sources.one_sample(&original.model)?;
+        let mut session = self.runtime.load(original.source(), SessionOptions::default_arithmetic(self.threads))?;
+        session.run(&inputs)?;
+        Ok((session, inputs))
+    }
+}
+
+fn latency_record(l: deploy::measure::Latency, threads: usize) -> Latency {
+    Latency { p50_ms: l.p50_ms, p95_ms: l.p95_ms, runs: l.runs, threads }
+}
+
+/// A warning where the deployed file takes more room than the original.
+fn larger(bytes: u64, original: &Original, model: &Model) -> Option<Note> {
+    let why = match is_quantized(model) {
+        true => "what quantizers add (scales, zero points, nodes) is more than narrower weights save",
+        false => "nothing in it is quantized, and pruned weights are stored as zeros",
+    };
+    (bytes > original.file_bytes).then(|| {
+        let (own, theirs) = (text::bytes(bytes), text::bytes(original.file_bytes));
+        note(true, format!("the deployed file is larger than the original ({}): {own} against {theirs}: {why}", original.stage))
+    })
+}
+
+/// A warning where the deployed file takes longer than the original, with the reason as far as the runtime's graph shows it.
+fn slower(
+    own: deploy::measure::Latency,
+    theirs: deploy::measure::Latency,
+    original: &str,
+    placement: Option<&Placement>,
+    model: &Model,
+) -> Option<Note> {
+    if own.p50_ms <= theirs.p50_ms * NOTICEABLY_SLOWER || own.best_ms <= theirs.best_ms * NOTICEABLY_SLOWER {
+        return None;
+    }
+    let why = match placement {
+        None if !is_quantized(model) => "nothing in it is quantized, and pruned weights are computed with like any others".to_string(),
+        None => "the runtime does not tell which of its nodes run on integers".to_string(),
+        Some(p) if p.float_parts.is_empty() => format!(
+            "all {} nodes run on integers, but the {} conversions and this processor's integer kernels cost more than they save at this size",
+            p.total().integer,
+            p.conversions
+        ),
+        Some(p) => {
+            let (total, shown) = (p.total(), p.float_parts.iter().take(2));
+            let parts: Vec<String> = shown.map(|f| format!("{} '{}': {}", f.op_type, f.node, f.reason)).collect();
+            let rest = p.float_parts.len().saturating_sub(parts.len());
+            let more = if rest > 0 { format!("; and {rest} more, listed as what stays float") } else { String::new() };
+            format!(
+                "{} of {} nodes run in float, with {} conversions ({}{more})",
+                total.float,
+                total.float + total.integer,
+                p.conversions,
+                parts.join("; ")
+            )
+        }
+    };
+    let times = own.p50_ms / theirs.p50_ms;
+    Some(note(
+        true,
+        format!(
+            "the deployed file is {times:.2} times slower than the original ({original}): {:.3} ms against {:.3} ms: {why}",
+            own.p50_ms, theirs.p50_ms
+        ),
+    ))
+}
+
+/// The outputs against those of the float network.
+fn outputs(proof: &Proof) -> Vec<OutputRecord> {
+    let sqnr = |a: &Agreement| Some(a.whole.sqnr_db()).filter(|d| d.is_finite());
+    let of = |(default, literal): (&Agreement, &Agreement)| OutputRecord {
+        name: default.output.clone(),
+        sqnr_db: sqnr(default),
+        literal_sqnr_db: sqnr(literal),
+        nan_samples: Some(default.deployment.samples_nan()).filter(|n| *n > 0),
+    };
+    proof.default.iter().zip(&proof.literal).map(of).collect()
 }
 
 /// The worst agreement over the outputs.
@@ -114,5 +321,35 @@ fn agreement(record: &mut RuntimeRecord, outputs: &[Agreement]) {
         let (rows, rms) = (a.deployment.argmax_agreement(), a.deployment.rms());
         record.agreement = Some(record.agreement.map_or(rows, |r| r.min(rows)));
         record.rms_difference = Some(record.rms_difference.map_or(rms, |r| r.max(rms)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn took(ms: f64) -> deploy::measure::Latency {
+        deploy::measure::Latency { runs: 9, best_ms: ms, p50_ms: ms, p95_ms: ms, p99_ms: ms }
+    }
+
+    #[test]
+    fn a_file_slower_than_its_original_is_told_with_the_reason() {
+        let part = |node: &str| deploy::FloatPart { node: node.into(), op_type: "Conv".into(), reason: "a Clip stands behind it".into() };
+        let mut placement = Placement {
+            operators: BTreeMap::from([("Conv".to_string(), deploy::Count { integer: 1, float: 3 })]),
+            conversions: 6,
+            float_parts: ["a", "b", "c"].map(part).to_vec(),
+        };
+        let told = |own, placement: Option<&Placement>| slower(took(own), took(1.0), "start", placement, &Model::new(17)).map(|n| n.text);
+        assert_eq!(told(1.04, Some(&placement)), None);
+        let text = told(2.5, Some(&placement)).unwrap();
+        assert!(text.starts_with("the deployed file is 2.50 times slower than the original (start): 2.500 ms against 1.000 ms: 3 of 4"));
+        assert!(text.contains("Conv 'a': a Clip stands behind it") && text.contains("and 1 more"), "{text}");
+        placement.float_parts.clear();
+        placement.operators.insert("Conv".into(), deploy::Count { integer: 4, float: 0 });
+        assert!(told(2.5, Some(&placement)).unwrap().contains("all 4 nodes run on integers"));
+        assert!(told(2.5, None).unwrap().contains("nothing in it is quantized"));
+        assert_eq!(counts(&placement), "on integers: 4 Conv; in float: nothing; 6 conversions between the two");
     }
 }

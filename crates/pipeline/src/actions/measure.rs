@@ -2,13 +2,16 @@
 use super::counted::counted;
 use super::{Sources, Tick};
 use crate::stages::StageError;
-use deploy::measure::{macs, parameters};
+use deploy::measure::{Confusion, macs, parameters};
 use graph::{Model, ValueId};
-use report::record::{LayerRecord, Metrics};
+use report::record::{ClassRecord, ClassesRecord, Confused, LayerRecord, Metrics};
+use std::cell::Cell;
+use std::collections::HashMap;
 use tensor::Tensor;
-use train::{Mode, evaluate};
+use train::{Accuracy, Batch, Metric, Mode, Named, TrainError, evaluate, flat, measure, read};
 
-/// What a model weighs: parameters, those that are not zero, multiply-accumulates for one sample; masks count as zeros.
+/// What a model weighs: parameters, those that are not zero as they are stored (masked ones are, and so is what lies within
+/// half a step of zero), multiply-accumulates for one sample.
 ///
 /// # Errors
 /// What counting or running one sample reports.
@@ -16,23 +19,31 @@ pub fn weigh(model: &Model, sources: &Sources) -> Result<Metrics, StageError> {
     let layers = layers(model)?;
     let total: u64 = layers.iter().map(|l| l.elements).sum();
     let zeros: f64 = layers.iter().map(|l| l.sparsity * l.elements as f64).sum();
-    let counted = parameters(model)?;
-    let masked: u64 = model.annotations.iter().filter_map(|(id, a)| Some(newly_masked(model.values.tensor(id)?, a.mask.as_ref()?))).sum();
+    let counted = parameters(&as_stored(model)?)?;
     let inputs = sources.one_sample(model)?;
     Ok(Metrics {
         parameters: Some(counted.total),
-        nonzeros: Some(counted.nonzero.saturating_sub(masked)),
-        // Of one sample, however many a run takes.
-        macs: Some(macs(model, &inputs)?.total / sources.feeding(model)?.fixed().unwrap_or(1) as u64),
+        nonzeros: Some(counted.nonzero),
+        macs: Some(macs_of_one(model, &inputs, sources)?),
         sparsity: (total > 0).then(|| zeros / total as f64),
         ..Metrics::default()
     })
 }
 
-/// Elements that are not zero but masked.
-fn newly_masked(weight: &Tensor, mask: &Tensor) -> u64 {
-    let (Ok(w), Ok(m)) = (weight.as_slice::<f32>(), mask.as_slice::<bool>()) else { return 0 };
-    w.iter().zip(m).filter(|(w, live)| **w != 0.0 && !**live).count() as u64
+/// Multiply-accumulates for one sample, however many a run takes.
+pub(super) fn macs_of_one(model: &Model, inputs: &Named, sources: &Sources) -> Result<u64, StageError> {
+    Ok(macs(model, inputs)?.total / sources.feeding(model)?.fixed().unwrap_or(1) as u64)
+}
+
+/// The model with the values that its annotated constants have once they are stored.
+fn as_stored(model: &Model) -> Result<Model, StageError> {
+    let mut stored = model.clone();
+    for (id, annotation) in model.annotations.iter().filter(|(_, a)| !a.is_empty()) {
+        if let Some(tensor) = model.values.tensor(id) {
+            stored.values.set_tensor(id, encodings::simulate(tensor, annotation)?);
+        }
+    }
+    Ok(stored)
 }
 
 /// One record for each weight that may be pruned: its zeros, how it is stored, and what storing it costs.
@@ -52,7 +63,7 @@ fn layer(model: &Model, id: ValueId, name: &str, weight: &Tensor) -> Result<Laye
     let annotation = model.annotations.get(id).cloned().unwrap_or_default();
     let kept = encodings::simulate(weight, &graph::Annotation { mask: annotation.mask.clone(), encoding: None })?.to_f32_vec()?;
     let stored = encodings::simulate(weight, &annotation)?.to_f32_vec()?;
-    let zeros = kept.iter().filter(|v| **v == 0.0).count();
+    let zeros = stored.iter().filter(|v| **v == 0.0).count();
     let signal: f64 = kept.iter().map(|v| f64::from(*v).powi(2)).sum();
     let noise: f64 = kept.iter().zip(&stored).map(|(a, b)| f64::from(a - b).powi(2)).sum();
     Ok(LayerRecord {
@@ -64,27 +75,88 @@ fn layer(model: &Model, id: ValueId, name: &str, weight: &Tensor) -> Result<Laye
     })
 }
 
-/// Accuracy on the test images with annotations simulated; `None` where there are none.
+/// Accuracy on the test images with annotations simulated; `None` where there are none, or they have no labels.
 ///
 /// # Errors
 /// What running the model or reading the data reports.
 pub fn accuracy(model: &Model, sources: &Sources, tick: Tick) -> Result<Option<f64>, StageError> {
-    let Some(test) = sources.test(model)? else { return Ok(None) };
-    Ok(Some(evaluate(model, counted(&test, tick), Mode::SIMULATED)?.accuracy()))
+    Ok(classified(model, sources, tick)?.map(|seen| seen.value()))
 }
 
-/// Accuracy on the test and validation images, with annotations simulated; absent where there are no such images.
+/// What a model says of the test images, annotations simulated; `None` where there are none, or they have no labels.
+fn classified(model: &Model, sources: &Sources, tick: Tick) -> Result<Option<Classified>, StageError> {
+    let Some(test) = sources.test(model)? else { return Ok(None) };
+    let mut seen = Classified { accuracy: Accuracy::of(model)?, confusion: Confusion::default() };
+    let unlabelled = Cell::new(false);
+    let labelled = |batch: &Result<Batch, TrainError>| {
+        let has = batch.as_ref().map_or(true, |b| b.targets.contains_key("label"));
+        unlabelled.set(!has);
+        has
+    };
+    measure(model, counted(&test, tick).take_while(labelled), Mode::SIMULATED, &mut seen)?;
+    let scored = seen.accuracy.score.total > 0;
+    if unlabelled.get() && scored {
+        let path = test.dataset().path().display().to_string();
+        return Err(format!("{path}: some rows have a label and some have none: label all of them, or none").into());
+    }
+    Ok(Some(seen).filter(|_| scored))
+}
+
+/// Accuracy on the test and validation images, with annotations simulated, and class by class on the test images; absent
+/// where there are no such images, or they have no labels.
 ///
 /// # Errors
-/// What running the model or reading the data reports.
-pub fn score(model: &Model, sources: &Sources, metrics: &mut Metrics, tick: Tick) -> Result<(), StageError> {
-    if let Some(test) = sources.test(model)? {
-        let score = evaluate(model, counted(&test, tick), Mode::SIMULATED)?;
+/// What running the model or reading the data reports; a test set in which some rows alone have a label.
+pub fn score(model: &Model, sources: &Sources, metrics: &mut Metrics, tick: Tick) -> Result<Option<ClassesRecord>, StageError> {
+    let seen = classified(model, sources, tick)?;
+    if let Some(score) = seen.as_ref().map(|s| s.accuracy.score) {
         metrics.accuracy = Some(score.accuracy());
         metrics.images = Some(score.total as u64);
+        metrics.nan_images = Some(score.nan as u64).filter(|n| *n > 0);
     }
     if let Some(held_out) = sources.validation(model)? {
         metrics.validation_accuracy = Some(evaluate(model, counted(&held_out, tick), Mode::SIMULATED)?.accuracy());
     }
-    Ok(())
+    let names = sources.class_names_for(model)?;
+    Ok(seen.map(|s| by_class(&s.confusion, &names)))
+}
+
+/// Accuracy, in all and by class.
+struct Classified {
+    accuracy: Accuracy,
+    confusion: Confusion,
+}
+
+impl Metric for Classified {
+    fn taps(&self) -> Vec<ValueId> {
+        self.accuracy.taps()
+    }
+
+    fn add(&mut self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<(), TrainError> {
+        self.accuracy.add(values, batch)?;
+        let logits = self.taps().first().map(|tap| flat(read(values, *tap)?)).transpose()?;
+        let Some(logits) = logits else { return Ok(()) };
+        self.confusion.add(&logits, batch.target("label")?).map_err(|e| TrainError::Data(e.to_string()))
+    }
+
+    fn value(&self) -> f64 {
+        self.accuracy.value()
+    }
+}
+
+/// What was counted class by class, for the record.
+pub(super) fn by_class(confusion: &Confusion, names: &[String]) -> ClassesRecord {
+    let class = |(label, images): (&usize, &u64)| ClassRecord {
+        label: *label as u64,
+        name: names.get(*label).cloned(),
+        images: *images,
+        correct: confusion.correct_of(*label),
+    };
+    let pairs = confusion.taken.iter().filter(|((label, taken), _)| label != taken);
+    let mut confused: Vec<Confused> =
+        pairs.map(|((label, taken), n)| Confused { label: *label as u64, taken_for: *taken as u64, images: *n }).collect();
+    confused.sort_by_key(|c| std::cmp::Reverse(c.images));
+    let more = confused.len() > ClassesRecord::MOST_PAIRS;
+    confused.truncate(ClassesRecord::MOST_PAIRS);
+    ClassesRecord { classes: confusion.samples.iter().map(class).collect(), confused, more }
 }

@@ -24,8 +24,32 @@ pub(super) fn settings(stage: &QuantizeStage) -> QuantizeSettings {
         },
         activations: ActivationSettings { bits: u32::from(stage.activations.bits) },
         observer: ObserverSettings { kind: kind.into(), percentile: stage.calibration.percentile, ..ObserverSettings::default() },
+        exact: stage.exact,
         skip: stage.skip.clone(),
     }
+}
+
+/// How many of the parameters have no grid, where it is at least one in a hundred.
+///
+/// # Errors
+/// What listing the parameters reports.
+pub fn stay_float(model: &Model) -> Result<Option<String>, StageError> {
+    let (mut total, mut float) = (0, vec![]);
+    for parameter in train::parameters::trainable(model, &[], false)? {
+        let elements = model.values.tensor(parameter.id.value).map_or(0, |t| t.len());
+        total += elements;
+        if model.annotations.encoding(parameter.id.value).is_none() {
+            float.push((elements, parameter.name));
+        }
+    }
+    let elements: usize = float.iter().map(|(n, _)| n).sum();
+    if elements == 0 || elements * 100 < total {
+        return Ok(None);
+    }
+    float.sort_by_key(|(n, _)| std::cmp::Reverse(*n));
+    let more = if float.len() > 3 { format!(" and {} more", float.len() - 3) } else { String::new() };
+    let names = float.into_iter().take(3).map(|(_, name)| name).collect::<Vec<_>>().join(", ");
+    Ok(Some(format!("{elements} of {total} parameters stay float: {names}{more}")))
 }
 
 /// Chooses which weights live.
@@ -50,7 +74,8 @@ pub fn prune_weights(model: &mut Model, stage: &PruneStage) -> Result<SparsityRe
 
 /// What the user should know of a pruning, warnings told apart: what was zero before, and layers of which nothing is left.
 pub fn prune_notes(report: &SparsityReport) -> Vec<(bool, String)> {
-    let mut notes = vec![(false, format!("sparsity {:.2} % over {} weights", report.sparsity * 100.0, report.layers.len()))];
+    let (share, weights) = (report.sparsity * 100.0, report.layers.len());
+    let mut notes = vec![(false, format!("sparsity {share:.2} % over {weights} weights; {}", report::text::SPARSITY_ALONE))];
     if report.zero_before > 0 {
         let share = report.zero_before as f64 / report.total().max(1) as f64 * 100.0;
         notes.push((

@@ -114,7 +114,7 @@ impl Sources {
 
     /// The classes in the order in which the network counts them: its metadata's, where the training data have no others, else
     /// the training data's, else the metadata's or the test data's.
-    fn class_names_for(&self, model: &Model) -> Result<Vec<String>, StageError> {
+    pub(super) fn class_names_for(&self, model: &Model) -> Result<Vec<String>, StageError> {
         let known: Vec<String> = match model.metadata_get(train::CLASSES_KEY) {
             Some(json) => serde_json::from_str(json).map_err(|e| format!("metadata '{}': {e}", train::CLASSES_KEY))?,
             None => vec![],

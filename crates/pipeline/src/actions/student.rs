@@ -48,6 +48,7 @@ impl Policy {
                     let calibrated = calibrate(model, stage, sources, seed, cache, &mut *tick)?;
                     notes.extend(calibrated.notes().into_iter().map(|note| (false, note)));
                     let report = calibrated.report;
+                    notes.extend(report.warnings.into_iter().map(|warning| (true, warning)));
                     let text = format!(
                         "inherited: {} weights and {} activations quantized, calibrated on {} images",
                         report.constants,
@@ -76,7 +77,7 @@ pub fn student(
 ) -> Result<Model, StageError> {
     if of.file.is_some() {
         let source = ModelSource { file: of.file.clone(), arch: None, width: 1.0, classes: None, input: None };
-        return crate::stages::start(&source, seed, place);
+        return crate::stages::start(&source, seed, place).map(|(model, _)| model);
     }
     let (arch, width) = match (&of.arch, own) {
         (Some(arch), _) => (arch, of.width),

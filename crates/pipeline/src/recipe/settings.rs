@@ -112,7 +112,7 @@ fn shuffle_buffer() -> usize {
     4096
 }
 
-/// What the deployed file must reach.
+/// What the deployed file must reach, as its runtime computes by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Goals {

@@ -116,6 +116,10 @@ training_stage! {
         /// Whether the folded weight is what is stored, or BatchNormalization stays an operator.
         #[serde(default)]
         batch_norm: BatchNorm,
+        /// Scales of so few significant bits that the sums of a layer are exact, and the deployed file computes the simulation
+        /// to the bit. `false`: scales of full precision, which cost least error; sums may then differ in their last places.
+        #[serde(default = "exact")]
+        exact: bool,
         /// Patterns of node names that are left as they are: in float, or as an earlier quantize stage left them.
         #[serde(default)]
         skip: Vec<String>,
@@ -179,6 +183,9 @@ training_stage! {
     }
 }
 
+fn exact() -> bool {
+    true
+}
 fn temperature() -> f64 {
     4.0
 }

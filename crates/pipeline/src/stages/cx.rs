@@ -1,7 +1,7 @@
 //! What a stage can ask of the run it is part of.
 use super::StageError;
-use crate::actions::Sources;
-use crate::recipe::{DataSettings, Loaded, QuantizeStage, Stage};
+use crate::actions::{MemoryProbe, Original, Sources};
+use crate::recipe::{DataSettings, DeployStage, Loaded, QuantizeStage, Stage};
 use crate::run_dir::{Cache, StageDir};
 use crate::{Event, Observer, PipelineError};
 use graph::Model;
@@ -9,6 +9,7 @@ use report::record::{EpochPoint, Note};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 /// The surroundings of one stage.
 pub struct StageCx<'a> {
@@ -28,6 +29,32 @@ pub struct StageCx<'a> {
     pub(crate) results: &'a BTreeMap<String, PathBuf>,
     pub(crate) observer: &'a mut dyn Observer,
     pub(crate) notes: Vec<Note>,
+    pub(crate) clock: Clock,
+    /// The program, where it may be started to measure memory.
+    pub(crate) program: Option<&'a Path>,
+}
+
+/// Where a stage's time goes.
+#[derive(Default)]
+pub(crate) struct Clock {
+    now: Option<(String, Instant)>,
+    spent: BTreeMap<String, f64>,
+}
+
+impl Clock {
+    /// `what` is being done from here on; what was done until now gets its time.
+    fn at(&mut self, what: Option<&str>) {
+        let next = what.map(|w| (w.to_string(), Instant::now()));
+        if let Some((what, since)) = std::mem::replace(&mut self.now, next) {
+            *self.spent.entry(what).or_default() += since.elapsed().as_secs_f64();
+        }
+    }
+
+    /// Seconds by activity.
+    pub(crate) fn finish(mut self) -> BTreeMap<String, f64> {
+        self.at(None);
+        self.spent
+    }
 }
 
 impl StageCx<'_> {
@@ -55,6 +82,37 @@ impl StageCx<'_> {
         })
     }
 
+    /// The first deploy stage from this one on.
+    pub fn deploy_stage(&self) -> Option<DeployStage> {
+        self.loaded.recipe.stages.iter().skip(self.index).find_map(|s| match s {
+            Stage::Deploy(d) => Some(d.clone()),
+            _ => None,
+        })
+    }
+
+    /// The float model that the run began with: its file, else the result of its first stage. `None` where this is the first.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn original(&self) -> Result<Option<Original>, StageError> {
+        if let Some(file) = self.loaded.recipe.begins_with().and_then(|m| m.file.as_ref()) {
+            return Original::file(crate::run::START, &self.resolve(file)).map(Some);
+        }
+        let first = self.loaded.recipe.stages.first().map(Stage::name);
+        let found = first.and_then(|name| Some((name, self.results.get(name)?)));
+        found.map(|(name, path)| Original::result(name, path)).transpose()
+    }
+
+    /// What measures the memory of a file, where the run may start the program for it.
+    ///
+    /// # Errors
+    /// [`PipelineError::File`] if there is no folder for it.
+    pub(crate) fn memory_probe(&self) -> Result<Option<MemoryProbe>, PipelineError> {
+        let Some(program) = self.program else { return Ok(None) };
+        let folder = self.dir.checkpoint_path()?.parent().map(Path::to_path_buf).unwrap_or_default();
+        Ok(Some(MemoryProbe { program: program.to_path_buf(), folder }))
+    }
+
     /// Key of this stage's randomness: the recipe's seed and the stage's position.
     pub fn seed(&self) -> u64 {
         tensor::random::derive(self.loaded.recipe.seed, self.index as u64 + 1)
@@ -72,6 +130,8 @@ impl StageCx<'_> {
     pub fn teacher(&self, name: &str) -> Result<Model, StageError> {
         let path = self.results.get(name).cloned().unwrap_or_else(|| self.resolve(name));
         let mut model = onnx::load(&path)?;
+        // It is run and not changed, so its quantizers and parameters may stay as they are.
+        train::to_float32(&mut model)?;
         train::open_batch(&mut model);
         Ok(model)
     }
@@ -84,8 +144,14 @@ impl StageCx<'_> {
         self.dir.checkpoint_path()
     }
 
+    /// From here on, the stage's time goes into this.
+    pub(crate) fn begin(&mut self, what: &str) {
+        self.clock.at(Some(what));
+    }
+
     /// Tells that work went on.
     pub fn progress(&mut self, what: &str, done: u64, total: u64, loss: Option<f64>) {
+        self.begin(what);
         self.observer.event(&Event::Progress { what, done, total, loss });
     }
 

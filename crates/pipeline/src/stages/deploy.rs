@@ -1,7 +1,7 @@
 //! `deploy`: lowered, written, measured on the file.
 use super::lesson::given;
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{deploy, layers, settle_norms, weigh};
+use crate::actions::{DeployOn, deploy, layers, settle_norms, weigh};
 use crate::recipe::DeployStage;
 use graph::Model;
 
@@ -17,14 +17,20 @@ impl StageBody for Deploy {
             cx.note(false, format!("{folded} BatchNormalization operators, kept so far, were folded"));
         }
         let file = format!("{}.deployed.onnx", cx.name);
-        let deployment = deploy(&model, &self.0, &file, cx.threads, &sources, &mut cx.tick("measure"))?;
+        let original = cx.original()?;
+        cx.begin("measure");
+        let probe = cx.memory_probe()?;
+        let on = DeployOn { file: &file, threads: cx.threads, sources: &sources, original: original.as_ref(), probe: probe.as_ref() };
+        let deployment = deploy(&model, &self.0, &on, &mut cx.tick("measure"))?;
         for note in deployment.notes {
             cx.note(note.warning, note.text);
         }
         let mut metrics = weigh(&model, &sources)?;
         metrics.accuracy = deployment.record.simulation_accuracy;
         metrics.file_bytes = Some(deployment.bytes.len() as u64);
-        let mut output = StageOutput { metrics, layers: layers(&model)?, ..StageOutput::new(model) };
+        metrics.images = deployment.images.map(|(all, _)| all);
+        metrics.nan_images = deployment.images.map(|(_, nan)| nan).filter(|n| *n > 0);
+        let mut output = StageOutput { metrics, layers: layers(&model)?, classes: deployment.classes, ..StageOutput::new(model) };
         output.float_parts = deployment.float_parts;
         output.deploy = Some(deployment.record);
         output.files.insert(file, deployment.bytes);

@@ -2,7 +2,7 @@
 use super::divergence::{Divergence, advice};
 use super::{StageCx, StageError, StageOutput};
 use crate::PipelineError;
-use crate::actions::{Lesson, Sources, fit, layers, score, settle_biases, weigh};
+use crate::actions::{Lesson, Sources, fit, layers, lowered, score, settle_biases, settle_norms, weigh};
 use crate::recipe::Training;
 use crate::run::START;
 use graph::Model;
@@ -108,6 +108,7 @@ pub(super) fn train(
     let (stop, name) = (cx.stop, cx.name.to_string());
     let divergence = Divergence::new(model, training, lesson.teacher.map(|(_, t, a)| (f64::from(t), f64::from(a))));
     let helps = advice(model, training);
+    cx.begin("train");
     let mut watch = StageWatch { cx, epochs: training.epochs, epoch_began: Instant::now(), images: 0, divergence };
     let report = fit(model, &lesson, sources, &mut watch, stop).map_err(|e| match e.downcast_ref::<TrainError>() {
         Some(TrainError::Interrupted) => PipelineError::Interrupted { stage: name }.into(),
@@ -129,8 +130,21 @@ pub(super) fn train(
     Ok(report.history.iter().map(point).collect())
 }
 
-/// Measures a stage's result.
-pub(super) fn measured(cx: &mut StageCx, mut model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
+/// Measures a stage's result. Its size is that of the file it would be deployed as.
+pub(super) fn measured(cx: &mut StageCx, model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
+    let mut output = figures(cx, model, epochs, sources)?;
+    let mut settled = output.model.clone();
+    let lowered = settle_norms(&mut settled, cx.quantize_stage().as_ref())
+        .and_then(|_| lowered(&settled, sources, &cx.deploy_stage().unwrap_or_default()));
+    match lowered {
+        Ok((_, bytes, _)) => output.metrics.file_bytes = Some(bytes.len() as u64),
+        Err(e) => cx.note(false, format!("how large it would be as a deployed file is not known: {e}")),
+    }
+    Ok(output)
+}
+
+/// Measures a model as it is, but for its size.
+pub(super) fn figures(cx: &mut StageCx, mut model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
     cx.check_stop()?;
     // Once a run: where it begins.
     if cx.index == 0 && (cx.name == START || cx.loaded.recipe.begins_with().is_none_or(|m| m.file.is_none())) {
@@ -138,10 +152,13 @@ pub(super) fn measured(cx: &mut StageCx, mut model: Model, epochs: Vec<EpochPoin
     }
     sources.describe(&mut model)?;
     let mut metrics = weigh(&model, sources)?;
-    score(&model, sources, &mut metrics, &mut cx.tick("evaluate"))?;
+    let classes = score(&model, sources, &mut metrics, &mut cx.tick("evaluate"))?;
+    if let (Some(nan), Some(images)) = (metrics.nan_images, metrics.images) {
+        cx.note(true, format!("{nan} of {images} test images have NaN among the network's outputs; none of them counts as right"));
+    }
     metrics.loss = epochs.last().map(|e| e.loss);
     let layers = layers(&model)?;
-    Ok(StageOutput { metrics, layers, epochs, ..StageOutput::new(model) })
+    Ok(StageOutput { metrics, layers, epochs, classes, ..StageOutput::new(model) })
 }
 
 /// The graph before a stage, which must be there.

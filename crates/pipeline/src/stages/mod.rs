@@ -10,13 +10,14 @@ mod quantize;
 mod start;
 mod train;
 
+pub(crate) use cx::Clock;
 pub use cx::StageCx;
 pub(crate) use start::Measure;
 pub use start::start;
 
 use crate::recipe::Stage;
 use graph::Model;
-use report::record::{DeployRecord, EpochPoint, FloatPart, LayerRecord, Metrics, Note};
+use report::record::{ClassesRecord, DeployRecord, EpochPoint, FloatPart, LayerRecord, Metrics, Note};
 use std::collections::BTreeMap;
 
 /// The error a stage may end with; the run adds the stage's name.
@@ -37,6 +38,8 @@ pub struct StageOutput {
     pub float_parts: Vec<FloatPart>,
     /// Epoch by epoch.
     pub epochs: Vec<EpochPoint>,
+    /// Class by class.
+    pub classes: Option<ClassesRecord>,
     /// The deployed file, measured.
     pub deploy: Option<DeployRecord>,
     /// What the user should know, besides what was said through [`StageCx::note`].

@@ -1,7 +1,7 @@
 //! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe asks for epochs.
 use super::lesson::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::calibrate;
+use crate::actions::{calibrate, stay_float};
 use crate::recipe::QuantizeStage;
 use graph::Model;
 use report::record::FloatPart;
@@ -19,6 +19,12 @@ impl StageBody for Quantize {
         calibrated.notes().into_iter().for_each(|note| cx.note(false, note));
         let report = calibrated.report;
         let (constants, activations) = (report.constants, report.activations.len());
+        if constants == 0 && activations == 0 {
+            let reasons = report.float_parts.iter().take(3).map(|p| format!("'{}' ({}): {}", p.node, p.op_type, p.reason));
+            let reasons = reasons.collect::<Vec<_>>().join("; ");
+            let why = if reasons.is_empty() { "no operator in it runs on integers".to_string() } else { reasons };
+            return Err(format!("nothing in the graph was quantized, so there is no need for this stage: {why}").into());
+        }
         cx.note(
             false,
             format!(
@@ -26,6 +32,10 @@ impl StageBody for Quantize {
                 report.biases, report.samples
             ),
         );
+        report.warnings.iter().for_each(|warning| cx.note(true, warning.clone()));
+        if let Some(note) = stay_float(&model)? {
+            cx.note(false, note);
+        }
         let epochs = train(cx, &mut model, &self.0.training(), None, true, &sources)?;
         let mut output = measured(cx, model, epochs, &sources)?;
         output.float_parts =

@@ -1,22 +1,22 @@
 //! The model a recipe starts from.
-use super::lesson::{given, measured};
+use super::lesson::{figures, given};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::recipe::ModelSource;
 use graph::Model;
 use std::path::PathBuf;
+use tensor::DType;
 
-/// Loads the file, ready to train (quantization operators lifted to annotations, a fixed batch opened where samples stay apart), or builds the
-/// architecture with weights drawn from the seed.
+/// Loads the file, ready to train (see [`ready`]), or builds the architecture with weights drawn from the seed. Gives the model and
+/// what was done to it, as sentences.
 ///
 /// # Errors
 /// If the file cannot be read, or the architecture cannot be built at that size.
-pub fn start(source: &ModelSource, seed: u64, place: impl Fn(&str) -> PathBuf) -> Result<Model, StageError> {
+pub fn start(source: &ModelSource, seed: u64, place: impl Fn(&str) -> PathBuf) -> Result<(Model, Vec<String>), StageError> {
     match (&source.file, &source.arch) {
         (Some(file), _) => {
             let mut model = onnx::load(&place(file))?;
-            deploy::lift(&mut model)?;
-            ::train::open_batch(&mut model);
-            Ok(model)
+            let notes = ready(&mut model)?;
+            Ok((model, notes))
         }
         (None, Some(arch)) => {
             let entry = zoo::find(arch)?;
@@ -25,7 +25,7 @@ pub fn start(source: &ModelSource, seed: u64, place: impl Fn(&str) -> PathBuf) -
             options.seed = seed;
             options.classes = source.classes.unwrap_or(options.classes);
             options.input = source.input.clone().unwrap_or(options.input);
-            Ok(entry.build(&options)?)
+            Ok((entry.build(&options)?, vec![]))
         }
         (None, None) => Err("the model has neither a file nor an arch".into()),
     }
@@ -38,14 +38,41 @@ pub(super) fn batch_note(cx: &mut StageCx, model: &Model) {
     }
 }
 
+/// Makes a model from a file ready for the stages: what was left in training form is turned to inference, half precision becomes
+/// float32, quantization operators are lifted to annotations, every parameter is made visible, a fixed batch is opened where samples
+/// stay apart. Returns what was done, as sentences.
+///
+/// # Errors
+/// If the graph is not well formed.
+pub(crate) fn ready(model: &mut Model) -> Result<Vec<String>, StageError> {
+    let mut notes = ops::to_inference_form(model)?;
+    let inputs = model.free_inputs();
+    let narrow = |model: &Model| inputs.iter().filter(|v| model.values[**v].dtype() != Some(DType::F32)).count();
+    let before = narrow(model);
+    let halves = ::train::to_float32(model)?;
+    if halves > 0 {
+        let ends = if narrow(model) < before { ", its inputs too" } else { "" };
+        notes.push(format!("the model was in half precision and is float32 now{ends}"));
+    }
+    deploy::lift(model)?;
+    notes.extend(::train::prepare(model)?);
+    notes.extend(::train::unreached(model).note());
+    ::train::open_batch(model);
+    Ok(notes)
+}
+
 /// Measures the graph as it is: what the stages after it are compared with.
-pub(crate) struct Measure;
+pub(crate) struct Measure {
+    /// What was done to the graph before.
+    pub(crate) notes: Vec<String>,
+}
 
 impl StageBody for Measure {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
         let sources = cx.sources()?;
+        self.notes.iter().for_each(|note| cx.note(false, note.as_str()));
         let model = given(input)?;
         batch_note(cx, &model);
-        measured(cx, model, vec![], &sources)
+        figures(cx, model, vec![], &sources)
     }
 }

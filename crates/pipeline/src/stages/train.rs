@@ -14,8 +14,10 @@ impl StageBody for Train {
         let sources = cx.sources()?;
         let mut model = match &self.0.model {
             Some(source) => {
-                let own = start(source, cx.loaded.recipe.seed, |p| cx.resolve(p))?;
+                let (own, notes) = start(source, cx.loaded.recipe.seed, |p| cx.resolve(p))?;
+                // What the run begins with is told of by its own record.
                 if cx.index > 0 {
+                    notes.into_iter().for_each(|note| cx.note(false, note));
                     batch_note(cx, &own);
                 }
                 own

@@ -13,6 +13,7 @@ pub use entropy::entropy;
 pub use histogram::Histogram;
 pub use min_max::min_max;
 pub use moving_average::{MovingAverage, moving_average};
+pub(crate) use mse::grid_error;
 pub use mse::mse;
 pub use percentile::percentile;
 pub use statistics::Statistics;

@@ -1,6 +1,6 @@
 //! The range whose grid is nearest to all elements in the mean of squares.
-use super::Statistics;
 use super::clipping::cheapest;
+use super::{Histogram, Statistics};
 use encodings::affine::{AffineSettings, fit_range};
 
 /// Tries clipping at 128 magnitudes and takes the range with the smallest sum of squared rounding and clipping errors over
@@ -13,18 +13,21 @@ pub fn mse(seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
 fn error(seen: &Statistics, (lo, hi): (f32, f32), grid: &AffineSettings) -> Option<f64> {
     let encoding = fit_range(lo, hi, grid).ok()?;
     let parameter = |name: &str| Some(f64::from(encoding.parameters.get(name)?.item::<f32>().ok()?));
-    let (scale, zero_point) = (parameter("scale")?, parameter("zero_point")?);
+    Some(grid_error(seen.histogram(), parameter("scale")?, parameter("zero_point")?, grid, 1.0))
+}
+
+/// Sum of squared errors of what was seen on a grid of this scale and zero point, those beyond its ends `clipped` times.
+pub(crate) fn grid_error(histogram: &Histogram, scale: f64, zero_point: f64, grid: &AffineSettings, clipped: f64) -> f64 {
     let (bottom, top) = ((grid.qmin() as f64 - zero_point) * scale, (grid.qmax() as f64 - zero_point) * scale);
-    let histogram = seen.histogram();
     let middle = histogram.width() / 2.0;
     // Where the steps are finer than the bins, where a bin's elements lie between two steps is not known.
     let unresolved = scale < histogram.width();
     let one = |x: f64| match x {
-        x if x < bottom => (bottom - x).powi(2),
-        x if x > top => (x - top).powi(2),
+        x if x < bottom => clipped * (bottom - x).powi(2),
+        x if x > top => clipped * (x - top).powi(2),
         _ if unresolved => scale * scale / 12.0,
         x => (x - (x / scale).round_ties_even() * scale).powi(2),
     };
     let zeros = histogram.zeros() as f64 * one(middle);
-    Some(histogram.bins().map(|(edge, n)| one(edge + middle) * n as f64).sum::<f64>() - zeros)
+    histogram.bins().map(|(edge, n)| one(edge + middle) * n as f64).sum::<f64>() - zeros
 }

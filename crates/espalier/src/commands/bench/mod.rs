@@ -45,8 +45,23 @@ impl BenchOptions {
 
 /// Peak resident memory of this process, where the system has `/proc`.
 pub(super) fn peak_memory() -> Option<u64> {
+    status("VmHWM:")
+}
+
+/// Resident memory of this process, where the system has `/proc`.
+pub(super) fn resident_memory() -> Option<u64> {
+    status("VmRSS:")
+}
+
+/// Lets [`peak_memory`] count from here on; false where the system does not.
+pub(super) fn peak_memory_from_here() -> bool {
+    // "5" resets the peak resident size: proc_pid_clear_refs(5).
+    std::fs::write("/proc/self/clear_refs", "5").is_ok()
+}
+
+fn status(key: &str) -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let kilobytes = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?.trim().trim_end_matches("kB").trim();
+    let kilobytes = status.lines().find_map(|l| l.strip_prefix(key))?.trim().trim_end_matches("kB").trim();
     Some(kilobytes.parse::<u64>().ok()? * 1024)
 }
 

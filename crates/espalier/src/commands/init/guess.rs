@@ -239,7 +239,7 @@ fn score(model: &Model, found: &Found, preprocess: &Preprocess) -> Result<Score,
         let logits = outputs.get(&output).ok_or("the model gave no output")?;
         let logits = train::flat(logits).map_err(|e| e.to_string())?;
         let labels = batch.target("label").map_err(|e| e.to_string())?;
-        right += train::count_correct(&logits, labels).map_err(|e| e.to_string())?;
+        right += train::judge(&logits, labels).map_err(|e| e.to_string())?.correct;
         loss +=
             negative_log_likelihood(&logits.to_f32_vec().map_err(|e| e.to_string())?, labels.as_slice::<i64>().map_err(|e| e.to_string())?);
         images += batch.len();

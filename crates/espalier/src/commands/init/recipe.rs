@@ -83,6 +83,9 @@ fn settings(out: &mut String, guess: &Guess) {
     } else {
         let _ = writeln!(out, "scale = {:?}", p.scale);
     }
+    if p.arrays {
+        let _ = writeln!(out, "arrays = true");
+    }
     if p.mean != default.mean {
         let _ = writeln!(out, "mean = {}", list(&p.mean));
     }

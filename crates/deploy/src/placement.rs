@@ -1,0 +1,282 @@
+//! Where a runtime really computes: which nodes of its own, optimized graph run on integers and which in float, and why.
+//!
+//! What lowering intends is one thing: a quantizer on each side of an operator. Whether the runtime takes it as an integer
+//! kernel is its own decision, so it is read from the graph that it made.
+use crate::{FloatPart, Lowered};
+use graph::{Graph, Model, Node, ValueId};
+use ops::QuantRule;
+use std::collections::{BTreeMap, HashMap};
+use tensor::DType;
+
+/// How many nodes of an operator run on integers and in float.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// On integers.
+    pub integer: usize,
+    /// In float.
+    pub float: usize,
+}
+
+/// Where the nodes of a runtime's graph run. Nodes that only move elements and arithmetic on shapes are not counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// By operator, under ONNX's name for it (`QLinearConv`, `FusedConv` and the like count as `Conv`).
+    pub operators: BTreeMap<String, Count>,
+    /// QuantizeLinear and DequantizeLinear nodes that are left, those of stored weights among them.
+    pub conversions: usize,
+    /// The nodes in float, each with its reason.
+    pub float_parts: Vec<FloatPart>,
+}
+
+impl Placement {
+    /// Of the graph that a runtime made of a lowered model.
+    pub fn of(optimized: &Model, lowered: &Lowered) -> Placement {
+        let mut walk = Walk { model: optimized, kinds: HashMap::new(), out: Placement::default(), reasons: Reasons::new(lowered) };
+        walk.graph(&optimized.graph);
+        walk.out
+    }
+
+    /// Nodes of all operators.
+    pub fn total(&self) -> Count {
+        self.operators.values().fold(Count::default(), |sum, c| Count { integer: sum.integer + c.integer, float: sum.float + c.float })
+    }
+}
+
+/// What elements of a value are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Integers that stand for real numbers.
+    Quantized,
+    Float,
+    /// Shapes, indices, truth values, sums of integers that are not scaled yet.
+    Other,
+}
+
+impl Kind {
+    fn of(dtype: DType) -> Kind {
+        match dtype {
+            DType::I8 | DType::U8 | DType::I4 | DType::U4 | DType::I2 | DType::U2 | DType::I16 | DType::U16 => Kind::Quantized,
+            other if other.is_float() => Kind::Float,
+            _ => Kind::Other,
+        }
+    }
+}
+
+/// Names under which a runtime's fused and integer operators are known in ONNX.
+const KNOWN_AS: &[(&str, &[&str])] = &[
+    ("Conv", &["QLinearConv", "FusedConv", "ConvInteger", "NhwcFusedConv", "NhwcConv"]),
+    ("Gemm", &["QGemm", "FusedGemm"]),
+    (
+        "MatMul",
+        &[
+            "QLinearMatMul",
+            "MatMulInteger",
+            "MatMulIntegerToFloat",
+            "DynamicQuantizeMatMul",
+            "MatMulNBits",
+            "FusedMatMul",
+            "TransposeMatMul",
+        ],
+    ),
+    ("Attention", &["QAttention"]),
+    ("LSTM", &["DynamicQuantizeLSTM"]),
+];
+
+fn known_as(op_type: &str) -> &str {
+    let found = KNOWN_AS.iter().find(|(_, names)| names.contains(&op_type)).map(|(name, _)| *name);
+    found.unwrap_or_else(|| op_type.strip_prefix("QLinear").unwrap_or(op_type))
+}
+
+/// True for an operator that takes quantized operands by its definition.
+fn is_integer(op_type: &str) -> bool {
+    const OTHERS: &[&str] = &["QGemm", "QAttention", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"];
+    op_type.starts_with("QLinear")
+        || op_type.starts_with("DynamicQuantize") && op_type != "DynamicQuantizeLinear"
+        || OTHERS.contains(&op_type)
+}
+
+fn moves(model: &Model, node: &Node) -> bool {
+    const OTHERS: &[&str] = &["ReorderInput", "ReorderOutput"];
+    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node, model) == QuantRule::SameGrid)
+        || OTHERS.contains(&node.op_type.as_str())
+}
+
+struct Walk<'a> {
+    model: &'a Model,
+    kinds: HashMap<ValueId, Kind>,
+    out: Placement,
+    reasons: Reasons<'a>,
+}
+
+impl<'a> Walk<'a> {
+    fn graph(&mut self, graph: &'a Graph) {
+        for node in &graph.nodes {
+            for sub in node.subgraphs() {
+                self.graph(sub);
+            }
+            self.node(node);
+        }
+    }
+
+    fn kind(&self, id: ValueId) -> Option<Kind> {
+        let value = &self.model.values[id];
+        self.kinds.get(&id).copied().or_else(|| {
+            let stored = self.model.values.tensor(id).map(|t| t.dtype());
+            Some(Kind::of(stored.or_else(|| value.dtype())?))
+        })
+    }
+
+    fn node(&mut self, node: &'a Node) {
+        let read: Vec<Kind> = node.inputs.iter().flatten().filter_map(|v| self.kind(*v)).collect();
+        let computed = |v: &&ValueId| self.model.values.tensor(**v).is_none();
+        let fed: Vec<Kind> = node.inputs.iter().flatten().filter(computed).filter_map(|v| self.kind(*v)).collect();
+        let made = self.made(node, &read, &fed);
+        for output in node.outputs.iter().flatten() {
+            let declared = self.model.values[*output].dtype().map(Kind::of);
+            self.kinds.insert(*output, declared.unwrap_or(made));
+        }
+        match node.op_type.as_str() {
+            "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" => self.out.conversions += 1,
+            "Cast" | "CastLike" => {}
+            _ if moves(self.model, node) => {}
+            op if is_integer(op) => self.count(op).integer += 1,
+            // What reads constants alone is no work of a run.
+            op if made == Kind::Float && fed.contains(&Kind::Float) => {
+                self.count(op).float += 1;
+                let part = self.reasons.of(self.model, node);
+                self.out.float_parts.push(part);
+            }
+            op if made == Kind::Quantized && fed.contains(&Kind::Quantized) => self.count(op).integer += 1,
+            _ => {}
+        }
+    }
+
+    fn count(&mut self, op_type: &str) -> &mut Count {
+        self.out.operators.entry(known_as(op_type).to_string()).or_default()
+    }
+
+    /// What a node makes where the file does not declare it.
+    fn made(&self, node: &Node, read: &[Kind], fed: &[Kind]) -> Kind {
+        match node.op_type.as_str() {
+            "QuantizeLinear" | "DynamicQuantizeLinear" => Kind::Quantized,
+            "MatMulIntegerToFloat" | "DynamicQuantizeMatMul" | "DynamicQuantizeLSTM" | "DequantizeLinear" | "MatMulNBits" => Kind::Float,
+            // A scale of the output is there only where it is quantized again.
+            "QGemm" => node.input(7).map_or(Kind::Float, |_| Kind::Quantized),
+            "QAttention" => Kind::Float,
+            "MatMulInteger" | "ConvInteger" | "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Kind::Other,
+            "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Not" | "And" | "Or" | "Xor" | "IsNaN" | "IsInf" => {
+                Kind::Other
+            }
+            "Cast" => match node.int_or("to", 1) {
+                Ok(1 | 10 | 11 | 16) => Kind::Float,
+                _ => Kind::Other,
+            },
+            op if op.starts_with("QLinear") => Kind::Quantized,
+            _ => {
+                [fed, read].iter().find_map(|k| [Kind::Float, Kind::Quantized].into_iter().find(|of| k.contains(of))).unwrap_or(Kind::Other)
+            }
+        }
+    }
+}
+
+/// Finds the node of the lowered model behind one of the runtime's, and why it is not on integers.
+struct Reasons<'a> {
+    lowered: &'a Lowered,
+    /// Nodes by the names of what they make, and by their own.
+    makers: HashMap<&'a str, (&'a Graph, &'a Node)>,
+    labels: HashMap<String, (&'a Graph, &'a Node)>,
+}
+
+impl<'a> Reasons<'a> {
+    fn new(lowered: &'a Lowered) -> Self {
+        let mut reasons = Reasons { lowered, makers: HashMap::new(), labels: HashMap::new() };
+        reasons.index(&lowered.model.graph);
+        reasons
+    }
+
+    fn index(&mut self, graph: &'a Graph) {
+        for node in &graph.nodes {
+            for sub in node.subgraphs() {
+                self.index(sub);
+            }
+            for output in node.outputs.iter().flatten() {
+                self.makers.insert(&self.lowered.model.values[*output].name, (graph, node));
+            }
+            self.labels.insert(node.label(&self.lowered.model.values), (graph, node));
+        }
+    }
+
+    fn of(&self, optimized: &Model, node: &Node) -> FloatPart {
+        let op_type = known_as(&node.op_type).to_string();
+        let by_name = || node.output(0).and_then(|v| self.makers.get(optimized.values[v].name.as_str()));
+        let label = node.label(&optimized.values);
+        let Some((graph, own)) = by_name().or_else(|| self.labels.get(original_name(&label))).copied() else {
+            let reason = "the runtime put it in by itself, or several nodes together".to_string();
+            return FloatPart { node: label, op_type, reason };
+        };
+        // What the runtime fused into a layer stands for the layer.
+        let own = self.layer(graph, own, &op_type).unwrap_or(own);
+        let name = own.label(&self.lowered.model.values);
+        let told = self.lowered.float_parts.iter().find(|p| p.node == name).map(|p| p.reason.clone());
+        let reason = told.unwrap_or_else(|| self.why(graph, own));
+        FloatPart { node: name, op_type, reason }
+    }
+
+    /// The layer of that operator before an activation.
+    fn layer(&self, graph: &'a Graph, node: &'a Node, op_type: &str) -> Option<&'a Node> {
+        let mut at = node;
+        for _ in 0..3 {
+            if at.op_type == op_type {
+                return Some(at);
+            }
+            at = &graph.nodes[graph.producer(at.input(0)?)?];
+        }
+        None
+    }
+
+    /// Why the runtime does not take a node that lowering meant for integers.
+    fn why(&self, graph: &Graph, node: &Node) -> String {
+        let values = &self.lowered.model.values;
+        let producer = |v: ValueId| graph.producer(v).map(|i| &graph.nodes[i]);
+        let rule = |n: &Node| ops::find(&n.domain, &n.op_type).map(|op| op.quantization(n, &self.lowered.model));
+        if let Some(QuantRule::Float(reason)) = rule(node) {
+            return reason.to_string();
+        }
+        let Some(QuantRule::Integer { data, weight }) = rule(node) else { return "the runtime computes it in float".into() };
+        for v in data.into_iter().chain(weight.map(|w| w.input)).filter_map(|i| node.input(i)) {
+            let Some(from) = producer(v).filter(|n| n.op_type == "DequantizeLinear") else {
+                return format!("its input '{}' is not quantized", values[v].name);
+            };
+            let stored = from.input(0).and_then(|q| values.tensor(q).map(|t| t.dtype()).or_else(|| values[q].dtype()));
+            if let Some(narrow) = stored.filter(|d| !matches!(d, DType::I8 | DType::U8)) {
+                return format!(
+                    "its input '{}' is stored as {narrow}, for which the runtime has no kernel of this operator",
+                    values[v].name
+                );
+            }
+        }
+        let Some(output) = node.output(0) else { return "it makes nothing".into() };
+        let readers: Vec<&Node> = graph.consumers(output).into_iter().map(|i| &graph.nodes[i]).collect();
+        match readers.as_slice() {
+            [one] if one.op_type == "QuantizeLinear" => {
+                "quantized on both sides, but the runtime has no integer kernel for it as it stands".into()
+            }
+            [one] if rule(one) == Some(QuantRule::FusedActivation) => format!(
+                "{} '{}' stands between it and its quantizer, and the runtime drops that only where the grid ends exactly where it cuts",
+                one.op_type,
+                one.label(values)
+            ),
+            [] => "its output is the model's own, in float".into(),
+            many => {
+                let names: Vec<String> = many.iter().filter(|n| n.op_type != "QuantizeLinear").map(|n| n.label(values)).collect();
+                format!("its output is read in float by '{}'", names.join("', '"))
+            }
+        }
+    }
+}
+
+/// A node's name without what the runtime appends to the names of nodes that it makes of others.
+fn original_name(name: &str) -> &str {
+    let cut = name.find("_token_").or_else(|| name.find("_nchwc")).unwrap_or(name.len());
+    &name[..cut]
+}

@@ -1,0 +1,94 @@
+//! Where a runtime computes what lowering meant for integers.
+use espalier_deploy as deploy;
+mod support;
+
+use deploy::runtime::Source;
+use deploy::{Count, LowerOptions, Lowered, Placement, lower};
+use encodings::affine::{AffineSettings, Precision, fit_range, fit_weight};
+use graph::{AttributeValue, Model, Node};
+use support::{Builder, noise, onnxruntime};
+use tensor::Tensor;
+
+/// Convolution, an activation, Flatten, Gemm, quantized; the grid behind the activation ends at `top`.
+fn network(bits: u32, activation: &str, top: f32) -> Model {
+    let mut b = Builder::new(21);
+    let x = b.input("x", &[None, Some(2), Some(6), Some(6)]);
+    let y = b.output("y", &[None, Some(3)]);
+    let [c, r, f] = ["c", "r", "f"].map(|n| b.inner(n));
+    let w = b.constant("w", noise(&[4, 2, 3, 3], 1));
+    let v = b.constant("v", noise(&[3, 64], 3));
+    b.push(Node::new("Conv", "stem", &[x, w], &[c]));
+    let (low, high) = (b.constant("low", Tensor::scalar(0f32)), b.constant("high", Tensor::scalar(6f32)));
+    let inputs = if activation == "Clip" { vec![c, low, high] } else { vec![c] };
+    b.push(Node::new(activation, "act", &inputs, &[r]));
+    b.node("Flatten", &[r], f);
+    b.push(Node::new("Gemm", "head", &[f, v], &[y]).with("transB", AttributeValue::Int(1)));
+    let mut m = b.model;
+    for (value, lo, hi) in [("x", -1.0, 1.0), ("r", 0.0, top), ("y", -4.0, 4.0)] {
+        let id = m.find(value).unwrap();
+        m.annotations.entry(id).encoding = Some(fit_range(lo, hi, &AffineSettings::activation(8)).unwrap());
+    }
+    for (value, t) in [("w", noise(&[4, 2, 3, 3], 1)), ("v", noise(&[3, 64], 3))] {
+        let id = m.find(value).unwrap();
+        m.annotations.entry(id).encoding = Some(fit_weight(&t, &AffineSettings::weight(bits, Some(0)), Precision::WEIGHT, 0.0).unwrap());
+    }
+    m
+}
+
+fn placed(model: &Model) -> Option<(Placement, Lowered)> {
+    let runtime = onnxruntime()?;
+    let lowered = lower(model, &LowerOptions::default()).unwrap();
+    let file = onnx::to_bytes(&lowered.model).unwrap();
+    let optimized = runtime.optimized(Source::Bytes(&file)).unwrap().expect("ONNX Runtime tells its graph");
+    Some((Placement::of(&optimized, &lowered), lowered))
+}
+
+#[test]
+fn a_quantized_network_runs_on_integers_its_gemm_too() {
+    let Some((placement, _)) = placed(&network(8, "Relu", 3.0)) else { return };
+    assert_eq!(placement.operators["Conv"], Count { integer: 1, float: 0 }, "{placement:?}");
+    assert_eq!(placement.operators["Gemm"], Count { integer: 1, float: 0 }, "{placement:?}");
+    assert!(placement.float_parts.is_empty() && placement.total() == Count { integer: 2, float: 0 }, "{placement:?}");
+}
+
+#[test]
+fn what_the_runtime_computes_in_float_is_named_with_the_reason() {
+    let Some((placement, lowered)) = placed(&network(4, "Relu", 3.0)) else { return };
+    assert!(lowered.float_parts.is_empty(), "lowering meant all of it for integers");
+    assert_eq!(placement.operators["Conv"], Count { integer: 0, float: 1 }, "{placement:?}");
+    let conv = placement.float_parts.iter().find(|p| p.op_type == "Conv").unwrap();
+    assert!(conv.node == "stem" && conv.reason.contains("'w' is stored as int4"), "{conv:?}");
+
+    // A grid that goes on behind where the activation cuts: the activation stays, and keeps the layer in float.
+    let Some((placement, _)) = placed(&network(8, "Clip", 7.0)) else { return };
+    let conv = placement.float_parts.iter().find(|p| p.op_type == "Conv").unwrap();
+    assert!(conv.node == "stem" && conv.reason.starts_with("Clip 'act' stands between it and its quantizer"), "{placement:?}");
+}
+
+#[test]
+fn integer_and_float_forms_of_an_operator_are_counted_apart_and_moves_are_not() {
+    let mut b = Builder::new(21);
+    let x = b.input("x", &[None, Some(2), Some(6), Some(6)]);
+    let y = b.output("y", &[None, Some(3)]);
+    let scale = b.constant("s", Tensor::scalar(0.1f32));
+    let zero = b.constant("z", Tensor::scalar(0u8));
+    let w = b.constant("w", Tensor::zeros(tensor::DType::I8, &[2, 2, 1, 1]).unwrap());
+    let [q, t, c, d, f, s] = ["q", "t", "c", "d", "f", "s"].map(|n| b.inner(n));
+    let contrib = |op: &str, name: &str, inputs: &[graph::ValueId], output| {
+        let mut node = Node::new(op, name, inputs, &[output]);
+        node.domain = "com.microsoft".into();
+        node
+    };
+    b.push(Node::new("QuantizeLinear", "quantize", &[x, scale, zero], &[q]));
+    b.push(Node::new("Transpose", "move", &[q], &[t]));
+    b.push(contrib("QLinearConv", "a_token_1", &[t, scale, zero, w, scale, zero, scale, zero], c));
+    b.push(Node::new("DequantizeLinear", "dequantize", &[c, scale, zero], &[d]));
+    b.push(contrib("FusedConv", "fused", &[d, w], f));
+    b.push(Node::new("Shape", "shape", &[f], &[s]));
+    b.push(Node::new("Reshape", "reshape", &[f, s], &[y]));
+    let lowered = Lowered { model: Model::new(21), float_parts: vec![], notes: vec![] };
+    let placement = Placement::of(&b.model, &lowered);
+    assert_eq!(placement.operators, [("Conv".to_string(), Count { integer: 1, float: 1 })].into());
+    assert_eq!((placement.conversions, placement.float_parts.len()), (2, 1));
+    assert_eq!(placement.float_parts[0].node, "fused");
+}

@@ -1,0 +1,16 @@
+//! Operators of the domain `com.microsoft` that ONNX Runtime's own quantizers write. They are read and run; what has no float weight is
+//! for others to refuse to train.
+mod block_weights;
+mod dynamic_lstm;
+mod gather_block_quantized;
+mod matmul_nbits;
+mod q_gemm;
+mod qlinear;
+
+use crate::Operator;
+
+/// The domain.
+pub(crate) const DOMAIN: &str = "com.microsoft";
+
+pub(crate) static OPERATORS: &[&[&dyn Operator]] =
+    &[dynamic_lstm::OPERATORS, gather_block_quantized::OPERATORS, matmul_nbits::OPERATORS, q_gemm::OPERATORS, qlinear::OPERATORS];

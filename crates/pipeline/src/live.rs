@@ -1,0 +1,76 @@
+//! What a run's folder shows while the run is at work: the record and its page after each stage, the curves after each epoch.
+use crate::run::{CURVES, PAGE, RECORD};
+use crate::run_dir::RunDir;
+use crate::{Event, Observer, PipelineError};
+use report::record::{RunRecord, StageRecord};
+use std::time::{Duration, Instant};
+
+/// Epochs that follow each other faster are not written one by one.
+const AT_MOST_EVERY: Duration = Duration::from_secs(1);
+
+/// A watched page loads itself again after so many seconds.
+const REFRESH_S: u32 = 3;
+
+/// Passes on what happens, and keeps the run's folder up to date.
+pub(crate) struct Live<'o> {
+    observer: &'o mut dyn Observer,
+    dir: &'o RunDir,
+    /// What is known so far.
+    pub(crate) record: RunRecord,
+    /// The stage that is at work.
+    at_work: Option<StageRecord>,
+    watch: bool,
+    written: Instant,
+}
+
+impl<'o> Live<'o> {
+    pub(crate) fn new(observer: &'o mut dyn Observer, dir: &'o RunDir, record: RunRecord, watch: bool) -> Self {
+        Live { observer, dir, record, at_work: None, watch, written: Instant::now() }
+    }
+
+    /// Writes the record of the stages that are done.
+    pub(crate) fn write(&mut self) -> Result<(), PipelineError> {
+        self.at_work = None;
+        write(self.dir, &self.record, self.watch.then_some(REFRESH_S))
+    }
+
+    /// Writes the curves (and the page, if it is watched) with the stage that is at work.
+    fn epoch(&mut self) -> Result<(), PipelineError> {
+        let mut record = self.record.clone();
+        record.stages.extend(self.at_work.clone());
+        self.dir.write(CURVES, report::curves(&record).as_bytes())?;
+        if self.watch {
+            self.dir.write(PAGE, report::html_live(&record, REFRESH_S).as_bytes())?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a record, its page and its curves; `refresh`: the page loads itself again after so many seconds.
+pub(crate) fn write(dir: &RunDir, record: &RunRecord, refresh: Option<u32>) -> Result<(), PipelineError> {
+    dir.write(RECORD, record.to_json().as_bytes())?;
+    dir.write(CURVES, report::curves(record).as_bytes())?;
+    let page = refresh.map_or_else(|| report::html(record), |seconds| report::html_live(record, seconds));
+    dir.write(PAGE, page.as_bytes())
+}
+
+impl Observer for Live<'_> {
+    fn event(&mut self, event: &Event) {
+        self.observer.event(event);
+        match event {
+            Event::StageStarted { name, kind, .. } => {
+                self.at_work = Some(StageRecord { name: name.to_string(), kind: kind.to_string(), ..StageRecord::default() });
+            }
+            Event::Epoch { point, .. } => {
+                let Some(stage) = &mut self.at_work else { return };
+                stage.epochs.push((*point).clone());
+                if self.written.elapsed() >= AT_MOST_EVERY {
+                    self.written = Instant::now();
+                    // A view that cannot be written stops no training; the record that follows will say why.
+                    self.epoch().ok();
+                }
+            }
+            _ => {}
+        }
+    }
+}
