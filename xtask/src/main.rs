@@ -12,7 +12,7 @@ const GATE: &[(&str, &[&str], &[(&str, &str)])] = &[
     ("format", &["fmt", "--all", "--check"], &[]),
     ("clippy", &["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[]),
     ("documentation", &["doc", "--workspace", "--no-deps", "--locked"], &[("RUSTDOCFLAGS", "-D warnings")]),
-    ("tests", &["test", "--workspace", "--locked"], &[]),
+    ("tests", &["test", "--workspace", "--locked", "--no-fail-fast"], &[]),
     ("check with gpu", &["clippy", "--workspace", "--all-targets", "--features", "gpu", "--locked", "--", "-D", "warnings"], &[]),
     ("kernels on a gpu", &["test", "-p", "espalier-tensor", "--features", "gpu", "--locked", "--lib", "gpu::"], &[]),
 ];

@@ -1,6 +1,6 @@
 //! The loader: the same batches whatever the number of threads, resuming, augmentation, and errors that name the row.
 use espalier_data::{
-    ArraysDataset, Augment, Batch, Content, Dataset, Holdout, Layout, Loader, LoaderOptions, Preprocess, Result, Sample, Shuffle,
+    ArraysDataset, Audio, Augment, Batch, Content, Dataset, Holdout, Layout, Loader, LoaderOptions, Preprocess, Result, Sample, Shuffle,
     split_holdout,
 };
 use proptest::prelude::*;
@@ -36,6 +36,24 @@ impl Dataset for InRuns {
     }
     fn runs(&self) -> Vec<Range<usize>> {
         (0..self.len()).step_by(self.1).map(|start| start..(start + self.1).min(self.len())).collect()
+    }
+}
+
+/// Sounds of 2, 3, 4, ... samples, each full scale.
+struct Sounds(usize);
+
+impl Dataset for Sounds {
+    fn path(&self) -> &Path {
+        Path::new("sounds")
+    }
+    fn len(&self) -> usize {
+        self.0
+    }
+    fn class_names(&self) -> &[String] {
+        &[]
+    }
+    fn read(&self, row: usize) -> Result<Sample> {
+        Ok(Sample::new(Content::Audio(Audio { samples: vec![1.0; row + 2], rate: 8000 }), None))
     }
 }
 
@@ -233,4 +251,14 @@ fn rows_are_held_out_class_by_class() {
     for bad in [Holdout::Count(0), Holdout::Count(31), Holdout::Fraction(1.5), Holdout::Fraction(f64::NAN)] {
         assert!(split_holdout(&dataset, bad, 0).is_err());
     }
+}
+
+#[test]
+fn a_sound_reaches_its_input_at_the_wanted_length() {
+    let preprocess = Preprocess { audio_length: Some(3), audio_rate: Some(8000), ..Preprocess::default() };
+    let options = LoaderOptions { input: "wave".into(), batch: 3, preprocess, ..LoaderOptions::default() };
+    let batches = epoch(&(Arc::new(Sounds(3)) as Arc<dyn Dataset>), &options);
+    let sounds: Vec<f32> = vec![1.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0];
+    assert_eq!(batches.len(), 1);
+    assert_eq!(batches[0].inputs, BTreeMap::from([("wave".to_string(), Tensor::new(sounds, [3, 3]).unwrap())]));
 }
