@@ -1,6 +1,6 @@
 //! Grids pass through operators that only move elements.
-use graph::{Graph, Model, ValueId};
-use ops::QuantRule;
+use graph::{Graph, Model, Node, ValueId};
+use ops::{Operator, QuantRule, Role};
 
 /// Gives the output of each `SameGrid` operator its input's encoding where it has none of its own. Quantizing a value that
 /// lies on the grid already changes nothing, so the simulation stays what it was.
@@ -15,12 +15,17 @@ fn in_graph(graph: &Graph, model: &mut Model) {
             in_graph(sub, model);
         }
         let Some(op) = ops::find(&node.domain, &node.op_type).filter(|op| op.quantization(node, model) == QuantRule::SameGrid) else { continue };
-        let Some(input) = node.input(0).filter(|v| model.values.tensor(*v).is_none()) else { continue };
+        let Some(input) = node.input(0).filter(|v| model.values.tensor(*v).is_none() || looks_up(model, op, node)) else { continue };
         let Some(encoding) = per_tensor(model, input) else { continue };
         for output in node.outputs.iter().take(op.outputs_on_grid(node)).flatten() {
             model.annotations.entry(*output).encoding.get_or_insert_with(|| encoding.clone());
         }
     }
+}
+
+/// True if the node looks rows up in a learned table: what it makes is no constant.
+fn looks_up(model: &Model, op: &dyn Operator, node: &Node) -> bool {
+    op.role(node, 0) == Role::Weight && node.input(1).is_some_and(|index| model.values.tensor(index).is_none())
 }
 
 /// A grid with one scale; a grid per channel would not survive a change of axes.

@@ -5,7 +5,7 @@ use crate::{Error, Result};
 use graph::{Model, ValueId};
 use pipeline::actions::Tick;
 use serde::Serialize;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use tensor::Tensor;
@@ -129,7 +129,7 @@ struct Sum {
 
 impl Totals {
     fn add(&mut self, a: &Model, b: &Model, inputs: &BTreeMap<String, Tensor>) -> Result<()> {
-        let (first, second) = (values(a, inputs)?, values(b, inputs)?);
+        let (first, second) = (values(a, b, inputs)?, values(b, a, inputs)?);
         let by_name: HashMap<&str, &Tensor> = second.iter().map(|(n, t)| (n.as_str(), t)).collect();
         for (name, x) in first.iter().filter(|(name, _)| !inputs.contains_key(name)) {
             if let Some(y) = by_name.get(name.as_str()).filter(|y| y.shape() == x.shape())
@@ -185,11 +185,15 @@ impl Sum {
     }
 }
 
-fn values(model: &Model, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
+/// All values of a model, by name, as the layers behind them read them. What comes out of a quantizer under a name that `other` has for
+/// itself (an activation whose node was dropped, because its quantizer clips alike) stands for that value alone.
+fn values(model: &Model, other: &Model, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
     let executor = Executor::unfused(model)?;
     let mut seen: Vec<(ValueId, Tensor)> = vec![];
     executor.run_observed(inputs, Mode::SIMULATED, &mut |id, t| seen.push((id, t.clone())))?;
-    let read_as = read_back(executor.model());
+    let mut read_as = read_back(executor.model());
+    let theirs: HashSet<&str> = other.values.iter().map(|(_, v)| v.name.as_str()).collect();
+    read_as.retain(|read, _| executor.model().value(*read).is_ok_and(|v| !theirs.contains(v.name.as_str())));
     let stored: HashMap<ValueId, Tensor> = seen.iter().filter_map(|(id, t)| Some((*read_as.get(id)?, t.clone()))).collect();
     let name = |id: ValueId| executor.model().value(id).map(|v| v.name.clone()).map_err(|e| Error::Input(e.to_string()));
     let value = |(id, t): (ValueId, Tensor)| {
