@@ -56,8 +56,8 @@ mod softmax;
 mod testing;
 mod window;
 
-pub use conv::depthwise_axis;
 pub use activation::clip_bounds;
+pub use conv::depthwise_axis;
 pub use cx::{EvalCx, Inputs, RunSubgraph};
 pub use error::OpError;
 pub use float_reason::float_reason;

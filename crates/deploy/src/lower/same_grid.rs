@@ -14,7 +14,9 @@ fn in_graph(graph: &Graph, model: &mut Model) {
         for sub in node.subgraphs() {
             in_graph(sub, model);
         }
-        let Some(op) = ops::find(&node.domain, &node.op_type).filter(|op| op.quantization(node, model) == QuantRule::SameGrid) else { continue };
+        let Some(op) = ops::find(&node.domain, &node.op_type).filter(|op| op.quantization(node, model) == QuantRule::SameGrid) else {
+            continue;
+        };
         let Some(input) = node.input(0).filter(|v| model.values.tensor(*v).is_none() || looks_up(model, op, node)) else { continue };
         let Some(encoding) = per_tensor(model, input) else { continue };
         for output in node.outputs.iter().take(op.outputs_on_grid(node)).flatten() {

@@ -6,7 +6,7 @@ use graph::Model;
 use std::path::PathBuf;
 use tensor::DType;
 
-/// Loads the file, ready to train (see [`ready`]), or builds the architecture with weights drawn from the seed. Gives the model and
+/// Loads the file and makes it ready to train, or builds the architecture with weights drawn from the seed. Gives the model and
 /// what was done to it, as sentences.
 ///
 /// # Errors

@@ -281,7 +281,8 @@ fn an_annotated_weight_keeps_mask_and_grid_through_a_transpose() {
     let y = b.push("MatMul", &[x, turned], "y");
     let mut m = b.ending(y);
     let settings = encodings::affine::AffineSettings::weight(8, Some(0));
-    let encoding = encodings::affine::fit_weight(m.values.tensor(w).unwrap(), &settings, encodings::affine::Precision::WEIGHT, 0.0).unwrap();
+    let encoding =
+        encodings::affine::fit_weight(m.values.tensor(w).unwrap(), &settings, encodings::affine::Precision::WEIGHT, 0.0).unwrap();
     m.annotations.entry(w).encoding = Some(encoding);
     m.annotations.entry(w).mask = Some(Tensor::new((0..12).map(|i| i % 5 != 0).collect::<Vec<bool>>(), [4, 3]).unwrap());
     let x = Named::from([("x".to_string(), sample(&[2, 3]))]);
