@@ -49,7 +49,7 @@ pub struct QuantPlan {
 /// user knows it.
 ///
 /// # Errors
-/// [`QuantizeError::Setting`] for a setting out of range.
+/// [`crate::QuantizeError::Setting`] for a setting out of range.
 pub fn plan(model: &Model, settings: &QuantizeSettings) -> Result<QuantPlan> {
     settings.check()?;
     let roles = Roles::of(model);
