@@ -211,6 +211,8 @@ impl Runner<'_, '_> {
         };
         let begun = Instant::now();
         let dir = self.dir.stage(key);
+        let planned = self.live.record.stages.iter().flat_map(|s| &s.float_parts);
+        let float_reasons = planned.map(|p| (p.node.clone(), p.reason.clone())).collect();
         let mut cx = StageCx {
             loaded: self.loaded,
             name,
@@ -225,6 +227,7 @@ impl Runner<'_, '_> {
             notes: vec![],
             clock: Clock::default(),
             program: self.options.program.as_deref(),
+            float_reasons,
         };
         cx.check_stop()?;
         let mut output = body.run(&mut cx, input).map_err(failed)?;

@@ -88,7 +88,7 @@ fn power_of_two_below(scale: f32) -> f32 {
     f32::from_bits(scale.to_bits() & 0xff80_0000)
 }
 
-/// The odd factor `m` of a positive normal number `m * 2^e`: as a number of so many units of [`unit`].
+/// The odd factor `m` of a positive normal number `m * 2^e`: as a number of so many units of [`unit()`].
 pub fn odd_part(scale: f32) -> u32 {
     let mantissa = (scale.to_bits() & 0x007f_ffff) | 0x0080_0000;
     mantissa >> mantissa.trailing_zeros()

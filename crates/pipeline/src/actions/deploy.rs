@@ -13,6 +13,7 @@ use report::record::{
     RuntimeRecord,
 };
 use report::text;
+use std::collections::BTreeMap;
 use train::{Batches, Named};
 
 /// Runs of a lone sample that the reference interpreter makes too.
@@ -51,6 +52,8 @@ pub struct DeployOn<'a> {
     pub original: Option<&'a Original>,
     /// What measures memory.
     pub probe: Option<&'a MemoryProbe>,
+    /// Why nodes stay float, by node, where it was planned: the lowered graph alone tells only that nothing is quantized there.
+    pub float_reasons: &'a BTreeMap<String, String>,
 }
 
 /// What a model would be deployed as, its file, and how many bytes of the exporter's own notes were left out.
@@ -74,6 +77,11 @@ pub fn lowered(model: &Model, sources: &Sources, stage: &DeployStage) -> Result<
 pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> Result<Deployment, StageError> {
     let DeployOn { file, sources, original, probe, .. } = *on;
     let (mut lowered, bytes, stripped) = lowered(model, sources, stage)?;
+    for part in &mut lowered.float_parts {
+        if let Some(planned) = on.float_reasons.get(&part.node) {
+            part.reason.clone_from(planned);
+        }
+    }
     let choice = match stage.target {
         Target::OnnxRuntime => choose(),
         Target::Reference => Choice { runtime: by_name("reference")?, note: None },
@@ -327,7 +335,6 @@ fn agreement(record: &mut RuntimeRecord, outputs: &[Agreement]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn took(ms: f64) -> deploy::measure::Latency {
         deploy::measure::Latency { runs: 9, best_ms: ms, p50_ms: ms, p95_ms: ms, p99_ms: ms }

@@ -32,6 +32,8 @@ pub struct StageCx<'a> {
     pub(crate) clock: Clock,
     /// The program, where it may be started to measure memory.
     pub(crate) program: Option<&'a Path>,
+    /// Why nodes stay float, by node: what the stages before have planned.
+    pub(crate) float_reasons: BTreeMap<String, String>,
 }
 
 /// Where a stage's time goes.

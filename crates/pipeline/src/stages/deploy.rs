@@ -20,7 +20,15 @@ impl StageBody for Deploy {
         let original = cx.original()?;
         cx.begin("measure");
         let probe = cx.memory_probe()?;
-        let on = DeployOn { file: &file, threads: cx.threads, sources: &sources, original: original.as_ref(), probe: probe.as_ref() };
+        let float_reasons = std::mem::take(&mut cx.float_reasons);
+        let on = DeployOn {
+            file: &file,
+            threads: cx.threads,
+            sources: &sources,
+            original: original.as_ref(),
+            probe: probe.as_ref(),
+            float_reasons: &float_reasons,
+        };
         let deployment = deploy(&model, &self.0, &on, &mut cx.tick("measure"))?;
         for note in deployment.notes {
             cx.note(note.warning, note.text);
