@@ -2,7 +2,7 @@
 use crate::support::{Folder, one_node};
 use espalier::graph::{AttributeValue, Dim, Model, Node, Value, ValueId, ValueType};
 use espalier::onnx;
-use espalier::tensor::Tensor;
+use espalier::tensor::{DType, Tensor};
 
 /// A node 'big' of `op_type` from `x` and constants (or from constants alone) to `y`.
 fn big(op_type: &str, takes_x: bool, constants: &[Tensor], attributes: &[(&str, AttributeValue)]) -> Model {
@@ -65,11 +65,30 @@ fn a_result_larger_than_the_memory_limit() {
 }
 
 #[test]
+fn multiplications_that_pass_64_bits_are_counted_as_the_most_there_are() {
+    let folder = Folder::new();
+    let mut model = one_node(13, Node::new("MatMul", "first", &[], &[]));
+    let (x, y) = (model.graph.inputs[0], model.graph.outputs[0]);
+    let mut declared = |v: ValueId| {
+        model.values[v].ty = ValueType::Tensor { dtype: DType::F32, shape: Some(vec![Dim::Known(1 << 31), Dim::Known(1 << 31)]) };
+    };
+    declared(x);
+    declared(y);
+    let between = model.values.add_named("between");
+    model.graph.nodes = vec![Node::new("MatMul", "first", &[x, x], &[between]), Node::new("MatMul", "second", &[between, x], &[y])];
+    onnx::save(&model, &folder.path("big.onnx")).unwrap();
+    let output = folder.espalier("inspect big.onnx --json");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(said.contains(&u64::MAX.to_string()), "{said}");
+}
+
+#[test]
 fn a_declared_input_larger_than_the_memory_limit() {
     let folder = Folder::new();
     let mut model = one_node(13, Node::new("Relu", "act", &[], &[]));
     for v in [model.graph.inputs[0], model.graph.outputs[0]] {
-        model.values[v].ty = ValueType::Tensor { dtype: espalier::tensor::DType::F32, shape: Some(vec![Dim::Known(1 << 15); 2]) };
+        model.values[v].ty = ValueType::Tensor { dtype: DType::F32, shape: Some(vec![Dim::Known(1 << 15); 2]) };
     }
     onnx::save(&model, &folder.path("wide.onnx")).unwrap();
     folder.fails("bench infer wide.onnx --memory-limit 64MB", 1, "input 'x': full: needs 4.3 GB");
@@ -86,7 +105,7 @@ fn convolution(op_type: &str, groups: i64, strides: [usize; 2], pads: [usize; 4]
     let shape = [1, 16, image[0], image[1]];
     let x = model.graph.inputs[0];
     let declared = Some(shape.iter().map(|n| Dim::Known(*n)).collect());
-    model.values[x] = Value { ty: ValueType::Tensor { dtype: espalier::tensor::DType::F32, shape: declared }, ..model.values[x].clone() };
+    model.values[x] = Value { ty: ValueType::Tensor { dtype: DType::F32, shape: declared }, ..model.values[x].clone() };
     (model, Tensor::full(7f32, shape).unwrap())
 }
 
@@ -118,7 +137,7 @@ fn a_kernel_of_thousands_of_millions() {
         let mut model = big(op, true, &[], &attributes);
         let input = model.graph.inputs[0];
         model.values[input].ty =
-            ValueType::Tensor { dtype: espalier::tensor::DType::F32, shape: Some(vec![Dim::Known(1), Dim::Known(1), Dim::Known(4)]) };
+            ValueType::Tensor { dtype: DType::F32, shape: Some(vec![Dim::Known(1), Dim::Known(1), Dim::Known(4)]) };
         refused(&model, x.clone(), &format!("node 'big' ({op})"));
     }
 }

@@ -121,7 +121,8 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
     for encoding in model.annotations.iter().filter_map(|(_, a)| a.encoding.as_ref()) {
         *encodings.entry(encodings::describe(encoding)).or_default() += 1;
     }
-    let sum = |f: fn(&Layer) -> u64| layers.iter().map(f).sum::<u64>();
+    // Of declared shapes, which may be of any size.
+    let sum = |f: fn(&Layer) -> u64| layers.iter().map(f).fold(0, u64::saturating_add);
     let [hidden, hidden_nonzeros] = hidden_parameters(&model);
     let takes: BTreeMap<String, String> = takes(&model).into_iter().collect();
     let port = |v: &ValueId| {

@@ -70,7 +70,7 @@ fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 
 fn macs(cx: &MacsCx) -> u64 {
     let Some(Some(out)) = cx.outputs.first() else { return 0 };
-    out.iter().product::<usize>() as u64 * count(cx.node, "K", None).unwrap_or(0) as u64
+    crate::conv::product(out).saturating_mul(count(cx.node, "K", None).unwrap_or(0) as u64)
 }
 
 #[cfg(test)]

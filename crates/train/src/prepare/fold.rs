@@ -246,7 +246,7 @@ impl Pass<'_> {
             }
             _ => None,
         };
-        let given: usize = node.inputs.iter().flatten().filter_map(size).map(|(n, _)| n).sum();
+        let given: usize = node.inputs.iter().flatten().filter_map(size).map(|(n, _)| n).fold(0, usize::saturating_add);
         let sizes: Option<Vec<(usize, DType)>> = node.outputs.iter().flatten().map(size).collect();
         let little = |sizes: Vec<(usize, DType)>| {
             sizes.iter().all(|(n, dtype)| *n <= given.max(if dtype.is_float() { MOST_FLOAT_GROWTH } else { MOST_GROWTH }))
