@@ -158,6 +158,9 @@ fn bias(cx: &EvalCx, inputs: &Inputs, q: &Tensor, keys: usize, past: usize) -> R
     if valid.as_ref().is_some_and(|v| v.len() != batch) {
         return Err(node.error("nonpad_kv_seqlen needs one length for each sequence").into());
     }
+    if let Some(n) = valid.iter().flatten().find(|n| !(0..=keys as i64).contains(*n)) {
+        return Err(node.error(format!("nonpad_kv_seqlen says {n} of {keys} keys")).into());
+    }
     let causal = node.int_or("is_causal", 0)? != 0;
     let (left, right) = (node.int_or("left_window_size", -1)?, node.int_or("right_window_size", -1)?);
     if causal || left >= 0 || right >= 0 || valid.is_some() {
@@ -206,7 +209,9 @@ fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
         (Some([b, h, n, _]), Some([.., d])) => Some(vec![b.clone(), h.clone(), n.clone(), d.clone()]),
         (Some([b, n, _]), Some([.., v])) => {
             let width = match (v.known(), cx.node.int("q_num_heads")?, cx.node.int("kv_num_heads")?) {
-                (Some(v), Some(q), Some(kv)) if q > 0 && kv > 0 => Dim::Known(v / kv as usize * q as usize),
+                (Some(v), Some(q), Some(kv)) if q > 0 && kv > 0 => {
+                    (v / kv as usize).checked_mul(q as usize).map_or(Dim::Unknown, Dim::Known)
+                }
                 _ => Dim::Unknown,
             };
             Some(vec![b.clone(), n.clone(), width])
@@ -263,6 +268,17 @@ fn rotary(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
 mod tests {
     use crate::testing::Case;
     use tensor::{gradcheck, random::uniform_f64};
+
+    #[test]
+    fn a_length_that_no_sequence_has() {
+        let u = |shape: &[usize]| Some(uniform_f64(1, shape, -1.0, 1.0));
+        for length in [i64::MIN, -1, 4, i64::MAX] {
+            let lengths = Some(tensor::Tensor::vector(vec![length]));
+            let inputs = vec![u(&[1, 1, 2, 2]), u(&[1, 1, 3, 2]), u(&[1, 1, 3, 2]), None, None, None, lengths];
+            let error = Case::new("Attention", 24).int("is_causal", 1).run_optional(inputs).unwrap_err().to_string();
+            assert!(error.contains(&format!("nonpad_kv_seqlen says {length} of 3 keys")), "{error}");
+        }
+    }
 
     #[test]
     fn gradients_with_grouped_heads_and_a_fully_masked_row() {

@@ -213,7 +213,7 @@ fn affine_grid(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         return Err(cx.node.error(format!("theta of shape {:?} for an output of {size:?}", theta.shape())).into());
     }
     let align = cx.node.int_or("align_corners", 0)? != 0;
-    let points: usize = spatial.iter().product();
+    let points: usize = tensor::memory::room::<f64>("affine_grid", &[spatial, &[axes + 1]].concat())? / (axes + 1);
     let strides = tensor::shape::strides(spatial);
     let mut base = Vec::with_capacity(points * (axes + 1));
     for p in 0..points {
@@ -250,6 +250,14 @@ fn infer_grid(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 mod tests {
     use crate::testing::Case;
     use tensor::{gradcheck, random::uniform_f64};
+
+    #[test]
+    fn a_grid_larger_than_any_memory_is_refused() {
+        for size in [[2, 1, (1 << 40) - 253, 4], [2, 1, i64::MAX, i64::MAX]] {
+            let inputs = [uniform_f64(1, &[2, 2, 3], -1.0, 1.0), tensor::Tensor::vector(size.to_vec())];
+            assert!(Case::new("AffineGrid", 20).run_all(&inputs).is_err());
+        }
+    }
 
     #[test]
     fn gradients_by_image_and_grid() {

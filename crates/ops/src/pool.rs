@@ -138,7 +138,11 @@ fn unpooled_size(node: &Node, window: &Window, shape: &[usize]) -> Result<Vec<us
 fn max_unpool(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (x, indices) = (inputs.get(0)?, inputs.get(1)?);
     spatial(cx.node, x.shape())?;
-    let own = unpooled_size(cx.node, &Window::of_pool(cx.node)?, x.shape())?;
+    let window = Window::of_pool(cx.node)?;
+    if window.kernel.len() + 2 != x.rank() {
+        return Err(cx.node.attribute_error("kernel_shape", format!("has {} axes, the input {:?}", window.kernel.len(), x.shape())).into());
+    }
+    let own = unpooled_size(cx.node, &window, x.shape())?;
     let out = match inputs.opt(2) {
         None => own.clone(),
         Some(t) => {
@@ -192,6 +196,13 @@ fn infer_unpool(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 #[cfg(test)]
 mod tests {
     use crate::testing::{Case, iota};
+
+    #[test]
+    fn a_kernel_of_another_rank_than_the_input() {
+        let inputs = [iota(&[1, 1, 2, 2, 2]), crate::testing::ints(&[0])];
+        let error = Case::new("MaxUnpool", 11).ints("kernel_shape", &[2, 2]).run_all(&inputs).unwrap_err().to_string();
+        assert!(error.contains("kernel_shape") && error.contains("has 2 axes"), "{error}");
+    }
 
     #[test]
     fn maxima_go_back_where_they_came_from() {

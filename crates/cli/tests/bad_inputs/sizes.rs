@@ -136,8 +136,7 @@ fn a_kernel_of_thousands_of_millions() {
     ] {
         let mut model = big(op, true, &[], &attributes);
         let input = model.graph.inputs[0];
-        model.values[input].ty =
-            ValueType::Tensor { dtype: DType::F32, shape: Some(vec![Dim::Known(1), Dim::Known(1), Dim::Known(4)]) };
+        model.values[input].ty = ValueType::Tensor { dtype: DType::F32, shape: Some(vec![Dim::Known(1), Dim::Known(1), Dim::Known(4)]) };
         refused(&model, x.clone(), &format!("node 'big' ({op})"));
     }
 }
