@@ -193,6 +193,11 @@ impl Names {
         self.tried.insert(base.to_string(), number);
         name
     }
+
+    /// A name that is not taken any more.
+    pub fn release(&mut self, name: &str) {
+        self.taken.remove(name);
+    }
 }
 
 impl Model {
