@@ -3,7 +3,8 @@
 use crate::grid::Grid;
 use crate::sign::never_negative;
 use crate::{DeployError, Result};
-use graph::{AttributeValue, Model, Names, Node, ValueId};
+use graph::{AttributeValue, Links, Model, Names, Node, ValueId};
+use std::collections::{HashMap, HashSet};
 use tensor::Tensor;
 
 /// Turns the main graph's quantization operators into annotations, as far as they stand for a value on a grid: a constant
@@ -16,12 +17,20 @@ use tensor::Tensor;
 /// # Errors
 /// Whatever a constant that cannot be read reports.
 pub fn lift(model: &mut Model) -> Result<usize> {
-    let dequantizers: Vec<Node> = model.graph.nodes.iter().filter(|n| n.op_type == "DequantizeLinear" && n.is_onnx()).cloned().collect();
+    let is_dequantizer = |n: &&Node| n.op_type == "DequantizeLinear" && n.is_onnx() && n.outputs.len() == 1;
+    let dequantizers: Vec<Node> = model.graph.nodes.iter().filter(is_dequantizer).cloned().collect();
+    if dequantizers.is_empty() {
+        return Ok(0);
+    }
     let mut names = Taken { nodes: Names::of_nodes(&model.graph), values: Names::of(&model.values) };
+    let mut wires = Wires::of(model);
     let mut lifted = 0;
     for node in &dequantizers {
-        lifted += usize::from(lift_constant(model, node)? || lift_pair(model, node, &mut names)?);
+        lifted += usize::from(lift_constant(model, node, &mut wires)? || lift_pair(model, node, &mut wires, &mut names)?);
     }
+    let gone = wires.gone;
+    let mut at = 0..;
+    model.graph.nodes.retain(|_| at.next().is_none_or(|i| !gone.contains(&i)));
     model.remove_dead();
     model.graph.sort(&model.values)?;
     Ok(lifted)
@@ -33,8 +42,85 @@ struct Taken {
     values: Names,
 }
 
+/// Who makes and reads the values of the main graph, kept while it is edited: no edit looks through all nodes.
+struct Wires {
+    links: Links,
+    /// How often a value is read, in subgraphs and as an output too.
+    uses: HashMap<ValueId, usize>,
+    /// What subgraphs read.
+    captured: HashSet<ValueId>,
+    inputs: HashSet<ValueId>,
+    outputs: HashSet<ValueId>,
+    /// Indices of nodes that are taken out at the end.
+    gone: HashSet<usize>,
+}
+
+impl Wires {
+    fn of(model: &Model) -> Wires {
+        let graph = &model.graph;
+        let subgraphs = graph.nodes.iter().flat_map(Node::subgraphs);
+        Wires {
+            links: graph.links(),
+            uses: graph.use_counts(),
+            captured: subgraphs.flat_map(|g| g.use_counts().into_keys()).collect(),
+            inputs: graph.inputs.iter().copied().collect(),
+            outputs: graph.outputs.iter().copied().collect(),
+            gone: HashSet::new(),
+        }
+    }
+
+    /// Takes out the node that makes a value.
+    fn drop_maker(&mut self, value: ValueId) {
+        self.gone.extend(self.links.unmade(value));
+    }
+
+    fn push(&mut self, model: &mut Model, node: Node) {
+        let at = model.graph.nodes.len();
+        for v in node.inputs.iter().flatten() {
+            *self.uses.entry(*v).or_insert(0) += 1;
+            self.links.read_by(*v, at);
+        }
+        for v in node.outputs.iter().flatten() {
+            self.links.made_by(*v, at);
+        }
+        model.graph.nodes.push(node);
+    }
+
+    /// Makes every reader of `from` read `to`.
+    fn replace_uses(&mut self, model: &mut Model, from: ValueId, to: ValueId) {
+        if self.captured.contains(&from) || self.outputs.contains(&from) {
+            model.graph.replace_uses(from, to);
+        }
+        for at in self.links.consumers(from).to_vec() {
+            for v in model.graph.nodes[at].inputs.iter_mut().flatten().filter(|v| **v == from) {
+                *v = to;
+            }
+            self.links.read_by(to, at);
+        }
+        let moved = self.uses.remove(&from).unwrap_or(0);
+        *self.uses.entry(to).or_insert(0) += moved;
+        if self.captured.remove(&from) {
+            self.captured.insert(to);
+        }
+        if self.outputs.remove(&from) {
+            self.outputs.insert(to);
+        }
+    }
+
+    /// Makes the node that writes `from` write `to`. QuantizeLinear, now without readers, must not read a value that nobody makes.
+    fn rename_output(&mut self, model: &mut Model, from: ValueId, to: ValueId) {
+        if let Some(at) = self.links.unmade(from) {
+            for v in model.graph.nodes[at].outputs.iter_mut().flatten().filter(|v| **v == from) {
+                *v = to;
+            }
+            self.links.made_by(to, at);
+        }
+        self.replace_uses(model, from, to);
+    }
+}
+
 /// A constant behind DequantizeLinear becomes a float constant under the node's output, with an encoding.
-fn lift_constant(model: &mut Model, node: &Node) -> Result<bool> {
+fn lift_constant(model: &mut Model, node: &Node, wires: &mut Wires) -> Result<bool> {
     let (Some(input), Some(output)) = (node.input(0), node.output(0)) else { return Ok(false) };
     let Some(integers) = model.constant(input).cloned() else { return Ok(false) };
     let Some(grid) = grid(model, node, Some(&integers))? else { return Ok(false) };
@@ -44,60 +130,63 @@ fn lift_constant(model: &mut Model, node: &Node) -> Result<bool> {
     let name = model.values[output].name.clone();
     let constant = model.values.add_constant(name, real);
     model.values[output] = model.values[constant].clone();
-    model.graph.nodes.retain(|n| n.output(0) != Some(output));
+    wires.drop_maker(output);
     model.graph.constants.push(output);
     model.annotations.entry(output).encoding = Some(encoding);
     Ok(true)
 }
 
 /// QuantizeLinear and DequantizeLinear on one grid become the encoding of the value that their readers read.
-fn lift_pair(model: &mut Model, dequantize: &Node, names: &mut Taken) -> Result<bool> {
+fn lift_pair(model: &mut Model, dequantize: &Node, wires: &mut Wires, names: &mut Taken) -> Result<bool> {
     let (Some(quantized), Some(output)) = (dequantize.input(0), dequantize.output(0)) else { return Ok(false) };
-    let Some(at) = model.graph.producer(quantized) else { return Ok(false) };
+    let Some(at) = wires.links.producer(quantized) else { return Ok(false) };
     let quantize = model.graph.nodes[at].clone();
-    if quantize.op_type != "QuantizeLinear" || !quantize.is_onnx() {
+    if quantize.op_type != "QuantizeLinear" || !quantize.is_onnx() || quantize.outputs.len() != 1 {
         return Ok(false);
     }
     let Some(source) = quantize.input(0) else { return Ok(false) };
     let data = model.constant(source);
     let (Some(before), Some(after)) = (grid(model, &quantize, data)?, grid(model, dequantize, data)?) else { return Ok(false) };
-    if before != after || model.graph.outputs.contains(&quantized) {
+    if before != after || wires.outputs.contains(&quantized) {
         return Ok(false);
     }
-    let alone = model.graph.use_counts().get(&source) == Some(&1);
-    let alone = alone && model.graph.consumers(quantized).len() == 1 && model.annotations.encoding(source).is_none();
-    let made = model.graph.producer(source);
-    model.graph.nodes.retain(|n| n.output(0) != Some(output));
-    let clip = after.one_sided()?.filter(|ends| made.is_some() && !(ends.0 == 0.0 && never_negative(model, source)));
+    let alone = wires.uses.get(&source) == Some(&1);
+    let alone = alone && wires.links.consumers(quantized).len() == 1 && model.annotations.encoding(source).is_none();
+    let made = wires.links.producer(source).is_some();
+    wires.drop_maker(output);
+    let clip = after.one_sided()?.filter(|ends| made && !(ends.0 == 0.0 && never_negative(model, &wires.links, source)));
     let annotated = match made {
         _ if clip.is_some() => output,
-        Some(_) if alone => {
-            rename_output(model, source, output);
+        true if alone => {
+            wires.rename_output(model, source, output);
             output
         }
-        None if alone
-            && (model.graph.inputs.contains(&source) || model.constant(source).is_some())
-            && !model.graph.outputs.contains(&output) =>
-        {
-            model.graph.replace_uses(output, source);
+        false if alone && (wires.inputs.contains(&source) || model.constant(source).is_some()) && !wires.outputs.contains(&output) => {
+            wires.replace_uses(model, output, source);
             source
         }
         // Somebody reads the value unquantized, or on another grid: the quantized reading gets a value of its own.
         _ => {
             let name = names.nodes.fresh(&format!("{}_Identity", model.values[output].name));
-            model.graph.nodes.push(Node::new("Identity", name, &[source], &[output]));
+            wires.push(model, Node::new("Identity", name, &[source], &[output]));
             output
         }
     };
     if let Some(ends) = clip {
-        push_clip(model, names, [source, output], ends, &after.scale)?;
+        push_clip(model, (wires, names), [source, output], ends, &after.scale)?;
     }
     model.annotations.entry(annotated).encoding = Some(after.encoding()?);
     Ok(true)
 }
 
 /// A Clip between two values, its bounds of the type of `like`.
-fn push_clip(model: &mut Model, names: &mut Taken, [from, to]: [ValueId; 2], (low, high): (f64, f64), like: &Tensor) -> Result<()> {
+fn push_clip(
+    model: &mut Model,
+    (wires, names): (&mut Wires, &mut Taken),
+    [from, to]: [ValueId; 2],
+    (low, high): (f64, f64),
+    like: &Tensor,
+) -> Result<()> {
     let base = model.values[to].name.clone();
     let mut node = Node::new("Clip", names.nodes.fresh(&format!("{base}_Clip")), &[from], &[to]);
     for (suffix, bound) in [("min", low), ("max", high)] {
@@ -109,21 +198,8 @@ fn push_clip(model: &mut Model, names: &mut Taken, [from, to]: [ValueId; 2], (lo
         model.graph.constants.push(id);
         node.inputs.push(Some(id));
     }
-    model.graph.nodes.push(node);
+    wires.push(model, node);
     Ok(())
-}
-
-/// Makes the node that writes `from` write `to`.
-fn rename_output(model: &mut Model, from: ValueId, to: ValueId) {
-    for node in &mut model.graph.nodes {
-        for v in node.outputs.iter_mut().flatten().filter(|v| **v == from) {
-            *v = to;
-        }
-        // QuantizeLinear, now without readers, must not read a value that nobody makes.
-        for v in node.inputs.iter_mut().flatten().filter(|v| **v == from) {
-            *v = to;
-        }
-    }
 }
 
 /// The grid of a quantization node, if it is uniform with constant parameters.

@@ -405,6 +405,46 @@ fn a_scale_of_one_element_without_an_axis_is_for_the_whole_tensor() {
 }
 
 #[test]
+fn a_dequantizer_with_an_output_too_many_is_left_alone() {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(3)]);
+    let y = b.output("y", &[None, Some(3)]);
+    let integers = b.constant("b_quantized", Tensor::vector(vec![1u8, 2, 3]));
+    let scale = b.constant("scale", Tensor::scalar(0.5f32));
+    let (bias, other, quantized) = (b.inner("bias"), b.inner("other"), b.inner("quantized"));
+    b.node("DequantizeLinear", &[integers, scale], bias);
+    b.node("QuantizeLinear", &[x, scale], quantized);
+    b.node("DequantizeLinear", &[quantized, scale], other);
+    b.node("Add", &[other, bias], y);
+    let mut m = b.model;
+    let more = m.values.add_named("more");
+    for node in m.graph.nodes.iter_mut().filter(|n| n.op_type == "DequantizeLinear") {
+        node.outputs.insert(0, Some(more));
+    }
+    assert_eq!(lift(&mut m).unwrap(), 0);
+    assert_eq!(m.graph.nodes.len(), 4);
+}
+
+#[test]
+fn a_chain_of_pairs_is_lifted_whatever_its_length() {
+    let mut b = Builder::new(13);
+    let (x, y) = (b.input("x", &[None, Some(3)]), b.output("y", &[None, Some(3)]));
+    let scale = b.constant("scale", Tensor::scalar(0.5f32));
+    let (mut at, pairs) = (x, 20_000);
+    for i in 0..pairs {
+        let (quantized, read) = (b.inner(&format!("q{i}")), b.inner(&format!("d{i}")));
+        let next = if i + 1 == pairs { y } else { b.inner(&format!("n{i}")) };
+        b.node("QuantizeLinear", &[at, scale], quantized);
+        b.node("DequantizeLinear", &[quantized, scale], read);
+        b.node("Sigmoid", &[read], next);
+        at = next;
+    }
+    let mut m = b.model;
+    assert_eq!(lift(&mut m).unwrap(), pairs);
+    assert!(m.graph.nodes.iter().all(|n| n.op_type == "Sigmoid" || n.op_type == "Identity" || n.op_type == "Clip"));
+}
+
+#[test]
 fn the_file_shrinks() {
     let mut b = Builder::new(13);
     let x = b.input("x", &[None, Some(64)]);

@@ -148,6 +148,19 @@ impl Links {
         self.makers.insert(id, node);
     }
 
+    /// Says that nobody makes a value any more; gives the node that did.
+    pub fn unmade(&mut self, id: ValueId) -> Option<usize> {
+        self.makers.remove(&id)
+    }
+
+    /// Says that one more node reads a value.
+    pub fn read_by(&mut self, id: ValueId, node: usize) {
+        let readers = self.readers.entry(id).or_default();
+        if readers.last() != Some(&node) {
+            readers.push(node);
+        }
+    }
+
     /// As [`Graph::consumers`].
     pub fn consumers(&self, id: ValueId) -> &[usize] {
         self.readers.get(&id).map_or(&[], Vec::as_slice)
