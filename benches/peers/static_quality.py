@@ -38,16 +38,21 @@ class Reader(quantization.CalibrationDataReader):
         return next(self.batches, None)
 
 
+def load(original):
+    """The float model, weights taken off its inputs: what is an input too may be replaced, and the runtime folds it into nothing."""
+    model = onnx.load(original)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in stored]:
+        model.graph.input.remove(value)
+    model.ir_version = max(model.ir_version, 4)
+    return model
+
+
 def quantize_static(original, target, reader):
     """The peer's file, prepared as its documentation asks for."""
     with tempfile.TemporaryDirectory() as scratch:
         prepared, raised = (pathlib.Path(scratch) / f"{kind}.onnx" for kind in ("prepared", "raised"))
-        model = onnx.load(original)
-        # What is an input too may be replaced, and is folded into nothing.
-        stored = {tensor.name for tensor in model.graph.initializer}
-        for value in [value for value in model.graph.input if value.name in stored]:
-            model.graph.input.remove(value)
-        model.ir_version = max(model.ir_version, 4)
+        model = load(original)
         # Scales per channel need operator set 13.
         onnx.save(onnx.version_converter.convert_version(model, 13) if model.opset_import[0].version < 13 else model, raised)
         try:
