@@ -38,6 +38,39 @@ class Reader(quantization.CalibrationDataReader):
         return next(self.batches, None)
 
 
+def load(original):
+    """The float model, weights taken off its inputs: what is an input too may be replaced, and the runtime folds it into nothing."""
+    model = onnx.load(original)
+    stored = {tensor.name for tensor in model.graph.initializer}
+    for value in [value for value in model.graph.input if value.name in stored]:
+        model.graph.input.remove(value)
+    model.ir_version = max(model.ir_version, 4)
+    return model
+
+
+def quantize_static(original, target, reader):
+    """The peer's file, prepared as its documentation asks for."""
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared, raised = (pathlib.Path(scratch) / f"{kind}.onnx" for kind in ("prepared", "raised"))
+        model = load(original)
+        # Scales per channel need operator set 13.
+        onnx.save(onnx.version_converter.convert_version(model, 13) if model.opset_import[0].version < 13 else model, raised)
+        try:
+            quantization.shape_inference.quant_pre_process(str(raised), str(prepared))
+        except Exception:  # Symbolic shape inference does not know every graph; the rest does without.
+            quantization.shape_inference.quant_pre_process(str(raised), str(prepared), skip_symbolic_shape=True)
+        quantization.quantize_static(
+            str(prepared),
+            str(target),
+            reader,
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            calibrate_method=quantization.CalibrationMethod.MinMax,
+        )
+
+
 def run(model, path, batch, literal):
     options = onnxruntime.SessionOptions()
     level = onnxruntime.GraphOptimizationLevel
@@ -71,25 +104,7 @@ def main():
         peer = args.folder / f"{name}.static.onnx"
         original = args.models / f"{name}.onnx"
         if not peer.exists():
-            with tempfile.TemporaryDirectory() as scratch:
-                prepared, raised = (pathlib.Path(scratch) / f"{kind}.onnx" for kind in ("prepared", "raised"))
-                model = onnx.load(original)
-                # Scales per channel need operator set 13.
-                onnx.save(onnx.version_converter.convert_version(model, 13) if model.opset_import[0].version < 13 else model, raised)
-                try:
-                    quantization.shape_inference.quant_pre_process(str(raised), str(prepared))
-                except Exception:  # Symbolic shape inference does not know every graph; the rest does without.
-                    quantization.shape_inference.quant_pre_process(str(raised), str(prepared), skip_symbolic_shape=True)
-                quantization.quantize_static(
-                    str(prepared),
-                    str(peer),
-                    Reader(calibration, batch),
-                    quant_format=quantization.QuantFormat.QDQ,
-                    per_channel=True,
-                    activation_type=quantization.QuantType.QUInt8,
-                    weight_type=quantization.QuantType.QInt8,
-                    calibrate_method=quantization.CalibrationMethod.MinMax,
-                )
+            quantize_static(original, peer, Reader(calibration, batch))
         exact = run(original, test, batch, True)
         ours, theirs = ([run(model, test, batch, literal) for literal in (True, False)] for model in (deployed, peer))
         for output in exact:
