@@ -263,7 +263,7 @@ pub(crate) struct Convert {
     /// Raise ONNX's operator set to this version
     #[arg(long, value_name = "N")]
     pub(crate) opset: Option<i64>,
-    /// Make everything that is float16 or bfloat16 float32, inputs and outputs too
+    /// Make everything that is float16, bfloat16 or double float32, inputs and outputs too
     #[arg(long)]
     pub(crate) float32: bool,
 }

@@ -3,7 +3,7 @@
 //! What lowering intends is one thing: a quantizer on each side of an operator. Whether the runtime takes it as an integer
 //! kernel is its own decision, so it is read from the graph that it made.
 use crate::{FloatPart, Lowered};
-use graph::{Graph, Model, Node, ValueId};
+use graph::{Graph, Links, Model, Node, ValueId};
 use ops::QuantRule;
 use std::collections::{BTreeMap, HashMap};
 use tensor::DType;
@@ -84,7 +84,7 @@ const KNOWN_AS: &[(&str, &[&str])] = &[
 
 fn known_as(op_type: &str) -> &str {
     let found = KNOWN_AS.iter().find(|(_, names)| names.contains(&op_type)).map(|(name, _)| *name);
-    found.unwrap_or_else(|| op_type.strip_prefix("QLinear").unwrap_or(op_type))
+    found.unwrap_or_else(|| ["QLinear", "Nhwc"].iter().find_map(|p| op_type.strip_prefix(p)).unwrap_or(op_type))
 }
 
 /// True for an operator that takes quantized operands by its definition.
@@ -96,9 +96,14 @@ fn is_integer(op_type: &str) -> bool {
 }
 
 fn moves(model: &Model, node: &Node) -> bool {
-    const OTHERS: &[&str] = &["ReorderInput", "ReorderOutput"];
+    const OTHERS: &[&str] = &["ReorderInput", "ReorderOutput", "NhwcMaxPool"];
     ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node, model) == QuantRule::SameGrid)
         || OTHERS.contains(&node.op_type.as_str())
+}
+
+/// True for If, Loop, Scan: what they hold computes, they do not.
+fn is_control_flow(node: &Node) -> bool {
+    node.subgraphs().next().is_some()
 }
 
 struct Walk<'a> {
@@ -110,11 +115,12 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn graph(&mut self, graph: &'a Graph) {
+        let links = graph.links();
         for node in &graph.nodes {
             for sub in node.subgraphs() {
                 self.graph(sub);
             }
-            self.node(node);
+            self.node((graph, &links), node);
         }
     }
 
@@ -126,24 +132,30 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn node(&mut self, node: &'a Node) {
+    /// What a node with subgraphs hands on as its output `i`: a Loop's body makes its condition first.
+    fn handed_on(&self, node: &Node, i: usize) -> Option<Kind> {
+        let first = usize::from(node.op_type == "Loop");
+        node.subgraphs().find_map(|g| self.kind(*g.outputs.get(first + i)?))
+    }
+
+    fn node(&mut self, around: (&'a Graph, &Links), node: &'a Node) {
         let read: Vec<Kind> = node.inputs.iter().flatten().filter_map(|v| self.kind(*v)).collect();
         let computed = |v: &&ValueId| self.model.values.tensor(**v).is_none();
         let fed: Vec<Kind> = node.inputs.iter().flatten().filter(computed).filter_map(|v| self.kind(*v)).collect();
         let made = self.made(node, &read, &fed);
-        for output in node.outputs.iter().flatten() {
-            let declared = self.model.values[*output].dtype().map(Kind::of);
-            self.kinds.insert(*output, declared.unwrap_or(made));
+        for (i, output) in node.outputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))) {
+            let declared = self.model.values[output].dtype().map(Kind::of);
+            self.kinds.insert(output, declared.or_else(|| self.handed_on(node, i)).unwrap_or(made));
         }
         match node.op_type.as_str() {
             "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" => self.out.conversions += 1,
             "Cast" | "CastLike" => {}
-            _ if moves(self.model, node) => {}
+            _ if moves(self.model, node) || is_control_flow(node) => {}
             op if is_integer(op) => self.count(op).integer += 1,
             // What reads constants alone is no work of a run.
             op if made == Kind::Float && fed.contains(&Kind::Float) => {
                 self.count(op).float += 1;
-                let part = self.reasons.of(self.model, node);
+                let part = self.reasons.of(self.model, around, node);
                 self.out.float_parts.push(part);
             }
             op if made == Kind::Quantized && fed.contains(&Kind::Quantized) => self.count(op).integer += 1,
@@ -206,11 +218,12 @@ impl<'a> Reasons<'a> {
         }
     }
 
-    fn of(&self, optimized: &Model, node: &Node) -> FloatPart {
+    fn of(&self, optimized: &Model, around: (&Graph, &Links), node: &Node) -> FloatPart {
         let op_type = known_as(&node.op_type).to_string();
-        let by_name = || node.output(0).and_then(|v| self.makers.get(optimized.values[v].name.as_str()));
+        let by_name = |node: &Node| node.output(0).and_then(|v| self.makers.get(optimized.values[v].name.as_str())).copied();
         let label = node.label(&optimized.values);
-        let Some((graph, own)) = by_name().or_else(|| self.labels.get(original_name(&label))).copied() else {
+        let own = by_name(node).or_else(|| self.labels.get(original_name(&label)).copied());
+        let Some((graph, own)) = own.or_else(|| self.part_of(&by_name, around, node)) else {
             let reason = "the runtime put it in by itself, or several nodes together".to_string();
             return FloatPart { node: label, op_type, reason };
         };
@@ -220,6 +233,23 @@ impl<'a> Reasons<'a> {
         let told = self.lowered.float_parts.iter().find(|p| p.node == name).map(|p| p.reason.clone());
         let reason = told.unwrap_or_else(|| self.why(graph, own));
         FloatPart { node: name, op_type, reason }
+    }
+
+    /// The node that the runtime wrote out as several, of which `node` is one: what they make in the end has its name still.
+    fn part_of(
+        &self,
+        by_name: &dyn Fn(&Node) -> Option<(&'a Graph, &'a Node)>,
+        (graph, links): (&Graph, &Links),
+        node: &Node,
+    ) -> Option<(&'a Graph, &'a Node)> {
+        let mut at = node;
+        for _ in 0..4 {
+            at = &graph.nodes[*links.consumers(at.output(0)?).first()?];
+            if let Some(found) = by_name(at) {
+                return Some(found).filter(|(_, own)| own.op_type != at.op_type);
+            }
+        }
+        None
     }
 
     /// The layer of that operator before an activation.
@@ -237,16 +267,22 @@ impl<'a> Reasons<'a> {
     /// Why the runtime does not take a node that lowering meant for integers.
     fn why(&self, graph: &Graph, node: &Node) -> String {
         let values = &self.lowered.model.values;
-        let producer = |v: ValueId| graph.producer(v).map(|i| &graph.nodes[i]);
+        let producer = |v: ValueId| self.makers.get(values[v].name.as_str());
         let rule = |n: &Node| ops::find(&n.domain, &n.op_type).map(|op| op.quantization(n, &self.lowered.model));
         if let Some(QuantRule::Float(reason)) = rule(node) {
             return reason.to_string();
         }
         let Some(QuantRule::Integer { data, weight }) = rule(node) else { return "the runtime computes it in float".into() };
         for v in data.into_iter().chain(weight.map(|w| w.input)).filter_map(|i| node.input(i)) {
-            let Some(from) = producer(v).filter(|n| n.op_type == "DequantizeLinear") else {
+            let Some((made_in, from)) = producer(v).filter(|(_, n)| n.op_type == "DequantizeLinear") else {
                 return format!("its input '{}' is not quantized", values[v].name);
             };
+            if !std::ptr::eq(*made_in, graph) {
+                return format!(
+                    "'{}' is dequantized outside of the subgraph that it stands in, and the runtime fuses within one",
+                    values[v].name
+                );
+            }
             let stored = from.input(0).and_then(|q| values.tensor(q).map(|t| t.dtype()).or_else(|| values[q].dtype()));
             if let Some(narrow) = stored.filter(|d| !matches!(d, DType::I8 | DType::U8)) {
                 return format!(

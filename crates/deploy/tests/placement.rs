@@ -92,3 +92,45 @@ fn integer_and_float_forms_of_an_operator_are_counted_apart_and_moves_are_not() 
     assert_eq!((placement.conversions, placement.float_parts.len()), (2, 1));
     assert_eq!(placement.float_parts[0].node, "fused");
 }
+
+/// An If whose branches hold a MatMul each, beside a value of the outer graph.
+#[test]
+fn what_a_branch_computes_in_float_is_seen_behind_it() {
+    let mut b = Builder::new(21);
+    let x = b.input("x", &[None, Some(2)]);
+    let y = b.output("y", &[None, Some(2)]);
+    let condition = b.constant("c", Tensor::scalar(true));
+    let w = b.constant("w", Tensor::zeros(tensor::DType::F32, &[2, 2]).unwrap());
+    let [chosen, then_made, else_made] = ["chosen", "then_made", "else_made"].map(|n| b.inner(n));
+    let branch = |name: &str, made| graph::Graph {
+        name: name.into(),
+        nodes: vec![Node::new("MatMul", format!("{name}_product"), &[x, w], &[made])],
+        outputs: vec![made],
+        ..graph::Graph::default()
+    };
+    let mut node = Node::new("If", "if", &[condition], &[chosen]);
+    node.attributes.set("then_branch", AttributeValue::Graph(Box::new(branch("then", then_made))));
+    node.attributes.set("else_branch", AttributeValue::Graph(Box::new(branch("else", else_made))));
+    b.push(node);
+    b.push(Node::new("Sqrt", "root", &[chosen], &[y]));
+    let lowered = Lowered { model: Model::new(21), float_parts: vec![], notes: vec![] };
+    let placement = Placement::of(&b.model, &lowered);
+    let float = |n| Count { integer: 0, float: n };
+    assert_eq!(placement.operators, [("MatMul".to_string(), float(2)), ("Sqrt".to_string(), float(1))].into());
+}
+
+/// HardSwish is a function that ONNX Runtime writes out before it optimizes.
+#[test]
+fn parts_of_a_node_that_the_runtime_writes_out_have_its_name_and_reason() {
+    let mut b = Builder::new(21);
+    let x = b.input("x", &[None, Some(2)]);
+    let y = b.output("y", &[None, Some(2)]);
+    b.push(Node::new("HardSwish", "act", &[x], &[y]));
+    let part = deploy::FloatPart { node: "act".into(), op_type: "HardSwish".into(), reason: "no integer kernel is expected for it".into() };
+    let lowered = Lowered { model: b.model.clone(), float_parts: vec![part], notes: vec![] };
+    let gate = b.inner("gate");
+    b.model.graph.nodes = vec![Node::new("HardSigmoid", "f_token_9", &[x], &[gate]), Node::new("Mul", "f_token_10", &[x, gate], &[y])];
+    let placement = Placement::of(&b.model, &lowered);
+    let told: Vec<_> = placement.float_parts.iter().map(|p| (p.node.as_str(), p.reason.as_str())).collect();
+    assert_eq!(told, [("act", "no integer kernel is expected for it"); 2]);
+}

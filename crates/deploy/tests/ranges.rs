@@ -224,6 +224,15 @@ fn masked_positions_do_not_count() {
         let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
         assert_eq!(run(&lowered, &inputs, Mode::FLOAT), simulated);
     }
+    // The same subtracted.
+    let (mut model, inputs) = attention(Some(-1e4), None);
+    let mask = model.find("mask").unwrap();
+    let negated = model.values.tensor(mask).unwrap().mul_scalar(-1.0).unwrap();
+    model.values.set_tensor(mask, negated);
+    model.graph.nodes.iter_mut().filter(|n| n.inputs.contains(&Some(mask))).for_each(|n| n.op_type = "Sub".into());
+    let (m, _) = quantized(&model, &inputs, &QuantizeSettings::default());
+    let db = worst(&run(&model, &inputs, Mode::FLOAT), &run(&m, &inputs, Mode::SIMULATED), 1);
+    assert!(db > without - 3.0, "subtracted: {db} dB, without a mask {without}");
     // A learned bias of ordinary size is no mask.
     let (model, inputs) = attention(Some(-10.0), None);
     assert_eq!(quantized(&model, &inputs, &QuantizeSettings::default()).1.float_parts, []);

@@ -17,7 +17,11 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
 /// Block size, and whether the channel is the slower index (CRD) or the block position (DCR).
 fn block(node: &Node) -> Result<(usize, bool), OpError> {
     let size = node.int_required("blocksize")?;
-    let size = usize::try_from(size).ok().filter(|b| *b > 0).ok_or_else(|| node.attribute_error("blocksize", format!("is {size}")))?;
+    // Its square is a number of channels.
+    let size = usize::try_from(size)
+        .ok()
+        .filter(|b| (1..1 << 31).contains(b))
+        .ok_or_else(|| node.attribute_error("blocksize", format!("is {size}")))?;
     match node.string_or("mode", "DCR")? {
         "DCR" => Ok((size, false)),
         "CRD" => Ok((size, true)),
@@ -66,11 +70,11 @@ fn scaled(cx: &ShapeCx, channels: fn(usize, usize) -> usize, space: fn(usize, us
 }
 
 fn infer_depth_to_space(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
-    scaled(cx, |c, by| c / by, |s, by| s * by)
+    scaled(cx, |c, by| c / by, usize::saturating_mul)
 }
 
 fn infer_space_to_depth(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
-    scaled(cx, |c, by| c * by, |s, by| s / by)
+    scaled(cx, usize::saturating_mul, |s, by| s / by)
 }
 
 fn reverse_sequence(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

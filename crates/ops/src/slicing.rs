@@ -120,6 +120,9 @@ fn pieces(node: &Node, opset: i64, given: Option<Vec<i64>>, dim: usize) -> Resul
         Some(n) => usize::try_from(n).map_err(|_| node.attribute_error("num_outputs", format!("is {n}")))?,
         None => node.outputs.len(),
     };
+    if count != node.outputs.len() {
+        return Err(node.attribute_error("num_outputs", format!("is {count}, and the node has {} outputs", node.outputs.len())).into());
+    }
     if count == 0 || (opset < 18 && !dim.is_multiple_of(count)) {
         return Err(node.error(format!("an axis of size {dim} does not divide into {count} pieces")).into());
     }

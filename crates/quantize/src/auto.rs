@@ -39,7 +39,10 @@ pub fn choose(
         fit(&mut candidate, &settings, seen)?;
         fitted.push((entry.name, candidate));
     }
-    let float = Executor::new(model)?;
+    // Pruned as it is, before anything is rounded.
+    let mut unrounded = model.clone();
+    unrounded.annotations.iter_mut().for_each(|(_, a)| a.encoding = None);
+    let float = Executor::new(&unrounded)?;
     let runs = fitted.iter().map(|(name, m)| Ok((*name, Executor::new(m)?))).collect::<Result<Vec<_>>>()?;
     let outputs = model.graph.outputs.len();
     // Squared error of each candidate and the square of what is right, by output.
@@ -48,7 +51,7 @@ pub fn choose(
     for batch in held {
         let batch = batch?;
         samples += batch.len();
-        let right = floats(&float.run(&batch.inputs, Mode::FLOAT)?);
+        let right = floats(&float.run(&batch.inputs, Mode::SIMULATED)?);
         for (sum, values) in signal.iter_mut().zip(&right) {
             *sum += values.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         }

@@ -1,4 +1,4 @@
-//! Masks that are added to the scores of an attention, or take their place: -10000, the lowest f32 or -inf where nothing
+//! Masks that are added to the scores of an attention, subtracted from them, or take their place: -10000, the lowest f32 or -inf where nothing
 //! is to be attended to.
 //!
 //! No grid holds such a number and the scores beside it. So what adds it and the Softmax behind stay float, and so does what
@@ -63,6 +63,14 @@ impl Search<'_> {
                 }
                 adds || scores.contains(&true)
             }
+            // Scores less a mask of large numbers.
+            "Sub" if inputs.len() == 2 => {
+                let adds = self.is_subtracted_mask(inputs[1]) && !self.is_subtracted_mask(inputs[0]);
+                if adds {
+                    self.keep_float(inputs[1]);
+                }
+                self.masked(inputs[0]) || adds
+            }
             "Mul" | "Div" => inputs.first().is_some_and(|v| self.masked(*v)),
             "Reshape" | "Transpose" | "Identity" | "Cast" | "Squeeze" | "Unsqueeze" | "Flatten" | "Expand" => {
                 inputs.first().is_some_and(|v| self.masked(*v))
@@ -78,7 +86,14 @@ impl Search<'_> {
 
     fn is_mask(&mut self, value: ValueId) -> bool {
         match self.model.values.tensor(value) {
-            Some(constant) => holds_masked(constant),
+            Some(constant) => holds(constant, |v| v <= MASKED),
+            None => !self.learned(value),
+        }
+    }
+
+    fn is_subtracted_mask(&mut self, value: ValueId) -> bool {
+        match self.model.values.tensor(value) {
+            Some(constant) => holds(constant, |v| v >= -MASKED),
             None => !self.learned(value),
         }
     }
@@ -109,6 +124,6 @@ fn is_layer(node: &Node) -> bool {
     op.is_none_or(|op| (0..node.inputs.len()).any(|i| op.role(node, i) == Role::Weight)) || node.subgraphs().next().is_some()
 }
 
-fn holds_masked(constant: &Tensor) -> bool {
-    constant.dtype().is_float() && constant.to_f32_vec().is_ok_and(|x| x.iter().any(|v| *v <= MASKED))
+fn holds(constant: &Tensor, masked: impl Fn(f32) -> bool) -> bool {
+    constant.dtype().is_float() && constant.to_f32_vec().is_ok_and(|x| x.iter().any(|v| masked(*v)))
 }

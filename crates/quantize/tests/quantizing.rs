@@ -314,6 +314,28 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
     assert!(matches!(choose(&prepared, &settings, &seen, std::iter::empty()), Err(QuantizeError::NoData)));
 }
 
+/// A mask is part of the network that is quantized: with it, and with zeros where it has them, the errors are the same.
+#[test]
+fn observers_are_judged_against_the_pruned_network() {
+    let mut masked = model("mlp");
+    espalier_quantize::prepare(&mut masked, &QuantizeSettings::default()).unwrap();
+    let mut zeros = masked.clone();
+    for id in masked.graph.constants.clone() {
+        let Some(weight) = masked.values.tensor(id).filter(|t| t.rank() == 2).cloned() else { continue };
+        let live: Vec<bool> = (0..weight.len()).map(|i| i % 2 == 0).collect();
+        let pruned = weight.to_f32_vec().unwrap().iter().zip(&live).map(|(v, live)| if *live { *v } else { 0.0 }).collect();
+        masked.annotations.entry(id).mask = Some(Tensor::new(live, weight.shape()).unwrap());
+        zeros.values.set_tensor(id, Tensor::new::<f32>(pruned, weight.shape()).unwrap());
+    }
+    let settings = QuantizeSettings { observer: ObserverSettings { kind: AUTO.into(), ..Default::default() }, ..Default::default() };
+    let errors = |m: &Model| {
+        let seen = observe(m, &settings, batches(m).into_iter()).unwrap();
+        choose(m, &settings, &seen, batches(m).into_iter()).unwrap().errors
+    };
+    assert_eq!(errors(&masked), errors(&zeros));
+    assert!(errors(&masked)[0].1 < 0.1);
+}
+
 /// One filter a channel: the first axis of the weight counts them. Other groups have no axis that does.
 #[test]
 fn depthwise_transposed_convolutions_are_stored_per_channel() {

@@ -38,7 +38,7 @@ pub use metric::{Accuracy, Metric, measure};
 pub use objective::{Batch, CrossEntropy, Judged, Objective, Portion, class_scores, classes, flat, judge, logits, loss_error, read};
 pub use open_batch::{Batching, open_batch};
 pub use optimizer::{Optimizer, OptimizerSettings};
-pub use prepare::{Unreached, fold_constants, prepare, to_float32, unreached};
+pub use prepare::{Unreached, fold_constants, is_double, prepare, to_float32, unreached};
 pub use recompute::{StepMemory, step_memory};
 pub use schedule::Schedule;
 pub use trainer::{Batches, Best, EpochRecord, Keep, Silent, Surroundings, TrainReport, TrainSettings, Watch, train};

@@ -65,6 +65,19 @@ fn a_result_larger_than_the_memory_limit() {
 }
 
 #[test]
+fn attributes_that_no_tensor_fits() {
+    let most = AttributeValue::Int(1 << 40);
+    let split = big("Split", true, &[], &[("num_outputs", most.clone())]);
+    refused(&split, Tensor::full(1f32, [1, 4]).unwrap(), "attribute 'num_outputs'");
+    for op in ["DepthToSpace", "SpaceToDepth"] {
+        let mut model = big(op, true, &[], &[("blocksize", most.clone())]);
+        let x = model.graph.inputs[0];
+        model.values[x].ty = ValueType::Tensor { dtype: DType::F32, shape: None };
+        refused(&model, Tensor::full(1f32, [1, 4, 2, 2]).unwrap(), "attribute 'blocksize'");
+    }
+}
+
+#[test]
 fn multiplications_that_pass_64_bits_are_counted_as_the_most_there_are() {
     let folder = Folder::new();
     let mut model = one_node(13, Node::new("MatMul", "first", &[], &[]));

@@ -14,7 +14,7 @@ pub struct ConvertOptions {
     pub clean: bool,
     /// Raise ONNX's own operator set to this version.
     pub opset: Option<i64>,
-    /// Make half precision float32.
+    /// Make half and double precision float32.
     pub float32: bool,
 }
 

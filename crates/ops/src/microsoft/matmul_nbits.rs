@@ -39,7 +39,8 @@ fn weight(cx: &EvalCx, inputs: &Inputs) -> Result<Tensor, OpError> {
     }
     let integers = unpacked(node, packed.as_slice::<u8>()?, bits)?;
     let scales = inputs.get(2)?.to_f32_vec()?;
-    if integers.len() < n * blocks * size || integers.len() % n != 0 || scales.len() != n * blocks {
+    let [all_blocks, all] = [&[n, blocks][..], &[n, blocks, size]].map(|of| of.iter().fold(1usize, |n, d| n.saturating_mul(*d)));
+    if integers.len() < all || integers.len() % n != 0 || scales.len() != all_blocks {
         let what = format!("{} bytes and {} scales do not fit a weight of {k} by {n} in blocks of {size}", packed.len(), scales.len());
         return Err(node.error(what).into());
     }
@@ -52,7 +53,7 @@ fn weight(cx: &EvalCx, inputs: &Inputs) -> Result<Tensor, OpError> {
     let row_of_blocks: Option<Vec<usize>> = (0..k).map(block_of).collect();
     let Some(row_of_blocks) = row_of_blocks else { return Err(node.error("its group indices name a block that is not there").into()) };
     let width = integers.len() / n;
-    let mut out = vec![0f32; k * n];
+    let mut out = vec![0f32; tensor::memory::room::<f32>("matmul_nbits", &[k, n])?];
     for column in 0..n {
         let (integers, at) = (&integers[column * width..], column * blocks);
         for (row, block) in row_of_blocks.iter().enumerate() {

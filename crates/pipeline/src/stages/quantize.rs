@@ -19,7 +19,7 @@ impl StageBody for Quantize {
         calibrated.notes().into_iter().for_each(|note| cx.note(false, note));
         let report = calibrated.report;
         let (constants, activations) = (report.constants, report.activations.len());
-        if constants == 0 && activations == 0 {
+        if constants == 0 && (activations == 0 || computes_on_integers(&model)) {
             let reasons = report.float_parts.iter().take(3).map(|p| format!("'{}' ({}): {}", p.node, p.op_type, p.reason));
             let reasons = reasons.collect::<Vec<_>>().join("; ");
             let why = if reasons.is_empty() { "no operator in it runs on integers".to_string() } else { reasons };
@@ -42,4 +42,13 @@ impl StageBody for Quantize {
             report.float_parts.into_iter().map(|p| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason }).collect();
         Ok(output)
     }
+}
+
+/// True for a file whose layers another tool has put on integers, without quantizers that could be lifted.
+fn computes_on_integers(model: &Model) -> bool {
+    const ALREADY: &[&str] =
+        &["MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "QGemm", "MatMulNBits", "DynamicQuantizeLSTM"];
+    let mut found = false;
+    model.graph.visit(&mut |node| found |= ALREADY.contains(&node.op_type.as_str()));
+    found
 }

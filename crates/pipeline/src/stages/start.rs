@@ -38,7 +38,7 @@ pub(super) fn batch_note(cx: &mut StageCx, model: &Model) {
     }
 }
 
-/// Makes a model from a file ready for the stages: what was left in training form is turned to inference, half precision becomes
+/// Makes a model from a file ready for the stages: what was left in training form is turned to inference, half and double precision becomes
 /// float32, quantization operators are lifted to annotations, every parameter is made visible, a fixed batch is opened where samples
 /// stay apart. Returns what was done, as sentences.
 ///
@@ -49,10 +49,10 @@ pub(crate) fn ready(model: &mut Model) -> Result<Vec<String>, StageError> {
     let inputs = model.free_inputs();
     let narrow = |model: &Model| inputs.iter().filter(|v| model.values[**v].dtype() != Some(DType::F32)).count();
     let before = narrow(model);
-    let halves = ::train::to_float32(model)?;
-    if halves > 0 {
+    let precision = if ::train::is_double(model) { "double" } else { "half" };
+    if ::train::to_float32(model)? > 0 {
         let ends = if narrow(model) < before { ", its inputs too" } else { "" };
-        notes.push(format!("the model was in half precision and is float32 now{ends}"));
+        notes.push(format!("the model was in {precision} precision and is float32 now{ends}"));
     }
     deploy::lift(model)?;
     notes.extend(::train::prepare(model)?);

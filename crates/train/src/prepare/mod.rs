@@ -9,7 +9,7 @@ mod names;
 mod origin;
 mod share;
 
-pub use float32::to_float32;
+pub use float32::{is_double, to_float32};
 pub use fold::fold_constants;
 
 use crate::TrainError;
@@ -24,7 +24,7 @@ const LISTED: usize = 3;
 /// Prepares a model that comes from a file, and returns what was done, as sentences; none for a model whose parameters are visible
 /// already, which stays as it is. Computes what it did before.
 ///
-/// Files that other tools quantized are lifted before (`deploy::lift`), and half precision is made float32 ([`to_float32`]): neither is done
+/// Files that other tools quantized are lifted before (`deploy::lift`), and half and double precision is made float32 ([`to_float32`]): neither is done
 /// here.
 ///
 /// - Functions are inlined.
