@@ -445,6 +445,18 @@ fn a_chain_of_pairs_is_lifted_whatever_its_length() {
 }
 
 #[test]
+fn an_input_with_a_default_that_nobody_reads_is_not_asked_for() {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(3)]);
+    let y = b.output("y", &[None, Some(3)]);
+    let [read, unread] = ["read", "unread"].map(|n| b.constant(n, noise(&[3], 1)));
+    b.node("Add", &[x, read], y);
+    b.model.graph.inputs.extend([read, unread]);
+    let lowered = lower(&b.model, &LowerOptions::default()).unwrap().model;
+    assert_eq!((lowered.graph.inputs, lowered.graph.constants), (vec![x, read], vec![read]));
+}
+
+#[test]
 fn the_file_shrinks() {
     let mut b = Builder::new(13);
     let x = b.input("x", &[None, Some(64)]);

@@ -66,6 +66,16 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     rewritten?;
     model.annotations = Annotations::default();
     model.remove_dead();
+    drop_unread_defaults(&mut model);
     model.verify()?;
     Ok(Lowered { model, float_parts, notes })
+}
+
+/// Takes out inputs that nobody reads any more and nobody has to feed: old exporters list every initializer as an input too.
+fn drop_unread_defaults(model: &mut Model) {
+    let read = model.graph.use_counts();
+    let dead = |v: &graph::ValueId, values: &graph::Values| values.tensor(*v).is_some() && !read.contains_key(v);
+    let (graph, values) = (&mut model.graph, &model.values);
+    graph.inputs.retain(|v| !dead(v, values));
+    graph.constants.retain(|v| !dead(v, values));
 }
