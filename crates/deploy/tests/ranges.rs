@@ -238,6 +238,43 @@ fn masked_positions_do_not_count() {
     assert_eq!(quantized(&model, &inputs, &QuantizeSettings::default()).1.float_parts, []);
 }
 
+/// HardSwish as exporters write it: what is divided is rounded once, on the quotient's grid, and nothing divides in the file.
+#[test]
+fn a_division_by_a_number_only_changes_the_scale() {
+    let mut b = Builder::new(17);
+    let [x, z] = ["x", "z"].map(|n| b.input(n, &[None, Some(4)]));
+    let y = b.output("y", &[None, Some(3)]);
+    let [product, quotient] = ["product", "quotient"].map(|n| b.inner(n));
+    let (six, w) = (b.constant("six", Tensor::scalar(6f32)), b.constant("w", noise(&[4, 3], 1)));
+    b.node("Mul", &[x, z], product);
+    b.node("Div", &[product, six], quotient);
+    b.node("MatMul", &[quotient, w], y);
+    let inputs = BTreeMap::from([("x".to_string(), noise(&[64, 4], 2)), ("z".to_string(), noise(&[64, 4], 3))]);
+    let float = run(&b.model, &inputs, Mode::FLOAT);
+    for exact in [true, false] {
+        let settings = QuantizeSettings { exact, ..QuantizeSettings::default() };
+        let (m, _) = quantized(&b.model, &inputs, &settings);
+        let simulated = run(&m, &inputs, Mode::SIMULATED);
+        assert!(worst(&float, &simulated, 1) > 35.0);
+        let lowered = lower(&m, &LowerOptions::default()).unwrap();
+        assert!(lowered.model.graph.nodes.iter().all(|n| n.op_type != "Div"));
+        assert_eq!(lowered.float_parts, []);
+        let file = run(&lowered.model, &inputs, Mode::FLOAT);
+        match exact {
+            true => assert_eq!(file, simulated),
+            false => assert!(worst(&simulated, &file, 1) > 60.0),
+        }
+        // Where the grids have come apart, by training or by hand, the division stays.
+        let mut apart = m.clone();
+        let encoding = apart.annotations.entry(apart.find("product").unwrap()).encoding.as_mut().unwrap();
+        let scale = encoding.parameters["scale"].mul_scalar(1.5).unwrap();
+        encoding.parameters.insert("scale".into(), scale);
+        let kept = lower(&apart, &LowerOptions::default()).unwrap().model;
+        assert_eq!(kept.graph.nodes.iter().filter(|n| n.op_type == "Div").count(), 1);
+        assert_eq!(run(&kept, &inputs, Mode::FLOAT), run(&apart, &inputs, Mode::SIMULATED));
+    }
+}
+
 /// A mask that cannot be told from scores is named, with what to do about it.
 #[test]
 fn what_may_be_a_mask_is_named() {

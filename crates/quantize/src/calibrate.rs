@@ -188,6 +188,7 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -
         report.warnings.extend(looks_masked(model, *id, low, high));
         report.activations.push(ActivationRange { value: name, low, high });
     }
+    crate::division::tie(model, &plan, &clips);
     let (weights, inexact) = match settings.exact {
         true => Sums { model, plan: &plan, largest: &seen.largest, values: &seen.values }.of_weights()?,
         false => Default::default(),

@@ -3,6 +3,7 @@
 mod auto;
 mod bias;
 mod calibrate;
+mod division;
 mod earlier;
 mod error;
 mod keep;

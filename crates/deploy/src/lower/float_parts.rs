@@ -15,13 +15,17 @@ pub struct FloatPart {
 }
 
 /// Lists the nodes that compute on floats although something in the model is quantized; none for a model without
-/// encodings. Nodes on integers (shape arithmetic) and nodes that only move elements are no arithmetic and not listed.
-pub(super) fn list(model: &Model) -> Vec<FloatPart> {
+/// encodings. Nodes on integers (shape arithmetic), nodes that only move elements and those that make `divided` (a change of scale) are no
+/// arithmetic and not listed.
+pub(super) fn list(model: &Model, divided: &[ValueId]) -> Vec<FloatPart> {
     let mut out = vec![];
     if model.annotations.iter().any(|(_, a)| a.encoding.is_some()) {
         // What cannot be inferred is as it is declared.
         let types = ops::infer_types(model).unwrap_or_default();
         in_graph(model, &Roles::of(model), &types, &model.graph, &mut out);
+        let divided: Vec<String> =
+            divided.iter().flat_map(|v| model.graph.producer(*v)).map(|i| model.graph.nodes[i].label(&model.values)).collect();
+        out.retain(|p| !divided.contains(&p.node));
     }
     out
 }

@@ -11,6 +11,7 @@
 mod check;
 mod constants;
 mod covered;
+mod division;
 mod float_parts;
 mod rewrite;
 mod same_grid;
@@ -57,11 +58,11 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
         notes.push(format!("operator set {asked} was asked for; what the graph uses needs {}", model.onnx_opset()));
     }
     same_grid::propagate(&mut model);
-    let float_parts = float_parts::list(&model);
-    let covered = covered::find(&model);
+    let (covered, divided) = (covered::find(&model), division::find(&model));
+    let float_parts = float_parts::list(&model, &divided.keys().copied().collect::<Vec<_>>());
     let annotations = std::mem::take(&mut model.annotations);
     let mut graph = std::mem::take(&mut model.graph);
-    let rewritten = rewrite::Rewriter::new(&graph, &mut model.values, &annotations, &covered).graph(&mut graph);
+    let rewritten = rewrite::Rewriter::new(&graph, &mut model.values, &annotations, (&covered, &divided)).graph(&mut graph);
     model.graph = graph;
     rewritten?;
     model.annotations = Annotations::default();

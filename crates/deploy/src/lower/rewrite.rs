@@ -12,14 +12,26 @@ pub(super) struct Rewriter<'a> {
     annotations: &'a Annotations,
     /// Results of the clipping nodes that are left out.
     covered: &'a BTreeSet<ValueId>,
+    /// Quotients that are what is divided on another scale.
+    divided: &'a BTreeMap<ValueId, ValueId>,
     names: Names,
     nodes: Names,
 }
 
+/// The integers that a value was dequantized from.
+fn dequantized_from(nodes: &[Node], value: ValueId) -> Option<ValueId> {
+    nodes.iter().rev().find(|n| n.output(0) == Some(value)).filter(|n| n.op_type == "DequantizeLinear")?.input(0)
+}
+
 impl<'a> Rewriter<'a> {
-    pub(super) fn new(graph: &Graph, values: &'a mut Values, annotations: &'a Annotations, covered: &'a BTreeSet<ValueId>) -> Self {
+    pub(super) fn new(
+        graph: &Graph,
+        values: &'a mut Values,
+        annotations: &'a Annotations,
+        (covered, divided): (&'a BTreeSet<ValueId>, &'a BTreeMap<ValueId, ValueId>),
+    ) -> Self {
         let (names, nodes) = (Names::of(values), Names::of_nodes(graph));
-        Rewriter { values, annotations, covered, names, nodes }
+        Rewriter { values, annotations, covered, divided, names, nodes }
     }
 
     /// Rewrites the main graph and the subgraphs of its nodes.
@@ -52,6 +64,14 @@ impl<'a> Rewriter<'a> {
                 && let Some(grid) = self.grid(to)?
             {
                 nodes.extend(self.pair(graph, to, [from, to], &grid));
+                continue;
+            }
+            if let Some(quotient) = node.output(0)
+                && let Some(dividend) = self.divided.get(&quotient)
+                && let Some(integers) = dequantized_from(&nodes, *dividend)
+                && let Some(grid) = self.grid(quotient)?
+            {
+                nodes.push(self.read_again(graph, quotient, [integers, quotient], &grid));
                 continue;
             }
             let behind = self.node_outputs(&mut node, graph)?;
@@ -99,6 +119,15 @@ impl<'a> Rewriter<'a> {
         let quantize = node("QuantizeLinear", &[from, scale, zero_point], quantized);
         let dequantize = node("DequantizeLinear", &[quantized, scale, zero_point], to);
         [quantize, dequantize].map(|node| with_axis(node, grid.axis))
+    }
+
+    /// DequantizeLinear alone, from integers that are there.
+    fn read_again(&mut self, graph: &mut Graph, named: ValueId, [from, to]: [ValueId; 2], grid: &Grid) -> Node {
+        let base = self.values[named].name.clone();
+        let scale = self.constant(graph, &base, "scale", grid.scale.clone());
+        let zero_point = self.constant(graph, &base, "zero_point", grid.zero_point.clone());
+        let name = self.nodes.fresh(&format!("{base}_DequantizeLinear"));
+        with_axis(Node::new("DequantizeLinear", name, &[from, scale, zero_point], &[to]), grid.axis)
     }
 
     /// Replaces the annotated constants of a graph by their stored forms. Returns the DequantizeLinear nodes still to be
