@@ -253,7 +253,8 @@ fn a_division_by_a_number_only_changes_the_scale() {
     let float = run(&b.model, &inputs, Mode::FLOAT);
     for exact in [true, false] {
         let settings = QuantizeSettings { exact, ..QuantizeSettings::default() };
-        let (m, _) = quantized(&b.model, &inputs, &settings);
+        let (m, report) = quantized(&b.model, &inputs, &settings);
+        assert_eq!(report.float_parts, []);
         let simulated = run(&m, &inputs, Mode::SIMULATED);
         assert!(worst(&float, &simulated, 1) > 35.0);
         let lowered = lower(&m, &LowerOptions::default()).unwrap();

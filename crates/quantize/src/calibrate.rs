@@ -188,7 +188,7 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -
         report.warnings.extend(looks_masked(model, *id, low, high));
         report.activations.push(ActivationRange { value: name, low, high });
     }
-    crate::division::tie(model, &plan, &clips);
+    let divided = crate::division::tie(model, &plan, &clips);
     let (weights, inexact) = match settings.exact {
         true => Sums { model, plan: &plan, largest: &seen.largest, values: &seen.values }.of_weights()?,
         false => Default::default(),
@@ -202,7 +202,7 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -
         )
     }));
     report.biases = fit_biases(model, &plan, settings.exact)?;
-    let is_float = |outputs: &[ValueId]| outputs.iter().any(|v| seen.floats.contains(&v.0));
+    let is_float = |outputs: &[ValueId]| outputs.iter().any(|v| seen.floats.contains(&v.0) && !divided.contains(v));
     report.float_parts = plan.float_parts.into_iter().filter(|(_, outputs)| is_float(outputs)).map(|(part, _)| part).collect();
     model.verify()?;
     Ok(report)
