@@ -89,7 +89,9 @@ fn a_model_is_quantized_and_pruned_without_a_recipe() {
     );
     let size = |path: &str| std::fs::metadata(path).expect("a file").len();
     assert!(size(&small) < size(&model) / 2);
-    assert!(run(&["run", &dir.path("q/recipe.toml"), "--dry-run"]).0 == 0, "the recipe that it stands for is one");
+    assert!(told.contains("\nlatency_runs = 1\n"), "what it prints is what it runs: {told}");
+    let (code, plan, _) = run(&["run", &dir.path("q/recipe.toml"), "-o", &dir.path("q"), "--dry-run"]);
+    assert!(code == 0 && plan.contains("[2/2] deploy: its result is there already"), "the recipe stands for the run: {plan}");
     // The model itself is never written over.
     let (code, _, error) = run(&["quantize", &model, "--data", &data(), "-o", &model]);
     assert!(code == 1 && error.contains("is the model itself"), "{error}");
