@@ -513,8 +513,10 @@ pub(crate) struct Completions {
 }
 
 fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
-    let (name, dims) = text.split_once('=').ok_or("NAME=1,3,224,224 is needed")?;
-    let dims = dims.split(',').map(|d| d.trim().parse().map_err(|_| format!("'{d}' is not a size"))).collect::<Result<_, _>>()?;
+    let (name, dims) = text.rsplit_once('=').ok_or("NAME=1,3,224,224 is needed")?;
+    // Nothing at all is the shape of a scalar.
+    let list = dims.split(',').filter(|_| !dims.trim().is_empty());
+    let dims = list.map(|d| d.trim().parse().map_err(|_| format!("'{d}' is not a size"))).collect::<Result<_, _>>()?;
     Ok((name.to_string(), dims))
 }
 
@@ -538,5 +540,12 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_shape_without_sizes_is_a_scalars() {
+        assert_eq!(super::shape("sr="), Ok(("sr".to_string(), vec![])));
+        assert_eq!(super::shape("a=b=1, 3"), Ok(("a=b".to_string(), vec![1, 3])));
+        assert!(["x", "x=,", "x=1,,2", "x=1,", "x=-1"].iter().all(|text| super::shape(text).is_err()));
     }
 }

@@ -1,5 +1,5 @@
 //! The proof that a deployed file computes what the simulation computed, and how well it does in each arithmetic.
-use crate::measure::{Accuracy, Agreement, Confusion, Difference, Limits, Runs, output_step, scores};
+use crate::measure::{Accuracy, Agreement, Confusion, Difference, Limits, Runs, output_step, scores, split};
 use crate::runtime::{Choice, Runtime, SessionOptions, Source};
 use crate::{DeployError, Result};
 use graph::Model;
@@ -10,7 +10,7 @@ use train::{Batch, Executor, Mode, TrainError};
 /// Outputs nearer to noise than this (in decibels) get a warning where no label tells how good they are.
 pub const SQNR_FLOOR_DB: f64 = 10.0;
 
-/// Literal and default accuracy further apart than this (in points) get a warning.
+/// Literal and default accuracy further apart than this (in points) get a warning, if it is more than chance.
 const NOTICEABLE_POINTS: f64 = 0.1;
 
 /// How a proof is made.
@@ -66,6 +66,8 @@ pub struct Accuracies {
     pub literal: Accuracy,
     /// The file with the runtime's defaults.
     pub default: Accuracy,
+    /// Samples that one of the file's two arithmetics has right and the other wrong.
+    pub split: u64,
 }
 
 impl Proof {
@@ -189,6 +191,7 @@ impl Tally {
             ] {
                 sum.add(scores(outputs, Some(scored))?, labels)?;
             }
+            sums.split += split(scores(&forms.literal, Some(scored))?, scores(&forms.default, Some(scored))?, labels)?;
             self.confusion.get_or_insert_default().add(scores(&forms.default, Some(scored))?, labels)?;
         }
         Ok(())
@@ -254,10 +257,13 @@ fn noise_warning(a: &Agreement) -> Option<String> {
     })
 }
 
-/// A sentence where the runtime's default arithmetic costs (or gains) noticeably against the literal one.
+/// A sentence where the runtime's default arithmetic costs (or gains) noticeably against the literal one: more than two standard
+/// errors of a difference of paired decisions, which are the root of the number of samples that they are split over. Where
+/// roundings alone decide, each of those falls to either side.
 fn arithmetic_warning(a: &Accuracies) -> Option<String> {
     let (literal, default) = (100.0 * a.literal.top1_share(), 100.0 * a.default.top1_share());
-    ((literal - default).abs() > NOTICEABLE_POINTS).then(|| {
+    let told = a.literal.top1.abs_diff(a.default.top1) as f64 > 2.0 * (a.split as f64).sqrt();
+    (told && (literal - default).abs() > NOTICEABLE_POINTS).then(|| {
         format!(
             "the runtime's default arithmetic, which ships and counts, scores {default:.2} %, literal arithmetic {literal:.2} %: its integer \
              kernels may saturate on this processor; `reduce_range = true` (7-bit weights) avoids that"
@@ -276,6 +282,18 @@ mod tests {
         assert!(arithmetic_warning(&a).unwrap().contains("reduce_range"));
         a.default = of(899);
         assert_eq!(arithmetic_warning(&a), None);
+    }
+
+    #[test]
+    fn a_gap_that_few_images_do_not_tell_from_chance_is_no_alarm() {
+        let of = |top1| Accuracy { samples: 64, top1, top5: 64, nan: 0 };
+        let told = |default, split| {
+            let a = Accuracies { literal: of(60), default: of(default), split, ..Accuracies::default() };
+            arithmetic_warning(&a).is_some()
+        };
+        assert!(!told(59, 1) && !told(61, 1) && !told(57, 3));
+        assert!(told(55, 5), "five of five against it");
+        assert!(!told(55, 7) && told(40, 22));
     }
 
     fn whole(float: &[f32], file: &[f32]) -> Agreement {

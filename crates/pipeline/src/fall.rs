@@ -13,7 +13,7 @@ pub(crate) fn fall(recipe: &Recipe, index: usize, before: &StageRecord, after: &
     if stage.begins_anew().is_some() {
         return None;
     }
-    let tested = before.shown_accuracy().zip(after.shown_accuracy());
+    let tested = before.accuracy_beside(after).zip(after.shown_accuracy());
     let (from, to) = tested.or(before.metrics.validation_accuracy.zip(after.metrics.validation_accuracy))?;
     let images = after.metrics.images.or(before.metrics.images).unwrap_or(0).max(1) as f64;
     let error = (from * (1.0 - from) / images).sqrt();

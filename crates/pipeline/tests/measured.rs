@@ -122,6 +122,27 @@ fn rows_with_nan_are_told_and_none_of_them_is_right() {
 }
 
 #[test]
+fn a_file_on_chosen_images_is_judged_by_the_start_on_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut model = network();
+    // Always class 3, which is right on every fourth image: those that are chosen.
+    let bias = model.graph.constants.iter().copied().find(|v| model.values.tensor(*v).is_some_and(|t| t.shape() == [10])).unwrap();
+    model.values.set_tensor(bias, Tensor::vector((0..10).map(|i| if i == 3 { 1e4f32 } else { 0.0 }).collect::<Vec<_>>()));
+    onnx::save(&model, &folder.path().join("m.onnx")).unwrap();
+    let pixels = tensor::random::uniform(3, &[40, 1, 8, 8], 0.0, 1.0).unwrap();
+    let labels = Tensor::vector((0..40i64).map(|i| if i % 4 == 0 { 3 } else { 0 }).collect());
+    data::npz::write(&folder.path().join("d.npz"), &BTreeMap::from([("x".to_string(), pixels), ("y".to_string(), labels)])).unwrap();
+    let recipe = "[model]\nfile = \"m.onnx\"\n[goals]\nmax_accuracy_drop = 1.0\n[[stages]]\nkind = \"deploy\"\ntarget = \"reference\"\n\
+                  latency_runs = 1\nimages = 10\n";
+    let r = record(folder.path(), recipe);
+    let (_, deploy) = r.deployed().unwrap();
+    assert_eq!((r.start.as_ref().unwrap().shown_accuracy(), r.stages[0].shown_accuracy()), (Some(0.25), Some(1.0)));
+    assert_eq!((deploy.chosen_images, deploy.original.as_ref().unwrap().accuracy), (Some(10), Some(1.0)));
+    assert_eq!(r.goals[0].sentence, "accuracy: 0.00 points were lost, 1 may be");
+    assert!(!report::terminal(&r).contains("+75.00 points"), "{}", report::terminal(&r));
+}
+
+#[test]
 fn times_of_earlier_calls_stay_and_curves_are_a_table() {
     let folder = tempfile::tempdir().unwrap();
     let stages = "[[stages]]\nkind = \"train\"\nepochs = 2\nbatch = 8\n[[stages]]\nkind = \"prune\"\nsparsity = 0.5\n";

@@ -75,7 +75,8 @@ fn header(record: &RunRecord) -> String {
     let first = |f: fn(&StageRecord) -> Option<f64>| record.measured().find_map(f);
     if let Some(last) = record.deployed().map(|d| d.0).or(record.stages.last()) {
         if let Some(accuracy) = last.shown_accuracy() {
-            tile("accuracy", text::percent(accuracy), first(StageRecord::shown_accuracy).map(text::percent));
+            let first = record.measured().find(|s| s.shown_accuracy().is_some()).and_then(|s| s.accuracy_beside(last));
+            tile("accuracy", text::percent(accuracy), first.map(text::percent));
         } else if let Some(sqnr) = last.shown_sqnr() {
             tile("signal to noise", format!("{sqnr:.1} dB"), None);
         }
@@ -157,7 +158,8 @@ fn share(v: f64, step: f64) -> String {
 }
 
 fn trade(record: &RunRecord) -> String {
-    let points = record.measured().filter_map(|s| {
+    // Accuracies over a part of the images are no matter of size.
+    let points = record.measured().filter(|s| s.chosen_images().is_none()).filter_map(|s| {
         let point = (s.metrics.file_bytes? as f64, s.shown_accuracy()?);
         Some(Series { name: s.name.clone(), points: vec![point] })
     });

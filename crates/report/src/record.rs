@@ -281,6 +281,9 @@ pub struct DeployRecord {
     /// What the runtime computes on integers and in float; absent where it does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementRecord>,
+    /// Test images that it was measured on, evenly chosen; absent: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen_images: Option<u64>,
     /// Output by output.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub outputs: Vec<OutputRecord>,
@@ -302,6 +305,9 @@ pub struct OriginalRecord {
     /// Memory that loading and running it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
+    /// Its accuracy on the images that the file was measured on, 0..1, where those are not all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
 }
 
 /// Nodes of the graph that a runtime makes of a file and really runs; without those that only move elements.
@@ -492,6 +498,20 @@ impl StageRecord {
     pub fn shown_accuracy(&self) -> Option<f64> {
         let of = |arithmetic| self.deploy.as_ref()?.runtimes.iter().find(|r| r.arithmetic == arithmetic)?.accuracy;
         of(Arithmetic::Default).or_else(|| of(Arithmetic::Literal)).or(self.metrics.accuracy)
+    }
+
+    /// The test images that its accuracy is over, where those are not all.
+    pub fn chosen_images(&self) -> Option<u64> {
+        self.deploy.as_ref()?.chosen_images
+    }
+
+    /// Its accuracy on the images that a later stage was scored on: what the two are compared by. `None` where it was scored
+    /// on others only.
+    pub fn accuracy_beside(&self, later: &StageRecord) -> Option<f64> {
+        if self.chosen_images() == later.chosen_images() {
+            return self.shown_accuracy();
+        }
+        later.deploy.as_ref()?.original.as_ref().filter(|o| o.stage == self.name)?.accuracy
     }
 
     /// The lowest signal to noise of a deployed file's outputs against the float network, in decibels.

@@ -45,6 +45,7 @@ const MOST_DRAWN: usize = 20;
 pub(crate) fn classes(record: &RunRecord) -> String {
     let Some((stage, after)) = record.stages.iter().rev().find_map(|s| Some((s, s.classes.as_ref()?))) else { return String::new() };
     let first = record.measured().find_map(|s| Some((s, s.classes.as_ref()?))).filter(|(s, _)| s.key != stage.key || s.name != stage.name);
+    let first = first.filter(|(s, _)| s.chosen_images() == stage.chosen_images());
     let shares = |c: &ClassesRecord| c.classes.iter().map(|c| (c.label, c.correct as f64 / c.images.max(1) as f64)).collect();
     let before: HashMap<u64, f64> = first.map(|(_, c)| shares(c)).unwrap_or_default();
     let now: HashMap<u64, f64> = shares(after);

@@ -80,11 +80,10 @@ pub(crate) fn changes(record: &RunRecord) -> Option<(String, Vec<Change>)> {
     let first = record.measured().find(|s| s.name == original.stage);
     let mut out = vec![];
     let before = record.measured().find(|s| s.shown_accuracy().is_some() && s.deploy.is_none());
-    if let (Some(before), Some(after)) = (before, stage.shown_accuracy()) {
-        let from = before.shown_accuracy().unwrap_or_default();
+    if let (Some(from), Some(after)) = (before.and_then(|b| b.accuracy_beside(stage)), stage.shown_accuracy()) {
         let ratio = format!("{:+.2} points", (after - from) * 100.0);
-        let written = |share, s: &StageRecord| text::accuracy(share, s.metrics.images);
-        out.push(Change { what: "accuracy", before: written(from, before), after: written(after, stage), ratio });
+        let written = |share| text::accuracy(share, stage.metrics.images);
+        out.push(Change { what: "accuracy", before: written(from), after: written(after), ratio });
     }
     let mut change = |what, before: Option<f64>, after: Option<f64>, write: fn(f64) -> String, words: [&str; 2]| {
         if let (Some(before), Some(after)) = (before, after) {

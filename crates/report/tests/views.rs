@@ -55,6 +55,7 @@ fn record() -> RunRecord {
                 macs: Some(2_520_000),
                 latency: Some(Latency { p50_ms: 0.6, p95_ms: 0.9, runs: 100, threads: 2 }),
                 peak_memory_bytes: Some(12_000_000),
+                accuracy: None,
             }),
             placement: Some(PlacementRecord {
                 operators: [("Conv".to_string(), NodeCount { integer: 9, float: 1 })].into(),
@@ -114,6 +115,27 @@ fn the_page_tells_the_warning_first_and_what_deploying_changed() {
     }
     assert!(page.contains("&lt;0&gt;") && page.contains("di&lt;gits"));
     assert!(!page.contains("http-equiv") && html_live(&record(), 3).contains("http-equiv=\"refresh\" content=\"3\""));
+}
+
+#[test]
+fn accuracies_over_different_images_are_not_compared() {
+    let (mut r, told) = (record(), |r: &RunRecord| html(r) + &terminal(r));
+    r.stages[0].classes = r.stages[1].classes.clone();
+    let page = told(&r);
+    assert!(
+        page.contains("-1.00 points")
+            && page.contains("from 99.00 %")
+            && page.contains("<th>after train</th>")
+            && page.contains("id=\"trade\"")
+    );
+    r.stages[1].deploy.as_mut().unwrap().chosen_images = Some(5);
+    let page = told(&r);
+    assert!(!page.contains("-1.00 points") && !page.contains("from 99.00 %") && !page.contains("<th>after train</th>"));
+    assert!(!page.contains("id=\"trade\""));
+    // The model that stands beside the file, on the same images.
+    r.stages[1].deploy.as_mut().unwrap().original.as_mut().unwrap().accuracy = Some(0.8);
+    let page = told(&r);
+    assert!(page.contains("+18.00 points") && page.contains("from 80.00 %"));
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The first commands with a model of one's own: a recipe is written, planned, run; and the commands that stand for one.
 use crate::program::{digits, run};
+use espalier::data::npz;
+use espalier::graph::{Dim, Model, Node, Value, ValueType};
+use espalier::tensor::{DType, Tensor, random};
 use std::path::Path;
 
 /// A folder with a network for the digits, trained for a few epochs.
@@ -86,7 +89,9 @@ fn a_model_is_quantized_and_pruned_without_a_recipe() {
     );
     let size = |path: &str| std::fs::metadata(path).expect("a file").len();
     assert!(size(&small) < size(&model) / 2);
-    assert!(run(&["run", &dir.path("q/recipe.toml"), "--dry-run"]).0 == 0, "the recipe that it stands for is one");
+    assert!(told.contains("\nlatency_runs = 1\n"), "what it prints is what it runs: {told}");
+    let (code, plan, _) = run(&["run", &dir.path("q/recipe.toml"), "-o", &dir.path("q"), "--dry-run"]);
+    assert!(code == 0 && plan.contains("[2/2] deploy: its result is there already"), "the recipe stands for the run: {plan}");
     // The model itself is never written over.
     let (code, _, error) = run(&["quantize", &model, "--data", &data(), "-o", &model]);
     assert!(code == 1 && error.contains("is the model itself"), "{error}");
@@ -96,6 +101,47 @@ fn a_model_is_quantized_and_pruned_without_a_recipe() {
     // One epoch may cost more than the point that the recipe's goal allows.
     assert!(code == 0 || code == 3, "{told}");
     assert!(told.contains("sparsity 60.00 %") && Path::new(&pruned).exists(), "{told}");
+}
+
+/// `y = x · w · k + s` with a scalar `k`, and samples of `s` along its second axis; and six rows for it.
+fn with_a_state_and_a_scalar(dir: &Path) {
+    let mut m = Model::new(17);
+    let mut value = |name: &str, shape: &[Option<usize>]| {
+        let dims = shape.iter().map(|n| n.map_or(Dim::Symbol("N".into()), Dim::Known)).collect();
+        m.values.add(Value { name: name.into(), ty: ValueType::Tensor { dtype: DType::F32, shape: Some(dims) }, ..Value::default() })
+    };
+    let (x, s, k) = (value("x", &[None, Some(4)]), value("s", &[Some(1), None, Some(3)]), value("k", &[]));
+    let y = value("y", &[None, Some(3)]);
+    let w = m.values.add_constant("w", random::normal(1, &[4, 3], 0.0, 0.5).expect("a weight"));
+    let first = m.values.add_constant("first", Tensor::vector(vec![0i64]));
+    let [product, scaled, state] = ["product", "scaled", "state"].map(|n| m.values.add_named(n));
+    (m.graph.inputs, m.graph.outputs, m.graph.constants) = (vec![x, s, k], vec![y], vec![w, first]);
+    m.graph.nodes = vec![
+        Node::new("MatMul", "fc", &[x, w], &[product]),
+        Node::new("Mul", "scale", &[product, k], &[scaled]),
+        Node::new("Squeeze", "state", &[s, first], &[state]),
+        Node::new("Add", "add", &[scaled, state], &[y]),
+    ];
+    espalier::onnx::save(&m, &dir.join("m.onnx")).expect("a model");
+    let rows = |seed, shape: &[usize]| random::normal(seed, shape, 0.0, 1.0).expect("rows");
+    let arrays = [("x", rows(2, &[6, 4])), ("s", rows(3, &[1, 6, 3])), ("k", Tensor::scalar(0.5f32))];
+    npz::write(&dir.join("d.npz"), &arrays.map(|(name, t)| (name.to_string(), t)).into()).expect("data");
+}
+
+#[test]
+fn samples_along_any_axis_and_scalars_need_no_recipe() {
+    let dir = tempfile::tempdir().expect("a folder");
+    with_a_state_and_a_scalar(dir.path());
+    let path = |name: &str| dir.path().join(name).to_str().expect("a UTF-8 path").to_string();
+    let (model, data, small) = (path("m.onnx"), path("d.npz"), path("small.onnx"));
+    let (code, _, error) = run(&["init", &model, "--data", &data, "-o", &path("r.toml")]);
+    assert_eq!(code, 0, "{error}");
+    let text = std::fs::read_to_string(path("r.toml")).expect("the recipe");
+    assert!(text.contains("arrays, given to the model as they are, without labels: 6 to train"), "{text}");
+    let quick = ["--set", "stages.deploy.latency_runs=1"];
+    let (code, _, told) = run(&[&["quantize", &model, "--data", &data, "-o", &small, "--run", &path("q")][..], &quick].concat());
+    assert_eq!(code, 0, "{told}");
+    assert!(!told.contains("the memory that a file takes is not known"), "a scalar has the empty shape: {told}");
 }
 
 #[test]

@@ -88,6 +88,16 @@ pub(super) fn scored_rows(scores: &Tensor, labels: &Tensor) -> Result<Vec<(Vec<f
     rows.chunks(classes).zip(labels_of).map(|(row, label)| Ok((row.to_vec(), class(label)?))).collect()
 }
 
+/// Samples that one of two sets of scores has right and the other wrong.
+///
+/// # Errors
+/// [`DeployError::Measure`] if the shapes do not fit, or a label is not a class.
+pub(crate) fn split(one: &Tensor, other: &Tensor, labels: &Tensor) -> Result<u64> {
+    let right = |(row, label): &(Vec<f32>, usize)| arg_max(row) == Some(*label);
+    let (one, other) = (scored_rows(one, labels)?, scored_rows(other, labels)?);
+    Ok(one.iter().zip(&other).filter(|(a, b)| right(a) != right(b)).count() as u64)
+}
+
 /// Scores a classifier over batches with a target `label`. `output` names the scores; without it the model's only output
 /// is taken.
 ///
@@ -137,6 +147,14 @@ mod tests {
         let error = a.add(&scores, &Tensor::vector(vec![3i64, 0])).unwrap_err();
         assert_eq!(error.to_string(), "label 3 is not one of 3 classes");
         assert!(a.add(&scores, &Tensor::vector(vec![0i64])).is_err());
+    }
+
+    #[test]
+    fn samples_that_only_one_has_right_are_counted() {
+        let of = |values: [f32; 8]| Tensor::new(values.to_vec(), [4, 2]).unwrap();
+        let one = of([0.0, 1.0, 1.0, 0.0, 0.0, 1.0, f32::NAN, 0.0]);
+        let other = of([0.0, 1.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(split(&one, &other, &Tensor::vector(vec![1i64, 0, 0, 0])).unwrap(), 2);
     }
 
     #[test]

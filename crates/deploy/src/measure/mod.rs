@@ -13,4 +13,4 @@ pub use latency::{Latency, LatencyOptions, latencies, latency};
 pub use macs::{Macs, NodeMacs, macs};
 pub use parameters::{Parameters, StoredValues, WeightCount, parameters};
 
-pub(crate) use evaluate::scores;
+pub(crate) use evaluate::{scores, split};

@@ -17,7 +17,7 @@ pub struct RunSummary {
     pub started_unix: u64,
     /// The stages, in order.
     pub stages: Vec<String>,
-    /// Accuracy of what it began with, or of the first stage that was measured.
+    /// Accuracy of what it began with, or of the first stage that was measured; absent where it is over other images than the last.
     pub first_accuracy: Option<f64>,
     /// Accuracy at the end.
     pub last_accuracy: Option<f64>,
@@ -44,14 +44,14 @@ pub fn list_runs(folder: &Path) -> Result<Vec<RunSummary>> {
 }
 
 fn summary(path: &Path, record: &RunRecord) -> RunSummary {
-    let accuracies: Vec<f64> = record.measured().filter_map(StageRecord::shown_accuracy).collect();
+    let scored: Vec<&StageRecord> = record.measured().filter(|s| s.shown_accuracy().is_some()).collect();
     RunSummary {
         folder: path.display().to_string(),
         name: record.name.clone(),
         started_unix: record.started_unix,
         stages: record.stages.iter().map(|s| s.name.clone()).collect(),
-        first_accuracy: accuracies.first().copied(),
-        last_accuracy: accuracies.last().copied(),
+        first_accuracy: scored.first().zip(scored.last()).and_then(|(first, last)| first.accuracy_beside(last)),
+        last_accuracy: scored.last().and_then(|s| s.shown_accuracy()),
         file_bytes: record.stages.last().and_then(|s| s.metrics.file_bytes),
         missed: record.goals.iter().filter(|g| !g.met).count(),
     }
@@ -61,6 +61,7 @@ impl fmt::Display for RunSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let accuracy = match (self.first_accuracy, self.last_accuracy) {
             (Some(a), Some(b)) => format!("{} -> {}", text::percent(a), text::percent(b)),
+            (None, Some(b)) => text::percent(b),
             _ => "no accuracy".into(),
         };
         let size = self.file_bytes.map_or(String::new(), |b| format!(", {}", text::bytes(b)));
@@ -155,7 +156,8 @@ fn figures(record: &RunRecord) -> Vec<(String, String)> {
     let mut out = vec![];
     for stage in record.measured() {
         let mut add = |what: &str, value: Option<String>| out.extend(value.map(|v| (format!("{} {what}", stage.name), v)));
-        add("accuracy", stage.shown_accuracy().map(text::percent));
+        let chosen = stage.chosen_images().map_or(String::new(), |n| format!(" on {n} images"));
+        add(&format!("accuracy{chosen}"), stage.shown_accuracy().map(text::percent));
         add("size", stage.metrics.file_bytes.map(text::bytes));
         add("MACs", stage.metrics.macs.map(text::count));
         add("nonzero", stage.metrics.nonzeros.map(text::count));

@@ -1,6 +1,6 @@
 //! The deployed file: lowered, written, run in a runtime, compared with the simulation, measured beside the original.
 use super::counted::counted;
-use super::measure::{by_class, macs_of_one};
+use super::measure::{accuracy, by_class, macs_of_one};
 use super::{MemoryProbe, Original, Sources, Tick};
 use crate::recipe::{DeployStage, Target};
 use crate::stages::StageError;
@@ -109,8 +109,10 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
         ..DeployRecord::default()
     };
     let (mut classes, mut images) = (None, None);
+    let chosen = stage.images.filter(|n| *n < sources.rows().test);
     if let Some(test) = sources.some_test(model, stage.images)? {
-        if let Some(n) = stage.images.filter(|n| *n < sources.rows().test) {
+        if let Some(n) = chosen {
+            record.chosen_images = Some(n as u64);
             notes.push(note(
                 true,
                 format!("the file was measured on {n} of {} test images, evenly chosen (images = {n})", sources.rows().test),
@@ -148,12 +150,18 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
     if let Some(original) = original {
         let inputs = sources.one_sample(&original.model).ok().filter(|_| of_original.is_some());
         let peak_memory_bytes = probe.zip(inputs.as_ref()).and_then(|(p, i)| memory(original.memory(p, &name, threads, i)));
+        // A file on a part of the images is compared with the original on the same part.
+        let scored = images.and(chosen).map_or(Ok(None), |_| accuracy(&original.model, sources, chosen, tick));
         record.original = Some(OriginalRecord {
             stage: original.stage.clone(),
             file_bytes: original.file_bytes,
             macs: inputs.and_then(|inputs| macs_of_one(&original.model, &inputs, sources).ok()),
             latency: of_original.map(|l| latency_record(l, threads)),
             peak_memory_bytes,
+            accuracy: scored.unwrap_or_else(|e| {
+                notes.push(note(false, format!("the original was not scored on the same images: {e}")));
+                None
+            }),
         });
         notes.extend(larger(bytes.len() as u64, original, model));
         // The reference interpreter is there to be right; how fast it is says nothing about a file.

@@ -75,17 +75,18 @@ fn layer(model: &Model, id: ValueId, name: &str, weight: &Tensor) -> Result<Laye
     })
 }
 
-/// Accuracy on the test images with annotations simulated; `None` where there are none, or they have no labels.
+/// Accuracy on the test images, or so many evenly chosen of them, with annotations simulated; `None` where there are none, or
+/// they have no labels.
 ///
 /// # Errors
 /// What running the model or reading the data reports.
-pub fn accuracy(model: &Model, sources: &Sources, tick: Tick) -> Result<Option<f64>, StageError> {
-    Ok(classified(model, sources, tick)?.map(|seen| seen.value()))
+pub fn accuracy(model: &Model, sources: &Sources, chosen: Option<usize>, tick: Tick) -> Result<Option<f64>, StageError> {
+    Ok(classified(model, sources, chosen, tick)?.map(|seen| seen.value()))
 }
 
 /// What a model says of the test images, annotations simulated; `None` where there are none, or they have no labels.
-fn classified(model: &Model, sources: &Sources, tick: Tick) -> Result<Option<Classified>, StageError> {
-    let Some(test) = sources.test(model)? else { return Ok(None) };
+fn classified(model: &Model, sources: &Sources, chosen: Option<usize>, tick: Tick) -> Result<Option<Classified>, StageError> {
+    let Some(test) = sources.some_test(model, chosen)? else { return Ok(None) };
     let mut seen = Classified { accuracy: Accuracy::of(model)?, confusion: Confusion::default() };
     let unlabelled = Cell::new(false);
     let labelled = |batch: &Result<Batch, TrainError>| {
@@ -108,7 +109,7 @@ fn classified(model: &Model, sources: &Sources, tick: Tick) -> Result<Option<Cla
 /// # Errors
 /// What running the model or reading the data reports; a test set in which some rows alone have a label.
 pub fn score(model: &Model, sources: &Sources, metrics: &mut Metrics, tick: Tick) -> Result<Option<ClassesRecord>, StageError> {
-    let seen = classified(model, sources, tick)?;
+    let seen = classified(model, sources, None, tick)?;
     if let Some(score) = seen.as_ref().map(|s| s.accuracy.score) {
         metrics.accuracy = Some(score.accuracy());
         metrics.images = Some(score.total as u64);

@@ -142,6 +142,16 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Loaded, RecipeError> {
     Ok(Loaded { recipe, text, folder, overrides: overrides.to_vec() })
 }
 
+impl Recipe {
+    /// The recipe as TOML: what the overrides made of it, with every setting that has a value.
+    ///
+    /// # Errors
+    /// For a value that TOML has no word for.
+    pub fn to_text(&self) -> Result<String, RecipeError> {
+        toml::to_string(self).map_err(|e| RecipeError::new(e.to_string()))
+    }
+}
+
 /// Reads a recipe's text and applies overrides.
 ///
 /// # Errors

@@ -14,7 +14,7 @@ fn the_recipes_of_the_repository_are_read_and_survive_a_round_trip() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|e| e == "toml") {
             let loaded = load(&path, &[]).unwrap_or_else(|e| panic!("{e}\n{}", e.snippet().unwrap_or_default()));
-            let again = parse(&toml::to_string(&loaded.recipe).unwrap(), &[]).unwrap();
+            let again = parse(&loaded.recipe.to_text().unwrap(), &[]).unwrap();
             assert_eq!(loaded.recipe, again);
             seen += 1;
         }
@@ -79,6 +79,7 @@ fn overrides_reach_stages_by_name() {
     let text = format!("{HEAD}[[stages]]\nkind = \"prune\"\nsparsity = 0.5\n");
     let set = |s: &str| parse(&text, &[s.to_string()]);
     let recipe = set("stages.prune.sparsity=0.7").unwrap();
+    assert_eq!(parse(&recipe.to_text().unwrap(), &[]), Ok(recipe.clone()), "its text stands for it");
     assert!(matches!(&recipe.stages[0], Stage::Prune(p) if p.sparsity == 0.7));
     assert_eq!(set("goals.max_file_size=50 kB").unwrap().goals.max_file_size, Some(ByteSize(50_000)));
     assert_eq!(set("seed = 7").unwrap().seed, 7);

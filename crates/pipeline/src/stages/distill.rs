@@ -55,7 +55,7 @@ impl StageBody for Distill {
         let teacher = cx.teacher(&self.0.teacher)?;
         // What an earlier stage left has been measured there.
         let outside = !cx.results.contains_key(&self.0.teacher);
-        let known = if outside { accuracy(&teacher, &sources, &mut cx.tick("evaluate the teacher"))? } else { None };
+        let known = if outside { accuracy(&teacher, &sources, None, &mut cx.tick("evaluate the teacher"))? } else { None };
         let mut model = match &self.0.student {
             Some(of) => student(of, cx.loaded.recipe.begins_with(), &teacher, cx.seed(), |p| cx.resolve(p))?,
             None => given(input)?,

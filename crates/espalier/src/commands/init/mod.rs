@@ -103,9 +103,9 @@ pub fn init(task: &Task, output: Option<&Path>) -> Result<Written> {
 fn draft(task: &Task, purpose: &Purpose, folder: &Path) -> Result<Written> {
     tensor::set_threads(None);
     let mut model = onnx::load(&task.model)?;
-    let found = Found::open(&task.data, task.test.as_deref())?;
     // Guesses are tried on a graph whose batch is open, where that can be had; otherwise as it is.
     let _ = train::open_batch(&mut model);
+    let found = Found::open(&task.data, task.test.as_deref(), &model)?;
     let guess = match carried(&model)? {
         Some(_) if task.preprocess.is_empty() => None,
         Some(own) => Some(given(task, own)),

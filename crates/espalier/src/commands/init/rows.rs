@@ -1,8 +1,10 @@
 //! What a data set holds, as far as a recipe has to say it.
 use crate::{Error, Result};
 use data::{Content, Dataset, Loader, LoaderOptions, OpenOptions, Preprocess};
+use graph::Model;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use train::{Feeding, InputRules};
 
 /// Rows that are looked at to see whether all are alike.
 const LOOKED_AT: usize = 32;
@@ -31,8 +33,13 @@ pub(super) enum Kind {
 }
 
 impl Found {
-    pub(super) fn open(path: &Path, test: Option<&Path>) -> Result<Found> {
-        let split = |path: &Path, name: &str| data::open(path, &OpenOptions::split(name));
+    /// The data for a model: arrays are cut into rows as its inputs ask for.
+    pub(super) fn open(path: &Path, test: Option<&Path>, model: &Model) -> Result<Found> {
+        let places = Feeding::of(model, &InputRules::new())?.places();
+        let split = |path: &Path, name: &str| {
+            let dataset = data::open(path, &OpenOptions::split(name))?;
+            Ok::<_, data::DataError>(dataset.arranged(&places)?.unwrap_or(dataset))
+        };
         let train = split(path, "train")?;
         let whole = data::open(path, &OpenOptions::default()).is_ok();
         const SAME: &str = "the data set has no test split, so accuracy is measured on the images that calibration and training take \

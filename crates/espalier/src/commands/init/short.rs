@@ -39,9 +39,14 @@ pub fn shortcut(
         return Err(Error::Input(format!("{}: there is no folder {}", what.output.display(), folder.display())));
     }
     let written = draft(&what.task, &what.purpose, Path::new(""))?;
-    told(&written.text, &written.notes);
     let recipe = parse(&written.text, &what.overrides)?;
-    let loaded = Loaded { recipe, text: written.text, folder: PathBuf::from("."), overrides: what.overrides.clone() };
+    // What is told, and stands in the run's folder, is what runs.
+    let text = match what.overrides.as_slice() {
+        [] => written.text,
+        some => format!("# With {}.\n{}", report::text::line(&some.join(", ")), recipe.to_text()?),
+    };
+    told(&text, &written.notes);
+    let loaded = Loaded { recipe, text, folder: PathBuf::from("."), overrides: what.overrides.clone() };
     if options.out.as_os_str().is_empty() {
         options.out = Path::new("runs").join(&loaded.recipe.name);
     }
