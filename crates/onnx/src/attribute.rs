@@ -8,7 +8,7 @@ use std::path::Path;
 use tensor::Tensor;
 
 /// Number of the field that holds a tensor.
-const TENSOR: u32 = 5;
+pub(crate) const TENSOR: u32 = 5;
 
 /// Splits what an attribute carries through into its tensor's part and its own.
 pub(crate) fn split_extra(extra: &Extra) -> (Extra, Extra) {

@@ -1,9 +1,11 @@
 //! What an exporter notes for itself: stack traces, paths, class hierarchies. Nothing of it computes.
-use crate::wire::{Fields, Wire};
-use graph::{Extra, Graph, Model, Node, Origin};
+use crate::attribute::{TENSOR, split_extra};
+use crate::wire::{Fields, Message, Wire};
+use graph::{Attribute, AttributeValue, Extra, Graph, Model, Node, Origin, Values};
 
-/// Takes doc strings and metadata of graphs, nodes, values and tensors out of a model, and the model's own metadata of
-/// PyTorch's exporter (`pkg.*`); other metadata (class names, preprocessing, licences) stays. Returns the bytes that this saves.
+/// Takes doc strings out of a model and its functions, graphs, nodes, attributes, values and tensors, metadata of all of these
+/// but the model, and the model's own metadata of PyTorch's exporter (`pkg.*`); other metadata (class names, preprocessing,
+/// licences) stays. Returns the bytes that this saves.
 pub fn strip(model: &mut Model) -> usize {
     let mut saved = 0;
     model.metadata.retain(|(key, value)| {
@@ -11,24 +13,32 @@ pub fn strip(model: &mut Model) -> usize {
         saved += if own { key.len() + value.len() } else { 0 };
         !own
     });
+    text(&mut model.doc_string, &mut saved);
     graph(&mut model.graph, &mut saved);
+    values(&mut model.values, &mut saved);
     for function in &mut model.functions {
-        text(&mut function.graph.doc_string, &mut saved);
-        nodes(&mut function.graph.nodes, &mut saved);
+        graph(&mut function.graph, &mut saved);
+        values(&mut function.values, &mut saved);
+        attributes(&mut function.attribute_defaults.list, &mut saved);
         without(&mut function.extra, &[14], &mut saved);
     }
-    let ids: Vec<_> = model.values.iter().map(|(id, _)| id).collect();
+    saved
+}
+
+fn values(values: &mut Values, saved: &mut usize) {
+    let ids: Vec<_> = values.iter().map(|(id, _)| id).collect();
     for id in ids {
-        let value = &mut model.values[id];
-        without(&mut value.extra, &[3, 4], &mut saved);
-        if let Some(constant) = &mut value.constant {
-            without(&mut constant.extra, &[12, 16], &mut saved);
-            if let Origin::ConstantNode { extra, .. } = &mut constant.origin {
-                without(extra, &[6, 9], &mut saved);
+        let value = &mut values[id];
+        without(&mut value.extra, &[3, 4], saved);
+        let Some(constant) = &mut value.constant else { continue };
+        match &mut constant.origin {
+            Origin::ConstantNode { extra, .. } => {
+                without(extra, &[6, 9], saved);
+                attribute(&mut constant.extra, saved);
             }
+            _ => without(&mut constant.extra, &[12, 16], saved),
         }
     }
-    saved
 }
 
 fn graph(graph: &mut Graph, saved: &mut usize) {
@@ -41,7 +51,33 @@ fn nodes(nodes: &mut [Node], saved: &mut usize) {
     for node in nodes {
         text(&mut node.doc_string, saved);
         without(&mut node.extra, &[9], saved);
-        node.subgraphs_mut().for_each(|sub| graph(sub, saved));
+        attributes(&mut node.attributes.list, saved);
+    }
+}
+
+fn attributes(list: &mut [Attribute], saved: &mut usize) {
+    for own in list {
+        match &mut own.value {
+            AttributeValue::Graph(sub) => graph(sub, saved),
+            AttributeValue::Graphs(subs) => subs.iter_mut().for_each(|sub| graph(sub, saved)),
+            AttributeValue::Other(whole) => without(whole, &[13], saved),
+            _ => {}
+        }
+        attribute(&mut own.extra, saved);
+    }
+}
+
+/// What an attribute carries through: its own, and in a field of the tensor's number that of its tensor.
+fn attribute(extra: &mut Extra, saved: &mut usize) {
+    let (before, (mut of_tensor, mut own)) = (*saved, split_extra(extra));
+    without(&mut of_tensor, &[12, 16], saved);
+    without(&mut own, &[13], saved);
+    if *saved > before {
+        let mut rest = Message(own.0);
+        if !of_tensor.0.is_empty() {
+            rest.message(TENSOR, Message(of_tensor.0));
+        }
+        extra.0 = rest.0;
     }
 }
 
@@ -68,7 +104,7 @@ fn without(extra: &mut Extra, numbers: &[u32], saved: &mut usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use graph::{Value, ValueType};
+    use graph::{Constant, Function, Value, ValueType};
     use tensor::Tensor;
 
     #[test]
@@ -97,6 +133,78 @@ mod tests {
         assert_eq!((model.graph.nodes[0].doc_string.as_str(), &model.graph.nodes[0].extra.0[..]), ("", &other[..]));
         assert_eq!(model.metadata, [("names".to_string(), "cat, dog".to_string())]);
         assert!(model.values[x].extra.0.is_empty());
+        assert_eq!(strip(&mut model), 0);
+    }
+
+    #[test]
+    fn a_path_goes_from_wherever_it_stands() {
+        const PATH: &str = "/home/me/net.py";
+        let note = |number| {
+            let mut m = Message::default();
+            m.text(number, PATH);
+            Extra(m.0)
+        };
+        // An attribute's own note, and its tensor's.
+        let both = || {
+            let mut m = Message(note(13).0);
+            m.message(TENSOR, Message(note(12).0));
+            Extra(m.0)
+        };
+        let with = |name: &str, value, extra| Attribute { name: name.into(), value, extra };
+        let one = || Tensor::scalar(1f32);
+        let constant = || Constant {
+            tensor: one(),
+            origin: Origin::ConstantNode { name: "c".into(), attribute: "value".into(), extra: note(6) },
+            extra: both(),
+        };
+
+        let mut f = Function { domain: "d".into(), name: "f".into(), ..Function::default() };
+        let [a, b] = ["a", "b"].map(|name| f.values.add_named(name));
+        let c = f.values.add_constant("c", one());
+        f.values[c].constant = Some(constant());
+        let mut inner = Node { doc_string: PATH.into(), ..Node::new("Add", "inner", &[a, c], &[b]) };
+        inner.attributes.list = vec![with("i", AttributeValue::Int(1), note(13))];
+        f.attribute_defaults.list = vec![with("j", AttributeValue::Int(1), note(13))];
+        f.graph = Graph {
+            doc_string: PATH.into(),
+            inputs: vec![a],
+            outputs: vec![b],
+            constants: vec![c],
+            nodes: vec![inner],
+            ..Graph::default()
+        };
+
+        let mut model = Model { doc_string: PATH.into(), ..Model::new(17) };
+        f.opsets = model.opsets.clone();
+        model.functions = vec![f];
+        let x = model.values.add(Value { name: "x".into(), extra: note(3), ..Value::default() });
+        let y = model.values.add_named("y");
+        let [stored, made] = ["stored", "made"].map(|name| model.values.add_constant(name, one()));
+        model.values[stored].constant.as_mut().unwrap().extra = note(12);
+        model.values[made].constant = Some(constant());
+        let mut node = Node { domain: "d".into(), doc_string: PATH.into(), ..Node::new("f", "call", &[x, stored, made], &[y]) };
+        let sub = Graph { doc_string: PATH.into(), ..Graph::default() };
+        node.attributes.list = vec![
+            with("t", AttributeValue::Tensor(one()), both()),
+            with("g", AttributeValue::Graph(Box::new(sub)), note(13)),
+            with("j", AttributeValue::Other(Extra([&[0x0a, 1, b'j'], &note(13).0[..]].concat())), Extra::default()),
+        ];
+        model.graph = Graph {
+            doc_string: PATH.into(),
+            inputs: vec![x],
+            outputs: vec![y],
+            constants: vec![stored, made],
+            nodes: vec![node],
+            ..Graph::default()
+        };
+        let times = |model: &Model| {
+            let bytes = crate::to_bytes(model).unwrap();
+            bytes.windows(PATH.len()).filter(|w| *w == PATH.as_bytes()).count()
+        };
+        assert_eq!(times(&model), 20);
+        assert!(strip(&mut model) >= 20 * PATH.len());
+        assert_eq!(times(&model), 0);
+        assert_eq!(model.graph.nodes[0].attributes.get("t"), Some(&AttributeValue::Tensor(one())));
         assert_eq!(strip(&mut model), 0);
     }
 }
