@@ -177,7 +177,7 @@ pub(crate) struct Short {
     /// The deployed file to write
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// The run's folder, with the recipe, every stage and the report [default: runs/NAME]
+    /// The run's folder, with the recipe, every stage and the report [default: runs/NAME-COMMAND]
     #[arg(long, value_name = "DIR")]
     pub(crate) run: Option<PathBuf>,
     /// Change a setting of the recipe: stages.quantize.calibration.images=128
@@ -313,7 +313,7 @@ pub(crate) struct Samples {
     /// Rows that run at once [default: 64; 8 where two models are compared, whose values are all kept]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: Option<u32>,
-    /// Only the first N rows
+    /// Only N rows, evenly chosen (the first N where a state goes from row to row)
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
     #[command(flatten)]

@@ -191,7 +191,8 @@ fn shortcut(name: &str, a: &Short, purpose: lib::Purpose, printer: &Printer) -> 
     let mut progress = Progress::new(printer);
     let done = lib::shortcut(&what, options, &mut told, &mut progress)?;
     let code = finished(name, &done, &progress, printer);
-    printer.note(&format!("written: {} (recipe: {})", a.output.display(), done.out.join("recipe.toml").display()));
+    let recipe = done.out.join("recipe.toml");
+    printer.note(&format!("written: {} (again: espalier run {} --data-root .)", a.output.display(), recipe.display()));
     Ok(code)
 }
 

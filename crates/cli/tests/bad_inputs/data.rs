@@ -154,7 +154,11 @@ fn a_limit_says_what_it_leaves_out() {
     shades(&folder, "img", &[("a", 0), ("b", 80), ("c", 160)]);
     assert!(folder.espalier("new mlp -o m.onnx --input 3,8,8 --classes 3").status.success());
     folder.fails("evaluate m.onnx --data img --limit 0", 1, "--limit 0 leaves nothing to run on");
-    let said = folder.espalier("evaluate m.onnx --data img --limit 3");
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("no rows of class 1 (b), 2 (c), of 3 among the first rows, which --limit takes"), "{said}");
+    let said = |limit: &str| {
+        let output = folder.espalier(&format!("evaluate m.onnx --data img --limit {limit}"));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let two = said("2");
+    assert!(two.contains("no rows of class 2 (c), of 3 among the rows that --limit takes"), "{two}");
+    assert!(!said("3").contains("no rows"), "some of each");
 }

@@ -84,7 +84,9 @@ fn a_model_is_quantized_and_pruned_without_a_recipe() {
     let (code, _, told) = run(&[&["quantize", &model, "--data", &data(), "-o", &small, "--run", &dir.path("q")][..], &quick].concat());
     assert_eq!(code, 0, "{told}");
     assert!(
-        told.contains("this stands for the recipe") && told.contains("kind = \"quantize\"") && told.contains("small.onnx (recipe:"),
+        told.contains("this stands for the recipe")
+            && told.contains("kind = \"quantize\"")
+            && told.contains("small.onnx (again: espalier run "),
         "{told}"
     );
     let size = |path: &str| std::fs::metadata(path).expect("a file").len();
@@ -95,6 +97,9 @@ fn a_model_is_quantized_and_pruned_without_a_recipe() {
     // The model itself is never written over.
     let (code, _, error) = run(&["quantize", &model, "--data", &data(), "-o", &model]);
     assert!(code == 1 && error.contains("is the model itself"), "{error}");
+    // A file has the width that it has.
+    let (code, _, error) = run(&["distill", &model, "--data", &data(), "--student", &small, "--width", "0.5", "-o", &dir.path("s.onnx")]);
+    assert!(code == 1 && error.contains("width = 0.5 is for an architecture of the zoo"), "{error}");
     let pruned = dir.path("pruned.onnx");
     let arguments = ["prune", &model, "--data", &data(), "-o", &pruned, "--run", &dir.path("p"), "--epochs", "1", "--sparsity", "0.6"];
     let (code, _, told) = run(&[&arguments[..], &quick].concat());

@@ -54,11 +54,13 @@ impl Samples {
         };
         let feeding = Feeding::of(model, &rules)?;
         let rows = options.limit.map_or(dataset.len(), |n| n.min(dataset.len()));
-        let some = options.limit.map(|_| Arc::new((0..rows).collect()));
+        // Of each class some where they stand one behind the other; but a state goes from one row to the next.
+        let (all, carries) = (dataset.len(), feeding.carries());
+        let some: Option<Arc<Vec<usize>>> =
+            options.limit.map(|_| Arc::new((0..rows).map(|i| if carries { i } else { i * all / rows.max(1) }).collect()));
         if let Some(n) = classes.filter(|_| !dataset.is_ready()) {
-            let some: Option<Vec<usize>> = options.limit.map(|_| (0..rows).collect());
-            let told = data::check_classes(dataset.as_ref(), some.as_deref(), n, data::Purpose::Evaluation)?;
-            let limited = some.map_or("", |_| " among the first rows, which --limit takes");
+            let told = data::check_classes(dataset.as_ref(), some.as_deref().map(Vec::as_slice), n, data::Purpose::Evaluation)?;
+            let limited = some.as_ref().map_or("", |_| " among the rows that --limit takes");
             notes.extend(told.into_iter().map(|note| format!("{note}{limited}")));
         }
         let batch = options.batch.max(1);

@@ -57,6 +57,18 @@ pub enum Purpose {
     },
 }
 
+impl Purpose {
+    /// The command's name.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Purpose::All => "init",
+            Purpose::Quantize { .. } => "quantize",
+            Purpose::Prune { .. } => "prune",
+            Purpose::Distill { .. } => "distill",
+        }
+    }
+}
+
 /// A recipe that was written.
 #[derive(Clone, Debug, Serialize)]
 pub struct Written {

@@ -126,8 +126,13 @@ fn prune(out: &mut String, facts: &Facts, sparsity: f64, epochs: u64) {
     optimizer(out);
 }
 
+/// True for a student that is a file, not an architecture.
+pub(super) fn is_file(student: &str) -> bool {
+    student.contains(['.', '/', '\\'])
+}
+
 fn distill(out: &mut String, facts: &Facts, student: &str, width: f64, epochs: u64) {
-    let file = student.contains(['.', '/', '\\']);
+    let file = is_file(student);
     let student = match file {
         true => format!("{{ file = {} }}", quoted(student)),
         false => format!("{{ arch = {}, width = {width:?} }}", quoted(student)),

@@ -1,4 +1,5 @@
 //! `quantize`, `prune` and `distill` without a recipe: the one they stand for is made, told and run.
+use super::recipe::is_file;
 use super::{Purpose, Task, draft};
 use crate::commands::RunResult;
 use crate::{Error, Result};
@@ -38,6 +39,14 @@ pub fn shortcut(
     if !folder.is_dir() {
         return Err(Error::Input(format!("{}: there is no folder {}", what.output.display(), folder.display())));
     }
+    if let Purpose::Distill { student, width, .. } = &what.purpose
+        && is_file(student)
+        && *width != 1.0
+    {
+        let what =
+            format!("width = {width} is for an architecture of the zoo; the student {student} is a file, which has the width that it has");
+        return Err(Error::Input(what));
+    }
     let written = draft(&what.task, &what.purpose, Path::new(""))?;
     let recipe = parse(&written.text, &what.overrides)?;
     // What is told, and stands in the run's folder, is what runs.
@@ -48,7 +57,8 @@ pub fn shortcut(
     told(&text, &written.notes);
     let loaded = Loaded { recipe, text, folder: PathBuf::from("."), overrides: what.overrides.clone() };
     if options.out.as_os_str().is_empty() {
-        options.out = Path::new("runs").join(&loaded.recipe.name);
+        // Each command has a folder of its own: one does not take the other's report away.
+        options.out = Path::new("runs").join(format!("{}-{}", loaded.recipe.name, what.purpose.name()));
     }
     let record = pipeline::run(&loaded, &options, observer)?;
     let file = record.stages.iter().rev().find_map(|s| s.deploy.as_ref()).map(|d| options.out.join(&d.file));
