@@ -97,3 +97,26 @@ fn a_hundred_thousand_nodes() {
     assert_eq!(folder.espalier("convert long.onnx --clean -o clean.onnx").status.code(), Some(0));
     assert_eq!(onnx::load(&folder.path("clean.onnx")).unwrap().graph.nodes.len(), 50_000);
 }
+
+/// `y = x + Neg(Neg(... c))`, which is a node and a constant.
+#[test]
+fn a_hundred_thousand_nodes_of_constants_alone() {
+    let folder = Folder::new();
+    let mut m = relu();
+    let (x, y) = (m.graph.inputs[0], m.graph.outputs[0]);
+    let mut last = m.values.add_constant("c", Tensor::vector(vec![1f32, -2.0, 3.0, 0.5]));
+    m.graph.constants.push(last);
+    m.graph.nodes.clear();
+    for i in 0..100_001 {
+        let out = m.values.add_named(format!("v{i}"));
+        m.graph.nodes.push(Node::new("Neg", "", &[last], &[out]));
+        last = out;
+    }
+    m.graph.nodes.push(Node::new("Add", "sum", &[x, last], &[y]));
+    onnx::save(&m, &folder.path("chain.onnx")).unwrap();
+    assert_eq!(folder.espalier("convert chain.onnx --clean -o clean.onnx").status.code(), Some(0));
+    let clean = onnx::load(&folder.path("clean.onnx")).unwrap();
+    let [sum] = clean.graph.nodes.as_slice() else { panic!("{} nodes", clean.graph.nodes.len()) };
+    let folded = sum.inputs.iter().flatten().find_map(|v| clean.values.tensor(*v)).unwrap();
+    assert_eq!(folded.to_f32_vec().unwrap(), [-1.0, 2.0, -3.0, -0.5]);
+}
