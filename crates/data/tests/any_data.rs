@@ -26,6 +26,11 @@ const GREY_TIFF: &str = "\
     0300010000000100000011010400010000007a0000001601040001000000020000001701040001000000040000001c01030001000000010000000000\
     00000064c8ff";
 
+const GREY_JPEG: &str = "\
+    ffd8ffe000104a46494600010100000100010000ffdb0043000101010101010101010101010101010101010101010101010101010101010101010101\
+    0101010101010101010101010101010101010101010101010101010101ffc0000b080008000801011100ffc400140001000000000000000000000000\
+    0000000affc40014100100000000000000000000000000000000ffda0008010100003f00480fffd9";
+
 fn bytes(hex: &str) -> Vec<u8> {
     hex.as_bytes().chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
@@ -67,6 +72,21 @@ fn webp_bmp_and_tiff_are_read() {
             let _ = load(open(grey.path(), &OpenOptions::default()).unwrap()).unwrap();
         }
     }
+}
+
+/// Pillow's, of one shade.
+#[test]
+fn jpegs_are_read_whatever_their_ending_is() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["c/1.jfif", "c/2.JFIF", "c/3.jpe", "c/4.jpeg", "c/5.jpg"] {
+        put(folder.path(), file, &bytes(GREY_JPEG));
+    }
+    let set = open(folder.path(), &OpenOptions::default()).unwrap();
+    assert_eq!((set.len(), set.notes()), (5, vec![]));
+    let options = LoaderOptions { preprocess: Preprocess { scale: 1.0, ..Preprocess::default() }, ..LoaderOptions::default() };
+    let batch = Loader::new(set, options).unwrap().next().unwrap().unwrap();
+    assert_eq!(batch.inputs["input"].shape(), [5, 1, 8, 8]);
+    assert_eq!(batch.inputs["input"].to_f32_vec().unwrap(), [200.0; 320]);
 }
 
 #[test]

@@ -51,6 +51,20 @@ fn an_operator_set_that_the_runtime_lacks_is_found_out_before_training() {
 }
 
 #[test]
+fn activations_of_few_bits_before_a_clip_are_found_out_before_training() {
+    if deploy::runtime::choose().note.is_some() {
+        eprintln!("skipped: ONNX Runtime is not there");
+        return;
+    }
+    // Its Relu6 are Clips.
+    let (error, trained) = refused(&["model.arch=\"mobilenet-v2\"", "stages.quantize.activations.bits=4"]);
+    let error = error.to_string();
+    assert!(error.contains("stage 'deploy'") && error.contains("what activations.bits = 4 needs"), "{error}");
+    assert!(error.contains("trial before the run") && error.contains("target = \"reference\""), "{error}");
+    assert!(!trained);
+}
+
+#[test]
 fn statistics_that_will_still_move_are_found_out_before_training() {
     let overrides = ["stages.quantize.batch_norm=\"keep\"", "stages.quantize.epochs=1", "stages.deploy.target=\"reference\""];
     let (error, trained) = refused(&overrides);

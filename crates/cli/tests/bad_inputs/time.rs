@@ -1,7 +1,8 @@
 //! Models that ask for more time than anybody has: each command ends, and says what it did not do.
 use crate::support::{Folder, relu};
-use espalier::graph::{AttributeValue, Function, Graph, Model, Node};
+use espalier::graph::{AttributeValue, Dim, Function, Graph, Model, Node, ValueType};
 use espalier::onnx;
+use espalier::tensor::{DType, Tensor};
 
 /// `y = Loop(x)`, which says of itself that it goes on.
 fn endless() -> Model {
@@ -26,6 +27,29 @@ fn a_loop_without_an_end_is_inspected() {
     assert!(said.contains("after 1000 iterations") && said.contains("is not counted"), "{said}");
     let output = folder.espalier("convert loop.onnx --clean -o clean.onnx");
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What guesses how pixels are scaled runs the model, and gives up; what would run it on a data set says that it has no end.
+#[test]
+fn a_loop_without_an_end_is_no_end_of_a_first_look() {
+    let folder = Folder::new();
+    let mut m = endless();
+    let pixels = Tensor::full(7u8, [8, 2, 2]).unwrap();
+    folder.arrays("d.npz", &[("x", pixels), ("y", Tensor::vector((0..8i64).map(|i| i % 4).collect::<Vec<_>>()))]);
+    for (i, batch) in [Dim::Symbol("N".into()), Dim::Known(1)].into_iter().enumerate() {
+        for v in [m.graph.inputs[0], m.graph.outputs[0]] {
+            let shape = vec![batch.clone(), Dim::Known(1), Dim::Known(2), Dim::Known(2)];
+            m.values[v].ty = ValueType::Tensor { dtype: DType::F32, shape: Some(shape) };
+        }
+        onnx::save(&m, &folder.path("loop.onnx")).unwrap();
+        let output = folder.espalier(&format!("init loop.onnx --data d.npz -o r{i}.toml"));
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(said.contains("not run to its end") && said.contains("node 'endless'") && said.contains("after 1000 iterations"), "{said}");
+        let recipe = std::fs::read_to_string(folder.path(&format!("r{i}.toml"))).unwrap();
+        assert!(recipe.contains("it could not be tried"), "{recipe}");
+    }
+    folder.fails("quantize loop.onnx --data d.npz -o small.onnx", 1, "not even one sample came to its end");
 }
 
 /// Functions f0 to f20, each calling the one before four times.
@@ -72,4 +96,27 @@ fn a_hundred_thousand_nodes() {
     assert_eq!(folder.espalier("inspect long.onnx").status.code(), Some(0));
     assert_eq!(folder.espalier("convert long.onnx --clean -o clean.onnx").status.code(), Some(0));
     assert_eq!(onnx::load(&folder.path("clean.onnx")).unwrap().graph.nodes.len(), 50_000);
+}
+
+/// `y = x + Neg(Neg(... c))`, which is a node and a constant.
+#[test]
+fn a_hundred_thousand_nodes_of_constants_alone() {
+    let folder = Folder::new();
+    let mut m = relu();
+    let (x, y) = (m.graph.inputs[0], m.graph.outputs[0]);
+    let mut last = m.values.add_constant("c", Tensor::vector(vec![1f32, -2.0, 3.0, 0.5]));
+    m.graph.constants.push(last);
+    m.graph.nodes.clear();
+    for i in 0..100_001 {
+        let out = m.values.add_named(format!("v{i}"));
+        m.graph.nodes.push(Node::new("Neg", "", &[last], &[out]));
+        last = out;
+    }
+    m.graph.nodes.push(Node::new("Add", "sum", &[x, last], &[y]));
+    onnx::save(&m, &folder.path("chain.onnx")).unwrap();
+    assert_eq!(folder.espalier("convert chain.onnx --clean -o clean.onnx").status.code(), Some(0));
+    let clean = onnx::load(&folder.path("clean.onnx")).unwrap();
+    let [sum] = clean.graph.nodes.as_slice() else { panic!("{} nodes", clean.graph.nodes.len()) };
+    let folded = sum.inputs.iter().flatten().find_map(|v| clean.values.tensor(*v)).unwrap();
+    assert_eq!(folded.to_f32_vec().unwrap(), [-1.0, 2.0, -3.0, -0.5]);
 }

@@ -13,6 +13,32 @@ const MOST_NODES: u64 = 100_000;
 /// Longest time in loops.
 const LONGEST: Duration = Duration::from_secs(10);
 
+/// More iterations than any sample asks for.
+const UNHEARD_OF: u64 = 1_000_000;
+
+/// Bounds of a run that only looks at a model.
+pub(super) fn limits() -> Limits {
+    Limits { iterations: Some(MOST_ITERATIONS), nodes: Some(MOST_NODES), deadline: Some(Instant::now() + LONGEST) }
+}
+
+/// Bounds that one sample of a model that is of use does not reach.
+pub(super) fn generous_limits() -> Limits {
+    Limits { iterations: Some(UNHEARD_OF), nodes: None, deadline: Some(Instant::now() + LONGEST) }
+}
+
+/// What of a model's loops was ended by the limits, on a sample of zeros; `None` where they end, and where it does not run on such.
+pub(super) fn unended(model: &Model, limits: Limits) -> Option<String> {
+    let mut loops = false;
+    let graphs = model.functions.iter().map(|f| &f.graph).chain([&model.graph]);
+    graphs.for_each(|graph| graph.visit(&mut |node| loops |= node.op_type == "Loop"));
+    if !loops {
+        return None;
+    }
+    let inputs = example_inputs(model, &BTreeMap::new()).ok()?;
+    let executor = Executor::new(model).ok()?.within(limits);
+    executor.run(&inputs, Mode::FLOAT).err().map(|e| e.to_string()).filter(|e| e.contains(train::LOOPS_ENDED))
+}
+
 /// Shapes by value.
 pub(super) type Shapes = HashMap<ValueId, Vec<usize>>;
 
@@ -26,9 +52,8 @@ pub(super) fn observe(model: &Model, shapes: &BTreeMap<String, Vec<usize>>) -> R
         return Ok((inferred, None));
     }
     let inputs = example_inputs(model, shapes)?;
-    let limits = Limits { iterations: Some(MOST_ITERATIONS), nodes: Some(MOST_NODES), deadline: Some(Instant::now() + LONGEST) };
     let mut seen = Shapes::new();
-    let executor = Executor::unfused(model)?.within(limits);
+    let executor = Executor::unfused(model)?.within(limits());
     let run = executor.run_observed(&inputs, Mode::FLOAT, &mut |id, t| {
         seen.insert(id, t.shape().to_vec());
     });

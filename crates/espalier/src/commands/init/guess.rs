@@ -1,5 +1,6 @@
 //! How an image becomes the model's input: guessed from the model and the data, and tried where there are labels.
 use super::rows::{Found, Kind};
+use crate::commands::observe::limits;
 use data::{Layout, Loader, LoaderOptions, Preprocess, Size};
 use graph::{Dim, Model};
 use report::text;
@@ -230,7 +231,7 @@ fn score(model: &Model, found: &Found, preprocess: &Preprocess) -> Result<Score,
         classes: train::classes(model),
         ..LoaderOptions::default()
     };
-    let executor = Executor::new(model).map_err(|e| e.to_string())?;
+    let executor = Executor::new(model).map_err(|e| e.to_string())?.within(limits());
     let output = model.graph.outputs.first().map(|v| model.values[*v].name.clone()).ok_or("the model has no output")?;
     let (mut right, mut loss, mut images) = (0, 0.0, 0);
     for batch in Loader::new(found.test.clone(), options).map_err(|e| e.to_string())? {

@@ -6,6 +6,7 @@ mod short;
 
 pub use short::{Shortcut, shortcut};
 
+use super::observe::{generous_limits, limits, unended};
 use super::preprocessing::{PreprocessChanges, carried};
 use crate::{Error, Result};
 use graph::Model;
@@ -115,8 +116,20 @@ pub fn init(task: &Task, output: Option<&Path>) -> Result<Written> {
 fn draft(task: &Task, purpose: &Purpose, folder: &Path) -> Result<Written> {
     tensor::set_threads(None);
     let mut model = onnx::load(&task.model)?;
+    let not_ended = unended(&model, limits());
+    if not_ended.is_some()
+        && *purpose != Purpose::All
+        && let Some(why) = unended(&model, generous_limits())
+    {
+        return Err(Error::Input(format!(
+            "{}: not even one sample came to its end: {why}; espalier init writes a recipe, which espalier run runs without a limit",
+            task.model.display()
+        )));
+    }
     // Guesses are tried on a graph whose batch is open, where that can be had; otherwise as it is.
-    let _ = train::open_batch(&mut model);
+    if not_ended.is_none() {
+        train::open_batch(&mut model);
+    }
     let found = Found::open(&task.data, task.test.as_deref(), &model)?;
     let guess = match carried(&model)? {
         Some(_) if task.preprocess.is_empty() => None,
@@ -132,6 +145,9 @@ fn draft(task: &Task, purpose: &Purpose, folder: &Path) -> Result<Written> {
     };
     let mut notes: Vec<String> = found.warning.map(str::to_string).into_iter().collect();
     notes.extend(guess.as_ref().and_then(|g| g.warning.clone()));
+    notes.extend(
+        not_ended.map(|why| format!("the model was not run to its end: {why}; a run of the recipe may have none, Ctrl-C stops it")),
+    );
     notes.extend(classes(&model, &found));
     let facts = Facts {
         name: name(&task.model),
