@@ -51,7 +51,12 @@ pub(crate) fn remarks(record: &RunRecord) -> Vec<String> {
         && stage.metrics.images.is_some_and(|n| text::accuracy(0.5, Some(n)).contains('('))
     {
         let images = stage.metrics.images.unwrap_or_default();
-        out.push(format!("in brackets: where the accuracy lies with 95 % confidence, as far as {images} test images tell"));
+        let all = record.measured().filter(|s| s.chosen_images().is_none()).find_map(|s| s.metrics.images);
+        let told = match all.filter(|n| *n != images) {
+            Some(all) => format!("{all} test images tell, and {images} of them after {}", text::line(&stage.name)),
+            None => format!("{images} test images tell"),
+        };
+        out.push(format!("in brackets: where the accuracy lies with 95 % confidence, as far as {told}"));
     }
     if record.deployed().is_some() && record.stages.iter().any(|s| s.deploy.is_none() && s.metrics.file_bytes.is_some()) {
         out.push("sizes before deploy: of the file that the stage's graph would be deployed as".into());

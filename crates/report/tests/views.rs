@@ -129,7 +129,9 @@ fn accuracies_over_different_images_are_not_compared() {
             && page.contains("id=\"trade\"")
     );
     r.stages[1].deploy.as_mut().unwrap().chosen_images = Some(5);
+    r.stages[1].metrics.images = Some(5);
     let page = told(&r);
+    assert!(page.contains("as far as 359 test images tell, and 5 of them after deploy"), "{page}");
     assert!(!page.contains("-1.00 points") && !page.contains("from 99.00 %") && !page.contains("<th>after train</th>"));
     assert!(!page.contains("id=\"trade\""));
     // The model that stands beside the file, on the same images.
