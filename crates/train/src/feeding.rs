@@ -75,6 +75,18 @@ fn wrong(input: &str, what: impl Into<String>) -> TrainError {
     TrainError::Input { input: input.to_string(), what: what.into() }
 }
 
+/// The axis along which an input has its samples, as far as the declared shapes tell: the first, unless the outputs begin with an
+/// open size that the input has further behind (time first, as recurrent layers have it: `[5, N, 8]` to `[N, 4]`).
+pub(crate) fn main_axis(model: &Model, input: graph::ValueId) -> usize {
+    let shapes = model.graph.outputs.iter().map(|v| model.values[*v].shape());
+    let Some(outputs) = shapes.collect::<Option<Vec<_>>>() else { return 0 };
+    let (Some(dims), Some(Dim::Symbol(samples))) = (model.values[input].shape(), outputs.first().and_then(|s| s.first())) else { return 0 };
+    let is = |d: &Dim| matches!(d, Dim::Symbol(s) if s == samples);
+    let led = outputs.iter().all(|s| s.first().is_some_and(is));
+    let first_is_lost = dims.first().is_some_and(|d| d.known().is_some() || !outputs.iter().any(|s| s.contains(d)));
+    dims.iter().position(is).filter(|_| led && first_is_lost).unwrap_or(0)
+}
+
 impl Feeding {
     /// Reads a model's declared inputs.
     ///
@@ -110,9 +122,10 @@ impl Feeding {
         };
         let main = intakes.iter().position(sampled).unwrap_or(0);
         let Some(first) = intakes.get(main) else { return Err(wrong("", "the model has no input to feed")) };
-        let dim = first.dims.as_ref().and_then(|d| d.get(first.rule.axis.unwrap_or(0))).cloned();
+        let main_axis = first.rule.axis.unwrap_or_else(|| main_axis(model, free[main]));
+        let dim = first.dims.as_ref().and_then(|d| d.get(main_axis)).cloned();
         for (i, intake) in intakes.iter_mut().enumerate() {
-            intake.axis = if i == main { Some(intake.rule.axis.unwrap_or(0)) } else { sample_axis(intake, dim.as_ref()) };
+            intake.axis = if i == main { Some(main_axis) } else { sample_axis(intake, dim.as_ref()) };
             if let (Some(axis), Some(dims)) = (intake.rule.axis, &intake.dims)
                 && axis >= dims.len()
             {

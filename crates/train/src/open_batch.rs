@@ -54,6 +54,9 @@ pub fn open_batch(model: &mut Model) -> Batching {
 fn try_open(model: &mut Model) -> Result<Batching, (usize, String)> {
     let sampled = |v: &ValueId| model.values[*v].shape().is_none_or(|s| !s.is_empty());
     let Some(first) = model.free_inputs().into_iter().find(sampled) else { return Ok(Batching::Open) };
+    if crate::feeding::main_axis(model, first) != 0 {
+        return Ok(Batching::Open);
+    }
     let Some(Dim::Known(batch)) = model.values[first].shape().and_then(|s| s.first().cloned()) else { return Ok(Batching::Open) };
     let refuse = |what: String| (batch, what);
     let at = |e: TensorError| refuse(e.to_string());

@@ -185,6 +185,29 @@ fn samples_go_where_the_input_has_them_and_scalars_are_one_for_all() {
     assert_eq!(outputs(&m, &batches(&m, &data, 8, &InputRules::new())), [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]);
 }
 
+/// Time first, as recurrent layers have it: the sum over time of `[T, N, 2]`.
+#[test]
+fn samples_behind_the_time_are_found_by_what_the_outputs_begin_with() {
+    let values: Vec<f32> = (0..30).map(|v| v as f32).collect();
+    let x = Tensor::new(values, [5, 3, 2]).unwrap();
+    let sums = x.sum(&[0], false).unwrap().to_f32_vec().unwrap();
+    for time in [Dim::Known(5), symbol("T")] {
+        let mut m = Model::new(13);
+        let input = input(&mut m, "x", DType::F32, &[time, symbol("N"), Dim::Known(2)]);
+        let axes = m.values.add_constant("axes", Tensor::vector(vec![0i64]));
+        m.graph.constants.push(axes);
+        let y = node(&mut m, "ReduceSum", &[input, axes], "y");
+        m.graph.nodes[0].attributes.set("keepdims", graph::AttributeValue::Int(0));
+        m.values[y].ty = ValueType::Tensor { dtype: DType::F32, shape: Some(vec![symbol("N"), Dim::Known(2)]) };
+        m.graph.outputs = vec![y];
+        assert_eq!(train::open_batch(&mut m.clone()), train::Batching::Open);
+        let data = dataset(&[("x", x.clone()), ("y", Tensor::vector(vec![0i64, 1, 0]))]);
+        for size in [1, 2, 8] {
+            assert_eq!(outputs(&m, &batches(&m, &data, size, &InputRules::new())), sums);
+        }
+    }
+}
+
 #[test]
 fn an_output_is_fed_back_from_row_to_row() {
     let m = stateful(symbol("N"));

@@ -195,8 +195,9 @@ impl Dataset for ArraysDataset {
     fn arranged(&self, places: &BTreeMap<String, Place>) -> Result<Option<Arc<dyn Dataset>>> {
         let mut dataset = self.clone();
         // A lone array is the input, whatever its name.
-        for (name, array) in dataset.arrays.iter_mut().filter(|_| self.arrays.len() > 1) {
-            let Some(place) = places.get(name) else { continue };
+        let only = places.values().next().filter(|_| self.arrays.len() == 1 && places.len() == 1);
+        for (name, array) in &mut dataset.arrays {
+            let Some(place) = places.get(name).or(only) else { continue };
             let whole = place.rank == Some(array.tensor.rank());
             array.axis = match place.axis {
                 _ if place.held => None,
