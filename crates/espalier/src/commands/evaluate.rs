@@ -72,6 +72,7 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
         }
         _ => in_runtime(Source::File(path), batches, options)?,
     };
+    notes.extend(train::classes(&model).and_then(|classes| no_better_than_chance(&score, classes)));
     Ok(Evaluation {
         runtime: options.runtime.clone(),
         correct: score.correct,
@@ -101,6 +102,21 @@ fn in_runtime(model: Source, batches: impl Iterator<Item = Result<Batch, TrainEr
     Ok(score)
 }
 
+/// Rows below which chance is not told from anything.
+const FEWEST: usize = 30;
+
+/// A sentence where the figure is one that guessing reaches, by two standard errors.
+fn no_better_than_chance(score: &Score, classes: usize) -> Option<String> {
+    let (rows, chance) = (score.total as f64, 1.0 / classes.max(1) as f64);
+    let reached = chance + 2.0 * (chance * (1.0 - chance) / rows.max(1.0)).sqrt();
+    (classes > 1 && score.total >= FEWEST && score.accuracy() <= reached).then(|| {
+        format!(
+            "guessing among {classes} classes does as well: the preprocessing may be another (espalier init MODEL --data DATA looks for it; \
+             --mean, --std, --scale, --channels and --layout set it), or the order of the classes, or the network is not trained"
+        )
+    })
+}
+
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (accuracy, runtime) = (text::percent(self.accuracy), &self.runtime);
@@ -110,5 +126,17 @@ impl fmt::Display for Evaluation {
         }
         writeln!(f, "preprocessing: {}", self.preprocessing)?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_that_guessing_reaches_is_told() {
+        let told = |correct, total, classes| no_better_than_chance(&Score { correct, total, ..Score::default() }, classes);
+        assert!(told(192, 2000, 10).unwrap().starts_with("guessing among 10 classes does as well"));
+        assert_eq!([told(300, 2000, 10), told(2, 20, 10), told(50, 50, 1), told(1956, 2000, 10)], [const { None }; 4]);
     }
 }
