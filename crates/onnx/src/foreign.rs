@@ -23,6 +23,10 @@ pub(crate) fn named(bytes: &[u8]) -> Option<&'static str> {
         _ if text("version https://git-lfs") => "this is a Git LFS pointer, not the model itself: fetch it with git lfs pull",
         _ if text("<!doctype") || text("<html") => "this is a web page, not an ONNX model: the download gave something else",
         _ if text("<?xml") => "this is XML (OpenVINO's .xml?), not an ONNX model",
+        // A model's first bytes are tags and lengths, which no text has.
+        _ if bytes.len() >= 16 && bytes.iter().take(64).all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => {
+            "this is text, not an ONNX model; a recipe is run with: espalier run RECIPE"
+        }
         _ => return None,
     })
 }
@@ -42,6 +46,7 @@ mod tests {
             (b"\x40\0\0\0\0\0\0\0{\"a\":", "safetensors"),
             (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
             (b"<!DOCTYPE html>", "web page"),
+            (b"name = \"digits\"\nseed = 1\n", "espalier run"),
         ] {
             assert!(named(bytes).is_some_and(|s| s.contains(said)), "{said}");
         }

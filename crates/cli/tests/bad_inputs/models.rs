@@ -34,8 +34,11 @@ fn a_file_of_another_kind_is_named_for_what_it_is() {
     let folder = Folder::new();
     folder.write("net.pt", b"PK\x03\x04archive/data.pkl");
     folder.fails("inspect net.pt", 1, "torch.onnx.export");
-    folder.write("net.tflite", b"\x1c\0\0\0TFL3\0\0\0\0");
+    folder.write("net.tflite", b"\x1c\0\0\0TFL3\0\0\xff\xfe");
     folder.fails("quantize net.tflite --data rows -o out.onnx", 1, "TensorFlow Lite");
+    folder.write("r.toml", b"name = \"digits\"\nseed = 1\n");
+    folder.fails("inspect r.toml", 1, "this is text, not an ONNX model");
+    folder.fails("run net.tflite", 1, "espalier init MODEL");
 }
 
 #[test]

@@ -22,7 +22,13 @@ impl RecipeError {
     }
 
     pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
-        RecipeError { path: Some(path.to_path_buf()), ..RecipeError::new(format!("cannot be read: {error}")) }
+        let what = match error.kind() {
+            std::io::ErrorKind::InvalidData => {
+                "is not text, so it is no recipe; for a model, espalier init MODEL --data DATA writes one".to_string()
+            }
+            _ => format!("cannot be read: {error}"),
+        };
+        RecipeError { path: Some(path.to_path_buf()), ..RecipeError::new(what) }
     }
 
     pub(super) fn at(mut self, text: &str, span: Option<Range<usize>>) -> Self {
