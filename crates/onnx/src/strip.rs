@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_path_goes_from_wherever_it_stands() {
-        const PATH: &str = "/home/me/net.py";
+        const PATH: &str = "somewhere/of/mine/net.py";
         let note = |number| {
             let mut m = Message::default();
             m.text(number, PATH);
