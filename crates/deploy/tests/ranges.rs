@@ -110,9 +110,9 @@ fn a_clip_that_the_grid_does_not_cover_stays() {
 
 #[test]
 fn what_is_padded_with_lies_on_the_grid() {
-    for (constant, reader) in
-        [(0.0, "Conv"), (0.3, "Conv"), (5.0, "Conv"), (-2.0, "Conv"), (f32::NEG_INFINITY, "MaxPool"), (f32::MIN, "MaxPool")]
-    {
+    let constants = [(0.0, "Conv"), (0.3, "Conv"), (5.0, "Conv"), (-2.0, "Conv"), (f32::NEG_INFINITY, "MaxPool"), (f32::MIN, "MaxPool")];
+    let cases = constants.map(|(constant, reader)| ("constant", constant, reader));
+    for (mode, constant, reader) in cases.into_iter().chain([("reflect", 0.0, "Conv"), ("edge", 0.0, "Conv")]) {
         let mut b = Builder::new(17);
         let x = b.input("x", &[None, Some(3), Some(4), Some(4)]);
         let y = b.output("y", &[None, Some(2)]);
@@ -122,7 +122,7 @@ fn what_is_padded_with_lies_on_the_grid() {
         let value = b.constant("value", Tensor::scalar(constant));
         b.node("Conv", &[x, w], c);
         b.node("Sigmoid", &[c], s);
-        b.node("Pad", &[s, pads, value], p);
+        b.push(Node::new("Pad", "pad", &[s, pads, value], &[p]).with("mode", AttributeValue::String(mode.into())));
         if reader == "Conv" {
             let v = b.constant("v", noise(&[4, 4, 3, 3], 2));
             b.node("Conv", &[p, v], z);
@@ -138,7 +138,7 @@ fn what_is_padded_with_lies_on_the_grid() {
         let simulated = run(&m, &inputs, Mode::SIMULATED);
         let db = worst(&run(&b.model, &inputs, Mode::FLOAT), &simulated, 1);
         // A grid from -2 to 1 is three times as coarse as one from 0 to 1, one to 5 five times.
-        assert!(db > 25.0, "{constant} {reader}: {db} dB");
+        assert!(db > 25.0, "{mode} {constant} {reader}: {db} dB");
         deployed(&m, &inputs, &simulated);
     }
 }

@@ -117,4 +117,19 @@ fn a_stage_that_quantizes_nothing_fails_and_says_why() {
         message.starts_with("stage 'quantize': ") && message.contains("the model has no operator that computes on integers"),
         "{message}"
     );
+    // What another tool has put on integers for the length of a run.
+    let [quantized, scale, zero, sums, real, product] = ["q", "s", "z", "sums", "real", "product"].map(|n| m.values.add_named(n));
+    let w = m.values.add_constant("w", Tensor::full(3u8, [8, 8]).unwrap());
+    m.graph.constants.push(w);
+    m.graph.nodes = vec![
+        Node::new("DynamicQuantizeLinear", "quantize", &ends[..1], &[quantized, scale, zero]),
+        Node::new("MatMulInteger", "layer", &[quantized, w, zero], &[sums]),
+        Node::new("Cast", "cast", &[sums], &[real]).with("to", AttributeValue::Int(1)),
+        Node::new("Mul", "rescale", &[real, scale], &[product]),
+        Node::new("Relu", "act", &[product], &ends[1..]),
+    ];
+    let (code, result, error) = Case::new(&m, DType::F32).run();
+    assert_eq!(code, 1, "{error}");
+    let message = result["error"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("nothing in the graph was quantized") && message.contains("'rescale' (Mul): it scales what"), "{message}");
 }
