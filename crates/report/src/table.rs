@@ -106,9 +106,20 @@ pub(crate) fn changes(record: &RunRecord) -> Option<(String, Vec<Change>)> {
     change("peak memory", of(original.peak_memory_bytes), of(runtime.peak_memory_bytes), bytes, ["less", "more"]);
     change("MACs", of(original.macs), of(stage.metrics.macs), count, ["fewer", "more"]);
     change("parameters", of(first.and_then(|s| s.metrics.parameters)), of(stage.metrics.parameters), count, ["fewer", "more"]);
+    // Runs that something else on the machine delayed say nothing about the file.
+    if theirs.into_iter().chain(own).any(delayed)
+        && let Some(p95) = out.iter_mut().find(|c| c.what == "latency p95")
+    {
+        p95.ratio = "not compared: other work delayed runs".into();
+    }
     let version = runtime.version.as_deref().unwrap_or_default();
     let threads = own.map_or(String::new(), |l| format!(", {} thread{}", l.threads, if l.threads == 1 { "" } else { "s" }));
     Some((format!("{} → {} in {} {version}{threads}, runs in turn", original.stage, stage.name, runtime.runtime), out))
+}
+
+/// True where one run of twenty took more than three times as long as the middle one.
+fn delayed(l: &Latency) -> bool {
+    l.p95_ms > 3.0 * l.p50_ms
 }
 
 /// `3.7 times smaller`; nothing where the two are the same.
@@ -125,6 +136,12 @@ fn ratio(before: f64, after: f64, [less, more]: [&str; 2]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_busy_machine_shows_in_late_runs() {
+        let of = |p50_ms, p95_ms| delayed(&Latency { p50_ms, p95_ms, runs: 100, threads: 2 });
+        assert_eq!([of(0.17, 10.5), of(0.4, 0.5), of(0.4, 1.1)], [true, false, false]);
+    }
 
     #[test]
     fn a_ratio_says_which_way() {
