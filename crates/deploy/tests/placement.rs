@@ -134,3 +134,44 @@ fn parts_of_a_node_that_the_runtime_writes_out_have_its_name_and_reason() {
     let told: Vec<_> = placement.float_parts.iter().map(|p| (p.node.as_str(), p.reason.as_str())).collect();
     assert_eq!(told, [("act", "no integer kernel is expected for it"); 2]);
 }
+
+/// Layers in branches read the outer graph's input and weights: each branch has their dequantizers inside, and a runtime fuses there.
+#[test]
+fn layers_in_branches_run_on_integers() {
+    let mut b = Builder::new(21);
+    let x = b.input("x", &[None, Some(8)]);
+    let y = b.output("y", &[None, Some(4)]);
+    let [most, positive, chosen, act] = ["most", "positive", "chosen", "act"].map(|n| b.inner(n));
+    let limit = b.constant("limit", Tensor::scalar(0f32));
+    b.push(Node::new("ReduceMax", "largest", &[x], &[most]).with("keepdims", AttributeValue::Int(0)));
+    b.push(Node::new("Greater", "compare", &[most, limit], &[positive]));
+    let [w_then, w_else, w] = [("w_then", 1), ("w_else", 2), ("w", 3)].map(|(n, seed)| {
+        let rows = if n == "w" { 4 } else { 8 };
+        b.constant(n, noise(&[rows, 4], seed))
+    });
+    let made = ["then_made", "else_made"].map(|n| b.inner(n));
+    let branch = |name: &str, w, made| graph::Graph {
+        name: name.into(),
+        nodes: vec![Node::new("MatMul", format!("{name}_layer"), &[x, w], &[made])],
+        outputs: vec![made],
+        ..graph::Graph::default()
+    };
+    let mut node = Node::new("If", "if", &[positive], &[chosen]);
+    node.attributes.set("then_branch", AttributeValue::Graph(Box::new(branch("then", w_then, made[0]))));
+    node.attributes.set("else_branch", AttributeValue::Graph(Box::new(branch("else", w_else, made[1]))));
+    b.push(node);
+    b.push(Node::new("Relu", "relu", &[chosen], &[act]));
+    b.push(Node::new("MatMul", "head", &[act, w], &[y]));
+    let mut m = b.model;
+    let inputs = train::Named::from([("x".to_string(), noise(&[16, 8], 4))]);
+    let negative = train::Named::from([("x".to_string(), Tensor::full(-1f32, [16, 8]).unwrap())]);
+    let batches = [&inputs, &negative].map(|i| Ok(train::Batch { inputs: i.clone(), ..train::Batch::default() }));
+    quantize::quantize(&mut m, &quantize::QuantizeSettings::default(), batches.into_iter()).unwrap();
+    let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
+    for inputs in [&inputs, &negative] {
+        let run = |m: &Model, mode| train::Executor::new(m).unwrap().run(inputs, mode).unwrap();
+        assert_eq!(run(&lowered, train::Mode::FLOAT), run(&m, train::Mode::SIMULATED));
+    }
+    let Some((placement, _)) = placed(&m) else { return };
+    assert_eq!(placement.operators["MatMul"], Count { integer: 3, float: 0 }, "{placement:?}");
+}

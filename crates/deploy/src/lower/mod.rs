@@ -8,6 +8,7 @@
 //!   it changes no value, and it is what lets a runtime keep such an operator in integers.
 //!
 //! The integers are the ones the simulation rounded to, so the file computes what the simulation computed.
+mod bodies;
 mod check;
 mod constants;
 mod covered;
@@ -63,6 +64,7 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     let annotations = std::mem::take(&mut model.annotations);
     let mut graph = std::mem::take(&mut model.graph);
     let rewritten = rewrite::Rewriter::new(&graph, &mut model.values, &annotations, (&covered, &divided)).graph(&mut graph);
+    bodies::dequantize_inside(&mut graph, &mut model.values);
     model.graph = graph;
     rewritten?;
     model.annotations = Annotations::default();
