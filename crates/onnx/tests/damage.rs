@@ -85,7 +85,7 @@ fn lies_are_found_out_and_named() {
     let output = |name: &[u8]| message(12, &message(1, name));
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("nothing", vec![], "the file is empty"),
-        ("text", b"this is not a model at all".to_vec(), "byte"),
+        ("text", b"this is not a model at all".to_vec(), "this is text, not an ONNX model"),
         ("a length that lies", field(7, 2, &huge), "are announced"),
         ("2^62 elements", tensor(&huge), "elements"),
         ("too many elements", tensor(&[&huge[..], &huge[..]].concat()), "has more than"),
