@@ -3,7 +3,7 @@
 use crate::grid::Grid;
 use crate::sign::never_negative;
 use crate::{DeployError, Result};
-use graph::{AttributeValue, Links, Model, Names, Node, ValueId};
+use graph::{AttributeValue, Graph, Links, Model, Names, Node, ValueId};
 use std::collections::{HashMap, HashSet};
 use tensor::Tensor;
 
@@ -17,6 +17,7 @@ use tensor::Tensor;
 /// # Errors
 /// Whatever a constant that cannot be read reports.
 pub fn lift(model: &mut Model) -> Result<usize> {
+    hoist(model);
     let is_dequantizer = |n: &&Node| n.op_type == "DequantizeLinear" && n.is_onnx() && n.outputs.len() == 1;
     let dequantizers: Vec<Node> = model.graph.nodes.iter().filter(is_dequantizer).cloned().collect();
     if dequantizers.is_empty() {
@@ -34,6 +35,48 @@ pub fn lift(model: &mut Model) -> Result<usize> {
     model.remove_dead();
     model.graph.sort(&model.values)?;
     Ok(lifted)
+}
+
+/// Brings the DequantizeLinear nodes of the main graph's constants out of the bodies of control flow, where lowering puts them: one for
+/// all bodies that read a constant.
+fn hoist(model: &mut Model) {
+    let constants: HashSet<ValueId> = model.graph.constants.iter().copied().collect();
+    let of_constants = |n: &Node| {
+        let alone = n.op_type == "DequantizeLinear" && n.is_onnx() && n.outputs.len() == 1;
+        alone && n.inputs.iter().flatten().all(|v| constants.contains(v))
+    };
+    let mut known = Known::new();
+    for node in model.graph.nodes.iter().filter(|n| of_constants(n)) {
+        known.entry(node.inputs.clone()).or_default().push(node.clone());
+    }
+    let mut out = vec![];
+    for sub in model.graph.nodes.iter_mut().flat_map(Node::subgraphs_mut) {
+        take_out(sub, &of_constants, &mut known, &mut out);
+    }
+    model.graph.nodes.splice(0..0, out);
+}
+
+/// Nodes by what they read.
+type Known = HashMap<Vec<Option<ValueId>>, Vec<Node>>;
+
+fn take_out(graph: &mut Graph, which: &dyn Fn(&Node) -> bool, known: &mut Known, out: &mut Vec<Node>) {
+    let (taken, kept): (Vec<Node>, Vec<Node>) = std::mem::take(&mut graph.nodes).into_iter().partition(|n| which(n));
+    graph.nodes = kept;
+    let mut same = HashMap::new();
+    for node in taken {
+        let alike = known.entry(node.inputs.clone()).or_default();
+        match alike.iter().find(|k| k.attributes == node.attributes) {
+            Some(first) => same.extend(node.output(0).zip(first.output(0))),
+            None => {
+                alike.push(node.clone());
+                out.push(node);
+            }
+        }
+    }
+    graph.replace_all_uses(&same);
+    for sub in graph.nodes.iter_mut().flat_map(Node::subgraphs_mut) {
+        take_out(sub, which, known, out);
+    }
 }
 
 /// Names that are taken.

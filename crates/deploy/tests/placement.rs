@@ -172,6 +172,15 @@ fn layers_in_branches_run_on_integers() {
         let run = |m: &Model, mode| train::Executor::new(m).unwrap().run(inputs, mode).unwrap();
         assert_eq!(run(&lowered, train::Mode::FLOAT), run(&m, train::Mode::SIMULATED));
     }
+    // Read again, the weights are the main graph's as before.
+    let mut again = lowered.clone();
+    deploy::lift(&mut again).unwrap();
+    for inputs in [&inputs, &negative] {
+        let run = |m: &Model| train::Executor::new(m).unwrap().run(inputs, train::Mode::SIMULATED).unwrap();
+        assert_eq!(run(&again), run(&m));
+    }
+    let weights = |m: &Model| m.graph.constants.iter().filter(|v| m.annotations.encoding(**v).is_some()).count();
+    assert_eq!((weights(&again), weights(&m)), (3, 3));
     let Some((placement, _)) = placed(&m) else { return };
     assert_eq!(placement.operators["MatMul"], Count { integer: 3, float: 0 }, "{placement:?}");
 }

@@ -182,7 +182,12 @@ fn a_weight_in_the_branches_of_an_if() {
         let x = random::normal(seed, &[40, 8], if seed == 6 { 0.5 } else { -0.5 }, 1.0).unwrap();
         let mut m = m.clone();
         let file = deployed_pruned(&mut m, &[("x".to_string(), x)].into());
-        assert_eq!(stored(&file, "w"), (DType::I8, 5));
+        // One stored tensor, and a DequantizeLinear of it in each branch.
+        let integers = file.find("w_quantized").unwrap();
+        assert_eq!(file.values.tensor(integers).unwrap().dtype(), DType::I8);
+        let mut readers = 0;
+        file.graph.visit(&mut |n| readers += usize::from(n.op_type == "DequantizeLinear" && n.input(0) == Some(integers)));
+        assert_eq!(readers, 2);
         // A stage's result: both branches have an annotated 'h'.
         let again = onnx::from_bytes(&onnx::to_bytes(&m).unwrap(), None).unwrap();
         assert_eq!(again.annotations.len(), m.annotations.len());
