@@ -17,7 +17,9 @@ impl ImageStack {
     /// A stack for `total` images like this one.
     pub(crate) fn new(preprocess: &Preprocess, like: &Image, total: usize) -> Result<Self, String> {
         let dims = preprocess.dims(like);
-        Ok(ImageStack { table: preprocess.table(like.channels)?, dims, values: Vec::with_capacity(total * like.pixels.len()) })
+        let room = tensor::memory::room::<f32>("images", &[total, like.pixels.len()]);
+        let room = room.map_err(|e| format!("a batch of {total} images of this size: {e}"))?;
+        Ok(ImageStack { table: preprocess.table(like.channels)?, dims, values: Vec::with_capacity(room) })
     }
 
     /// Shape of one image's input.
@@ -100,4 +102,17 @@ fn concatenate(arrays: &[Tensor]) -> Result<Buffer> {
         Ok(T::wrap(Arc::new(all)))
     }
     with_buffer!(arrays[0].buffer(), like => typed(like, arrays))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_larger_than_any_memory_is_refused() {
+        let image = Image { height: 2, width: 2, channels: 3, pixels: vec![0; 12] };
+        let error = ImageStack::new(&Preprocess::default(), &image, 1 << 42).map(|_| ()).unwrap_err();
+        assert!(error.starts_with("a batch of 4398046511104 images"), "{error}");
+        assert!(ImageStack::new(&Preprocess::default(), &image, 64).is_ok());
+    }
 }
