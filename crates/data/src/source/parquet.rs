@@ -5,7 +5,7 @@
 //! groups; or, where all of them fit the cache's budget, for good.
 use super::column::{read_bytes, read_integers};
 use super::features::Features;
-use crate::{Content, DataError, Dataset, OpenOptions, Result, Sample};
+use crate::{Content, DataError, Dataset, OpenOptions, Result, Sample, memory};
 use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
@@ -73,6 +73,11 @@ impl ParquetDataset {
             for (index, group) in metadata.row_groups().iter().enumerate() {
                 let count = usize::try_from(group.num_rows())
                     .map_err(|_| DataError::format(&file, format!("row group {index} has {} rows", group.num_rows())))?;
+                let values = group.column(columns.input).num_values();
+                if group.column(columns.input).column_descr().max_rep_level() == 0 && values != group.num_rows() {
+                    let what = format!("row group {index} has {} rows and {values} values of its input", group.num_rows());
+                    return Err(DataError::format(&file, what));
+                }
                 let end = rows.checked_add(count).ok_or_else(|| DataError::format(&file, "more rows than can be counted"))?;
                 size = size.saturating_add(group.column(columns.input).uncompressed_size().max(0) as u64);
                 groups.push(Group { file: file.clone(), index, rows: rows..end });
@@ -81,7 +86,11 @@ impl ParquetDataset {
         }
         let Some((columns, class_names)) = first else { return Err(DataError::not_found(path, "no Parquet file")) };
         // Labels and bookkeeping are small beside the inputs: 64 bytes a row covers them.
-        let resident = size.saturating_add(rows as u64 * 64) <= options.cache_bytes;
+        let kept = (rows as u64).saturating_mul(64);
+        if kept > memory::most() {
+            return Err(DataError::format(path, format!("{rows} rows are announced, more than there is memory to keep their order in")));
+        }
+        let resident = size.saturating_add(kept) <= options.cache_bytes;
         Ok(ParquetDataset { path: path.to_path_buf(), groups, columns, class_names, resident, cache: Mutex::default() })
     }
 
