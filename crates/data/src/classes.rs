@@ -79,6 +79,12 @@ pub struct Split {
 /// Set apart from the draws of the loader.
 const SALT: u64 = 3;
 
+/// At most `count` of `rows` rows, evenly chosen, so that a set sorted by class gives some of each.
+pub fn evenly(rows: usize, count: usize) -> Vec<usize> {
+    let count = count.min(rows);
+    (0..count).map(|i| i * rows / count).collect()
+}
+
 /// Sets rows aside for validation, the same part of each class (largest remainders decide where it is not whole; rows
 /// without a label count as a class). The same seed gives the same rows.
 ///
@@ -119,4 +125,14 @@ pub fn split_holdout(dataset: &dyn Dataset, holdout: Holdout, seed: u64) -> Resu
     split.train.sort_unstable();
     split.held_out.sort_unstable();
     Ok(split)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::evenly;
+
+    #[test]
+    fn rows_are_chosen_evenly() {
+        assert_eq!((evenly(10, 3), evenly(3, 5), evenly(0, 4)), (vec![0, 3, 6], vec![0, 1, 2], vec![]));
+    }
 }

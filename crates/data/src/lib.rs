@@ -28,7 +28,7 @@ mod stack;
 
 pub use augment::Augment;
 pub use batch::{Batch, Ragged, Targets};
-pub use classes::{Holdout, Purpose, Split, check_classes, split_holdout};
+pub use classes::{Holdout, Purpose, Split, check_classes, evenly, split_holdout};
 pub use dataset::{Dataset, Place};
 pub use error::{DataError, Result};
 pub use loader::{Loader, LoaderOptions, Shuffle};

@@ -109,8 +109,7 @@ impl<'a> Rewriter<'a> {
     /// QuantizeLinear and DequantizeLinear from one value to another; what is new is named after `named`.
     fn pair(&mut self, graph: &mut Graph, named: ValueId, [from, to]: [ValueId; 2], grid: &Grid) -> [Node; 2] {
         let base = self.values[named].name.clone();
-        let scale = self.constant(graph, &base, "scale", grid.scale.clone());
-        let zero_point = self.constant(graph, &base, "zero_point", grid.zero_point.clone());
+        let [scale, zero_point] = self.parameters(graph, &base, grid);
         let quantized = self.value_like(named, "quantized");
         if let ValueType::Tensor { dtype, .. } = &mut self.values[quantized].ty {
             *dtype = grid.dtype();
@@ -121,11 +120,15 @@ impl<'a> Rewriter<'a> {
         [quantize, dequantize].map(|node| with_axis(node, grid.axis))
     }
 
+    /// The grid's scale and zero point as constants.
+    fn parameters(&mut self, graph: &mut Graph, base: &str, grid: &Grid) -> [ValueId; 2] {
+        [("scale", &grid.scale), ("zero_point", &grid.zero_point)].map(|(suffix, t)| self.constant(graph, base, suffix, t.clone()))
+    }
+
     /// DequantizeLinear alone, from integers that are there.
     fn read_again(&mut self, graph: &mut Graph, named: ValueId, [from, to]: [ValueId; 2], grid: &Grid) -> Node {
         let base = self.values[named].name.clone();
-        let scale = self.constant(graph, &base, "scale", grid.scale.clone());
-        let zero_point = self.constant(graph, &base, "zero_point", grid.zero_point.clone());
+        let [scale, zero_point] = self.parameters(graph, &base, grid);
         let name = self.nodes.fresh(&format!("{base}_DequantizeLinear"));
         with_axis(Node::new("DequantizeLinear", name, &[from, scale, zero_point], &[to]), grid.axis)
     }

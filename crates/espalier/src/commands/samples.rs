@@ -55,9 +55,8 @@ impl Samples {
         let feeding = Feeding::of(model, &rules)?;
         let rows = options.limit.map_or(dataset.len(), |n| n.min(dataset.len()));
         // Of each class some where they stand one behind the other; but a state goes from one row to the next.
-        let (all, carries) = (dataset.len(), feeding.carries());
-        let some: Option<Arc<Vec<usize>>> =
-            options.limit.map(|_| Arc::new((0..rows).map(|i| if carries { i } else { i * all / rows.max(1) }).collect()));
+        let chosen = |_| if feeding.carries() { (0..rows).collect() } else { data::evenly(dataset.len(), rows) };
+        let some: Option<Arc<Vec<usize>>> = options.limit.map(chosen).map(Arc::new);
         if let Some(n) = classes.filter(|_| !dataset.is_ready()) {
             let told = data::check_classes(dataset.as_ref(), some.as_deref().map(Vec::as_slice), n, data::Purpose::Evaluation)?;
             let limited = some.as_ref().map_or("", |_| " among the rows that --limit takes");

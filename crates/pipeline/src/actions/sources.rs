@@ -267,8 +267,7 @@ impl Sources {
     /// As [`Sources::test`].
     pub fn some_test(&self, model: &Model, limit: Option<usize>) -> Result<Option<LoaderBatches>, StageError> {
         let (Some(limit), Some(dataset)) = (limit, &self.test) else { return self.test(model) };
-        let (len, count) = (dataset.len(), limit.min(dataset.len()));
-        let rows = (0..count).map(|i| i * len / count.max(1)).collect();
+        let rows = data::evenly(dataset.len(), limit);
         let options = LoaderOptions { batch: SCORING_BATCH, rows: Some(Arc::new(rows)), ..self.options(model)? };
         Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }

@@ -76,28 +76,12 @@ pub(super) fn separate(model: &mut Model, origins: &Origins) -> Shares {
         let mut classes: Vec<(Class, Vec<&Reader>)> = vec![];
         for (i, reader) in group.iter().enumerate() {
             let class = match (reader.role, reader.mate) {
-                (None, _) => {
-                    if weighs {
-                        Class::Weight
-                    } else {
-                        Class::Constant
-                    }
-                }
-                (Some(Role::Weight), _) => {
-                    if uniform {
-                        Class::Alone(i)
-                    } else {
-                        Class::Weight
-                    }
-                }
+                (None, _) if weighs => Class::Weight,
+                (None, _) => Class::Constant,
                 (Some(Role::Bias), Some(mate)) => Class::Mate(mate),
-                _ => {
-                    if uniform {
-                        Class::Alone(i)
-                    } else {
-                        Class::Norm(reader.place.1)
-                    }
-                }
+                _ if uniform => Class::Alone(i),
+                (Some(Role::Weight), _) => Class::Weight,
+                _ => Class::Norm(reader.place.1),
             };
             match classes.iter_mut().find(|(c, _)| *c == class) {
                 Some((_, list)) => list.push(reader),
@@ -128,8 +112,9 @@ pub(super) fn separate(model: &mut Model, origins: &Origins) -> Shares {
         let targets: BTreeSet<ValueId> = moved.values().copied().collect();
         rewire(&mut model.graph, &mut 0, &moved);
         lift_out(&mut model.graph, &targets);
+        let held: BTreeSet<ValueId> = model.graph.constants.iter().copied().collect();
         for v in targets {
-            if !model.graph.constants.contains(&v) {
+            if !held.contains(&v) {
                 model.values[v].name = names.apart(&model.values[v].name);
                 model.graph.constants.push(v);
             }

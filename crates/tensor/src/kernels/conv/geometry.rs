@@ -1,6 +1,6 @@
 //! One convolution as the kernels see it.
 use crate::shape::MAX_ELEMENTS;
-use crate::window::{Moves, Size3, Window};
+use crate::window::{Moves, Window};
 use crate::{ConvOptions, Result, TensorError};
 use std::ops::Deref;
 
@@ -15,19 +15,15 @@ pub(crate) struct Parts {
     pub(crate) o: usize,
     /// Groups.
     pub(crate) groups: usize,
-    /// Input size.
-    pub(crate) input: Size3,
-    /// Output size.
-    pub(crate) output: Size3,
-    /// Kernel size.
-    pub(crate) kernel: Size3,
-    /// Strides.
-    pub(crate) stride: Size3,
-    /// Dilations.
-    pub(crate) dilation: Size3,
-    /// Padding before the first element.
-    pub(crate) before: Size3,
+    /// What the kernel slides over, and how: [`Parts`] has its sizes as its own.
     window: Window,
+}
+
+impl Deref for Parts {
+    type Target = Window;
+    fn deref(&self) -> &Window {
+        &self.window
+    }
 }
 
 /// One convolution: a [`Window`] that is sound, with images and channels. Beside what holds for the window, the output of an
@@ -92,34 +88,16 @@ impl Geometry {
     }
 
     fn of(n: usize, c: usize, o: usize, groups: usize, window: Window) -> Result<Self> {
-        let (input, output, kernel) = (window.input, window.output, window.kernel);
-        let (stride, dilation, before) = (window.stride, window.dilation, window.before);
-        let g = Geometry(Parts { n, c, o, groups, input, output, kernel, stride, dilation, before, window });
+        let g = Geometry(Parts { n, c, o, groups, window });
         // The kernel is no larger than the padded input, so these products of its sizes and a group's channels do not wrap.
         let fits = |many: usize, elements: usize| many.checked_mul(elements).is_some_and(|n| n <= MAX_ELEMENTS);
         if !fits(o, g.pixels_out()) || !fits(o, g.group_in() * g.taps()) {
-            let what = format!("{o} output channels of {output:?}, or their kernels of {} x {kernel:?}", g.group_in());
+            let what = format!("{o} output channels of {:?}, or their kernels of {} x {:?}", g.output, g.group_in(), g.kernel);
             return Err(TensorError::shape("conv", format!("{what}, have more than {MAX_ELEMENTS} elements")));
         }
         Ok(g)
     }
 
-    /// Elements of one input channel.
-    pub(crate) fn pixels_in(&self) -> usize {
-        self.window.pixels_in()
-    }
-    /// Elements of one output channel.
-    pub(crate) fn pixels_out(&self) -> usize {
-        self.window.pixels_out()
-    }
-    /// Elements of the padded input of one channel.
-    pub(crate) fn padded(&self) -> usize {
-        self.window.padded()
-    }
-    /// True if there is hardly anything but padding.
-    pub(crate) fn is_sparse(&self) -> bool {
-        self.window.is_sparse()
-    }
     /// Elements of one kernel of one input channel.
     pub(crate) fn taps(&self) -> usize {
         self.kernel.iter().product()
