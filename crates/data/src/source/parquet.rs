@@ -5,6 +5,7 @@
 //! groups; or, where all of them fit the cache's budget, for good.
 use super::column::{read_bytes, read_integers};
 use super::features::Features;
+use super::pages;
 use crate::{Content, DataError, Dataset, OpenOptions, Result, Sample, memory};
 use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -140,6 +141,7 @@ impl ParquetDataset {
         // Damaged pages make the parquet crate panic in places; here that is an error like any other.
         let values = catch_unwind(AssertUnwindSafe(|| {
             let columns = reader.get_row_group(*index).map_err(|e| e.to_string())?;
+            pages::check(&File::open(file.as_path()).map_err(|e| e.to_string())?, columns.metadata().column(column))?;
             let levels = columns.metadata().column(column).column_descr().max_def_level();
             read(columns.get_column_reader(column).map_err(|e| e.to_string())?, levels, rows.len())
         }))
