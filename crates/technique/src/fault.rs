@@ -1,0 +1,64 @@
+//! What is wrong with a setting.
+use std::fmt;
+
+/// A setting that cannot be used: where it is, what is wrong, and what to write instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Keys from the outermost table to the setting.
+    pub path: Vec<String>,
+    /// What is wrong, as a sentence without a full stop.
+    pub what: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Fault {
+    /// `path` holds keys with dots between them; empty for the technique as a whole.
+    pub fn new(path: &str, what: impl Into<String>) -> Self {
+        let path = path.split('.').filter(|key| !key.is_empty()).map(str::to_string).collect();
+        Fault { path, what: what.into(), hint: None }
+    }
+
+    /// With a remedy.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same fault, seen from outside a table.
+    pub fn under(mut self, outer: &str) -> Self {
+        self.path.splice(0..0, outer.split('.').filter(|key| !key.is_empty()).map(str::to_string));
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)?;
+        match &self.hint {
+            Some(hint) => write!(f, "; {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// Refuses a number outside `least..=most`, and NaN.
+///
+/// # Errors
+/// A [`Fault`] at `path` that names the number, the range and `why`.
+pub fn within(path: &str, value: f64, least: f64, most: f64, why: &str) -> Result<(), Fault> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let key = path.rsplit('.').next().unwrap_or(path);
+    Err(Fault::new(path, format!("{key} = {value} is not within {least}..={most}: {why}")))
+}
+
+/// The known name closest to what was written, if it is close enough to be a slip.
+pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = (written.chars().count() / 3).max(2);
+    let scored = known.into_iter().map(|k| (strsim::damerau_levenshtein(&written.to_lowercase(), &k.to_lowercase()), k));
+    scored.filter(|(d, _)| *d <= limit).min().map(|(_, k)| k)
+}

@@ -1,0 +1,96 @@
+//! Families and their members.
+use crate::Fault;
+use crate::fault::did_you_mean;
+use schemars::{JsonSchema, Schema};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use std::sync::Arc;
+
+/// Settings of a technique: the type that implements it. Use `#[serde(default, deny_unknown_fields)]`.
+pub trait Settings: DeserializeOwned + Serialize + JsonSchema + Default {
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// A [`Fault`] at the key that is wrong.
+    fn check(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// The manual page of a technique.
+#[derive(Clone, Copy, Debug)]
+pub struct Manual {
+    /// Its name in recipes.
+    pub name: &'static str,
+    /// One sentence: what it does.
+    pub summary: &'static str,
+    /// Formula, shapes, and when to use it; may be empty.
+    pub details: &'static str,
+    /// The paper and equation; empty where it is common knowledge.
+    pub source: &'static str,
+    /// Keys of a recipe that use it, as they stand below the heading of a stage that takes it.
+    pub example: &'static str,
+}
+
+/// A member in its family's list. Made by [`crate::member!`].
+pub struct Entry<T: ?Sized + 'static> {
+    /// Its manual page.
+    pub manual: Manual,
+    /// Schema of its settings.
+    pub schema: fn() -> Schema,
+    /// Reads and checks its settings.
+    pub build: fn(Map<String, Value>) -> Result<Arc<T>, Fault>,
+}
+
+/// A choice that recipes offer.
+pub trait Family: 'static {
+    /// The trait that its members implement.
+    type Member: ?Sized + Send + Sync + 'static;
+    /// Its name: the recipe's key.
+    const NAME: &'static str;
+    /// One sentence: what is chosen.
+    const SUMMARY: &'static str;
+    /// The member that is meant where a recipe says nothing.
+    const DEFAULT: Option<&'static str>;
+    /// All members: the one list.
+    fn members() -> &'static [Entry<Self::Member>];
+}
+
+/// The entry for a type that implements a family's trait: `member!(Taylor as dyn Criterion, Manual { ... })`.
+#[macro_export]
+macro_rules! member {
+    ($ty:ty as $member:ty, $manual:expr) => {
+        $crate::Entry {
+            manual: $manual,
+            schema: || $crate::private::schemars::schema_for!($ty),
+            build: |settings| {
+                let read: $ty = $crate::read(settings)?;
+                Ok(::std::sync::Arc::new(read) as ::std::sync::Arc<$member>)
+            },
+        }
+    };
+}
+
+/// Settings from a recipe's keys, checked.
+///
+/// # Errors
+/// A [`Fault`] for an unknown key, a value of the wrong type, or what [`Settings::check`] refuses.
+pub fn read<S: Settings>(settings: Map<String, Value>) -> Result<S, Fault> {
+    let read: S = serde_json::from_value(Value::Object(settings)).map_err(|e| Fault::new("", e.to_string()))?;
+    read.check()?;
+    Ok(read)
+}
+
+/// The member of this name.
+///
+/// # Errors
+/// A [`Fault`] with the known names.
+pub fn find<F: Family>(name: &str) -> Result<&'static Entry<F::Member>, Fault> {
+    F::members().iter().find(|entry| entry.manual.name == name).ok_or_else(|| {
+        let known: Vec<&str> = F::members().iter().map(|entry| entry.manual.name).collect();
+        let list = format!("known: {}", known.join(", "));
+        let hint = did_you_mean(name, known.iter().copied()).map_or(list, |meant| format!("did you mean '{meant}'?"));
+        Fault::new("", format!("there is no {} '{name}'", F::NAME)).hint(hint)
+    })
+}
