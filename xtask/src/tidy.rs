@@ -5,22 +5,24 @@ use std::process::Command;
 /// Who may import whom among our own crates; every edge not listed is an error.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("files", &[]),
+    ("technique", &[]),
     ("tensor", &[]),
     ("graph", &["tensor"]),
     ("onnx", &["files", "graph", "tensor"]),
     ("ops", &["graph", "tensor"]),
-    ("encodings", &["graph", "tensor"]),
+    ("encodings", &["technique", "graph", "tensor"]),
     ("data", &["files", "tensor"]),
-    ("train", &["files", "ops", "encodings", "graph", "tensor", "data"]),
+    ("train", &["technique", "files", "ops", "encodings", "graph", "tensor", "data"]),
     ("zoo", &["ops", "graph", "tensor"]),
-    ("quantize", &["train", "data", "encodings", "ops", "graph", "tensor"]),
-    ("prune", &["train", "data", "encodings", "ops", "graph", "tensor"]),
-    ("distill", &["train", "data", "encodings", "ops", "graph", "tensor"]),
-    ("deploy", &["onnx", "train", "data", "encodings", "ops", "graph", "tensor"]),
+    ("quantize", &["technique", "train", "data", "encodings", "ops", "graph", "tensor"]),
+    ("prune", &["technique", "train", "data", "encodings", "ops", "graph", "tensor"]),
+    ("distill", &["technique", "train", "data", "encodings", "ops", "graph", "tensor"]),
+    ("deploy", &["technique", "onnx", "train", "data", "encodings", "ops", "graph", "tensor"]),
     ("report", &[]),
     (
         "pipeline",
         &[
+            "technique",
             "files",
             "onnx",
             "deploy",
@@ -40,6 +42,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     (
         "espalier",
         &[
+            "technique",
             "files",
             "pipeline",
             "onnx",
