@@ -25,6 +25,7 @@ mod resize;
 mod sample;
 mod source;
 mod stack;
+mod wanted;
 
 pub use augment::Augment;
 pub use batch::{Batch, Ragged, Targets};
@@ -43,3 +44,4 @@ pub use source::folder::FolderDataset;
 pub use source::idx::IdxDataset;
 pub use source::parquet::ParquetDataset;
 pub use source::ready::ReadyDataset;
+pub use wanted::{TARGET, Wanted};

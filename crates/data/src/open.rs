@@ -1,6 +1,8 @@
 //! Recognising the format of a data set, and its splits, by the names of its files.
 use crate::source::folder::{class_folders, entries};
-use crate::{ArraysDataset, CifarDataset, DataError, Dataset, FolderDataset, IdxDataset, ParquetDataset, ReadyDataset, Result};
+use crate::{
+    ArraysDataset, CifarDataset, DataError, Dataset, FolderDataset, IdxDataset, ParquetDataset, ReadyDataset, Result, Wanted, npz,
+};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,11 +22,13 @@ pub struct OpenOptions {
     pub input_column: Option<String>,
     /// Parquet: the column of the label; absent: `label`, `labels`, `fine_label` or the first one that holds classes.
     pub label_column: Option<String>,
+    /// What a row has to say beside its input: its class, or numbers.
+    pub wanted: Wanted,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { split: None, cache_bytes: 512 << 20, input_column: None, label_column: None }
+        OpenOptions { split: None, cache_bytes: 512 << 20, input_column: None, label_column: None, wanted: Wanted::Class }
     }
 }
 
@@ -65,13 +69,17 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Dataset>> {
     let Some(found) = found else {
         return Err(DataError::not_found(path, format!("no split '{}': there are {names}", options.split.as_deref().unwrap_or_default())));
     };
+    if let (Wanted::Values { .. }, false) = (&options.wanted, matches!(found, Found::Arrays(_) | Found::Ready(_))) {
+        let what = "numbers to predict are read from npz files (an array of inputs and one of targets), and this is another format";
+        return Err(DataError::not_found(path, what));
+    }
     Ok(match found {
         Found::Parquet(files) => Arc::new(ParquetDataset::open(path, &files, options)?),
         Found::Idx { images, labels } => Arc::new(IdxDataset::open(&images, &labels, options.cache_bytes)?),
         Found::Cifar(files) => Arc::new(CifarDataset::open(path, &files, options.cache_bytes)?),
-        Found::Arrays(file) => Arc::new(ArraysDataset::open(&file)?),
+        Found::Arrays(file) => Arc::new(ArraysDataset::wanting(&file, npz::read(&file)?, &options.wanted)?),
         Found::Folder(folder) => Arc::new(FolderDataset::open(&folder)?),
-        Found::Ready(files) => Arc::new(ReadyDataset::new(path, files)),
+        Found::Ready(files) => Arc::new(ReadyDataset::new(path, files).wanting(&options.wanted)),
     })
 }
 

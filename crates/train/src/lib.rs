@@ -23,12 +23,13 @@ mod recompute;
 mod schedule;
 mod segments;
 mod sizes;
+mod task;
 mod trainer;
 mod units;
 
 pub use checkpoint::Checkpoint;
 pub use error::TrainError;
-pub use evaluate::{Score, evaluate};
+pub use evaluate::{Correct, evaluate};
 pub use executor::{Executor, Mode, Named, Overrides, RunOutput};
 pub use feeding::{CLASSES_KEY, Feeding, INPUTS_KEY, InputRule, InputRules};
 pub use limits::{LOOPS_ENDED, Limits, StopGuard, stop_when};
@@ -41,4 +42,8 @@ pub use optimizer::{Optimizer, OptimizerSettings};
 pub use prepare::{Unreached, fold_constants, is_double, prepare, to_float32, unreached};
 pub use recompute::{StepMemory, step_memory};
 pub use schedule::Schedule;
+pub use task::{
+    Agreement, Better, Classification, Confusion, Figures, MetricFacts, Reads, Regression, Score, TASK_KEY, Task, Tasks, align, arg_max,
+    by_value, score, task_of,
+};
 pub use trainer::{Batches, Best, EpochRecord, Keep, Silent, Surroundings, TrainReport, TrainSettings, Watch, train};

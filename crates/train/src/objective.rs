@@ -198,12 +198,10 @@ pub fn judge(logits: &Tensor, labels: &Tensor) -> Result<Judged, TrainError> {
         if usize::try_from(*label).map_or(true, |l| l >= classes) {
             return Err(TrainError::Data(format!("row {i} of the batch: label {label} is not one of the network's {classes} classes")));
         }
-        if row.iter().any(|v| v.is_nan()) {
-            judged.nan += 1;
-            continue;
+        match crate::arg_max(row) {
+            Some(best) => judged.correct += usize::from(best as i64 == *label),
+            None => judged.nan += 1,
         }
-        let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-        judged.correct += usize::from(best.is_some_and(|(best, _)| best as i64 == *label));
     }
     Ok(judged)
 }

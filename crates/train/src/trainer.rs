@@ -6,7 +6,7 @@ use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::parameters::{self, Parameter, Part};
 use crate::recompute::{self, Recomputation};
 use crate::schedule::Schedule;
-use crate::{Executor, Mode, RunOutput, TrainError, diagnosis};
+use crate::{Better, Executor, Mode, RunOutput, TrainError, diagnosis};
 use graph::{Model, ValueId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,6 +48,8 @@ pub struct TrainSettings {
     pub keep: Keep,
     /// Stop after so many epochs without a better validation figure.
     pub early_stopping: Option<u64>,
+    /// Which direction of the validation figure is better.
+    pub better: Better,
     /// Normalizations use and keep their running statistics from this epoch on.
     pub freeze_statistics_from: Option<u64>,
     /// Bytes that a step may hold: weights, gradients, the optimizer's state and activations, as far as they are tensors.
@@ -69,6 +71,7 @@ impl Default for TrainSettings {
             seed: 0,
             keep: Keep::Last,
             early_stopping: None,
+            better: Better::Higher,
             freeze_statistics_from: None,
             memory: None,
         }
@@ -84,7 +87,7 @@ pub struct EpochRecord {
     pub loss: f64,
     /// Share of its samples that were right while it trained, 0..1.
     pub train_accuracy: Option<f64>,
-    /// The validation figure after it (higher is better).
+    /// The validation figure after it.
     pub validation: Option<f64>,
     /// Learning rate of its last step.
     pub lr: f64,
@@ -128,7 +131,7 @@ impl Watch for Silent {}
 
 /// The surroundings of a training.
 pub struct Surroundings<'a> {
-    /// Judges a model after an epoch; higher is better.
+    /// Judges a model after an epoch; [`TrainSettings::better`] says which direction is better.
     pub validate: Option<&'a mut dyn FnMut(&Model) -> Result<f64, TrainError>>,
     /// Hears how it goes.
     pub watch: &'a mut dyn Watch,
@@ -242,7 +245,7 @@ pub fn train(
         state.values = snapshot(model, &names)?;
         // Of equals the last: a small held-out split cannot tell them apart, and the later one learned at a lower rate.
         if let Some(metric) = validation
-            && state.best.as_ref().is_none_or(|(b, _)| metric >= b.metric)
+            && state.best.as_ref().is_none_or(|(b, _)| settings.better.as_good(metric, b.metric))
         {
             state.best = Some((Best { epoch, metric }, state.values.clone()));
         }
