@@ -18,4 +18,4 @@ pub use error::{DeployError, Result};
 pub use lift::lift;
 pub use lower::{FloatPart, LowerOptions, Lowered, lower};
 pub use placement::{Count, Placement};
-pub use prove::{Accuracies, Proof, ProofOptions, SQNR_FLOOR_DB, prove};
+pub use prove::{Proof, ProofOptions, SQNR_FLOOR_DB, Scores, prove};

@@ -118,6 +118,20 @@ pub trait Objective {
     }
 }
 
+impl Objective for Box<dyn Objective> {
+    fn taps(&self) -> Vec<ValueId> {
+        self.as_ref().taps()
+    }
+
+    fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
+        self.as_ref().loss(values, batch)
+    }
+
+    fn correct(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Option<usize> {
+        self.as_ref().correct(values, batch)
+    }
+}
+
 /// Cross-entropy on class labels, with label smoothing (Szegedy et al. 2016, arXiv:1512.00567, section 7).
 #[derive(Clone, Debug)]
 pub struct CrossEntropy {

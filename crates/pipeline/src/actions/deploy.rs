@@ -1,6 +1,6 @@
 //! The deployed file: lowered, written, run in a runtime, compared with the simulation, measured beside the original.
 use super::counted::counted;
-use super::measure::{accuracy, by_class, macs_of_one};
+use super::measure::{by_class, figures, macs_of_one};
 use super::{MemoryProbe, Original, Sources, Tick};
 use crate::recipe::{DeployStage, Target};
 use crate::stages::StageError;
@@ -14,7 +14,10 @@ use report::record::{
 };
 use report::text;
 use std::collections::BTreeMap;
-use train::{Batches, Named};
+use train::{Batches, Figures, Named};
+
+/// The figure of tasks whose answer is the largest element of an output.
+const SAME_CLASS: &str = "same_class";
 
 /// Runs of a lone sample that the reference interpreter makes too.
 const RUNS_IN_REFERENCE: usize = 16;
@@ -30,8 +33,8 @@ pub struct Deployment {
     pub model: Model,
     /// Measurements.
     pub record: DeployRecord,
-    /// Test images that were scored, and those of them with a NaN among the outputs.
-    pub images: Option<(u64, u64)>,
+    /// What the file as it ships does on the test set.
+    pub figures: Option<Figures>,
     /// Class by class, with the runtime's defaults.
     pub classes: Option<ClassesRecord>,
     /// Operators that compute in float.
@@ -108,31 +111,35 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
         opset: lowered.model.onnx_opset(),
         ..DeployRecord::default()
     };
-    let (mut classes, mut images) = (None, None);
+    let (mut classes, mut scored) = (None, None);
     let chosen = stage.images.filter(|n| *n < sources.rows().test);
     if let Some(test) = sources.some_test(model, stage.images)? {
         if let Some(n) = chosen {
             record.chosen_images = Some(n as u64);
             notes.push(note(
                 true,
-                format!("the file was measured on {n} of {} test images, evenly chosen (images = {n})", sources.rows().test),
+                format!("the file was measured on {n} of {} test samples, evenly chosen (samples = {n})", sources.rows().test),
             ));
         }
         let reference_batches = if test.runs_alone() { RUNS_IN_REFERENCE } else { 1 };
-        let options = ProofOptions { threads, reference_batches, ..ProofOptions::default() };
+        let options = ProofOptions { threads, reference_batches, task: sources.task().clone(), ..ProofOptions::default() };
         let proof = prove(model, source, &choice, &mut counted(&test, tick), &options)?;
-        agreement(&mut literal, &proof.literal);
-        agreement(&mut default, &proof.default);
-        agreement(&mut reference, &proof.reference);
-        record.outputs = outputs(&proof);
-        if let Some(a) = &proof.accuracy {
-            record.simulation_accuracy = Some(a.simulated.top1_share());
-            literal.accuracy = Some(a.literal.top1_share());
-            default.accuracy = Some(a.default.top1_share());
-            images = Some((a.default.samples, a.default.nan));
+        let by_class_alone = proof.nearness.iter().all(|near| near.keys().all(|key| *key == SAME_CLASS));
+        agreement(&mut literal, &proof.literal, by_class_alone);
+        agreement(&mut default, &proof.default, by_class_alone);
+        agreement(&mut reference, &proof.reference, by_class_alone);
+        for (record, near) in [&mut literal, &mut default].into_iter().zip(&proof.nearness) {
+            record.differences = near.iter().filter(|(key, _)| **key != SAME_CLASS).map(|(key, v)| (key.to_string(), *v)).collect();
         }
-        let names = sources.class_names_for(model)?;
-        classes = proof.confusion.as_ref().map(|c| by_class(c, &names));
+        record.outputs = outputs(&proof);
+        if let Some(found) = &proof.figures {
+            record.keep_simulation(&found.simulated.values);
+            literal.keep(&found.literal.values);
+            default.keep(&found.default.values);
+            let names = sources.class_names_for(model)?;
+            classes = found.default.confusion.as_ref().map(|c| by_class(c, &names));
+            scored = Some(found.default.clone());
+        }
         notes.extend(proof.violations.into_iter().chain(proof.warnings).map(|text| note(true, text)));
     } else if let Some(text) = choice.note {
         notes.push(note(true, text));
@@ -150,19 +157,22 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
     if let Some(original) = original {
         let inputs = sources.one_sample(&original.model).ok().filter(|_| of_original.is_some());
         let peak_memory_bytes = probe.zip(inputs.as_ref()).and_then(|(p, i)| memory(original.memory(p, &name, threads, i)));
-        // A file on a part of the images is compared with the original on the same part.
-        let scored = images.and(chosen).map_or(Ok(None), |_| accuracy(&original.model, sources, chosen, tick));
-        record.original = Some(OriginalRecord {
+        // A file on a part of the samples is compared with the original on the same part.
+        let beside = scored.as_ref().and(chosen).map_or(Ok(None), |_| figures(&original.model, sources, chosen, tick));
+        let beside = beside.unwrap_or_else(|e| {
+            notes.push(note(false, format!("the original was not scored on the same samples: {e}")));
+            None
+        });
+        let mut found = OriginalRecord {
             stage: original.stage.clone(),
             file_bytes: original.file_bytes,
             macs: inputs.and_then(|inputs| macs_of_one(&original.model, &inputs, sources).ok()),
             latency: of_original.map(|l| latency_record(l, threads)),
             peak_memory_bytes,
-            accuracy: scored.unwrap_or_else(|e| {
-                notes.push(note(false, format!("the original was not scored on the same images: {e}")));
-                None
-            }),
-        });
+            ..OriginalRecord::default()
+        };
+        found.keep(&beside.map(|f| f.values).unwrap_or_default());
+        record.original = Some(found);
         notes.extend(larger(bytes.len() as u64, original, model));
         // The reference interpreter is there to be right; how fast it is says nothing about a file.
         let theirs = of_original.filter(|_| name != "reference");
@@ -170,13 +180,13 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
     }
     record.placement = placement.as_ref().map(placement_record);
     record.runtimes = vec![literal, default];
-    if name != "reference" && reference.agreement.is_some() {
+    if name != "reference" && reference.rms_difference.is_some() {
         record.runtimes.push(reference);
     }
     notes.extend(take_messages().into_iter().map(|text| note(true, format!("{name}: {text}"))));
     let float_parts = placement.map_or(lowered.float_parts, |p| p.float_parts);
     let float_parts = float_parts.into_iter().map(|p| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason }).collect();
-    Ok(Deployment { bytes, model: lowered.model, record, images, classes, float_parts, notes })
+    Ok(Deployment { bytes, model: lowered.model, record, figures: scored, classes, float_parts, notes })
 }
 
 fn note(warning: bool, text: String) -> Note {
@@ -331,11 +341,11 @@ fn outputs(proof: &Proof) -> Vec<OutputRecord> {
     proof.default.iter().zip(&proof.literal).map(of).collect()
 }
 
-/// The worst agreement over the outputs.
-fn agreement(record: &mut RuntimeRecord, outputs: &[Agreement]) {
+/// The worst agreement over the outputs; how often the largest element is the same only where that is what counts.
+fn agreement(record: &mut RuntimeRecord, outputs: &[Agreement], by_class_alone: bool) {
     for a in outputs {
         let (rows, rms) = (a.deployment.argmax_agreement(), a.deployment.rms());
-        record.agreement = Some(record.agreement.map_or(rows, |r| r.min(rows)));
+        record.agreement = Some(record.agreement.map_or(rows, |r| r.min(rows))).filter(|_| by_class_alone);
         record.rms_difference = Some(record.rms_difference.map_or(rms, |r| r.max(rms)));
     }
 }

@@ -6,7 +6,7 @@ use distill::{Hinton, HintonSettings};
 use graph::Model;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use train::{Batches, CrossEntropy, Mode, Objective, Surroundings, TrainReport, TrainSettings, Watch, evaluate};
+use train::{Batches, Mode, Objective, Surroundings, TrainReport, TrainSettings, Watch};
 
 /// What a stage teaches, beside its settings.
 pub struct Lesson<'a> {
@@ -46,23 +46,25 @@ pub fn fit(
         seed: lesson.stage,
         keep: t.keep,
         early_stopping: t.early_stopping,
+        better: sources.task().main_metric().better,
         freeze_statistics_from: (t.freeze_statistics > 0).then(|| t.epochs.saturating_sub(t.freeze_statistics)),
         memory: t.memory.map(|m| m.0),
     };
     let validation = sources.validation(model)?;
     let mode = if lesson.simulate { Mode::SIMULATED } else { Mode::FLOAT };
-    let mut judge = validation.map(|held_out| move |m: &Model| Ok(evaluate(m, held_out.epoch(0), mode)?.accuracy()));
+    let task = sources.task().member().as_ref();
+    let mut judge = validation.map(|held_out| move |m: &Model| Ok(train::score(task, m, held_out.epoch(0), mode)?.value()));
     let mut around = Surroundings {
         validate: judge.as_mut().map(|j| j as &mut dyn FnMut(&Model) -> Result<f64, train::TrainError>),
         watch,
         checkpoint: lesson.checkpoint.clone(),
         stop: Some(stop),
     };
-    let task = CrossEntropy::of(model, t.label_smoothing as f32)?;
+    let loss = task.loss(model, t.label_smoothing as f32)?;
     let Some((teacher, temperature, alpha)) = lesson.teacher else {
-        return Ok(train::train(model, &data, &task, &settings, &mut around)?);
+        return Ok(train::train(model, &data, loss.as_ref(), &settings, &mut around)?);
     };
-    let hinton = Hinton::new(task, model, teacher, HintonSettings { temperature, alpha, ..HintonSettings::default() })?;
+    let hinton = Hinton::new(loss, model, teacher, HintonSettings { temperature, alpha, ..HintonSettings::default() })?;
     hinton.hints.iter().for_each(|hint| around.watch.note(hint));
     let objective: &dyn Objective = &hinton;
     Ok(train::train(model, &data, objective, &settings, &mut around)?)

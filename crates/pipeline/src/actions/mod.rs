@@ -10,14 +10,16 @@ mod original;
 mod quantize;
 mod sources;
 mod student;
+mod task;
 
 pub use calibrate::{Calibrated, calibrate};
 pub use counted::Tick;
 pub use deploy::{DeployOn, Deployment, deploy, lowered};
 pub use fit::{Lesson, fit};
-pub use measure::{accuracy, layers, score, weigh};
+pub use measure::{figures, keep, layers, score, weigh};
 pub use memory::MemoryProbe;
 pub use original::Original;
 pub use quantize::{prune_notes, prune_weights, settle_biases, settle_norms, stay_float};
 pub use sources::{Rows, Sources};
 pub use student::{Policy, PolicyStep, student};
+pub use task::{metric_record, task_record};

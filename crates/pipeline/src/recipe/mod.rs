@@ -14,7 +14,7 @@ mod units;
 
 pub use error::{RecipeError, did_you_mean};
 pub use schema::schema;
-pub use settings::{DataSettings, Goals, Inherit, ModelSource, Student};
+pub use settings::{DataSettings, Goals, Inherit, MetricGoal, ModelSource, Student};
 pub use stages::{
     Activations, BatchNorm, Calibration, DeployStage, DistillStage, FinetuneStage, Observer, PruneMethod, PruneScope, PruneStage,
     QuantizeStage, Stage, Target, TrainStage, Weights,
@@ -25,7 +25,8 @@ pub use units::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use train::OptimizerSettings;
+use technique::Choice;
+use train::{OptimizerSettings, Tasks};
 
 /// A recipe: what `espalier run` does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,6 +43,9 @@ pub struct Recipe {
     /// What the first stage starts from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelSource>,
+    /// What the network is for: a name, or a table with settings (`{ kind = "regression", target = "y" }`).
+    #[serde(default, skip_serializing_if = "is_classification")]
+    pub task: Choice<Tasks>,
     /// The data set, its preprocessing and augmentation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataSettings>,
@@ -51,6 +55,11 @@ pub struct Recipe {
     /// The stages, in the order in which they run.
     #[serde(default)]
     pub stages: Vec<Stage>,
+}
+
+/// True for the task that a recipe without one has.
+fn is_classification(task: &Choice<Tasks>) -> bool {
+    *task == Choice::default()
 }
 
 fn one() -> u64 {

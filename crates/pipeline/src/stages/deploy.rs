@@ -1,7 +1,7 @@
 //! `deploy`: lowered, written, measured on the file.
 use super::lesson::given;
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{DeployOn, deploy, layers, settle_norms, weigh};
+use crate::actions::{DeployOn, deploy, keep, layers, settle_norms, weigh};
 use crate::recipe::DeployStage;
 use graph::Model;
 
@@ -34,10 +34,13 @@ impl StageBody for Deploy {
             cx.note(note.warning, note.text);
         }
         let mut metrics = weigh(&model, &sources)?;
-        metrics.accuracy = deployment.record.simulation_accuracy;
+        if let Some(figures) = &deployment.figures {
+            keep(&mut metrics, figures);
+            // The file's own figures stand with its runtimes; these are the simulation's.
+            metrics.accuracy = deployment.record.simulation_accuracy;
+            metrics.figures.clone_from(&deployment.record.simulation_figures);
+        }
         metrics.file_bytes = Some(deployment.bytes.len() as u64);
-        metrics.images = deployment.images.map(|(all, _)| all);
-        metrics.nan_images = deployment.images.map(|(_, nan)| nan).filter(|n| *n > 0);
         let mut output = StageOutput { metrics, layers: layers(&model)?, classes: deployment.classes, ..StageOutput::new(model) };
         output.float_parts = deployment.float_parts;
         output.deploy = Some(deployment.record);

@@ -2,15 +2,17 @@
 //! stages before it asked for, pruned and calibrated anew, so that a joint stage after it has everything active.
 use super::lesson::{Taught, given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{Policy, PolicyStep, accuracy, student};
+use crate::actions::{Policy, PolicyStep, figures, student};
 use crate::recipe::{DistillStage, Inherit, Recipe, Stage};
 use graph::Model;
 
 /// The stage.
 pub(super) struct Distill(pub(super) DistillStage);
 
-/// Accuracy of a teacher that is no stage of the run, among the figures of the stage that it taught.
-pub(crate) const TEACHER_ACCURACY: &str = "teacher_accuracy";
+/// Name of a figure of a teacher that is no stage of the run, among the further figures of the stage that it taught.
+pub(crate) fn teacher_figure(key: &str) -> String {
+    format!("teacher_{key}")
+}
 
 /// What a student of stage `index` inherits, in the order in which it is applied, with the stages' names.
 pub(crate) fn inherited(recipe: &Recipe, index: usize) -> Vec<(&str, PolicyStep)> {
@@ -55,7 +57,7 @@ impl StageBody for Distill {
         let teacher = cx.teacher(&self.0.teacher)?;
         // What an earlier stage left has been measured there.
         let outside = !cx.results.contains_key(&self.0.teacher);
-        let known = if outside { accuracy(&teacher, &sources, None, &mut cx.tick("evaluate the teacher"))? } else { None };
+        let known = if outside { figures(&teacher, &sources, None, &mut cx.tick("evaluate the teacher"))? } else { None };
         let mut model = match &self.0.student {
             Some(of) => student(of, cx.loaded.recipe.begins_with(), &teacher, cx.seed(), |p| cx.resolve(p))?,
             None => given(input)?,
@@ -73,9 +75,8 @@ impl StageBody for Distill {
             notes.into_iter().for_each(|(warning, note)| cx.note(warning, note));
         }
         let mut output = measured(cx, model, epochs, &sources)?;
-        if let Some(known) = known {
-            output.metrics.other.insert(TEACHER_ACCURACY.into(), known);
-        }
+        let known = known.into_iter().flat_map(|figures| figures.values);
+        output.metrics.other.extend(known.map(|(key, value)| (teacher_figure(key), value)));
         Ok(output)
     }
 }

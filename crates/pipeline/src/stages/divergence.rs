@@ -1,7 +1,7 @@
 //! Telling that a training diverges, and what helps.
 use crate::recipe::Training;
 use graph::Model;
-use train::OptimizerSettings;
+use train::{OptimizerSettings, Task};
 
 /// A loss that rose by this factor over the lowest so far is told of ...
 const RISE: f64 = 2.0;
@@ -16,7 +16,7 @@ const STUCK: u64 = 2;
 /// Watches a stage's losses.
 pub(super) struct Divergence {
     lowest: Option<f64>,
-    /// Loss of a network that gives every class the same probability.
+    /// Loss of a network that knows nothing: that gives every class the same probability; 0 where the task does not say.
     ignorant: f64,
     advice: String,
     told: bool,
@@ -45,11 +45,11 @@ fn normalizes(model: &Model) -> bool {
 }
 
 impl Divergence {
-    /// For a stage that trains `model`; `temperature` and `alpha` of its teacher, if it has one.
-    pub(super) fn new(model: &Model, training: &Training, teacher: Option<(f64, f64)>) -> Self {
+    /// For a stage that trains `model` for a task; `temperature` and `alpha` of its teacher, if it has one.
+    pub(super) fn new(model: &Model, task: &dyn Task, training: &Training, teacher: Option<(f64, f64)>) -> Self {
         let (temperature, alpha) = teacher.unwrap_or((1.0, 0.0));
         let scale = (1.0 - alpha) + alpha * temperature * temperature;
-        let ignorant = scale * train::classes(model).map_or(0.0, |n| (n as f64).ln());
+        let ignorant = scale * task.ignorant_loss(model).unwrap_or(0.0);
         let stuck = (alpha == 0.0 && ignorant > 0.0).then_some(0);
         Divergence { lowest: None, ignorant, advice: advice(model, training), told: false, stuck, normalizes: normalizes(model) }
     }
@@ -107,7 +107,8 @@ mod tests {
         let recipe = parse(text, &[]).unwrap();
         let training = recipe.stages.first().and_then(Stage::training).unwrap();
         let entry = zoo::find("lenet5").unwrap();
-        Divergence::new(&entry.build(&entry.default_options()).unwrap(), &training, teacher)
+        let task = technique::Choice::<train::Tasks>::default();
+        Divergence::new(&entry.build(&entry.default_options()).unwrap(), task.member().as_ref(), &training, teacher)
     }
 
     #[test]

@@ -2,11 +2,11 @@
 use super::divergence::{Divergence, advice};
 use super::{StageCx, StageError, StageOutput};
 use crate::PipelineError;
-use crate::actions::{Lesson, Sources, fit, layers, lowered, score, settle_biases, settle_norms, weigh};
+use crate::actions::{Lesson, Sources, fit, layers, lowered, metric_record, score, settle_biases, settle_norms, weigh};
 use crate::recipe::Training;
 use crate::run::START;
 use graph::Model;
-use report::record::EpochPoint;
+use report::record::{EpochPoint, MetricRecord};
 use std::time::Instant;
 use train::{EpochRecord, Keep, OptimizerSettings, TrainError, Watch};
 
@@ -17,6 +17,7 @@ struct StageWatch<'w, 'a> {
     epoch_began: Instant,
     images: usize,
     divergence: Divergence,
+    metric: MetricRecord,
 }
 
 impl Watch for StageWatch<'_, '_> {
@@ -27,7 +28,7 @@ impl Watch for StageWatch<'_, '_> {
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
-        let mut point = point(record);
+        let mut point = point(record, &self.metric);
         point.images_per_s = Some(self.images as f64 / self.epoch_began.elapsed().as_secs_f64().max(1e-9));
         self.cx.epoch(&point, self.epochs);
         if let Some(warning) = self.divergence.epoch(point.epoch, point.loss) {
@@ -44,15 +45,10 @@ impl Watch for StageWatch<'_, '_> {
     }
 }
 
-fn point(r: &EpochRecord) -> EpochPoint {
-    EpochPoint {
-        epoch: r.epoch + 1,
-        loss: r.loss,
-        train_accuracy: r.train_accuracy,
-        validation_accuracy: r.validation,
-        lr: r.lr,
-        images_per_s: None,
-    }
+fn point(r: &EpochRecord, metric: &MetricRecord) -> EpochPoint {
+    let mut point = EpochPoint { epoch: r.epoch + 1, loss: r.loss, train_accuracy: r.train_accuracy, lr: r.lr, ..EpochPoint::default() };
+    point.keep_validation(metric, r.validation);
+    point
 }
 
 /// A teacher and how its word counts.
@@ -80,7 +76,7 @@ pub(super) fn train(
         training.keep = Keep::Last;
         cx.note(
             true,
-            "the last epoch counts: the network comes from a file and has probably been trained on the images that are held out of the \
+            "the last epoch counts: the network comes from a file and has probably been trained on the samples that are held out of the \
              training data; name unseen ones with data.validation_set to have the best epoch kept",
         );
     }
@@ -106,10 +102,12 @@ pub(super) fn train(
         checkpoint: Some(cx.checkpoint()?),
     };
     let (stop, name) = (cx.stop, cx.name.to_string());
-    let divergence = Divergence::new(model, training, lesson.teacher.map(|(_, t, a)| (f64::from(t), f64::from(a))));
+    let metric = metric_record(sources.task().member().as_ref());
+    let divergence =
+        Divergence::new(model, sources.task().member().as_ref(), training, lesson.teacher.map(|(_, t, a)| (f64::from(t), f64::from(a))));
     let helps = advice(model, training);
     cx.begin("train");
-    let mut watch = StageWatch { cx, epochs: training.epochs, epoch_began: Instant::now(), images: 0, divergence };
+    let mut watch = StageWatch { cx, epochs: training.epochs, epoch_began: Instant::now(), images: 0, divergence, metric: metric.clone() };
     let report = fit(model, &lesson, sources, &mut watch, stop).map_err(|e| match e.downcast_ref::<TrainError>() {
         Some(TrainError::Interrupted) => PipelineError::Interrupted { stage: name }.into(),
         Some(step @ TrainError::Step { .. }) => format!("{step}; {helps}").into(),
@@ -122,12 +120,12 @@ pub(super) fn train(
     }
     let epochs = report.history.len() as u64;
     if report.kept + 1 < epochs {
-        cx.note(false, format!("epoch {} of {epochs} was kept: the best on the validation images", report.kept + 1));
+        cx.note(false, format!("epoch {} of {epochs} was kept: the best on the validation samples", report.kept + 1));
     }
     if epochs < training.epochs {
-        cx.note(false, format!("stopped after {epochs} of {} epochs: no better on the validation images", training.epochs));
+        cx.note(false, format!("stopped after {epochs} of {} epochs: no better on the validation samples", training.epochs));
     }
-    Ok(report.history.iter().map(point).collect())
+    Ok(report.history.iter().map(|r| point(r, &metric)).collect())
 }
 
 /// Measures a stage's result. Its size is that of the file it would be deployed as.
@@ -154,7 +152,7 @@ pub(super) fn figures(cx: &mut StageCx, mut model: Model, epochs: Vec<EpochPoint
     let mut metrics = weigh(&model, sources)?;
     let classes = score(&model, sources, &mut metrics, &mut cx.tick("evaluate"))?;
     if let (Some(nan), Some(images)) = (metrics.nan_images, metrics.images) {
-        cx.note(true, format!("{nan} of {images} test images have NaN among the network's outputs; none of them counts as right"));
+        cx.note(true, format!("{nan} of {images} test samples have NaN among the network's outputs; none of them counts as right"));
     }
     metrics.loss = epochs.last().map(|e| e.loss);
     let layers = layers(&model)?;

@@ -74,9 +74,9 @@ impl Task for Classification {
     }
 
     fn score(&self, model: &Model, reads: Reads) -> Result<Box<dyn Score>, TrainError> {
-        let scores = match (reads, model.graph.outputs.first()) {
-            (Reads::Outputs, Some(first)) => *first,
-            _ => logits(model)?,
+        let scores = match reads {
+            Reads::Output(value) => value,
+            Reads::Graph => logits(model)?,
         };
         Ok(Box::new(Classified { scores, confusion: Confusion::default() }))
     }
@@ -143,6 +143,10 @@ impl SameClass {
 }
 
 impl Agreement for SameClass {
+    fn needs_targets(&self) -> bool {
+        false
+    }
+
     fn add(&mut self, simulated: &Tensor, deployed: &Tensor, _batch: &Batch) -> Result<(), TrainError> {
         let (a, b) = (simulated.to_f32_vec().map_err(loss_error)?, deployed.to_f32_vec().map_err(loss_error)?);
         let row = simulated.shape().last().copied().unwrap_or(1).max(1);

@@ -93,6 +93,11 @@ pub trait Score: Metric + Send {
 
 /// How near the answers of a deployed file are to those of the simulation, gathered batch by batch.
 pub trait Agreement: Send {
+    /// True if it can be told only where the data have targets.
+    fn needs_targets(&self) -> bool {
+        true
+    }
+
     /// Takes in the output of both for one batch.
     ///
     /// # Errors
@@ -111,8 +116,8 @@ pub trait Agreement: Send {
 pub enum Reads {
     /// Any value of the graph, as the interpreter makes them: the logits before a final Softmax.
     Graph,
-    /// The model's outputs alone, as a runtime gives them.
-    Outputs,
+    /// One output of the model alone, as a runtime gives it.
+    Output(ValueId),
 }
 
 /// A task.
@@ -181,7 +186,7 @@ pub fn score(
     Ok(score)
 }
 
-/// The values that a score with [`Reads::Outputs`] reads, from a runtime's outputs by name.
+/// The values that a score with [`Reads::Output`] reads, from a runtime's outputs by name.
 pub fn by_value(model: &Model, outputs: &BTreeMap<String, Tensor>) -> HashMap<ValueId, Tensor> {
     let found = model.graph.outputs.iter().filter_map(|v| Some((*v, outputs.get(&model.values[*v].name)?.clone())));
     found.collect()

@@ -107,8 +107,12 @@ impl Task for Regression {
         Ok(Box::new(SquaredError { output: self.found(model)? }))
     }
 
-    fn score(&self, model: &Model, _reads: Reads) -> Result<Box<dyn Score>, TrainError> {
-        Ok(Box::new(Residuals { output: self.found(model)?, spread: Spread::default(), errors: Sums::default(), squares: 0.0, nan: 0 }))
+    fn score(&self, model: &Model, reads: Reads) -> Result<Box<dyn Score>, TrainError> {
+        let output = match reads {
+            Reads::Output(value) => value,
+            Reads::Graph => self.found(model)?,
+        };
+        Ok(Box::new(Residuals { output, spread: Spread::default(), errors: Sums::default(), squares: 0.0, nan: 0 }))
     }
 
     fn agreement(&self) -> Box<dyn Agreement> {

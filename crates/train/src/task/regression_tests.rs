@@ -21,7 +21,7 @@ fn batch(target: Tensor) -> Batch {
 
 fn scored(said: &[f32], wanted: &[f32], shape: &[usize]) -> Figures {
     let m = identity();
-    let mut score = Regression::default().score(&m, Reads::Outputs).unwrap();
+    let mut score = Regression::default().score(&m, Reads::Output(m.graph.outputs[0])).unwrap();
     let rows = shape[0];
     // In two parts, which must not matter.
     for (from, count) in [(0, rows / 2), (rows / 2, rows - rows / 2)] {
