@@ -166,7 +166,8 @@ impl Runner<'_, '_> {
             }
         };
         record.metrics.file_bytes = Some(model_files(&place(file)).iter().map(|f| size(f)).sum::<Result<u64, _>>()?);
-        self.live.event(&Event::StageFinished { record: &record });
+        let task = self.live.record.task.clone();
+        self.live.event(&Event::StageFinished { record: &record, task: &task });
         self.standing = Some(record.clone());
         Ok(Some(record))
     }
@@ -197,7 +198,8 @@ impl Runner<'_, '_> {
         self.results.insert(name.to_string(), stored.model.clone());
         self.keys.insert(name.to_string(), key);
         self.last = Some((key, stored.model));
-        self.live.event(&Event::StageFinished { record: &record });
+        let task = self.live.record.task.clone();
+        self.live.event(&Event::StageFinished { record: &record, task: &task });
         self.standing = Some(record.clone());
         Ok(record)
     }

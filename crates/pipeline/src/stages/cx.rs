@@ -1,6 +1,6 @@
 //! What a stage can ask of the run it is part of.
 use super::StageError;
-use crate::actions::{MemoryProbe, Original, Sources};
+use crate::actions::{MemoryProbe, Original, Sources, metric_record};
 use crate::recipe::{DataSettings, DeployStage, Loaded, QuantizeStage, Stage};
 use crate::run_dir::{Cache, StageDir};
 use crate::{Event, Observer, PipelineError};
@@ -164,7 +164,8 @@ impl StageCx<'_> {
 
     /// Tells that an epoch ended.
     pub fn epoch(&mut self, point: &EpochPoint, epochs: u64) {
-        self.observer.event(&Event::Epoch { point, epochs });
+        let metric = metric_record(self.loaded.recipe.task.member().as_ref());
+        self.observer.event(&Event::Epoch { point, epochs, metric: &metric });
     }
 
     /// Tells the user something, and keeps it in the record.
