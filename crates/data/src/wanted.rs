@@ -20,7 +20,7 @@ pub enum Wanted {
 pub const TARGET: &str = "target";
 
 /// Names that an array of target values goes by.
-const USUAL: [&str; 5] = ["y", TARGET, "targets", "label", "labels"];
+pub const TARGET_NAMES: [&str; 5] = ["y", TARGET, "targets", "label", "labels"];
 
 /// Takes the array of target values out of a file's arrays, as f32, and drops class labels, which are no inputs.
 ///
@@ -29,11 +29,11 @@ const USUAL: [&str; 5] = ["y", TARGET, "targets", "label", "labels"];
 pub(crate) fn take_values(arrays: &mut BTreeMap<String, Tensor>, array: Option<&str>) -> Result<Tensor, String> {
     let name = match array {
         Some(name) => Some(name).filter(|name| arrays.contains_key(*name)),
-        None => USUAL.into_iter().find(|name| arrays.contains_key(*name)),
+        None => TARGET_NAMES.into_iter().find(|name| arrays.contains_key(*name)),
     };
     let Some((name, values)) = name.and_then(|name| Some((name, arrays.remove(name)?))) else {
         let there = arrays.keys().cloned().collect::<Vec<_>>().join(", ");
-        let wanted = array.map_or_else(|| format!("no array of targets ({})", USUAL.join(", ")), |name| format!("no array '{name}'"));
+        let wanted = array.map_or_else(|| format!("no array of targets ({})", TARGET_NAMES.join(", ")), |name| format!("no array '{name}'"));
         return Err(format!("{wanted}; there are {there}: name the one to predict in the recipe, [task] target = \"NAME\""));
     };
     for label in LABELS {

@@ -86,7 +86,7 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
         }
         _ => in_runtime(Source::File(path), batches)?,
     };
-    notes.extend(task.classes(&model).and_then(|classes| no_better_than_chance(&figures, classes)));
+    notes.extend(no_better_than_chance(task.member().as_ref(), &model, &figures));
     Ok(Evaluation {
         runtime: options.runtime.clone(),
         task: task_record(&task),
@@ -128,17 +128,13 @@ fn in_runtime(
 /// Rows below which chance is not told from anything.
 const FEWEST: u64 = 30;
 
-/// A sentence where the figure is one that guessing reaches, by two standard errors.
-fn no_better_than_chance(figures: &Figures, classes: usize) -> Option<String> {
-    let accuracy = *figures.values.get("accuracy")?;
-    let (rows, chance) = (figures.samples as f64, 1.0 / classes.max(1) as f64);
-    let reached = chance + 2.0 * (chance * (1.0 - chance) / rows.max(1.0)).sqrt();
-    (classes > 1 && figures.samples >= FEWEST && accuracy <= reached).then(|| {
-        format!(
-            "guessing among {classes} classes does as well: the preprocessing may be another (espalier init MODEL --data DATA looks for it; \
-             --mean, --std, --scale, --channels and --layout set it), or the order of the classes, or the network is not trained"
-        )
-    })
+/// A sentence where the figures are those that guessing reaches, by two standard errors.
+fn no_better_than_chance(task: &dyn Task, model: &Model, figures: &Figures) -> Option<String> {
+    let guess = task.guessing(model, figures, 2.0).filter(|_| figures.samples >= FEWEST)?;
+    Some(format!(
+        "{guess} does as well: the preprocessing may be another (espalier init MODEL --data DATA looks for it; --mean, --std, --scale, \
+         --channels and --layout set it), or the order of the classes, or the network is not trained"
+    ))
 }
 
 impl Evaluation {
@@ -180,9 +176,12 @@ mod tests {
 
     #[test]
     fn a_figure_that_guessing_reaches_is_told() {
-        let told = |correct: u64, samples: u64, classes| {
+        let task = technique::Choice::<train::Tasks>::default();
+        let told = |correct: u64, samples: u64, classes: usize| {
+            let entry = zoo::find("mlp").unwrap();
+            let model = entry.build(&zoo::ZooOptions { input: vec![1, 2, 2], classes, ..entry.default_options() }).unwrap();
             let values = [("accuracy", correct as f64 / samples as f64)].into();
-            no_better_than_chance(&Figures { samples, values, ..Figures::default() }, classes)
+            no_better_than_chance(task.member().as_ref(), &model, &Figures { samples, values, ..Figures::default() })
         };
         assert!(told(192, 2000, 10).unwrap().starts_with("guessing among 10 classes does as well"));
         assert_eq!([told(300, 2000, 10), told(2, 20, 10), told(50, 50, 1), told(1956, 2000, 10)], [const { None }; 4]);

@@ -60,6 +60,13 @@ impl Task for Classification {
         classes(model).map(|n| (n as f64).ln())
     }
 
+    fn guessing(&self, model: &Model, figures: &Figures, errors: f64) -> Option<String> {
+        let classes = classes(model).filter(|n| *n > 1)?;
+        let (rows, chance) = (figures.samples as f64, 1.0 / classes as f64);
+        let reached = chance + errors * (chance * (1.0 - chance) / rows.max(1.0)).sqrt();
+        (*figures.values.get(ACCURACY.key)? <= reached).then(|| format!("guessing among {classes} classes"))
+    }
+
     /// The only output, if it is `[n, classes]`.
     fn output(&self, model: &Model) -> Option<ValueId> {
         let is_scores = |v: &ValueId| model.values[*v].shape().is_none_or(|s| s.len() == 2);
@@ -67,6 +74,10 @@ impl Task for Classification {
             [one] if is_scores(one) => Some(*one),
             _ => None,
         }
+    }
+
+    fn example_goal(&self) -> &'static str {
+        "# Percentage points of accuracy that may be lost; a miss is told and sets exit code 3.\nmax_accuracy_drop = 1.0\n"
     }
 
     fn loss(&self, model: &Model, label_smoothing: f32) -> Result<Box<dyn Objective>, TrainError> {

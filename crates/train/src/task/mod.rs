@@ -151,8 +151,17 @@ pub trait Task: Debug + Send + Sync {
         None
     }
 
+    /// What does as well as a model with these figures without looking at a sample (`guessing among 10 classes`), where they are not
+    /// above that by so many standard errors; `None` where they are, or that cannot be said.
+    fn guessing(&self, _model: &Model, _figures: &Figures, _errors: f64) -> Option<String> {
+        None
+    }
+
     /// The output that the task is about, where a proof can tell which one it is.
     fn output(&self, model: &Model) -> Option<ValueId>;
+
+    /// A goal for a new recipe: lines below `[goals]`, with a comment.
+    fn example_goal(&self) -> &'static str;
 
     /// The loss. `label_smoothing` is the share of the target that is spread over all classes, 0..1.
     ///

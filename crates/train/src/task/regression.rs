@@ -91,12 +91,21 @@ impl Task for Regression {
         &FURTHER
     }
 
+    fn guessing(&self, _model: &Model, figures: &Figures, _errors: f64) -> Option<String> {
+        (*figures.values.get(FURTHER[0].key)? <= 0.0).then(|| "saying the mean of the targets".to_string())
+    }
+
     fn output(&self, model: &Model) -> Option<ValueId> {
         let outputs = &model.graph.outputs;
         match &self.output {
             Some(name) => outputs.iter().copied().find(|v| model.values[*v].name == *name),
             None => outputs.first().copied(),
         }
+    }
+
+    fn example_goal(&self) -> &'static str {
+        "# By how much R2 may fall; a miss is told and sets exit code 3. metrics.mae = { max = ... } bounds the mean absolute error.\n\
+         metrics.r2 = { max_drop = 0.02 }\n"
     }
 
     fn loss(&self, model: &Model, label_smoothing: f32) -> Result<Box<dyn Objective>, TrainError> {
