@@ -4,7 +4,6 @@
 //! `models/`, SAMPLES (default 500) how many are compared, NAME a part of a model's name ("" for all). With FOLDER the deployed
 //! files and the samples of calibration and comparison are written there, for `benches/peers/static_quality.py`.
 use data::{LoaderOptions, Preprocess};
-use deploy::measure::Limits;
 use deploy::runtime::{self, Source};
 use deploy::{LowerOptions, Proof, ProofOptions, lower, prove};
 use espalier_deploy as deploy;
