@@ -153,7 +153,7 @@ pub(crate) struct Task {
     /// The data set: a folder or file
     #[arg(long, value_name = "PATH")]
     pub(crate) data: PathBuf,
-    /// The images that accuracy is measured on [default: the data set's test split]
+    /// The samples that the result is measured on [default: the data set's test split]
     #[arg(long, value_name = "PATH")]
     pub(crate) test: Option<PathBuf>,
     #[command(flatten)]

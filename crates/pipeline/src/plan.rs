@@ -64,7 +64,7 @@ fn details(recipe: &Recipe, index: usize, stage: &Stage) -> Vec<String> {
     }
     if let Stage::Quantize(q) = stage {
         let observer = serde_json::to_value(q.calibration.observer).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default();
-        out.push(format!("calibrated on {} images, observer {observer}", q.calibration.images));
+        out.push(format!("calibrated on {} samples, observer {observer}", q.calibration.images));
     }
     let steps: Vec<String> = inherited(recipe, index)
         .iter()

@@ -11,8 +11,8 @@ use graph::Model;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Images that the trial calibrates on.
-const IMAGES: usize = 4;
+/// Samples that the trial calibrates on.
+const SAMPLES: usize = 4;
 
 /// Tries out the stages from `first` on, starting from `model`, the graph before them. Nothing is tried where none of them before the
 /// first deploy stage trains or asks for fewer than 8 bits: then that stage itself finds out soon enough. A sentence comes back where the trial could not go to its end although the run may.
@@ -78,11 +78,11 @@ impl Trial<'_> {
         Ok(())
     }
 
-    /// Quantizers on a few images, with the quickest observer: only their form matters.
+    /// Quantizers on a few samples, with the quickest observer: only their form matters.
     fn quantize(&mut self, settings: &QuantizeStage) -> Result<(), StageError> {
         let mut few = settings.clone();
-        few.calibration.images = few.calibration.images.min(IMAGES);
-        few.calibration.batch = few.calibration.batch.min(IMAGES);
+        few.calibration.images = few.calibration.images.min(SAMPLES);
+        few.calibration.batch = few.calibration.batch.min(SAMPLES);
         few.calibration.observer = Observer::MinMax;
         let Some(model) = &mut self.model else { return Ok(()) };
         calibrate(model, &few, &self.sources, self.loaded.recipe.seed, None, &mut |_, _| {})?;

@@ -208,20 +208,20 @@ pub struct ClassRecord {
     /// Its name, where the data say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Images of it in the test set.
+    /// Samples of it in the test set.
     pub images: u64,
     /// Those taken for it.
     pub correct: u64,
 }
 
-/// Images of one class that were taken for another.
+/// Samples of one class that were taken for another.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Confused {
     /// The label.
     pub label: u64,
     /// What it was taken for.
     pub taken_for: u64,
-    /// Images.
+    /// Samples.
     pub images: u64,
 }
 
@@ -301,7 +301,7 @@ pub struct DeployRecord {
     /// What the runtime computes on integers and in float; absent where it does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementRecord>,
-    /// Test images that it was measured on, evenly chosen; absent: all of them.
+    /// Test samples that it was measured on, evenly chosen; absent: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen_images: Option<u64>,
     /// Output by output.

@@ -11,10 +11,10 @@ use train::LoaderBatches;
 /// What kind of file the cache keeps.
 const KIND: &str = "statistics";
 
-/// Images that `observer = "auto"` is judged on.
+/// Samples that `observer = "auto"` is judged on.
 const HELD: usize = 64;
 
-/// What is taken where there are too few images to hold any back.
+/// What is taken where there are too few samples to hold any back.
 const ALONE: &str = "min_max";
 
 /// A model's calibration.
@@ -25,22 +25,22 @@ pub struct Calibrated {
     pub reused: bool,
     /// How the observer was chosen, where the recipe leaves it open.
     pub choice: Option<Choice>,
-    /// There were too few images to choose by.
+    /// There were too few samples to choose by.
     pub alone: bool,
 }
 
 impl Calibrated {
     /// Sentences for the user: if the data were not run, which observer was chosen, which layers keep an earlier grid.
     pub fn notes(&self) -> Vec<String> {
-        let reused = "statistics of an earlier calibration are used: model, images and preprocessing are the same";
+        let reused = "statistics of an earlier calibration are used: model, samples and preprocessing are the same";
         let mut notes: Vec<String> = self.reused.then(|| reused.to_string()).into_iter().collect();
         if self.alone {
-            notes.push(format!("observer = \"auto\": there are too few images to hold any back, so {ALONE} is taken"));
+            notes.push(format!("observer = \"auto\": there are too few samples to hold any back, so {ALONE} is taken"));
         }
         if let Some(choice) = &self.choice {
             let errors: Vec<String> = choice.errors.iter().map(|(name, e)| format!("{name} {:.2} %", e * 100.0)).collect();
             notes.push(format!(
-                "observer = \"auto\": {} is taken, with the least error at the outputs on {} images held back ({})",
+                "observer = \"auto\": {} is taken, with the least error at the outputs on {} samples held back ({})",
                 choice.kind,
                 choice.samples,
                 errors.join(", ")

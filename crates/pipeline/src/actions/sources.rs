@@ -15,11 +15,11 @@ const SCORING_BATCH: usize = 250;
 /// Numbers of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rows {
-    /// Training images, without those that are held out.
+    /// Training samples, without those that are held out.
     pub train: usize,
-    /// Images that the best epoch is chosen by.
+    /// Samples that the best epoch is chosen by.
     pub validation: usize,
-    /// Images that accuracy is measured on.
+    /// Samples that the result is measured on.
     pub test: usize,
 }
 
@@ -117,7 +117,7 @@ impl Sources {
         self.task.wanted() == Wanted::Class
     }
 
-    /// What the user should know of the classes in the training images that `purpose` takes.
+    /// What the user should know of the classes in the training samples that `purpose` takes.
     fn class_notes(&self, model: &Model, dataset: &Arc<dyn Dataset>, purpose: Purpose) -> Result<Vec<String>, StageError> {
         // A run may have several labels, or as many as it has nodes or steps.
         if dataset.is_ready() || !self.classifies() {
@@ -173,7 +173,7 @@ impl Sources {
         Ok(data::relabel(dataset.clone(), &names)?)
     }
 
-    /// Notes on classes without an image among those that calibration takes from.
+    /// Notes on classes without a sample among those that calibration takes from.
     ///
     /// # Errors
     /// If the labels cannot be read.
@@ -204,7 +204,7 @@ impl Sources {
     /// Shuffled, augmented training batches of the stage with this key.
     ///
     /// # Errors
-    /// If the recipe names no training data, or a class has no image.
+    /// If the recipe names no training data, or a class has no sample.
     pub fn training(&self, model: &Model, stage: u64, batch: usize) -> Result<LoaderBatches, StageError> {
         let dataset = self.train.clone().ok_or_else(|| "the recipe names no data.train, and this stage trains".to_string())?;
         let dataset = self.by_name(&dataset, model, true)?;
@@ -221,22 +221,22 @@ impl Sources {
         self.batches(&dataset, options, model)
     }
 
-    /// The first `images` of the training images in an order that `seed` decides, neither shuffled again nor augmented; and
+    /// The first `samples` of the training samples in an order that `seed` decides, neither shuffled again nor augmented; and
     /// the `hold` after them to judge by, if any are asked for. Where there are not enough for both, a fifth is held back;
-    /// of fewer than five images none.
+    /// of fewer than five samples none.
     ///
     /// # Errors
     /// If the recipe names no training data.
     pub fn calibration(
         &self,
         model: &Model,
-        images: usize,
+        samples: usize,
         batch: usize,
         seed: u64,
         hold: usize,
     ) -> Result<(LoaderBatches, Option<LoaderBatches>), StageError> {
         let dataset =
-            self.train.clone().ok_or_else(|| "the recipe names no data.train, and calibration takes images from it".to_string())?;
+            self.train.clone().ok_or_else(|| "the recipe names no data.train, and calibration takes samples from it".to_string())?;
         let all: Vec<usize> = match &self.train_rows {
             Some(rows) => rows.to_vec(),
             None => (0..dataset.len()).collect(),
@@ -244,8 +244,8 @@ impl Sources {
         let feeding = self.feeding(model)?;
         // What is carried from row to row needs them in their order.
         let order = if feeding.carries() { (0..all.len()).collect() } else { tensor::random::permutation(seed, all.len()) };
-        let hold = if images.saturating_add(hold) <= all.len() { hold } else { hold.min(all.len() / 5) };
-        let images = images.min(all.len() - hold);
+        let hold = if samples.saturating_add(hold) <= all.len() { hold } else { hold.min(all.len() / 5) };
+        let samples = samples.min(all.len() - hold);
         // Whole runs, so that no sample is seen twice.
         let run = if dataset.is_ready() { 1 } else { feeding.fixed().unwrap_or(1) };
         // Calibration reads no labels, so they need not be the model's.
@@ -258,10 +258,10 @@ impl Sources {
             }
             self.batches(&dataset, LoaderOptions { rows: Some(Arc::new(rows)), ..options.clone() }, model)
         };
-        Ok((part(0, images)?, (hold > 0).then(|| part(images, hold)).transpose()?))
+        Ok((part(0, samples)?, (hold > 0).then(|| part(samples, hold)).transpose()?))
     }
 
-    /// Held-out images, if there are any.
+    /// Held-out samples, if there are any.
     ///
     /// # Errors
     /// If the model has no input.
@@ -271,7 +271,7 @@ impl Sources {
         Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }
 
-    /// The test images, if the recipe names any.
+    /// The test samples, if the recipe names any.
     ///
     /// # Errors
     /// If the model has no input.
@@ -281,7 +281,7 @@ impl Sources {
         Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }
 
-    /// At most `limit` of the test images, evenly chosen, so that a set sorted by class gives some of each.
+    /// At most `limit` of the test samples, evenly chosen, so that a set sorted by class gives some of each.
     ///
     /// # Errors
     /// As [`Sources::test`].
@@ -302,7 +302,7 @@ impl Sources {
         }
     }
 
-    /// One sample to run a model on: the first test or training image, else zeros of the input's declared shape.
+    /// One sample to run a model on: the first test or training sample, else zeros of the input's declared shape.
     ///
     /// # Errors
     /// If the data cannot be read, or there is none and an input's shape or type is not declared.

@@ -50,7 +50,7 @@ impl Policy {
                     let report = calibrated.report;
                     notes.extend(report.warnings.into_iter().map(|warning| (true, warning)));
                     let text = format!(
-                        "inherited: {} weights and {} activations quantized, calibrated on {} images",
+                        "inherited: {} weights and {} activations quantized, calibrated on {} samples",
                         report.constants,
                         report.activations.len(),
                         report.samples

@@ -79,7 +79,7 @@ impl Divergence {
         };
         Some(format!(
             "the network has learned nothing: after epoch {epoch} its loss is still {loss:.3}, that of an equal guess among the classes is \
-             {ignorant:.3}; another learning rate, labels that do not belong to the images, or inputs that are all alike \
+             {ignorant:.3}; another learning rate, labels that do not belong to the samples, or inputs that are all alike \
              (data.preprocess) are the usual causes{folded}"
         ))
     }

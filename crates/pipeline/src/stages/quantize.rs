@@ -28,7 +28,7 @@ impl StageBody for Quantize {
         cx.note(
             false,
             format!(
-                "{constants} weights, {} biases and {activations} activations quantized, calibrated on {} images",
+                "{constants} weights, {} biases and {activations} activations quantized, calibrated on {} samples",
                 report.biases, report.samples
             ),
         );

@@ -26,7 +26,7 @@ pub struct Task {
     pub model: PathBuf,
     /// The data set.
     pub data: PathBuf,
-    /// The images that accuracy is measured on; absent: the data set's test split.
+    /// The samples that the result is measured on; absent: the data set's test split.
     pub test: Option<PathBuf>,
     /// How an image becomes an input, where it is known.
     pub preprocess: PreprocessChanges,

@@ -99,7 +99,7 @@ fn settings(out: &mut String, guess: &Guess) {
 fn quantize(out: &mut String, facts: &Facts, epochs: u64) {
     let _ = write!(
         out,
-        "\n# 8-bit weights (a scale for each output channel) and activations. auto tries every observer on images held back.\n[[stages]]\n\
+        "\n# 8-bit weights (a scale for each output channel) and activations. auto tries every observer on samples held back.\n[[stages]]\n\
          kind = \"quantize\"\nweights = {{ bits = 8, per_channel = true }}\nactivations = {{ bits = 8 }}\n\
          calibration = {{ observer = \"auto\", images = {}, batch = {} }}\n",
         facts.calibration_images, facts.batch

@@ -14,7 +14,7 @@ const LOOKED_AT: usize = 32;
 pub(super) struct Found {
     pub(super) train: Arc<dyn Dataset>,
     pub(super) test: Arc<dyn Dataset>,
-    /// Where the test images are.
+    /// Where the test samples are.
     pub(super) test_path: PathBuf,
     /// What the user should know of the split, if it is none.
     pub(super) warning: Option<&'static str>,
@@ -46,7 +46,7 @@ impl Found {
         };
         let train = split(path, "train")?;
         let whole = data::open(path, &OpenOptions::default()).is_ok();
-        const SAME: &str = "the data set has no test split, so accuracy is measured on the images that calibration and training take \
+        const SAME: &str = "the data set has no test split, so the result is measured on the samples that calibration and training take \
                             from: name others in data.test (--test)";
         let (test, test_path, warning) = match test {
             Some(own) => (split(own, "test")?, own.to_path_buf(), None),
@@ -83,7 +83,7 @@ fn task<'a>(path: &Path, model: &Model, mut inputs: impl Iterator<Item = &'a str
     Ok(found.unwrap_or(known))
 }
 
-/// A folder of validation images where there is no test split.
+/// A folder of validation samples where there is no test split.
 fn validation(path: &Path) -> Option<PathBuf> {
     ["validation", "valid", "val", "dev"].iter().map(|name| path.join(name)).find(|folder| folder.is_dir())
 }
