@@ -33,7 +33,8 @@ pub(crate) fn take_values(arrays: &mut BTreeMap<String, Tensor>, array: Option<&
     };
     let Some((name, values)) = name.and_then(|name| Some((name, arrays.remove(name)?))) else {
         let there = arrays.keys().cloned().collect::<Vec<_>>().join(", ");
-        let wanted = array.map_or_else(|| format!("no array of targets ({})", TARGET_NAMES.join(", ")), |name| format!("no array '{name}'"));
+        let wanted =
+            array.map_or_else(|| format!("no array of targets ({})", TARGET_NAMES.join(", ")), |name| format!("no array '{name}'"));
         return Err(format!("{wanted}; there are {there}: name the one to predict in the recipe, [task] target = \"NAME\""));
     };
     for label in LABELS {

@@ -11,8 +11,9 @@ use train::{Batch, Better, Executor, Figures, MetricFacts, Mode, Reads, Score, T
 /// Outputs nearer to noise than this (in decibels) get a warning where no label tells how good they are.
 pub const SQNR_FLOOR_DB: f64 = 10.0;
 
-/// Shares (accuracies) in literal and default arithmetic that are further apart than this get a warning, if it is more than chance.
-const NOTICEABLE: f64 = 0.001;
+/// Shares (accuracies) in literal and default arithmetic that are further apart than so many points get a warning, if it is more
+/// than chance.
+const NOTICEABLE_POINTS: f64 = 0.1;
 
 /// Other figures get one if they are further apart than this part of the literal one.
 const NOTICEABLE_PART: f64 = 0.01;
@@ -322,10 +323,11 @@ fn noise_warning(a: &Agreement) -> Option<String> {
 /// errors of a sum of paired differences, which are the root of the sum of their squares (for right and wrong, of the number of
 /// samples that one of the two has right and the other wrong). Where roundings alone decide, each of those falls to either side.
 fn arithmetic_warning(metric: &MetricFacts, literal: &Figures, default: &Figures, between: Between) -> Option<String> {
-    let (literal, default) = (*literal.values.get(metric.key)?, *default.values.get(metric.key)?);
+    let scale = if metric.percent { 100.0 } else { 1.0 };
+    let (literal, default) = (scale * *literal.values.get(metric.key)?, scale * *default.values.get(metric.key)?);
     let told = between.sum.abs() > 2.0 * between.squares.sqrt();
-    let noticeable = if metric.percent { NOTICEABLE } else { NOTICEABLE_PART * literal.abs() };
-    let write = |v: f64| if metric.percent { format!("{:.2} %", 100.0 * v) } else { format!("{v:.4}") };
+    let noticeable = if metric.percent { NOTICEABLE_POINTS } else { NOTICEABLE_PART * literal.abs() };
+    let write = |v: f64| if metric.percent { format!("{v:.2} %") } else { format!("{v:.4}") };
     let direction = if metric.percent {
         ""
     } else if metric.better == Better::Lower {

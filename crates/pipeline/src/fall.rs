@@ -4,8 +4,8 @@ use crate::recipe::{Recipe, Stage};
 use report::record::{MetricRecord, StageRecord};
 use report::text;
 
-/// An accuracy that falls by so much is told, if that is not within what the number of samples leaves open.
-const TOLD: f64 = 0.005;
+/// A share that falls by so many points is told, if that is not within what the number of samples leaves open.
+const TOLD: f64 = 0.5;
 
 /// Another figure is told if it becomes worse by this part of itself, and by more than its interval leaves open.
 const TOLD_PART: f64 = 0.05;
@@ -20,12 +20,14 @@ pub(crate) fn fall(recipe: &Recipe, index: usize, before: &StageRecord, after: &
     }
     let tested = before.shown_beside(&metric, after).zip(after.shown(&metric));
     let (from, to) = tested.or(before.metrics.validation_figure().zip(after.metrics.validation_figure()))?;
-    let lost = metric.loss(from, to);
+    // Shares in points, as they are told.
+    let scale = if metric.percent { 100.0 } else { 1.0 };
+    let lost = metric.loss(from, to) * scale;
     if lost <= left_open(&metric, from, before, after) {
         return None;
     }
     let began = match metric.percent {
-        true => format!("ends {:.2} points below where it began", lost * 100.0),
+        true => format!("ends {lost:.2} points below where it began"),
         false => format!("leaves {} worse than it was by {}", metric.label, text::number(lost)),
     };
     let (from, to) = (metric.write(from), metric.write(to));
@@ -36,7 +38,7 @@ pub(crate) fn fall(recipe: &Recipe, index: usize, before: &StageRecord, after: &
 fn left_open(metric: &MetricRecord, from: f64, before: &StageRecord, after: &StageRecord) -> f64 {
     if metric.percent {
         let samples = after.metrics.images.or(before.metrics.images).unwrap_or(0).max(1) as f64;
-        return TOLD.max((from * (1.0 - from) / samples).sqrt());
+        return TOLD.max((from * (1.0 - from) / samples).sqrt() * 100.0);
     }
     let half = |[low, high]: &[f64; 2]| (high - low) / 2.0;
     let interval = before.metrics.intervals.get(&metric.key).map_or(0.0, half);

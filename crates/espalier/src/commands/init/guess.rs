@@ -3,10 +3,9 @@ use super::rows::{Found, Kind};
 use crate::commands::observe::limits;
 use data::{Layout, Loader, LoaderOptions, Preprocess, Size};
 use graph::{Dim, Model};
-use report::text;
-use std::sync::Arc;
 use pipeline::actions::metric_record;
 use report::record::MetricRecord;
+use std::sync::Arc;
 use train::{Executor, Figures, Mode, Reads};
 
 /// Images that guesses are tried on; fewer where an input has more than [`LARGE`] elements.
