@@ -127,14 +127,6 @@ impl Objective for Box<dyn Objective> {
         self.as_ref().loss(values, batch)
     }
 
-    fn parameters(&self) -> Vec<LossParameter> {
-        self.as_ref().parameters()
-    }
-
-    fn loss_with(&self, parameters: &[Tensor], values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
-        self.as_ref().loss_with(parameters, values, batch)
-    }
-
     fn correct(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Option<usize> {
         self.as_ref().correct(values, batch)
     }
