@@ -1,5 +1,5 @@
 //! Comparing what was measured with what was asked for.
-use crate::recipe::{Goals, Stage};
+use crate::recipe::Goals;
 use crate::stages::distill::TEACHER_ACCURACY;
 use report::record::{GoalRecord, Metrics, RunRecord, StageRecord};
 use report::text;
@@ -8,8 +8,7 @@ use report::text;
 /// a measured accuracy; what counts in the end is the last deployed file as its runtime computes by default, or the last
 /// stage where nothing was deployed.
 pub fn judge(goals: &Goals, record: &RunRecord) -> Vec<GoalRecord> {
-    let deploy = Stage::KINDS[5];
-    let last = record.stages.iter().rev().find(|s| s.kind == deploy).or(record.stages.last());
+    let last = record.stages.iter().rev().find(|s| s.deploy.is_some()).or(record.stages.last());
     let accuracy = last.and_then(StageRecord::shown_accuracy);
     let first = last.and_then(|last| baseline(record, last));
     let size = last.map(|s| &s.metrics).and_then(|m: &Metrics| m.file_bytes);

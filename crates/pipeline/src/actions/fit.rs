@@ -1,7 +1,7 @@
 //! The training loop of a stage: the recipe's settings, the data, and a teacher if there is one.
 use super::Sources;
+use crate::StageError;
 use crate::recipe::Training;
-use crate::stages::StageError;
 use distill::{Hinton, HintonSettings};
 use graph::Model;
 use std::path::PathBuf;

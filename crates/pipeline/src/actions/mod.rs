@@ -1,6 +1,7 @@
 //! What each kind of stage does to a model, as functions: data in, model and figures out. Stored results, records and the
 //! order of stages are the run's affair.
 mod calibrate;
+mod compress;
 mod counted;
 mod deploy;
 mod fit;
@@ -12,6 +13,7 @@ mod sources;
 mod student;
 
 pub use calibrate::{Calibrated, calibrate};
+pub use compress::{CompressOn, Compressed, Compression};
 pub use counted::Tick;
 pub use deploy::{DeployOn, Deployment, deploy, lowered};
 pub use fit::{Lesson, fit};
@@ -20,4 +22,4 @@ pub use memory::MemoryProbe;
 pub use original::Original;
 pub use quantize::{prune_notes, prune_weights, settle_biases, settle_norms, stay_float};
 pub use sources::{Rows, Sources};
-pub use student::{Policy, PolicyStep, student};
+pub use student::student;

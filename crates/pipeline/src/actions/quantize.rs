@@ -1,6 +1,6 @@
 //! Attaching quantizers and masks as the recipe asks for them.
+use crate::StageError;
 use crate::recipe::{Observer, PruneMethod, PruneScope, PruneStage, QuantizeStage};
-use crate::stages::StageError;
 use graph::Model;
 use prune::{PruneSettings, Scope, SparsityReport};
 use quantize::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};

@@ -3,7 +3,6 @@ use super::divergence::{Divergence, advice};
 use super::{StageCx, StageError, StageOutput};
 use crate::PipelineError;
 use crate::actions::{Lesson, Sources, fit, layers, lowered, score, settle_biases, settle_norms, weigh};
-use crate::recipe::Training;
 use crate::run::START;
 use graph::Model;
 use report::record::EpochPoint;
@@ -62,19 +61,15 @@ pub(super) struct Taught<'m> {
     pub(super) alpha: f64,
 }
 
-/// Trains `model` if the settings have epochs, and returns the curve.
+/// Trains `model` if the stage's settings have epochs, and returns the curve.
 pub(super) fn train(
     cx: &mut StageCx,
     model: &mut Model,
-    training: &Training,
     taught: Option<Taught>,
     simulate: bool,
     sources: &Sources,
 ) -> Result<Vec<EpochPoint>, StageError> {
-    if training.epochs == 0 {
-        return Ok(vec![]);
-    }
-    let mut training = training.clone();
+    let Some(mut training) = cx.training().filter(|t| t.epochs > 0).cloned() else { return Ok(vec![]) };
     let held_out = cx.loaded.recipe.data.as_ref().is_some_and(|d| d.validation > 0.0);
     if training.keep == Keep::Best && held_out && cx.loaded.recipe.pretrained_at(cx.index) {
         training.keep = Keep::Last;
