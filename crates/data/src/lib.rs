@@ -43,3 +43,4 @@ pub use source::folder::FolderDataset;
 pub use source::idx::IdxDataset;
 pub use source::parquet::ParquetDataset;
 pub use source::ready::ReadyDataset;
+pub use source::{Format, formats};
