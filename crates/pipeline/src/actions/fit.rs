@@ -6,7 +6,7 @@ use distill::{Hinton, HintonSettings};
 use graph::Model;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use train::{Batches, CrossEntropy, Mode, Objective, Surroundings, TrainReport, TrainSettings, Watch, evaluate};
+use train::{Batches, CrossEntropy, Mode, Objective, TrainContext, TrainReport, TrainSettings, Watch, evaluate};
 
 /// What a stage teaches, beside its settings.
 pub struct Lesson<'a> {
@@ -52,11 +52,12 @@ pub fn fit(
     let validation = sources.validation(model)?;
     let mode = if lesson.simulate { Mode::SIMULATED } else { Mode::FLOAT };
     let mut judge = validation.map(|held_out| move |m: &Model| Ok(evaluate(m, held_out.epoch(0), mode)?.accuracy()));
-    let mut around = Surroundings {
+    let mut around = TrainContext {
         validate: judge.as_mut().map(|j| j as &mut dyn FnMut(&Model) -> Result<f64, train::TrainError>),
         watch,
         checkpoint: lesson.checkpoint.clone(),
         stop: Some(stop),
+        participants: vec![],
     };
     let task = CrossEntropy::of(model, t.label_smoothing as f32)?;
     let Some((teacher, temperature, alpha)) = lesson.teacher else {
