@@ -46,7 +46,7 @@
 //! let mut model = onnx::load(&source)?;
 //!
 //! // Attach a mask to the half of the weights that matters least, and quantizers to weights and activations.
-//! let half = prune::PruneSettings { method: "magnitude".into(), sparsity: 0.5, scope: prune::Scope::Global, min_per_layer: 0.0, skip: vec![] };
+//! let half = prune::PruneSettings::new(0.5);
 //! prune::prune(&mut model, &half)?;
 //! quantize::quantize(&mut model, &quantize::QuantizeSettings::default(), Noise.epoch(0))?;
 //!

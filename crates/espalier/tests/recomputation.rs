@@ -78,8 +78,7 @@ fn images(count: usize, shape: [usize; 3]) -> Batch {
 }
 
 fn masked(model: &mut Model) {
-    let settings =
-        prune::PruneSettings { method: "magnitude".into(), sparsity: 0.5, scope: prune::Scope::Global, min_per_layer: 0.0, skip: vec![] };
+    let settings = prune::PruneSettings::new(0.5);
     prune::prune(model, &settings).unwrap();
 }
 

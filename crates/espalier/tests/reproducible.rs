@@ -33,8 +33,7 @@ fn network(width: f64) -> Model {
 /// Trains with a mask, quantizers and a teacher; a hash of every constant's and every quantizer parameter's bits.
 fn train_jointly() -> u64 {
     let (mut m, teacher) = (network(0.5), network(1.0));
-    let settings =
-        prune::PruneSettings { method: "magnitude".into(), sparsity: 0.5, scope: prune::Scope::Global, min_per_layer: 0.0, skip: vec![] };
+    let settings = prune::PruneSettings::new(0.5);
     prune::prune(&mut m, &settings).unwrap();
     train::fold_constants(&mut m).unwrap();
     ops::fold_batch_norm(&mut m).unwrap();

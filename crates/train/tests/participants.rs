@@ -234,7 +234,8 @@ fn gradient_moments_agree_with_central_differences() {
     let batches: Vec<Batch> = data.epoch(4).map(Result::unwrap).collect();
     let found = moments(&m, 3);
     for at in [0, 1, 17, 33, 64, 127] {
-        let eps = 1e-3f32;
+        // So small that hardly a rectifier changes sides.
+        let eps = 1e-4f32;
         let moved = |by: f32| {
             let mut m = m.clone();
             let mut values = weight(&m, "fc1.weight");

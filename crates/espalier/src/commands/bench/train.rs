@@ -3,7 +3,7 @@ use super::{BenchOptions, memory, peak_memory};
 use crate::Result;
 use distill::{Hinton, HintonSettings};
 use graph::Model;
-use prune::{PruneSettings, Scope};
+use prune::PruneSettings;
 use report::text;
 use serde::Serialize;
 use std::fmt;
@@ -95,8 +95,7 @@ pub(in crate::commands) fn time_training(
 ) -> Result<TrainBench> {
     let (inputs, batch_size) = options.inputs(&model)?;
     if let Some(sparsity) = compression.sparsity {
-        let settings = PruneSettings { method: "magnitude".into(), sparsity, scope: Scope::Global, min_per_layer: 0.0, skip: vec![] };
-        prune::prune(&mut model, &settings)?;
+        prune::prune(&mut model, &PruneSettings::new(sparsity))?;
     }
     if compression.qat {
         train::fold_constants(&mut model)?;
