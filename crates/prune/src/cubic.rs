@@ -76,7 +76,7 @@ impl SparsitySchedule for Cubic {
         if step == last {
             return Some(target);
         }
-        let due = (first..last).contains(&step) && (step - first) % self.every == 0;
+        let due = (first..last).contains(&step) && (step - first).is_multiple_of(self.every);
         due.then(|| cubic(self.initial, target, (step - first) as f64 / (last - first) as f64))
     }
 
