@@ -2,7 +2,7 @@
 //! runtime and run once. What cannot be deployed is refused then, and not after hours of training.
 use crate::PipelineError;
 use crate::actions::{CompressOn, Compression, Sources, settle_norms};
-use crate::recipe::{DeployStage, Loaded, QuantizeStage, Recipe, Stage, Target};
+use crate::recipe::{DeployStage, Loaded, QuantizeStage, Recipe, Stage, Target, Training};
 use crate::stages::{NetworkCx, StageError, StageKind};
 use deploy::runtime::{SessionOptions, Source, by_name, choose};
 use deploy::{DeployError, LowerOptions};
@@ -95,7 +95,7 @@ impl<'a> Trial<'a> {
     /// Attaches a stage's compression, fitted to a few samples: only its form matters.
     pub(crate) fn compress(&mut self, compression: &dyn Compression) -> Result<(), StageError> {
         let (Some(few), Some(model)) = (compression.for_trial(SAMPLES), &mut self.model) else { return Ok(()) };
-        let on = CompressOn { sources: &self.sources, seed: self.loaded.recipe.seed, cache: None };
+        let on = CompressOn { sources: &self.sources, seed: self.loaded.recipe.seed, training: &Training::default(), cache: None };
         few.apply(model, &on, &mut |_, _| {}).map(|_| ())
     }
 

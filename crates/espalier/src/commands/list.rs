@@ -52,11 +52,10 @@ fn operator_name(op: &dyn ops::Operator) -> String {
 
 /// The choices that a recipe offers, each as `KEY = "value"` with its sentence, read from the schema so that none is missed.
 fn techniques() -> Vec<(String, String)> {
-    const KEYS: [(&str, &str); 8] = [
+    const KEYS: [(&str, &str); 7] = [
         ("Observer", "calibration.observer"),
         ("BatchNorm", "batch_norm"),
-        ("PruneMethod", "method"),
-        ("PruneScope", "scope"),
+        ("Scope", "scope"),
         ("OptimizerSettings", "optimizer.kind"),
         ("Schedule", "schedule.kind"),
         ("Keep", "keep"),
@@ -233,7 +232,7 @@ mod tests {
         let names: Vec<String> = list(Topic::Techniques).into_iter().map(|e| e.name).collect();
         for name in [
             r#"calibration.observer = "percentile""#,
-            r#"method = "magnitude""#,
+            r#"criterion = "taylor""#,
             r#"optimizer.kind = "adamw""#,
             r#"schedule.kind = "cosine""#,
         ] {

@@ -1,7 +1,7 @@
 //! What a stage attaches to a graph: policy is data, so it can be applied to another network.
 use super::{Sources, Tick};
 use crate::StageError;
-use crate::recipe::QuantizeStage;
+use crate::recipe::{QuantizeStage, Training};
 use crate::run_dir::Cache;
 use graph::Model;
 use report::record::FloatPart;
@@ -35,6 +35,8 @@ pub struct CompressOn<'a> {
     pub sources: &'a Sources,
     /// The recipe's seed.
     pub seed: u64,
+    /// Settings of the loop that the stage trains with, for what reads training batches.
+    pub training: &'a Training,
     /// Where statistics of an earlier calibration may be.
     pub cache: Option<Cache<'a>>,
 }

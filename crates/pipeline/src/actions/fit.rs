@@ -6,7 +6,7 @@ use distill::{Hinton, HintonSettings};
 use graph::Model;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use train::{Batches, CrossEntropy, Mode, Objective, Surroundings, TrainReport, TrainSettings, Watch, evaluate};
+use train::{Batches, CrossEntropy, Mode, Objective, Participant, TrainContext, TrainReport, TrainSettings, Watch, evaluate};
 
 /// What a stage teaches, beside its settings.
 pub struct Lesson<'a> {
@@ -32,6 +32,7 @@ pub fn fit(
     sources: &Sources,
     watch: &mut dyn Watch,
     stop: &AtomicBool,
+    participants: &mut [&mut dyn Participant],
 ) -> Result<TrainReport, StageError> {
     let t = lesson.training;
     let data = sources.training(model, lesson.stage, t.batch)?;
@@ -52,11 +53,12 @@ pub fn fit(
     let validation = sources.validation(model)?;
     let mode = if lesson.simulate { Mode::SIMULATED } else { Mode::FLOAT };
     let mut judge = validation.map(|held_out| move |m: &Model| Ok(evaluate(m, held_out.epoch(0), mode)?.accuracy()));
-    let mut around = Surroundings {
+    let mut around = TrainContext {
         validate: judge.as_mut().map(|j| j as &mut dyn FnMut(&Model) -> Result<f64, train::TrainError>),
         watch,
         checkpoint: lesson.checkpoint.clone(),
         stop: Some(stop),
+        participants: participants.iter_mut().map(|p| &mut **p as &mut dyn Participant).collect(),
     };
     let task = CrossEntropy::of(model, t.label_smoothing as f32)?;
     let Some((teacher, temperature, alpha)) = lesson.teacher else {

@@ -60,6 +60,17 @@ fn faults_are_named_with_their_line() {
         ("[[stages]]\nkind = \"train\"\nearly_stopping = 2\n", 8, "early_stopping needs validation images"),
         ("[[stages]]\nkind = \"train\"\nearly_stopping = 0\n", 8, "early_stopping = 0"),
         ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\nmin_per_layer = 5\n", 9, "min_per_layer = 5 is not within 0..1"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 1.0\n", 8, "sparsity = 1 leaves no weight: it must be below 1"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\ncriterion = \"tailor\"\n", 9, "there is no criterion 'tailor'"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\ncriterion = { kind = \"taylor\", batches = 0 }\n", 9, "batches = 0"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\ncriterion = { kind = \"taylor\", batch = 2 }\n", 9, "unknown key 'batch'"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\nmethod = \"magnitud\"\n", 9, "there is no criterion 'magnitud'"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\nsparsity_schedule = \"cubic\"\n", 9, "the schedule cubic prunes while the stage"),
+        (
+            "[[stages]]\nkind = \"prune\"\nsparsity = 0.5\nepochs = 2\nsparsity_schedule = { kind = \"cubic\", initial = 0.6 }\n",
+            10,
+            "initial = 0.6 is more than the sparsity of 0.5",
+        ),
         ("[[stages]]\nkind = \"deploy\"\nthreads = 0\n", 8, "threads = 0"),
         ("[[stages]]\nkind = \"train\"\nmemory = 0\n", 8, "memory = 0"),
         ("[[stages]]\nkind = \"train\"\nmemory = \"2 apples\"\n", 8, "invalid value: string \"2 apples\", expected a size such as"),
@@ -80,7 +91,7 @@ fn overrides_reach_stages_by_name() {
     let set = |s: &str| parse(&text, &[s.to_string()]);
     let recipe = set("stages.prune.sparsity=0.7").unwrap();
     assert_eq!(parse(&recipe.to_text().unwrap(), &[]), Ok(recipe.clone()), "its text stands for it");
-    assert_eq!(recipe.stages[0].get::<PruneStage>().map(|p| p.sparsity), Some(0.7));
+    assert_eq!(recipe.stages[0].get::<PruneStage>().map(|p| p.settings.sparsity), Some(0.7));
     assert_eq!(set("goals.max_file_size=50 kB").unwrap().goals.max_file_size, Some(ByteSize(50_000)));
     assert_eq!(set("seed = 7").unwrap().seed, 7);
     assert_eq!(set("seed=9223372036854775807").unwrap().seed, i64::MAX as u64);
@@ -103,6 +114,19 @@ fn overrides_reach_stages_by_name() {
         assert_eq!(e.hint.as_deref(), hint);
         assert_eq!(e.snippet(), None);
     }
+}
+
+#[test]
+fn the_old_name_of_the_criterion_is_read() {
+    let stage = |line: &str| {
+        let recipe = parse(&format!("{HEAD}[[stages]]\nkind = \"prune\"\nsparsity = 0.5\n{line}\n"), &[])?;
+        Ok::<_, RecipeError>(recipe.stages[0].get::<PruneStage>().cloned().unwrap())
+    };
+    let (old, new) = (stage("method = \"magnitude\"").unwrap(), stage("criterion = \"magnitude\"").unwrap());
+    assert_eq!(old.settings, new.settings);
+    assert!(old.renamed && !new.renamed);
+    let both = stage("method = \"magnitude\"\ncriterion = \"taylor\"").unwrap_err();
+    assert!(both.message.contains("duplicate field `criterion`"), "{both}");
 }
 
 #[test]

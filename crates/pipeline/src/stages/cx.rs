@@ -75,7 +75,8 @@ impl StageCx<'_> {
         model: &mut Model,
         sources: &Sources,
     ) -> Result<Vec<FloatPart>, StageError> {
-        let on = CompressOn { sources, seed: self.loaded.recipe.seed, cache: Some(self.cache) };
+        let (seed, training) = (self.loaded.recipe.seed, self.training().cloned().unwrap_or_default());
+        let on = CompressOn { sources, seed, training: &training, cache: Some(self.cache) };
         let done = compression.apply(model, &on, &mut self.tick("calibrate"))?;
         done.notes.into_iter().for_each(|(warning, text)| self.note(warning, text));
         Ok(done.float_parts)

@@ -11,6 +11,7 @@ mod quantize;
 mod start;
 mod train;
 
+pub use self::prune::PruneStage;
 pub use crate::error::StageError;
 pub(crate) use cx::Clock;
 pub use cx::StageCx;
@@ -18,7 +19,6 @@ pub use deploy::{DeployStage, Target};
 pub use distill::DistillStage;
 pub use finetune::FinetuneStage;
 pub use kind::{NetworkCx, StageEntry, StageKind};
-pub use prune::{PruneMethod, PruneScope, PruneStage};
 pub use quantize::{Activations, BatchNorm, Calibration, Observer, QuantizeStage, Weights};
 pub(crate) use start::Measure;
 pub use start::start;

@@ -1,74 +1,74 @@
-//! `prune`: masks, chosen, then held while the rest trains.
-use super::kind::{StageEntry, StageKind, stage};
-use super::lesson::{given, measured, train};
+//! `prune`: masks, chosen at once and then held while the rest trains, or step by step while it trains.
+use super::kind::{StageEntry, StageKind};
+use super::lesson::{given, measured, train, train_with};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Tick, prune_notes, prune_weights};
 use crate::recipe::Recipe;
 use graph::Model;
+use prune::{GradualPruning, Needs, PruneSettings};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual, within};
+use serde::Deserialize;
+use std::any::Any;
+use std::sync::Arc;
+use technique::{Fault, Manual};
+use toml::de::Deserializer;
 
-/// `prune`: chooses which weights live, then trains the rest if `epochs` is above 0.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+/// `prune`: chooses which weights live, and trains the rest if `epochs` is above 0.
+#[derive(Clone, Debug, PartialEq)]
 pub struct PruneStage {
-    /// Share of the weights that may be pruned which become zero, 0..1.
-    pub sparsity: f64,
-    /// How weights are judged.
-    #[serde(default)]
-    pub method: PruneMethod,
-    /// Among which weights the judgement is made.
-    #[serde(default)]
-    pub scope: PruneScope,
-    /// Least share of each layer's weights that lives, 0..1, however little the layer matters.
-    #[serde(default)]
-    pub min_per_layer: f64,
-    /// Patterns of weight names that stay whole.
-    #[serde(default)]
-    pub skip: Vec<String>,
+    /// The library's settings.
+    pub settings: PruneSettings,
+    /// The recipe says `method`, the old name of `criterion`.
+    pub(crate) renamed: bool,
 }
 
-/// How weights are judged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PruneMethod {
-    /// By their absolute value.
-    #[default]
-    Magnitude,
-}
+/// The old name of `criterion`, which is still read.
+const OLD: &str = "method";
 
-/// Among which weights the judgement is made.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum PruneScope {
-    /// All weights of the network together: layers that matter less lose more.
-    #[default]
-    Global,
-    /// Each layer by itself, to the same sparsity.
-    Layer,
-}
-
-pub(super) const ENTRY: StageEntry = stage!(
-    PruneStage,
-    epochs: Some(0),
-    Manual {
+pub(super) const ENTRY: StageEntry = StageEntry {
+    manual: Manual {
         name: "prune",
         summary: "Attaches masks that set weights to zero, and may train with them.",
-        details: "",
+        details: "\
+criterion says how the importance of weights is judged, sparsity_schedule whether the sparsity is reached before the stage trains or step
+by step while it does: see explain criterion and explain sparsity_schedule.",
         source: "",
         example: "sparsity = 0.5\nskip = [\"/linear*\"]\n",
-    }
-);
+    },
+    epochs: Some(0),
+    schema: |generator| PruneSettings::json_schema(generator),
+    read: |table| {
+        let renamed = table.get_ref().contains_key(OLD);
+        let settings = PruneSettings::deserialize(Deserializer::from(table))?;
+        Ok(Arc::new(PruneStage { settings, renamed }))
+    },
+    write: |stage| {
+        let any: &dyn Any = stage;
+        serde_json::to_value(any.downcast_ref::<PruneStage>().map(|stage| &stage.settings))
+    },
+};
 
 impl StageKind for PruneStage {
     fn compression(&self) -> Option<&dyn Compression> {
         Some(self)
     }
 
-    fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
-        within("sparsity", self.sparsity, 0.0, 1.0, "it is a share of the weights, so 90 % is 0.9")?;
-        within("min_per_layer", self.min_per_layer, 0.0, 1.0, "it is a share of each layer's weights")
+    fn calibrates(&self) -> bool {
+        self.settings.criterion.needs() != Needs::Weights
+    }
+
+    fn check(&self, recipe: &Recipe, index: usize) -> Result<(), Fault> {
+        self.settings.check()?;
+        let schedule = &self.settings.sparsity_schedule;
+        if schedule.is_gradual() && !recipe.stages[index].trains() {
+            let what = format!("the schedule {} prunes while the stage trains, and epochs = 0", schedule.kind());
+            return Err(Fault::new("sparsity_schedule", what).hint("set epochs, or leave sparsity_schedule out to prune at once"));
+        }
+        Ok(())
+    }
+
+    fn details(&self, _: &Recipe, _: usize) -> Vec<String> {
+        vec![format!("by {}, {}", self.settings.criterion, self.settings.sparsity_schedule)]
     }
 
     fn remedies(&self) -> Option<(&'static str, &'static str)> {
@@ -78,12 +78,17 @@ impl StageKind for PruneStage {
 
 impl Compression for PruneStage {
     fn told(&self) -> String {
-        format!("sparsity {}", self.sparsity)
+        format!("sparsity {}", self.settings.sparsity)
     }
 
-    fn apply(&self, model: &mut Model, _: &CompressOn, _: Tick) -> Result<Compressed, StageError> {
-        let report = prune_weights(model, self)?;
-        Ok(Compressed { notes: prune_notes(&report), float_parts: vec![] })
+    /// All at once, whatever the schedule.
+    fn apply(&self, model: &mut Model, on: &CompressOn, _: Tick) -> Result<Compressed, StageError> {
+        let mut notes = prune_notes(&prune_weights(model, &self.settings, on)?);
+        let schedule = &self.settings.sparsity_schedule;
+        if schedule.is_gradual() {
+            notes.push((false, format!("pruned at once: a {} schedule needs the training of a prune stage", schedule.kind())));
+        }
+        Ok(Compressed { notes, float_parts: vec![] })
     }
 }
 
@@ -91,8 +96,20 @@ impl StageBody for PruneStage {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
         let sources = cx.sources()?;
         let mut model = given(input)?;
-        cx.compress(self, &mut model, &sources)?;
-        let epochs = train(cx, &mut model, None, true, &sources)?;
+        if self.renamed {
+            let text = format!("the key {OLD} has another name now: write criterion = \"{}\"", self.settings.criterion.kind());
+            cx.note(false, text);
+        }
+        let epochs = if self.settings.sparsity_schedule.is_gradual() {
+            let mut pruning = GradualPruning::new(&self.settings)?;
+            let epochs = train_with(cx, &mut model, None, true, &sources, &mut [&mut pruning])?;
+            let notes = pruning.report().map(prune_notes).unwrap_or_default();
+            notes.into_iter().for_each(|(warning, text)| cx.note(warning, text));
+            epochs
+        } else {
+            cx.compress(self, &mut model, &sources)?;
+            train(cx, &mut model, None, true, &sources)?
+        };
         measured(cx, model, epochs, &sources)
     }
 }
