@@ -157,3 +157,58 @@ fn an_optimizer_that_is_not_named_follows_from_whether_the_weights_are_trained()
     let (optimizer, open) = set.optimizer(2).unwrap();
     assert!(matches!(optimizer, OptimizerSettings::Adamw { lr: 0.001, .. }) && !open, "{optimizer:?}");
 }
+
+/// Recipes that hold an example: as a stage of some kind, with the keys that such a stage must have.
+fn with_example(example: &str) -> Result<Recipe, Vec<RecipeError>> {
+    let head = format!("{HEAD}[[stages]]\nkind = \"train\"\n");
+    let required = [
+        "",
+        "sparsity = 0.5\n",
+        "teacher = \"train\"\n",
+        "epochs = 2\n",
+        "epochs = 2\nsparsity = 0.5\n",
+        "epochs = 2\nteacher = \"train\"\n",
+    ];
+    let stages = Stage::kinds()
+        .flat_map(|kind| required.map(|keys| format!("{head}[[stages]]\nkind = \"{kind}\"\nname = \"own\"\n{keys}{example}\n")));
+    let mut failures = vec![];
+    for text in stages.chain([format!("{head}{example}\n"), format!("{example}\n{head}")]) {
+        match parse(&text, &[]) {
+            Ok(recipe) => return Ok(recipe),
+            Err(e) => failures.push(e),
+        }
+    }
+    Err(failures)
+}
+
+#[test]
+fn every_technique_is_documented_and_its_example_is_read() {
+    for family in families() {
+        assert!(family.summary.ends_with('.') && !family.members.is_empty(), "{}", family.name);
+        if let Some(default) = family.default {
+            assert!(family.members.iter().any(|m| m.manual.name == default), "{}", family.name);
+        }
+        for member in &family.members {
+            let manual = &member.manual;
+            assert!(manual.summary.ends_with('.') && !manual.example.is_empty(), "{} {}", family.name, manual.name);
+            assert!(manual.example.contains(manual.name), "{} {}: {}", family.name, manual.name, manual.example);
+            assert!(member.settings.iter().all(|s| !s.summary.is_empty()), "{} {}", family.name, manual.name);
+            if let Err(failures) = with_example(manual.example) {
+                panic!(
+                    "{} {}: {}: {:?}",
+                    family.name,
+                    manual.name,
+                    manual.example,
+                    failures.iter().map(|e| e.to_string()).collect::<Vec<_>>()
+                );
+            }
+        }
+    }
+    for kind in crate::stages::kinds() {
+        let text = format!(
+            "{HEAD}[[stages]]\nkind = \"train\"\n[[stages]]\nname = \"own\"\nkind = \"{}\"\n{}",
+            kind.manual.name, kind.manual.example
+        );
+        parse(&text, &[]).unwrap_or_else(|e| panic!("{}: {e}", kind.manual.name));
+    }
+}
