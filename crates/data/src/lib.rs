@@ -44,4 +44,5 @@ pub use source::folder::FolderDataset;
 pub use source::idx::IdxDataset;
 pub use source::parquet::ParquetDataset;
 pub use source::ready::ReadyDataset;
+pub use source::{Format, formats};
 pub use wanted::{TARGET, TARGET_NAMES, Wanted};

@@ -19,7 +19,7 @@
 //! lowered to standard ONNX, and the file computes what was trained.
 //!
 //! ```
-//! use espalier::train::{Batch, Batches, CrossEntropy, Silent, Surroundings, TrainError, TrainSettings};
+//! use espalier::train::{Batch, Batches, CrossEntropy, TrainContext, TrainError, TrainSettings};
 //! use espalier::{deploy, onnx, prune, quantize, tensor::{Tensor, random}, train, zoo};
 //!
 //! /// Four batches of noise with labels.
@@ -46,13 +46,13 @@
 //! let mut model = onnx::load(&source)?;
 //!
 //! // Attach a mask to the half of the weights that matters least, and quantizers to weights and activations.
-//! let half = prune::PruneSettings { method: "magnitude".into(), sparsity: 0.5, scope: prune::Scope::Global, min_per_layer: 0.0, skip: vec![] };
+//! let half = prune::PruneSettings::new(0.5);
 //! prune::prune(&mut model, &half)?;
 //! quantize::quantize(&mut model, &quantize::QuantizeSettings::default(), Noise.epoch(0))?;
 //!
 //! // Train a few steps through both.
 //! let loss = CrossEntropy::of(&model, 0.0)?;
-//! let mut around = Surroundings { validate: None, watch: &mut Silent, checkpoint: None, stop: None };
+//! let mut around = TrainContext::default();
 //! train::train(&mut model, &Noise, &loss, &TrainSettings::default(), &mut around)?;
 //!
 //! // Lower, write, and run the file.
@@ -73,7 +73,7 @@
 //!
 //! ```
 //! use espalier::graph::{Model, ValueId};
-//! use espalier::train::{Batch, Batches, Metric, Mode, Objective, Silent, Surroundings, TrainError, TrainSettings};
+//! use espalier::train::{Batch, Batches, Metric, Mode, Objective, TrainContext, TrainError, TrainSettings};
 //! use espalier::{tensor::{self, Tensor, random}, train, zoo};
 //! use std::collections::HashMap;
 //!
@@ -139,7 +139,7 @@
 //! let count = || Count { output: model.graph.outputs[0], right: 0, images: 0 };
 //! let (loss, mut judge) = (count(), count());
 //! let settings = TrainSettings { optimizer: serde_json::from_str(r#"{ "kind": "adamw", "lr": 0.003 }"#)?, ..TrainSettings::default() };
-//! let mut around = Surroundings { validate: None, watch: &mut Silent, checkpoint: None, stop: None };
+//! let mut around = TrainContext::default();
 //! train::train(&mut model, &Images, &loss, &settings, &mut around)?;
 //! train::measure(&model, (0..4).map(|i| Images.batch(i)), Mode::FLOAT, &mut judge)?;
 //! assert_eq!((judge.images, judge.value()), (32, 1.0));

@@ -3,7 +3,7 @@
 use espalier::graph::{AttributeValue, Dim, Graph, Model, Node, Value, ValueId, ValueType};
 use espalier::tensor::{DType, Tensor, memory, random};
 use espalier::train::{
-    self, Batch, Batches, CrossEntropy, MeanSquaredError, Objective, OptimizerSettings, Surroundings, TrainError, TrainSettings, Watch,
+    self, Batch, Batches, CrossEntropy, MeanSquaredError, Objective, OptimizerSettings, TrainContext, TrainError, TrainSettings, Watch,
 };
 use espalier::{onnx, ops, prune, quantize, zoo};
 use std::collections::{BTreeMap, HashMap};
@@ -40,7 +40,7 @@ fn trained(model: &Model, objective: &dyn Objective, batch: &Batch, settings: &T
     let (mut model, mut notes) = (model.clone(), Notes::default());
     let begin = memory::live();
     memory::watch_peak();
-    let mut around = Surroundings { validate: None, watch: &mut notes, checkpoint: None, stop: None };
+    let mut around = TrainContext { watch: &mut notes, ..TrainContext::default() };
     train::train(&mut model, &Steps(batch.clone()), objective, settings, &mut around).unwrap();
     Trained { model, peak: memory::peak() - begin, notes: notes.0 }
 }
@@ -78,8 +78,7 @@ fn images(count: usize, shape: [usize; 3]) -> Batch {
 }
 
 fn masked(model: &mut Model) {
-    let settings =
-        prune::PruneSettings { method: "magnitude".into(), sparsity: 0.5, scope: prune::Scope::Global, min_per_layer: 0.0, skip: vec![] };
+    let settings = prune::PruneSettings::new(0.5);
     prune::prune(model, &settings).unwrap();
 }
 
@@ -287,7 +286,7 @@ fn a_budget_that_cannot_be_kept_is_refused_with_the_least_that_is_needed() {
     let (objective, batch) = (Tapped(MeanSquaredError::of(&m).unwrap(), inner), rows_batch(&m));
     let run = |memory: u64| {
         let settings = TrainSettings { memory: Some(memory), ..TrainSettings::default() };
-        let mut around = Surroundings { validate: None, watch: &mut Notes::default(), checkpoint: None, stop: None };
+        let mut around = TrainContext { watch: &mut Notes::default(), ..TrainContext::default() };
         train::train(&mut m.clone(), &Steps(batch.clone()), &objective, &settings, &mut around)
     };
     let error = run(1000).unwrap_err().to_string();
@@ -315,7 +314,7 @@ fn a_larger_batch_later_is_planned_anew() {
     let run = |memory: Option<u64>| {
         let (mut m, mut notes) = (m.clone(), Notes::default());
         let settings = TrainSettings { memory, ..TrainSettings::default() };
-        let mut around = Surroundings { validate: None, watch: &mut notes, checkpoint: None, stop: None };
+        let mut around = TrainContext { watch: &mut notes, ..TrainContext::default() };
         train::train(&mut m, &Growing, &objective, &settings, &mut around).unwrap();
         (m, notes.0)
     };

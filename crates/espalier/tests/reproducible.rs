@@ -1,6 +1,6 @@
 //! The same training in fresh processes gives the same bits, with one thread and with two.
 use espalier::tensor::{Tensor, random, set_threads};
-use espalier::train::{self, Batch, Batches, CrossEntropy, OptimizerSettings, Silent, Surroundings, TrainError, TrainSettings};
+use espalier::train::{self, Batch, Batches, CrossEntropy, OptimizerSettings, TrainContext, TrainError, TrainSettings};
 use espalier::{distill, graph::Model, ops, prune, quantize, zoo};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -33,8 +33,7 @@ fn network(width: f64) -> Model {
 /// Trains with a mask, quantizers and a teacher; a hash of every constant's and every quantizer parameter's bits.
 fn train_jointly() -> u64 {
     let (mut m, teacher) = (network(0.5), network(1.0));
-    let settings =
-        prune::PruneSettings { method: "magnitude".into(), sparsity: 0.5, scope: prune::Scope::Global, min_per_layer: 0.0, skip: vec![] };
+    let settings = prune::PruneSettings::new(0.5);
     prune::prune(&mut m, &settings).unwrap();
     train::fold_constants(&mut m).unwrap();
     ops::fold_batch_norm(&mut m).unwrap();
@@ -43,7 +42,7 @@ fn train_jointly() -> u64 {
     let objective = distill::Hinton::new(task, &m, &teacher, distill::HintonSettings::default()).unwrap();
     let optimizer = OptimizerSettings::Adamw { lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
     let settings = TrainSettings { epochs: 2, optimizer, learn_scales: true, clip_norm: Some(1.0), ..TrainSettings::default() };
-    let mut around = Surroundings { validate: None, watch: &mut Silent, checkpoint: None, stop: None };
+    let mut around = TrainContext::default();
     let before = m.clone();
     let report = train::train(&mut m, &Noise, &objective, &settings, &mut around).unwrap();
     assert!(before.values != m.values && before.annotations != m.annotations);

@@ -1,7 +1,7 @@
 //! Learned scales at a rate that is far too large for them.
 use espalier::tensor::{Tensor, random};
 use espalier::train::parameters::{Part, trainable};
-use espalier::train::{self, Batch, Batches, CrossEntropy, OptimizerSettings, Silent, Surroundings, TrainError, TrainSettings};
+use espalier::train::{self, Batch, Batches, CrossEntropy, OptimizerSettings, TrainContext, TrainError, TrainSettings};
 use espalier::{graph::Model, ops, quantize, zoo};
 use std::collections::BTreeMap;
 
@@ -45,7 +45,7 @@ fn scales_stay_positive_at_any_rate() {
         ..TrainSettings::default()
     };
     let objective = CrossEntropy::of(&m, 0.0).unwrap();
-    let mut around = Surroundings { validate: None, watch: &mut Silent, checkpoint: None, stop: None };
+    let mut around = TrainContext::default();
     train::train(&mut m, &Noise, &objective, &settings, &mut around).unwrap();
     let scales = m.annotations.iter().filter_map(|(_, a)| a.encoding.as_ref()).filter_map(|e| e.parameters.get("scale"));
     let lowest = scales.flat_map(|s| s.to_f32_vec().unwrap()).fold(f32::INFINITY, f32::min);

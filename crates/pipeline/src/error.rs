@@ -2,6 +2,9 @@
 use crate::recipe::RecipeError;
 use std::path::{Path, PathBuf};
 
+/// The error a stage may end with; the run adds the stage's name.
+pub type StageError = Box<dyn std::error::Error + Send + Sync>;
+
 /// A run that could not be finished.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {

@@ -47,23 +47,16 @@ fn left_open(metric: &MetricRecord, from: f64, before: &StageRecord, after: &Sta
 
 /// What helps, by what the stage did.
 fn helps(recipe: &Recipe, index: usize, stage: &Stage) -> String {
-    if stage.training().is_some_and(|t| t.epochs > 0) {
+    if stage.trains() {
         let lr = recipe.optimizer(index).map_or(0.0, |(optimizer, _)| optimizer.lr());
-        return match stage {
-            Stage::Prune(_) => format!("a lower sparsity, more epochs, or another optimizer.lr (it is {lr})"),
-            Stage::Quantize(_) => format!("more bits, more epochs, or another optimizer.lr (it is {lr})"),
-            _ => format!("lower optimizer.lr (it is {lr}), train for more epochs, or leave the stage out"),
+        return match stage.remedies() {
+            Some((trained, _)) => format!("{trained}, or another optimizer.lr (it is {lr})"),
+            None => format!("lower optimizer.lr (it is {lr}), train for more epochs, or leave the stage out"),
         };
     }
-    let later = recipe.stages.iter().skip(index + 1).any(|s| s.training().is_some_and(|t| t.epochs > 0));
+    let later = recipe.stages.iter().skip(index + 1).any(Stage::trains);
     let later = if later { "; a stage after it trains and may win it back" } else { "" };
-    let own = match stage {
-        Stage::Quantize(_) => {
-            "another calibration.observer (auto tries each), more bits, or epochs = 1 or more to train with the quantizers"
-        }
-        Stage::Prune(_) => "a lower sparsity, or epochs = 1 or more to train what is left",
-        _ => "its notes say why",
-    };
+    let own = stage.remedies().map_or("its notes say why", |(_, untrained)| untrained);
     format!("{own}{later}")
 }
 

@@ -18,7 +18,7 @@ pub mod stages;
 mod trial;
 
 pub use environment::environment;
-pub use error::PipelineError;
+pub use error::{PipelineError, StageError};
 pub use goals::judge;
 pub use observer::{Event, Observer, Quiet};
 pub use plan::{PlannedStage, plan};

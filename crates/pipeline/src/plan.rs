@@ -1,9 +1,7 @@
 //! What a run would do, without doing it.
-use crate::actions::PolicyStep;
 use crate::recipe::{Loaded, Recipe, Stage};
 use crate::run::{common_key, stage_key};
 use crate::run_dir::{Key, StageDir};
-use crate::stages::distill::inherited;
 use crate::{PipelineError, RunOptions};
 use std::collections::BTreeMap;
 
@@ -53,7 +51,7 @@ fn details(recipe: &Recipe, index: usize, stage: &Stage) -> Vec<String> {
     if let Some(teacher) = stage.teacher() {
         out.push(format!("taught by '{teacher}'"));
     }
-    if let (Some((optimizer, open)), true) = (recipe.optimizer(index), stage.training().is_some_and(|t| t.epochs > 0)) {
+    if let (Some((optimizer, open)), true) = (recipe.optimizer(index), stage.trains()) {
         let kind = if matches!(optimizer, train::OptimizerSettings::Adamw { .. }) { "adamw" } else { "sgd" };
         let why = match (open, recipe.trained_before(index)) {
             (false, _) => "",
@@ -62,20 +60,7 @@ fn details(recipe: &Recipe, index: usize, stage: &Stage) -> Vec<String> {
         };
         out.push(format!("{kind} with lr = {}{why}", optimizer.lr()));
     }
-    if let Stage::Quantize(q) = stage {
-        let observer = serde_json::to_value(q.calibration.observer).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default();
-        out.push(format!("calibrated on {} samples, observer {observer}", q.calibration.images));
-    }
-    let steps: Vec<String> = inherited(recipe, index)
-        .iter()
-        .map(|(name, step)| match step {
-            PolicyStep::Prune(p) => format!("'{name}' (sparsity {})", p.sparsity),
-            PolicyStep::Quantize(q) => format!("'{name}' ({}-bit weights)", q.weights.bits),
-        })
-        .collect();
-    if !steps.is_empty() {
-        out.push(format!("its student inherits, in this order: {}", steps.join(", ")));
-    }
+    out.extend(stage.details(recipe, index));
     out
 }
 

@@ -145,7 +145,7 @@ struct Task<'a> {
     name: &'a str,
     kind: &'a str,
     index: usize,
-    body: Box<dyn StageBody>,
+    body: Arc<dyn StageBody>,
 }
 
 impl Runner<'_, '_> {
@@ -161,7 +161,7 @@ impl Runner<'_, '_> {
             None => {
                 let started = crate::stages::start(source, self.loaded.recipe.seed, place);
                 let (model, notes) = started.map_err(|e| PipelineError::stage(START, e))?;
-                let task = Task { name: START, kind: START, index: 0, body: Box::new(Measure { notes }) };
+                let task = Task { name: START, kind: START, index: 0, body: Arc::new(Measure { notes }) };
                 self.work(task, &key, Some(model))?.record
             }
         };

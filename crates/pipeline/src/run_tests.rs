@@ -5,6 +5,7 @@ use report::record::Metrics;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// Marks the model's metadata with its stage, so that what was read can be seen in what was written.
@@ -19,7 +20,7 @@ impl StageBody for Dummy {
         let mut model = input.ok_or("no input")?;
         let trail = format!("{}>{}", model.metadata_get("trail").unwrap_or_default(), cx.name);
         model.metadata_set("trail", trail);
-        if let Some(teacher) = cx.loaded.recipe.stage(cx.name).and_then(Stage::teacher) {
+        if let Some(teacher) = cx.loaded.recipe.stage(cx.name).and_then(|s| s.teacher()) {
             let trail = cx.teacher(teacher)?.metadata_get("trail").unwrap_or_default().to_string();
             model.metadata_set("teacher", trail);
         }
@@ -77,7 +78,7 @@ impl Fixture {
         let options = RunOptions { out: self.folder.path().join(out), ..RunOptions::default() };
         let bodies = |stage: &Stage| {
             let accuracy = if stage.kind() == "deploy" { 0.985 } else { 0.99 };
-            Box::new(Dummy { ran: self.ran.clone(), stop_in: stop_in.map(str::to_string), accuracy }) as Box<dyn StageBody>
+            Arc::new(Dummy { ran: self.ran.clone(), stop_in: stop_in.map(str::to_string), accuracy }) as Arc<dyn StageBody>
         };
         let result = run_with(&loaded, &options, &mut crate::Quiet, &bodies);
         (result, self.ran.take())

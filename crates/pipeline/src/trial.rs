@@ -1,10 +1,9 @@
 //! The trial: before anything is trained, the plan's compression is put on the untrained graph, which is lowered, loaded in the target's
 //! runtime and run once. What cannot be deployed is refused then, and not after hours of training.
 use crate::PipelineError;
-use crate::actions::{PolicyStep, Sources, calibrate, settle_norms, student};
-use crate::recipe::{DeployStage, DistillStage, Loaded, Observer, QuantizeStage, Stage, Target};
-use crate::stages::distill::inherited;
-use crate::stages::{StageError, start};
+use crate::actions::{CompressOn, Compression, Sources, settle_norms};
+use crate::recipe::{DeployStage, Loaded, QuantizeStage, Recipe, Stage, Target, Training};
+use crate::stages::{NetworkCx, StageError, StageKind};
 use deploy::runtime::{SessionOptions, Source, by_name, choose};
 use deploy::{DeployError, LowerOptions};
 use graph::Model;
@@ -21,9 +20,9 @@ const SAMPLES: usize = 4;
 /// [`PipelineError::Stage`] for a stage that would fail after training.
 pub(crate) fn trial(loaded: &Loaded, root: Option<&Path>, first: usize, model: Option<Model>) -> Result<Option<String>, PipelineError> {
     let stages = &loaded.recipe.stages;
-    let Some(last) = stages.iter().skip(first).position(|s| matches!(s, Stage::Deploy(_))).map(|n| first + n) else { return Ok(None) };
-    let few = |s: &Stage| matches!(s, Stage::Quantize(q) if q.weights.bits.min(q.activations.bits) < 8);
-    if !stages[first..last].iter().any(|s| few(s) || s.training().is_some_and(|t| t.epochs > 0)) {
+    let Some(last) = stages.iter().skip(first).position(|s| s.deploys()).map(|n| first + n) else { return Ok(None) };
+    let few = |s: &Stage| s.get::<QuantizeStage>().is_some_and(|q| q.weights.bits.min(q.activations.bits) < 8);
+    if !stages[first..last].iter().any(|s| few(s) || s.trains()) {
         return Ok(None);
     }
     let sources = Sources::open(loaded, root).map_err(|e| PipelineError::stage(stages[first].name(), e))?;
@@ -31,7 +30,7 @@ pub(crate) fn trial(loaded: &Loaded, root: Option<&Path>, first: usize, model: O
     for (index, stage) in stages.iter().enumerate().take(last + 1).skip(first) {
         match trial.stage(index, stage) {
             Ok(()) => {}
-            Err(e) if !matches!(stage, Stage::Deploy(_)) && depends_on_training(e.as_ref()) => {
+            Err(e) if !stage.deploys() && depends_on_training(e.as_ref()) => {
                 return Ok(Some(format!(
                     "whether the plan can be deployed was not found out before the run: stage '{}': {e}",
                     stage.name()
@@ -48,7 +47,8 @@ fn depends_on_training(e: &(dyn std::error::Error + 'static)) -> bool {
     matches!(e.downcast_ref(), Some(quantize::QuantizeError::Value { .. }))
 }
 
-struct Trial<'a> {
+/// The trial as it goes on.
+pub struct Trial<'a> {
     loaded: &'a Loaded,
     root: Option<&'a Path>,
     sources: Sources,
@@ -57,61 +57,52 @@ struct Trial<'a> {
     results: BTreeMap<String, Model>,
 }
 
-impl Trial<'_> {
+impl<'a> Trial<'a> {
     fn stage(&mut self, index: usize, stage: &Stage) -> Result<(), StageError> {
-        match stage {
-            Stage::Train(train) => {
-                if let Some(source) = &train.model {
-                    self.model = Some(start(source, self.loaded.recipe.seed, |p| self.loaded.resolve(p, self.root))?.0);
-                }
-            }
-            Stage::Quantize(settings) => self.quantize(settings)?,
-            Stage::Distill(settings) => self.distill(index, settings)?,
-            Stage::Prune(_) | Stage::Finetune(_) => {}
-            Stage::Deploy(settings) => return self.deploy(index, settings),
+        stage.trial(self, index)?;
+        if stage.deploys() {
+            return Ok(());
         }
-        let (training, model) = (stage.training(), self.model.as_mut());
-        if let (Some(training), Some(model)) = (training.filter(|t| t.epochs > 0), model) {
+        if let (Some(training), Some(model)) = (stage.training().filter(|t| t.epochs > 0), self.model.as_mut()) {
             ops::mark_kept_norms(model, training.freeze_statistics > 0);
         }
         self.results.extend(self.model.clone().map(|model| (stage.name().to_string(), model)));
         Ok(())
     }
 
-    /// Quantizers on a few samples, with the quickest observer: only their form matters.
-    fn quantize(&mut self, settings: &QuantizeStage) -> Result<(), StageError> {
-        let mut few = settings.clone();
-        few.calibration.images = few.calibration.images.min(SAMPLES);
-        few.calibration.batch = few.calibration.batch.min(SAMPLES);
-        few.calibration.observer = Observer::MinMax;
-        let Some(model) = &mut self.model else { return Ok(()) };
-        calibrate(model, &few, &self.sources, self.loaded.recipe.seed, None, &mut |_, _| {})?;
+    /// The recipe that is tried.
+    pub(crate) fn recipe(&self) -> &'a Recipe {
+        &self.loaded.recipe
+    }
+
+    /// A teacher: an earlier stage's untrained result, or a file.
+    pub(crate) fn teacher(&self, name: &str) -> Result<Model, StageError> {
+        match self.results.get(name).or(self.model.as_ref()) {
+            Some(model) => Ok(model.clone()),
+            None => Ok(onnx::load(&self.loaded.resolve(name, self.root))?),
+        }
+    }
+
+    /// Puts a stage's own network in the place of the graph before it, if it has one.
+    pub(crate) fn replace(&mut self, stage: &dyn StageKind, teacher: Option<&Model>) -> Result<(), StageError> {
+        let recipe = &self.loaded.recipe;
+        let place = |p: &str| self.loaded.resolve(p, self.root);
+        let own = stage.network(&NetworkCx { recipe, seed: recipe.seed, teacher, place: &place })?;
+        self.model = own.or(self.model.take());
         Ok(())
     }
 
-    fn distill(&mut self, index: usize, settings: &DistillStage) -> Result<(), StageError> {
-        let Some(of) = &settings.student else { return Ok(()) };
-        let teacher = match self.results.get(&settings.teacher).or(self.model.as_ref()) {
-            Some(model) => model.clone(),
-            None => onnx::load(&self.loaded.resolve(&settings.teacher, self.root))?,
-        };
-        let recipe = &self.loaded.recipe;
-        self.model = Some(student(of, recipe.begins_with(), &teacher, recipe.seed, |p| self.loaded.resolve(p, self.root))?);
-        for (_, step) in inherited(recipe, index) {
-            if let PolicyStep::Quantize(quantize) = step {
-                self.quantize(&quantize)?;
-            }
-        }
-        Ok(())
+    /// Attaches a stage's compression, fitted to a few samples: only its form matters.
+    pub(crate) fn compress(&mut self, compression: &dyn Compression) -> Result<(), StageError> {
+        let (Some(few), Some(model)) = (compression.for_trial(SAMPLES), &mut self.model) else { return Ok(()) };
+        let on = CompressOn { sources: &self.sources, seed: self.loaded.recipe.seed, training: &Training::default(), cache: None };
+        few.apply(model, &on, &mut |_, _| {}).map(|_| ())
     }
 
     /// Lowers what the plan makes, loads it literally and as the runtime does by default, and runs a sample through each.
-    fn deploy(&mut self, index: usize, settings: &DeployStage) -> Result<(), StageError> {
+    pub(crate) fn deploy(&mut self, index: usize, settings: &DeployStage) -> Result<(), StageError> {
         let Some(mut model) = self.model.clone() else { return Ok(()) };
-        let quantize = self.loaded.recipe.stages[..index].iter().rev().find_map(|s| match s {
-            Stage::Quantize(q) => Some(q),
-            _ => None,
-        });
+        let quantize = self.loaded.recipe.stages[..index].iter().rev().find_map(|s| s.get::<QuantizeStage>());
         settle_norms(&mut model, quantize)?;
         let lowered = deploy::lower(&model, &LowerOptions { opset: settings.opset })?;
         let bytes = onnx::to_bytes(&lowered.model)?;

@@ -1,8 +1,9 @@
 //! Which weights may be pruned.
-use crate::{PruneError, Result};
+use crate::Result;
 use graph::{Graph, Model, Node, ValueId};
 use ops::{QuantRule, Role};
 use std::collections::BTreeMap;
+use technique::Fault;
 use tensor::DType;
 use train::parameters::matches;
 
@@ -40,7 +41,7 @@ pub fn candidates(model: &Model, skip: &[String]) -> Result<Vec<Candidate>> {
     collect(model, &model.graph, &mut found);
     for pattern in skip {
         if !found.values().any(|c: &Candidate| matches(pattern, &c.name)) {
-            return Err(PruneError::Setting { setting: "skip", what: format!("'{pattern}' matches no weight") });
+            return Err(Fault::new("skip", format!("'{pattern}' matches no weight")).into());
         }
     }
     Ok(found.into_values().filter(|c| !skip.iter().any(|p| matches(p, &c.name))).collect())

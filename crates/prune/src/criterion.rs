@@ -1,37 +1,85 @@
-//! What a criterion is, and which there are.
-use crate::magnitude::Magnitude;
+//! How the importance of weights is judged: the family of criteria.
+use crate::magnitude::{MAGNITUDE, Magnitude};
+use crate::taylor::{TAYLOR, Taylor};
 use crate::{Candidate, PruneError, Result};
-use graph::Model;
+use graph::{Model, ValueId};
+use std::collections::BTreeMap;
+use technique::{Entry, Family, member};
+use train::GradientMoments;
 
-/// Ranks the elements of a weight. Adding a criterion is adding a file and a line in [`all`].
-pub trait Criterion: Sync {
-    /// Its name in recipes.
-    fn name(&self) -> &'static str;
+/// What a criterion reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// The model alone.
+    Weights,
+    /// The gradient of the training's loss by each weight, over so many training batches.
+    Gradients {
+        /// How many.
+        batches: u64,
+    },
+}
 
-    /// One sentence for `espalier explain`.
-    fn summary(&self) -> &'static str;
+/// What importance is computed from.
+pub struct ImportanceContext<'a> {
+    /// The model, with the masks and encodings that it has so far.
+    pub model: &'a Model,
+    /// Moments of the gradient by weight; empty unless the criterion asks for them.
+    pub gradients: BTreeMap<ValueId, GradientMoments>,
+}
+
+impl<'a> ImportanceContext<'a> {
+    /// Of a model alone.
+    pub fn new(model: &'a Model) -> Self {
+        ImportanceContext { model, gradients: BTreeMap::new() }
+    }
+
+    /// A constant that importance is read from, as f32 in its own order.
+    ///
+    /// # Errors
+    /// [`PruneError::Weight`] if the graph computes it; [`PruneError::Tensor`] if its elements are not numbers.
+    pub fn read(&self, candidate: &Candidate, id: ValueId) -> Result<Vec<f32>> {
+        let Some(tensor) = self.model.values.tensor(id) else {
+            let what = format!("'{}' is computed by the graph; fold constants first", self.model.values[id].name);
+            return Err(PruneError::Weight { weight: candidate.name.clone(), what });
+        };
+        tensor.to_f32_vec().map_err(|source| PruneError::Tensor { weight: candidate.name.clone(), source })
+    }
+
+    /// The moments of a weight's gradient.
+    ///
+    /// # Errors
+    /// [`PruneError::Weight`] if they were not asked for.
+    pub fn gradients(&self, candidate: &Candidate) -> Result<&GradientMoments> {
+        let missing = || PruneError::Weight { weight: candidate.name.clone(), what: "no gradients were taken for it".into() };
+        self.gradients.get(&candidate.weight).ok_or_else(missing)
+    }
+}
+
+/// Says how important the elements of a weight are.
+pub trait Criterion: Send + Sync {
+    /// What it reads.
+    fn needs(&self) -> Needs {
+        Needs::Weights
+    }
 
     /// Importance of each element, in the weight's own order: never negative, comparable between layers; the least
     /// important die first.
     ///
     /// # Errors
     /// If the weight or what the criterion reads beside it is not f32.
-    fn importance(&self, model: &Model, candidate: &Candidate) -> Result<Vec<f32>>;
+    fn importance(&self, context: &ImportanceContext, candidate: &Candidate) -> Result<Vec<f32>>;
 }
 
-/// All criteria.
-pub fn all() -> impl Iterator<Item = &'static dyn Criterion> {
-    static LIST: &[&dyn Criterion] = &[&Magnitude];
-    LIST.iter().copied()
-}
+/// The family of criteria.
+pub struct Criteria;
 
-/// The criterion of this name.
-///
-/// # Errors
-/// [`PruneError::Setting`], with the known names.
-pub fn find(name: &str) -> Result<&'static dyn Criterion> {
-    all().find(|c| c.name() == name).ok_or_else(|| {
-        let known: Vec<&str> = all().map(|c| c.name()).collect();
-        PruneError::Setting { setting: "method", what: format!("is '{name}'; known are: {}", known.join(", ")) }
-    })
+impl Family for Criteria {
+    type Member = dyn Criterion;
+    const NAME: &'static str = "criterion";
+    const SUMMARY: &'static str = "How the importance of weights is judged: the least important become zero.";
+    const DEFAULT: Option<&'static str> = Some("magnitude");
+    fn members() -> &'static [Entry<dyn Criterion>] {
+        static LIST: &[Entry<dyn Criterion>] = &[member!(Magnitude as dyn Criterion, MAGNITUDE), member!(Taylor as dyn Criterion, TAYLOR)];
+        LIST
+    }
 }

@@ -1,5 +1,7 @@
 //! Why a model could not be pruned.
+use technique::Fault;
 use tensor::TensorError;
+use train::TrainError;
 
 /// Result of pruning.
 pub type Result<T, E = PruneError> = std::result::Result<T, E>;
@@ -8,13 +10,11 @@ pub type Result<T, E = PruneError> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PruneError {
     /// A setting out of range, or a pattern that matches nothing.
-    #[error("setting '{setting}': {what}")]
-    Setting {
-        /// The setting.
-        setting: &'static str,
-        /// What is wrong with it.
-        what: String,
-    },
+    #[error("setting '{}': {_0}", .0.path.join("."))]
+    Setting(#[from] Fault),
+    /// Gradients could not be taken.
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// A weight that cannot be ranked.
     #[error("weight '{weight}': {what}")]
     Weight {

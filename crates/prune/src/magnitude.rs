@@ -1,26 +1,39 @@
-//! Magnitude: what is small matters little (Han et al. 2015, arXiv:1506.02626).
-use crate::{Candidate, Criterion, PruneError, Result};
-use graph::{Model, ValueId};
+//! Magnitude: what is small matters little.
+use crate::{Candidate, Criterion, ImportanceContext, Result};
+use technique::{Manual, Settings};
+
+/// The manual page.
+pub(crate) const MAGNITUDE: Manual = Manual {
+    name: "magnitude",
+    summary: "Removes the smallest weights, each as it will be stored (BatchNormalization folded in).",
+    details: "\
+importance = |w|, element by element. Where a BatchNormalization scales the layer's output channels and nothing else reads them
+before, importance = |w * gamma / sqrt(variance + epsilon)|, with the channel's gamma and running variance: the weight as it is stored
+after folding, so that layers of different scale compare fairly.
+
+Needs no data. A good default when the stage trains after pruning, or prunes gradually.",
+    source: "Han et al. 2015, arXiv:1506.02626, section 3",
+    example: "criterion = \"magnitude\"",
+};
 
 /// Absolute value of the weight as it will be stored: where a BatchNormalization follows, of the folded weight
 /// `w * gamma / sqrt(variance + epsilon)`, so that layers of different scale compare fairly.
-pub(crate) struct Magnitude;
+///
+/// # Source
+/// Han et al. 2015, arXiv:1506.02626, section 3.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Magnitude {}
+
+impl Settings for Magnitude {}
 
 impl Criterion for Magnitude {
-    fn name(&self) -> &'static str {
-        "magnitude"
-    }
-
-    fn summary(&self) -> &'static str {
-        "Removes the smallest weights, each as it will be stored (BatchNormalization folded in)."
-    }
-
-    fn importance(&self, model: &Model, candidate: &Candidate) -> Result<Vec<f32>> {
-        let weight = read(model, candidate, candidate.weight)?;
+    fn importance(&self, context: &ImportanceContext, candidate: &Candidate) -> Result<Vec<f32>> {
+        let weight = context.read(candidate, candidate.weight)?;
         let mut importance: Vec<f32> = weight.iter().map(|w| w.abs()).collect();
         let (Some(axis), Some(norm)) = (candidate.axis, candidate.norm) else { return Ok(importance) };
-        let shape = model.values.tensor(candidate.weight).map(|t| t.shape().to_vec()).unwrap_or_default();
-        let (gamma, variance) = (read(model, candidate, norm.scale)?, read(model, candidate, norm.variance)?);
+        let shape = context.model.values.tensor(candidate.weight).map(|t| t.shape().to_vec()).unwrap_or_default();
+        let (gamma, variance) = (context.read(candidate, norm.scale)?, context.read(candidate, norm.variance)?);
         let Some(channels) = shape.get(axis).copied().filter(|c| *c == gamma.len() && *c == variance.len() && *c > 0) else {
             return Ok(importance);
         };
@@ -32,12 +45,4 @@ impl Criterion for Magnitude {
         }
         Ok(importance)
     }
-}
-
-fn read(model: &Model, candidate: &Candidate, id: ValueId) -> Result<Vec<f32>> {
-    let Some(tensor) = model.values.tensor(id) else {
-        let what = format!("'{}' is computed by the graph; fold constants first", model.values[id].name);
-        return Err(PruneError::Weight { weight: candidate.name.clone(), what });
-    };
-    tensor.to_f32_vec().map_err(|source| PruneError::Tensor { weight: candidate.name.clone(), source })
 }

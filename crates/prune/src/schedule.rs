@@ -1,24 +1,47 @@
-//! Gradual pruning.
+//! When a sparsity is reached: the family of schedules.
+use crate::cubic::{CUBIC, Cubic};
+use crate::one_shot::{ONE_SHOT, OneShot};
+use technique::{Entry, Family, Fault, member};
 
-/// Sparsity after a fraction of a gradual pruning: fast at first, while much is redundant, slow at the end.
-///
-/// `progress` is clamped to 0..1; at 0 the result is `from`, at 1 it is `to`.
-///
-/// # Source
-/// Zhu & Gupta 2017, arXiv:1710.01878, eq. 1: `to + (from - to) * (1 - progress)^3`.
-pub fn cubic(from: f64, to: f64, progress: f64) -> f64 {
-    to + (from - to) * (1.0 - progress.clamp(0.0, 1.0)).powi(3)
+/// Says which sparsity is reached at which step of a training.
+pub trait SparsitySchedule: Send + Sync {
+    /// Step of a training of `steps` steps before which the target is reached; `None` if it is reached before the training
+    /// begins.
+    fn end(&self, _steps: u64) -> Option<u64> {
+        None
+    }
+
+    /// The sparsity that is reached before `step` (from 0) of `steps`, for a final one of `target`; `None` where masks stay as
+    /// they are. It never falls, and is `target` at [`SparsitySchedule::end`].
+    fn sparsity(&self, _step: u64, _steps: u64, _target: f64) -> Option<f64> {
+        None
+    }
+
+    /// Checks its settings against the target.
+    ///
+    /// # Errors
+    /// A [`Fault`] at the key that does not fit.
+    fn check_target(&self, _target: f64) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// True if it prunes while the stage trains.
+    fn is_gradual(&self) -> bool {
+        self.end(1).is_some()
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::cubic;
+/// The family of schedules.
+pub struct SparsitySchedules;
 
-    #[test]
-    fn starts_and_ends_where_it_should_and_rises() {
-        assert_eq!((cubic(0.25, 0.75, 0.0), cubic(0.25, 0.75, 1.0), cubic(0.25, 0.75, 7.0)), (0.25, 0.75, 0.75));
-        let steps: Vec<f64> = (0..=10).map(|i| cubic(0.0, 0.5, f64::from(i) / 10.0)).collect();
-        assert!(steps.windows(2).all(|w| w[0] < w[1]));
-        assert_eq!(steps[5], 0.4375);
+impl Family for SparsitySchedules {
+    type Member = dyn SparsitySchedule;
+    const NAME: &'static str = "sparsity_schedule";
+    const SUMMARY: &'static str = "When the sparsity is reached: at once, or step by step while the stage trains.";
+    const DEFAULT: Option<&'static str> = Some("one_shot");
+    fn members() -> &'static [Entry<dyn SparsitySchedule>] {
+        static LIST: &[Entry<dyn SparsitySchedule>] =
+            &[member!(OneShot as dyn SparsitySchedule, ONE_SHOT), member!(Cubic as dyn SparsitySchedule, CUBIC)];
+        LIST
     }
 }

@@ -1,6 +1,7 @@
 //! Pruning of networks from the zoo.
 use espalier_prune::{PruneError, PruneSettings, Scope, candidates, prune};
 use graph::Model;
+use technique::Choice;
 use tensor::Tensor;
 
 fn model(name: &str) -> Model {
@@ -9,7 +10,7 @@ fn model(name: &str) -> Model {
 }
 
 fn settings(sparsity: f64, scope: Scope) -> PruneSettings {
-    PruneSettings { method: "magnitude".into(), sparsity, scope, min_per_layer: 0.0, skip: vec![] }
+    PruneSettings { scope, ..PruneSettings::new(sparsity) }
 }
 
 #[test]
@@ -60,12 +61,17 @@ fn the_folded_weight_decides() {
 fn what_cannot_be_is_refused_by_name() {
     let mut m = model("lenet5");
     for sparsity in [-0.1, 1.0, f64::NAN] {
-        assert!(matches!(prune(&mut m, &settings(sparsity, Scope::Global)), Err(PruneError::Setting { setting: "sparsity", .. })));
+        let refused = prune(&mut m, &settings(sparsity, Scope::Global));
+        assert!(matches!(refused, Err(PruneError::Setting(fault)) if fault.path == ["sparsity"]));
     }
     assert!(candidates(&m, &["conv9*".into()]).unwrap_err().to_string().contains("conv9*"));
     assert_eq!(candidates(&m, &["conv*".into()]).unwrap().len(), 2);
-    let unknown = PruneSettings { method: "magnitud".into(), ..settings(0.5, Scope::Global) };
-    assert!(prune(&mut m, &unknown).unwrap_err().to_string().contains("magnitude"));
+    let by_gradients = PruneSettings { criterion: Choice::named("taylor").unwrap(), ..settings(0.5, Scope::Global) };
+    let error = prune(&mut m, &by_gradients).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "setting 'criterion': taylor needs gradients, and there is no data to take them over; prune with a data set, or by magnitude"
+    );
     let weight = m.find("fc1.weight").unwrap();
     let broken = Tensor::full(f32::NAN, m.values.tensor(weight).unwrap().shape()).unwrap();
     m.values.set_tensor(weight, broken);

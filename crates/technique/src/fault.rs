@@ -53,7 +53,7 @@ pub fn within(path: &str, value: f64, least: f64, most: f64, why: &str) -> Resul
         return Ok(());
     }
     let key = path.rsplit('.').next().unwrap_or(path);
-    Err(Fault::new(path, format!("{key} = {value} is not within {least}..={most}: {why}")))
+    Err(Fault::new(path, format!("{key} = {value} is not within {least}..{most}: {why}")))
 }
 
 /// The known name closest to what was written, if it is close enough to be a slip.

@@ -1,11 +1,11 @@
 //! Checkpoints: everything a stage needs to go on after the process was killed, and to end in the same bytes.
-use crate::TrainError;
 use crate::trainer::{Best, EpochRecord};
+use crate::{ParticipantState, TrainError};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use tensor::Tensor;
+use tensor::{DType, Tensor};
 
 /// State between two epochs.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +22,10 @@ pub struct Checkpoint {
     pub best: Option<(Best, BTreeMap<String, Tensor>)>,
     /// The curve so far.
     pub history: Vec<EpochRecord>,
+    /// First epoch that may be kept as the best: see [`crate::Participant::settled`].
+    pub settled_from: u64,
+    /// States of the training's participants, by key.
+    pub participants: BTreeMap<String, ParticipantState>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -31,9 +35,16 @@ struct Position {
     steps_done: u64,
     best: Option<Best>,
     history: Vec<EpochRecord>,
+    #[serde(default)]
+    settled_from: u64,
+    #[serde(default)]
+    participants: BTreeMap<String, serde_json::Value>,
 }
 
 const VERSION: u32 = 1;
+
+/// Group of the participants' tensors.
+const PARTICIPANT: &str = "participant";
 
 impl Checkpoint {
     /// Writes one safetensors file whose metadata holds the position as JSON: temporary file, sync, rename, so a kill
@@ -49,21 +60,25 @@ impl Checkpoint {
             steps_done: self.steps_done,
             best: self.best.as_ref().map(|b| b.0.clone()),
             history: self.history.clone(),
+            settled_from: self.settled_from,
+            participants: self.participants.iter().map(|(key, state)| (key.clone(), state.values.clone())).collect(),
         };
         let position = serde_json::to_string(&position).map_err(|e| wrong(&e))?;
         let none = BTreeMap::new();
         let best = self.best.as_ref().map_or(&none, |b| &b.1);
         let groups = [("value", &self.values), ("optimizer", &self.optimizer), ("best", best)];
-        let mut bytes: Vec<(String, Vec<usize>, Vec<u8>)> = vec![];
+        let mut named: Vec<(String, &Tensor)> = vec![];
         for (group, tensors) in groups {
-            for (name, t) in tensors {
-                let data = t.as_slice::<f32>().map_err(|e| wrong(&e))?.iter().flat_map(|v| v.to_le_bytes()).collect();
-                bytes.push((format!("{group}:{name}"), t.shape().to_vec(), data));
-            }
+            named.extend(tensors.iter().map(|(name, t)| (format!("{group}:{name}"), t)));
         }
+        for (key, state) in &self.participants {
+            named.extend(state.tensors.iter().map(|(name, t)| (format!("{PARTICIPANT}:{key}/{name}"), t)));
+        }
+        let bytes =
+            named.into_iter().map(|(name, t)| Ok((name, packed(t).map_err(|e| wrong(&e))?))).collect::<Result<Vec<_>, TrainError>>()?;
         let views = bytes
             .iter()
-            .map(|(name, shape, data)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), data).map_err(|e| wrong(&e))?)))
+            .map(|(name, (dtype, shape, data))| Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), data).map_err(|e| wrong(&e))?)))
             .collect::<Result<Vec<_>, TrainError>>()?;
         let file = safetensors::serialize(views, Some(HashMap::from([("espalier".to_string(), position)]))).map_err(|e| wrong(&e))?;
         files::write(path, &file).map_err(|e| wrong(&e))
@@ -87,12 +102,19 @@ impl Checkpoint {
         let names = tensors.tensors();
         for (full, view) in &names {
             let (group, name) = full.split_once(':').ok_or_else(|| wrong(&format!("has a tensor '{full}' of no group")))?;
-            let data = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect::<Vec<f32>>();
-            let t = Tensor::new(data, view.shape()).map_err(|e| wrong(&e))?;
+            let t = unpacked(view).map_err(|e| wrong(&e))?;
             groups.entry(group).or_default().insert(name.to_string(), t);
         }
         let mut take = |group: &str| groups.remove(group).unwrap_or_default();
         let (values, optimizer, best) = (take("value"), take("optimizer"), take("best"));
+        let values_of = position.participants.into_iter();
+        let mut participants: BTreeMap<String, ParticipantState> =
+            values_of.map(|(key, values)| (key, ParticipantState { values, ..ParticipantState::default() })).collect();
+        for (full, t) in take(PARTICIPANT) {
+            let owner = full.split_once('/').and_then(|(key, name)| Some((participants.get_mut(key)?, name)));
+            let (state, name) = owner.ok_or_else(|| wrong(&format!("has a tensor '{full}' of no participant")))?;
+            state.tensors.insert(name.to_string(), t);
+        }
         Ok(Checkpoint {
             epochs_done: position.epochs_done,
             steps_done: position.steps_done,
@@ -100,7 +122,28 @@ impl Checkpoint {
             optimizer,
             best: position.best.map(|b| (b, best)),
             history: position.history,
+            settled_from: position.settled_from,
+            participants,
         })
+    }
+}
+
+/// Element type, shape and bytes of a tensor as safetensors stores them.
+fn packed(t: &Tensor) -> Result<(Dtype, Vec<usize>, Vec<u8>), tensor::TensorError> {
+    let (dtype, data) = match t.dtype() {
+        DType::Bool => (Dtype::BOOL, t.as_slice::<bool>()?.iter().map(|v| u8::from(*v)).collect()),
+        _ => (Dtype::F32, t.as_slice::<f32>()?.iter().flat_map(|v| v.to_le_bytes()).collect()),
+    };
+    Ok((dtype, t.shape().to_vec(), data))
+}
+
+fn unpacked(view: &TensorView) -> Result<Tensor, tensor::TensorError> {
+    match view.dtype() {
+        Dtype::BOOL => Tensor::new(view.data().iter().map(|b| *b != 0).collect::<Vec<bool>>(), view.shape()),
+        _ => {
+            let values = view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            Tensor::new(values.collect::<Vec<f32>>(), view.shape())
+        }
     }
 }
 
@@ -113,6 +156,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("c.safetensors");
         let t = |v: f32| Tensor::new(vec![v, f32::MIN_POSITIVE, -0.0], [3]).unwrap();
+        let state = ParticipantState {
+            tensors: BTreeMap::from([("mask/a:b".to_string(), Tensor::vector(vec![true, false])), ("mean".to_string(), t(4.0))]),
+            values: serde_json::json!({ "third": 1.0 / 3.0 }),
+        };
         let c = Checkpoint {
             epochs_done: 2,
             steps_done: 17,
@@ -120,12 +167,14 @@ mod tests {
             optimizer: BTreeMap::from([("a#0".to_string(), t(2.0))]),
             best: Some((Best { epoch: 1, metric: 0.5 }, BTreeMap::from([("a".to_string(), t(3.0))]))),
             history: vec![EpochRecord { epoch: 0, loss: 1.0 / 3.0, ..EpochRecord::default() }],
+            settled_from: 1,
+            participants: BTreeMap::from([("0.own".to_string(), state)]),
         };
         c.save(&path).unwrap();
         let back = Checkpoint::load(&path).unwrap();
         assert_eq!((back.epochs_done, back.steps_done, &back.values, &back.optimizer), (2, 17, &c.values, &c.optimizer));
         assert_eq!(back.best.as_ref().unwrap().1, c.best.as_ref().unwrap().1);
-        assert_eq!(back.history, c.history);
+        assert_eq!((&back.history, back.settled_from, &back.participants), (&c.history, 1, &c.participants));
         let bytes = std::fs::read(&path).unwrap();
         for cut in [0, 4, 8, 40, bytes.len() - 1] {
             std::fs::write(&path, &bytes[..cut]).unwrap();

@@ -39,6 +39,9 @@ pub struct Overrides {
     pub constants: HashMap<ValueId, Tensor>,
     /// Parameters of encodings, by value and parameter name (tracked scales).
     pub encodings: HashMap<(ValueId, String), Tensor>,
+    /// Elements of constants that a mask holds at zero get the gradient that they would have without it. The values of the run
+    /// stay as they are.
+    pub dense_gradients: bool,
 }
 
 /// What one run gives back.
@@ -392,7 +395,10 @@ impl<'a, 'o> Run<'a, 'o> {
         let Some(master) = self.overrides.constants.get(&v).or_else(own) else {
             return Err(TrainError::Value { value: value.name.clone(), what: "is read before it is made".into() });
         };
-        let t = self.annotate(v, master.clone(), &value.name)?;
+        let mut t = self.annotate(v, master.clone(), &value.name)?;
+        if let Some(mask) = self.model.annotations.mask(v).filter(|_| self.overrides.dense_gradients && self.mode.simulate) {
+            t = let_through(master, mask, t).map_err(|e| TrainError::Value { value: value.name.clone(), what: e.to_string() })?;
+        }
         self.constants.borrow_mut().insert(v, t.clone());
         Ok(t)
     }
@@ -435,6 +441,13 @@ impl<'a, 'o> Run<'a, 'o> {
     fn name(&self, node: &Node, source: OpError) -> TrainError {
         TrainError::Node { node: node.label(&self.model.values), op_type: node.op_type.clone(), source }
     }
+}
+
+/// A masked value to which the dead elements of its master are added and taken away again: the value stays the same, and
+/// its gradient reaches them.
+fn let_through(master: &Tensor, mask: &Tensor, masked: Tensor) -> Result<Tensor, TensorError> {
+    let dead = Tensor::where_(mask, &Tensor::scalar(0f32).cast(master.dtype())?, master)?;
+    masked.add(&dead.sub(&dead.detach())?)
 }
 
 /// Queries, keys as `[.., d, n]`, values and what is added to the scores.

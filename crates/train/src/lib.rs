@@ -1,44 +1,55 @@
 //! Running and training a graph.
 //!
 //! [`Executor`] runs any graph of run-time rank: as it stands, in simulation (annotated values pass through their masks
-//! and encodings), or in training. [`train`] is the loop around it; [`Objective`], [`Metric`], [`Batches`] and
-//! [`Watch`] are what a caller brings.
+//! and encodings), or in training. [`train`] is the loop around it; [`Objective`], [`Metric`], [`Batches`],
+//! [`Watch`] and [`Participant`] are what a caller brings.
+mod average;
 mod checkpoint;
+mod context;
 mod diagnosis;
 mod error;
 mod evaluate;
 mod executor;
 mod feeding;
+mod gradients;
 mod limits;
 mod loader;
 mod mean_squared_error;
 mod metric;
+mod norm_statistics;
 mod objective;
 mod open_batch;
 mod optimizer;
 pub mod parameters;
+mod participant;
 mod plan;
 mod prepare;
 mod recompute;
 mod schedule;
 mod segments;
 mod sizes;
+mod step;
 mod task;
 mod trainer;
 mod units;
 
+pub use average::WeightAverage;
 pub use checkpoint::Checkpoint;
+pub use context::{Batches, Silent, StepContext, TrainContext, Watch};
 pub use error::TrainError;
 pub use evaluate::{Correct, evaluate};
 pub use executor::{Executor, Mode, Named, Overrides, RunOutput};
 pub use feeding::{CLASSES_KEY, Feeding, INPUTS_KEY, InputRule, InputRules};
+pub use gradients::{GradientMoments, GradientSource, gradient_moments};
 pub use limits::{LOOPS_ENDED, Limits, StopGuard, stop_when};
 pub use loader::LoaderBatches;
 pub use mean_squared_error::{MeanSquaredError, random_targets};
 pub use metric::{Accuracy, Metric, measure};
+pub use norm_statistics::measure_norm_statistics;
 pub use objective::{Batch, CrossEntropy, Judged, Objective, Portion, class_scores, classes, flat, judge, logits, loss_error, read};
 pub use open_batch::{Batching, open_batch};
 pub use optimizer::{Optimizer, OptimizerSettings};
+pub use participant::{Participant, ParticipantState};
 pub use prepare::{Unreached, fold_constants, is_double, prepare, to_float32, unreached};
 pub use recompute::{StepMemory, step_memory};
 pub use schedule::Schedule;
@@ -46,4 +57,4 @@ pub use task::{
     Agreement, Better, Classification, Confusion, Figures, MetricFacts, Reads, Regression, Score, TASK_KEY, Task, Tasks, align, arg_max,
     by_value, score, task_of,
 };
-pub use trainer::{Batches, Best, EpochRecord, Keep, Silent, Surroundings, TrainReport, TrainSettings, Watch, train};
+pub use trainer::{Best, EpochRecord, Keep, TrainReport, TrainSettings, train};

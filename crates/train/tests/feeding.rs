@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tensor::{DType, Tensor, random};
 use train::{
     Batch, Batches, Batching, CrossEntropy, Executor, Feeding, InputRule, InputRules, LoaderBatches, Mode, OptimizerSettings, Schedule,
-    Silent, Surroundings, TrainSettings, evaluate, open_batch,
+    TrainContext, TrainSettings, evaluate, open_batch,
 };
 
 fn symbol(name: &str) -> Dim {
@@ -98,7 +98,7 @@ fn a_fixed_batch_trains_as_an_open_one() {
     let trained = |mut m: Model, memory: Option<u64>| {
         let source = batches(&m, &data, 4, &InputRules::new());
         let loss = CrossEntropy::of(&m, 0.0).unwrap();
-        let mut around = Surroundings { validate: None, watch: &mut Silent, checkpoint: None, stop: None };
+        let mut around = TrainContext::default();
         let report = train::train(&mut m, &source, &loss, &TrainSettings { memory, ..settings.clone() }, &mut around).unwrap();
         let weights = ["w", "b", "v"].map(|n| m.values.tensor(m.find(n).unwrap()).unwrap().to_f32_vec().unwrap()).concat();
         (report.history, weights)

@@ -5,7 +5,7 @@ use graph::Model;
 use std::collections::BTreeMap;
 use tensor::{Tensor, device, gpu, random};
 use train::{
-    Batch, Batches, CrossEntropy, Executor, Mode, Named, OptimizerSettings, Schedule, Surroundings, TrainError, TrainSettings, Watch,
+    Batch, Batches, CrossEntropy, Executor, Mode, Named, OptimizerSettings, Schedule, TrainContext, TrainError, TrainSettings, Watch,
 };
 use zoo::ZooOptions;
 
@@ -59,7 +59,7 @@ fn trained(on_gpu: bool, model: &Model, data: &Noise, optimizer: OptimizerSettin
         let settings =
             TrainSettings { optimizer, schedule: Schedule::Constant { warm_up: 0.0 }, clip_norm: Some(5.0), ..TrainSettings::default() };
         let mut losses = Losses::default();
-        let mut around = Surroundings { validate: None, watch: &mut losses, checkpoint: None, stop: None };
+        let mut around = TrainContext { watch: &mut losses, ..TrainContext::default() };
         train::train(&mut model, data, &objective, &settings, &mut around).unwrap();
         let out = Executor::new(&model).unwrap().run(&data.inputs(77), Mode::FLOAT).unwrap();
         (losses.0, out.into_values().next().unwrap().to_f64_vec().unwrap())

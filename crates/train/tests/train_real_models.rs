@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use tensor::Tensor;
 use train::parameters::{self, Part};
 use train::{
-    Batch, Batches, CrossEntropy, Executor, MeanSquaredError, Mode, Objective, OptimizerSettings, Overrides, Schedule, Surroundings,
+    Batch, Batches, CrossEntropy, Executor, MeanSquaredError, Mode, Objective, OptimizerSettings, Overrides, Schedule, TrainContext,
     TrainError, TrainSettings, Watch,
 };
 
@@ -95,7 +95,7 @@ fn check(name: &str) {
         ..TrainSettings::default()
     };
     let mut losses = Losses(vec![]);
-    let mut around = Surroundings { validate: None, watch: &mut losses, checkpoint: None, stop: None };
+    let mut around = TrainContext { watch: &mut losses, ..TrainContext::default() };
     train::train(&mut model, &Fixed(batch), objective.as_ref(), &settings, &mut around).unwrap();
     println!("{name}: {:.4?}", losses.0);
     assert_eq!(losses.0.len(), 10);

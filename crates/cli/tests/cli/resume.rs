@@ -59,11 +59,10 @@ fn finish(recipe: &Path, out: &Path) -> (Vec<String>, String, Vec<u8>) {
     (statuses, stderr, fs::read(out.join("deploy.deployed.onnx")).expect("the deployed file"))
 }
 
-#[test]
-fn a_killed_run_goes_on_and_ends_in_the_same_bytes() {
+fn a_killed_run_ends_in_the_same_bytes(text: &str) {
     let dir = tempfile::tempdir().expect("a folder");
     let recipe = dir.path().join("tiny.toml");
-    fs::write(&recipe, RECIPE).expect("the recipe is written");
+    fs::write(&recipe, text).expect("the recipe is written");
     let (whole, killed) = (dir.path().join("whole"), dir.path().join("killed"));
     let (statuses, _, expected) = finish(&recipe, &whole);
     assert_eq!(statuses, ["run", "run", "run"]);
@@ -78,6 +77,18 @@ fn a_killed_run_goes_on_and_ends_in_the_same_bytes() {
     assert!(told.contains("goes on after epoch"), "{told}");
     assert_eq!(resumed, expected);
     assert_eq!(finish(&recipe, &killed).0, ["cached", "cached", "cached"]);
+}
+
+#[test]
+fn a_killed_run_goes_on_and_ends_in_the_same_bytes() {
+    a_killed_run_ends_in_the_same_bytes(RECIPE);
+}
+
+#[test]
+fn a_gradual_pruning_that_was_killed_goes_on_and_ends_in_the_same_bytes() {
+    let gradual = "kind = \"prune\"\nsparsity = 0.9\ncriterion = { kind = \"taylor\", batches = 2 }\n\
+                   sparsity_schedule = { kind = \"cubic\", end = 0.8, every = 7 }";
+    a_killed_run_ends_in_the_same_bytes(&RECIPE.replace("kind = \"finetune\"", gradual));
 }
 
 #[cfg(unix)]

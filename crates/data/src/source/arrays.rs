@@ -4,8 +4,9 @@
 //!
 //! Bytes of shape `[n, h, w]`, `[n, h, w, 1]` or `[n, h, w, 3]` that stand alone are images; everything else is taken as
 //! it is. Memory: the whole file, decompressed.
+use super::format::{Format, Opener, SPLITS, Splits, canonical, entries, file_name, opener};
 use crate::wanted::take_values;
-use crate::{Content, DataError, Dataset, Image, Place, Result, Sample, TARGET, Wanted, npz};
+use crate::{Content, DataError, Dataset, Image, Place, ReadyDataset, Result, Sample, TARGET, Wanted, npz};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,6 +41,51 @@ impl Array {
     fn rows(&self) -> Option<usize> {
         Some(self.tensor.shape().get(self.axis?).copied().unwrap_or_default())
     }
+}
+
+pub(crate) const FORMAT: Format = Format {
+    name: "npz",
+    layouts: &["*.npz with arrays x and y", "*.npz with the inputs of one run each"],
+    file: |path| file_name(path).ends_with(".npz").then(|| array_file(path)),
+    splits: arrays_splits,
+};
+
+/// An npz file that holds all rows.
+fn array_file(file: &Path) -> Opener {
+    let file = file.to_path_buf();
+    opener(move |_, options| ArraysDataset::wanting(&file, npz::read(&file)?, &options.wanted))
+}
+
+/// npz files of which each holds one run.
+fn runs(files: Vec<PathBuf>) -> Opener {
+    opener(move |path, options| Ok(ReadyDataset::new(path, files).wanting(&options.wanted)))
+}
+
+/// `digits-train.npz`, `train.npz`: the split is what follows the last hyphen. Several files of which none is called as a
+/// split is are one run of a network each; so are those in folders that are called as splits are.
+fn arrays_splits(_: &Path, list: &[PathBuf]) -> Result<Splits> {
+    let mut splits = Splits::new();
+    for path in list {
+        if let Some(stem) = file_name(path).strip_suffix(".npz") {
+            let split = canonical(stem.rsplit('-').next().unwrap_or(stem)).to_string();
+            splits.insert(split, array_file(path));
+        }
+    }
+    let is_npz = |path: &PathBuf| path.extension().is_some_and(|e| e == "npz") && path.is_file();
+    let files: Vec<PathBuf> = list.iter().filter(|path| is_npz(path)).cloned().collect();
+    if files.len() > 1 && SPLITS.iter().all(|name| !splits.contains_key(*name)) {
+        splits.insert(String::new(), runs(files));
+    }
+    for folder in list.iter().filter(|entry| entry.is_dir()) {
+        let split = canonical(&file_name(folder)).to_string();
+        if SPLITS.contains(&split.as_str()) && !splits.contains_key(&split) {
+            let files: Vec<PathBuf> = entries(folder)?.into_iter().filter(is_npz).collect();
+            if !files.is_empty() {
+                splits.insert(split, runs(files));
+            }
+        }
+    }
+    Ok(splits)
 }
 
 impl ArraysDataset {
@@ -216,6 +262,9 @@ impl Dataset for ArraysDataset {
     }
     fn holds_arrays(&self) -> bool {
         self.image().is_none()
+    }
+    fn has_values(&self) -> bool {
+        self.values.is_some()
     }
     fn arranged(&self, places: &BTreeMap<String, Place>) -> Result<Option<Arc<dyn Dataset>>> {
         let mut dataset = self.clone();

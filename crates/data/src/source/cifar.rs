@@ -2,8 +2,10 @@
 //!
 //! Source: Krizhevsky 2009, <https://www.cs.toronto.edu/~kriz/cifar.html>. Memory: the labels, one image at a time (all
 //! images where the files are gzipped).
+use super::format::{Format, Splits, canonical, file_name, opener};
 use super::record::RecordFile;
 use crate::{Content, DataError, Dataset, Image, Result, Sample};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 const SIDE: usize = 32;
@@ -22,6 +24,31 @@ pub struct CifarDataset {
 struct Part {
     file: RecordFile,
     first_row: usize,
+}
+
+pub(crate) const FORMAT: Format = Format {
+    name: "cifar",
+    layouts: &["data_batch_*.bin or train.bin (CIFAR)"],
+    file: |path| {
+        let file = path.to_path_buf();
+        let named = [".bin", ".bin.gz"].iter().any(|end| file_name(path).ends_with(end));
+        named.then(|| opener(move |path, options| CifarDataset::open(path, &[file], options.cache_bytes)))
+    },
+    splits: cifar_splits,
+};
+
+fn cifar_splits(_: &Path, list: &[PathBuf]) -> Result<Splits> {
+    let mut files: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for path in list {
+        let name = file_name(path);
+        let Some(stem) = name.trim_end_matches(".gz").strip_suffix(".bin") else { continue };
+        let split = if stem.starts_with("data_batch") { "train" } else { canonical(stem) };
+        if matches!(split, "train" | "test") {
+            files.entry(split.to_string()).or_default().push(path.clone());
+        }
+    }
+    let open = |files: Vec<PathBuf>| opener(move |path, options| CifarDataset::open(path, &files, options.cache_bytes));
+    Ok(files.into_iter().map(|(split, files)| (split, open(files))).collect())
 }
 
 impl CifarDataset {

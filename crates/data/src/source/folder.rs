@@ -1,6 +1,7 @@
 //! Images or sounds in folders, one folder a class; the classes are the folders' names in alphabetical order.
 //!
 //! Memory: the files' names, one file at a time.
+use super::format::{Format, Opener, SPLITS, Splits, canonical, entries, file_name, opener};
 use crate::{Content, DataError, Dataset, Result, Sample};
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,6 +22,33 @@ pub struct FolderDataset {
     files: Vec<(PathBuf, i64)>,
     class_names: Vec<String>,
     notes: Vec<String>,
+}
+
+pub(crate) const FORMAT: Format = Format {
+    name: "folders",
+    layouts: &["class folders with png, jpg, webp, bmp, tif or wav files"],
+    file: |_| None,
+    splits: class_folder_splits,
+};
+
+/// A folder with a folder for each class.
+fn class_folder(folder: &Path) -> Opener {
+    let folder = folder.to_path_buf();
+    opener(move |_, _| FolderDataset::open(&folder))
+}
+
+fn class_folder_splits(folder: &Path, list: &[PathBuf]) -> Result<Splits> {
+    let mut splits = Splits::new();
+    for entry in list.iter().filter(|entry| entry.is_dir()) {
+        if !class_folders(entry)?.is_empty() {
+            splits.insert(canonical(&file_name(entry)).to_string(), class_folder(entry));
+        }
+    }
+    // Folders that are not called as splits are may be classes with folders of their own.
+    if SPLITS.iter().all(|name| !splits.contains_key(*name)) && !class_folders(folder)?.is_empty() {
+        splits.insert(String::new(), class_folder(folder));
+    }
+    Ok(splits)
 }
 
 impl FolderDataset {
@@ -84,22 +112,9 @@ fn is_debris(file: &Path) -> bool {
     file.file_name().is_some_and(|name| DEBRIS.contains(&name.to_string_lossy().to_lowercase().as_str()))
 }
 
-/// Everything in a folder that is not hidden, in alphabetical order.
-pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut list = vec![];
-    for entry in fs::read_dir(folder).map_err(DataError::io(folder))? {
-        let entry = entry.map_err(DataError::io(folder))?;
-        if !entry.file_name().to_string_lossy().starts_with('.') {
-            list.push(entry.path());
-        }
-    }
-    list.sort();
-    Ok(list)
-}
-
 /// All subfolders, if at least one of them has an image or a sound in it or below (an empty class counts: its absence would
 /// shift the others' labels).
-pub(crate) fn class_folders(folder: &Path) -> Result<Vec<PathBuf>> {
+fn class_folders(folder: &Path) -> Result<Vec<PathBuf>> {
     let folders: Vec<PathBuf> = entries(folder)?.into_iter().filter(|entry| entry.is_dir()).collect();
     for class in &folders {
         if has_sample(class, 0)? {

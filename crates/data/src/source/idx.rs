@@ -2,10 +2,11 @@
 //!
 //! Source: <http://yann.lecun.com/exdb/mnist/>. Images are `*-images-idx3-ubyte`, labels `*-labels-idx1-ubyte`, plain or
 //! gzipped. Memory: the labels; the images too if they are gzipped (47 MB for MNIST), else one image.
+use super::format::{Format, Opener, Splits, canonical, file_name, opener};
 use super::record::RecordFile;
 use crate::decode::check_size;
 use crate::{Content, DataError, Dataset, Image, Result, Sample};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 const UNSIGNED_BYTE: u8 = 8;
 
@@ -17,6 +18,26 @@ pub struct IdxDataset {
     width: usize,
     labels: Vec<u8>,
     class_names: Vec<String>,
+}
+
+pub(crate) const FORMAT: Format =
+    Format { name: "idx", layouts: &["*-images-idx3-ubyte[.gz] with labels (IDX)"], file: idx_pair, splits: idx_splits };
+
+/// The images, if this is their file, and the labels beside them.
+fn idx_pair(images: &Path) -> Option<Opener> {
+    let name = file_name(images);
+    if !name.contains("-images") || !name.contains("idx3") {
+        return None;
+    }
+    let plain = name.trim_end_matches(".gz").replace("-images", "-labels").replace("idx3", "idx1");
+    let labels = [plain.clone(), format!("{plain}.gz")].map(|name| images.with_file_name(name)).into_iter().find(|path| path.is_file())?;
+    let images = images.to_path_buf();
+    Some(opener(move |_, options| IdxDataset::open(&images, &labels, options.cache_bytes)))
+}
+
+fn idx_splits(_: &Path, list: &[PathBuf]) -> Result<Splits> {
+    let split = |path: &PathBuf| canonical(file_name(path).split("-images").next().unwrap_or_default()).to_string();
+    Ok(list.iter().filter_map(|path| Some((split(path), idx_pair(path)?))).collect())
 }
 
 impl IdxDataset {

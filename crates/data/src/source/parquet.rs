@@ -5,12 +5,13 @@
 //! groups; or, where all of them fit the cache's budget, for good.
 use super::column::{read_bytes, read_integers};
 use super::features::Features;
+use super::format::{Format, Splits, canonical, entries, file_name, opener};
 use super::pages;
 use crate::{Content, DataError, Dataset, OpenOptions, Result, Sample, memory};
 use bytes::Bytes;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::schema::types::SchemaDescriptor;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -47,6 +48,36 @@ struct Columns {
 struct GroupData {
     inputs: Vec<Option<Bytes>>,
     labels: Vec<Option<i64>>,
+}
+
+pub(crate) const FORMAT: Format = Format {
+    name: "parquet",
+    layouts: &["NAME-*.parquet or NAME/*.parquet (Hugging Face layout)"],
+    file: |path| {
+        let file = path.to_path_buf();
+        file_name(path).ends_with(".parquet").then(|| opener(move |path, options| ParquetDataset::open(path, &[file], options)))
+    },
+    splits: parquet_splits,
+};
+
+/// `train-00000-of-00002.parquet`, the same under `data/`, or `train/0000.parquet`.
+fn parquet_splits(_: &Path, list: &[PathBuf]) -> Result<Splits> {
+    let mut files: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    let is_parquet = |path: &Path| path.extension().is_some_and(|e| e == "parquet");
+    let stem = |path: &Path| file_name(path).trim_end_matches(".parquet").split("-0").next().unwrap_or_default().to_string();
+    for entry in list {
+        if is_parquet(entry) {
+            files.entry(canonical(&stem(entry)).to_string()).or_default().push(entry.clone());
+        } else if entry.is_dir() {
+            let folder = file_name(entry);
+            for file in entries(entry)?.into_iter().filter(|file| is_parquet(file)) {
+                let split = if folder == "data" { stem(&file) } else { folder.clone() };
+                files.entry(canonical(&split).to_string()).or_default().push(file);
+            }
+        }
+    }
+    let open = |files: Vec<PathBuf>| opener(move |path, options| ParquetDataset::open(path, &files, options));
+    Ok(files.into_iter().map(|(split, files)| (split, open(files))).collect())
 }
 
 impl ParquetDataset {

@@ -56,6 +56,9 @@ impl Dataset for ReadyDataset {
     fn holds_arrays(&self) -> bool {
         true
     }
+    fn has_values(&self) -> bool {
+        self.wanted != Wanted::Class
+    }
     fn read(&self, row: usize) -> Result<Sample> {
         let file = self.at(row)?;
         let mut inputs = npz::read(file)?;

@@ -272,13 +272,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let entry = zoo::find("lenet300-100").unwrap();
         let mut model = entry.build(&zoo::ZooOptions { input: vec![1, 8, 8], ..entry.default_options() }).unwrap();
-        let half = prune::PruneSettings {
-            method: "magnitude".into(),
-            sparsity: 0.5,
-            scope: prune::Scope::Global,
-            min_per_layer: 0.0,
-            skip: vec![],
-        };
+        let half = prune::PruneSettings::new(0.5);
         prune::prune(&mut model, &half).unwrap();
         let noise = tensor::random::uniform(1, &[8, 1, 8, 8], 0.0, 1.0).unwrap();
         let batch = Batch { inputs: [("input".to_string(), noise)].into(), ..Batch::default() };

@@ -1,7 +1,8 @@
 //! `list` and `explain`: what there is, and what it is.
 use super::sections;
 use crate::{Error, Result};
-use pipeline::recipe::{Stage, did_you_mean, schema};
+use pipeline::recipe::{did_you_mean, families, schema};
+use pipeline::stages::kinds;
 use serde::Serialize;
 use std::fmt;
 
@@ -35,7 +36,7 @@ pub struct Entry {
 pub fn list(topic: Topic) -> Vec<Entry> {
     let entry = |name: &str, summary: &str| Entry { name: name.to_string(), summary: summary.to_string() };
     match topic {
-        Topic::Stages => Stage::KINDS.iter().map(|kind| entry(kind, stage(kind).0.as_str())).collect(),
+        Topic::Stages => kinds().iter().map(|kind| entry(kind.manual.name, kind.manual.summary)).collect(),
         Topic::Techniques => techniques().into_iter().map(|(name, summary)| Entry { name, summary }).collect(),
         Topic::Architectures => zoo::list().iter().map(|e| entry(e.name, e.summary)).collect(),
         Topic::Operators => ops::all().map(|o| entry(&operator_name(o), o.summary())).collect(),
@@ -51,11 +52,10 @@ fn operator_name(op: &dyn ops::Operator) -> String {
 
 /// The choices that a recipe offers, each as `KEY = "value"` with its sentence, read from the schema so that none is missed.
 fn techniques() -> Vec<(String, String)> {
-    const KEYS: [(&str, &str); 8] = [
+    const KEYS: [(&str, &str); 7] = [
         ("Observer", "calibration.observer"),
         ("BatchNorm", "batch_norm"),
-        ("PruneMethod", "method"),
-        ("PruneScope", "scope"),
+        ("Scope", "scope"),
         ("OptimizerSettings", "optimizer.kind"),
         ("Schedule", "schedule.kind"),
         ("Keep", "keep"),
@@ -69,6 +69,9 @@ fn techniques() -> Vec<(String, String)> {
             let summary = choice["description"].as_str().unwrap_or_default().replace('\n', " ");
             list.extend(value.map(|v| (format!("{key} = \"{v}\""), summary)));
         }
+    }
+    for family in families() {
+        list.extend(family.members.iter().map(|m| (format!("{} = \"{}\"", family.name, m.manual.name), m.manual.summary.to_string())));
     }
     // What has no key, because there is one of it so far or because it is always so.
     list.extend(encodings::all().map(|e| (e.name().to_string(), e.summary().to_string())));
@@ -94,23 +97,6 @@ const ALWAYS: [(&str, &str); 3] = [
     ),
 ];
 
-/// A stage as it stands in a recipe.
-fn example(kind: &str) -> &'static str {
-    match kind {
-        "train" => {
-            "epochs = 20\noptimizer = { kind = \"sgd\", lr = 0.1, nesterov = true, weight_decay = 5e-4 }\nschedule = { kind = \"cosine\", warm_up = 0.1 }\n"
-        }
-        "quantize" => {
-            "weights = { bits = 8, per_channel = true, reduce_range = true }\ncalibration = { observer = \"percentile\", images = 512 }\n"
-        }
-        "prune" => "sparsity = 0.5\nskip = [\"/linear*\"]\n",
-        "distill" => "teacher = \"train\"\nstudent = { arch = \"resnet8\", width = 0.75 }\nepochs = 30\n",
-        "finetune" => "teacher = \"train\"\nepochs = 6\noptimizer = { kind = \"adamw\", lr = 3e-4 }\nfreeze_statistics = 1\n",
-        "deploy" => "target = \"onnxruntime\"\nthreads = 1\n",
-        _ => "",
-    }
-}
-
 fn runtime(name: &str) -> &'static str {
     match name {
         "reference" => "The built-in interpreter: literal arithmetic, always there",
@@ -120,24 +106,39 @@ fn runtime(name: &str) -> &'static str {
     }
 }
 
-/// A kind of stage from the recipe's schema: its sentence, and its keys with theirs.
-fn stage(kind: &str) -> (String, Vec<(String, String)>) {
+/// The keys of a kind of stage from the recipe's schema, with their sentences.
+fn keys(kind: &str) -> Vec<(String, String)> {
     let schema = schema();
-    let text = |v: &serde_json::Value| v["description"].as_str().unwrap_or_default().replace('\n', " ");
     let variants = schema["$defs"]["Stage"]["oneOf"].as_array().cloned().unwrap_or_default();
-    let Some(variant) = variants.into_iter().find(|v| v["properties"]["kind"]["const"] == kind) else { return Default::default() };
+    let Some(variant) = variants.into_iter().find(|v| v["properties"]["kind"]["const"] == kind) else { return vec![] };
     let keys = variant["properties"].as_object().into_iter().flatten().filter(|(key, _)| *key != "kind").map(|(key, v)| {
         let default = v.get("default").filter(|d| !d.is_null()).map_or(String::new(), |d| format!(" (default: {d})"));
-        (key.clone(), format!("{}{default}", text(v)))
+        (key.clone(), format!("{}{default}", v["description"].as_str().unwrap_or_default().replace('\n', " ")))
     });
-    (text(&variant), keys.collect())
+    keys.collect()
+}
+
+/// A family by its name, and a member by its own: their manual pages.
+fn family_page(name: &str) -> Option<String> {
+    let families = families();
+    let pages = families.iter().flat_map(|f| f.members.iter().filter(|m| m.manual.name == name).map(|m| m.text(f.name)));
+    let pages: Vec<String> = pages.collect();
+    if !pages.is_empty() {
+        return Some(pages.join("\n"));
+    }
+    let family = families.iter().find(|f| f.name == name)?;
+    let width = family.members.iter().map(|m| m.manual.name.len()).max().unwrap_or(0);
+    let lines = family.members.iter().map(|m| format!("  {:width$}  {}\n", m.manual.name, m.manual.summary)).collect::<String>();
+    let default = family.default.map_or(String::new(), |d| format!(" Default: {d}."));
+    Some(format!("{}: {}{default}\n\n{lines}", family.name, family.summary))
 }
 
 /// Every name that [`explain`] knows.
 pub fn explainable() -> Vec<String> {
     const TOPICS: [Topic; 6] = [Topic::Stages, Topic::Techniques, Topic::Architectures, Topic::Runtimes, Topic::Operators, Topic::Devices];
     let listed = TOPICS.into_iter().flat_map(list).map(|e| e.name.split('"').nth(1).unwrap_or(&e.name).to_string());
-    let mut names: Vec<String> = sections::names().map(str::to_string).chain(listed).collect();
+    let families = families().into_iter().map(|f| f.name.to_string());
+    let mut names: Vec<String> = sections::names().map(str::to_string).chain(families).chain(listed).collect();
     let mut seen = std::collections::BTreeSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
@@ -148,15 +149,20 @@ pub fn explainable() -> Vec<String> {
 /// # Errors
 /// [`Error::Input`] if there is nothing of that name.
 pub fn explain(name: &str) -> Result<String> {
-    if Stage::KINDS.contains(&name) {
-        let (summary, keys) = stage(name);
+    if let Some(kind) = kinds().iter().find(|kind| kind.manual.name == name) {
+        let (keys, manual) = (keys(name), &kind.manual);
         let width = keys.iter().map(|(k, _)| k.len()).max().unwrap_or(0);
         let lines: Vec<String> = keys.iter().map(|(k, v)| format!("  {k:width$}  {v}")).collect();
-        let example = format!("[[stages]]\nkind = \"{name}\"\n{}", example(name));
-        return Ok(format!("stage {name}: {summary}\n\n{}\n\nIn a recipe:\n\n{example}", lines.join("\n")));
+        let details = if manual.details.is_empty() { String::new() } else { format!("\n\n{}", manual.details) };
+        let source = if manual.source.is_empty() { String::new() } else { format!("\n\nSource: {}", manual.source) };
+        let example = format!("[[stages]]\nkind = \"{name}\"\n{}", manual.example);
+        return Ok(format!("stage {name}: {}{details}\n\n{}{source}\n\nIn a recipe:\n\n{example}", manual.summary, lines.join("\n")));
     }
     if let Some(text) = sections::explain(name) {
         return Ok(text);
+    }
+    if let Some(page) = family_page(name) {
+        return Ok(page);
     }
     let technique = |key: &str| key.split('"').nth(1).unwrap_or(key).eq_ignore_ascii_case(name);
     let found: Vec<String> =
@@ -211,7 +217,7 @@ mod tests {
         let train = "name = \"x\"\n[data]\ntrain = \"d\"\n[model]\narch = \"mlp\"\n[[stages]]\nkind = \"train\"\n";
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("r.toml");
-        for kind in Stage::KINDS {
+        for kind in kinds().iter().map(|kind| kind.manual.name) {
             let text = explain(kind).unwrap();
             let (_, example) = text.split_once("In a recipe:\n\n").unwrap();
             assert!(example.lines().count() > 2, "{kind}");
@@ -226,7 +232,7 @@ mod tests {
         let names: Vec<String> = list(Topic::Techniques).into_iter().map(|e| e.name).collect();
         for name in [
             r#"calibration.observer = "percentile""#,
-            r#"method = "magnitude""#,
+            r#"criterion = "taylor""#,
             r#"optimizer.kind = "adamw""#,
             r#"schedule.kind = "cosine""#,
         ] {

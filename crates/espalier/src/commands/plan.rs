@@ -3,8 +3,9 @@ use super::bench::{BenchOptions, TrainBenchOptions, time_training};
 use super::inputs::random_inputs;
 use crate::Result;
 use graph::Model;
-use pipeline::actions::{Rows, Sources, student};
-use pipeline::recipe::{Observer, Stage, TrainStage, load};
+use pipeline::actions::{Rows, Sources};
+use pipeline::recipe::{Stage, load};
+use pipeline::stages::NetworkCx;
 use pipeline::{PlannedStage, RunOptions};
 use report::text;
 use serde::Serialize;
@@ -77,27 +78,26 @@ pub fn plan(path: &Path, overrides: &[String], mut options: RunOptions) -> Resul
             },
             None => None,
         };
-        quantized |= matches!(settings, Stage::Quantize(_));
-        match settings {
-            Stage::Train(TrainStage { model: Some(source), .. }) if i > 0 => {
-                current = Some(pipeline::stages::start(source, recipe.seed, place).map_err(staged)?.0);
-                quantized = false;
+        // What the run begins with is there already.
+        if i > 0 || teacher.is_some() {
+            let on = NetworkCx { recipe, seed: recipe.seed, teacher: teacher.as_ref(), place: &place };
+            if let Some(own) = settings.network(&on).map_err(staged)? {
+                (current, quantized) = (Some(own), false);
             }
-            Stage::Distill(s) => {
-                if let (Some(of), Some(teacher)) = (&s.student, &teacher) {
-                    current = Some(student(of, recipe.begins_with(), teacher, recipe.seed, place).map_err(staged)?);
-                    quantized = false;
-                }
-            }
-            _ => {}
         }
+        quantized |= quantizes(settings);
         stages.push(clock.stage(settings, stage, current.as_ref(), teacher.as_ref(), quantized, rows));
         // A student gets its compression after it has been trained.
-        quantized |= matches!(settings, Stage::Distill(_)) && recipe.stages[..i].iter().any(|s| matches!(s, Stage::Quantize(_)));
+        quantized |= settings.begins_anew().is_some() && settings.teacher().is_some() && recipe.stages[..i].iter().any(quantizes);
         networks.extend(current.clone().map(|m| (settings.name().to_string(), m)));
     }
     let images = [rows.train, rows.validation, rows.test];
     Ok(Plan { name: recipe.name.clone(), out: options.out, images, stages, notes: clock.notes })
+}
+
+/// True for a stage that attaches quantizers.
+fn quantizes(stage: &Stage) -> bool {
+    stage.compression().is_some_and(|c| c.quantizers().is_some())
 }
 
 /// Times networks, each once.
@@ -125,14 +125,8 @@ impl Clock {
         let step = training.as_ref().and_then(|t| self.step(model, teacher, t.batch, quantized));
         let sample = self.sample(model);
         let epochs = training.as_ref().map_or(0, |t| t.epochs) as f64;
-        let images = match settings {
-            Stage::Quantize(q) if q.calibration.observer == Observer::Auto => q.calibration.images as f64 + 6.0 * 64.0,
-            Stage::Quantize(q) => q.calibration.images as f64,
-            // The simulation, and the file in both arithmetics.
-            Stage::Deploy(d) => 3.0 * d.images.unwrap_or(rows.test).min(rows.test) as f64,
-            _ => 0.0,
-        };
-        let measured = if matches!(settings, Stage::Deploy(_)) { 0.0 } else { rows.test as f64 + (epochs + 1.0) * rows.validation as f64 };
+        let images = settings.samples(&rows);
+        let measured = if settings.deploys() { 0.0 } else { rows.test as f64 + (epochs + 1.0) * rows.validation as f64 };
         let trained = match (steps, step) {
             (0, _) => Some(0.0),
             (n, Some((ms, _))) => Some(n as f64 * ms / 1e3),

@@ -1,9 +1,9 @@
 //! Calibration as the recipe asks for it, with the statistics of an earlier one where nothing that they depend on differs.
 use super::counted::counted;
 use super::{Sources, Tick, quantize::settings};
+use crate::StageError;
 use crate::recipe::{BatchNorm, Observer, QuantizeStage};
 use crate::run_dir::{Cache, Key};
-use crate::stages::StageError;
 use graph::Model;
 use quantize::{CalibrationReport, Choice, QuantizeSettings};
 use train::LoaderBatches;

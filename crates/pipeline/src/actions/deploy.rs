@@ -2,8 +2,8 @@
 use super::counted::counted;
 use super::measure::{by_class, figures, macs_of_one};
 use super::{MemoryProbe, Original, Sources, Tick};
+use crate::StageError;
 use crate::recipe::{DeployStage, Target};
-use crate::stages::StageError;
 use deploy::measure::{Agreement, LatencyOptions, latencies};
 use deploy::runtime::{Choice, Runtime, Session, SessionOptions, Source, by_name, choose, take_messages};
 use deploy::{LowerOptions, Lowered, Placement, Proof, ProofOptions, prove};

@@ -1,12 +1,12 @@
 //! The training loop of a stage: the recipe's settings, the data, and a teacher if there is one.
 use super::Sources;
+use crate::StageError;
 use crate::recipe::Training;
-use crate::stages::StageError;
 use distill::{Hinton, HintonSettings};
 use graph::Model;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use train::{Batches, Mode, Objective, Surroundings, TrainReport, TrainSettings, Watch};
+use train::{Batches, Mode, Objective, Participant, TrainContext, TrainReport, TrainSettings, Watch};
 
 /// What a stage teaches, beside its settings.
 pub struct Lesson<'a> {
@@ -32,6 +32,7 @@ pub fn fit(
     sources: &Sources,
     watch: &mut dyn Watch,
     stop: &AtomicBool,
+    participants: &mut [&mut dyn Participant],
 ) -> Result<TrainReport, StageError> {
     let t = lesson.training;
     let data = sources.training(model, lesson.stage, t.batch)?;
@@ -54,11 +55,12 @@ pub fn fit(
     let mode = if lesson.simulate { Mode::SIMULATED } else { Mode::FLOAT };
     let task = sources.task().member().as_ref();
     let mut judge = validation.map(|held_out| move |m: &Model| Ok(train::score(task, m, held_out.epoch(0), mode)?.value()));
-    let mut around = Surroundings {
+    let mut around = TrainContext {
         validate: judge.as_mut().map(|j| j as &mut dyn FnMut(&Model) -> Result<f64, train::TrainError>),
         watch,
         checkpoint: lesson.checkpoint.clone(),
         stop: Some(stop),
+        participants: participants.iter_mut().map(|p| &mut **p as &mut dyn Participant).collect(),
     };
     let loss = task.loss(model, t.label_smoothing as f32)?;
     let Some((teacher, temperature, alpha)) = lesson.teacher else {

@@ -1,7 +1,7 @@
 //! Figures of a stage's result: size, sparsity, error of each weight, and those of the task.
 use super::counted::counted;
 use super::{Sources, Tick, metric_record};
-use crate::stages::StageError;
+use crate::StageError;
 use deploy::measure::{macs, parameters};
 use graph::{Model, ValueId};
 use report::record::{ClassRecord, ClassesRecord, Confused, LayerRecord, Metrics};

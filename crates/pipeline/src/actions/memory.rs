@@ -1,5 +1,5 @@
 //! Memory that a file takes in a runtime: measured in a process of its own, which does nothing else.
-use crate::stages::StageError;
+use crate::StageError;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use train::Named;

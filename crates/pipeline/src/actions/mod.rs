@@ -1,25 +1,29 @@
 //! What each kind of stage does to a model, as functions: data in, model and figures out. Stored results, records and the
 //! order of stages are the run's affair.
 mod calibrate;
+mod compress;
 mod counted;
 mod deploy;
 mod fit;
 mod measure;
 mod memory;
 mod original;
+mod prune;
 mod quantize;
 mod sources;
 mod student;
 mod task;
 
+pub use self::prune::{prune_notes, prune_weights};
 pub use calibrate::{Calibrated, calibrate};
+pub use compress::{CompressOn, Compressed, Compression};
 pub use counted::Tick;
 pub use deploy::{DeployOn, Deployment, deploy, lowered};
 pub use fit::{Lesson, fit};
 pub use measure::{figures, keep, layers, score, weigh};
 pub use memory::MemoryProbe;
 pub use original::Original;
-pub use quantize::{prune_notes, prune_weights, settle_biases, settle_norms, stay_float};
+pub use quantize::{settle_biases, settle_norms, stay_float};
 pub use sources::{Rows, Sources};
-pub use student::{Policy, PolicyStep, student};
+pub use student::student;
 pub use task::{metric_record, task_record};

@@ -1,6 +1,6 @@
 //! The model that a run began with, to measure a deployed file against.
 use super::MemoryProbe;
-use crate::stages::StageError;
+use crate::StageError;
 use deploy::runtime::Source;
 use graph::{Annotations, Model};
 use std::path::{Path, PathBuf};

@@ -1,8 +1,7 @@
-//! Attaching quantizers and masks as the recipe asks for them.
-use crate::recipe::{Observer, PruneMethod, PruneScope, PruneStage, QuantizeStage};
-use crate::stages::StageError;
+//! Attaching quantizers as the recipe asks for them.
+use crate::StageError;
+use crate::recipe::{Observer, QuantizeStage};
 use graph::Model;
-use prune::{PruneSettings, Scope, SparsityReport};
 use quantize::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
 
 /// A stage's settings as the technique takes them.
@@ -50,51 +49,6 @@ pub fn stay_float(model: &Model) -> Result<Option<String>, StageError> {
     let more = if float.len() > 3 { format!(" and {} more", float.len() - 3) } else { String::new() };
     let names = float.into_iter().take(3).map(|(_, name)| name).collect::<Vec<_>>().join(", ");
     Ok(Some(format!("{elements} of {total} parameters stay float: {names}{more}")))
-}
-
-/// Chooses which weights live.
-///
-/// # Errors
-/// What the settings or the weights report.
-pub fn prune_weights(model: &mut Model, stage: &PruneStage) -> Result<SparsityReport, StageError> {
-    let settings = PruneSettings {
-        method: match stage.method {
-            PruneMethod::Magnitude => "magnitude".into(),
-        },
-        sparsity: stage.sparsity,
-        scope: match stage.scope {
-            PruneScope::Global => Scope::Global,
-            PruneScope::Layer => Scope::Layer,
-        },
-        min_per_layer: stage.min_per_layer,
-        skip: stage.skip.clone(),
-    };
-    Ok(prune::prune(model, &settings)?)
-}
-
-/// What the user should know of a pruning, warnings told apart: what was zero before, and layers of which nothing is left.
-pub fn prune_notes(report: &SparsityReport) -> Vec<(bool, String)> {
-    let (share, weights) = (report.sparsity * 100.0, report.layers.len());
-    let mut notes = vec![(false, format!("sparsity {share:.2} % over {weights} weights; {}", report::text::SPARSITY_ALONE))];
-    if report.zero_before > 0 {
-        let share = report.zero_before as f64 / report.total().max(1) as f64 * 100.0;
-        notes.push((
-            false,
-            format!(
-                "{} elements ({share:.2} %) were zero before; they stay zero and are counted apart: the sparsity asked for is that of the others",
-                report.zero_before
-            ),
-        ));
-    }
-    if !report.emptied.is_empty() {
-        let text = format!(
-            "nothing is left of {}: what such a layer gives no longer depends on its input; set min_per_layer = 0.05, a lower sparsity, \
-             scope = \"layer\", or name the layer in skip",
-            report.emptied.join(", ")
-        );
-        notes.push((true, text));
-    }
-    notes
 }
 
 /// Sets the biases' scales again after the scales they follow from were trained. Where BatchNormalization is kept, biases

@@ -1,6 +1,6 @@
 //! The recipe's data sets, opened once, and the batches that stages take from them.
+use crate::StageError;
 use crate::recipe::{DataSettings, Loaded};
-use crate::stages::StageError;
 use data::{Dataset, Holdout, LoaderOptions, OpenOptions, Preprocess, Purpose, Shuffle, Wanted, check_classes, split_holdout};
 use graph::Model;
 use std::path::Path;

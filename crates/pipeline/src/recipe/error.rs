@@ -87,10 +87,3 @@ impl std::fmt::Display for RecipeError {
 }
 
 impl std::error::Error for RecipeError {}
-
-/// The known name closest to what was written, if it is close enough to be a slip.
-pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let limit = (written.chars().count() / 3).max(2);
-    let scored = known.into_iter().map(|k| (strsim::damerau_levenshtein(&written.to_lowercase(), &k.to_lowercase()), k));
-    scored.filter(|(d, _)| *d <= limit).min().map(|(_, k)| k)
-}

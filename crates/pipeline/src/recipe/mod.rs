@@ -4,23 +4,29 @@
 //! place in the file.
 mod check;
 mod error;
+mod families;
 mod overrides;
 mod parse;
 mod schema;
 mod settings;
-mod stages;
+mod stage;
 mod training;
 mod units;
 
-pub use error::{RecipeError, did_you_mean};
+pub use error::RecipeError;
+pub use families::families;
 pub use schema::schema;
 pub use settings::{DataSettings, Goals, Inherit, MetricGoal, ModelSource, Student};
-pub use stages::{
-    Activations, BatchNorm, Calibration, DeployStage, DistillStage, FinetuneStage, Observer, PruneMethod, PruneScope, PruneStage,
-    QuantizeStage, Stage, Target, TrainStage, Weights,
-};
+pub use stage::Stage;
+pub use technique::did_you_mean;
 pub use training::Training;
 pub use units::ByteSize;
+
+pub use crate::stages::{
+    Activations, BatchNorm, Calibration, DeployStage, DistillStage, FinetuneStage, Observer, PruneStage, QuantizeStage, Target, TrainStage,
+    Weights,
+};
+pub(crate) use check::{architecture as check_architecture, source as check_source};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,7 +59,7 @@ pub struct Recipe {
     #[serde(default, skip_serializing_if = "Goals::is_empty")]
     pub goals: Goals,
     /// The stages, in the order in which they run.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "stage::none")]
     pub stages: Vec<Stage>,
 }
 
@@ -69,32 +75,28 @@ fn one() -> u64 {
 impl Recipe {
     /// The model that the first stage works on: its own, or the recipe's.
     pub fn begins_with(&self) -> Option<&ModelSource> {
-        match self.stages.first() {
-            Some(Stage::Train(TrainStage { model: Some(own), .. })) => Some(own),
-            _ => self.model.as_ref(),
-        }
+        self.stages.first().and_then(|first| first.own_model()).or(self.model.as_ref())
     }
 
     /// True if the network that stage `index` trains descends from a model file, which has probably been trained on all of
     /// the training images.
     pub fn pretrained_at(&self, index: usize) -> bool {
-        let own = self.stages.iter().take(index + 1).rev().find_map(Stage::begins_anew);
+        let own = self.stages.iter().take(index + 1).rev().find_map(|s| s.begins_anew());
         own.unwrap_or_else(|| self.model.as_ref().is_some_and(|m| m.file.is_some()))
     }
 
     /// True if the network that stage `index` trains has trained weights already: a file's, or those of a stage before it.
     pub fn trained_before(&self, index: usize) -> bool {
         let start = self.model.as_ref().is_some_and(|m| m.file.is_some());
-        let trains = |stage: &Stage| stage.training().is_some_and(|t| t.epochs > 0);
-        let before = self.stages.iter().take(index).fold(start, |trained, s| s.begins_anew().unwrap_or(trained) || trains(s));
-        self.stages.get(index).and_then(Stage::begins_anew).unwrap_or(before)
+        let before = self.stages.iter().take(index).fold(start, |trained, s| s.begins_anew().unwrap_or(trained) || s.trains());
+        self.stages.get(index).and_then(|s| s.begins_anew()).unwrap_or(before)
     }
 
     /// The optimizer that stage `index` trains by, and whether the recipe leaves it open: then
     /// [`OptimizerSettings::default`] for random weights, [`OptimizerSettings::gentle`] for trained ones. `None` for a stage
     /// without a training loop.
     pub fn optimizer(&self, index: usize) -> Option<(OptimizerSettings, bool)> {
-        let given = self.stages.get(index)?.training()?.optimizer;
+        let given = self.stages.get(index)?.training()?.optimizer.clone();
         let open = given.is_none();
         let default = || if self.trained_before(index) { OptimizerSettings::gentle() } else { OptimizerSettings::default() };
         Some((given.unwrap_or_else(default), open))
@@ -123,9 +125,9 @@ impl Loaded {
     /// The files and folders that the recipe reads, below `root` or its own folder: models, teachers and data sets.
     pub fn inputs(&self, root: Option<&Path>) -> Vec<PathBuf> {
         let r = &self.recipe;
-        let own = r.stages.iter().filter_map(Stage::own_file);
+        let own = r.stages.iter().filter_map(|s| s.own_file());
         let models = r.model.iter().filter_map(|m| m.file.as_deref()).chain(own);
-        let teachers = r.stages.iter().filter_map(Stage::teacher).filter(|t| r.stage(t).is_none());
+        let teachers = r.stages.iter().filter_map(|s| s.teacher()).filter(|t| r.stage(t).is_none());
         let data = r.data.iter().flat_map(|d| [&d.train, &d.test, &d.validation_set].into_iter().flatten());
         models.chain(teachers).chain(data.map(String::as_str)).map(|p| self.resolve(p, root)).collect()
     }

@@ -1,6 +1,6 @@
 //! `--set KEY=VALUE`: changes to a recipe that do not touch its file.
-use super::error::did_you_mean;
 use super::{Recipe, RecipeError, Stage, parse};
+use technique::did_you_mean;
 use toml::{Table, Value};
 
 /// The recipe with each override applied in order.

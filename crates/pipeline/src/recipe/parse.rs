@@ -1,27 +1,37 @@
 //! From text to [`Recipe`], keeping track of places so that an error can point at one.
 use super::check;
-use super::error::{RecipeError, did_you_mean};
-use super::{DeployStage, DistillStage, FinetuneStage, PruneStage, QuantizeStage, Recipe, Stage, TrainStage};
+use super::error::RecipeError;
+use super::stage::COMMON;
+use super::{Recipe, Stage, Training};
+use crate::stages::{StageEntry, kinds};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
+use technique::did_you_mean;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, Deserializer, Error};
+use toml::de::{DeTable, DeValue, Deserializer, Error, ValueDeserializer};
 
 pub(super) fn parse(text: &str) -> Result<Recipe, RecipeError> {
     let root = DeTable::parse(text).map_err(|e| syntax(text, &e))?;
     let located = Located { text, root: root.get_ref() };
     let mut head = root.clone();
     let stages = head.get_mut().remove("stages");
-    let mut recipe = Recipe::deserialize(Deserializer::from(head)).map_err(|e| located.error(&e, root.get_ref(), ""))?;
+    let mut recipe = Recipe::deserialize(Deserializer::from(head)).map_err(|e| located.error(&e, root.get_ref(), "", &[]))?;
     if let Some(list) = stages {
         recipe.stages = located.stages(&list)?;
     }
     check::check(&recipe).map_err(|fault| {
         let span = located.find(&fault.path);
-        RecipeError::new(fault.message).at(text, span).hint(fault.hint)
+        RecipeError::new(fault.what).at(text, span).hint(fault.hint)
     })?;
     Ok(recipe)
+}
+
+/// The keys of a settings type.
+fn properties(schema: &mut dyn FnMut(&mut SchemaGenerator) -> Schema) -> Vec<String> {
+    let schema = schema(&mut SchemaGenerator::default()).to_value();
+    schema["properties"].as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
 }
 
 fn syntax(text: &str, error: &Error) -> RecipeError {
@@ -51,40 +61,68 @@ impl Located<'_> {
     }
 
     fn stage(&self, span: Range<usize>, table: &DeTable) -> Result<Stage, RecipeError> {
-        let kinds = || format!("the kinds are {}", Stage::KINDS.join(", "));
+        let known = || format!("the kinds are {}", Stage::kinds().collect::<Vec<_>>().join(", "));
         let Some(kind) = table.get("kind") else {
-            return Err(RecipeError::new("a stage needs a kind").at(self.text, Some(heading(self.text, span))).hint(Some(kinds())));
+            return Err(RecipeError::new("a stage needs a kind").at(self.text, Some(heading(self.text, span))).hint(Some(known())));
         };
-        let name = kind.get_ref().as_str().unwrap_or_default();
-        let mut rest = table.clone();
-        rest.remove("kind");
-        let rest = Spanned::new(span, rest);
-        match name {
-            "train" => self.settings::<TrainStage>(rest, name).map(Stage::Train),
-            "quantize" => self.settings::<QuantizeStage>(rest, name).map(Stage::Quantize),
-            "prune" => self.settings::<PruneStage>(rest, name).map(Stage::Prune),
-            "distill" => self.settings::<DistillStage>(rest, name).map(Stage::Distill),
-            "finetune" => self.settings::<FinetuneStage>(rest, name).map(Stage::Finetune),
-            "deploy" => self.settings::<DeployStage>(rest, name).map(Stage::Deploy),
-            other => {
-                let hint = did_you_mean(other, Stage::KINDS).map_or_else(kinds, |k| format!("did you mean '{k}'? {}", kinds()));
-                Err(RecipeError::new(format!("unknown kind of stage '{other}'")).at(self.text, Some(kind.span())).hint(Some(hint)))
-            }
+        let word = kind.get_ref().as_str().unwrap_or_default();
+        let Some(entry) = kinds().iter().find(|entry| entry.manual.name == word) else {
+            let hint = did_you_mean(word, Stage::kinds()).map_or_else(known, |k| format!("did you mean '{k}'? {}", known()));
+            return Err(RecipeError::new(format!("unknown kind of stage '{word}'")).at(self.text, Some(kind.span())).hint(Some(hint)));
+        };
+        let mut own = table.clone();
+        own.remove("kind");
+        let name = own.remove("name");
+        let name = name.map(|name| self.value::<String>(name, table, word)).transpose()?;
+        let training = match entry.epochs {
+            Some(epochs) => Some(self.training(&mut own, span.clone(), entry, epochs)?),
+            None => None,
+        };
+        let settings = (entry.read)(Spanned::new(span, own)).map_err(|e| self.in_stage(&e, table, entry))?;
+        Ok(Stage { name, training, entry, settings })
+    }
+
+    /// Takes the keys of the training loop out of a stage's table and reads them.
+    fn training(&self, own: &mut DeTable, span: Range<usize>, entry: &StageEntry, epochs: u64) -> Result<Training, RecipeError> {
+        let mut loops = DeTable::new();
+        for key in properties(&mut Training::json_schema) {
+            loops.extend(own.remove_entry(key.as_str()));
         }
+        let open = !loops.contains_key("epochs");
+        let copy = loops.clone();
+        let mut training =
+            Training::deserialize(Deserializer::from(Spanned::new(span, loops))).map_err(|e| self.in_stage(&e, &copy, entry))?;
+        if open {
+            training.epochs = epochs;
+        }
+        Ok(training)
     }
 
-    fn settings<T: DeserializeOwned>(&self, table: Spanned<DeTable>, kind: &str) -> Result<T, RecipeError> {
-        let copy = table.get_ref().clone();
-        T::deserialize(Deserializer::from(table)).map_err(|e| self.error(&e, &copy, &format!(" in a '{kind}' stage")))
+    fn value<T: DeserializeOwned>(&self, value: Spanned<DeValue>, table: &DeTable, kind: &str) -> Result<T, RecipeError> {
+        let read = ValueDeserializer::from(value);
+        T::deserialize(read).map_err(|e| self.error(&e, table, &format!(" in a '{kind}' stage"), &[]))
     }
 
-    /// serde's error with the place of the key it speaks of, and the known key that was probably meant.
-    fn error(&self, error: &Error, table: &DeTable, place: &str) -> RecipeError {
+    /// An error in the settings of a stage.
+    fn in_stage(&self, error: &Error, table: &DeTable, entry: &StageEntry) -> RecipeError {
+        let mut known: Vec<String> = COMMON.iter().map(|(key, _)| key.to_string()).collect();
+        if entry.epochs.is_some() {
+            known.extend(properties(&mut Training::json_schema));
+        }
+        self.error(error, table, &format!(" in a '{}' stage", entry.manual.name), &known)
+    }
+
+    /// serde's error with the place of the key it speaks of, and the known key that was probably meant: one of those that serde
+    /// lists, or of the stage's others.
+    fn error(&self, error: &Error, table: &DeTable, place: &str, others: &[String]) -> RecipeError {
         let message = error.message();
         let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
         if message.starts_with("unknown field") || message.starts_with("unknown variant") {
             let what = if message.starts_with("unknown field") { "key" } else { "value" };
-            let (written, known) = (quoted.first().copied().unwrap_or_default(), quoted.get(1..).unwrap_or_default());
+            let (written, mut known) = (quoted.first().copied().unwrap_or_default(), quoted.get(1..).unwrap_or_default().to_vec());
+            if what == "key" && table.iter().any(|(key, _)| key.get_ref() == written) {
+                known.extend(others.iter().map(String::as_str));
+            }
             let list = format!("known: {}", known.join(", "));
             let hint = did_you_mean(written, known.iter().copied()).map_or_else(|| list.clone(), |k| format!("did you mean '{k}'?"));
             let span = if what == "key" { find_key(table, written, error.span()) } else { None };

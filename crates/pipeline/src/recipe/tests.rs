@@ -60,6 +60,17 @@ fn faults_are_named_with_their_line() {
         ("[[stages]]\nkind = \"train\"\nearly_stopping = 2\n", 8, "early_stopping needs validation images"),
         ("[[stages]]\nkind = \"train\"\nearly_stopping = 0\n", 8, "early_stopping = 0"),
         ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\nmin_per_layer = 5\n", 9, "min_per_layer = 5 is not within 0..1"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 1.0\n", 8, "sparsity = 1 leaves no weight: it must be below 1"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\ncriterion = \"tailor\"\n", 9, "there is no criterion 'tailor'"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\ncriterion = { kind = \"taylor\", batches = 0 }\n", 9, "batches = 0"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\ncriterion = { kind = \"taylor\", batch = 2 }\n", 9, "unknown key 'batch'"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\nmethod = \"magnitud\"\n", 9, "there is no criterion 'magnitud'"),
+        ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\nsparsity_schedule = \"cubic\"\n", 9, "the schedule cubic prunes while the stage"),
+        (
+            "[[stages]]\nkind = \"prune\"\nsparsity = 0.5\nepochs = 2\nsparsity_schedule = { kind = \"cubic\", initial = 0.6 }\n",
+            10,
+            "initial = 0.6 is more than the sparsity of 0.5",
+        ),
         ("[[stages]]\nkind = \"deploy\"\nthreads = 0\n", 8, "threads = 0"),
         ("[[stages]]\nkind = \"train\"\nmemory = 0\n", 8, "memory = 0"),
         ("[[stages]]\nkind = \"train\"\nmemory = \"2 apples\"\n", 8, "invalid value: string \"2 apples\", expected a size such as"),
@@ -80,7 +91,7 @@ fn overrides_reach_stages_by_name() {
     let set = |s: &str| parse(&text, &[s.to_string()]);
     let recipe = set("stages.prune.sparsity=0.7").unwrap();
     assert_eq!(parse(&recipe.to_text().unwrap(), &[]), Ok(recipe.clone()), "its text stands for it");
-    assert!(matches!(&recipe.stages[0], Stage::Prune(p) if p.sparsity == 0.7));
+    assert_eq!(recipe.stages[0].get::<PruneStage>().map(|p| p.settings.sparsity), Some(0.7));
     assert_eq!(set("goals.max_file_size=50 kB").unwrap().goals.max_file_size, Some(ByteSize(50_000)));
     assert_eq!(set("seed = 7").unwrap().seed, 7);
     assert_eq!(set("seed=9223372036854775807").unwrap().seed, i64::MAX as u64);
@@ -103,6 +114,19 @@ fn overrides_reach_stages_by_name() {
         assert_eq!(e.hint.as_deref(), hint);
         assert_eq!(e.snippet(), None);
     }
+}
+
+#[test]
+fn the_old_name_of_the_criterion_is_read() {
+    let stage = |line: &str| {
+        let recipe = parse(&format!("{HEAD}[[stages]]\nkind = \"prune\"\nsparsity = 0.5\n{line}\n"), &[])?;
+        Ok::<_, RecipeError>(recipe.stages[0].get::<PruneStage>().cloned().unwrap())
+    };
+    let (old, new) = (stage("method = \"magnitude\"").unwrap(), stage("criterion = \"magnitude\"").unwrap());
+    assert_eq!(old.settings, new.settings);
+    assert!(old.renamed && !new.renamed);
+    let both = stage("method = \"magnitude\"\ncriterion = \"taylor\"").unwrap_err();
+    assert!(both.message.contains("duplicate field `criterion`"), "{both}");
 }
 
 #[test]
@@ -132,4 +156,59 @@ fn an_optimizer_that_is_not_named_follows_from_whether_the_weights_are_trained()
     let set = parse(&text.replace("MODEL", "file = \"m.onnx\""), &["stages.finetune.optimizer.lr=0.001".into()]).unwrap();
     let (optimizer, open) = set.optimizer(2).unwrap();
     assert!(matches!(optimizer, OptimizerSettings::Adamw { lr: 0.001, .. }) && !open, "{optimizer:?}");
+}
+
+/// Recipes that hold an example: as a stage of some kind, with the keys that such a stage must have.
+fn with_example(example: &str) -> Result<Recipe, Vec<RecipeError>> {
+    let head = format!("{HEAD}[[stages]]\nkind = \"train\"\n");
+    let required = [
+        "",
+        "sparsity = 0.5\n",
+        "teacher = \"train\"\n",
+        "epochs = 2\n",
+        "epochs = 2\nsparsity = 0.5\n",
+        "epochs = 2\nteacher = \"train\"\n",
+    ];
+    let stages = Stage::kinds()
+        .flat_map(|kind| required.map(|keys| format!("{head}[[stages]]\nkind = \"{kind}\"\nname = \"own\"\n{keys}{example}\n")));
+    let mut failures = vec![];
+    for text in stages.chain([format!("{head}{example}\n"), format!("{example}\n{head}")]) {
+        match parse(&text, &[]) {
+            Ok(recipe) => return Ok(recipe),
+            Err(e) => failures.push(e),
+        }
+    }
+    Err(failures)
+}
+
+#[test]
+fn every_technique_is_documented_and_its_example_is_read() {
+    for family in families() {
+        assert!(family.summary.ends_with('.') && !family.members.is_empty(), "{}", family.name);
+        if let Some(default) = family.default {
+            assert!(family.members.iter().any(|m| m.manual.name == default), "{}", family.name);
+        }
+        for member in &family.members {
+            let manual = &member.manual;
+            assert!(manual.summary.ends_with('.') && !manual.example.is_empty(), "{} {}", family.name, manual.name);
+            assert!(manual.example.contains(manual.name), "{} {}: {}", family.name, manual.name, manual.example);
+            assert!(member.settings.iter().all(|s| !s.summary.is_empty()), "{} {}", family.name, manual.name);
+            if let Err(failures) = with_example(manual.example) {
+                panic!(
+                    "{} {}: {}: {:?}",
+                    family.name,
+                    manual.name,
+                    manual.example,
+                    failures.iter().map(|e| e.to_string()).collect::<Vec<_>>()
+                );
+            }
+        }
+    }
+    for kind in crate::stages::kinds() {
+        let text = format!(
+            "{HEAD}[[stages]]\nkind = \"train\"\n[[stages]]\nname = \"own\"\nkind = \"{}\"\n{}",
+            kind.manual.name, kind.manual.example
+        );
+        parse(&text, &[]).unwrap_or_else(|e| panic!("{}: {e}", kind.manual.name));
+    }
 }

@@ -1,11 +1,11 @@
 //! What a stage can ask of the run it is part of.
 use super::StageError;
-use crate::actions::{MemoryProbe, Original, Sources, metric_record};
-use crate::recipe::{DataSettings, DeployStage, Loaded, QuantizeStage, Stage};
+use crate::actions::{CompressOn, Compression, MemoryProbe, Original, Sources, metric_record};
+use crate::recipe::{DataSettings, DeployStage, Loaded, QuantizeStage, Stage, Training};
 use crate::run_dir::{Cache, StageDir};
 use crate::{Event, Observer, PipelineError};
 use graph::Model;
-use report::record::{EpochPoint, Note};
+use report::record::{EpochPoint, FloatPart, Note};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +60,28 @@ impl Clock {
 }
 
 impl StageCx<'_> {
+    /// The settings of the stage's training loop, if it has one.
+    pub fn training(&self) -> Option<&Training> {
+        self.loaded.recipe.stages.get(self.index)?.training()
+    }
+
+    /// Attaches what a stage attaches, and tells of it. Returns what stays float.
+    ///
+    /// # Errors
+    /// What the technique reports.
+    pub(crate) fn compress(
+        &mut self,
+        compression: &dyn Compression,
+        model: &mut Model,
+        sources: &Sources,
+    ) -> Result<Vec<FloatPart>, StageError> {
+        let (seed, training) = (self.loaded.recipe.seed, self.training().cloned().unwrap_or_default());
+        let on = CompressOn { sources, seed, training: &training, cache: Some(self.cache) };
+        let done = compression.apply(model, &on, &mut self.tick("calibrate"))?;
+        done.notes.into_iter().for_each(|(warning, text)| self.note(warning, text));
+        Ok(done.float_parts)
+    }
+
     /// The data section.
     ///
     /// # Errors
@@ -78,18 +100,12 @@ impl StageCx<'_> {
 
     /// The last quantize stage up to this one: what the present encodings were planned by.
     pub fn quantize_stage(&self) -> Option<QuantizeStage> {
-        self.loaded.recipe.stages.iter().take(self.index + 1).rev().find_map(|s| match s {
-            Stage::Quantize(q) => Some(q.clone()),
-            _ => None,
-        })
+        self.loaded.recipe.stages.iter().take(self.index + 1).rev().find_map(|s| s.get::<QuantizeStage>().cloned())
     }
 
     /// The first deploy stage from this one on.
     pub fn deploy_stage(&self) -> Option<DeployStage> {
-        self.loaded.recipe.stages.iter().skip(self.index).find_map(|s| match s {
-            Stage::Deploy(d) => Some(d.clone()),
-            _ => None,
-        })
+        self.loaded.recipe.stages.iter().skip(self.index).find_map(|s| s.get::<DeployStage>().cloned())
     }
 
     /// The float model that the run began with: its file, else the result of its first stage. `None` where this is the first.

@@ -1,14 +1,114 @@
 //! `deploy`: lowered, written, measured on the file.
+use super::kind::{StageEntry, StageKind, stage};
 use super::lesson::given;
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{DeployOn, deploy, keep, layers, settle_norms, weigh};
-use crate::recipe::DeployStage;
+use crate::actions::{DeployOn, Rows, deploy, keep, layers, settle_norms, weigh};
+use crate::recipe::Recipe;
+use crate::trial::Trial;
 use graph::Model;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use technique::{Fault, Manual};
 
-/// The stage.
-pub(super) struct Deploy(pub(super) DeployStage);
+/// `deploy`: the file that ships, and what it does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeployStage {
+    /// The runtime the file is made for and measured in.
+    #[serde(default)]
+    pub target: Target,
+    /// Timed runs of one sample.
+    #[serde(default = "latency_runs")]
+    pub latency_runs: usize,
+    /// Threads that the runtime may use; absent: the recipe's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threads: Option<usize>,
+    /// Operator set of the file; absent: what the graph has, raised where its encodings need it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opset: Option<i64>,
+    /// Keep what the exporter noted for itself: stack traces, paths and other doc strings and metadata of nodes and values.
+    #[serde(default)]
+    pub exporter_notes: bool,
+    /// Test samples that the file is measured on; absent: all. Some of them where a runtime is slow; the report says how many.
+    #[serde(default, alias = "samples", skip_serializing_if = "Option::is_none")]
+    pub images: Option<usize>,
+}
 
-impl StageBody for Deploy {
+impl Default for DeployStage {
+    fn default() -> Self {
+        DeployStage {
+            target: Target::default(),
+            latency_runs: latency_runs(),
+            threads: None,
+            opset: None,
+            exporter_notes: false,
+            images: None,
+        }
+    }
+}
+
+fn latency_runs() -> usize {
+    100
+}
+
+/// The runtime a file is made for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Target {
+    /// ONNX Runtime on the processor.
+    #[default]
+    OnnxRuntime,
+    /// The reference interpreter.
+    Reference,
+}
+
+pub(super) const ENTRY: StageEntry = stage!(
+    DeployStage,
+    epochs: None,
+    Manual {
+        name: "deploy",
+        summary: "Lowers the graph to a standard ONNX file and measures that file.",
+        details: "",
+        source: "",
+        example: "target = \"onnxruntime\"\nthreads = 1\n",
+    }
+);
+
+impl StageKind for DeployStage {
+    fn deploys(&self) -> bool {
+        true
+    }
+
+    fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
+        if self.threads == Some(0) {
+            return Err(Fault::new("threads", "threads = 0: at least one is needed"));
+        }
+        if self.images == Some(0) {
+            return Err(Fault::new("images", "images = 0: at least one is needed; absent: all"));
+        }
+        if self.latency_runs == 0 {
+            return Err(Fault::new("latency_runs", "latency_runs = 0: at least one run is needed"));
+        }
+        match self.opset {
+            Some(opset) if !(onnx::OLDEST_OPSET..=onnx::NEWEST_OPSET).contains(&opset) => {
+                let message = format!("opset {opset} is not within {}..={}", onnx::OLDEST_OPSET, onnx::NEWEST_OPSET);
+                Err(Fault::new("opset", message))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The simulation, and the file in both arithmetics.
+    fn samples(&self, rows: &Rows) -> f64 {
+        3.0 * self.images.unwrap_or(rows.test).min(rows.test) as f64
+    }
+
+    fn trial(&self, trial: &mut Trial, index: usize) -> Result<(), StageError> {
+        trial.deploy(index, self)
+    }
+}
+
+impl StageBody for DeployStage {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
         let sources = cx.sources()?;
         let mut model = given(input)?;
@@ -29,7 +129,7 @@ impl StageBody for Deploy {
             probe: probe.as_ref(),
             float_reasons: &float_reasons,
         };
-        let deployment = deploy(&model, &self.0, &on, &mut cx.tick("measure"))?;
+        let deployment = deploy(&model, self, &on, &mut cx.tick("measure"))?;
         for note in deployment.notes {
             cx.note(note.warning, note.text);
         }

@@ -1,39 +1,155 @@
 //! `distill`: a student learns from a teacher. A fresh student is trained whole and then gets the compression that the
 //! stages before it asked for, pruned and calibrated anew, so that a joint stage after it has everything active.
+use super::kind::{NetworkCx, StageEntry, StageKind, stage};
 use super::lesson::{Taught, given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{Policy, PolicyStep, figures, student};
-use crate::recipe::{DistillStage, Inherit, Recipe, Stage};
+use crate::actions::{figures, student};
+use crate::recipe::{Inherit, Recipe, Stage, Student, check_architecture};
+use crate::trial::Trial;
 use graph::Model;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use technique::{Fault, Manual, did_you_mean, within};
 
-/// The stage.
-pub(super) struct Distill(pub(super) DistillStage);
+/// `distill`: Hinton's distillation from a teacher into a student.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DistillStage {
+    /// The teacher: an earlier stage's name, or an ONNX file.
+    pub teacher: String,
+    /// A student of its own: `{ arch, width }`, `{ file }`, or `{ width }` for the recipe's own architecture; absent: the
+    /// current graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub student: Option<Student>,
+    /// Softens both distributions.
+    #[serde(default = "temperature")]
+    pub temperature: f64,
+    /// Weight of the teacher in the loss, 0..1; the labels have the rest.
+    #[serde(default = "alpha")]
+    pub alpha: f64,
+    /// A student of its own gets the compression of the stages before it, anew: `true` prunes first and quantizes then,
+    /// whatever their order here; a list of stages' names (`["quantize", "prune"]`) takes those in that order; `false` none.
+    #[serde(default)]
+    pub inherit: Inherit,
+}
+
+pub(super) fn temperature() -> f64 {
+    4.0
+}
+pub(super) fn alpha() -> f64 {
+    0.7
+}
+
+pub(super) const ENTRY: StageEntry = stage!(
+    DistillStage,
+    epochs: Some(1),
+    Manual {
+        name: "distill",
+        summary: "Trains a student to say what a teacher says.",
+        details: "",
+        source: "",
+        example: "teacher = \"train\"\nstudent = { arch = \"resnet8\", width = 0.75 }\nepochs = 30\n",
+    }
+);
 
 /// Name of a figure of a teacher that is no stage of the run, among the further figures of the stage that it taught.
 pub(crate) fn teacher_figure(key: &str) -> String {
     format!("teacher_{key}")
 }
 
-/// What a student of stage `index` inherits, in the order in which it is applied, with the stages' names.
-pub(crate) fn inherited(recipe: &Recipe, index: usize) -> Vec<(&str, PolicyStep)> {
-    let Some(Stage::Distill(DistillStage { student: Some(_), inherit, .. })) = recipe.stages.get(index) else { return vec![] };
-    let step = |s: &Stage| match s {
-        Stage::Prune(p) => Some(PolicyStep::Prune(p.clone())),
-        Stage::Quantize(q) => Some(PolicyStep::Quantize(q.clone())),
-        _ => None,
-    };
-    let before = recipe.stages[..index].iter().filter_map(|s| Some((s.name(), step(s)?)));
-    match inherit {
-        Inherit::All(false) => vec![],
-        Inherit::All(true) => {
-            // Importance is read from whole weights, so masks come first.
-            let (masks, grids): (Vec<_>, Vec<_>) = before.partition(|(_, s)| matches!(s, PolicyStep::Prune(_)));
-            masks.into_iter().chain(grids).collect()
+/// Checks how a teacher's word counts.
+pub(super) fn check_teacher(temperature: f64, alpha: f64) -> Result<(), Fault> {
+    if !(temperature > 0.0 && temperature.is_finite()) {
+        return Err(Fault::new("temperature", format!("temperature = {temperature}: a number above 0 is needed")));
+    }
+    within("alpha", alpha, 0.0, 1.0, "it is the teacher's share of the loss")
+}
+
+impl DistillStage {
+    /// The stages whose compression a student of this stage, the recipe's stage `index`, inherits, in the order in which it is applied.
+    pub(crate) fn inherited<'r>(&self, recipe: &'r Recipe, index: usize) -> Vec<&'r Stage> {
+        if self.student.is_none() {
+            return vec![];
         }
-        Inherit::Stages(names) => {
-            let before: Vec<_> = before.collect();
-            names.iter().filter_map(|name| before.iter().find(|(n, _)| n == name).cloned()).collect()
+        let before: Vec<&Stage> = recipe.stages[..index].iter().filter(|s| s.compression().is_some()).collect();
+        match &self.inherit {
+            Inherit::All(false) => vec![],
+            Inherit::All(true) => {
+                // Importance is read from whole weights, so masks come first.
+                let grids = |s: &&Stage| s.compression().is_some_and(|c| c.quantizers().is_some());
+                let (grids, masks): (Vec<_>, Vec<_>) = before.into_iter().partition(grids);
+                masks.into_iter().chain(grids).collect()
+            }
+            Inherit::Stages(names) => names.iter().filter_map(|name| before.iter().find(|s| s.name() == name).copied()).collect(),
         }
+    }
+
+    fn check_student(&self, recipe: &Recipe) -> Result<(), Fault> {
+        let Some(student) = &self.student else { return Ok(()) };
+        match (&student.arch, &student.file) {
+            (Some(_), Some(_)) => Err(Fault::new("student", "the student has both a file and an arch: one is needed")),
+            (Some(arch), None) => check_architecture("student", arch, student.width, None, None),
+            (None, Some(_)) if student.width != 1.0 => Err(Fault::new("student", "width goes with arch: a file has its own")),
+            (None, Some(_)) => Ok(()),
+            (None, None) => match recipe.begins_with().and_then(|m| m.arch.as_ref()) {
+                Some(arch) => check_architecture("student", arch, student.width, None, None),
+                None => {
+                    let hint = "name one: student = { arch = \"resnet8\", width = 0.5 }, or student = { file = \"student.onnx\" }";
+                    let message = "the student needs an arch or a file: a model file cannot be built in another width";
+                    Err(Fault::new("student", message).hint(hint))
+                }
+            },
+        }
+    }
+
+    fn check_inherit(&self, recipe: &Recipe, index: usize) -> Result<(), Fault> {
+        let Inherit::Stages(names) = &self.inherit else { return Ok(()) };
+        let earlier: Vec<&str> = recipe.stages[..index].iter().filter(|s| s.compression().is_some()).map(Stage::name).collect();
+        let Some(name) = names.iter().find(|name| !earlier.contains(&name.as_str())) else { return Ok(()) };
+        let list = format!("earlier stages that prune or quantize: {}", earlier.join(", "));
+        let hint = did_you_mean(name, earlier.iter().copied()).map_or(list, |k| format!("did you mean '{k}'?"));
+        Err(Fault::new("inherit", format!("no earlier stage that can be inherited is named '{name}'")).hint(hint))
+    }
+}
+
+impl StageKind for DistillStage {
+    fn begins_anew(&self) -> Option<bool> {
+        self.student.as_ref().map(|own| own.file.is_some())
+    }
+
+    fn own_file(&self) -> Option<&str> {
+        self.student.as_ref()?.file.as_deref()
+    }
+
+    fn teacher(&self) -> Option<&str> {
+        Some(&self.teacher)
+    }
+
+    fn check(&self, recipe: &Recipe, index: usize) -> Result<(), Fault> {
+        check_teacher(self.temperature, self.alpha)?;
+        self.check_student(recipe)?;
+        self.check_inherit(recipe, index)
+    }
+
+    fn details(&self, recipe: &Recipe, index: usize) -> Vec<String> {
+        let told = |s: &&Stage| Some(format!("'{}' ({})", s.name(), s.compression()?.told()));
+        let steps: Vec<String> = self.inherited(recipe, index).iter().filter_map(told).collect();
+        if steps.is_empty() { vec![] } else { vec![format!("its student inherits, in this order: {}", steps.join(", "))] }
+    }
+
+    fn network(&self, on: &NetworkCx) -> Result<Option<Model>, StageError> {
+        let (Some(of), Some(teacher)) = (&self.student, on.teacher) else { return Ok(None) };
+        student(of, on.recipe.begins_with(), teacher, on.seed, on.place).map(Some)
+    }
+
+    fn trial(&self, trial: &mut Trial, index: usize) -> Result<(), StageError> {
+        if self.student.is_none() {
+            return Ok(());
+        }
+        let teacher = trial.teacher(&self.teacher)?;
+        trial.replace(self, Some(&teacher))?;
+        let recipe = trial.recipe();
+        self.inherited(recipe, index).iter().filter_map(|s| s.compression()).try_for_each(|step| trial.compress(step))
     }
 }
 
@@ -51,28 +167,28 @@ fn inherit_preprocessing(cx: &mut StageCx, teacher: &Model, student: &mut Model)
     }
 }
 
-impl StageBody for Distill {
+impl StageBody for DistillStage {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
         let sources = cx.sources()?;
-        let teacher = cx.teacher(&self.0.teacher)?;
+        let teacher = cx.teacher(&self.teacher)?;
         // What an earlier stage left has been measured there.
-        let outside = !cx.results.contains_key(&self.0.teacher);
+        let outside = !cx.results.contains_key(&self.teacher);
         let known = if outside { figures(&teacher, &sources, None, &mut cx.tick("evaluate the teacher"))? } else { None };
-        let mut model = match &self.0.student {
-            Some(of) => student(of, cx.loaded.recipe.begins_with(), &teacher, cx.seed(), |p| cx.resolve(p))?,
-            None => given(input)?,
-        };
+        let own =
+            self.network(&NetworkCx { recipe: &cx.loaded.recipe, seed: cx.seed(), teacher: Some(&teacher), place: &|p| cx.resolve(p) })?;
+        let mut model = own.map_or_else(|| given(input), Ok)?;
         inherit_preprocessing(cx, &teacher, &mut model);
-        let taught = Taught { teacher: &teacher, temperature: self.0.temperature, alpha: self.0.alpha };
-        let epochs = train(cx, &mut model, &self.0.training(), Some(taught), true, &sources)?;
-        let steps = inherited(&cx.loaded.recipe, cx.index);
+        let taught = Taught { teacher: &teacher, temperature: self.temperature, alpha: self.alpha };
+        let epochs = train(cx, &mut model, Some(taught), true, &sources)?;
+        let recipe = &cx.loaded.recipe;
+        let steps = self.inherited(recipe, cx.index);
         if !steps.is_empty() {
-            let (names, steps): (Vec<&str>, Vec<PolicyStep>) = steps.into_iter().unzip();
+            let names: Vec<&str> = steps.iter().map(|s| s.name()).collect();
             let order = format!("the student inherits, in this order: {} (inherit says which)", names.join(", "));
             cx.note(false, order);
-            let seed = cx.loaded.recipe.seed;
-            let notes = Policy { steps }.apply(&mut model, &sources, seed, Some(cx.cache), &mut cx.tick("calibrate"))?;
-            notes.into_iter().for_each(|(warning, note)| cx.note(warning, note));
+            for step in steps.iter().filter_map(|s| s.compression()) {
+                cx.compress(step, &mut model, &sources)?;
+            }
         }
         let mut output = measured(cx, model, epochs, &sources)?;
         let known = known.into_iter().flat_map(|figures| figures.values);

@@ -3,12 +3,11 @@ use super::divergence::{Divergence, advice};
 use super::{StageCx, StageError, StageOutput};
 use crate::PipelineError;
 use crate::actions::{Lesson, Sources, fit, layers, lowered, metric_record, score, settle_biases, settle_norms, weigh};
-use crate::recipe::Training;
 use crate::run::START;
 use graph::Model;
 use report::record::{EpochPoint, MetricRecord};
 use std::time::Instant;
-use train::{EpochRecord, Keep, OptimizerSettings, TrainError, Watch};
+use train::{EpochRecord, Keep, OptimizerSettings, Participant, TrainError, Watch};
 
 /// Passes what the trainer says on to the run, and keeps the curve.
 struct StageWatch<'w, 'a> {
@@ -58,19 +57,27 @@ pub(super) struct Taught<'m> {
     pub(super) alpha: f64,
 }
 
-/// Trains `model` if the settings have epochs, and returns the curve.
+/// Trains `model` if the stage's settings have epochs, and returns the curve.
 pub(super) fn train(
     cx: &mut StageCx,
     model: &mut Model,
-    training: &Training,
     taught: Option<Taught>,
     simulate: bool,
     sources: &Sources,
 ) -> Result<Vec<EpochPoint>, StageError> {
-    if training.epochs == 0 {
-        return Ok(vec![]);
-    }
-    let mut training = training.clone();
+    train_with(cx, model, taught, simulate, sources, &mut [])
+}
+
+/// [`train`], with what takes part in the training.
+pub(super) fn train_with(
+    cx: &mut StageCx,
+    model: &mut Model,
+    taught: Option<Taught>,
+    simulate: bool,
+    sources: &Sources,
+    participants: &mut [&mut dyn Participant],
+) -> Result<Vec<EpochPoint>, StageError> {
+    let Some(mut training) = cx.training().filter(|t| t.epochs > 0).cloned() else { return Ok(vec![]) };
     let held_out = cx.loaded.recipe.data.as_ref().is_some_and(|d| d.validation > 0.0);
     if training.keep == Keep::Best && held_out && cx.loaded.recipe.pretrained_at(cx.index) {
         training.keep = Keep::Last;
@@ -108,7 +115,7 @@ pub(super) fn train(
     let helps = advice(model, training);
     cx.begin("train");
     let mut watch = StageWatch { cx, epochs: training.epochs, epoch_began: Instant::now(), images: 0, divergence, metric: metric.clone() };
-    let report = fit(model, &lesson, sources, &mut watch, stop).map_err(|e| match e.downcast_ref::<TrainError>() {
+    let report = fit(model, &lesson, sources, &mut watch, stop, participants).map_err(|e| match e.downcast_ref::<TrainError>() {
         Some(TrainError::Interrupted) => PipelineError::Interrupted { stage: name }.into(),
         Some(step @ TrainError::Step { .. }) => format!("{step}; {helps}").into(),
         _ => e,

@@ -4,24 +4,31 @@ mod deploy;
 pub(crate) mod distill;
 mod divergence;
 mod finetune;
+mod kind;
 mod lesson;
 mod prune;
 mod quantize;
 mod start;
 mod train;
 
+pub use self::prune::PruneStage;
+pub use crate::error::StageError;
 pub(crate) use cx::Clock;
 pub use cx::StageCx;
+pub use deploy::{DeployStage, Target};
+pub use distill::DistillStage;
+pub use finetune::FinetuneStage;
+pub use kind::{NetworkCx, StageEntry, StageKind};
+pub use quantize::{Activations, BatchNorm, Calibration, Observer, QuantizeStage, Weights};
 pub(crate) use start::Measure;
 pub use start::start;
+pub use train::TrainStage;
 
 use crate::recipe::Stage;
 use graph::Model;
 use report::record::{ClassesRecord, DeployRecord, EpochPoint, FloatPart, LayerRecord, Metrics, Note};
 use std::collections::BTreeMap;
-
-/// The error a stage may end with; the run adds the stage's name.
-pub type StageError = Box<dyn std::error::Error + Send + Sync>;
+use std::sync::Arc;
 
 /// What a stage gives back.
 #[derive(Clone, Debug, Default)]
@@ -62,17 +69,16 @@ pub trait StageBody {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError>;
 }
 
-/// Finds the work for a stage's settings.
-pub type Bodies<'a> = &'a dyn Fn(&Stage) -> Box<dyn StageBody>;
+/// Finds the work for a stage.
+pub type Bodies<'a> = &'a dyn Fn(&Stage) -> Arc<dyn StageBody>;
 
-/// The work for a stage's settings: one file a kind.
-pub fn body(stage: &Stage) -> Box<dyn StageBody> {
-    match stage.clone() {
-        Stage::Train(settings) => Box::new(train::Train(settings)),
-        Stage::Quantize(settings) => Box::new(quantize::Quantize(settings)),
-        Stage::Prune(settings) => Box::new(prune::Prune(settings)),
-        Stage::Distill(settings) => Box::new(distill::Distill(settings)),
-        Stage::Finetune(settings) => Box::new(finetune::Finetune(settings)),
-        Stage::Deploy(settings) => Box::new(deploy::Deploy(settings)),
-    }
+/// The work for a stage.
+pub fn body(stage: &Stage) -> Arc<dyn StageBody> {
+    stage.settings().clone()
+}
+
+/// All kinds of stages, in the classic order: one file a kind.
+pub fn kinds() -> &'static [StageEntry] {
+    static LIST: &[StageEntry] = &[train::ENTRY, quantize::ENTRY, prune::ENTRY, distill::ENTRY, finetune::ENTRY, deploy::ENTRY];
+    LIST
 }

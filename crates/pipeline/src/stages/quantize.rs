@@ -1,46 +1,244 @@
 //! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe asks for epochs.
+use super::kind::{StageEntry, StageKind, stage};
 use super::lesson::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{calibrate, stay_float};
-use crate::recipe::QuantizeStage;
+use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate, stay_float};
+use crate::recipe::Recipe;
+use crate::trial::Trial;
 use graph::Model;
 use report::record::FloatPart;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use technique::{Fault, Manual, within};
 
-/// The stage.
-pub(super) struct Quantize(pub(super) QuantizeStage);
+/// `quantize`: uniform affine quantizers, calibrated, then trained with if `epochs` is above 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuantizeStage {
+    /// How weights are stored.
+    #[serde(default)]
+    pub weights: Weights,
+    /// How activations are stored.
+    #[serde(default)]
+    pub activations: Activations,
+    /// How ranges are found from data.
+    #[serde(default)]
+    pub calibration: Calibration,
+    /// Whether the folded weight is what is stored, or BatchNormalization stays an operator.
+    #[serde(default)]
+    pub batch_norm: BatchNorm,
+    /// Scales of so few significant bits that the sums of a layer are exact, and the deployed file computes the simulation
+    /// to the bit. `false`: scales of full precision, which cost least error; sums may then differ in their last places.
+    #[serde(default = "exact")]
+    pub exact: bool,
+    /// Patterns of node names that are left as they are: in float, or as an earlier quantize stage left them.
+    #[serde(default)]
+    pub skip: Vec<String>,
+}
 
-impl StageBody for Quantize {
-    fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
-        let sources = cx.sources()?;
-        let mut model = given(input)?;
-        sources.calibration_notes(&model)?.into_iter().for_each(|note| cx.note(false, note));
-        let seed = cx.loaded.recipe.seed;
-        let calibrated = calibrate(&mut model, &self.0, &sources, seed, Some(cx.cache), &mut cx.tick("calibrate"))?;
-        calibrated.notes().into_iter().for_each(|note| cx.note(false, note));
+fn exact() -> bool {
+    true
+}
+
+/// How weights are stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Weights {
+    /// Bits a weight, 2..8.
+    pub bits: u8,
+    /// A scale for each output channel instead of one for the tensor.
+    pub per_channel: bool,
+    /// One bit less in the range: products of two 8-bit numbers then cannot saturate on processors without VNNI.
+    pub reduce_range: bool,
+}
+
+impl Default for Weights {
+    fn default() -> Self {
+        Weights { bits: 8, per_channel: true, reduce_range: false }
+    }
+}
+
+/// How activations are stored.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Activations {
+    /// Bits an activation, 2..8.
+    pub bits: u8,
+}
+
+impl Default for Activations {
+    fn default() -> Self {
+        Activations { bits: 8 }
+    }
+}
+
+/// How the ranges of activations are found. The samples run once: a later run in the same folder with another observer or
+/// width takes the statistics that are there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Calibration {
+    /// The statistic.
+    pub observer: Observer,
+    /// Training samples it is taken over.
+    #[serde(alias = "samples")]
+    pub images: usize,
+    /// Images that run at once.
+    pub batch: usize,
+    /// For `percentile`: how much of the values lies within the range, in percent.
+    pub percentile: f64,
+    /// Which subset of the training samples is taken; absent: the recipe's seed decides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+impl Default for Calibration {
+    fn default() -> Self {
+        Calibration { observer: Observer::default(), images: 512, batch: 64, percentile: 99.99, seed: None }
+    }
+}
+
+/// The statistic a range is taken from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Observer {
+    /// Smallest and largest value seen.
+    MinMax,
+    /// Exponential average of each batch's smallest and largest value.
+    MovingAverage,
+    /// What lies within a percentile of all values.
+    Percentile,
+    /// The range that loses least information (Kullback-Leibler divergence).
+    Entropy,
+    /// The range whose grid is nearest to all values in the mean of squares.
+    Mse,
+    /// Of these the one with the least error at the network's outputs, on samples that are held back for it.
+    #[default]
+    Auto,
+}
+
+/// What becomes of BatchNormalization when its convolution is quantized.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BatchNorm {
+    /// Folded into the weights before anything is stored.
+    #[default]
+    Fold,
+    /// Stays, and the folded weight is simulated by the running statistics, which must be frozen before the last epoch that
+    /// trains (`freeze_statistics`); folded when the file is deployed.
+    Keep,
+}
+
+pub(super) const ENTRY: StageEntry = stage!(
+    QuantizeStage,
+    epochs: Some(0),
+    Manual {
+        name: "quantize",
+        summary: "Attaches quantizers to weights and activations, calibrates them, and may train with them.",
+        details: "",
+        source: "",
+        example: "weights = { bits = 8, per_channel = true, reduce_range = true }\ncalibration = { observer = \"percentile\", images = 512 }\n",
+    }
+);
+
+/// Samples that `observer = "auto"` runs once for each observer.
+const JUDGED: f64 = 64.0;
+/// Observers that it tries, and the float network beside them.
+const TRIED: f64 = 6.0;
+
+impl StageKind for QuantizeStage {
+    fn calibrates(&self) -> bool {
+        true
+    }
+
+    fn compression(&self) -> Option<&dyn Compression> {
+        Some(self)
+    }
+
+    fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
+        let bits = |key: &str, bits: u8| within(&format!("{key}.bits"), f64::from(bits), 2.0, 8.0, "no runtime has others");
+        bits("weights", self.weights.bits)?;
+        bits("activations", self.activations.bits)?;
+        if self.batch_norm == BatchNorm::Keep && !self.weights.per_channel {
+            let message = "batch_norm = \"keep\" needs per_channel = true: only a scale for each channel can follow its statistics";
+            return Err(Fault::new("weights.per_channel", message));
+        }
+        if self.calibration.images == 0 || self.calibration.batch == 0 {
+            return Err(Fault::new("calibration", "calibration needs at least one image, and a batch of at least one"));
+        }
+        within("calibration.percentile", self.calibration.percentile, 50.0, 100.0, "it is the percentage of the values within the range")
+    }
+
+    fn details(&self, _: &Recipe, _: usize) -> Vec<String> {
+        let observer =
+            serde_json::to_value(self.calibration.observer).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default();
+        vec![format!("calibrated on {} samples, observer {observer}", self.calibration.images)]
+    }
+
+    fn samples(&self, _: &Rows) -> f64 {
+        let tried = if self.calibration.observer == Observer::Auto { TRIED * JUDGED } else { 0.0 };
+        self.calibration.images as f64 + tried
+    }
+
+    fn remedies(&self) -> Option<(&'static str, &'static str)> {
+        Some((
+            "more bits, more epochs",
+            "another calibration.observer (auto tries each), more bits, or epochs = 1 or more to train with the quantizers",
+        ))
+    }
+
+    fn trial(&self, trial: &mut Trial, _: usize) -> Result<(), StageError> {
+        trial.compress(self)
+    }
+}
+
+impl Compression for QuantizeStage {
+    fn told(&self) -> String {
+        format!("{}-bit weights", self.weights.bits)
+    }
+
+    fn quantizers(&self) -> Option<&QuantizeStage> {
+        Some(self)
+    }
+
+    fn for_trial(&self, samples: usize) -> Option<Box<dyn Compression>> {
+        let mut few = self.clone();
+        few.calibration.images = few.calibration.images.min(samples);
+        few.calibration.batch = few.calibration.batch.min(samples);
+        few.calibration.observer = Observer::MinMax;
+        Some(Box::new(few))
+    }
+
+    fn apply(&self, model: &mut Model, on: &CompressOn, tick: Tick) -> Result<Compressed, StageError> {
+        let calibrated = calibrate(model, self, on.sources, on.seed, on.cache, tick)?;
+        let mut notes: Vec<(bool, String)> = calibrated.notes().into_iter().map(|note| (false, note)).collect();
         let report = calibrated.report;
         let (constants, activations) = (report.constants, report.activations.len());
-        if constants == 0 && (activations == 0 || computes_on_integers(&model)) {
+        if constants == 0 && (activations == 0 || computes_on_integers(model)) {
             let reasons = report.float_parts.iter().take(3).map(|p| format!("'{}' ({}): {}", p.node, p.op_type, p.reason));
             let reasons = reasons.collect::<Vec<_>>().join("; ");
             let why = if reasons.is_empty() { "no operator in it runs on integers".to_string() } else { reasons };
             return Err(format!("nothing in the graph was quantized, so there is no need for this stage: {why}").into());
         }
-        cx.note(
-            false,
-            format!(
-                "{constants} weights, {} biases and {activations} activations quantized, calibrated on {} samples",
-                report.biases, report.samples
-            ),
-        );
-        report.warnings.iter().for_each(|warning| cx.note(true, warning.clone()));
+        let (biases, samples) = (report.biases, report.samples);
+        let told = format!("{constants} weights, {biases} biases and {activations} activations quantized, calibrated on {samples} samples");
+        notes.push((false, told));
+        notes.extend(report.warnings.into_iter().map(|warning| (true, warning)));
+        let part = |p: quantize::FloatPart| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason };
+        Ok(Compressed { notes, float_parts: report.float_parts.into_iter().map(part).collect() })
+    }
+}
+
+impl StageBody for QuantizeStage {
+    fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
+        let sources = cx.sources()?;
+        let mut model = given(input)?;
+        sources.calibration_notes(&model)?.into_iter().for_each(|note| cx.note(false, note));
+        let float_parts = cx.compress(self, &mut model, &sources)?;
         if let Some(note) = stay_float(&model)? {
             cx.note(false, note);
         }
-        let epochs = train(cx, &mut model, &self.0.training(), None, true, &sources)?;
-        let mut output = measured(cx, model, epochs, &sources)?;
-        output.float_parts =
-            report.float_parts.into_iter().map(|p| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason }).collect();
-        Ok(output)
+        let epochs = train(cx, &mut model, None, true, &sources)?;
+        Ok(StageOutput { float_parts, ..measured(cx, model, epochs, &sources)? })
     }
 }
 

@@ -3,14 +3,14 @@ use super::{BenchOptions, memory, peak_memory};
 use crate::Result;
 use distill::{Hinton, HintonSettings};
 use graph::Model;
-use prune::{PruneSettings, Scope};
+use prune::PruneSettings;
 use report::text;
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use tensor::{device, profile};
-use train::{Batch, Batches, MeanSquaredError, Objective, OptimizerSettings, Surroundings, TrainError, TrainSettings, Watch};
+use train::{Batch, Batches, MeanSquaredError, Objective, OptimizerSettings, TrainContext, TrainError, TrainSettings, Watch};
 
 /// How the network is compressed while it trains, and in what memory.
 #[derive(Clone, Debug, Default)]
@@ -95,8 +95,7 @@ pub(in crate::commands) fn time_training(
 ) -> Result<TrainBench> {
     let (inputs, batch_size) = options.inputs(&model)?;
     if let Some(sparsity) = compression.sparsity {
-        let settings = PruneSettings { method: "magnitude".into(), sparsity, scope: Scope::Global, min_per_layer: 0.0, skip: vec![] };
-        prune::prune(&mut model, &settings)?;
+        prune::prune(&mut model, &PruneSettings::new(sparsity))?;
     }
     if compression.qat {
         train::fold_constants(&mut model)?;
@@ -117,7 +116,7 @@ pub(in crate::commands) fn time_training(
     let optimizer = OptimizerSettings::Sgd { lr: 1e-9, momentum: 0.9, nesterov: false, weight_decay: 0.0 };
     let settings = TrainSettings { optimizer, learn_scales: compression.qat, memory: compression.memory, ..TrainSettings::default() };
     let needs = train::step_memory(&model, objective.as_ref(), &repeated.batch, &settings)?;
-    let mut around = Surroundings { validate: None, watch: &mut watch, checkpoint: None, stop: None };
+    let mut around = TrainContext { watch: &mut watch, ..TrainContext::default() };
     train::train(&mut model, &repeated, objective.as_ref(), &settings, &mut around)?;
     let profile = profile::stop();
     let rounds = options.rounds.max(1) as f64;

@@ -1,0 +1,46 @@
+//! Attaching masks as the recipe asks for them.
+use super::CompressOn;
+use crate::StageError;
+use graph::Model;
+use prune::{Needs, PruneSettings, SparsityReport};
+use train::{CrossEntropy, GradientSource};
+
+/// Chooses which weights live, all at once. A criterion that needs gradients gets them from the stage's training batches and the
+/// loss that it trains by.
+///
+/// # Errors
+/// What the settings, the weights or the data report.
+pub fn prune_weights(model: &mut Model, settings: &PruneSettings, on: &CompressOn) -> Result<SparsityReport, StageError> {
+    if settings.criterion.needs() == Needs::Weights {
+        return Ok(prune::prune(model, settings)?);
+    }
+    let data = on.sources.training(model, on.seed, on.training.batch)?;
+    let objective = CrossEntropy::of(model, on.training.label_smoothing as f32)?;
+    let source = GradientSource { data: &data, epoch: 0, objective: &objective, simulate: true };
+    Ok(prune::prune_with(model, settings, Some(&source))?)
+}
+
+/// What the user should know of a pruning, warnings told apart: what was zero before, and layers of which nothing is left.
+pub fn prune_notes(report: &SparsityReport) -> Vec<(bool, String)> {
+    let (share, weights) = (report.sparsity * 100.0, report.layers.len());
+    let mut notes = vec![(false, format!("sparsity {share:.2} % over {weights} weights; {}", report::text::SPARSITY_ALONE))];
+    if report.zero_before > 0 {
+        let share = report.zero_before as f64 / report.total().max(1) as f64 * 100.0;
+        notes.push((
+            false,
+            format!(
+                "{} elements ({share:.2} %) were zero before; they stay zero and are counted apart: the sparsity asked for is that of the others",
+                report.zero_before
+            ),
+        ));
+    }
+    if !report.emptied.is_empty() {
+        let text = format!(
+            "nothing is left of {}: what such a layer gives no longer depends on its input; set min_per_layer = 0.05, a lower sparsity, \
+             scope = \"layer\", or name the layer in skip",
+            report.emptied.join(", ")
+        );
+        notes.push((true, text));
+    }
+    notes
+}

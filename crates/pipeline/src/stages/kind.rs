@@ -1,0 +1,141 @@
+//! What a kind of stage is. One file a kind, and a line in [`super::kinds`].
+use super::{StageBody, StageError};
+use crate::actions::{Compression, Rows};
+use crate::recipe::{ModelSource, Recipe};
+use crate::trial::Trial;
+use graph::Model;
+use schemars::{Schema, SchemaGenerator};
+use std::any::Any;
+use std::fmt::Debug;
+use std::path::Path;
+use std::sync::Arc;
+use technique::{Fault, Manual};
+use toml::Spanned;
+use toml::de::DeTable;
+
+/// The settings of a kind of stage, and what follows from them.
+pub trait StageKind: StageBody + Any + Debug + Send + Sync {
+    /// For a stage that puts a network of its own in the place of the one before it: whether that one comes from a file.
+    fn begins_anew(&self) -> Option<bool> {
+        None
+    }
+
+    /// The model file that it works on instead of the graph before it.
+    fn own_file(&self) -> Option<&str> {
+        None
+    }
+
+    /// The model that it names instead of the recipe's.
+    fn own_model(&self) -> Option<&ModelSource> {
+        None
+    }
+
+    /// The teacher it names: an earlier stage or a file.
+    fn teacher(&self) -> Option<&str> {
+        None
+    }
+
+    /// True if it reads training samples even without an epoch.
+    fn calibrates(&self) -> bool {
+        false
+    }
+
+    /// True if what it measures is the deployed file.
+    fn deploys(&self) -> bool {
+        false
+    }
+
+    /// What it attaches to the graph, which a student may inherit.
+    fn compression(&self) -> Option<&dyn Compression> {
+        None
+    }
+
+    /// Checks what the types cannot say. Paths of faults begin at the stage's own keys.
+    ///
+    /// # Errors
+    /// A [`Fault`] at the key.
+    fn check(&self, _recipe: &Recipe, _index: usize) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// What it does that the recipe does not say in so many words, for `run --dry-run`.
+    fn details(&self, _recipe: &Recipe, _index: usize) -> Vec<String> {
+        vec![]
+    }
+
+    /// Samples that it runs besides training and scoring, for the estimate of its time.
+    fn samples(&self, _rows: &Rows) -> f64 {
+        0.0
+    }
+
+    /// What helps where the stage lost accuracy: when it trains, and when it does not.
+    fn remedies(&self) -> Option<(&'static str, &'static str)> {
+        None
+    }
+
+    /// The network that it puts in the place of the one before it, if it does. `teacher` is the teacher's model.
+    ///
+    /// # Errors
+    /// If it cannot be read or built.
+    fn network(&self, _on: &NetworkCx) -> Result<Option<Model>, StageError> {
+        Ok(None)
+    }
+
+    /// Tries its effect on the untrained graph; see [`crate::trial`].
+    ///
+    /// # Errors
+    /// What would stop the run after all training.
+    fn trial(&self, _trial: &mut Trial, _index: usize) -> Result<(), StageError> {
+        Ok(())
+    }
+}
+
+/// What a network that a stage brings is built from.
+pub struct NetworkCx<'a> {
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// Seed of random weights.
+    pub seed: u64,
+    /// The teacher's model, where the stage has one.
+    pub teacher: Option<&'a Model>,
+    /// The place of a file that the recipe names.
+    pub place: &'a dyn Fn(&str) -> std::path::PathBuf,
+}
+
+impl NetworkCx<'_> {
+    /// The place of a file.
+    pub fn at(&self, path: impl AsRef<Path>) -> std::path::PathBuf {
+        (self.place)(&path.as_ref().to_string_lossy())
+    }
+}
+
+/// A kind of stage in the list. Made by [`stage!`].
+pub struct StageEntry {
+    /// Its manual page; the example holds its keys below `kind`.
+    pub manual: Manual,
+    /// Epochs where the recipe says nothing; `None` for a kind without a training loop.
+    pub epochs: Option<u64>,
+    pub(crate) schema: fn(&mut SchemaGenerator) -> Schema,
+    pub(crate) read: fn(Spanned<DeTable>) -> Result<Arc<dyn StageKind>, toml::de::Error>,
+    pub(crate) write: fn(&dyn StageKind) -> serde_json::Result<serde_json::Value>,
+}
+
+/// The entry of a kind of stage: `stage!(PruneStage, epochs: Some(0), Manual { ... })`.
+macro_rules! stage {
+    ($ty:ty, epochs: $epochs:expr, $manual:expr) => {
+        $crate::stages::StageEntry {
+            manual: $manual,
+            epochs: $epochs,
+            schema: |generator| <$ty as schemars::JsonSchema>::json_schema(generator),
+            read: |table| {
+                let read: $ty = serde::Deserialize::deserialize(toml::de::Deserializer::from(table))?;
+                Ok(std::sync::Arc::new(read))
+            },
+            write: |settings| {
+                let any: &dyn std::any::Any = settings;
+                serde_json::to_value(any.downcast_ref::<$ty>())
+            },
+        }
+    };
+}
+pub(crate) use stage;

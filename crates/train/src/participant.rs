@@ -1,0 +1,100 @@
+//! What takes part in a training: code that is called at named points of the loop, with state that checkpoints save.
+//!
+//! Gradual pruning and averaging of weights are participants. A participant that draws at random, or reads data of its own,
+//! derives both from the step's number, so that a training that was killed and resumed ends in the same bytes.
+use crate::{StepContext, TrainError};
+use graph::Model;
+use std::collections::BTreeMap;
+use tensor::Tensor;
+
+/// State of a participant between two epochs.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ParticipantState {
+    /// Tensors by name, of element type f32 or bool.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// Everything else, as JSON. Numbers survive exactly.
+    pub values: serde_json::Value,
+}
+
+/// Takes part in a training. Every hook may do nothing.
+///
+/// Order within a step: [`Participant::before_step`], forward and backward pass, [`Participant::gradients`], clipping to
+/// `clip_norm`, update, [`Participant::after_update`]. Within an epoch: its steps, [`Participant::after_epoch`], validation,
+/// checkpoint. At the end: the best epoch is put back if the settings ask for it, then [`Participant::finish`].
+pub trait Participant {
+    /// Its name: the key of its state in checkpoints.
+    fn name(&self) -> &'static str;
+
+    /// Before a step's forward pass; may change the model and its annotations.
+    ///
+    /// # Errors
+    /// Whatever stops the training.
+    fn before_step(&mut self, _cx: &mut StepContext) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// With the step's gradients, one for each of the context's parameters in their order; `None` where none reaches it.
+    /// They have the parameters' shapes and have not been clipped.
+    ///
+    /// # Errors
+    /// Whatever stops the training.
+    fn gradients(&mut self, _cx: &mut StepContext, _gradients: &mut [Option<Tensor>]) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// After the parameters and the running statistics were updated.
+    ///
+    /// # Errors
+    /// Whatever stops the training.
+    fn after_update(&mut self, _cx: &mut StepContext) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// After an epoch's last step, before validation and checkpoint.
+    ///
+    /// # Errors
+    /// Whatever stops the training.
+    fn after_epoch(&mut self, _cx: &mut StepContext) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// At the end of the training, with the weights that it ends with. A training that is resumed behind its last epoch
+    /// calls it again, with the state that the last checkpoint saved.
+    ///
+    /// # Errors
+    /// Whatever stops the training.
+    fn finish(&mut self, _cx: &mut StepContext) -> Result<(), TrainError> {
+        Ok(())
+    }
+
+    /// True if elements that a mask holds at zero get the gradient that they would have without it. The values of the
+    /// forward pass stay masked. The optimizer then updates those elements too, unless the participant clears their
+    /// gradient in [`Participant::gradients`] after it has read it.
+    fn dense_gradients(&self) -> bool {
+        false
+    }
+
+    /// False while the model is not yet what the stage is to end with (its sparsity is not reached, say): such an epoch is
+    /// never kept as the best, and early stopping does not count it. Asked after each epoch.
+    fn settled(&self, _cx: &StepContext) -> bool {
+        true
+    }
+
+    /// Its state for a checkpoint.
+    fn state(&self, _model: &Model) -> ParticipantState {
+        ParticipantState::default()
+    }
+
+    /// Puts back a checkpoint's state; parameters and running statistics are put back already.
+    ///
+    /// # Errors
+    /// If the state does not fit the model.
+    fn restore(&mut self, _model: &mut Model, _state: &ParticipantState) -> Result<(), TrainError> {
+        Ok(())
+    }
+}
+
+/// Keys of the participants' states in a checkpoint: position and name.
+pub(crate) fn keys(participants: &[&mut dyn Participant]) -> Vec<String> {
+    participants.iter().enumerate().map(|(i, p)| format!("{i}.{}", p.name())).collect()
+}
