@@ -1,6 +1,7 @@
 //! The training loop: one step is forward through the annotated graph, loss, backward, update of master weights and of
 //! the encodings' own parameters. Masks and quantizers are part of the values, so the loop knows nothing of them.
 use crate::checkpoint::Checkpoint;
+use crate::loss_parameters::LossParameters;
 use crate::objective::{Batch, Objective};
 use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::parameters::{self, Parameter, Part};
@@ -170,12 +171,14 @@ pub fn train(
         return Err(TrainError::Setting { setting: "freeze".into(), what: "leaves nothing that trains".into() });
     }
     let mut optimizer = Optimizer::new(settings.optimizer.clone());
+    let mut of_loss = LossParameters::of(objective);
     let mut state = Checkpoint::default();
     let names = state_names(model, &parameters);
     if let Some(path) = around.checkpoint.as_ref().filter(|p| p.exists()) {
         state = Checkpoint::load(path)?;
         restore(model, &names, &state.values)?;
         follow_statistics(model)?;
+        of_loss.restore(std::mem::take(&mut state.objective))?;
         optimizer.restore(std::mem::take(&mut state.optimizer), state.steps_done);
         around.watch.note(&format!("goes on after epoch {}", state.epochs_done));
     }
@@ -215,7 +218,7 @@ pub fn train(
                 forward,
                 &parameters,
                 &taps,
-                objective,
+                (objective, &mut of_loss),
                 &runs,
                 &mut optimizer,
                 mode,
@@ -248,6 +251,7 @@ pub fn train(
         }
         if let Some(path) = &around.checkpoint {
             state.optimizer = optimizer.state().0.clone();
+            state.objective = of_loss.state();
             state.save(path)?;
             state.optimizer.clear();
         }
@@ -349,7 +353,7 @@ fn step(
     mut forward: impl FnMut(recompute::Step) -> Result<RunOutput, TrainError>,
     parameters: &[Parameter],
     taps: &[ValueId],
-    objective: &dyn Objective,
+    (objective, of_loss): (&dyn Objective, &mut LossParameters),
     runs: &[Batch],
     optimizer: &mut Optimizer,
     mode: Mode,
@@ -359,7 +363,9 @@ fn step(
     sums: &mut Sums,
 ) -> Result<f64, TrainError> {
     let at = |e: tensor::TensorError| TrainError::Step { step, what: e.to_string() };
-    let (overrides, leaves) = parameters::track(model, parameters)?;
+    let (overrides, mut leaves) = parameters::track(model, parameters)?;
+    let objective = &of_loss.track(objective)?;
+    leaves.extend(objective.leaves.iter().cloned());
     let samples: usize = runs.iter().map(Batch::len).sum();
     let (mut total, mut updates) = (0.0, vec![]);
     let mut gradients: Vec<Option<Tensor>> = vec![None; leaves.len()];
@@ -402,6 +408,7 @@ fn step(
     };
     let clip = clip_factor(&gradients, clip_norm, step, place)?;
     optimizer.begin_step();
+    of_loss.update(optimizer, gradients.drain(parameters.len()..), clip, factor)?;
     for (p, gradient) in parameters.iter().zip(gradients) {
         let Some(mut gradient) = gradient else { continue };
         if clip < 1.0 {
@@ -409,7 +416,7 @@ fn step(
         }
         let mut value = take(model, p)?;
         let before = matches!(p.id.part, Part::Encoding(_)).then(|| value.clone());
-        profile::section(|| "update".into(), || optimizer.update(p, &mut value, &gradient, factor))?;
+        profile::section(|| "update".into(), || optimizer.update(&p.name, p.decays(), &mut value, &gradient, factor))?;
         if let Some(before) = before {
             value = parameters::held(model, p, &before, value)?;
         }
