@@ -3,5 +3,5 @@ use technique::FamilyManual;
 
 /// All families, in the order of a recipe.
 pub fn families() -> Vec<FamilyManual> {
-    vec![]
+    vec![technique::manual::<distill::Losses>()]
 }

@@ -5,7 +5,7 @@ pub(crate) mod distill;
 mod divergence;
 mod finetune;
 mod kind;
-mod lesson;
+mod training;
 mod prune;
 mod quantize;
 mod start;

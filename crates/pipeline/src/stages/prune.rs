@@ -1,6 +1,6 @@
 //! `prune`: masks, chosen, then held while the rest trains.
 use super::kind::{StageEntry, StageKind, stage};
-use super::lesson::{given, measured, train};
+use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Tick, prune_notes, prune_weights};
 use crate::recipe::Recipe;
