@@ -178,6 +178,11 @@ pub trait Operator: Sync {
         Ok(None)
     }
 
+    /// True if it turns logits into probabilities or their logarithms: a loss on logits reads its input instead of its output.
+    fn gives_probabilities(&self) -> bool {
+        false
+    }
+
     /// How many of the first outputs of a [`QuantRule::SameGrid`] operator lie on its input's grid. Others (a mask, indices)
     /// are no elements of it.
     fn outputs_on_grid(&self, _node: &Node) -> usize {

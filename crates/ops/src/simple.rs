@@ -33,6 +33,7 @@ pub(crate) struct Simple {
     upgrade: Upgrade,
     rewrite: Rewrite,
     all_on_grid: bool,
+    probabilities: bool,
 }
 
 impl Simple {
@@ -51,6 +52,7 @@ impl Simple {
             upgrade: |_, _, _, _| Ok(()),
             rewrite: |_, _, _, _| Ok(None),
             all_on_grid: false,
+            probabilities: false,
         }
     }
 
@@ -84,6 +86,12 @@ impl Simple {
     pub(crate) const fn pieces_on_grid(mut self) -> Self {
         self.all_on_grid = true;
         self.same_grid()
+    }
+
+    /// Turns logits into probabilities or their logarithms.
+    pub(crate) const fn probabilities(mut self) -> Self {
+        self.probabilities = true;
+        self
     }
 
     /// Runs on integers with all its inputs as data.
@@ -146,6 +154,9 @@ impl Operator for Simple {
     }
     fn rewrite(&self, node: &Node, types: &[ValueType], to: i64, parts: &mut Parts) -> Result<Option<Vec<Node>>, OpError> {
         (self.rewrite)(node, to, types, parts)
+    }
+    fn gives_probabilities(&self) -> bool {
+        self.probabilities
     }
     fn outputs_on_grid(&self, node: &Node) -> usize {
         if self.all_on_grid { node.outputs.len() } else { 1 }

@@ -80,12 +80,7 @@ fn techniques() -> Vec<(String, String)> {
 }
 
 /// Techniques that a recipe does not choose among.
-const ALWAYS: [(&str, &str); 3] = [
-    (
-        "hinton",
-        "What distill, and finetune with a teacher, minimize: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher || student), both \
-         softened by the temperature T (Hinton et al. 2015, arXiv:1503.02531).",
-    ),
+const ALWAYS: [(&str, &str); 2] = [
     (
         "straight-through",
         "The gradient of a quantizer: that of the identity within its range, zero beyond (Bengio et al. 2013, arXiv:1308.3432); \

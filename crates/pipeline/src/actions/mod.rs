@@ -19,7 +19,7 @@ pub use calibrate::{Calibrated, calibrate};
 pub use compress::{CompressOn, Compressed, Compression};
 pub use counted::Tick;
 pub use deploy::{DeployOn, Deployment, deploy, lowered};
-pub use fit::{Lesson, fit};
+pub use fit::{FitOptions, fit};
 pub use measure::{figures, keep, layers, score, weigh};
 pub use memory::MemoryProbe;
 pub use original::Original;

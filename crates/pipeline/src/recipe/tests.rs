@@ -59,6 +59,28 @@ fn faults_are_named_with_their_line() {
         ("[goals]\nmax_latency_ms = 0\n[[stages]]\nkind = \"train\"\n", 7, "max_latency_ms = 0"),
         ("[[stages]]\nkind = \"train\"\nearly_stopping = 2\n", 8, "early_stopping needs validation images"),
         ("[[stages]]\nkind = \"train\"\nearly_stopping = 0\n", 8, "early_stopping = 0"),
+        ("[[stages]]\nkind = \"finetune\"\nteacher = \"t.onnx\"\nalpha = 1.5\n", 9, "alpha = 1.5 is not within 0..=1"),
+        ("[[stages]]\nkind = \"finetune\"\nlosses = [\"hinton\"]\n", 8, "losses compares with a teacher, and the stage has none"),
+        (
+            "[[stages]]\nkind = \"distill\"\nteacher = \"t.onnx\"\nlosses = [\"hintn\"]\n",
+            9,
+            "there is no loss 'hintn'; did you mean 'hinton'?",
+        ),
+        (
+            "[[stages]]\nkind = \"distill\"\nteacher = \"t.onnx\"\nalpha = 0.5\nlosses = [\"hinton\"]\n",
+            9,
+            "alpha is Hinton's loss in short",
+        ),
+        (
+            "[[stages]]\nkind = \"distill\"\nteacher = \"t.onnx\"\nlosses = [{ kind = \"hinton\", weight = -1 }]\n",
+            9,
+            "weight = -1: a number of 0 or more",
+        ),
+        (
+            "[[stages]]\nkind = \"distill\"\nteacher = \"t.onnx\"\nlosses = [{ kind = \"feature\", paris = [] }]\n",
+            9,
+            "unknown key 'paris' in a 'distill' stage",
+        ),
         ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\nmin_per_layer = 5\n", 9, "min_per_layer = 5 is not within 0..1"),
         ("[[stages]]\nkind = \"prune\"\nsparsity = 1.0\n", 8, "sparsity = 1 leaves no weight: it must be below 1"),
         ("[[stages]]\nkind = \"prune\"\nsparsity = 0.5\ncriterion = \"tailor\"\n", 9, "there is no criterion 'tailor'"),

@@ -1,6 +1,6 @@
 //! `deploy`: lowered, written, measured on the file.
 use super::kind::{StageEntry, StageKind, stage};
-use super::lesson::given;
+use super::training::given;
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{DeployOn, Rows, deploy, keep, layers, settle_norms, weigh};
 use crate::recipe::Recipe;

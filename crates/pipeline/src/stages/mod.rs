@@ -5,11 +5,11 @@ pub(crate) mod distill;
 mod divergence;
 mod finetune;
 mod kind;
-mod lesson;
 mod prune;
 mod quantize;
 mod start;
 mod train;
+mod training;
 
 pub use self::prune::PruneStage;
 pub use crate::error::StageError;

@@ -1,6 +1,6 @@
 //! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe asks for epochs.
 use super::kind::{StageEntry, StageKind, stage};
-use super::lesson::{given, measured, train};
+use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate, stay_float};
 use crate::recipe::Recipe;
