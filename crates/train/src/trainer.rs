@@ -238,6 +238,7 @@ pub fn train(
     let best = state.best.as_ref().map(|b| b.0.clone());
     let mut kept = state.epochs_done.saturating_sub(1);
     if settings.keep == Keep::Best
+        && !participants.iter().any(|p| p.replaces_weights())
         && let Some((best, values)) = &state.best
     {
         restore(cx.model, &names, values)?;

@@ -93,6 +93,8 @@ fn faults_are_named_with_their_line() {
             10,
             "initial = 0.6 is more than the sparsity of 0.5",
         ),
+        ("[[stages]]\nkind = \"average\"\nepochs = 3\nlast = 4\n", 9, "last = 4 is not within 1..3"),
+        ("[[stages]]\nkind = \"average\"\nepochs = 0\n", 8, "epochs = 0: there are no weights"),
         ("[[stages]]\nkind = \"deploy\"\nthreads = 0\n", 8, "threads = 0"),
         ("[[stages]]\nkind = \"train\"\nmemory = 0\n", 8, "memory = 0"),
         ("[[stages]]\nkind = \"train\"\nmemory = \"2 apples\"\n", 8, "invalid value: string \"2 apples\", expected a size such as"),
