@@ -59,7 +59,6 @@ fn techniques() -> Vec<(String, String)> {
         ("OptimizerSettings", "optimizer.kind"),
         ("Schedule", "schedule.kind"),
         ("Keep", "keep"),
-        ("Target", "target"),
     ];
     let schema = schema();
     let mut list = vec![];

@@ -3,5 +3,10 @@ use technique::FamilyManual;
 
 /// All families, in the order of a recipe.
 pub fn families() -> Vec<FamilyManual> {
-    vec![technique::manual::<prune::Criteria>(), technique::manual::<prune::SparsitySchedules>()]
+    vec![
+        technique::manual::<prune::Criteria>(),
+        technique::manual::<prune::SparsitySchedules>(),
+        technique::manual::<target::Targets>(),
+        technique::manual::<deploy::format::Formats>(),
+    ]
 }

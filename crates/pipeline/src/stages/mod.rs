@@ -15,7 +15,7 @@ pub use self::prune::PruneStage;
 pub use crate::error::StageError;
 pub(crate) use cx::Clock;
 pub use cx::StageCx;
-pub use deploy::{DeployStage, Target};
+pub use deploy::DeployStage;
 pub use distill::DistillStage;
 pub use finetune::FinetuneStage;
 pub use kind::{NetworkCx, StageEntry, StageKind};
