@@ -52,14 +52,13 @@ fn operator_name(op: &dyn ops::Operator) -> String {
 
 /// The choices that a recipe offers, each as `KEY = "value"` with its sentence, read from the schema so that none is missed.
 fn techniques() -> Vec<(String, String)> {
-    const KEYS: [(&str, &str); 7] = [
+    const KEYS: [(&str, &str); 6] = [
         ("Observer", "calibration.observer"),
         ("BatchNorm", "batch_norm"),
         ("Scope", "scope"),
         ("OptimizerSettings", "optimizer.kind"),
         ("Schedule", "schedule.kind"),
         ("Keep", "keep"),
-        ("Target", "target"),
     ];
     let schema = schema();
     let mut list = vec![];

@@ -18,7 +18,7 @@ pub use self::prune::{prune_notes, prune_weights};
 pub use calibrate::{Calibrated, calibrate};
 pub use compress::{CompressOn, Compressed, Compression};
 pub use counted::Tick;
-pub use deploy::{DeployOn, Deployment, deploy, lowered};
+pub use deploy::{DeployOn, Deployment, deploy, export_options, exported};
 pub use fit::{FitOptions, fit};
 pub use measure::{figures, keep, layers, score, weigh};
 pub use memory::MemoryProbe;

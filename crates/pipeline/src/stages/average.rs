@@ -1,6 +1,6 @@
 //! `average`: trains on, and ends with the mean of the weights of the last epochs.
 use super::kind::{StageEntry, StageKind, stage};
-use super::lesson::{given, measured, train_with};
+use super::training::{given, measured, train_with};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::recipe::{Recipe, Training};
 use graph::Model;

@@ -17,7 +17,7 @@ pub use crate::error::StageError;
 pub use average::AverageStage;
 pub(crate) use cx::Clock;
 pub use cx::StageCx;
-pub use deploy::{DeployStage, Target};
+pub use deploy::DeployStage;
 pub use distill::DistillStage;
 pub use finetune::FinetuneStage;
 pub use kind::{NetworkCx, StageEntry, StageKind};

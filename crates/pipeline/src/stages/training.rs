@@ -2,7 +2,7 @@
 use super::divergence::{Divergence, advice};
 use super::{StageCx, StageError, StageOutput};
 use crate::PipelineError;
-use crate::actions::{FitOptions, Sources, fit, layers, lowered, metric_record, score, settle_biases, settle_norms, weigh};
+use crate::actions::{FitOptions, Sources, exported, fit, layers, metric_record, score, settle_biases, settle_norms, weigh};
 use crate::run::START;
 use distill::DistillationSettings;
 use graph::Model;
@@ -111,7 +111,7 @@ pub(super) fn train_with(
     if training.learn_scales
         && let Some(stage) = cx.quantize_stage()
     {
-        settle_biases(model, &stage)?;
+        settle_biases(model, &stage, &cx.target())?;
     }
     let epochs = report.history.len() as u64;
     if report.kept + 1 < epochs {
@@ -127,10 +127,10 @@ pub(super) fn train_with(
 pub(super) fn measured(cx: &mut StageCx, model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
     let mut output = figures(cx, model, epochs, sources)?;
     let mut settled = output.model.clone();
-    let lowered = settle_norms(&mut settled, cx.quantize_stage().as_ref())
-        .and_then(|_| lowered(&settled, sources, &cx.deploy_stage().unwrap_or_default()));
-    match lowered {
-        Ok((_, bytes, _)) => output.metrics.file_bytes = Some(bytes.len() as u64),
+    let artifact = settle_norms(&mut settled, cx.quantize_stage().as_ref(), &cx.target())
+        .and_then(|_| exported(&settled, sources, &cx.deploy_stage().unwrap_or_default()));
+    match artifact {
+        Ok(artifact) => output.metrics.file_bytes = Some(artifact.bytes.len() as u64),
         Err(e) => cx.note(false, format!("how large it would be as a deployed file is not known: {e}")),
     }
     Ok(output)
