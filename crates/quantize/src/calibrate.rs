@@ -1,6 +1,7 @@
 //! Calibration: one pass over data for all observers, memory bounded by the model and one batch; ranges are concluded from
 //! its statistics afterwards, so that another observer or width does not run the data again.
 use crate::bias::fit_biases;
+use crate::corrections::{CorrectionReport, Phase, correct, samples_wanted};
 use crate::earlier::{Earlier, keep_earlier};
 use crate::error::named;
 use crate::masks::MASKED;
@@ -49,6 +50,9 @@ pub struct CalibrationReport {
     /// What is worse than one would expect, with its remedy, as sentences.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What the corrections did.
+    #[serde(default)]
+    pub corrections: Vec<CorrectionReport>,
 }
 
 /// What a pass over the data showed: enough for every observer and width.
@@ -67,22 +71,39 @@ pub struct Calibration {
 /// Quantizes a model: plans, fits weights to themselves, runs the data through the float graph (masks held) to fit the
 /// activations, and fits the biases. Encodings that the model has already are replaced but for layers that `skip` leaves out;
 /// masks stay.
-/// BatchNormalization should have been folded. The same as [`prepare`], [`observe`],
-/// [`fit`] and [`keep_earlier`].
+/// BatchNormalization should have been folded. The same as [`prepare`], [`correct`], [`observe`], [`fit`], [`keep_earlier`] and
+/// [`correct`] again. Batches that corrections look at are kept in memory until then.
 ///
 /// # Errors
-/// As those four.
+/// As those five.
 pub fn quantize(
     model: &mut Model,
     settings: &QuantizeSettings,
-    batches: impl Iterator<Item = std::result::Result<Batch, TrainError>>,
+    mut batches: impl Iterator<Item = std::result::Result<Batch, TrainError>>,
 ) -> Result<CalibrationReport> {
     let earlier = prepare(model, settings)?;
     crate::check_skip(model, settings)?;
-    let seen = observe(model, settings, batches)?;
+    let first = first(&mut batches, samples_wanted(settings))?;
+    let samples = || Box::new(first.iter().cloned().map(Ok)) as Box<dyn Iterator<Item = _>>;
+    let mut corrections = correct(model, settings, Phase::BeforeFitting, &samples)?;
+    let seen = observe(model, settings, first.iter().cloned().map(Ok).chain(batches))?;
     let mut report = fit(model, settings, &seen)?;
     keep_earlier(model, settings, &earlier, &mut report)?;
+    corrections.extend(correct(model, settings, Phase::AfterFitting, &samples)?);
+    report.corrections = corrections;
     Ok(report)
+}
+
+/// The batches that corrections look at.
+fn first(batches: &mut impl Iterator<Item = std::result::Result<Batch, TrainError>>, wanted: usize) -> Result<Vec<Batch>> {
+    let (mut first, mut samples) = (vec![], 0);
+    while samples < wanted
+        && let Some(batch) = batches.next().transpose()?
+    {
+        samples += batch.len();
+        first.push(batch);
+    }
+    Ok(first)
 }
 
 /// Makes the float graph that is observed: functions inlined, encodings removed, which it returns, and constants that nodes on

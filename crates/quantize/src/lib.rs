@@ -3,6 +3,7 @@
 mod auto;
 mod bias;
 mod calibrate;
+mod corrections;
 mod division;
 mod earlier;
 mod error;
@@ -21,6 +22,10 @@ mod weights;
 pub use auto::{AUTO, Choice, choose};
 pub use bias::{BiasPart, refresh_biases};
 pub use calibrate::{ActivationRange, Calibration, CalibrationReport, fit, observe, prepare, quantize};
+pub use corrections::{
+    BiasCorrection, ChannelMean, Collector, Correction, CorrectionContext, CorrectionReport, Corrections, Equalize, Form, Layerwise, Phase,
+    Samples, Want, correct,
+};
 pub use earlier::{Earlier, keep_earlier};
 pub use error::{QuantizeError, Result};
 pub use keep::{fold_kept, keep_norms};

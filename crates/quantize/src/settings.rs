@@ -1,5 +1,6 @@
 //! How to quantize, as data.
-use crate::{QuantizeError, Result};
+use crate::{Corrections, QuantizeError, Result};
+use technique::Choice;
 
 /// Settings of uniform quantization.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -16,6 +17,9 @@ pub struct QuantizeSettings {
     pub exact: bool,
     /// Names of nodes that stay float; `*` stands for any run of characters.
     pub skip: Vec<String>,
+    /// What is corrected without training: within each phase in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub corrections: Vec<Choice<Corrections>>,
 }
 
 impl Default for QuantizeSettings {
@@ -26,6 +30,7 @@ impl Default for QuantizeSettings {
             observer: ObserverSettings::default(),
             exact: true,
             skip: vec![],
+            corrections: vec![],
         }
     }
 }
