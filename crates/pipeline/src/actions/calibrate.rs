@@ -5,8 +5,8 @@ use crate::StageError;
 use crate::recipe::{BatchNorm, Observer, QuantizeStage};
 use crate::run_dir::{Cache, Key};
 use graph::Model;
-use quantize::{CalibrationReport, Choice, QuantizeSettings};
-use train::LoaderBatches;
+use quantize::{CalibrationReport, Choice, Phase, QuantizeSettings};
+use train::{Batches, LoaderBatches};
 
 /// What kind of file the cache keeps.
 const KIND: &str = "statistics";
@@ -53,6 +53,9 @@ impl Calibrated {
                 self.report.kept.join(", ")
             ));
         }
+        for correction in &self.report.corrections {
+            notes.extend(correction.notes.iter().map(|note| format!("{}: {note}", correction.kind)));
+        }
         notes
     }
 }
@@ -80,6 +83,8 @@ pub fn calibrate(
     let c = &stage.calibration;
     let hold = if c.observer == Observer::Auto { HELD.min(c.images) } else { 0 };
     let (data, held) = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed), hold)?;
+    let samples = || Box::new(data.epoch(0)) as Box<dyn Iterator<Item = _>>;
+    let mut corrections = quantize::correct(model, &settings, Phase::BeforeFitting, &samples)?;
     let entry = cache.map(|cache| Ok::<_, StageError>((cache, key(&cache, model, &settings, &data)?))).transpose()?;
     let known = entry.as_ref().and_then(|(cache, key)| cache.get(KIND, key));
     let reused = known.is_some();
@@ -105,6 +110,8 @@ pub fn calibrate(
     }
     let mut report = quantize::fit(model, &settings, &seen)?;
     quantize::keep_earlier(model, &settings, &earlier, &mut report)?;
+    corrections.extend(quantize::correct(model, &settings, Phase::AfterFitting, &samples)?);
+    report.corrections = corrections;
     if let Some(kept) = kept {
         *model = quantize::keep_norms(kept, model)?;
     }

@@ -25,6 +25,7 @@ pub(super) fn settings(stage: &QuantizeStage) -> QuantizeSettings {
         observer: ObserverSettings { kind: kind.into(), percentile: stage.calibration.percentile, ..ObserverSettings::default() },
         exact: stage.exact,
         skip: stage.skip.clone(),
+        corrections: stage.corrections.clone(),
     }
 }
 

@@ -6,10 +6,11 @@ use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate,
 use crate::recipe::Recipe;
 use crate::trial::Trial;
 use graph::Model;
+use quantize::Corrections;
 use report::record::FloatPart;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual, within};
+use technique::{Choice, Fault, Manual, within};
 
 /// `quantize`: uniform affine quantizers, calibrated, then trained with if `epochs` is above 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -34,6 +35,10 @@ pub struct QuantizeStage {
     /// Patterns of node names that are left as they are: in float, or as an earlier quantize stage left them.
     #[serde(default)]
     pub skip: Vec<String>,
+    /// What is corrected without training, each by its name or as `{ kind = "NAME", ... }`: those before grids are fitted (`equalize`) and
+    /// then those after (`bias_correction`), in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub corrections: Vec<Choice<Corrections>>,
 }
 
 fn exact() -> bool {
@@ -160,6 +165,10 @@ impl StageKind for QuantizeStage {
         if self.batch_norm == BatchNorm::Keep && !self.weights.per_channel {
             let message = "batch_norm = \"keep\" needs per_channel = true: only a scale for each channel can follow its statistics";
             return Err(Fault::new("weights.per_channel", message));
+        }
+        if self.batch_norm == BatchNorm::Keep && !self.corrections.is_empty() {
+            let message = "corrections need folded weights: batch_norm = \"keep\" leaves the normalizations in the graph";
+            return Err(Fault::new("corrections", message));
         }
         if self.calibration.images == 0 || self.calibration.batch == 0 {
             return Err(Fault::new("calibration", "calibration needs at least one image, and a batch of at least one"));
