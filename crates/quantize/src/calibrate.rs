@@ -1,11 +1,11 @@
-//! Calibration: one pass over data for all observers, memory bounded by the model and one batch; ranges are concluded from
+//! Observations: one pass over data for all observers, memory bounded by the model and one batch; ranges are concluded from
 //! its statistics afterwards, so that another observer or width does not run the data again.
 use crate::bias::fit_biases;
 use crate::corrections::{CorrectionReport, Phase, correct, samples_wanted};
 use crate::earlier::{Earlier, keep_earlier};
 use crate::error::named;
 use crate::masks::MASKED;
-use crate::observer::{self, Statistics, grid_error};
+use crate::observer::{Statistics, grid_error};
 use crate::shared::unshare;
 use crate::sums::{Largest, Sums};
 use crate::weights::fit_constants;
@@ -13,6 +13,7 @@ use crate::{FloatPart, QuantPlan, QuantizeError, QuantizeSettings, Result, plan}
 use encodings::affine::{AffineSettings, Precision, fit_least};
 use graph::{Model, Node, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
+use technique::Fault;
 use tensor::{DType, Tensor};
 use train::{Batch, Executor, Mode, TrainError};
 
@@ -57,7 +58,7 @@ pub struct CalibrationReport {
 
 /// What a pass over the data showed: enough for every observer and width.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Calibration {
+pub struct Observations {
     /// Samples seen.
     pub samples: usize,
     /// Statistics of the planned activations, by value id.
@@ -121,7 +122,7 @@ pub fn prepare(model: &mut Model, settings: &QuantizeSettings) -> Result<Earlier
 }
 
 /// Runs the data through a prepared model and keeps statistics of each activation that the settings quantize. Of the
-/// settings only `skip` and `observer.momentum` matter.
+/// settings only `skip` and the observer's momentum matter.
 ///
 /// # Errors
 /// [`QuantizeError::NoData`] without a batch; [`QuantizeError::Value`] for a value that is NaN or infinite, by name;
@@ -130,11 +131,11 @@ pub fn observe(
     model: &Model,
     settings: &QuantizeSettings,
     batches: impl Iterator<Item = std::result::Result<Batch, TrainError>>,
-) -> Result<Calibration> {
+) -> Result<Observations> {
     let plan = plan(model, settings)?;
-    let values = plan.activations.keys().map(|id| (id.0, Statistics::new(settings.observer.momentum))).collect();
+    let values = plan.activations.keys().map(|id| (id.0, Statistics::new(settings.observer.momentum()))).collect();
     let largest = plan.sums.iter().map(|s| (s.output.0, Largest::default())).collect();
-    let mut seen = Calibration { samples: 0, values, largest, floats: BTreeSet::new() };
+    let mut seen = Observations { samples: 0, values, largest, floats: BTreeSet::new() };
     let mut sums = SumsSeen::of(&plan);
     let executor = Executor::unfused(model)?;
     let mut size = 0;
@@ -175,13 +176,17 @@ pub fn observe(
 /// # Errors
 /// [`QuantizeError::Value`] for an activation that the statistics do not have: they belong to another model or other
 /// settings; [`QuantizeError::Setting`] for a setting out of range.
-pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -> Result<CalibrationReport> {
+pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) -> Result<CalibrationReport> {
     let plan = plan(model, settings)?;
-    let observer = observer::find(&settings.observer.kind)?;
+    let observer = &settings.observer;
+    if !observer.candidates().is_empty() {
+        let what = format!("'{}' stands for a choice that has not been made", observer.kind());
+        return Err(Fault::new("observer", what).hint("choose() makes it, on data held back").into());
+    }
     if plan.constants.is_empty() && plan.activations.is_empty() {
         let what =
             if settings.skip.is_empty() { "the model has no operator that computes on integers" } else { "leaves nothing to quantize" };
-        return Err(QuantizeError::Setting { setting: "skip", what: what.into() });
+        return Err(Fault::new("skip", what).into());
     }
     let mut ranges = BTreeMap::new();
     for (id, grid) in &plan.activations {
@@ -189,7 +194,7 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -
             let value = model.values[*id].name.clone();
             return Err(QuantizeError::Value { value, what: "was not observed in this calibration".into() });
         };
-        ranges.extend((observer.range)(statistics, &settings.observer, grid).map(|range| (*id, range)));
+        ranges.extend(observer.range(statistics, grid).map(|range| (*id, range)));
     }
     let data = data_precisions(model, settings, seen, &plan, &ranges)?;
     let other = if settings.exact { Precision::up_to(f64::INFINITY) } else { Precision::FULL };
@@ -233,7 +238,7 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -
 fn data_precisions(
     model: &Model,
     settings: &QuantizeSettings,
-    seen: &Calibration,
+    seen: &Observations,
     plan: &QuantPlan,
     ranges: &BTreeMap<ValueId, (f32, f32)>,
 ) -> Result<BTreeMap<ValueId, Precision>> {

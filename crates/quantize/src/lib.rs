@@ -1,6 +1,5 @@
 //! Chooses which values are quantized and fits their grids: [`plan`] walks the graph by its operators' rules, observers
 //! watch activations on calibration data in bounded memory, and [`quantize`] writes the annotations.
-mod auto;
 mod bias;
 mod calibrate;
 mod corrections;
@@ -19,9 +18,8 @@ mod sums;
 mod tail;
 mod weights;
 
-pub use auto::{AUTO, Choice, choose};
 pub use bias::{BiasPart, refresh_biases};
-pub use calibrate::{ActivationRange, Calibration, CalibrationReport, fit, observe, prepare, quantize};
+pub use calibrate::{ActivationRange, CalibrationReport, Observations, fit, observe, prepare, quantize};
 pub use corrections::{
     BiasCorrection, ChannelMean, Collector, Correction, CorrectionContext, CorrectionReport, Corrections, Equalize, Form, Layerwise, Phase,
     Samples, Want, correct,
@@ -29,8 +27,9 @@ pub use corrections::{
 pub use earlier::{Earlier, keep_earlier};
 pub use error::{QuantizeError, Result};
 pub use keep::{fold_kept, keep_norms};
+pub use observer::{Chosen, Observer, Observers, choose};
 pub use plan::{FloatPart, QuantPlan, plan};
-pub use settings::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
+pub use settings::{ActivationSettings, QuantizeSettings, WeightSettings};
 pub use skip::check_skip;
 pub use sums::SumPart;
 pub use weights::refit_weights;
