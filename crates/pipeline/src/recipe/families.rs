@@ -1,7 +1,12 @@
 //! All families of techniques that a recipe chooses from: what `list` and `explain` show, and what the tests of the registry go through.
-use technique::FamilyManual;
+use technique::{FamilyManual, manual};
 
 /// All families, in the order of a recipe.
 pub fn families() -> Vec<FamilyManual> {
-    vec![technique::manual::<prune::Criteria>(), technique::manual::<prune::SparsitySchedules>()]
+    vec![
+        manual::<quantize::Observers>(),
+        manual::<quantize::Corrections>(),
+        manual::<prune::Criteria>(),
+        manual::<prune::SparsitySchedules>(),
+    ]
 }

@@ -1,4 +1,5 @@
 //! The stages: each takes the graph before it and gives one back.
+mod calibration;
 mod cx;
 mod deploy;
 pub(crate) mod distill;
@@ -13,13 +14,14 @@ mod train;
 
 pub use self::prune::PruneStage;
 pub use crate::error::StageError;
+pub use calibration::CalibrationSettings;
 pub(crate) use cx::Clock;
 pub use cx::StageCx;
 pub use deploy::{DeployStage, Target};
 pub use distill::DistillStage;
 pub use finetune::FinetuneStage;
 pub use kind::{NetworkCx, StageEntry, StageKind};
-pub use quantize::{Activations, BatchNorm, Calibration, Observer, QuantizeStage, Weights};
+pub use quantize::{BatchNorm, QuantizeStage};
 pub(crate) use start::Measure;
 pub use start::start;
 pub use train::TrainStage;
