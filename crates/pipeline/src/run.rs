@@ -307,6 +307,7 @@ pub(crate) fn stage_key(
         keys.remove("memory");
     }
     let mut key = common.clone().part("index", index.to_string()).part("settings", settings.to_string());
+    key = key.part("target", loaded.recipe.target_from(index).to_string());
     if let Some(input) = last {
         key = key.part("input", input.to_string());
     }

@@ -24,8 +24,9 @@ pub use calibrate::{ActivationRange, Calibration, CalibrationReport, fit, observ
 pub use earlier::{Earlier, keep_earlier};
 pub use error::{QuantizeError, Result};
 pub use keep::{fold_kept, keep_norms};
-pub use plan::{FloatPart, QuantPlan, plan};
+pub use plan::{QuantPlan, plan};
 pub use settings::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
 pub use skip::check_skip;
 pub use sums::SumPart;
+pub use target::FloatPart;
 pub use weights::refit_weights;

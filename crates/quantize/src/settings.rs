@@ -16,6 +16,8 @@ pub struct QuantizeSettings {
     pub exact: bool,
     /// Names of nodes that stay float; `*` stands for any run of characters.
     pub skip: Vec<String>,
+    /// What the model will be deployed for: which operators run on integers, and in which form.
+    pub target: target::Choice,
 }
 
 impl Default for QuantizeSettings {
@@ -26,6 +28,7 @@ impl Default for QuantizeSettings {
             observer: ObserverSettings::default(),
             exact: true,
             skip: vec![],
+            target: target::Choice::default(),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The training loop: epochs of steps, validation, checkpoints, and which epoch's weights a stage ends with.
 use crate::checkpoint::Checkpoint;
+use crate::loss_parameters::LossParameters;
 use crate::objective::{Batch, Objective};
 use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::parameters::{self, Parameter, Part};
@@ -135,6 +136,7 @@ pub fn train(
         return Err(TrainError::Setting { setting: "freeze".into(), what: "leaves nothing that trains".into() });
     }
     let mut optimizer = Optimizer::new(settings.optimizer.clone());
+    let mut of_loss = LossParameters::of(objective);
     let mut state = Checkpoint::default();
     let names = state_names(model, &parameters);
     let keys = keys(&context.participants);
@@ -146,6 +148,7 @@ pub fn train(
             participant.restore(model, state.participants.get(key).ok_or_else(missing)?)?;
         }
         follow_statistics(model)?;
+        of_loss.restore(std::mem::take(&mut state.objective))?;
         optimizer.restore(std::mem::take(&mut state.optimizer), state.steps_done);
         context.watch.note(&format!("goes on after epoch {}", state.epochs_done));
     }
@@ -156,7 +159,7 @@ pub fn train(
         context.watch.note(&runs_alone_note(model, "samples run one after the other"));
     }
     let recomputation = settings.memory.map(Recomputation::new).transpose()?;
-    let mut steps = Steps { optimizer, taps: objective.taps(), recomputation };
+    let mut steps = Steps { optimizer, taps: objective.taps(), of_loss, recomputation };
     let mut cx = StepContext {
         model,
         parameters: &parameters,
@@ -225,6 +228,7 @@ pub fn train(
         }
         if let Some(path) = &context.checkpoint {
             state.optimizer = steps.optimizer.state().0.clone();
+            state.objective = steps.of_loss.state();
             state.participants = keys.iter().cloned().zip(participants.iter().map(|p| p.state(cx.model))).collect();
             state.save(path)?;
             state.optimizer.clear();
@@ -234,6 +238,7 @@ pub fn train(
     let best = state.best.as_ref().map(|b| b.0.clone());
     let mut kept = state.epochs_done.saturating_sub(1);
     if settings.keep == Keep::Best
+        && !participants.iter().any(|p| p.replaces_weights())
         && let Some((best, values)) = &state.best
     {
         restore(cx.model, &names, values)?;

@@ -1,6 +1,6 @@
 //! Calibration as the recipe asks for it, with the statistics of an earlier one where nothing that they depend on differs.
 use super::counted::counted;
-use super::{Sources, Tick, quantize::settings};
+use super::{CompressOn, Tick, quantize::settings};
 use crate::StageError;
 use crate::recipe::{BatchNorm, Observer, QuantizeStage};
 use crate::run_dir::{Cache, Key};
@@ -64,15 +64,9 @@ impl Calibrated {
 /// # Errors
 /// What the settings, the data or the graph report; a cache that cannot be written; with `batch_norm = "keep"`, a weight
 /// whose folded form cannot be simulated.
-pub fn calibrate(
-    model: &mut Model,
-    stage: &QuantizeStage,
-    sources: &Sources,
-    seed: u64,
-    cache: Option<Cache>,
-    tick: Tick,
-) -> Result<Calibrated, StageError> {
-    let mut settings = settings(stage);
+pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick: Tick) -> Result<Calibrated, StageError> {
+    let CompressOn { sources, seed, cache, .. } = *on;
+    let mut settings = settings(stage, on.target);
     let earlier = quantize::prepare(model, &settings)?;
     quantize::check_skip(model, &settings)?;
     let kept = (stage.batch_norm == BatchNorm::Keep).then(|| model.clone());

@@ -3,9 +3,10 @@ use super::counted::counted;
 use super::measure::{by_class, figures, macs_of_one};
 use super::{MemoryProbe, Original, Sources, Tick};
 use crate::StageError;
-use crate::recipe::{DeployStage, Target};
+use crate::recipe::DeployStage;
+use deploy::format::{Artifact, ExportOptions};
 use deploy::measure::{Agreement, LatencyOptions, latencies};
-use deploy::runtime::{Choice, Runtime, Session, SessionOptions, Source, by_name, choose, take_messages};
+use deploy::runtime::{Runtime, Session, SessionOptions, Source, of_target, take_messages};
 use deploy::{LowerOptions, Lowered, Placement, Proof, ProofOptions, prove};
 use graph::Model;
 use report::record::{
@@ -59,17 +60,20 @@ pub struct DeployOn<'a> {
     pub float_reasons: &'a BTreeMap<String, String>,
 }
 
-/// What a model would be deployed as, its file, and how many bytes of the exporter's own notes were left out.
+/// How a stage writes its file.
+pub fn export_options(stage: &DeployStage) -> ExportOptions {
+    let lower = LowerOptions { opset: stage.opset, target: stage.target.clone() };
+    ExportOptions { lower, exporter_notes: stage.exporter_notes }
+}
+
+/// The file that a model would be deployed as.
 ///
 /// # Errors
 /// What lowering reports.
-pub fn lowered(model: &Model, sources: &Sources, stage: &DeployStage) -> Result<(Lowered, Vec<u8>, usize), StageError> {
+pub fn exported(model: &Model, sources: &Sources, stage: &DeployStage) -> Result<Artifact, StageError> {
     let mut model = model.clone();
     sources.describe(&mut model)?;
-    let mut lowered = deploy::lower(&model, &LowerOptions { opset: stage.opset })?;
-    let stripped = if stage.exporter_notes { 0 } else { onnx::strip(&mut lowered.model) };
-    let bytes = onnx::to_bytes(&lowered.model)?;
-    Ok((lowered, bytes, stripped))
+    Ok(stage.format.export(&model, &export_options(stage))?)
 }
 
 /// Lowers a model, and measures the file on the whole test set in the target's runtime, beside the original.
@@ -79,16 +83,13 @@ pub fn lowered(model: &Model, sources: &Sources, stage: &DeployStage) -> Result<
 /// but a warning that says where.
 pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> Result<Deployment, StageError> {
     let DeployOn { file, sources, original, probe, .. } = *on;
-    let (mut lowered, bytes, stripped) = lowered(model, sources, stage)?;
+    let Artifact { bytes, mut lowered, stripped } = exported(model, sources, stage)?;
     for part in &mut lowered.float_parts {
         if let Some(planned) = on.float_reasons.get(&part.node) {
             part.reason.clone_from(planned);
         }
     }
-    let choice = match stage.target {
-        Target::OnnxRuntime => choose(),
-        Target::Reference => Choice { runtime: by_name("reference")?, note: None },
-    };
+    let choice = of_target(&**stage.target.member())?;
     let mut notes: Vec<Note> = std::mem::take(&mut lowered.notes).into_iter().map(|text| note(false, text)).collect();
     if stripped > 0 {
         let size = text::bytes(stripped as u64);

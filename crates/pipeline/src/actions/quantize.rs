@@ -5,7 +5,7 @@ use graph::Model;
 use quantize::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
 
 /// A stage's settings as the technique takes them.
-pub(super) fn settings(stage: &QuantizeStage) -> QuantizeSettings {
+pub(super) fn settings(stage: &QuantizeStage, target: &target::Choice) -> QuantizeSettings {
     let kind = match stage.calibration.observer {
         Observer::MinMax => "min_max",
         Observer::MovingAverage => "moving_average",
@@ -25,6 +25,7 @@ pub(super) fn settings(stage: &QuantizeStage) -> QuantizeSettings {
         observer: ObserverSettings { kind: kind.into(), percentile: stage.calibration.percentile, ..ObserverSettings::default() },
         exact: stage.exact,
         skip: stage.skip.clone(),
+        target: target.clone(),
     }
 }
 
@@ -56,9 +57,9 @@ pub fn stay_float(model: &Model) -> Result<Option<String>, StageError> {
 ///
 /// # Errors
 /// What the settings or the weights report.
-pub fn settle_biases(model: &mut Model, stage: &QuantizeStage) -> Result<(), StageError> {
+pub fn settle_biases(model: &mut Model, stage: &QuantizeStage, target: &target::Choice) -> Result<(), StageError> {
     if !ops::keeps_norms(model) {
-        quantize::refresh_biases(model, &settings(stage))?;
+        quantize::refresh_biases(model, &settings(stage, target))?;
     }
     Ok(())
 }
@@ -67,6 +68,6 @@ pub fn settle_biases(model: &mut Model, stage: &QuantizeStage) -> Result<(), Sta
 ///
 /// # Errors
 /// For one whose running statistics still moved in the last epoch.
-pub fn settle_norms(model: &mut Model, stage: Option<&QuantizeStage>) -> Result<usize, StageError> {
-    Ok(quantize::fold_kept(model, &stage.map(settings).unwrap_or_default())?)
+pub fn settle_norms(model: &mut Model, stage: Option<&QuantizeStage>, target: &target::Choice) -> Result<usize, StageError> {
+    Ok(quantize::fold_kept(model, &stage.map(|stage| settings(stage, target)).unwrap_or_default())?)
 }

@@ -23,8 +23,8 @@ pub use training::Training;
 pub use units::ByteSize;
 
 pub use crate::stages::{
-    Activations, BatchNorm, Calibration, DeployStage, DistillStage, FinetuneStage, Observer, PruneStage, QuantizeStage, Target, TrainStage,
-    Weights,
+    Activations, AverageStage, BatchNorm, Calibration, DeployStage, DistillStage, FinetuneStage, Observer, PruneStage, QuantizeStage,
+    TrainStage, Weights,
 };
 pub(crate) use check::{architecture as check_architecture, source as check_source};
 
@@ -100,6 +100,11 @@ impl Recipe {
         let open = given.is_none();
         let default = || if self.trained_before(index) { OptimizerSettings::gentle() } else { OptimizerSettings::default() };
         Some((given.unwrap_or_else(default), open))
+    }
+
+    /// What the graph of stage `index` will be deployed for: the target of the first deploy stage from there on.
+    pub fn target_from(&self, index: usize) -> target::Choice {
+        self.stages.iter().skip(index).find_map(|s| s.get::<DeployStage>()).map(|s| s.target.clone()).unwrap_or_default()
     }
 
     /// The stage of this name.

@@ -76,7 +76,8 @@ impl StageCx<'_> {
         sources: &Sources,
     ) -> Result<Vec<FloatPart>, StageError> {
         let (seed, training) = (self.loaded.recipe.seed, self.training().cloned().unwrap_or_default());
-        let on = CompressOn { sources, seed, training: &training, cache: Some(self.cache) };
+        let target = self.target();
+        let on = CompressOn { sources, seed, training: &training, target: &target, cache: Some(self.cache) };
         let done = compression.apply(model, &on, &mut self.tick("calibrate"))?;
         done.notes.into_iter().for_each(|(warning, text)| self.note(warning, text));
         Ok(done.float_parts)
@@ -106,6 +107,11 @@ impl StageCx<'_> {
     /// The first deploy stage from this one on.
     pub fn deploy_stage(&self) -> Option<DeployStage> {
         self.loaded.recipe.stages.iter().skip(self.index).find_map(|s| s.get::<DeployStage>().cloned())
+    }
+
+    /// What the graph will be deployed for.
+    pub fn target(&self) -> target::Choice {
+        self.loaded.recipe.target_from(self.index)
     }
 
     /// The float model that the run began with: its file, else the result of its first stage. `None` where this is the first.

@@ -1,5 +1,6 @@
 //! Telling that a training diverges, and what helps.
 use crate::recipe::Training;
+use distill::DistillationSettings;
 use graph::Model;
 use train::{OptimizerSettings, Task};
 
@@ -45,12 +46,11 @@ fn normalizes(model: &Model) -> bool {
 }
 
 impl Divergence {
-    /// For a stage that trains `model` for a task; `temperature` and `alpha` of its teacher, if it has one.
-    pub(super) fn new(model: &Model, task: &dyn Task, training: &Training, teacher: Option<(f64, f64)>) -> Self {
-        let (temperature, alpha) = teacher.unwrap_or((1.0, 0.0));
-        let scale = (1.0 - alpha) + alpha * temperature * temperature;
+    /// For a stage that trains `model` for a task; `losses` between it and its teacher, if it has one.
+    pub(super) fn new(model: &Model, task: &dyn Task, training: &Training, losses: Option<&DistillationSettings>) -> Self {
+        let scale = losses.map_or(1.0, DistillationSettings::scale);
         let ignorant = scale * task.ignorant_loss(model).unwrap_or(0.0);
-        let stuck = (alpha == 0.0 && ignorant > 0.0).then_some(0);
+        let stuck = (losses.is_none_or(|l| !l.has_weight()) && ignorant > 0.0).then_some(0);
         Divergence { lowest: None, ignorant, advice: advice(model, training), told: false, stuck, normalizes: normalizes(model) }
     }
 
@@ -102,13 +102,14 @@ mod tests {
     use super::*;
     use crate::recipe::{Stage, parse};
 
-    fn watch(teacher: Option<(f64, f64)>) -> Divergence {
+    fn watch(teacher: Option<(f32, f32)>) -> Divergence {
         let text = "name = \"t\"\n[data]\ntrain = \"x\"\n[[stages]]\nkind = \"train\"\nmodel = { arch = \"lenet5\" }\n";
         let recipe = parse(text, &[]).unwrap();
         let training = recipe.stages.first().and_then(Stage::training).unwrap();
         let entry = zoo::find("lenet5").unwrap();
         let task = technique::Choice::<train::Tasks>::default();
-        Divergence::new(&entry.build(&entry.default_options()).unwrap(), task.member().as_ref(), &training, teacher)
+        let losses = teacher.map(|(temperature, alpha)| DistillationSettings::hinton(temperature, alpha));
+        Divergence::new(&entry.build(&entry.default_options()).unwrap(), task.member().as_ref(), &training, losses.as_ref())
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe asks for epochs.
 use super::kind::{StageEntry, StageKind, stage};
-use super::lesson::{given, measured, train};
+use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate, stay_float};
 use crate::recipe::Recipe;
@@ -209,7 +209,7 @@ impl Compression for QuantizeStage {
     }
 
     fn apply(&self, model: &mut Model, on: &CompressOn, tick: Tick) -> Result<Compressed, StageError> {
-        let calibrated = calibrate(model, self, on.sources, on.seed, on.cache, tick)?;
+        let calibrated = calibrate(model, self, on, tick)?;
         let mut notes: Vec<(bool, String)> = calibrated.notes().into_iter().map(|note| (false, note)).collect();
         let report = calibrated.report;
         let (constants, activations) = (report.constants, report.activations.len());
@@ -244,9 +244,10 @@ impl StageBody for QuantizeStage {
 
 /// True for a file whose layers another tool has put on integers, without quantizers that could be lifted.
 fn computes_on_integers(model: &Model) -> bool {
-    const ALREADY: &[&str] =
-        &["MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "QGemm", "MatMulNBits", "DynamicQuantizeLSTM"];
     let mut found = false;
-    model.graph.visit(&mut |node| found |= ALREADY.contains(&node.op_type.as_str()));
+    model.graph.visit(&mut |node| {
+        let effect = ops::find(&node.domain, &node.op_type).map(|op| op.effect(node, model));
+        found |= matches!(effect, Some(ops::Effect::AlreadyQuantized(_)));
+    });
     found
 }

@@ -2,8 +2,9 @@
 use super::divergence::{Divergence, advice};
 use super::{StageCx, StageError, StageOutput};
 use crate::PipelineError;
-use crate::actions::{Lesson, Sources, fit, layers, lowered, metric_record, score, settle_biases, settle_norms, weigh};
+use crate::actions::{FitOptions, Sources, exported, fit, layers, metric_record, score, settle_biases, settle_norms, weigh};
 use crate::run::START;
+use distill::DistillationSettings;
 use graph::Model;
 use report::record::{EpochPoint, MetricRecord};
 use std::time::Instant;
@@ -50,29 +51,23 @@ fn point(r: &EpochRecord, metric: &MetricRecord) -> EpochPoint {
     point
 }
 
-/// A teacher and how its word counts.
-pub(super) struct Taught<'m> {
-    pub(super) teacher: &'m Model,
-    pub(super) temperature: f64,
-    pub(super) alpha: f64,
-}
-
-/// Trains `model` if the stage's settings have epochs, and returns the curve.
+/// Trains `model` if the stage's settings have epochs, and returns the curve. A `teacher` comes with the losses between it and the
+/// model.
 pub(super) fn train(
     cx: &mut StageCx,
     model: &mut Model,
-    taught: Option<Taught>,
+    teacher: Option<(&Model, &DistillationSettings)>,
     simulate: bool,
     sources: &Sources,
 ) -> Result<Vec<EpochPoint>, StageError> {
-    train_with(cx, model, taught, simulate, sources, &mut [])
+    train_with(cx, model, teacher, simulate, sources, &mut [])
 }
 
 /// [`train`], with what takes part in the training.
 pub(super) fn train_with(
     cx: &mut StageCx,
     model: &mut Model,
-    taught: Option<Taught>,
+    teacher: Option<(&Model, &DistillationSettings)>,
     simulate: bool,
     sources: &Sources,
     participants: &mut [&mut dyn Participant],
@@ -101,21 +96,14 @@ pub(super) fn train_with(
         training.optimizer = Some(optimizer);
     }
     let training = &training;
-    let lesson = Lesson {
-        training,
-        teacher: taught.map(|t| (t.teacher, t.temperature as f32, t.alpha as f32)),
-        simulate,
-        stage: cx.seed(),
-        checkpoint: Some(cx.checkpoint()?),
-    };
+    let options = FitOptions { training, teacher, simulate, seed: cx.seed(), checkpoint: Some(cx.checkpoint()?) };
     let (stop, name) = (cx.stop, cx.name.to_string());
     let metric = metric_record(sources.task().member().as_ref());
-    let divergence =
-        Divergence::new(model, sources.task().member().as_ref(), training, lesson.teacher.map(|(_, t, a)| (f64::from(t), f64::from(a))));
+    let divergence = Divergence::new(model, sources.task().member().as_ref(), training, teacher.map(|(_, losses)| losses));
     let helps = advice(model, training);
     cx.begin("train");
     let mut watch = StageWatch { cx, epochs: training.epochs, epoch_began: Instant::now(), images: 0, divergence, metric: metric.clone() };
-    let report = fit(model, &lesson, sources, &mut watch, stop, participants).map_err(|e| match e.downcast_ref::<TrainError>() {
+    let report = fit(model, &options, sources, &mut watch, stop, participants).map_err(|e| match e.downcast_ref::<TrainError>() {
         Some(TrainError::Interrupted) => PipelineError::Interrupted { stage: name }.into(),
         Some(step @ TrainError::Step { .. }) => format!("{step}; {helps}").into(),
         _ => e,
@@ -123,7 +111,7 @@ pub(super) fn train_with(
     if training.learn_scales
         && let Some(stage) = cx.quantize_stage()
     {
-        settle_biases(model, &stage)?;
+        settle_biases(model, &stage, &cx.target())?;
     }
     let epochs = report.history.len() as u64;
     if report.kept + 1 < epochs {
@@ -139,10 +127,10 @@ pub(super) fn train_with(
 pub(super) fn measured(cx: &mut StageCx, model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
     let mut output = figures(cx, model, epochs, sources)?;
     let mut settled = output.model.clone();
-    let lowered = settle_norms(&mut settled, cx.quantize_stage().as_ref())
-        .and_then(|_| lowered(&settled, sources, &cx.deploy_stage().unwrap_or_default()));
-    match lowered {
-        Ok((_, bytes, _)) => output.metrics.file_bytes = Some(bytes.len() as u64),
+    let artifact = settle_norms(&mut settled, cx.quantize_stage().as_ref(), &cx.target())
+        .and_then(|_| exported(&settled, sources, &cx.deploy_stage().unwrap_or_default()));
+    match artifact {
+        Ok(artifact) => output.metrics.file_bytes = Some(artifact.bytes.len() as u64),
         Err(e) => cx.note(false, format!("how large it would be as a deployed file is not known: {e}")),
     }
     Ok(output)
