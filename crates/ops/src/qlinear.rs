@@ -40,9 +40,10 @@ const CONV: IntegerForm = IntegerForm {
     ],
     weight: Some(1),
     attributes: &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"],
+    opset: false,
 };
 
-const MATMUL: IntegerForm = IntegerForm { of: "MatMul", slots: IntegerForm::PAIR, weight: Some(1), attributes: &[] };
+const MATMUL: IntegerForm = IntegerForm { of: "MatMul", slots: IntegerForm::PAIR, weight: Some(1), attributes: &[], opset: false };
 
 /// Elements minus zero point, exact as f64; the zero point may have one element for each index of `axis`.
 pub(crate) fn centred(node: &Node, x: &Tensor, zero_point: Option<&Tensor>, axis: usize) -> Result<Tensor, OpError> {
