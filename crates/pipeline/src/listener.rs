@@ -1,5 +1,5 @@
 //! How a run tells what happens.
-use report::record::{EpochPoint, Note, StageRecord};
+use report::record::{EpochPoint, MetricRecord, Note, StageRecord, TaskRecord};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub enum Event<'a> {
         point: &'a EpochPoint,
         /// Epochs of the stage.
         epochs: u64,
+        /// What the task goes by.
+        metric: &'a MetricRecord,
     },
     /// Something the user should know.
     Note(&'a Note),
@@ -41,6 +43,8 @@ pub enum Event<'a> {
     StageFinished {
         /// Its record.
         record: &'a StageRecord,
+        /// The task, whose figures it has.
+        task: &'a TaskRecord,
     },
 }
 

@@ -69,7 +69,7 @@ fn auto_judges_on_images_held_back_and_gives_what_the_observer_it_takes_gives() 
     let (record, file) = f.run("a", &["stages.quantize.calibration.observer=auto"]);
     assert!(reused(&record), "the statistics are those of any observer");
     let note = record.notes.iter().find(|n| n.text.starts_with("observer = \"auto\": ")).unwrap();
-    assert!(note.text.contains("on 64 images held back") && note.text.contains("min_max"), "{}", note.text);
+    assert!(note.text.contains("on 64 samples held back") && note.text.contains("min_max"), "{}", note.text);
     let chosen = note.text.trim_start_matches("observer = \"auto\": ").split(' ').next().unwrap().to_string();
     assert_eq!(f.run("b", &[&format!("stages.quantize.calibration.observer={chosen}")]).1, file);
     assert_eq!(f.statistics("a").len(), 1);

@@ -9,10 +9,11 @@ use crate::observer::{Statistics, grid_error};
 use crate::shared::unshare;
 use crate::sums::{Largest, Sums};
 use crate::weights::fit_constants;
-use crate::{FloatPart, QuantPlan, QuantizeError, QuantizeSettings, Result, plan};
+use crate::{QuantPlan, QuantizeError, QuantizeSettings, Result, plan};
 use encodings::affine::{AffineSettings, Precision, fit_least};
 use graph::{Model, Node, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
+use target::FloatPart;
 use technique::Fault;
 use tensor::{DType, Tensor};
 use train::{Batch, Executor, Mode, TrainError};
@@ -194,7 +195,8 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) 
             let value = model.values[*id].name.clone();
             return Err(QuantizeError::Value { value, what: "was not observed in this calibration".into() });
         };
-        ranges.extend(observer.range(statistics, grid).map(|range| (*id, range)));
+        let range = plan.fixed.get(id).copied().or_else(|| observer.range(statistics, grid));
+        ranges.extend(range.map(|range| (*id, range)));
     }
     let data = data_precisions(model, settings, seen, &plan, &ranges)?;
     let other = if settings.exact { Precision::up_to(f64::INFINITY) } else { Precision::FULL };
@@ -209,7 +211,10 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) 
             _ => grid_error(histogram, f64::from(scale), f64::from(zero_point), grid, CLIPPED),
         };
         let precision = data.get(id).copied().unwrap_or(other);
-        let encoding = fit_least((low, high), grid, precision, error).map_err(named(&name))?;
+        let encoding = match plan.fixed.contains_key(id) {
+            true => fixed((low, high), grid),
+            false => fit_least((low, high), grid, precision, error).map_err(named(&name))?,
+        };
         model.annotations.entry(*id).encoding = Some(encoding);
         report.warnings.extend(looks_masked(model, *id, low, high));
         report.activations.push(ActivationRange { value: name, low, high });
@@ -232,6 +237,12 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) 
     report.float_parts = plan.float_parts.into_iter().filter(|(_, outputs)| is_float(outputs)).map(|(part, _)| part).collect();
     model.verify()?;
     Ok(report)
+}
+
+/// The grid whose ends are the ends of a range.
+fn fixed((low, high): (f32, f32), grid: &AffineSettings) -> graph::Encoding {
+    let scale = (high - low) / (grid.qmax() - grid.qmin()) as f32;
+    grid.encoding(Tensor::scalar(scale), Tensor::scalar(grid.qmin() as f32 - (low / scale).round()))
 }
 
 /// How precise the scales of the data of sums may be.

@@ -4,21 +4,11 @@ use crate::sums::SumPart;
 use crate::{QuantizeSettings, Result};
 use encodings::affine::AffineSettings;
 use graph::{Graph, Model, Node, ValueId};
-use ops::{QuantRule, Role, Roles, WeightRule};
+use ops::{Role, Roles, WeightRule};
 use std::collections::{BTreeMap, BTreeSet};
+use target::{FloatPart, QuantRule};
 use tensor::DType;
 use train::parameters::matches;
-
-/// A node that computes in float, and why.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct FloatPart {
-    /// The node's name.
-    pub node: String,
-    /// Its operator.
-    pub op_type: String,
-    /// Why it stays float.
-    pub reason: String,
-}
 
 /// What is to be quantized.
 ///
@@ -37,6 +27,8 @@ pub struct QuantPlan {
     pub constants: BTreeMap<ValueId, AffineSettings>,
     /// Activations with the settings of their grids.
     pub activations: BTreeMap<ValueId, AffineSettings>,
+    /// Activations whose range the target's kernel fixes, whatever the data.
+    pub fixed: BTreeMap<ValueId, (f32, f32)>,
     /// Biases with what their scales follow from.
     pub biases: BTreeMap<ValueId, BiasPart>,
     /// Sums of products of quantized numbers.
@@ -88,7 +80,8 @@ struct AddedBias {
 
 impl<'a> Planner<'a> {
     pub(crate) fn new(model: &'a Model, roles: &Roles, settings: &'a QuantizeSettings) -> Self {
-        let tail = crate::tail::nodes_behind_the_last_layer(model, roles);
+        let float_tail = settings.target.float_tail();
+        let tail = if float_tail { crate::tail::nodes_behind_the_last_layer(model, roles) } else { BTreeSet::new() };
         let masked = crate::masks::masked_nodes(model);
         let scales = crate::scales::of_integers(&model.graph);
         Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new(), scales, tail, masked, added: BTreeMap::new() }
@@ -110,6 +103,7 @@ impl<'a> Planner<'a> {
                     if let Some(rule) = weight {
                         self.weight(graph, node, rule);
                     }
+                    self.plan.fixed.extend(node.output(0).zip(self.settings.target.fixed_range(node)));
                     for output in node.outputs.iter().flatten() {
                         let fused = graph.nodes.iter().find(|n| n.input(0) == Some(*output) && self.rule(n) == QuantRule::FusedActivation);
                         if (fused.is_none() || uses.get(output) != Some(&1)) && !self.added.contains_key(output) {
@@ -133,20 +127,18 @@ impl<'a> Planner<'a> {
         if self.settings.skip.iter().any(|p| matches(p, &node.label(&self.model.values))) {
             return QuantRule::Float("the recipe leaves it out");
         }
-        match ops::find(&node.domain, &node.op_type) {
-            Some(op) => match op.quantization(node, self.model) {
-                QuantRule::Integer { .. } | QuantRule::FusedActivation if node.output(0).is_some_and(|v| self.tail.contains(&v)) => {
-                    QuantRule::Float("it lies behind the last layer with weights; rounding it would save nothing and coarsen the output")
-                }
-                QuantRule::Integer { .. } if node.output(0).is_some_and(|v| self.scales.contains(&v)) => {
-                    QuantRule::Float("it scales what an integer operator has summed up")
-                }
-                _ if node.output(0).is_some_and(|v| self.masked.contains(&v)) => {
-                    QuantRule::Float("a mask goes into it, and no grid holds that and the scores beside it")
-                }
-                rule => rule,
-            },
-            None => QuantRule::Float("the operator is not known"),
+        let known = ops::find(&node.domain, &node.op_type).is_some();
+        match self.settings.target.rule(node, self.model) {
+            QuantRule::Integer { .. } | QuantRule::FusedActivation if node.output(0).is_some_and(|v| self.tail.contains(&v)) => {
+                QuantRule::Float("it lies behind the last layer with weights; rounding it would save nothing and coarsen the output")
+            }
+            QuantRule::Integer { .. } if node.output(0).is_some_and(|v| self.scales.contains(&v)) => {
+                QuantRule::Float("it scales what an integer operator has summed up")
+            }
+            _ if known && node.output(0).is_some_and(|v| self.masked.contains(&v)) => {
+                QuantRule::Float("a mask goes into it, and no grid holds that and the scores beside it")
+            }
+            rule => rule,
         }
     }
 
@@ -156,15 +148,20 @@ impl<'a> Planner<'a> {
     }
 
     fn activation(&mut self, value: ValueId) {
-        self.plan.activations.insert(value, AffineSettings::activation(self.settings.activations.bits));
+        self.plan.activations.insert(value, self.activation_grid());
+    }
+
+    fn activation_grid(&self) -> AffineSettings {
+        let signed = self.settings.target.signed_activations();
+        AffineSettings { signed, ..AffineSettings::activation(self.settings.activations.bits) }
     }
 
     /// A value that an integer operator reads.
     fn data(&mut self, graph: &Graph, value: ValueId) {
         if self.model.values.tensor(value).is_some() {
             if self.is_f32(value) {
-                let settings = AffineSettings::activation(self.settings.activations.bits);
-                self.plan.constants.entry(value).or_insert(settings);
+                let grid = self.activation_grid();
+                self.plan.constants.entry(value).or_insert(grid);
             }
             return;
         }
@@ -216,7 +213,7 @@ impl<'a> Planner<'a> {
         let bias = rule.bias.and_then(|i| node.input(i)).and_then(|b| self.model.values.tensor(b));
         // In a grouped transposed convolution one index of the axis stands for a channel of each group.
         let whole = |axis: &usize| tensor.shape().get(*axis).is_some_and(|n| bias.is_none_or(|b| b.len() == *n));
-        let axis = rule.axis.or_else(|| ops::depthwise_axis(node, tensor.shape()));
+        let axis = self.settings.target.weight_axis(node, &rule).or_else(|| ops::depthwise_axis(node, tensor.shape()));
         let mut axis = axis.filter(|a| w.per_channel && whole(a) && !turned);
         if self.plan.constants.get(&id).is_some_and(|other| other.axis != axis) || self.shared.contains(&id) {
             self.shared.insert(id);
@@ -231,7 +228,8 @@ impl<'a> Planner<'a> {
         let (Some(table), Some(index)) = (node.input(0), node.input(1)) else { return };
         let learned = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.role(node, 0) == Role::Weight);
         if learned && self.model.values.tensor(index).is_none() && self.model.values.tensor(table).is_some() && self.is_f32(table) {
-            self.plan.constants.entry(table).or_insert(AffineSettings::activation(self.settings.activations.bits));
+            let grid = self.activation_grid();
+            self.plan.constants.entry(table).or_insert(grid);
         }
     }
 
@@ -305,9 +303,8 @@ impl<'a> Planner<'a> {
 
     /// The rule of a layer whose weight lies on a grid, be it one that `skip` has let keep an earlier one.
     fn bias_rule(&self, node: &Node) -> QuantRule {
-        let own = ops::find(&node.domain, &node.op_type).map(|op| op.quantization(node, self.model));
-        match own {
-            Some(QuantRule::Integer { data, weight: Some(rule) }) if node.input(rule.input).is_some_and(|w| self.kept(w)) => {
+        match self.settings.target.rule(node, self.model) {
+            QuantRule::Integer { data, weight: Some(rule) } if node.input(rule.input).is_some_and(|w| self.kept(w)) => {
                 QuantRule::Integer { data, weight: Some(rule) }
             }
             _ => self.rule(node),

@@ -23,6 +23,8 @@ pub struct QuantizeSettings {
     /// What is corrected without training: within each phase in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub corrections: Vec<Choice<Corrections>>,
+    /// What the model will be deployed for: which operators run on integers, and in which form.
+    pub target: target::Choice,
 }
 
 impl Default for QuantizeSettings {
@@ -35,6 +37,7 @@ impl Default for QuantizeSettings {
             exact: true,
             skip: vec![],
             corrections: vec![],
+            target: target::Choice::default(),
         }
     }
 }

@@ -54,6 +54,15 @@ impl<F: Family> Choice<F> {
         }
     }
 
+    /// A member that is there, as it is: nothing is checked.
+    pub fn of(kind: &'static str, settings: &impl Serialize, member: Arc<F::Member>) -> Self {
+        let settings = match serde_json::to_value(settings) {
+            Ok(Value::Object(map)) => map,
+            _ => Map::new(),
+        };
+        Choice { kind, settings, member }
+    }
+
     /// Its name.
     pub fn kind(&self) -> &'static str {
         self.kind

@@ -1,6 +1,6 @@
 //! Calibration as the recipe asks for it, with the statistics of an earlier one where nothing that they depend on differs.
 use super::counted::counted;
-use super::{Sources, Tick};
+use super::{CompressOn, Tick};
 use crate::StageError;
 use crate::recipe::{BatchNorm, QuantizeStage};
 use crate::run_dir::{Cache, Key};
@@ -12,7 +12,7 @@ use train::{Batches, LoaderBatches};
 /// What kind of file the cache keeps.
 const KIND: &str = "statistics";
 
-/// What is taken where there are too few images to hold any back.
+/// What is taken where there are too few samples to hold any back.
 const ALONE: &str = "min_max";
 
 /// A model's calibration.
@@ -23,7 +23,7 @@ pub struct Calibrated {
     pub reused: bool,
     /// How the observer was chosen, where the recipe leaves it open.
     pub choice: Option<Chosen>,
-    /// There were too few images to choose by.
+    /// There were too few samples to choose by.
     pub alone: bool,
     /// What the recipe should say instead of what it says.
     pub old_spelling: Option<String>,
@@ -32,16 +32,16 @@ pub struct Calibrated {
 impl Calibrated {
     /// Sentences for the user: if the data were not run, which observer was chosen, which layers keep an earlier grid.
     pub fn notes(&self) -> Vec<String> {
-        let reused = "statistics of an earlier calibration are used: model, images and preprocessing are the same";
+        let reused = "statistics of an earlier calibration are used: model, samples and preprocessing are the same";
         let mut notes: Vec<String> = self.reused.then(|| reused.to_string()).into_iter().collect();
         notes.extend(self.old_spelling.clone());
         if self.alone {
-            notes.push(format!("observer = \"auto\": there are too few images to hold any back, so {ALONE} is taken"));
+            notes.push(format!("observer = \"auto\": there are too few samples to hold any back, so {ALONE} is taken"));
         }
         if let Some(choice) = &self.choice {
             let errors: Vec<String> = choice.errors.iter().map(|(name, e)| format!("{name} {:.2} %", e * 100.0)).collect();
             notes.push(format!(
-                "observer = \"auto\": {} is taken, with the least error at the outputs on {} images held back ({})",
+                "observer = \"auto\": {} is taken, with the least error at the outputs on {} samples held back ({})",
                 choice.observer,
                 choice.samples,
                 errors.join(", ")
@@ -68,15 +68,9 @@ impl Calibrated {
 /// # Errors
 /// What the settings, the data or the graph report; a cache that cannot be written; with `batch_norm = "keep"`, a weight
 /// whose folded form cannot be simulated.
-pub fn calibrate(
-    model: &mut Model,
-    stage: &QuantizeStage,
-    sources: &Sources,
-    seed: u64,
-    cache: Option<Cache>,
-    tick: Tick,
-) -> Result<Calibrated, StageError> {
-    let mut settings = stage.settings();
+pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick: Tick) -> Result<Calibrated, StageError> {
+    let CompressOn { sources, seed, cache, .. } = *on;
+    let mut settings = stage.settings(on.target);
     let earlier = quantize::prepare(model, &settings)?;
     quantize::check_skip(model, &settings)?;
     let kept = (stage.batch_norm == BatchNorm::Keep).then(|| model.clone());

@@ -31,9 +31,9 @@ pub fn stay_float(model: &Model) -> Result<Option<String>, StageError> {
 ///
 /// # Errors
 /// What the settings or the weights report.
-pub fn settle_biases(model: &mut Model, stage: &QuantizeStage) -> Result<(), StageError> {
+pub fn settle_biases(model: &mut Model, stage: &QuantizeStage, target: &target::Choice) -> Result<(), StageError> {
     if !ops::keeps_norms(model) {
-        quantize::refresh_biases(model, &stage.settings())?;
+        quantize::refresh_biases(model, &stage.settings(target))?;
     }
     Ok(())
 }
@@ -42,6 +42,6 @@ pub fn settle_biases(model: &mut Model, stage: &QuantizeStage) -> Result<(), Sta
 ///
 /// # Errors
 /// For one whose running statistics still moved in the last epoch.
-pub fn settle_norms(model: &mut Model, stage: Option<&QuantizeStage>) -> Result<usize, StageError> {
-    Ok(quantize::fold_kept(model, &stage.map(QuantizeStage::settings).unwrap_or_default())?)
+pub fn settle_norms(model: &mut Model, stage: Option<&QuantizeStage>, target: &target::Choice) -> Result<usize, StageError> {
+    Ok(quantize::fold_kept(model, &stage.map(|stage| stage.settings(target)).unwrap_or_default())?)
 }

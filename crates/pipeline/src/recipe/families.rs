@@ -4,9 +4,13 @@ use technique::{FamilyManual, manual};
 /// All families, in the order of a recipe.
 pub fn families() -> Vec<FamilyManual> {
     vec![
+        manual::<train::Tasks>(),
         manual::<quantize::Observers>(),
         manual::<quantize::Corrections>(),
         manual::<prune::Criteria>(),
         manual::<prune::SparsitySchedules>(),
+        manual::<distill::Losses>(),
+        manual::<target::Targets>(),
+        manual::<deploy::format::Formats>(),
     ]
 }

@@ -5,22 +5,23 @@ use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use technique::{Choice, Fault};
 
-/// How the ranges of activations are found. The images run once: a later run in the same folder with another observer or
+/// How the ranges of activations are found. The samples run once: a later run in the same folder with another observer or
 /// width takes the statistics that are there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CalibrationSettings {
     /// How a range is found, by its name or as `{ kind = "percentile", percent = 99.9 }`.
     pub observer: Choice<Observers>,
-    /// Training images it is taken over.
+    /// Training samples it is taken over.
+    #[serde(alias = "samples")]
     pub images: usize,
-    /// Images that run at once.
+    /// Samples that run at once.
     pub batch: usize,
     /// The old spelling of `observer = { kind = "percentile", percent = ... }`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("deprecated" = true))]
     pub percentile: Option<f64>,
-    /// Which subset of the training images is taken; absent: the recipe's seed decides.
+    /// Which subset of the training samples is taken; absent: the recipe's seed decides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }
@@ -41,7 +42,7 @@ impl CalibrationSettings {
     /// A [`Fault`] at the key.
     pub fn check(&self) -> Result<(), Fault> {
         if self.images == 0 || self.batch == 0 {
-            return Err(Fault::new("", "calibration needs at least one image, and a batch of at least one"));
+            return Err(Fault::new("", "calibration needs at least one sample, and a batch of at least one"));
         }
         self.resolved().map(|_| ()).map_err(|fault| Fault { path: vec![PERCENTILE.into()], ..fault })
     }
@@ -129,7 +130,7 @@ mod tests {
         for (text, path, what) in [
             ("percentile = 50", "percentile", "percent = 50"),
             ("observer = { kind = \"percentile\", percent = 99 }\npercentile = 99", "percentile", "percentile and the observer's percent"),
-            ("images = 0", "", "calibration needs at least one image"),
+            ("images = 0", "", "calibration needs at least one sample"),
         ] {
             let fault = read(text).check().unwrap_err();
             assert_eq!(fault.path.join("."), path, "{text}");

@@ -1,4 +1,5 @@
 //! The stages: each takes the graph before it and gives one back.
+mod average;
 mod calibration;
 mod cx;
 mod deploy;
@@ -6,18 +7,19 @@ pub(crate) mod distill;
 mod divergence;
 mod finetune;
 mod kind;
-mod lesson;
 mod prune;
 mod quantize;
 mod start;
 mod train;
+mod training;
 
 pub use self::prune::PruneStage;
 pub use crate::error::StageError;
+pub use average::AverageStage;
 pub use calibration::CalibrationSettings;
 pub(crate) use cx::Clock;
 pub use cx::StageCx;
-pub use deploy::{DeployStage, Target};
+pub use deploy::DeployStage;
 pub use distill::DistillStage;
 pub use finetune::FinetuneStage;
 pub use kind::{NetworkCx, StageEntry, StageKind};
@@ -81,6 +83,7 @@ pub fn body(stage: &Stage) -> Arc<dyn StageBody> {
 
 /// All kinds of stages, in the classic order: one file a kind.
 pub fn kinds() -> &'static [StageEntry] {
-    static LIST: &[StageEntry] = &[train::ENTRY, quantize::ENTRY, prune::ENTRY, distill::ENTRY, finetune::ENTRY, deploy::ENTRY];
+    static LIST: &[StageEntry] =
+        &[train::ENTRY, quantize::ENTRY, prune::ENTRY, distill::ENTRY, finetune::ENTRY, average::ENTRY, deploy::ENTRY];
     LIST
 }

@@ -1,7 +1,7 @@
 //! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe asks for epochs.
 use super::calibration::CalibrationSettings;
 use super::kind::{StageEntry, StageKind, stage};
-use super::lesson::{given, measured, train};
+use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate, stay_float};
 use crate::recipe::Recipe;
@@ -47,8 +47,8 @@ fn exact() -> bool {
 }
 
 impl QuantizeStage {
-    /// The settings of the technique.
-    pub fn settings(&self) -> QuantizeSettings {
+    /// The settings of the technique, for what the run deploys for.
+    pub fn settings(&self, target: &target::Choice) -> QuantizeSettings {
         QuantizeSettings {
             weights: self.weights.clone(),
             activations: self.activations.clone(),
@@ -56,6 +56,7 @@ impl QuantizeStage {
             exact: self.exact,
             skip: self.skip.clone(),
             corrections: self.corrections.clone(),
+            target: target.clone(),
         }
     }
 }
@@ -94,7 +95,7 @@ impl StageKind for QuantizeStage {
     }
 
     fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
-        self.settings().check()?;
+        self.settings(&target::Choice::default()).check()?;
         self.calibration.check().map_err(|fault| fault.under("calibration"))?;
         if self.batch_norm == BatchNorm::Keep && !self.weights.per_channel {
             let message = "batch_norm = \"keep\" needs per_channel = true: only a scale for each channel can follow its statistics";
@@ -108,7 +109,7 @@ impl StageKind for QuantizeStage {
     }
 
     fn details(&self, _: &Recipe, _: usize) -> Vec<String> {
-        vec![format!("calibrated on {} images, observer {}", self.calibration.images, self.calibration.observer().kind())]
+        vec![format!("calibrated on {} samples, observer {}", self.calibration.images, self.calibration.observer().kind())]
     }
 
     fn samples(&self, _: &Rows) -> f64 {
@@ -150,7 +151,7 @@ impl Compression for QuantizeStage {
     }
 
     fn apply(&self, model: &mut Model, on: &CompressOn, tick: Tick) -> Result<Compressed, StageError> {
-        let calibrated = calibrate(model, self, on.sources, on.seed, on.cache, tick)?;
+        let calibrated = calibrate(model, self, on, tick)?;
         let mut notes: Vec<(bool, String)> = calibrated.notes().into_iter().map(|note| (false, note)).collect();
         let report = calibrated.report;
         let (constants, activations) = (report.constants, report.activations.len());
@@ -161,7 +162,7 @@ impl Compression for QuantizeStage {
             return Err(format!("nothing in the graph was quantized, so there is no need for this stage: {why}").into());
         }
         let (biases, samples) = (report.biases, report.samples);
-        let told = format!("{constants} weights, {biases} biases and {activations} activations quantized, calibrated on {samples} images");
+        let told = format!("{constants} weights, {biases} biases and {activations} activations quantized, calibrated on {samples} samples");
         notes.push((false, told));
         notes.extend(report.warnings.into_iter().map(|warning| (true, warning)));
         let part = |p: quantize::FloatPart| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason };
@@ -185,9 +186,10 @@ impl StageBody for QuantizeStage {
 
 /// True for a file whose layers another tool has put on integers, without quantizers that could be lifted.
 fn computes_on_integers(model: &Model) -> bool {
-    const ALREADY: &[&str] =
-        &["MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "QGemm", "MatMulNBits", "DynamicQuantizeLSTM"];
     let mut found = false;
-    model.graph.visit(&mut |node| found |= ALREADY.contains(&node.op_type.as_str()));
+    model.graph.visit(&mut |node| {
+        let effect = ops::find(&node.domain, &node.op_type).map(|op| op.effect(node, model));
+        found |= matches!(effect, Some(ops::Effect::AlreadyQuantized(_)));
+    });
     found
 }
