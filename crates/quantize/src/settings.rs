@@ -20,11 +20,11 @@ pub struct QuantizeSettings {
     pub exact: bool,
     /// Patterns of names of nodes that stay float; `*` stands for any run of characters.
     pub skip: Vec<String>,
+    /// What the model will be deployed for: which operators run on integers, and in which form.
+    pub target: target::Choice,
     /// What is corrected without training: within each phase in this order.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub corrections: Vec<Choice<Corrections>>,
-    /// What the model will be deployed for: which operators run on integers, and in which form.
-    pub target: target::Choice,
 }
 
 impl Default for QuantizeSettings {
@@ -36,8 +36,8 @@ impl Default for QuantizeSettings {
             observer: Choice::known("min_max"),
             exact: true,
             skip: vec![],
-            corrections: vec![],
             target: target::Choice::default(),
+            corrections: vec![],
         }
     }
 }

@@ -52,7 +52,7 @@ fn operator_name(op: &dyn ops::Operator) -> String {
 
 /// The choices that a recipe offers, each as `KEY = "value"` with its sentence, read from the schema so that none is missed.
 fn techniques() -> Vec<(String, String)> {
-    const KEYS: [(&str, &str); 5] = [
+    const KEYS: &[(&str, &str)] = &[
         ("BatchNorm", "batch_norm"),
         ("Scope", "scope"),
         ("OptimizerSettings", "optimizer.kind"),

@@ -47,7 +47,7 @@ fn exact() -> bool {
 }
 
 impl QuantizeStage {
-    /// The settings of the technique, for what the run deploys for.
+    /// The settings of the technique; `target` is what the model will be deployed for.
     pub fn settings(&self, target: &target::Choice) -> QuantizeSettings {
         QuantizeSettings {
             weights: self.weights.clone(),
