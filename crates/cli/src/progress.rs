@@ -1,6 +1,6 @@
 //! Progress on stderr: a bar with rate and time left on a terminal, a line an epoch elsewhere.
 use crate::output::Printer;
-use espalier::pipeline::{Event, Observer};
+use espalier::pipeline::{Event, Listener};
 use espalier::report::record::{StageRecord, Status, TaskRecord};
 use espalier::report::text;
 
@@ -115,7 +115,7 @@ impl<'a> Progress<'a> {
     }
 }
 
-impl Observer for Progress<'_> {
+impl Listener for Progress<'_> {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Start => {

@@ -5,7 +5,7 @@ use crate::live::Live;
 use crate::recipe::{Loaded, ModelSource, Stage};
 use crate::run_dir::{Cache, Key, KeyBuilder, RunDir, StoredResult, code_version, fingerprint};
 use crate::stages::{Bodies, Clock, Measure, StageBody, StageCx, StageError};
-use crate::{Event, Observer, PipelineError, environment, judge};
+use crate::{Event, Listener, PipelineError, environment, judge};
 use graph::Model;
 use report::record::{InputRecord, Note, RecipeRecord, RunRecord, SCHEMA_VERSION, StageRecord, Status};
 use std::collections::BTreeMap;
@@ -44,23 +44,23 @@ pub struct RunOptions {
 ///
 /// # Errors
 /// [`PipelineError`]; finished stages and the last checkpoint are kept, so that the same call goes on from there.
-pub fn run(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer) -> Result<RunRecord, PipelineError> {
-    run_stages(loaded, options, observer, &crate::stages::body, true)
+pub fn run(loaded: &Loaded, options: &RunOptions, listener: &mut dyn Listener) -> Result<RunRecord, PipelineError> {
+    run_stages(loaded, options, listener, &crate::stages::body, true)
 }
 
 /// [`run`] with other work behind the stages.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer, bodies: Bodies) -> Result<RunRecord, PipelineError> {
-    run_stages(loaded, options, observer, bodies, false)
+pub fn run_with(loaded: &Loaded, options: &RunOptions, listener: &mut dyn Listener, bodies: Bodies) -> Result<RunRecord, PipelineError> {
+    run_stages(loaded, options, listener, bodies, false)
 }
 
 /// With a trial of the plan before the first stage that has to be run, if `to_try`.
 fn run_stages(
     loaded: &Loaded,
     options: &RunOptions,
-    observer: &mut dyn Observer,
+    listener: &mut dyn Listener,
     bodies: Bodies,
     to_try: bool,
 ) -> Result<RunRecord, PipelineError> {
@@ -87,7 +87,7 @@ fn run_stages(
         task: task_record(&recipe.task),
         ..RunRecord::default()
     };
-    let mut live = Live::new(observer, &dir, record, options.watch);
+    let mut live = Live::new(listener, &dir, record, options.watch);
     let mut runner = Runner {
         loaded,
         options,
@@ -228,7 +228,7 @@ impl Runner<'_, '_> {
             dir: &dir,
             cache: Cache::new(self.dir, self.common),
             results: &self.results,
-            observer: &mut *self.live,
+            listener: &mut *self.live,
             notes: vec![],
             clock: Clock::default(),
             program: self.options.program.as_deref(),

@@ -1,8 +1,8 @@
 //! Chooses which values are quantized and fits their grids: [`plan`] walks the graph by its operators' rules, observers
 //! watch activations on calibration data in bounded memory, and [`quantize`] writes the annotations.
-mod auto;
 mod bias;
 mod calibrate;
+mod corrections;
 mod division;
 mod earlier;
 mod error;
@@ -18,14 +18,18 @@ mod sums;
 mod tail;
 mod weights;
 
-pub use auto::{AUTO, Choice, choose};
 pub use bias::{BiasPart, refresh_biases};
-pub use calibrate::{ActivationRange, Calibration, CalibrationReport, fit, observe, prepare, quantize};
+pub use calibrate::{ActivationRange, CalibrationReport, Observations, fit, observe, prepare, quantize};
+pub use corrections::{
+    BiasCorrection, ChannelMean, Collector, Correction, CorrectionContext, CorrectionReport, Corrections, Equalize, Form, Layerwise, Phase,
+    Samples, Want, correct,
+};
 pub use earlier::{Earlier, keep_earlier};
 pub use error::{QuantizeError, Result};
 pub use keep::{fold_kept, keep_norms};
+pub use observer::{Chosen, Observer, Observers, choose};
 pub use plan::{QuantPlan, plan};
-pub use settings::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
+pub use settings::{ActivationSettings, QuantizeSettings, WeightSettings};
 pub use skip::check_skip;
 pub use sums::SumPart;
 pub use target::FloatPart;

@@ -35,6 +35,14 @@ impl<F: Family> Choice<F> {
         Self::new(kind, Map::new())
     }
 
+    /// A member with its defaults, by a name that stands in the code.
+    ///
+    /// # Panics
+    /// If the family has no member of that name with defaults: a defect, which a test of the caller finds.
+    pub fn known(kind: &'static str) -> Self {
+        Self::named(kind).expect("a name that stands in the code is that of a member with defaults")
+    }
+
     /// A member and its settings by their own type.
     ///
     /// # Errors

@@ -49,19 +49,19 @@ const SECTIONS: [Section; 12] = [
     },
     Section {
         name: "calibration",
-        ty: "Calibration",
+        ty: "CalibrationSettings",
         place: "calibration = { ... } in a quantize stage",
         example: "[[stages]]\nkind = \"quantize\"\ncalibration = { observer = \"auto\", images = 512 }\n",
     },
     Section {
         name: "weights",
-        ty: "Weights",
+        ty: "WeightSettings",
         place: "weights = { ... } in a quantize stage",
         example: "[[stages]]\nkind = \"quantize\"\nweights = { bits = 8, per_channel = true }\n",
     },
     Section {
         name: "activations",
-        ty: "Activations",
+        ty: "ActivationSettings",
         place: "activations = { ... } in a quantize stage",
         example: "[[stages]]\nkind = \"quantize\"\nactivations = { bits = 8 }\n",
     },

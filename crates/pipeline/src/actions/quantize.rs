@@ -1,33 +1,7 @@
 //! Attaching quantizers as the recipe asks for them.
 use crate::StageError;
-use crate::recipe::{Observer, QuantizeStage};
+use crate::recipe::QuantizeStage;
 use graph::Model;
-use quantize::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
-
-/// A stage's settings as the technique takes them.
-pub(super) fn settings(stage: &QuantizeStage, target: &target::Choice) -> QuantizeSettings {
-    let kind = match stage.calibration.observer {
-        Observer::MinMax => "min_max",
-        Observer::MovingAverage => "moving_average",
-        Observer::Percentile => "percentile",
-        Observer::Entropy => "entropy",
-        Observer::Mse => "mse",
-        Observer::Auto => quantize::AUTO,
-    };
-    QuantizeSettings {
-        weights: WeightSettings {
-            bits: u32::from(stage.weights.bits),
-            per_channel: stage.weights.per_channel,
-            reduce_range: stage.weights.reduce_range,
-            ..WeightSettings::default()
-        },
-        activations: ActivationSettings { bits: u32::from(stage.activations.bits) },
-        observer: ObserverSettings { kind: kind.into(), percentile: stage.calibration.percentile, ..ObserverSettings::default() },
-        exact: stage.exact,
-        skip: stage.skip.clone(),
-        target: target.clone(),
-    }
-}
 
 /// How many of the parameters have no grid, where it is at least one in a hundred.
 ///
@@ -59,7 +33,7 @@ pub fn stay_float(model: &Model) -> Result<Option<String>, StageError> {
 /// What the settings or the weights report.
 pub fn settle_biases(model: &mut Model, stage: &QuantizeStage, target: &target::Choice) -> Result<(), StageError> {
     if !ops::keeps_norms(model) {
-        quantize::refresh_biases(model, &settings(stage, target))?;
+        quantize::refresh_biases(model, &stage.settings(target))?;
     }
     Ok(())
 }
@@ -69,5 +43,5 @@ pub fn settle_biases(model: &mut Model, stage: &QuantizeStage, target: &target::
 /// # Errors
 /// For one whose running statistics still moved in the last epoch.
 pub fn settle_norms(model: &mut Model, stage: Option<&QuantizeStage>, target: &target::Choice) -> Result<usize, StageError> {
-    Ok(quantize::fold_kept(model, &stage.map(|stage| settings(stage, target)).unwrap_or_default())?)
+    Ok(quantize::fold_kept(model, &stage.map(|stage| stage.settings(target)).unwrap_or_default())?)
 }

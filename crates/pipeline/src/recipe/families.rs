@@ -5,6 +5,8 @@ use technique::{FamilyManual, manual};
 pub fn families() -> Vec<FamilyManual> {
     vec![
         manual::<train::Tasks>(),
+        manual::<quantize::Observers>(),
+        manual::<quantize::Corrections>(),
         manual::<prune::Criteria>(),
         manual::<prune::SparsitySchedules>(),
         manual::<distill::Losses>(),

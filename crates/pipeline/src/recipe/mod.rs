@@ -23,8 +23,7 @@ pub use training::Training;
 pub use units::ByteSize;
 
 pub use crate::stages::{
-    Activations, AverageStage, BatchNorm, Calibration, DeployStage, DistillStage, FinetuneStage, Observer, PruneStage, QuantizeStage,
-    TrainStage, Weights,
+    AverageStage, BatchNorm, CalibrationSettings, DeployStage, DistillStage, FinetuneStage, PruneStage, QuantizeStage, TrainStage,
 };
 pub(crate) use check::{architecture as check_architecture, source as check_source};
 

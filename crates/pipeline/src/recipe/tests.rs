@@ -47,7 +47,7 @@ fn faults_are_named_with_their_line() {
         ("[[stages]]\nkind = \"prune\"\nsparsity = \"half\"\n", 8, "invalid type: string \"half\", expected a number"),
         ("[[stages]]\nkind = \"train\"\n[[stages]]\nkind = \"train\"\n", 8, "two stages are named 'train'"),
         ("[[stages]]\nkind = \"distill\"\nteacher = \"trian\"\n", 8, "no earlier stage is named 'trian'"),
-        ("[[stages]]\nkind = \"quantize\"\ncalibration = { observer = \"minmax\" }\n", 8, "unknown value 'minmax'"),
+        ("[[stages]]\nkind = \"quantize\"\ncalibration = { observer = \"minmax\" }\n", 8, "there is no observer 'minmax'"),
         ("[[stages]]\nkind = \"train\"\nmodel = { arch = \"resnet21\" }\n", 8, "unknown architecture 'resnet21'"),
         ("[[stages]]\nkind = \"train\"\nepochs = -1\n", 8, "invalid value: integer `-1`, expected a whole number, 0 or more"),
         ("[[stages]]\nkind = \"train\"\nschedule = \"cosine\"\n", 8, "invalid type: string \"cosine\", expected a table: { ... }"),

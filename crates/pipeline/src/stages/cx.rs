@@ -3,7 +3,7 @@ use super::StageError;
 use crate::actions::{CompressOn, Compression, MemoryProbe, Original, Sources, metric_record};
 use crate::recipe::{DataSettings, DeployStage, Loaded, QuantizeStage, Stage, Training};
 use crate::run_dir::{Cache, StageDir};
-use crate::{Event, Observer, PipelineError};
+use crate::{Event, Listener, PipelineError};
 use graph::Model;
 use report::record::{EpochPoint, FloatPart, Note};
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ pub struct StageCx<'a> {
     pub(crate) dir: &'a StageDir,
     pub(crate) cache: Cache<'a>,
     pub(crate) results: &'a BTreeMap<String, PathBuf>,
-    pub(crate) observer: &'a mut dyn Observer,
+    pub(crate) listener: &'a mut dyn Listener,
     pub(crate) notes: Vec<Note>,
     pub(crate) clock: Clock,
     /// The program, where it may be started to measure memory.
@@ -176,7 +176,7 @@ impl StageCx<'_> {
     /// Tells that work went on.
     pub fn progress(&mut self, what: &str, done: u64, total: u64, loss: Option<f64>) {
         self.begin(what);
-        self.observer.event(&Event::Progress { what, done, total, loss });
+        self.listener.event(&Event::Progress { what, done, total, loss });
     }
 
     /// Tells how many batches of how many are done.
@@ -187,13 +187,13 @@ impl StageCx<'_> {
     /// Tells that an epoch ended.
     pub fn epoch(&mut self, point: &EpochPoint, epochs: u64) {
         let metric = metric_record(self.loaded.recipe.task.member().as_ref());
-        self.observer.event(&Event::Epoch { point, epochs, metric: &metric });
+        self.listener.event(&Event::Epoch { point, epochs, metric: &metric });
     }
 
     /// Tells the user something, and keeps it in the record.
     pub fn note(&mut self, warning: bool, text: impl Into<String>) {
         let note = Note { warning, text: text.into() };
-        self.observer.event(&Event::Note(&note));
+        self.listener.event(&Event::Note(&note));
         self.notes.push(note);
     }
 

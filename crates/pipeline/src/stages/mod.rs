@@ -1,5 +1,6 @@
 //! The stages: each takes the graph before it and gives one back.
 mod average;
+mod calibration;
 mod cx;
 mod deploy;
 pub(crate) mod distill;
@@ -15,13 +16,14 @@ mod training;
 pub use self::prune::PruneStage;
 pub use crate::error::StageError;
 pub use average::AverageStage;
+pub use calibration::CalibrationSettings;
 pub(crate) use cx::Clock;
 pub use cx::StageCx;
 pub use deploy::DeployStage;
 pub use distill::DistillStage;
 pub use finetune::FinetuneStage;
 pub use kind::{NetworkCx, StageEntry, StageKind};
-pub use quantize::{Activations, BatchNorm, Calibration, Observer, QuantizeStage, Weights};
+pub use quantize::{BatchNorm, QuantizeStage};
 pub(crate) use start::Measure;
 pub use start::start;
 pub use train::TrainStage;

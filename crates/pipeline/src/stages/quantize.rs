@@ -1,4 +1,5 @@
 //! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe asks for epochs.
+use super::calibration::CalibrationSettings;
 use super::kind::{StageEntry, StageKind, stage};
 use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
@@ -6,10 +7,11 @@ use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate,
 use crate::recipe::Recipe;
 use crate::trial::Trial;
 use graph::Model;
+use quantize::{ActivationSettings, Corrections, QuantizeSettings, WeightSettings};
 use report::record::FloatPart;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual, within};
+use technique::{Choice, Fault, Manual};
 
 /// `quantize`: uniform affine quantizers, calibrated, then trained with if `epochs` is above 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -17,13 +19,13 @@ use technique::{Fault, Manual, within};
 pub struct QuantizeStage {
     /// How weights are stored.
     #[serde(default)]
-    pub weights: Weights,
+    pub weights: WeightSettings,
     /// How activations are stored.
     #[serde(default)]
-    pub activations: Activations,
+    pub activations: ActivationSettings,
     /// How ranges are found from data.
     #[serde(default)]
-    pub calibration: Calibration,
+    pub calibration: CalibrationSettings,
     /// Whether the folded weight is what is stored, or BatchNormalization stays an operator.
     #[serde(default)]
     pub batch_norm: BatchNorm,
@@ -34,86 +36,29 @@ pub struct QuantizeStage {
     /// Patterns of node names that are left as they are: in float, or as an earlier quantize stage left them.
     #[serde(default)]
     pub skip: Vec<String>,
+    /// What is corrected without training, each by its name or as `{ kind = "NAME", ... }`: those before grids are fitted (`equalize`) and
+    /// then those after (`bias_correction`), in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub corrections: Vec<Choice<Corrections>>,
 }
 
 fn exact() -> bool {
     true
 }
 
-/// How weights are stored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Weights {
-    /// Bits a weight, 2..8.
-    pub bits: u8,
-    /// A scale for each output channel instead of one for the tensor.
-    pub per_channel: bool,
-    /// One bit less in the range: products of two 8-bit numbers then cannot saturate on processors without VNNI.
-    pub reduce_range: bool,
-}
-
-impl Default for Weights {
-    fn default() -> Self {
-        Weights { bits: 8, per_channel: true, reduce_range: false }
+impl QuantizeStage {
+    /// The settings of the technique; `target` is what the model will be deployed for.
+    pub fn settings(&self, target: &target::Choice) -> QuantizeSettings {
+        QuantizeSettings {
+            weights: self.weights.clone(),
+            activations: self.activations.clone(),
+            observer: self.calibration.observer(),
+            exact: self.exact,
+            skip: self.skip.clone(),
+            corrections: self.corrections.clone(),
+            target: target.clone(),
+        }
     }
-}
-
-/// How activations are stored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Activations {
-    /// Bits an activation, 2..8.
-    pub bits: u8,
-}
-
-impl Default for Activations {
-    fn default() -> Self {
-        Activations { bits: 8 }
-    }
-}
-
-/// How the ranges of activations are found. The samples run once: a later run in the same folder with another observer or
-/// width takes the statistics that are there.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Calibration {
-    /// The statistic.
-    pub observer: Observer,
-    /// Training samples it is taken over.
-    #[serde(alias = "samples")]
-    pub images: usize,
-    /// Images that run at once.
-    pub batch: usize,
-    /// For `percentile`: how much of the values lies within the range, in percent.
-    pub percentile: f64,
-    /// Which subset of the training samples is taken; absent: the recipe's seed decides.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-}
-
-impl Default for Calibration {
-    fn default() -> Self {
-        Calibration { observer: Observer::default(), images: 512, batch: 64, percentile: 99.99, seed: None }
-    }
-}
-
-/// The statistic a range is taken from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Observer {
-    /// Smallest and largest value seen.
-    MinMax,
-    /// Exponential average of each batch's smallest and largest value.
-    MovingAverage,
-    /// What lies within a percentile of all values.
-    Percentile,
-    /// The range that loses least information (Kullback-Leibler divergence).
-    Entropy,
-    /// The range whose grid is nearest to all values in the mean of squares.
-    Mse,
-    /// Of these the one with the least error at the network's outputs, on samples that are held back for it.
-    #[default]
-    Auto,
 }
 
 /// What becomes of BatchNormalization when its convolution is quantized.
@@ -140,11 +85,6 @@ pub(super) const ENTRY: StageEntry = stage!(
     }
 );
 
-/// Samples that `observer = "auto"` runs once for each observer.
-const JUDGED: f64 = 64.0;
-/// Observers that it tries, and the float network beside them.
-const TRIED: f64 = 6.0;
-
 impl StageKind for QuantizeStage {
     fn calibrates(&self) -> bool {
         true
@@ -155,28 +95,29 @@ impl StageKind for QuantizeStage {
     }
 
     fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
-        let bits = |key: &str, bits: u8| within(&format!("{key}.bits"), f64::from(bits), 2.0, 8.0, "no runtime has others");
-        bits("weights", self.weights.bits)?;
-        bits("activations", self.activations.bits)?;
+        self.settings(&target::Choice::default()).check()?;
+        self.calibration.check().map_err(|fault| fault.under("calibration"))?;
         if self.batch_norm == BatchNorm::Keep && !self.weights.per_channel {
             let message = "batch_norm = \"keep\" needs per_channel = true: only a scale for each channel can follow its statistics";
             return Err(Fault::new("weights.per_channel", message));
         }
-        if self.calibration.images == 0 || self.calibration.batch == 0 {
-            return Err(Fault::new("calibration", "calibration needs at least one image, and a batch of at least one"));
+        if self.batch_norm == BatchNorm::Keep && !self.corrections.is_empty() {
+            let message = "corrections need folded weights: batch_norm = \"keep\" leaves the normalizations in the graph";
+            return Err(Fault::new("corrections", message));
         }
-        within("calibration.percentile", self.calibration.percentile, 50.0, 100.0, "it is the percentage of the values within the range")
+        Ok(())
     }
 
     fn details(&self, _: &Recipe, _: usize) -> Vec<String> {
-        let observer =
-            serde_json::to_value(self.calibration.observer).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default();
-        vec![format!("calibrated on {} samples, observer {observer}", self.calibration.images)]
+        vec![format!("calibrated on {} samples, observer {}", self.calibration.images, self.calibration.observer().kind())]
     }
 
     fn samples(&self, _: &Rows) -> f64 {
-        let tried = if self.calibration.observer == Observer::Auto { TRIED * JUDGED } else { 0.0 };
-        self.calibration.images as f64 + tried
+        // A choice runs what is held back once for each candidate, and in the float network.
+        let observer = self.calibration.observer();
+        let judged = observer.held() * (observer.candidates().len() + 1);
+        let corrected: usize = self.corrections.iter().map(|c| 3 * c.samples()).sum();
+        (self.calibration.images + if observer.held() > 0 { judged } else { 0 } + corrected) as f64
     }
 
     fn remedies(&self) -> Option<(&'static str, &'static str)> {
@@ -204,7 +145,8 @@ impl Compression for QuantizeStage {
         let mut few = self.clone();
         few.calibration.images = few.calibration.images.min(samples);
         few.calibration.batch = few.calibration.batch.min(samples);
-        few.calibration.observer = Observer::MinMax;
+        few.calibration.observer = Choice::known("min_max");
+        few.calibration.percentile = None;
         Some(Box::new(few))
     }
 

@@ -49,7 +49,7 @@ pub enum Event<'a> {
 }
 
 /// Hears what happens.
-pub trait Observer {
+pub trait Listener {
     /// Called for each event, in order, from the thread that runs.
     fn event(&mut self, event: &Event);
 }
@@ -57,6 +57,6 @@ pub trait Observer {
 /// Hears nothing.
 pub struct Quiet;
 
-impl Observer for Quiet {
+impl Listener for Quiet {
     fn event(&mut self, _event: &Event) {}
 }
