@@ -135,8 +135,8 @@ fn targets_may_have_any_shape_and_another_name() {
     assert!(code == 0 && said.contains("MAE"), "{said}{error}");
 
     for (task, goals, told) in [
-        // The usual names come first, and an array called label is one of them.
-        ("\"regression\"", "", "the output has shape [64, 6], the targets [64]"),
+        // The usual names come first, and an array called label is one of them: what is left over is an input.
+        ("\"regression\"", "", "is not given (given: angles, x)"),
         ("\"regresion\"", "", "did you mean 'regression'?"),
         ("{ kind = \"regression\", target = \"angle\" }", "", "no array 'angle'; there are angles, label, x"),
         (named, "[goals]\nmin_accuracy = 90\n", "min_accuracy: a regression has no accuracy"),
