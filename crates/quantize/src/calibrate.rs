@@ -159,7 +159,7 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -
     let observer = observer::find(&settings.observer.kind)?;
     if plan.constants.is_empty() && plan.activations.is_empty() {
         let what =
-            if settings.skip.is_empty() { "the model has no operator that computes on integers" } else { "leaves nothing to quantize" };
+            if settings.all_rules().is_empty() { "the model has no operator that computes on integers" } else { "leaves nothing to quantize" };
         return Err(QuantizeError::Setting { setting: "skip", what: what.into() });
     }
     let mut ranges = BTreeMap::new();

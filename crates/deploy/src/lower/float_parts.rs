@@ -1,4 +1,5 @@
 //! What stays in float, and why.
+use encodings::Decode;
 use graph::{Graph, Model, Node, ValueId, ValueType};
 use ops::{QuantRule, Roles};
 use std::collections::HashMap;
@@ -49,6 +50,10 @@ fn reason(model: &Model, roles: &Roles, graph: &Graph, node: &Node) -> Option<St
         QuantRule::Float(reason) => ops::float_reason(model, graph, node, reason),
         QuantRule::SameGrid => None,
         QuantRule::Integer { data, weight } => {
+            let decoded = weight.as_ref().and_then(|w| model.annotations.encoding(node.input(w.input)?));
+            if let Some(how) = decoded.filter(|e| matches!(encodings::decode(e), Ok(Decode::Table { .. }))) {
+                return Some(format!("its weight is decoded from a table ({})", encodings::describe(how)));
+            }
             let mut read = data.into_iter().chain(weight.map(|w| w.input)).filter_map(|i| node.input(i));
             if let Some(plain) = read.find(|v| !encoded(*v)) {
                 if adds_bias(model, roles, node).is_some() {

@@ -22,6 +22,6 @@ pub use fit::{Lesson, fit};
 pub use measure::{accuracy, layers, score, weigh};
 pub use memory::MemoryProbe;
 pub use original::Original;
-pub use quantize::{settle_biases, settle_norms, stay_float};
+pub use quantize::{settings, settle_biases, settle_norms, stay_float};
 pub use sources::{Rows, Sources};
 pub use student::student;

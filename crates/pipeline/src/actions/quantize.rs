@@ -2,10 +2,10 @@
 use crate::StageError;
 use crate::recipe::{Observer, QuantizeStage};
 use graph::Model;
-use quantize::{ActivationSettings, ObserverSettings, QuantizeSettings, WeightSettings};
+use quantize::{ObserverSettings, QuantizeSettings};
 
 /// A stage's settings as the technique takes them.
-pub(super) fn settings(stage: &QuantizeStage) -> QuantizeSettings {
+pub fn settings(stage: &QuantizeStage) -> QuantizeSettings {
     let kind = match stage.calibration.observer {
         Observer::MinMax => "min_max",
         Observer::MovingAverage => "moving_average",
@@ -15,16 +15,12 @@ pub(super) fn settings(stage: &QuantizeStage) -> QuantizeSettings {
         Observer::Auto => quantize::AUTO,
     };
     QuantizeSettings {
-        weights: WeightSettings {
-            bits: u32::from(stage.weights.bits),
-            per_channel: stage.weights.per_channel,
-            reduce_range: stage.weights.reduce_range,
-            ..WeightSettings::default()
-        },
-        activations: ActivationSettings { bits: u32::from(stage.activations.bits) },
+        weights: stage.weights.clone(),
+        activations: stage.activations.clone(),
         observer: ObserverSettings { kind: kind.into(), percentile: stage.calibration.percentile, ..ObserverSettings::default() },
         exact: stage.exact,
         skip: stage.skip.clone(),
+        rules: stage.rules.clone(),
     }
 }
 

@@ -23,8 +23,7 @@ pub use training::Training;
 pub use units::ByteSize;
 
 pub use crate::stages::{
-    Activations, BatchNorm, Calibration, DeployStage, DistillStage, FinetuneStage, Observer, PruneStage, QuantizeStage, Target, TrainStage,
-    Weights,
+    BatchNorm, Calibration, DeployStage, DistillStage, FinetuneStage, Observer, PruneStage, QuantizeStage, Target, TrainStage,
 };
 pub(crate) use check::{architecture as check_architecture, source as check_source};
 

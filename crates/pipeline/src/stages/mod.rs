@@ -19,7 +19,7 @@ pub use deploy::{DeployStage, Target};
 pub use distill::DistillStage;
 pub use finetune::FinetuneStage;
 pub use kind::{NetworkCx, StageEntry, StageKind};
-pub use quantize::{Activations, BatchNorm, Calibration, Observer, QuantizeStage, Weights};
+pub use quantize::{BatchNorm, Calibration, Observer, QuantizeStage};
 pub(crate) use start::Measure;
 pub use start::start;
 pub use train::TrainStage;

@@ -5,22 +5,24 @@ use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate, stay_float};
 use crate::recipe::Recipe;
 use crate::trial::Trial;
+use encodings::Encodings;
 use graph::Model;
+use quantize::{ActivationSettings, QuantizeError, Rule};
 use report::record::FloatPart;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual, within};
+use technique::{Choice, Fault, Manual, within};
 
-/// `quantize`: uniform affine quantizers, calibrated, then trained with if `epochs` is above 0.
+/// `quantize`: weights and activations in few bits, calibrated, then trained with if `epochs` is above 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuantizeStage {
     /// How weights are stored.
     #[serde(default)]
-    pub weights: Weights,
+    pub weights: Choice<Encodings>,
     /// How activations are stored.
     #[serde(default)]
-    pub activations: Activations,
+    pub activations: ActivationSettings,
     /// How ranges are found from data.
     #[serde(default)]
     pub calibration: Calibration,
@@ -34,42 +36,14 @@ pub struct QuantizeStage {
     /// Patterns of node names that are left as they are: in float, or as an earlier quantize stage left them.
     #[serde(default)]
     pub skip: Vec<String>,
+    /// Rules for some of the layers, in order: which ones (`match`, `op`, `position`), and what is otherwise for them (`weights`,
+    /// `activations`, `skip`). Of the rules that apply to a layer the last one decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
 }
 
 fn exact() -> bool {
     true
-}
-
-/// How weights are stored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Weights {
-    /// Bits a weight, 2..8.
-    pub bits: u8,
-    /// A scale for each output channel instead of one for the tensor.
-    pub per_channel: bool,
-    /// One bit less in the range: products of two 8-bit numbers then cannot saturate on processors without VNNI.
-    pub reduce_range: bool,
-}
-
-impl Default for Weights {
-    fn default() -> Self {
-        Weights { bits: 8, per_channel: true, reduce_range: false }
-    }
-}
-
-/// How activations are stored.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Activations {
-    /// Bits an activation, 2..8.
-    pub bits: u8,
-}
-
-impl Default for Activations {
-    fn default() -> Self {
-        Activations { bits: 8 }
-    }
 }
 
 /// How the ranges of activations are found. The images run once: a later run in the same folder with another observer or
@@ -135,7 +109,7 @@ pub(super) const ENTRY: StageEntry = stage!(
         summary: "Attaches quantizers to weights and activations, calibrates them, and may train with them.",
         details: "",
         source: "",
-        example: "weights = { bits = 8, per_channel = true, reduce_range = true }\ncalibration = { observer = \"percentile\", images = 512 }\n",
+        example: "weights = { bits = 8, granularity = \"channel\", reduce_range = true }\ncalibration = { observer = \"percentile\", images = 512 }\n",
     }
 );
 
@@ -154,12 +128,16 @@ impl StageKind for QuantizeStage {
     }
 
     fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
-        let bits = |key: &str, bits: u8| within(&format!("{key}.bits"), f64::from(bits), 2.0, 8.0, "no runtime has others");
-        bits("weights", self.weights.bits)?;
-        bits("activations", self.activations.bits)?;
-        if self.batch_norm == BatchNorm::Keep && !self.weights.per_channel {
-            let message = "batch_norm = \"keep\" needs per_channel = true: only a scale for each channel can follow its statistics";
-            return Err(Fault::new("weights.per_channel", message));
+        crate::actions::settings(self).check().map_err(|e| match &e {
+            QuantizeError::Setting { setting, .. } => Fault::new(setting, e.to_string()),
+            _ => Fault::new("", e.to_string()),
+        })?;
+        let by_channel = |weights: &Choice<Encodings>| weights.grid(Some(0)).is_some_and(|grid| grid.axis.is_some());
+        let mut all = self.rules.iter().filter_map(|r| r.weights.as_ref()).chain([&self.weights]);
+        if self.batch_norm == BatchNorm::Keep && !all.all(by_channel) {
+            let message = "batch_norm = \"keep\" needs integer weights with granularity = \"channel\": only a scale for each channel can \
+                           follow its statistics";
+            return Err(Fault::new("weights", message));
         }
         if self.calibration.images == 0 || self.calibration.batch == 0 {
             return Err(Fault::new("calibration", "calibration needs at least one image, and a batch of at least one"));
@@ -192,7 +170,7 @@ impl StageKind for QuantizeStage {
 
 impl Compression for QuantizeStage {
     fn told(&self) -> String {
-        format!("{}-bit weights", self.weights.bits)
+        format!("{}-bit weights", self.weights.bits())
     }
 
     fn quantizers(&self) -> Option<&QuantizeStage> {
@@ -219,7 +197,10 @@ impl Compression for QuantizeStage {
             return Err(format!("nothing in the graph was quantized, so there is no need for this stage: {why}").into());
         }
         let (biases, samples) = (report.biases, report.samples);
-        let told = format!("{constants} weights, {biases} biases and {activations} activations quantized, calibrated on {samples} images");
+        let told = match activations {
+            0 => format!("{constants} weights stored in fewer bits; activations stay float"),
+            _ => format!("{constants} weights, {biases} biases and {activations} activations quantized, calibrated on {samples} images"),
+        };
         notes.push((false, told));
         notes.extend(report.warnings.into_iter().map(|warning| (true, warning)));
         let part = |p: quantize::FloatPart| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason };
