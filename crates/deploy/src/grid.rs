@@ -49,7 +49,8 @@ impl Grid {
         if self.scale.len() != 1 {
             return Ok(None);
         }
-        let settings = AffineSettings::of(&self.encoding()?).map_err(|e| DeployError::Lower { value: String::new(), what: e.to_string() })?;
+        let settings =
+            AffineSettings::of(&self.encoding()?).map_err(|e| DeployError::Lower { value: String::new(), what: e.to_string() })?;
         let (scale, zero) = (f64::from(self.scale.to_f32_vec()?[0]), self.zero_point.to_i64_vec()?[0]);
         let ends = [settings.qmin(), settings.qmax()].map(|q| (q - zero) as f64 * scale);
         Ok((ends[0] == 0.0 || ends[1] == 0.0).then_some((ends[0], ends[1])))

@@ -12,8 +12,8 @@
 //! [`simulate`] is what the executor calls on every annotated value: mask first, then encoding. Masked elements are exactly
 //! zero before and after.
 pub mod affine;
-mod codec;
 pub mod codebook;
+mod codec;
 mod decode;
 mod error;
 mod family;

@@ -141,6 +141,10 @@ pub fn observe(
             return Err(failure);
         }
         seen.samples += batch.len();
+        // Without activations to fit one batch tells which values are floats.
+        if seen.values.is_empty() {
+            break;
+        }
     }
     tensor::release_kept();
     if seen.samples == 0 {
@@ -158,8 +162,11 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -
     let plan = plan(model, settings)?;
     let observer = observer::find(&settings.observer.kind)?;
     if plan.constants.is_empty() && plan.activations.is_empty() {
-        let what =
-            if settings.all_rules().is_empty() { "the model has no operator that computes on integers" } else { "leaves nothing to quantize" };
+        let what = if settings.all_rules().is_empty() {
+            "the model has no operator that computes on integers"
+        } else {
+            "leaves nothing to quantize"
+        };
         return Err(QuantizeError::Setting { setting: "skip", what: what.into() });
     }
     let mut ranges = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Which values are quantized: a walk over the graph by its operators' own rules.
 use crate::bias::BiasPart;
-use crate::sums::SumPart;
 use crate::rules::{Rules, Scheme};
+use crate::sums::SumPart;
 use crate::{QuantizeSettings, Result};
 use encodings::affine::AffineSettings;
 use encodings::{Encodings, Granularity};

@@ -74,8 +74,14 @@ impl Recomputation {
             Some(planned) => planned,
             None => self.plan(&model, &step, size, watch)?,
         };
-        let again =
-            Again { codecs: Codecs::of(&model), model, plan: planned.plan.clone(), segments: planned.segments.clone(), overrides: step.overrides.clone(), mode: *mode };
+        let again = Again {
+            codecs: Codecs::of(&model),
+            model,
+            plan: planned.plan.clone(),
+            segments: planned.segments.clone(),
+            overrides: step.overrides.clone(),
+            mode: *mode,
+        };
         self.plan = Some(planned);
         forward(&Arc::new(again), &batch.inputs, taps)
     }

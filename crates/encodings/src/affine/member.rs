@@ -38,7 +38,9 @@ impl Settings for Affine {
             return Err(fault.hint("write granularity = \"channel\" or \"tensor\""));
         }
         match (self.granularity, self.per_channel) {
-            (Some(_), Some(_)) => Err(Fault::new("per_channel", "granularity and per_channel are both given").hint("leave per_channel out")),
+            (Some(_), Some(_)) => {
+                Err(Fault::new("per_channel", "granularity and per_channel are both given").hint("leave per_channel out"))
+            }
             _ => Ok(()),
         }
     }

@@ -78,7 +78,11 @@ pub fn calibrate(
     let kept = (stage.batch_norm == BatchNorm::Keep).then(|| model.clone());
     ops::fold_batch_norm(model)?;
     let c = &stage.calibration;
-    let hold = if c.observer == Observer::Auto { HELD.min(c.images) } else { 0 };
+    let observed = !quantize::plan(model, &settings)?.activations.is_empty();
+    if !observed {
+        settings.observer.kind = ALONE.into();
+    }
+    let hold = if observed && c.observer == Observer::Auto { HELD.min(c.images) } else { 0 };
     let (data, held) = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed), hold)?;
     let entry = cache.map(|cache| Ok::<_, StageError>((cache, key(&cache, model, &settings, &data)?))).transpose()?;
     let known = entry.as_ref().and_then(|(cache, key)| cache.get(KIND, key));
