@@ -3,5 +3,9 @@ use technique::FamilyManual;
 
 /// All families, in the order of a recipe.
 pub fn families() -> Vec<FamilyManual> {
-    vec![technique::manual::<encodings::Encodings>(), technique::manual::<prune::Criteria>(), technique::manual::<prune::SparsitySchedules>()]
+    vec![
+        technique::manual::<encodings::Encodings>(),
+        technique::manual::<prune::Criteria>(),
+        technique::manual::<prune::SparsitySchedules>(),
+    ]
 }
