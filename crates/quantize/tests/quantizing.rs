@@ -406,8 +406,8 @@ fn weights_alone_are_stored_where_activations_stay_float() {
         let data = batches(&m);
         let report = quantize(&mut m, &settings, data.into_iter()).unwrap();
         assert!(report.activations.is_empty() && report.biases == 0 && report.constants >= 9, "{report:?}");
-        let all = m.annotations.iter().filter(|(_, a)| a.encoding.is_some());
-        assert!(all.clone().all(|(id, _)| m.values.tensor(id).is_some()) && all.count() == report.constants);
+        let all: Vec<_> = m.annotations.iter().filter(|(_, a)| a.encoding.is_some()).collect();
+        assert!(all.iter().all(|(id, _)| m.values.tensor(*id).is_some()) && all.len() == report.constants);
         let before = m.clone();
         refit_weights(&mut m, &settings).unwrap();
         assert_eq!(m.annotations.len(), before.annotations.len());
