@@ -70,7 +70,7 @@ pub(crate) enum Command {
     Execute(Execute),
     /// Show operators, shapes, parameters, MACs and annotations
     Inspect(Inspect),
-    /// Score a classifier on a data set
+    /// Score a model on a data set, by the figures of its task
     Evaluate(Evaluate),
     /// Compare two models value by value on the same inputs
     Compare(Compare),
@@ -153,7 +153,7 @@ pub(crate) struct Task {
     /// The data set: a folder or file
     #[arg(long, value_name = "PATH")]
     pub(crate) data: PathBuf,
-    /// The images that accuracy is measured on [default: the data set's test split]
+    /// The samples that the result is measured on [default: the data set's test split]
     #[arg(long, value_name = "PATH")]
     pub(crate) test: Option<PathBuf>,
     #[command(flatten)]
@@ -316,6 +316,12 @@ pub(crate) struct Samples {
     /// Only N rows, evenly chosen (the first N where a state goes from row to row)
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
+    /// What the network is for [default: the model's own, else classification]
+    #[arg(long, value_name = "TASK", value_parser = Known(known::tasks), hide_possible_values = true)]
+    pub(crate) task: Option<String>,
+    /// The array to predict, for a task that predicts numbers from an npz file [default: y, target or targets]
+    #[arg(long, value_name = "ARRAY", requires = "task")]
+    pub(crate) target: Option<String>,
     #[command(flatten)]
     pub(crate) preprocess: Preprocessing,
 }

@@ -65,11 +65,11 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
             printer.result(name, &done, &done);
         }
         Command::Evaluate(a) => {
-            let done = lib::evaluate(&a.model, &a.data, &evaluate_options(a), &mut ticks(&mut progress, "evaluate"))?;
+            let done = lib::evaluate(&a.model, &a.data, &evaluate_options(a)?, &mut ticks(&mut progress, "evaluate"))?;
             printer.result(name, &done, &done);
         }
         Command::Compare(a) => {
-            let done = lib::compare(&a.a, &a.b, &compare_on(a), &mut ticks(&mut progress, "compare"))?;
+            let done = lib::compare(&a.a, &a.b, &compare_on(a)?, &mut ticks(&mut progress, "compare"))?;
             printer.result(name, &done, &done);
         }
         Command::Bench(Bench::Train(a)) => {
@@ -223,24 +223,26 @@ fn changes(a: &Preprocessing) -> lib::PreprocessChanges {
     }
 }
 
-fn samples(a: &Samples, batch: u32) -> lib::SampleOptions {
-    lib::SampleOptions {
+fn samples(a: &Samples, batch: u32) -> Result<lib::SampleOptions, Error> {
+    let task = a.task.as_ref().map(|name| lib::task_named(name, a.target.as_deref())).transpose()?;
+    Ok(lib::SampleOptions {
         split: a.split.clone(),
         batch: a.batch.unwrap_or(batch) as usize,
         limit: a.limit,
+        task,
         preprocess: changes(&a.preprocess),
-    }
+    })
 }
 
-fn evaluate_options(a: &Evaluate) -> lib::EvaluateOptions {
-    let r = &a.runtime;
-    lib::EvaluateOptions { samples: samples(&a.samples, 64), runtime: r.runtime.clone(), literal: r.literal, threads: r.threads }
+fn evaluate_options(a: &Evaluate) -> Result<lib::EvaluateOptions, Error> {
+    let (r, samples) = (&a.runtime, samples(&a.samples, 64)?);
+    Ok(lib::EvaluateOptions { samples, runtime: r.runtime.clone(), literal: r.literal, threads: r.threads })
 }
 
-fn compare_on(a: &Compare) -> lib::CompareOn {
-    match (&a.data, &a.input) {
-        (Some(data), _) => lib::CompareOn::Data(data.clone(), samples(&a.samples, 8)),
+fn compare_on(a: &Compare) -> Result<lib::CompareOn, Error> {
+    Ok(match (&a.data, &a.input) {
+        (Some(data), _) => lib::CompareOn::Data(data.clone(), samples(&a.samples, 8)?),
         (None, Some(arrays)) => lib::CompareOn::Arrays(arrays.clone()),
         (None, None) => lib::CompareOn::Noise { shapes: a.shape.iter().cloned().collect(), seed: a.seed },
-    }
+    })
 }

@@ -26,6 +26,11 @@ pub(crate) fn runtimes() -> Vec<String> {
     lib::runtimes().iter().map(|name| name.to_string()).collect()
 }
 
+/// Names of the tasks.
+pub(crate) fn tasks() -> Vec<String> {
+    lib::tasks()
+}
+
 /// Names of the architectures.
 pub(crate) fn architectures() -> Vec<String> {
     lib::list(Topic::Architectures).into_iter().map(|entry| entry.name).collect()

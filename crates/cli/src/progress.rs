@@ -1,7 +1,7 @@
 //! Progress on stderr: a bar with rate and time left on a terminal, a line an epoch elsewhere.
 use crate::output::Printer;
-use espalier::pipeline::{Event, Observer};
-use espalier::report::record::{StageRecord, Status};
+use espalier::pipeline::{Event, Listener};
+use espalier::report::record::{StageRecord, Status, TaskRecord};
 use espalier::report::text;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
@@ -96,7 +96,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    fn finished(&mut self, record: &StageRecord) {
+    fn finished(&mut self, record: &StageRecord, task: &TaskRecord) {
         self.clear();
         if self.printer.verbose {
             for part in &record.float_parts {
@@ -104,16 +104,18 @@ impl<'a> Progress<'a> {
             }
         }
         let sqnr = || record.shown_sqnr().map(|d| format!(", {d:.1} dB of signal to noise"));
-        let accuracy = record.shown_accuracy().map(|a| format!(", accuracy {}", text::percent(a))).or_else(sqnr).unwrap_or_default();
+        let metric = task.main();
+        let shown = record.shown(&metric).map(|v| format!(", {} {}", metric.label, metric.write(v)));
+        let figure = shown.or_else(sqnr).unwrap_or_default();
         let time = match record.status {
             Status::Cached => "taken from an earlier run".to_string(),
             Status::Run => format!("done in {}", text::duration(record.seconds)),
         };
-        self.say(&format!("  {time}{accuracy}"));
+        self.say(&format!("  {time}{figure}"));
     }
 }
 
-impl Observer for Progress<'_> {
+impl Listener for Progress<'_> {
     fn event(&mut self, event: &Event) {
         match event {
             Event::Start => {
@@ -126,15 +128,16 @@ impl Observer for Progress<'_> {
                 self.say(&format!("[{}/{stages}] {name}{kind}", index + 1));
             }
             Event::Progress { what, done, total, loss } => self.advance(what, *done, *total, *loss),
-            Event::Epoch { point, epochs } => {
-                let share = |name: &str, v: Option<f64>| v.map_or(String::new(), |v| format!(", {name} {}", text::percent(v)));
-                let rate = point.images_per_s.map_or(String::new(), |r| format!(", {r:.0} images/s"));
+            Event::Epoch { point, epochs, metric } => {
+                let label = if metric.percent { String::new() } else { format!("{} ", metric.label) };
+                let share = |name: &str, v: Option<f64>| v.map_or(String::new(), |v| format!(", {name} {label}{}", metric.write(v)));
+                let rate = point.images_per_s.map_or(String::new(), |r| format!(", {r:.0} samples/s"));
                 self.say(&format!(
                     "  epoch {}/{epochs}: loss {:.4}{}{}{rate}",
                     point.epoch,
                     point.loss,
                     share("training", point.train_accuracy),
-                    share("validation", point.validation_accuracy)
+                    share("validation", point.validation_figure())
                 ));
             }
             Event::Note(note) => {
@@ -143,7 +146,7 @@ impl Observer for Progress<'_> {
                 }
                 self.say(&format!("  {}{}", if note.warning { "warning: " } else { "" }, text::line(&note.text)));
             }
-            Event::StageFinished { record } => self.finished(record),
+            Event::StageFinished { record, task } => self.finished(record, task),
         }
     }
 }

@@ -28,6 +28,8 @@ pub struct Batch {
 pub struct Targets {
     /// The class of each row, i64 `[n]`; absent if a row has none.
     pub labels: Option<Tensor>,
+    /// Targets of one shape in all rows, by name: `[n, ...]`.
+    pub values: BTreeMap<String, Tensor>,
     /// Further targets by name, of which each row has its own number.
     pub ragged: BTreeMap<String, Ragged>,
 }
@@ -68,10 +70,12 @@ impl Recipe {
             if let Content::Ready { inputs, labels } = content {
                 batches.extend(parts.finish(dataset, &self.input)?);
                 inputs.values().try_for_each(check_finite).map_err(fault)?;
-                let targets = Targets { labels, ragged: BTreeMap::new() };
+                sample.values.iter().try_for_each(|(name, t)| check_target(name, t)).map_err(fault)?;
+                let targets = Targets { labels, values: sample.values, ragged: BTreeMap::new() };
                 batches.push(Batch { rows: vec![row], inputs, targets, ready: true, continues: true });
                 continue;
             }
+            sample.values.iter().try_for_each(|(name, t)| check_target(name, t)).map_err(fault)?;
             let made = self.input(content, row).map_err(fault)?;
             if self.ragged && !parts.takes(&made, &self.preprocess) {
                 batches.extend(parts.finish(dataset, &self.input)?);
@@ -79,6 +83,9 @@ impl Recipe {
             self.add(&mut parts, made, total).map_err(fault)?;
             parts.labels.extend(sample.label);
             parts.rows.push(row);
+            for (name, target) in sample.values {
+                parts.values.entry(name).or_default().push(target);
+            }
             for (name, target) in sample.targets {
                 parts.ragged.entry(name).or_default().push(target);
             }
@@ -152,6 +159,7 @@ struct Parts {
     labels: Vec<i64>,
     images: Option<ImageStack>,
     arrays: BTreeMap<String, Vec<Tensor>>,
+    values: BTreeMap<String, Vec<Tensor>>,
     ragged: BTreeMap<String, Vec<Tensor>>,
 }
 
@@ -169,12 +177,12 @@ impl Parts {
 
     /// The batch of these rows, if there are any; nothing is left.
     fn finish(&mut self, dataset: &dyn Dataset, input: &str) -> Result<Option<Batch>> {
-        let Parts { rows, labels, images, arrays, ragged } = std::mem::take(self);
+        let Parts { rows, labels, images, arrays, values, ragged } = std::mem::take(self);
         let (path, total) = (dataset.path(), rows.len());
         if total == 0 {
             return Ok(None);
         }
-        for (name, list) in arrays.iter().chain(&ragged) {
+        for (name, list) in arrays.iter().chain(&values).chain(&ragged) {
             if list.len() != total {
                 return Err(DataError::format(path, format!("'{name}' is in {} of the {total} rows of a batch", list.len())));
             }
@@ -187,8 +195,9 @@ impl Parts {
             inputs.insert(input.to_string(), images.finish()?);
         }
         let labels = (labels.len() == total).then(|| Tensor::vector(labels));
+        let values = values.iter().map(|(name, list)| Ok((name.clone(), stack(path, &rows, list)?))).collect::<Result<_>>()?;
         let ragged = ragged.iter().map(|(name, lists)| Ok((name.clone(), join(path, &rows, lists)?))).collect::<Result<_>>()?;
-        Ok(Some(Batch { rows, inputs, targets: Targets { labels, ragged }, ready: false, continues: true }))
+        Ok(Some(Batch { rows, inputs, targets: Targets { labels, values, ragged }, ready: false, continues: true }))
     }
 }
 
@@ -201,12 +210,21 @@ pub(crate) fn out_of_range(label: i64, classes: usize) -> String {
 }
 
 fn check_finite(array: &Tensor) -> Result<(), String> {
-    let bad = match array.buffer() {
+    not_finite(array).map_or(Ok(()), |index| Err(format!("element {index} of the input is NaN or infinite")))
+}
+
+fn check_target(name: &str, array: &Tensor) -> Result<(), String> {
+    let told = |index| Err(format!("element {index} of the target '{name}' is NaN or infinite: leave the row out, or give it a number"));
+    not_finite(array).map_or(Ok(()), told)
+}
+
+/// The first element that is NaN or infinite.
+fn not_finite(array: &Tensor) -> Option<usize> {
+    match array.buffer() {
         Buffer::F32(v) => v.iter().position(|x| !x.is_finite()),
         Buffer::F64(v) => v.iter().position(|x| !x.is_finite()),
         Buffer::F16(v) => v.iter().position(|x| !x.is_finite()),
         Buffer::BF16(v) => v.iter().position(|x| !x.is_finite()),
         _ => None,
-    };
-    bad.map_or(Ok(()), |index| Err(format!("element {index} of the input is NaN or infinite")))
+    }
 }

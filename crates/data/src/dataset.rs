@@ -69,6 +69,11 @@ pub trait Dataset: Send + Sync {
         false
     }
 
+    /// True if rows have numbers to predict, as [`crate::Wanted::Values`] asks for.
+    fn has_values(&self) -> bool {
+        false
+    }
+
     /// What the user should know: files that were passed over.
     fn notes(&self) -> Vec<String> {
         vec![]

@@ -25,6 +25,7 @@ mod resize;
 mod sample;
 mod source;
 mod stack;
+mod wanted;
 
 pub use augment::Augment;
 pub use batch::{Batch, Ragged, Targets};
@@ -44,3 +45,4 @@ pub use source::idx::IdxDataset;
 pub use source::parquet::ParquetDataset;
 pub use source::ready::ReadyDataset;
 pub use source::{Format, formats};
+pub use wanted::{TARGET, TARGET_NAMES, Wanted};

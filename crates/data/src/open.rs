@@ -1,7 +1,7 @@
 //! Recognising the format of a data set, and its splits, by the names of its files.
 use crate::source::format::{Splits, canonical, entries, file_name};
 use crate::source::formats;
-use crate::{DataError, Dataset, Result};
+use crate::{DataError, Dataset, Result, Wanted};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -17,11 +17,13 @@ pub struct OpenOptions {
     pub input_column: Option<String>,
     /// Parquet: the column of the label; absent: `label`, `labels`, `fine_label` or the first one that holds classes.
     pub label_column: Option<String>,
+    /// What a row has to say beside its input: its class, or numbers.
+    pub wanted: Wanted,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
-        OpenOptions { split: None, cache_bytes: 512 << 20, input_column: None, label_column: None }
+        OpenOptions { split: None, cache_bytes: 512 << 20, input_column: None, label_column: None, wanted: Wanted::Class }
     }
 }
 
@@ -50,7 +52,12 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Dataset>> {
     let Some(found) = found else {
         return Err(DataError::not_found(path, format!("no split '{}': there are {names}", options.split.as_deref().unwrap_or_default())));
     };
-    found(path, options)
+    let dataset = found(path, options)?;
+    if options.wanted != Wanted::Class && !dataset.has_values() {
+        let what = "numbers to predict are read from npz files (an array of inputs and one of targets), and this is another format";
+        return Err(DataError::not_found(path, what));
+    }
+    Ok(dataset)
 }
 
 /// A file stands for the whole data set, under the empty split name.

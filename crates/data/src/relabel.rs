@@ -102,6 +102,9 @@ impl Dataset for Relabelled {
     fn holds_arrays(&self) -> bool {
         self.inner.holds_arrays()
     }
+    fn has_values(&self) -> bool {
+        self.inner.has_values()
+    }
     fn notes(&self) -> Vec<String> {
         self.inner.notes()
     }

@@ -54,11 +54,13 @@ pub struct Sample {
     pub label: Option<i64>,
     /// Further targets, with as many elements along their first axis as the row has (boxes, characters, ...).
     pub targets: BTreeMap<String, Tensor>,
+    /// Targets of one shape in all rows, without a batch axis (of [`Content::Ready`] with it): what a regression predicts.
+    pub values: BTreeMap<String, Tensor>,
 }
 
 impl Sample {
     /// A row with a class (or none) and no further targets.
     pub fn new(content: Content, label: Option<i64>) -> Self {
-        Sample { content, label, targets: BTreeMap::new() }
+        Sample { content, label, targets: BTreeMap::new(), values: BTreeMap::new() }
     }
 }

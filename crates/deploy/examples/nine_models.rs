@@ -4,7 +4,6 @@
 //! `models/`, SAMPLES (default 500) how many are compared, NAME a part of a model's name ("" for all). With FOLDER the deployed
 //! files and the samples of calibration and comparison are written there, for `benches/peers/static_quality.py`.
 use data::{LoaderOptions, Preprocess};
-use deploy::measure::Limits;
 use deploy::runtime::{self, Source};
 use deploy::{LowerOptions, Proof, ProofOptions, lower, prove};
 use espalier_deploy as deploy;
@@ -91,7 +90,7 @@ fn one(data: &Path, name: &str, inputs: Inputs, samples: usize, folder: Option<&
     let choice = runtime::choose();
     let options = ProofOptions { threads: 2, scored: scored(&model, name), ..ProofOptions::default() };
     let proof = prove(&model, Source::Bytes(&file), &choice, &mut rows(data, &model, inputs, false, samples)?, &options)?;
-    print_rows(name, inputs, &proof);
+    print_rows(name, &model, inputs, &proof);
     for sentence in proof.violations.iter().chain(&proof.warnings).chain(&lowered.notes) {
         eprintln!("{name}: {sentence}");
     }
@@ -113,7 +112,7 @@ fn write_samples(path: &Path, input: &str, rows: Rows) -> Result<(), Box<dyn Err
     Ok(data::npz::write(path, &BTreeMap::from([(input.to_string(), all)]))?)
 }
 
-fn print_rows(name: &str, inputs: Inputs, proof: &Proof) {
+fn print_rows(name: &str, model: &Model, inputs: Inputs, proof: &Proof) {
     let source = match inputs {
         Inputs::Cifar { .. } => "CIFAR-10 test",
         Inputs::ImageNet => "ImageNet sample",
@@ -123,13 +122,16 @@ fn print_rows(name: &str, inputs: Inputs, proof: &Proof) {
     for a in &proof.literal {
         let (own, off) = (a.compression.rms(), a.deployment.rms());
         let steps = a.largest_steps().map_or("no step".into(), |s| format!("{s:.2}"));
-        let argmax = if a.classifier { format!("{:.2} %", 100.0 * a.deployment.argmax_agreement()) } else { "-".into() };
+        let classifier = scored(model, name).as_ref() == Some(&a.output);
+        let argmax = if classifier { format!("{:.2} %", 100.0 * a.deployment.argmax_agreement()) } else { "-".into() };
         let share = if off == 0.0 { 0.0 } else { off / own };
-        let accuracy = proof.accuracy.as_ref().filter(|_| a.classifier).map_or("-".into(), |a| {
-            let [float, simulated, literal, default] = [a.float, a.simulated, a.literal, a.default].map(|x| 100.0 * x.top1_share());
+        let accuracy = proof.figures.as_ref().filter(|_| classifier).map_or("-".into(), |a| {
+            let accuracy = |f: &train::Figures| 100.0 * f.values.get("accuracy").copied().unwrap_or_default();
+            let [float, simulated, literal, default] = [&a.float, &a.simulated, &a.literal, &a.default].map(accuracy);
             format!("{float:.2} / {simulated:.2} / {literal:.2} / {default:.2}")
         });
-        let within = if a.violations(&Limits::default()).is_empty() { "yes" } else { "no" };
+        let own_name = format!("output '{}'", a.output);
+        let within = if proof.violations.iter().any(|v| v.starts_with(&own_name)) { "no" } else { "yes" };
         println!(
             "| {name} | {source}, {} | {} | {own:.3e} | {off:.3e} | {share:.3} | {steps} | {argmax} | {accuracy} | {within} |",
             proof.samples, a.output,

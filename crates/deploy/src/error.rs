@@ -41,6 +41,14 @@ pub enum DeployError {
         /// Why, and what to do about it.
         what: String,
     },
+    /// A model that the target cannot run.
+    #[error("target '{target}': {what}")]
+    Target {
+        /// The target.
+        target: &'static str,
+        /// Nodes or values, why, and what to do about it.
+        what: String,
+    },
     /// Figures that cannot be computed from what was given.
     #[error("{what}")]
     Measure {
@@ -50,6 +58,9 @@ pub enum DeployError {
     /// The graph.
     #[error(transparent)]
     Graph(#[from] graph::GraphError),
+    /// Writing the file.
+    #[error(transparent)]
+    Onnx(#[from] onnx::OnnxError),
     /// A tensor operation.
     #[error(transparent)]
     Tensor(#[from] tensor::TensorError),

@@ -1,10 +1,12 @@
 //! From an annotated graph to a deployed file, and what that file does.
 //!
 //! - [`lower`]: annotations become standard ONNX operators; [`lift()`] is its inverse.
+//! - [`format`]: how the lowered model is written; one file a format.
 //! - [`runtime`]: what executes a file (ONNX Runtime, the reference interpreter, rten), behind one trait.
 //! - [`measure`]: accuracy, latency, size, multiply-accumulates, and how far two computations are apart.
 //! - [`prove`]: that the file computes what the simulation computed.
 mod error;
+pub mod format;
 mod grid;
 mod lift;
 mod lower;
@@ -19,4 +21,4 @@ pub use error::{DeployError, Result};
 pub use lift::lift;
 pub use lower::{FloatPart, LowerOptions, Lowered, lower};
 pub use placement::{Count, Placement};
-pub use prove::{Accuracies, Proof, ProofOptions, SQNR_FLOOR_DB, prove};
+pub use prove::{Proof, ProofOptions, SQNR_FLOOR_DB, Scores, prove};

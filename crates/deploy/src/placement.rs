@@ -4,8 +4,9 @@
 //! kernel is its own decision, so it is read from the graph that it made.
 use crate::{FloatPart, Lowered};
 use graph::{Graph, Links, Model, Node, ValueId};
-use ops::QuantRule;
+use ops::Effect;
 use std::collections::{BTreeMap, HashMap};
+use target::{OnnxRuntime, QuantRule, Target, known_as, takes_integers};
 use tensor::DType;
 
 /// How many nodes of an operator run on integers and in float.
@@ -62,42 +63,9 @@ impl Kind {
     }
 }
 
-/// Names under which a runtime's fused and integer operators are known in ONNX.
-const KNOWN_AS: &[(&str, &[&str])] = &[
-    ("Conv", &["QLinearConv", "FusedConv", "ConvInteger", "NhwcFusedConv", "NhwcConv"]),
-    ("Gemm", &["QGemm", "FusedGemm"]),
-    (
-        "MatMul",
-        &[
-            "QLinearMatMul",
-            "MatMulInteger",
-            "MatMulIntegerToFloat",
-            "DynamicQuantizeMatMul",
-            "MatMulNBits",
-            "FusedMatMul",
-            "TransposeMatMul",
-        ],
-    ),
-    ("Attention", &["QAttention"]),
-    ("LSTM", &["DynamicQuantizeLSTM"]),
-];
-
-fn known_as(op_type: &str) -> &str {
-    let found = KNOWN_AS.iter().find(|(_, names)| names.contains(&op_type)).map(|(name, _)| *name);
-    found.unwrap_or_else(|| ["QLinear", "Nhwc"].iter().find_map(|p| op_type.strip_prefix(p)).unwrap_or(op_type))
-}
-
-/// True for an operator that takes quantized operands by its definition.
-fn is_integer(op_type: &str) -> bool {
-    const OTHERS: &[&str] = &["QGemm", "QAttention", "ConvInteger", "MatMulInteger", "MatMulIntegerToFloat"];
-    op_type.starts_with("QLinear")
-        || op_type.starts_with("DynamicQuantize") && op_type != "DynamicQuantizeLinear"
-        || OTHERS.contains(&op_type)
-}
-
 fn moves(model: &Model, node: &Node) -> bool {
     const OTHERS: &[&str] = &["ReorderInput", "ReorderOutput", "NhwcMaxPool"];
-    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node, model) == QuantRule::SameGrid)
+    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.effect(node, model) == Effect::Moves)
         || OTHERS.contains(&node.op_type.as_str())
 }
 
@@ -151,7 +119,7 @@ impl<'a> Walk<'a> {
             "QuantizeLinear" | "DequantizeLinear" | "DynamicQuantizeLinear" => self.out.conversions += 1,
             "Cast" | "CastLike" => {}
             _ if moves(self.model, node) || is_control_flow(node) => {}
-            op if is_integer(op) => self.count(op).integer += 1,
+            op if takes_integers(op) => self.count(op).integer += 1,
             // What reads constants alone is no work of a run.
             op if made == Kind::Float && fed.contains(&Kind::Float) => {
                 self.count(op).float += 1;
@@ -268,7 +236,7 @@ impl<'a> Reasons<'a> {
     fn why(&self, graph: &Graph, node: &Node) -> String {
         let values = &self.lowered.model.values;
         let producer = |v: ValueId| self.makers.get(values[v].name.as_str());
-        let rule = |n: &Node| ops::find(&n.domain, &n.op_type).map(|op| op.quantization(n, &self.lowered.model));
+        let rule = |n: &Node| ops::find(&n.domain, &n.op_type).map(|_| OnnxRuntime {}.rule(n, &self.lowered.model));
         if let Some(QuantRule::Float(reason)) = rule(node) {
             return reason.to_string();
         }

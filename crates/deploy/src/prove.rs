@@ -1,17 +1,22 @@
 //! The proof that a deployed file computes what the simulation computed, and how well it does in each arithmetic.
-use crate::measure::{Accuracy, Agreement, Confusion, Difference, Limits, Runs, output_step, scores, split};
+use crate::measure::{Agreement, Difference, Limits, Runs, output_step};
 use crate::runtime::{Choice, Runtime, SessionOptions, Source};
 use crate::{DeployError, Result};
-use graph::Model;
+use graph::{Model, ValueId};
 use std::collections::BTreeMap;
+use technique::Choice as Chosen;
 use tensor::Tensor;
-use train::{Batch, Executor, Mode, TrainError};
+use train::{Batch, Better, Executor, Figures, MetricFacts, Mode, Reads, Score, Tasks, TrainError, by_value};
 
 /// Outputs nearer to noise than this (in decibels) get a warning where no label tells how good they are.
 pub const SQNR_FLOOR_DB: f64 = 10.0;
 
-/// Literal and default accuracy further apart than this (in points) get a warning, if it is more than chance.
+/// Shares (accuracies) in literal and default arithmetic that are further apart than so many points get a warning, if it is more
+/// than chance.
 const NOTICEABLE_POINTS: f64 = 0.1;
+
+/// Other figures get one if they are further apart than this part of the literal one.
+const NOTICEABLE_PART: f64 = 0.01;
 
 /// How a proof is made.
 #[derive(Clone, Debug)]
@@ -20,7 +25,9 @@ pub struct ProofOptions {
     pub threads: usize,
     /// What the deployed file is held to.
     pub limits: Limits,
-    /// The output whose largest element is the decision; `None`: the only output, if it is `[n, classes]`.
+    /// What the file is for.
+    pub task: Chosen<Tasks>,
+    /// The output that is scored; `None`: the one that the task names.
     pub scored: Option<String>,
     /// Batches on which the reference interpreter runs the file too; it is slower than a runtime.
     pub reference_batches: usize,
@@ -28,7 +35,7 @@ pub struct ProofOptions {
 
 impl Default for ProofOptions {
     fn default() -> Self {
-        ProofOptions { threads: 1, limits: Limits::default(), scored: None, reference_batches: 1 }
+        ProofOptions { threads: 1, limits: Limits::default(), task: Chosen::default(), scored: None, reference_batches: 1 }
     }
 }
 
@@ -45,29 +52,34 @@ pub struct Proof {
     pub default: Vec<Agreement>,
     /// The file in the reference interpreter against the simulation, by output, on the first batches.
     pub reference: Vec<Agreement>,
-    /// Accuracies, where the data has labels.
-    pub accuracy: Option<Accuracies>,
-    /// What each class was taken for by the file with the runtime's defaults, where the data has labels.
-    pub confusion: Option<Confusion>,
+    /// The task's figures, where the data has targets.
+    pub figures: Option<Scores<Figures>>,
+    /// How near the scored output of the file is to the simulation's, as the task compares them: in literal arithmetic, and with the
+    /// runtime's defaults. Empty without a scored output.
+    pub nearness: [BTreeMap<&'static str, f64>; 2],
     /// What goes beyond a limit, as sentences; none if the file is proved.
     pub violations: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
 
-/// Accuracy of one network in each of its forms, on the same samples.
+/// Something of one network in each of its forms, on the same samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Accuracies {
+pub struct Scores<T> {
     /// The graph without its encodings; masks hold.
-    pub float: Accuracy,
+    pub float: T,
     /// The graph in simulation.
-    pub simulated: Accuracy,
+    pub simulated: T,
     /// The file in literal arithmetic.
-    pub literal: Accuracy,
+    pub literal: T,
     /// The file with the runtime's defaults.
-    pub default: Accuracy,
-    /// Samples that one of the file's two arithmetics has right and the other wrong.
-    pub split: u64,
+    pub default: T,
+}
+
+impl<T> Scores<T> {
+    fn map<U>(&self, f: impl Fn(&T) -> U) -> Scores<U> {
+        Scores { float: f(&self.float), simulated: f(&self.simulated), literal: f(&self.literal), default: f(&self.default) }
+    }
 }
 
 impl Proof {
@@ -96,7 +108,7 @@ pub fn prove(
     let mut literal = runtime.load(file, SessionOptions::literal(options.threads))?;
     let mut default = runtime.load(file, SessionOptions::default_arithmetic(options.threads))?;
     let mut reference = crate::runtime::Reference.load(file, SessionOptions::literal(options.threads))?;
-    let mut tally = Tally::new(model, options);
+    let mut tally = Tally::new(model, options)?;
     for (i, batch) in batches.enumerate() {
         let batch = batch?;
         let forms = Forms {
@@ -134,44 +146,65 @@ struct Forms {
 }
 
 /// Sums over the batches.
-struct Tally {
+struct Tally<'m> {
+    model: &'m Model,
+    task: Chosen<Tasks>,
     samples: u64,
-    scored: Option<String>,
+    scored: Option<ValueId>,
     literal: Vec<Agreement>,
     default: Vec<Agreement>,
     reference: Vec<Agreement>,
-    accuracy: Option<Accuracies>,
-    confusion: Option<Confusion>,
+    /// The scored output of the file against the simulation, literally and by default.
+    nearness: [Box<dyn train::Agreement>; 2],
+    scores: Option<Scores<Box<dyn Score>>>,
+    /// The main figure of each sample in default arithmetic, less that in literal.
+    between: Between,
     /// Outputs whose elements are real numbers.
     real: Vec<String>,
 }
 
-impl Tally {
-    fn new(model: &Model, options: &ProofOptions) -> Self {
+/// Sums of the differences of the main figure, sample by sample.
+#[derive(Clone, Copy, Debug, Default)]
+struct Between {
+    sum: f64,
+    squares: f64,
+}
+
+impl<'m> Tally<'m> {
+    fn new(model: &'m Model, options: &ProofOptions) -> Result<Self> {
         let outputs = &model.graph.outputs;
-        let is_scores = |v: &graph::ValueId| model.values[*v].shape().is_none_or(|s| s.len() == 2);
-        let scored = options.scored.clone().or_else(|| match outputs.as_slice() {
-            [one] if is_scores(one) => Some(model.values[*one].name.clone()),
-            _ => None,
-        });
+        let task = options.task.clone();
+        let scored = match &options.scored {
+            Some(name) => Some(named(model, name)?),
+            None => task.output(model),
+        };
         let start: Vec<Agreement> = outputs
             .iter()
-            .map(|v| {
-                let output = model.values[*v].name.clone();
-                Agreement {
-                    classifier: scored.as_ref() == Some(&output),
-                    step: output_step(model, *v),
-                    output,
-                    compression: Difference::default(),
-                    deployment: Difference::default(),
-                    whole: Difference::default(),
-                }
+            .map(|v| Agreement {
+                output: model.values[*v].name.clone(),
+                step: output_step(model, *v),
+                compression: Difference::default(),
+                deployment: Difference::default(),
+                whole: Difference::default(),
             })
             .collect();
         let is_real = |v: &&graph::ValueId| model.values[**v].dtype().is_none_or(|d| d.is_float());
         let real = outputs.iter().filter(is_real).map(|v| model.values[*v].name.clone()).collect();
         let (literal, default) = (start.clone(), start.clone());
-        Tally { samples: 0, scored, literal, default, reference: start, accuracy: None, confusion: None, real }
+        let nearness = [task.agreement(), task.agreement()];
+        Ok(Tally {
+            model,
+            task,
+            samples: 0,
+            scored,
+            literal,
+            default,
+            reference: start,
+            nearness,
+            scores: None,
+            between: Between::default(),
+            real,
+        })
     }
 
     fn add(&mut self, batch: &Batch, forms: &Forms) -> Result<()> {
@@ -181,28 +214,46 @@ impl Tally {
         if let Some(reference) = &forms.reference {
             add(&mut self.reference, forms, reference)?;
         }
-        if let (Some(labels), Some(scored)) = (batch.targets.get("label"), self.scored.as_deref()) {
-            let sums = self.accuracy.get_or_insert_default();
-            for (sum, outputs) in [
-                (&mut sums.float, &forms.float),
-                (&mut sums.simulated, &forms.simulated),
-                (&mut sums.literal, &forms.literal),
-                (&mut sums.default, &forms.default),
-            ] {
-                sum.add(scores(outputs, Some(scored))?, labels)?;
+        let Some(scored) = self.scored else { return Ok(()) };
+        let labelled = batch.targets.contains_key(self.task.target());
+        let name = &self.model.values[scored].name;
+        let simulated = output(&forms.simulated, name)?;
+        for (near, outputs) in self.nearness.iter_mut().zip([&forms.literal, &forms.default]) {
+            if labelled || !near.needs_targets() {
+                near.add(simulated, output(outputs, name)?, batch)?;
             }
-            sums.split += split(scores(&forms.literal, Some(scored))?, scores(&forms.default, Some(scored))?, labels)?;
-            self.confusion.get_or_insert_default().add(scores(&forms.default, Some(scored))?, labels)?;
+        }
+        if labelled { self.score(scored, batch, forms) } else { Ok(()) }
+    }
+
+    fn score(&mut self, scored: ValueId, batch: &Batch, forms: &Forms) -> Result<()> {
+        let fresh = || self.task.score(self.model, Reads::Output(scored));
+        if self.scores.is_none() {
+            self.scores = Some(Scores { float: fresh()?, simulated: fresh()?, literal: fresh()?, default: fresh()? });
+        }
+        let Some(sums) = &mut self.scores else { return Ok(()) };
+        let of = |outputs: &BTreeMap<String, Tensor>| by_value(self.model, outputs);
+        let (literal, default) = (of(&forms.literal), of(&forms.default));
+        sums.float.add(&of(&forms.float), batch)?;
+        sums.simulated.add(&of(&forms.simulated), batch)?;
+        sums.literal.add(&literal, batch)?;
+        sums.default.add(&default, batch)?;
+        for (literal, default) in sums.literal.each(&literal, batch)?.into_iter().zip(sums.default.each(&default, batch)?) {
+            self.between.sum += default - literal;
+            self.between.squares += (default - literal).powi(2);
         }
         Ok(())
     }
 
     fn finish(self, runtime: String, note: Option<String>, limits: &Limits) -> Proof {
-        let violations = self.literal.iter().flat_map(|a| a.violations(limits)).collect();
+        let mut violations: Vec<String> = self.literal.iter().flat_map(|a| a.violations(limits)).collect();
+        violations.extend(self.scored.iter().flat_map(|v| self.nearness[0].violations(&self.model.values[*v].name)));
+        let figures = self.scores.as_ref().map(|s| s.map(|score| score.figures()));
+        let metric = self.task.main_metric();
         let mut warnings: Vec<String> = note.into_iter().collect();
-        warnings.extend(self.accuracy.as_ref().and_then(arithmetic_warning));
+        warnings.extend(figures.as_ref().and_then(|f| arithmetic_warning(metric, &f.literal, &f.default, self.between)));
         warnings.extend(self.default.iter().filter_map(nan_warning));
-        if self.accuracy.is_none() {
+        if figures.is_none() {
             warnings.extend(self.default.iter().filter(|a| self.real.contains(&a.output)).filter_map(noise_warning));
         }
         Proof {
@@ -211,20 +262,31 @@ impl Tally {
             literal: self.literal,
             default: self.default,
             reference: self.reference.into_iter().filter(|a| a.deployment.elements() > 0).collect(),
-            accuracy: self.accuracy,
-            confusion: self.confusion,
+            figures,
+            nearness: if self.scored.is_some() { self.nearness.map(|n| n.figures()) } else { Default::default() },
             violations,
             warnings,
         }
     }
 }
 
+/// The model's output of this name.
+fn named(model: &Model, name: &str) -> Result<ValueId> {
+    let outputs = &model.graph.outputs;
+    outputs.iter().copied().find(|v| model.values[*v].name == name).ok_or_else(|| {
+        let names: Vec<&str> = outputs.iter().map(|v| model.values[*v].name.as_str()).collect();
+        DeployError::Measure { what: format!("the model has no output '{name}'; it has {}", names.join(", ")) }
+    })
+}
+
+fn output<'o>(outputs: &'o BTreeMap<String, Tensor>, name: &str) -> Result<&'o Tensor> {
+    outputs.get(name).ok_or_else(|| DeployError::Measure { what: format!("output '{name}' is not in the deployed file") })
+}
+
 fn add(agreements: &mut [Agreement], forms: &Forms, deployed: &BTreeMap<String, Tensor>) -> Result<()> {
     for agreement in agreements {
         let name = &agreement.output;
-        let of = |outputs: &BTreeMap<String, Tensor>| {
-            outputs.get(name).cloned().ok_or_else(|| DeployError::Measure { what: format!("output '{name}' is not in the deployed file") })
-        };
+        let of = |outputs: &BTreeMap<String, Tensor>| output(outputs, name).cloned();
         let (float, simulated, deployed) = (of(&forms.float)?, of(&forms.simulated)?, of(deployed)?);
         agreement.compression.add(&float, &simulated)?;
         agreement.deployment.add(&simulated, &deployed)?;
@@ -258,15 +320,28 @@ fn noise_warning(a: &Agreement) -> Option<String> {
 }
 
 /// A sentence where the runtime's default arithmetic costs (or gains) noticeably against the literal one: more than two standard
-/// errors of a difference of paired decisions, which are the root of the number of samples that they are split over. Where
-/// roundings alone decide, each of those falls to either side.
-fn arithmetic_warning(a: &Accuracies) -> Option<String> {
-    let (literal, default) = (100.0 * a.literal.top1_share(), 100.0 * a.default.top1_share());
-    let told = a.literal.top1.abs_diff(a.default.top1) as f64 > 2.0 * (a.split as f64).sqrt();
-    (told && (literal - default).abs() > NOTICEABLE_POINTS).then(|| {
+/// errors of a sum of paired differences, which are the root of the sum of their squares (for right and wrong, of the number of
+/// samples that one of the two has right and the other wrong). Where roundings alone decide, each of those falls to either side.
+fn arithmetic_warning(metric: &MetricFacts, literal: &Figures, default: &Figures, between: Between) -> Option<String> {
+    let scale = if metric.percent { 100.0 } else { 1.0 };
+    let (literal, default) = (scale * *literal.values.get(metric.key)?, scale * *default.values.get(metric.key)?);
+    let told = between.sum.abs() > 2.0 * between.squares.sqrt();
+    let noticeable = if metric.percent { NOTICEABLE_POINTS } else { NOTICEABLE_PART * literal.abs() };
+    let write = |v: f64| if metric.percent { format!("{v:.2} %") } else { format!("{v:.4}") };
+    let direction = if metric.percent {
+        ""
+    } else if metric.better == Better::Lower {
+        " (lower is better)"
+    } else {
+        " (higher is better)"
+    };
+    (told && (literal - default).abs() > noticeable).then(|| {
         format!(
-            "the runtime's default arithmetic, which ships and counts, scores {default:.2} %, literal arithmetic {literal:.2} %: its integer \
-             kernels may saturate on this processor; `reduce_range = true` (7-bit weights) avoids that"
+            "the runtime's default arithmetic, which ships and counts, has {} {}{direction}, literal arithmetic {}: its integer kernels may \
+             saturate on this processor; `reduce_range = true` (7-bit weights) avoids that",
+            metric.label,
+            write(default),
+            write(literal)
         )
     })
 }
@@ -274,33 +349,36 @@ fn arithmetic_warning(a: &Accuracies) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use technique::Family;
 
-    #[test]
-    fn a_gap_between_arithmetics_is_reported_with_its_remedy() {
-        let of = |top1| Accuracy { samples: 1000, top1, top5: 1000, nan: 0 };
-        let mut a = Accuracies { literal: of(900), default: of(898), ..Accuracies::default() };
-        assert!(arithmetic_warning(&a).unwrap().contains("reduce_range"));
-        a.default = of(899);
-        assert_eq!(arithmetic_warning(&a), None);
+    fn warning(literal: f64, default: f64, split: u64, samples: f64) -> Option<String> {
+        let task = Chosen::<Tasks>::named(Tasks::DEFAULT.unwrap()).unwrap();
+        let metric = task.main_metric();
+        let of = |right: f64| Figures { values: [(metric.key, right / samples)].into(), ..Figures::default() };
+        let between = Between { sum: default - literal, squares: split as f64 };
+        arithmetic_warning(metric, &of(literal), &of(default), between)
     }
 
     #[test]
-    fn a_gap_that_few_images_do_not_tell_from_chance_is_no_alarm() {
-        let of = |top1| Accuracy { samples: 64, top1, top5: 64, nan: 0 };
-        let told = |default, split| {
-            let a = Accuracies { literal: of(60), default: of(default), split, ..Accuracies::default() };
-            arithmetic_warning(&a).is_some()
-        };
-        assert!(!told(59, 1) && !told(61, 1) && !told(57, 3));
-        assert!(told(55, 5), "five of five against it");
-        assert!(!told(55, 7) && told(40, 22));
+    fn a_gap_between_arithmetics_is_reported_with_its_remedy() {
+        let told = warning(900.0, 898.0, 0, 1000.0).unwrap();
+        assert!(told.contains("reduce_range") && told.contains("accuracy 89.80 %, literal arithmetic 90.00 %"), "{told}");
+        assert_eq!(warning(900.0, 899.0, 0, 1000.0), None);
+    }
+
+    #[test]
+    fn a_gap_that_few_samples_do_not_tell_from_chance_is_no_alarm() {
+        let told = |default, split| warning(60.0, default, split, 64.0).is_some();
+        assert!(!told(59.0, 1) && !told(61.0, 1) && !told(57.0, 3));
+        assert!(told(55.0, 5), "five of five against it");
+        assert!(!told(55.0, 7) && told(40.0, 22));
     }
 
     fn whole(float: &[f32], file: &[f32]) -> Agreement {
         let mut difference = Difference::default();
         difference.add(&Tensor::vector(float.to_vec()), &Tensor::vector(file.to_vec())).unwrap();
         let d = difference;
-        Agreement { output: "y".into(), compression: d, deployment: d, whole: d, step: None, classifier: false }
+        Agreement { output: "y".into(), compression: d, deployment: d, whole: d, step: None }
     }
 
     #[test]

@@ -104,7 +104,7 @@ fn opset_follows_need() {
         let lowered = lower(&network(bits, 11), &LowerOptions::default()).unwrap().model;
         assert_eq!(lowered.onnx_opset(), opset);
     }
-    assert_eq!(lower(&network(8, 11), &LowerOptions { opset: Some(17) }).unwrap().model.onnx_opset(), 17);
+    assert_eq!(lower(&network(8, 11), &LowerOptions { opset: Some(17), ..LowerOptions::default() }).unwrap().model.onnx_opset(), 17);
 }
 
 #[test]

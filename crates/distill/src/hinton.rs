@@ -1,153 +1,144 @@
 //! Knowledge distillation on softened outputs (Hinton et al. 2015, arXiv:1503.02531).
-use crate::{Teacher, logits_value};
-use graph::{Model, ValueId};
-use std::collections::HashMap;
+use crate::{Loss, Losses, Models, Seen, Term};
+use graph::ValueId;
+use std::sync::Arc;
+use technique::{Choice, Fault, Manual, Settings};
 use tensor::Tensor;
-use train::{Batch, Mode, Objective, TrainError, flat, loss_error, read};
+use train::{TrainError, flat, logits_of, loss_error, read};
 
-/// Settings of Hinton's loss.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+/// `T^2 * KL(softmax(teacher / T) || softmax(student / T))`, the mean over the batch and the pairs of outputs, on logits: a final
+/// Softmax is skipped on either side.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
-pub struct HintonSettings {
-    /// Softens both distributions; above 0. Low (1 to 2) where the student is quantized.
+pub struct Hinton {
+    /// Divides the logits of both; above 0. High: the teacher's small probabilities count too. Low (1 to 2) where the student is
+    /// quantized.
     pub temperature: f32,
-    /// Weight of the teacher, 0..1; the task loss gets the rest.
-    pub alpha: f32,
-    /// Pairs of output names, student's and teacher's; empty: the first output of each.
+    /// Pairs of output names, student's and teacher's, as `[["logits", "logits"]]`; empty: the first output of each.
     pub outputs: Vec<(String, String)>,
 }
 
-impl Default for HintonSettings {
+impl Default for Hinton {
     fn default() -> Self {
-        HintonSettings { temperature: 4.0, alpha: 0.7, outputs: vec![] }
+        Hinton { temperature: 4.0, outputs: vec![] }
     }
 }
 
-/// `(1 - alpha) * task + alpha * T^2 * KL(softmax(teacher / T) || softmax(student / T))`, the mean over the pairs of outputs
-/// and the batch, on logits: a final Softmax is skipped on either side.
-pub struct Hinton<'m, T> {
-    task: T,
-    teacher: Teacher<'m>,
-    pairs: Vec<(ValueId, ValueId)>,
-    settings: HintonSettings,
-    /// Sentences for the user: where a final Softmax was skipped.
-    pub hints: Vec<String>,
+impl Settings for Hinton {
+    fn check(&self) -> Result<(), Fault> {
+        if self.temperature > 0.0 && self.temperature.is_finite() {
+            return Ok(());
+        }
+        Err(Fault::new("temperature", format!("temperature = {}: a number above 0 is needed", self.temperature)))
+    }
 }
 
-impl<'m, T: Objective> Hinton<'m, T> {
-    /// Distills from `teacher` (run as a float graph) into `student`, beside the task loss.
-    ///
-    /// # Errors
-    /// [`TrainError::Setting`] for a setting out of range or an output that does not exist; as [`Teacher::new`].
-    pub fn new(task: T, student: &Model, teacher: &'m Model, settings: HintonSettings) -> Result<Self, TrainError> {
-        let refuse = |setting: &str, what: String| Err(TrainError::Setting { setting: setting.into(), what });
-        if !settings.temperature.is_finite() || settings.temperature <= 0.0 {
-            return refuse("temperature", format!("is {}; it must be above 0", settings.temperature));
-        }
-        if !(0.0..=1.0).contains(&settings.alpha) {
-            return refuse("alpha", format!("is {}; it must be from 0 to 1", settings.alpha));
-        }
-        let names: Vec<(Option<&str>, Option<&str>)> = match settings.outputs.as_slice() {
+impl Hinton {
+    pub(crate) const MANUAL: Manual = Manual {
+        name: "hinton",
+        summary: "The student's output probabilities follow the teacher's, both softened by a temperature.",
+        details: "T^2 * KL(softmax(teacher / T) || softmax(student / T)) on logits [n, classes], the mean over the batch. The factor T^2 keeps \
+                  the size of the gradient over temperatures. A final Softmax is skipped on either side. Use it wherever both networks tell \
+                  the same classes apart. In short: temperature and alpha on the stage, without losses, mean task_weight = 1 - alpha and \
+                  this loss with weight = alpha.",
+        source: "Hinton et al. 2015, arXiv:1503.02531, section 2",
+        example: "task_weight = 0.3\nlosses = [{ kind = \"hinton\", weight = 0.7, temperature = 4 }]",
+    };
+
+    /// As a choice of its family. Settings out of range are refused by [`Loss::term`].
+    pub(crate) fn choice(self) -> Choice<Losses> {
+        let member: Arc<dyn Loss> = Arc::new(self.clone());
+        Choice::of(Hinton::MANUAL.name, &self, member)
+    }
+}
+
+impl Loss for Hinton {
+    fn term(&self, models: &Models) -> Result<Box<dyn Term>, TrainError> {
+        self.check().map_err(|f| TrainError::Setting { setting: f.path.join("."), what: f.what })?;
+        let names: Vec<(Option<&str>, Option<&str>)> = match self.outputs.as_slice() {
             [] => vec![(None, None)],
             list => list.iter().map(|(s, t)| (Some(s.as_str()), Some(t.as_str()))).collect(),
         };
-        let (mut pairs, mut hints) = (vec![], vec![]);
+        let (mut pairs, mut notes) = (vec![], vec![]);
         for (of_student, of_teacher) in names {
-            let (s, t) = (logits_value(student, of_student)?, logits_value(teacher, of_teacher)?);
+            let (s, t) = (logits_of(models.student, of_student)?, logits_of(models.teacher, of_teacher)?);
             pairs.push((s.value, t.value));
-            hints.extend(s.hint.map(|h| format!("student: {h}")));
-            hints.extend(t.hint.map(|h| format!("teacher: {h}")));
+            notes.extend(s.hint.map(|h| format!("student: {h}")));
+            notes.extend(t.hint.map(|h| format!("teacher: {h}")));
         }
-        let taps: Vec<ValueId> = pairs.iter().map(|(_, t)| *t).collect();
-        Ok(Hinton { task, teacher: Teacher::new(teacher, &taps, Mode::FLOAT)?, pairs, settings, hints })
+        Ok(Box::new(Softened { pairs, temperature: self.temperature, notes }))
+    }
+
+    fn scale(&self) -> f64 {
+        f64::from(self.temperature) * f64::from(self.temperature)
     }
 }
 
-impl<T: Objective> Objective for Hinton<'_, T> {
-    fn taps(&self) -> Vec<ValueId> {
-        let mut taps = self.task.taps();
-        taps.extend(self.pairs.iter().map(|(s, _)| *s));
-        taps.sort();
-        taps.dedup();
-        taps
+struct Softened {
+    pairs: Vec<(ValueId, ValueId)>,
+    temperature: f32,
+    notes: Vec<String>,
+}
+
+impl Term for Softened {
+    fn student_values(&self) -> Vec<ValueId> {
+        self.pairs.iter().map(|p| p.0).collect()
     }
 
-    fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
-        let taught = self.teacher.observe(batch)?;
-        let share = f64::from(self.settings.alpha) / self.pairs.len() as f64;
-        let task = self.task.loss(values, batch)?;
-        let mut total = task.mul_scalar(1.0 - f64::from(self.settings.alpha)).map_err(loss_error)?;
+    fn teacher_values(&self) -> Vec<ValueId> {
+        self.pairs.iter().map(|p| p.1).collect()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn loss(&self, seen: &Seen) -> Result<Tensor, TrainError> {
+        let mut losses = vec![];
         for (student, teacher) in &self.pairs {
-            let (student, teacher) = (flat(read(values, *student)?)?, flat(read(&taught, *teacher)?)?);
+            let (student, teacher) = (flat(read(seen.student, *student)?)?, flat(read(seen.teacher, *teacher)?)?);
             if student.shape() != teacher.shape() {
-                let what = format!(
-                    "the student's logits have shape {:?}, the teacher's {:?}; the classes must agree",
-                    student.shape(),
-                    teacher.shape()
-                );
+                let (s, t) = (student.shape(), teacher.shape());
+                let what = format!("the student's logits have shape {s:?}, the teacher's {t:?}; the classes must agree");
                 return Err(TrainError::Setting { setting: "teacher".into(), what });
             }
-            let loss = tensor::distillation_loss(&student, &teacher, self.settings.temperature).map_err(loss_error)?;
-            total = total.add(&loss.mul_scalar(share).map_err(loss_error)?).map_err(loss_error)?;
+            losses.push(tensor::distillation_loss(&student, &teacher, self.temperature).map_err(loss_error)?);
         }
-        Ok(total)
-    }
-
-    fn correct(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Option<usize> {
-        self.task.correct(values, batch)
+        crate::pairs::mean(losses)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use graph::Node;
-    use train::CrossEntropy;
-
-    /// `logits = Identity(x)`: known to the executor, and a gradient passes.
-    fn identity(input: &str) -> Model {
-        let mut m = Model::new(17);
-        let (x, y) = (m.values.add_named(input), m.values.add_named("logits"));
-        m.graph.inputs.push(x);
-        m.graph.nodes.push(Node::new("Identity", "id", &[x], &[y]));
-        m.graph.outputs.push(y);
-        m
-    }
-
-    fn batch(x: &Tensor) -> Batch {
-        Batch {
-            inputs: [("x".to_string(), x.clone())].into(),
-            targets: [("label".to_string(), Tensor::vector(vec![1i64, 0]))].into(),
-            ..Batch::default()
-        }
-    }
+    use crate::testing::{identity, two_outputs};
+    use std::collections::HashMap;
+    use tensor::random::uniform_f64;
+    use train::Batch;
 
     #[test]
-    fn alpha_one_pulls_to_the_teacher_and_alpha_zero_to_the_task() {
-        let (student, teacher) = (identity("x"), identity("other_name"));
-        let x = Tensor::new(vec![2f32, -1.0, 0.5, 1.0], [2, 2]).unwrap();
-        let y = Tensor::new(vec![0f32, 1.0, 2.0, 0.0], [2, 2]).unwrap();
-        let loss = |alpha: f32, logits: &Tensor| {
-            let task = CrossEntropy::of(&student, 0.0).unwrap();
-            let hinton = Hinton::new(task, &student, &teacher, HintonSettings { alpha, temperature: 2.0, outputs: vec![] }).unwrap();
-            hinton.loss(&hinton.taps().into_iter().map(|v| (v, logits.clone())).collect(), &batch(&x)).unwrap()
-        };
-        assert!(loss(1.0, &x).item::<f32>().unwrap().abs() < 1e-6);
-        assert!(loss(1.0, &y).item::<f32>().unwrap() > 0.1);
-        let (half, task, taught) = (loss(0.5, &y), loss(0.0, &y), loss(1.0, &y));
-        let mean = (task.item::<f32>().unwrap() + taught.item::<f32>().unwrap()) / 2.0;
-        assert!((half.item::<f32>().unwrap() - mean).abs() < 1e-6);
-        let leaf = y.tracked().unwrap();
-        assert!(loss(1.0, &leaf).backward().unwrap().get(&leaf).is_some());
+    fn the_gradient_is_that_of_the_loss() {
+        let (student, teacher) = (two_outputs(), two_outputs());
+        let outputs = vec![("a".to_string(), "b".to_string()), ("b".into(), "a".into())];
+        let term = Hinton { temperature: 3.0, outputs }.term(&Models::new(&student, &teacher, 0)).unwrap();
+        let (s, t) = (term.student_values(), term.teacher_values());
+        assert_eq!((s.len(), s[0], s[1]), (2, t[1], t[0]));
+        let taught: HashMap<_, _> = t.iter().zip(1..).map(|(v, seed)| (*v, uniform_f64(seed, &[3, 4], -2.0, 2.0))).collect();
+        let inputs = [uniform_f64(8, &[3, 4], -2.0, 2.0), uniform_f64(9, &[3, 4], -2.0, 2.0)];
+        tensor::gradcheck::check(&inputs, |x| {
+            let values = s.iter().copied().zip(x.iter().cloned()).collect();
+            let seen = Seen { student: &values, teacher: &taught, parameters: &[], batch: &Batch::default() };
+            term.loss(&seen).map_err(|e| tensor::TensorError::value("hinton", e.to_string()))
+        })
+        .unwrap();
     }
 
     #[test]
     fn bad_settings_are_refused_by_name() {
         let m = identity("x");
-        let make =
-            |s: HintonSettings| Hinton::new(CrossEntropy::of(&m, 0.0).unwrap(), &m, &m, s).err().map(|e| e.to_string()).unwrap_or_default();
-        assert!(make(HintonSettings { temperature: 0.0, ..Default::default() }).contains("temperature"));
-        assert!(make(HintonSettings { alpha: 1.5, ..Default::default() }).contains("alpha"));
-        assert!(make(HintonSettings { outputs: vec![("y".into(), "logits".into())], ..Default::default() }).contains("'y'"));
+        let told = |s: Hinton| s.term(&Models::new(&m, &m, 0)).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(told(Hinton { temperature: 0.0, ..Hinton::default() }).contains("temperature"));
+        assert!(told(Hinton { outputs: vec![("y".into(), "logits".into())], ..Hinton::default() }).contains("'y'"));
+        assert_eq!(told(Hinton::default()), "");
     }
 }

@@ -68,7 +68,7 @@
 //! ```
 //!
 //! A loss and a metric of one's own, over an output of the graph and a ragged target: a network learns how many boxes an
-//! image has. Masks, quantizers and a teacher ([`distill::Hinton`] takes any [`train::Objective`]) work with it as with the
+//! image has. Masks, quantizers and a teacher ([`distill::Distillation`] takes any [`train::Objective`]) work with it as with the
 //! losses that are there.
 //!
 //! ```

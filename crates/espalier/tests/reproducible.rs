@@ -39,7 +39,7 @@ fn train_jointly() -> u64 {
     ops::fold_batch_norm(&mut m).unwrap();
     quantize::quantize(&mut m, &quantize::QuantizeSettings::default(), std::iter::once(Ok(batch(99)))).unwrap();
     let task = CrossEntropy::of(&m, 0.1).unwrap();
-    let objective = distill::Hinton::new(task, &m, &teacher, distill::HintonSettings::default()).unwrap();
+    let objective = distill::Distillation::new(task, &m, &teacher, &distill::DistillationSettings::default(), 0).unwrap();
     let optimizer = OptimizerSettings::Adamw { lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
     let settings = TrainSettings { epochs: 2, optimizer, learn_scales: true, clip_norm: Some(1.0), ..TrainSettings::default() };
     let mut around = TrainContext::default();

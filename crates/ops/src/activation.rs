@@ -1,7 +1,7 @@
 //! Activation functions.
 use crate::shapes::{broadcast, same};
 use crate::simple::{Constants, Simple, one, set_input};
-use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, Role};
+use crate::{Effect, EvalCx, Inputs, OpError, Operator, Role};
 use graph::{AttributeValue, Model, Node, ValueType};
 use tensor::Tensor;
 
@@ -13,13 +13,12 @@ macro_rules! activation {
 }
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("Relu", "Each element or zero, whichever is larger.", &[1, 6, 13, 14], relu, same)
-        .quantization(|_| QuantRule::FusedActivation),
-    &activation!("LeakyRelu", "x above zero, alpha*x below.", [1, 6, 16], leaky_relu, "alpha" = 0.01).integer(),
+    &Simple::new("Relu", "Each element or zero, whichever is larger.", &[1, 6, 13, 14], relu, same).effect(|_| Effect::Clips),
+    &activation!("LeakyRelu", "x above zero, alpha*x below.", [1, 6, 16], leaky_relu, "alpha" = 0.01).all_data(),
     &activation!("Elu", "x above zero, alpha*(e^x - 1) below.", [1, 6, 22], elu, "alpha" = 1.0),
     &activation!("Selu", "gamma*x above zero, gamma*alpha*(e^x - 1) below.", [1, 6, 22], selu, "alpha" = 1.673_263_2, "gamma" = 1.050_701),
     &activation!("Celu", "x above zero, alpha*(e^(x/alpha) - 1) below.", [12, 28], celu, "alpha" = 1.0),
-    &activation!("Sigmoid", "Logistic function 1/(1 + e^-x).", [1, 6, 13], sigmoid).integer(),
+    &activation!("Sigmoid", "Logistic function 1/(1 + e^-x).", [1, 6, 13], sigmoid).all_data(),
     &activation!("HardSigmoid", "alpha*x + beta, held between 0 and 1.", [1, 6, 22], hard_sigmoid, "alpha" = 0.2, "beta" = 0.5),
     &activation!("HardSwish", "x times HardSigmoid of x with alpha 1/6 and beta 1/2.", [14, 22], hard_swish),
     &activation!("Tanh", "Hyperbolic tangent.", [1, 6, 13], tanh),
@@ -33,7 +32,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("PRelu", "x above zero, slope*x below, with a slope that is learned.", &[1, 6, 7, 9, 16], prelu, same).role(slope_role),
     &Simple::new("SwiGLU", "Swish of the first input times the second.", &[28], swiglu, broadcast),
     &Simple::new("Clip", "Holds each element between two bounds.", &[1, 6, 11, 12, 13], clip, same)
-        .quantization(|_| QuantRule::FusedActivation)
+        .effect(|_| Effect::Clips)
         .upgrade(upgrade_clip),
 ];
 

@@ -26,9 +26,9 @@ macro_rules! variadic {
 }
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("Add", "Adds two tensors, broadcast.", &[1, 6, 7, 13, 14], add, broadcast).integer(),
+    &Simple::new("Add", "Adds two tensors, broadcast.", &[1, 6, 7, 13, 14], add, broadcast).all_data(),
     &binary!("Sub", "Subtracts the second tensor from the first, broadcast.", [1, 6, 7, 13, 14], sub),
-    &binary!("Mul", "Multiplies two tensors element by element, broadcast.", [1, 6, 7, 13, 14], mul).integer(),
+    &binary!("Mul", "Multiplies two tensors element by element, broadcast.", [1, 6, 7, 13, 14], mul).all_data(),
     &binary!("Div", "Divides the first tensor by the second, broadcast; integers truncate.", [1, 6, 7, 13, 14], div),
     &Simple::new("Pow", "Raises the first tensor to the power of the second, broadcast.", &[1, 7, 12, 13, 15], pow, broadcast),
     &Simple::new(

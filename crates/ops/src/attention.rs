@@ -2,7 +2,7 @@
 use crate::dtypes::dtype_attribute;
 use crate::shapes::{same, typed};
 use crate::simple::{Simple, one};
-use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, QuantRule, ShapeCx};
+use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, ShapeCx};
 use graph::{Dim, Node, ValueType};
 use tensor::{DType, Tensor};
 
@@ -15,8 +15,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         infer,
     )
     .role(|_, _| crate::Role::Data)
-    .macs(macs)
-    .quantization(|_| QuantRule::Float("ONNX Runtime has no static integer kernel for it")),
+    .macs(macs),
     &Simple::new("RotaryEmbedding", "Rotates pairs of features by an angle that depends on the position.", &[23], rotary, same),
 ];
 

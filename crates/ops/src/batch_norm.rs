@@ -1,7 +1,7 @@
 //! BatchNormalization.
 use crate::shapes::typed;
 use crate::simple::Simple;
-use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, Role, ShapeCx};
+use crate::{Effect, EvalCx, Inputs, OpError, Operator, Role, ShapeCx};
 use graph::{Dim, Node, ValueId, ValueType};
 use tensor::{Activation, Tensor};
 
@@ -13,7 +13,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[&Simple::new(
     infer,
 )
 .role(role)
-.quantization(|_| QuantRule::Float("no runtime has an integer kernel for it"))
+.effect(|_| Effect::Normalizes)
 .upgrade(upgrade)];
 
 fn role(_: &Node, input: usize) -> Role {

@@ -1,17 +1,17 @@
 //! If, Loop and Scan: subgraphs run eagerly, so that what ran is what is differentiated.
 use crate::simple::Simple;
-use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, ShapeCx};
+use crate::{Effect, EvalCx, Inputs, OpError, Operator, ShapeCx};
 use graph::{Graph, Node, ValueId, ValueType};
 use tensor::{DType, Tensor};
 
-const FLOAT: fn(&Node) -> QuantRule = |_| QuantRule::Float("control flow computes nothing itself");
+const FLOAT: fn(&Node) -> Effect = |_| Effect::NotQuantizable("control flow computes nothing itself");
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("If", "Runs one of two subgraphs.", &[1, 11, 13, 16, 19, 21, 23, 24, 25], eval_if, unknown).quantization(FLOAT),
+    &Simple::new("If", "Runs one of two subgraphs.", &[1, 11, 13, 16, 19, 21, 23, 24, 25], eval_if, unknown).effect(FLOAT),
     &Simple::new("Loop", "Runs a subgraph while a condition holds.", &[1, 11, 13, 16, 19, 21, 23, 24, 25], eval_loop, unknown)
-        .quantization(FLOAT),
+        .effect(FLOAT),
     &Simple::new("Scan", "Runs a subgraph over the slices of its inputs.", &[8, 9, 11, 16, 19, 21, 23, 24, 25], eval_scan, unknown)
-        .quantization(FLOAT)
+        .effect(FLOAT)
         .upgrade(upgrade_scan),
 ];
 

@@ -2,7 +2,7 @@
 use crate::shapes::{like_first, unknown};
 use crate::simple::{Simple, one};
 use crate::window::{Window, sizes, spatial};
-use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, QuantRule, Role, ShapeCx, WeightRule};
+use crate::{Effect, EvalCx, Inputs, MacsCx, OpError, Operator, Role, ShapeCx, WeightRule};
 use graph::{Dim, Node, ValueType};
 use tensor::{ConvOptions, Tensor};
 
@@ -10,7 +10,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Conv", "Convolution over any number of spatial axes.", &[1, 11, 22], conv, infer_conv)
         .role(role)
         .macs(conv_macs)
-        .quantization(|_| QuantRule::Integer { data: vec![0], weight: Some(WeightRule { input: 1, axis: Some(0), bias: Some(2) }) }),
+        .effect(|_| Effect::Computes { data: vec![0], weight: Some(WeightRule { input: 1, axis: Some(0), bias: Some(2) }) }),
     &Simple::new(
         "ConvTranspose",
         "The transpose of a convolution: spreads each pixel over a window.",
@@ -20,9 +20,9 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     )
     .role(role)
     .macs(transpose_macs)
-    .quantization(|node| {
+    .effect(|node| {
         let axis = (node.int_or("group", 1) == Ok(1)).then_some(1);
-        QuantRule::Integer { data: vec![0], weight: Some(WeightRule { input: 1, axis, bias: Some(2) }) }
+        Effect::Computes { data: vec![0], weight: Some(WeightRule { input: 1, axis, bias: Some(2) }) }
     }),
 ];
 

@@ -1,4 +1,5 @@
 //! What to tell the user of a node that computes in float.
+use crate::{Effect, find};
 use graph::{Graph, Model, Node};
 
 /// Why a node of `graph`, a graph of `model`, computes in float: the operator's own `reason`, with what keeps this very node from
@@ -8,10 +9,9 @@ pub fn float_reason(model: &Model, graph: &Graph, node: &Node, reason: &str) -> 
     if node.subgraphs().next().is_some() {
         return None;
     }
+    let normalizes = find(&node.domain, &node.op_type).is_some_and(|op| op.effect(node, model) == Effect::Normalizes);
     match node.output(0) {
-        Some(output) if node.op_type == "BatchNormalization" && node.is_onnx() => {
-            Some(format!("{reason}, and {}", crate::fold::why_not_folded(model, graph, output)))
-        }
+        Some(output) if normalizes => Some(format!("{reason}, and {}", crate::fold::why_not_folded(model, graph, output))),
         _ => Some(reason.to_string()),
     }
 }

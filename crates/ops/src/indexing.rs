@@ -8,10 +8,10 @@ use tensor::{DType, Reduction, Tensor, shape};
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Gather", "Slices along an axis, picked by index (an embedding table, for one).", &[1, 11, 13], gather, infer_gather)
         .role(table_role)
-        .same_grid(),
+        .moves(),
     &Simple::new("GatherElements", "Elements along an axis, one index for each.", &[11, 13], gather_elements, infer_gather_elements)
-        .same_grid(),
-    &Simple::new("GatherND", "Slices picked by tuples of indices.", &[11, 12, 13], gather_nd, infer_gather_nd).same_grid(),
+        .moves(),
+    &Simple::new("GatherND", "Slices picked by tuples of indices.", &[11, 12, 13], gather_nd, infer_gather_nd).moves(),
     &Simple::new("Scatter", "The older name of ScatterElements.", &[9, 11], scatter_elements, same).upgrade(upgrade_scatter),
     &Simple::new("ScatterElements", "A copy with elements along an axis updated.", &[11, 13, 16, 18], scatter_elements, same),
     &Simple::new("ScatterND", "A copy with slices named by tuples of indices updated.", &[11, 13, 16, 18], scatter_nd, same),
@@ -19,7 +19,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("OneHot", "Vectors with one value at an index and another elsewhere.", &[9, 11, 28], one_hot, infer_one_hot),
     &Simple::new("NonZero", "Positions of the elements that are not zero.", &[9, 13], |_, i| one(i.get(0)?.nonzero()?), infer_nonzero),
     &Simple::new("Unique", "The distinct elements or slices, with positions and counts.", &[11, 28], unique, infer_unique),
-    &Simple::new("Compress", "The slices (or elements) for which a condition holds.", &[9, 11, 28], compress, infer_compress).same_grid(),
+    &Simple::new("Compress", "The slices (or elements) for which a condition holds.", &[9, 11, 28], compress, infer_compress).moves(),
 ];
 
 /// A table of embeddings trains; the indices do not.

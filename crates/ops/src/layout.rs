@@ -6,21 +6,20 @@ use graph::{Dim, Node, ValueType};
 use tensor::{DType, Tensor, shape};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("Identity", "Returns its input.", &[1, 13, 14, 16, 19, 21, 23, 24, 25], |_, mut i| one(i.take(0)?), same).same_grid(),
+    &Simple::new("Identity", "Returns its input.", &[1, 13, 14, 16, 19, 21, 23, 24, 25], |_, mut i| one(i.take(0)?), same).moves(),
     &Simple::new("Reshape", "The same elements under another shape.", &[1, 5, 13, 14, 19, 21, 23, 24, 25], reshape, infer_reshape)
-        .same_grid()
+        .moves()
         .upgrade(|node, to, _, constants| if to == 5 { attribute_to_input(node, "shape", 1, constants) } else { Ok(()) }),
-    &Simple::new("Flatten", "A matrix: the axes before `axis` become rows, the others columns.", FLATTEN, flatten, infer_flatten)
-        .same_grid(),
-    &Simple::new("Transpose", "The axes in another order.", &[1, 13, 21, 23, 24, 25], transpose, infer_transpose).same_grid(),
+    &Simple::new("Flatten", "A matrix: the axes before `axis` become rows, the others columns.", FLATTEN, flatten, infer_flatten).moves(),
+    &Simple::new("Transpose", "The axes in another order.", &[1, 13, 21, 23, 24, 25], transpose, infer_transpose).moves(),
     &Simple::new("Squeeze", "Without axes of size 1.", &[1, 11, 13, 21, 23, 24, 25], squeeze, infer_squeeze)
-        .same_grid()
+        .moves()
         .upgrade(axes_to_input_at_13),
     &Simple::new("Unsqueeze", "With more axes of size 1.", &[1, 11, 13, 21, 23, 24, 25], unsqueeze, infer_unsqueeze)
-        .same_grid()
+        .moves()
         .upgrade(axes_to_input_at_13),
-    &Simple::new("Expand", "Broadcast to a shape.", &[8, 13], expand, infer_expand).same_grid(),
-    &Simple::new("Tile", "Repeated along each axis.", &[1, 6, 13], tile, infer_tile).same_grid(),
+    &Simple::new("Expand", "Broadcast to a shape.", &[8, 13], expand, infer_expand).moves(),
+    &Simple::new("Tile", "Repeated along each axis.", &[1, 6, 13], tile, infer_tile).moves(),
     &Simple::new("Shape", "The sizes of the axes from `start` to `end`.", &[1, 13, 15, 19, 21, 23, 24, 25], shape_of, infer_shape_of),
     &Simple::new("Size", "The number of elements.", &[1, 13, 19, 21, 23, 24, 25], size_of, infer_size),
 ];

@@ -1,16 +1,15 @@
 //! SoftmaxCrossEntropyLoss and NegativeLogLikelihoodLoss.
 use crate::shapes::typed;
 use crate::simple::{Simple, one};
-use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, ShapeCx};
+use crate::{Effect, EvalCx, Inputs, OpError, Operator, ShapeCx};
 use graph::{Dim, Node, ValueType};
 use tensor::Tensor;
 
-const FLOAT: fn(&Node) -> QuantRule = |_| QuantRule::Float("a loss is no part of what is deployed");
+const FLOAT: fn(&Node) -> Effect = |_| Effect::NotQuantizable("a loss is no part of what is deployed");
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("SoftmaxCrossEntropyLoss", "Cross-entropy of softmax over axis 1.", &[12, 13], cross_entropy, infer).quantization(FLOAT),
-    &Simple::new("NegativeLogLikelihoodLoss", "Minus the log-probability of each label.", &[12, 13, 22], likelihood, infer)
-        .quantization(FLOAT),
+    &Simple::new("SoftmaxCrossEntropyLoss", "Cross-entropy of softmax over axis 1.", &[12, 13], cross_entropy, infer).effect(FLOAT),
+    &Simple::new("NegativeLogLikelihoodLoss", "Minus the log-probability of each label.", &[12, 13, 22], likelihood, infer).effect(FLOAT),
 ];
 
 fn cross_entropy(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

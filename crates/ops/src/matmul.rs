@@ -2,21 +2,21 @@
 use crate::conv::product;
 use crate::shapes::{broadcast_dims, like_first, typed};
 use crate::simple::{Simple, one};
-use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, QuantRule, Role, ShapeCx, WeightRule};
+use crate::{Effect, EvalCx, Inputs, MacsCx, OpError, Operator, Role, ShapeCx, WeightRule};
 use graph::{Dim, Model, Node, ValueType};
 use tensor::{DType, Tensor};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("MatMul", "Matrix product, batched as NumPy does.", &[1, 9, 13], |_, i| one(i.get(0)?.matmul(i.get(1)?)?), infer_matmul)
         .role(weight_and_bias)
-        .quantization_within(matmul_rule)
+        .effect_within(matmul_rule)
         .macs(matmul_macs),
     &Simple::new("Gemm", "alpha*A*B + beta*C with optional transposes: a fully connected layer.", &[1, 6, 7, 9, 11, 13], gemm, infer_gemm)
         .role(weight_and_bias)
-        .quantization(gemm_rule)
+        .effect(gemm_rule)
         .macs(gemm_macs),
     &Simple::new("MatMulInteger", "Matrix product of 8-bit integers into 32 bits.", &[10], matmul_integer, infer_matmul_integer)
-        .quantization(|_| QuantRule::Float("it computes on integers already"))
+        .effect(|_| Effect::AlreadyQuantized("it computes on integers already"))
         .macs(matmul_macs),
 ];
 
@@ -28,17 +28,17 @@ fn weight_and_bias(_: &Node, input: usize) -> Role {
     }
 }
 
-fn integer(axis: Option<usize>, bias: Option<usize>) -> QuantRule {
-    QuantRule::Integer { data: vec![0], weight: Some(WeightRule { input: 1, axis, bias }) }
+fn integer(axis: Option<usize>, bias: Option<usize>) -> Effect {
+    Effect::Computes { data: vec![0], weight: Some(WeightRule { input: 1, axis, bias }) }
 }
 
 /// The channels of a MatMul are the last axis of its weight, whatever its rank; a vector has none.
-fn matmul_rule(node: &Node, model: &Model) -> QuantRule {
+fn matmul_rule(node: &Node, model: &Model) -> Effect {
     let rank = node.input(1).and_then(|v| model.values[v].shape()).map_or(2, |s| s.len());
     integer(rank.checked_sub(1).filter(|axis| *axis > 0), None)
 }
 
-fn gemm_rule(node: &Node) -> QuantRule {
+fn gemm_rule(node: &Node) -> Effect {
     let transposed = node.int_or("transB", 0).is_ok_and(|t| t != 0);
     integer(Some(if transposed { 0 } else { 1 }), node.input(2).map(|_| 2))
 }

@@ -1,28 +1,20 @@
 //! Normalizations by the data's own statistics.
 use crate::shapes::{same, typed};
 use crate::simple::{Simple, one};
-use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, Role, ShapeCx};
+use crate::{EvalCx, Inputs, OpError, Operator, Role, ShapeCx};
 use graph::{Dim, Node, ValueId, ValueType};
 use tensor::{DType, Tensor};
 
-const FLOAT: fn(&Node) -> QuantRule = |_| QuantRule::Float("statistics of the data are computed in float");
-
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("LayerNormalization", "Normalizes over the last axes.", &[17], layer_norm, infer_layer).role(scaled).quantization(FLOAT),
-    &Simple::new("RMSNormalization", "Divides by the root mean square over the last axes.", &[23], rms_norm, same)
-        .role(scaled)
-        .quantization(FLOAT),
-    &Simple::new("InstanceNormalization", "Normalizes each channel of each image.", &[1, 6, 22], instance_norm, same)
-        .role(scaled)
-        .quantization(FLOAT),
+    &Simple::new("LayerNormalization", "Normalizes over the last axes.", &[17], layer_norm, infer_layer).role(scaled),
+    &Simple::new("RMSNormalization", "Divides by the root mean square over the last axes.", &[23], rms_norm, same).role(scaled),
+    &Simple::new("InstanceNormalization", "Normalizes each channel of each image.", &[1, 6, 22], instance_norm, same).role(scaled),
     &Simple::new("GroupNormalization", "Normalizes groups of channels of each image.", &[18, 21], group_norm, same)
         .role(scaled)
-        .quantization(FLOAT)
         .upgrade(upgrade_group),
-    &Simple::new("LpNormalization", "Divides vectors along an axis by their p-norm.", &[1, 22], lp_norm, same).quantization(FLOAT),
-    &Simple::new("MeanVarianceNormalization", "Subtracts the mean and divides by the standard deviation.", &[9, 13], mean_variance, same)
-        .quantization(FLOAT),
-    &Simple::new("LRN", "Local response normalization over neighbouring channels.", &[1, 13], lrn, same).quantization(FLOAT),
+    &Simple::new("LpNormalization", "Divides vectors along an axis by their p-norm.", &[1, 22], lp_norm, same),
+    &Simple::new("MeanVarianceNormalization", "Subtracts the mean and divides by the standard deviation.", &[9, 13], mean_variance, same),
+    &Simple::new("LRN", "Local response normalization over neighbouring channels.", &[1, 13], lrn, same),
 ];
 
 fn scaled(_: &Node, input: usize) -> Role {

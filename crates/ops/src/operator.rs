@@ -1,5 +1,5 @@
 //! The trait that answers everything about an operator.
-use crate::{EvalCx, Inputs, OpError, Parts};
+use crate::{EvalCx, Inputs, IntegerForm, OpError, Parts};
 use graph::{Dim, Model, Node, ValueType};
 use tensor::Tensor;
 
@@ -33,22 +33,27 @@ pub struct WeightRule {
     pub bias: Option<usize>,
 }
 
-/// How an operator may be quantized.
+/// What an operator does with the numbers of its data, whatever the runtime. Which of these run on integers, and in which form, is for
+/// a target to say (crate `target`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum QuantRule {
-    /// Runs on integers if these data inputs are quantized; its output is then quantized too.
-    Integer {
-        /// Data inputs to quantize.
+pub enum Effect {
+    /// Computes new numbers of its data, and of a weight where it has one.
+    Computes {
+        /// Inputs with data.
         data: Vec<usize>,
-        /// The weight, if it has one.
+        /// The weight of a layer.
         weight: Option<WeightRule>,
     },
-    /// Moves or selects elements: the output lies on the input's grid and shares its scale.
-    SameGrid,
-    /// An activation that a runtime fuses into the node before it (Relu, Clip): the quantizer goes behind it.
-    FusedActivation,
-    /// Stays float, for this reason.
-    Float(&'static str),
+    /// Moves or selects elements: what it makes lies on the grid of its first input.
+    Moves,
+    /// Holds each element within bounds (Relu, Clip): a grid that ends at the bounds does the same.
+    Clips,
+    /// Scales and shifts each channel by stored statistics: a part of the layer before it, where there is one.
+    Normalizes,
+    /// Computes on integers, or reads a weight of few bits, by its definition; for this reason it is not quantized.
+    AlreadyQuantized(&'static str),
+    /// Is not quantized in any runtime, for this reason.
+    NotQuantizable(&'static str),
 }
 
 /// What shape inference sees: declared types of the inputs and elements of those that are known.
@@ -132,10 +137,10 @@ pub trait Operator: Sync {
         0
     }
 
-    /// How the node may be quantized. What it depends on beside the node (a constant's value or rank, who reads the result) is
-    /// looked up in the model.
-    fn quantization(&self, _node: &Node, _model: &Model) -> QuantRule {
-        QuantRule::Float("no integer kernel is expected for it")
+    /// What the node does with numbers. What that depends on beside the node (a constant's value or rank, who reads the result) is
+    /// looked up in the model. Unless told otherwise it computes, of the inputs that are data.
+    fn effect(&self, node: &Node, _model: &Model) -> Effect {
+        Effect::Computes { data: (0..node.inputs.len()).filter(|i| self.role(node, *i) == Role::Data).collect(), weight: None }
     }
 
     /// Rewrites the node from one version of the operator to the next one in [`Operator::versions`] without changing
@@ -178,9 +183,20 @@ pub trait Operator: Sync {
         Ok(None)
     }
 
-    /// How many of the first outputs of a [`QuantRule::SameGrid`] operator lie on its input's grid. Others (a mask, indices)
+    /// True if it turns logits into probabilities or their logarithms: a loss on logits reads its input instead of its output.
+    fn gives_probabilities(&self) -> bool {
+        false
+    }
+
+    /// How many of the first outputs of a [`Effect::Moves`] operator lie on its input's grid. Others (a mask, indices)
     /// are no elements of it.
     fn outputs_on_grid(&self, _node: &Node) -> usize {
         1
+    }
+
+    /// For an operator between two grids (QLinearConv): the float operator that it stands for, and how its inputs follow from that
+    /// one's.
+    fn integer_form(&self) -> Option<&'static IntegerForm> {
+        None
     }
 }

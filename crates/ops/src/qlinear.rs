@@ -4,19 +4,45 @@ use crate::quantize_linear::to_grid;
 use crate::shapes::typed;
 use crate::simple::{Simple, one};
 use crate::window::{Window, spatial};
-use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
+use crate::{Effect, EvalCx, Inputs, IntegerForm, OpError, Operator, ShapeCx, Slot};
 use graph::{Node, ValueType};
 use tensor::{DType, Tensor};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("ConvInteger", "Convolution of 8-bit integers into 32-bit ones.", &[10], conv_integer, |cx| {
         Ok(vec![typed(Some(DType::I32), conv_shape(cx, 0, 1)?)])
-    }),
+    })
+    .effect(INTEGERS),
     &Simple::new("QLinearConv", "Convolution of quantized tensors into a quantized tensor.", &[10], qlinear_conv, |cx| {
         Ok(vec![typed(cx.dtype(7), conv_shape(cx, 0, 3)?)])
-    }),
-    &Simple::new("QLinearMatMul", "Matrix product of quantized tensors into a quantized tensor.", &[10, 21], qlinear_matmul, infer_matmul),
+    })
+    .effect(INTEGERS)
+    .integer_form(&CONV),
+    &Simple::new("QLinearMatMul", "Matrix product of quantized tensors into a quantized tensor.", &[10, 21], qlinear_matmul, infer_matmul)
+        .effect(INTEGERS)
+        .integer_form(&MATMUL),
 ];
+
+const INTEGERS: fn(&Node) -> Effect = |_| Effect::AlreadyQuantized("it computes on integers already");
+
+const CONV: IntegerForm = IntegerForm {
+    of: "Conv",
+    slots: &[
+        Slot::Integers(0),
+        Slot::Scale(0),
+        Slot::ZeroPoint(0),
+        Slot::Integers(1),
+        Slot::Scale(1),
+        Slot::ZeroPoint(1),
+        Slot::OutputScale,
+        Slot::OutputZeroPoint,
+        Slot::Bias(2),
+    ],
+    weight: Some(1),
+    attributes: &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"],
+};
+
+const MATMUL: IntegerForm = IntegerForm { of: "MatMul", slots: IntegerForm::PAIR, weight: Some(1), attributes: &[] };
 
 /// Elements minus zero point, exact as f64; the zero point may have one element for each index of `axis`.
 pub(crate) fn centred(node: &Node, x: &Tensor, zero_point: Option<&Tensor>, axis: usize) -> Result<Tensor, OpError> {

@@ -5,7 +5,7 @@
 use crate::dtypes::dtype_attribute;
 use crate::shapes::typed;
 use crate::simple::{Simple, one};
-use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, ShapeCx};
+use crate::{Effect, EvalCx, Inputs, OpError, Operator, ShapeCx};
 use graph::{Dim, Node, ValueType};
 use tensor::{CastOptions, DType, Tensor};
 
@@ -20,7 +20,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         quantize,
         infer_quantize,
     )
-    .quantization(|_| QuantRule::Float("it is a quantizer itself")),
+    .effect(|_| Effect::NotQuantizable("it is a quantizer itself")),
     &Simple::new(
         "DequantizeLinear",
         "(x - zero_point) * scale, per tensor, per axis or per block.",
@@ -28,7 +28,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         dequantize,
         infer_dequantize,
     )
-    .quantization(|_| QuantRule::Float("it is a quantizer itself")),
+    .effect(|_| Effect::NotQuantizable("it is a quantizer itself")),
     // ONNX Runtime's own forms, which its tools write for types that the model's operator set does not have.
     &Simple::new(
         "QuantizeLinear",
@@ -38,7 +38,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         infer_quantize,
     )
     .domain(crate::microsoft::DOMAIN)
-    .quantization(|_| QuantRule::Float("it is a quantizer itself")),
+    .effect(|_| Effect::NotQuantizable("it is a quantizer itself")),
     &Simple::new(
         "DequantizeLinear",
         "As ONNX's, for types that older operator sets lack.",
@@ -47,7 +47,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         infer_dequantize,
     )
     .domain(crate::microsoft::DOMAIN)
-    .quantization(|_| QuantRule::Float("it is a quantizer itself")),
+    .effect(|_| Effect::NotQuantizable("it is a quantizer itself")),
     &Simple::new("DynamicQuantizeLinear", "Quantizes to uint8 with a scale from the data's own range.", &[11], dynamic, |cx| {
         let scalar = |d| typed(Some(d), Some(vec![]));
         Ok(vec![typed(Some(DType::U8), cx.shape(0).map(<[Dim]>::to_vec)), scalar(DType::F32), scalar(DType::U8)])

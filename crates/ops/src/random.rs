@@ -33,7 +33,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         dropout,
         infer_dropout,
     )
-    .same_grid()
+    .moves()
     .upgrade(upgrade_dropout)
     .rewrite(rewrite_dropout),
 ];

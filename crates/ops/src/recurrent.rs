@@ -1,12 +1,9 @@
 //! What RNN, GRU and LSTM share: attributes, directions, activations, and the walk along the sequence.
 use crate::conv::product;
 use crate::shapes::typed;
-use crate::{EvalCx, Inputs, MacsCx, OpError, QuantRule, Role, ShapeCx};
+use crate::{EvalCx, Inputs, MacsCx, OpError, Role, ShapeCx};
 use graph::{AttributeValue, Dim, Node, ValueType};
 use tensor::{DType, Tensor};
-
-pub(crate) const FLOAT: fn(&Node) -> QuantRule =
-    |_| QuantRule::Float("its loop over time has no static integer kernel (ONNX Runtime offers dynamic quantization alone)");
 
 /// An activation of a cell.
 #[derive(Clone, Copy, Debug)]

@@ -2,13 +2,13 @@
 use crate::resample::{Axis, Filter, Nearest, Samples, Transform};
 use crate::shapes::{axes, known_ints, like_first, unknown};
 use crate::simple::{Constants, Simple, one, set_input};
-use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, ShapeCx};
+use crate::{Effect, EvalCx, Inputs, OpError, Operator, ShapeCx};
 use graph::{AttributeValue, Dim, Node, ValueType};
 use tensor::{DType, Tensor, memory};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Resize", "Resizes by nearest, linear or cubic interpolation.", &[10, 11, 13, 18, 19], resize, infer)
-        .quantization(rule)
+        .effect(rule)
         .upgrade(upgrade_resize),
     &Simple::new(
         "Upsample",
@@ -18,16 +18,16 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         upsample,
         infer,
     )
-    .quantization(rule)
+    .effect(rule)
     .upgrade(upgrade_upsample),
 ];
 
 /// The nearest neighbour moves elements; interpolation computes new ones.
-fn rule(node: &Node) -> QuantRule {
+fn rule(node: &Node) -> Effect {
     match node.string_or("mode", "nearest") {
-        Ok("nearest") if fills(node) => QuantRule::Float("it fills in a constant beside the elements that it moves"),
-        Ok("nearest") => QuantRule::SameGrid,
-        _ => QuantRule::Float("interpolation runs in float"),
+        Ok("nearest") if fills(node) => Effect::NotQuantizable("it fills in a constant beside the elements that it moves"),
+        Ok("nearest") => Effect::Moves,
+        _ => Effect::Computes { data: vec![0], weight: None },
     }
 }
 

@@ -1,5 +1,5 @@
 //! An operator as a record of functions: for the many that differ in their formula alone.
-use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, Parts, QuantRule, Role, ShapeCx};
+use crate::{Effect, EvalCx, Inputs, IntegerForm, MacsCx, OpError, Operator, Parts, Role, ShapeCx};
 use graph::{Model, Node, ValueId, ValueType};
 use tensor::Tensor;
 
@@ -11,12 +11,14 @@ pub(crate) type Upgrade = fn(&mut Node, i64, &[ValueType], Constants) -> Result<
 /// What takes a node's place in a version, seen from it, the version and the types of its inputs.
 pub(crate) type Rewrite = fn(&Node, i64, &[ValueType], &mut Parts) -> Result<Option<Vec<Node>>, OpError>;
 
-/// What a rule of quantization looks at.
+/// What an effect depends on.
 enum Rule {
+    /// The roles of the inputs.
+    ByRoles,
     /// The node.
-    Own(fn(&Node) -> QuantRule),
+    Own(fn(&Node) -> Effect),
     /// The node and the model around it.
-    Within(fn(&Node, &Model) -> QuantRule),
+    Within(fn(&Node, &Model) -> Effect),
 }
 
 /// One operator, of ONNX's own domain unless told otherwise.
@@ -28,11 +30,13 @@ pub(crate) struct Simple {
     eval: Eval,
     infer: Infer,
     role: fn(&Node, usize) -> Role,
-    quantization: Rule,
+    effect: Rule,
     macs: fn(&MacsCx) -> u64,
     upgrade: Upgrade,
     rewrite: Rewrite,
     all_on_grid: bool,
+    probabilities: bool,
+    integer_form: Option<&'static IntegerForm>,
 }
 
 impl Simple {
@@ -46,11 +50,13 @@ impl Simple {
             eval,
             infer,
             role: |_, i| if i == 0 { Role::Data } else { Role::Constant },
-            quantization: Rule::Own(|_| QuantRule::Float("no integer kernel is expected for it")),
+            effect: Rule::ByRoles,
             macs: |_| 0,
             upgrade: |_, _, _, _| Ok(()),
             rewrite: |_, _, _, _| Ok(None),
             all_on_grid: false,
+            probabilities: false,
+            integer_form: None,
         }
     }
 
@@ -64,31 +70,37 @@ impl Simple {
         self
     }
 
-    pub(crate) const fn quantization(mut self, rule: fn(&Node) -> QuantRule) -> Self {
-        self.quantization = Rule::Own(rule);
+    pub(crate) const fn effect(mut self, rule: fn(&Node) -> Effect) -> Self {
+        self.effect = Rule::Own(rule);
         self
     }
 
-    /// A rule that depends on more than the node.
-    pub(crate) const fn quantization_within(mut self, rule: fn(&Node, &Model) -> QuantRule) -> Self {
-        self.quantization = Rule::Within(rule);
+    /// An effect that depends on more than the node.
+    pub(crate) const fn effect_within(mut self, rule: fn(&Node, &Model) -> Effect) -> Self {
+        self.effect = Rule::Within(rule);
         self
     }
 
     /// Moves or selects elements, so that quantized data keeps its grid.
-    pub(crate) const fn same_grid(self) -> Self {
-        self.quantization(|_| QuantRule::SameGrid)
+    pub(crate) const fn moves(self) -> Self {
+        self.effect(|_| Effect::Moves)
     }
 
     /// The same for an operator whose outputs are all made of its first input's elements.
     pub(crate) const fn pieces_on_grid(mut self) -> Self {
         self.all_on_grid = true;
-        self.same_grid()
+        self.moves()
     }
 
-    /// Runs on integers with all its inputs as data.
-    pub(crate) const fn integer(self) -> Self {
-        self.quantization(|node| QuantRule::Integer { data: (0..node.inputs.len()).collect(), weight: None })
+    /// Turns logits into probabilities or their logarithms.
+    pub(crate) const fn probabilities(mut self) -> Self {
+        self.probabilities = true;
+        self
+    }
+
+    /// Computes, with all its inputs as data.
+    pub(crate) const fn all_data(self) -> Self {
+        self.effect(|node| Effect::Computes { data: (0..node.inputs.len()).collect(), weight: None })
     }
 
     pub(crate) const fn macs(mut self, macs: fn(&MacsCx) -> u64) -> Self {
@@ -98,6 +110,12 @@ impl Simple {
 
     pub(crate) const fn upgrade(mut self, upgrade: Upgrade) -> Self {
         self.upgrade = upgrade;
+        self
+    }
+
+    /// An operator between two grids that stands for a float operator.
+    pub(crate) const fn integer_form(mut self, form: &'static IntegerForm) -> Self {
+        self.integer_form = Some(form);
         self
     }
 
@@ -132,8 +150,11 @@ impl Operator for Simple {
     fn macs(&self, cx: &MacsCx) -> u64 {
         (self.macs)(cx)
     }
-    fn quantization(&self, node: &Node, model: &Model) -> QuantRule {
-        match self.quantization {
+    fn effect(&self, node: &Node, model: &Model) -> Effect {
+        match self.effect {
+            Rule::ByRoles => {
+                Effect::Computes { data: (0..node.inputs.len()).filter(|i| self.role(node, *i) == Role::Data).collect(), weight: None }
+            }
             Rule::Own(rule) => rule(node),
             Rule::Within(rule) => rule(node, model),
         }
@@ -147,8 +168,14 @@ impl Operator for Simple {
     fn rewrite(&self, node: &Node, types: &[ValueType], to: i64, parts: &mut Parts) -> Result<Option<Vec<Node>>, OpError> {
         (self.rewrite)(node, to, types, parts)
     }
+    fn gives_probabilities(&self) -> bool {
+        self.probabilities
+    }
     fn outputs_on_grid(&self, node: &Node) -> usize {
         if self.all_on_grid { node.outputs.len() } else { 1 }
+    }
+    fn integer_form(&self) -> Option<&'static IntegerForm> {
+        self.integer_form
     }
 }
 

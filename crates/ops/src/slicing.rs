@@ -2,22 +2,22 @@
 use crate::layout::sizes;
 use crate::shapes::{axes, known_ints, like_first, typed, unknown};
 use crate::simple::{Constants, Simple, attribute_to_input, one, set_input};
-use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, ShapeCx};
+use crate::{Effect, EvalCx, Inputs, OpError, Operator, ShapeCx};
 use graph::{AttributeValue, Dim, Model, Node, ValueType};
 use tensor::{PadMode, Tensor, shape};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Slice", "Part of a tensor: start, end and step along axes.", &[1, 10, 11, 13], slice, infer_slice)
-        .same_grid()
+        .moves()
         .upgrade(upgrade_slice),
-    &Simple::new("Concat", "Joins tensors along an axis.", &[1, 4, 11, 13], concat, infer_concat).integer(),
+    &Simple::new("Concat", "Joins tensors along an axis.", &[1, 4, 11, 13], concat, infer_concat).all_data(),
     &Simple::new("Split", "Cuts a tensor into pieces along an axis.", &[1, 2, 11, 13, 18], split, infer_split)
         .pieces_on_grid()
         .upgrade(upgrade_split),
     &Simple::new("Pad", "Adds elements around a tensor (or cuts some off).", &[1, 2, 11, 13, 18, 19, 21, 23, 24, 25], pad, infer_pad)
-        .quantization_within(pad_rule)
+        .effect_within(pad_rule)
         .upgrade(upgrade_pad),
-    &Simple::new("CenterCropPad", "Crops or pads around the centre to a shape.", &[18], center_crop_pad, infer_center_crop_pad).same_grid(),
+    &Simple::new("CenterCropPad", "Crops or pads around the centre to a shape.", &[18], center_crop_pad, infer_center_crop_pad).moves(),
 ];
 
 /// Starts, ends, axes and steps.
@@ -191,18 +191,18 @@ fn pairs(node: &Node, list: &[i64], on: Option<Vec<i64>>, rank: usize) -> Result
 /// Pads and value are attributes up to opset 10, then inputs; axes come with 18.
 /// What is padded with lies on any grid if it is zero (or comes from the tensor itself); the lowest number does where only
 /// maxima are taken. Another constant needs a grid that covers it.
-fn pad_rule(node: &Node, model: &Model) -> QuantRule {
+fn pad_rule(node: &Node, model: &Model) -> Effect {
     let constant = node.string_or("mode", "constant").is_ok_and(|mode| mode == "constant");
     let value = match node.input(2) {
         Some(v) => model.values.tensor(v).and_then(|t| t.to_f32_vec().ok()).and_then(|t| t.first().copied()),
         None => node.float_or("value", 0.0).ok(),
     };
     match value {
-        _ if !constant => QuantRule::SameGrid,
-        Some(0.0) => QuantRule::SameGrid,
-        Some(v) if v <= f32::MIN && only_maxima_read(node, model) => QuantRule::SameGrid,
-        Some(v) if v <= f32::MIN || !v.is_finite() => QuantRule::Float("it pads with a number that no grid holds"),
-        _ => QuantRule::Integer { data: vec![0], weight: None },
+        _ if !constant => Effect::Moves,
+        Some(0.0) => Effect::Moves,
+        Some(v) if v <= f32::MIN && only_maxima_read(node, model) => Effect::Moves,
+        Some(v) if v <= f32::MIN || !v.is_finite() => Effect::NotQuantizable("it pads with a number that no grid holds"),
+        _ => Effect::Computes { data: vec![0], weight: None },
     }
 }
 

@@ -7,10 +7,12 @@ use tensor::{Tensor, shape};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Softmax", "e^x over its sum along an axis.", &[1, 11, 13], |cx, i| along(cx, i, Tensor::softmax), same)
-        .integer()
+        .all_data()
+        .probabilities()
         .upgrade(upgrade)
         .rewrite(rewrite),
     &Simple::new("LogSoftmax", "Logarithm of Softmax.", &[1, 11, 13], |cx, i| along(cx, i, Tensor::log_softmax), same)
+        .probabilities()
         .upgrade(upgrade)
         .rewrite(rewrite),
     &Simple::new(

@@ -1,32 +1,48 @@
 //! A stage that ends below where it began.
+use crate::actions::metric_record;
 use crate::recipe::{Recipe, Stage};
-use report::record::StageRecord;
+use report::record::{MetricRecord, StageRecord};
 use report::text;
 
-/// A loss of so many points is told, if it is not within what the number of images leaves open.
+/// A share that falls by so many points is told, if that is not within what the number of samples leaves open.
 const TOLD: f64 = 0.5;
 
-/// The warning for stage `index` if it lost accuracy, with what helps. A stage that puts another network in the place of the
+/// Another figure is told if it becomes worse by this part of itself, and by more than its interval leaves open.
+const TOLD_PART: f64 = 0.05;
+
+/// The warning for stage `index` if the task's main figure became worse, with what helps. A stage that puts another network in the place of the
 /// one before it has lost nothing.
 pub(crate) fn fall(recipe: &Recipe, index: usize, before: &StageRecord, after: &StageRecord) -> Option<String> {
+    let metric = metric_record(recipe.task.member().as_ref());
     let stage = recipe.stages.get(index)?;
     if stage.begins_anew().is_some() {
         return None;
     }
-    let tested = before.accuracy_beside(after).zip(after.shown_accuracy());
-    let (from, to) = tested.or(before.metrics.validation_accuracy.zip(after.metrics.validation_accuracy))?;
-    let images = after.metrics.images.or(before.metrics.images).unwrap_or(0).max(1) as f64;
-    let error = (from * (1.0 - from) / images).sqrt();
-    let lost = (from - to) * 100.0;
-    if lost <= TOLD.max(error * 100.0) {
+    let tested = before.shown_beside(&metric, after).zip(after.shown(&metric));
+    let (from, to) = tested.or(before.metrics.validation_figure().zip(after.metrics.validation_figure()))?;
+    // Shares in points, as they are told.
+    let scale = if metric.percent { 100.0 } else { 1.0 };
+    let lost = metric.loss(from, to) * scale;
+    if lost <= left_open(&metric, from, before, after) {
         return None;
     }
-    Some(format!(
-        "the stage ends {lost:.2} points below where it began ({} before, {} after): {}",
-        text::percent(from),
-        text::percent(to),
-        helps(recipe, index, stage)
-    ))
+    let began = match metric.percent {
+        true => format!("ends {lost:.2} points below where it began"),
+        false => format!("leaves {} worse than it was by {}", metric.label, text::number(lost)),
+    };
+    let (from, to) = (metric.write(from), metric.write(to));
+    Some(format!("the stage {began} ({from} before, {to} after): {}", helps(recipe, index, stage)))
+}
+
+/// How much worse a figure may become without a word.
+fn left_open(metric: &MetricRecord, from: f64, before: &StageRecord, after: &StageRecord) -> f64 {
+    if metric.percent {
+        let samples = after.metrics.images.or(before.metrics.images).unwrap_or(0).max(1) as f64;
+        return TOLD.max((from * (1.0 - from) / samples).sqrt() * 100.0);
+    }
+    let half = |[low, high]: &[f64; 2]| (high - low) / 2.0;
+    let interval = before.metrics.intervals.get(&metric.key).map_or(0.0, half);
+    (TOLD_PART * from.abs()).max(interval)
 }
 
 /// What helps, by what the stage did.
@@ -74,8 +90,27 @@ mod tests {
                 .contains("a lower sparsity, or epochs = 1 or more to train what is left; a stage after it trains")
         );
         assert_eq!(told(0, 0.62, 0.616, 10_000), None, "small");
-        assert_eq!(told(0, 0.90, 0.89, 100), None, "one image of 100");
+        assert_eq!(told(0, 0.90, 0.89, 100), None, "one sample of 100");
         assert_eq!(told(2, 0.90, 0.50, 10_000), None, "another network");
         assert_eq!(told(0, 0.50, 0.90, 10_000), None);
+    }
+
+    #[test]
+    fn an_error_that_rises_is_told_and_one_that_falls_is_not() {
+        let text = "name = \"t\"\ntask = \"regression\"\n[model]\nfile = \"m.onnx\"\n[data]\ntrain = \"x\"\n[[stages]]\nkind = \"prune\"\nsparsity = 0.9\n";
+        let recipe = parse(text, &[]).unwrap();
+        let record = |mae: f64, half: f64| {
+            let mut r = StageRecord::default();
+            r.metrics.keep(&[("mae", mae)].into());
+            r.metrics.intervals.insert("mae".into(), [mae - half, mae + half]);
+            r
+        };
+        let told = |before: f64, after: f64, half: f64| fall(&recipe, 0, &record(before, half), &record(after, half));
+        let text = told(0.2, 0.25, 0.01).unwrap();
+        assert!(
+            text.starts_with("the stage leaves MAE worse than it was by 0.05000 (0.2000 before, 0.2500 after): a lower sparsity"),
+            "{text}"
+        );
+        assert_eq!([told(0.2, 0.25, 0.06), told(0.2, 0.208, 0.001), told(0.25, 0.2, 0.01)], [const { None }; 3]);
     }
 }

@@ -2,14 +2,14 @@
 //!
 //! [`recipe`] reads what is wanted; [`run`] goes through the stages. A stage's result stands in the [`run_dir`] under the
 //! hash of all that it depends on, so a run that was killed goes on where it was. The crate never prints: an
-//! [`Observer`] hears what happens.
+//! [`Listener`] hears what happens.
 pub mod actions;
 mod environment;
 mod error;
 mod fall;
 mod goals;
+mod listener;
 mod live;
-mod observer;
 mod plan;
 pub mod recipe;
 mod run;
@@ -20,6 +20,6 @@ mod trial;
 pub use environment::environment;
 pub use error::{PipelineError, StageError};
 pub use goals::judge;
-pub use observer::{Event, Observer, Quiet};
+pub use listener::{Event, Listener, Quiet};
 pub use plan::{PlannedStage, plan};
 pub use run::{RunOptions, run, run_with};

@@ -1,7 +1,7 @@
 //! What a run's folder shows while the run is at work: the record and its page after each stage, the curves after each epoch.
 use crate::run::{CURVES, PAGE, RECORD};
 use crate::run_dir::RunDir;
-use crate::{Event, Observer, PipelineError};
+use crate::{Event, Listener, PipelineError};
 use report::record::{RunRecord, StageRecord};
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ const REFRESH_S: u32 = 3;
 
 /// Passes on what happens, and keeps the run's folder up to date.
 pub(crate) struct Live<'o> {
-    observer: &'o mut dyn Observer,
+    listener: &'o mut dyn Listener,
     dir: &'o RunDir,
     /// What is known so far.
     pub(crate) record: RunRecord,
@@ -24,8 +24,8 @@ pub(crate) struct Live<'o> {
 }
 
 impl<'o> Live<'o> {
-    pub(crate) fn new(observer: &'o mut dyn Observer, dir: &'o RunDir, record: RunRecord, watch: bool) -> Self {
-        Live { observer, dir, record, at_work: None, watch, written: Instant::now() }
+    pub(crate) fn new(listener: &'o mut dyn Listener, dir: &'o RunDir, record: RunRecord, watch: bool) -> Self {
+        Live { listener, dir, record, at_work: None, watch, written: Instant::now() }
     }
 
     /// Writes the record of the stages that are done.
@@ -54,9 +54,9 @@ pub(crate) fn write(dir: &RunDir, record: &RunRecord, refresh: Option<u32>) -> R
     dir.write(PAGE, page.as_bytes())
 }
 
-impl Observer for Live<'_> {
+impl Listener for Live<'_> {
     fn event(&mut self, event: &Event) {
-        self.observer.event(event);
+        self.listener.event(event);
         match event {
             Event::StageStarted { name, kind, .. } => {
                 self.at_work = Some(StageRecord { name: name.to_string(), kind: kind.to_string(), ..StageRecord::default() });

@@ -1,10 +1,11 @@
 //! Going through the stages.
+use crate::actions::task_record;
 use crate::fall::fall;
 use crate::live::Live;
 use crate::recipe::{Loaded, ModelSource, Stage};
 use crate::run_dir::{Cache, Key, KeyBuilder, RunDir, StoredResult, code_version, fingerprint};
 use crate::stages::{Bodies, Clock, Measure, StageBody, StageCx, StageError};
-use crate::{Event, Observer, PipelineError, environment, judge};
+use crate::{Event, Listener, PipelineError, environment, judge};
 use graph::Model;
 use report::record::{InputRecord, Note, RecipeRecord, RunRecord, SCHEMA_VERSION, StageRecord, Status};
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use technique::Choice;
 
 /// The name under which the model that a run begins with is recorded.
 pub(crate) const START: &str = "start";
@@ -42,23 +44,23 @@ pub struct RunOptions {
 ///
 /// # Errors
 /// [`PipelineError`]; finished stages and the last checkpoint are kept, so that the same call goes on from there.
-pub fn run(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer) -> Result<RunRecord, PipelineError> {
-    run_stages(loaded, options, observer, &crate::stages::body, true)
+pub fn run(loaded: &Loaded, options: &RunOptions, listener: &mut dyn Listener) -> Result<RunRecord, PipelineError> {
+    run_stages(loaded, options, listener, &crate::stages::body, true)
 }
 
 /// [`run`] with other work behind the stages.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with(loaded: &Loaded, options: &RunOptions, observer: &mut dyn Observer, bodies: Bodies) -> Result<RunRecord, PipelineError> {
-    run_stages(loaded, options, observer, bodies, false)
+pub fn run_with(loaded: &Loaded, options: &RunOptions, listener: &mut dyn Listener, bodies: Bodies) -> Result<RunRecord, PipelineError> {
+    run_stages(loaded, options, listener, bodies, false)
 }
 
 /// With a trial of the plan before the first stage that has to be run, if `to_try`.
 fn run_stages(
     loaded: &Loaded,
     options: &RunOptions,
-    observer: &mut dyn Observer,
+    listener: &mut dyn Listener,
     bodies: Bodies,
     to_try: bool,
 ) -> Result<RunRecord, PipelineError> {
@@ -82,9 +84,10 @@ fn run_stages(
             overrides: loaded.overrides.clone(),
             settings: serde_json::to_value(recipe).map_err(|e| PipelineError::file(&options.out, e))?,
         },
+        task: task_record(&recipe.task),
         ..RunRecord::default()
     };
-    let mut live = Live::new(observer, &dir, record, options.watch);
+    let mut live = Live::new(listener, &dir, record, options.watch);
     let mut runner = Runner {
         loaded,
         options,
@@ -163,7 +166,8 @@ impl Runner<'_, '_> {
             }
         };
         record.metrics.file_bytes = Some(model_files(&place(file)).iter().map(|f| size(f)).sum::<Result<u64, _>>()?);
-        self.live.event(&Event::StageFinished { record: &record });
+        let task = self.live.record.task.clone();
+        self.live.event(&Event::StageFinished { record: &record, task: &task });
         self.standing = Some(record.clone());
         Ok(Some(record))
     }
@@ -194,7 +198,8 @@ impl Runner<'_, '_> {
         self.results.insert(name.to_string(), stored.model.clone());
         self.keys.insert(name.to_string(), key);
         self.last = Some((key, stored.model));
-        self.live.event(&Event::StageFinished { record: &record });
+        let task = self.live.record.task.clone();
+        self.live.event(&Event::StageFinished { record: &record, task: &task });
         self.standing = Some(record.clone());
         Ok(record)
     }
@@ -223,7 +228,7 @@ impl Runner<'_, '_> {
             dir: &dir,
             cache: Cache::new(self.dir, self.common),
             results: &self.results,
-            observer: &mut *self.live,
+            listener: &mut *self.live,
             notes: vec![],
             clock: Clock::default(),
             program: self.options.program.as_deref(),
@@ -302,6 +307,7 @@ pub(crate) fn stage_key(
         keys.remove("memory");
     }
     let mut key = common.clone().part("index", index.to_string()).part("settings", settings.to_string());
+    key = key.part("target", loaded.recipe.target_from(index).to_string());
     if let Some(input) = last {
         key = key.part("input", input.to_string());
     }
@@ -339,6 +345,9 @@ pub(crate) fn common_key(loaded: &Loaded, options: &RunOptions) -> Result<(KeyBu
         .part("code", code_version()?)
         .part("seed", recipe.seed.to_string())
         .part("threads", json(serde_json::to_string(&recipe.threads))?);
+    if recipe.task != Choice::default() {
+        key = key.part("task", json(serde_json::to_string(&recipe.task))?);
+    }
     if let Some(data) = &recipe.data {
         key = key.part("data", json(serde_json::to_string(data))?);
         let sets = [("data.train", &data.train), ("data.test", &data.test), ("data.validation_set", &data.validation_set)];

@@ -1,11 +1,11 @@
 //! The trial: before anything is trained, the plan's compression is put on the untrained graph, which is lowered, loaded in the target's
 //! runtime and run once. What cannot be deployed is refused then, and not after hours of training.
 use crate::PipelineError;
-use crate::actions::{CompressOn, Compression, Sources, settle_norms};
-use crate::recipe::{DeployStage, Loaded, QuantizeStage, Recipe, Stage, Target, Training};
+use crate::actions::{CompressOn, Compression, Sources, export_options, settle_norms};
+use crate::recipe::{DeployStage, Loaded, QuantizeStage, Recipe, Stage, Training};
 use crate::stages::{NetworkCx, StageError, StageKind};
-use deploy::runtime::{SessionOptions, Source, by_name, choose};
-use deploy::{DeployError, LowerOptions};
+use deploy::DeployError;
+use deploy::runtime::{SessionOptions, of_target};
 use graph::Model;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,7 +26,7 @@ pub(crate) fn trial(loaded: &Loaded, root: Option<&Path>, first: usize, model: O
         return Ok(None);
     }
     let sources = Sources::open(loaded, root).map_err(|e| PipelineError::stage(stages[first].name(), e))?;
-    let mut trial = Trial { loaded, root, sources, model, results: BTreeMap::new() };
+    let mut trial = Trial { loaded, root, sources, model, target: target::Choice::default(), results: BTreeMap::new() };
     for (index, stage) in stages.iter().enumerate().take(last + 1).skip(first) {
         match trial.stage(index, stage) {
             Ok(()) => {}
@@ -53,12 +53,15 @@ pub struct Trial<'a> {
     root: Option<&'a Path>,
     sources: Sources,
     model: Option<Model>,
+    /// What the file will be deployed for.
+    target: target::Choice,
     /// Results of the stages so far, by name.
     results: BTreeMap<String, Model>,
 }
 
 impl<'a> Trial<'a> {
     fn stage(&mut self, index: usize, stage: &Stage) -> Result<(), StageError> {
+        self.target = self.loaded.recipe.target_from(index);
         stage.trial(self, index)?;
         if stage.deploys() {
             return Ok(());
@@ -95,7 +98,8 @@ impl<'a> Trial<'a> {
     /// Attaches a stage's compression, fitted to a few samples: only its form matters.
     pub(crate) fn compress(&mut self, compression: &dyn Compression) -> Result<(), StageError> {
         let (Some(few), Some(model)) = (compression.for_trial(SAMPLES), &mut self.model) else { return Ok(()) };
-        let on = CompressOn { sources: &self.sources, seed: self.loaded.recipe.seed, training: &Training::default(), cache: None };
+        let (seed, training) = (self.loaded.recipe.seed, &Training::default());
+        let on = CompressOn { sources: &self.sources, seed, training, target: &self.target, cache: None };
         few.apply(model, &on, &mut |_, _| {}).map(|_| ())
     }
 
@@ -103,16 +107,12 @@ impl<'a> Trial<'a> {
     pub(crate) fn deploy(&mut self, index: usize, settings: &DeployStage) -> Result<(), StageError> {
         let Some(mut model) = self.model.clone() else { return Ok(()) };
         let quantize = self.loaded.recipe.stages[..index].iter().rev().find_map(|s| s.get::<QuantizeStage>());
-        settle_norms(&mut model, quantize)?;
-        let lowered = deploy::lower(&model, &LowerOptions { opset: settings.opset })?;
-        let bytes = onnx::to_bytes(&lowered.model)?;
-        let runtime = match settings.target {
-            Target::OnnxRuntime => choose().runtime,
-            Target::Reference => by_name("reference")?,
-        };
+        settle_norms(&mut model, quantize, &settings.target)?;
+        let artifact = settings.format.export(&model, &export_options(settings))?;
+        let runtime = of_target(&**settings.target.member())?.runtime;
         let sample = self.sources.one_sample(&model)?;
         for options in [SessionOptions::literal(1), SessionOptions::default_arithmetic(1)] {
-            let ran = runtime.load(Source::Bytes(&bytes), options).and_then(|mut session| session.run(&sample));
+            let ran = runtime.load(artifact.source(), options).and_then(|mut session| session.run(&sample));
             ran.map_err(|e| refused(&e, options, quantize))?;
         }
         Ok(())

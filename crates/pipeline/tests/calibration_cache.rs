@@ -69,7 +69,7 @@ fn auto_judges_on_images_held_back_and_gives_what_the_observer_it_takes_gives() 
     let (record, file) = f.run("a", &["stages.quantize.calibration.observer=auto"]);
     assert!(reused(&record), "the statistics are those of any observer");
     let note = record.notes.iter().find(|n| n.text.starts_with("observer = \"auto\": ")).unwrap();
-    assert!(note.text.contains("on 64 images held back") && note.text.contains("min_max"), "{}", note.text);
+    assert!(note.text.contains("on 64 samples held back") && note.text.contains("min_max"), "{}", note.text);
     let chosen = note.text.trim_start_matches("observer = \"auto\": ").split(' ').next().unwrap().to_string();
     assert_eq!(f.run("b", &[&format!("stages.quantize.calibration.observer={chosen}")]).1, file);
     assert_eq!(f.statistics("a").len(), 1);
@@ -104,4 +104,22 @@ fn damaged_statistics_are_made_anew() {
         assert_eq!(std::fs::read(&path).unwrap(), good);
     }
     assert_eq!(f.run("b", &[]).1, whole);
+}
+
+#[test]
+fn corrections_work_from_a_recipe_and_share_statistics_where_the_network_is_the_same() {
+    let f = Fixture(tempfile::tempdir().unwrap());
+    let (_, plain) = f.run("a", &[]);
+    let (record, biases) = f.run("a", &["stages.quantize.corrections=[{ kind = \"bias_correction\", samples = 32 }]"]);
+    assert!(reused(&record) && biases != plain, "a correction behind the fitting takes the statistics that are there");
+    assert!(record.notes.iter().any(|n| n.text.starts_with("bias_correction: the biases of 3 layers")), "{:?}", record.notes);
+    let (record, equalized) = f.run("a", &["stages.quantize.corrections=[\"equalize\"]"]);
+    assert!(!reused(&record) && equalized != plain, "another network has other statistics");
+    assert!(record.notes.iter().any(|n| n.text == "equalize: 2 pairs or groups of layers equalized"), "{:?}", record.notes);
+    assert_eq!(f.run("b", &["stages.quantize.corrections=[\"equalize\"]"]).1, equalized);
+    let overrides = ["stages.quantize.corrections=[\"equalise\"]".to_string()];
+    let error = parse(RECIPE, &overrides).unwrap_err().to_string();
+    assert!(error.contains("there is no correction 'equalise'") && error.contains("did you mean 'equalize'?"), "{error}");
+    let overrides = ["stages.quantize.corrections=[\"equalize\"]".to_string(), "stages.quantize.batch_norm=keep".into()];
+    assert!(parse(RECIPE, &overrides).unwrap_err().to_string().contains("corrections need folded weights"));
 }

@@ -115,7 +115,7 @@ fn rows_with_nan_are_told_and_none_of_them_is_right() {
     let r = from_a_file(folder.path(), &model, true, "[[stages]]\nkind = \"deploy\"\ntarget = \"reference\"\nlatency_runs = 1\n");
     let start = r.start.as_ref().unwrap();
     assert_eq!((start.metrics.accuracy, start.metrics.nan_images, start.metrics.images), (Some(0.0), Some(40), Some(40)));
-    assert!(start.notes.iter().any(|n| n.warning && n.text.starts_with("40 of 40 test images have NaN")), "{:?}", start.notes);
+    assert!(start.notes.iter().any(|n| n.warning && n.text.starts_with("40 of 40 test samples have NaN")), "{:?}", start.notes);
     let deploy = &r.stages[0];
     assert_eq!((deploy.shown_accuracy(), deploy.metrics.nan_images), (Some(0.0), Some(40)));
     assert!(deploy.notes.iter().any(|n| n.warning && n.text.contains("40 of 40 samples have NaN")), "{:?}", deploy.notes);

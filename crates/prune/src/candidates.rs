@@ -1,7 +1,7 @@
 //! Which weights may be pruned.
 use crate::Result;
 use graph::{Graph, Model, Node, ValueId};
-use ops::{QuantRule, Role};
+use ops::{Effect, Role};
 use std::collections::BTreeMap;
 use technique::Fault;
 use tensor::DType;
@@ -59,8 +59,8 @@ fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate
             if model.values.tensor(id).is_none_or(|t| t.dtype() != DType::F32) {
                 continue;
             }
-            let axis = match op.quantization(node, model) {
-                QuantRule::Integer { weight: Some(rule), .. } if rule.input == i => rule.axis,
+            let axis = match op.effect(node, model) {
+                Effect::Computes { weight: Some(rule), .. } if rule.input == i => rule.axis,
                 _ => None,
             };
             let alone = node.output(0).filter(|out| uses.get(out) == Some(&1));

@@ -1,7 +1,7 @@
 //! How activations are stored.
-use crate::{QuantizeError, Result};
 use serde::{Deserialize, Deserializer};
 use std::fmt;
+use technique::{Fault, within};
 
 /// How activations are stored: unsigned and asymmetric integers with one scale a tensor, or not at all.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -47,13 +47,8 @@ impl ActivationSettings {
         (self.kind == ActivationKind::Affine).then_some(self.bits)
     }
 
-    pub(crate) fn check(&self, setting: &'static str) -> Result<()> {
-        match self.stored() {
-            Some(bits) if !(2..=16).contains(&bits) => {
-                Err(QuantizeError::Setting { setting, what: format!("is {bits}; 2 to 16 are possible") })
-            }
-            _ => Ok(()),
-        }
+    pub(crate) fn check(&self) -> Result<(), Fault> {
+        self.stored().map_or(Ok(()), |bits| within("bits", f64::from(bits), 2.0, 16.0, "bits of an activation"))
     }
 }
 

@@ -1,17 +1,20 @@
-//! Calibration: one pass over data for all observers, memory bounded by the model and one batch; ranges are concluded from
+//! Observations: one pass over data for all observers, memory bounded by the model and one batch; ranges are concluded from
 //! its statistics afterwards, so that another observer or width does not run the data again.
 use crate::bias::fit_biases;
+use crate::corrections::{CorrectionReport, Phase, correct, samples_wanted};
 use crate::earlier::{Earlier, keep_earlier};
 use crate::error::named;
 use crate::masks::MASKED;
-use crate::observer::{self, Statistics, grid_error};
+use crate::observer::{Statistics, grid_error};
 use crate::shared::unshare;
 use crate::sums::{Largest, Sums};
 use crate::weights::fit_constants;
-use crate::{FloatPart, QuantPlan, QuantizeError, QuantizeSettings, Result, plan};
+use crate::{QuantPlan, QuantizeError, QuantizeSettings, Result, plan};
 use encodings::affine::{AffineSettings, Precision, fit_least};
 use graph::{Model, Node, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
+use target::FloatPart;
+use technique::Fault;
 use tensor::{DType, Tensor};
 use train::{Batch, Executor, Mode, TrainError};
 
@@ -49,11 +52,14 @@ pub struct CalibrationReport {
     /// What is worse than one would expect, with its remedy, as sentences.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// What the corrections did.
+    #[serde(default)]
+    pub corrections: Vec<CorrectionReport>,
 }
 
 /// What a pass over the data showed: enough for every observer and width.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-pub struct Calibration {
+pub struct Observations {
     /// Samples seen.
     pub samples: usize,
     /// Statistics of the planned activations, by value id.
@@ -67,22 +73,39 @@ pub struct Calibration {
 /// Quantizes a model: plans, fits weights to themselves, runs the data through the float graph (masks held) to fit the
 /// activations, and fits the biases. Encodings that the model has already are replaced but for layers that `skip` leaves out;
 /// masks stay.
-/// BatchNormalization should have been folded. The same as [`prepare`], [`observe`],
-/// [`fit`] and [`keep_earlier`].
+/// BatchNormalization should have been folded. The same as [`prepare`], [`correct`], [`observe`], [`fit`], [`keep_earlier`] and
+/// [`correct`] again. Batches that corrections look at are kept in memory until then.
 ///
 /// # Errors
-/// As those four.
+/// As those five.
 pub fn quantize(
     model: &mut Model,
     settings: &QuantizeSettings,
-    batches: impl Iterator<Item = std::result::Result<Batch, TrainError>>,
+    mut batches: impl Iterator<Item = std::result::Result<Batch, TrainError>>,
 ) -> Result<CalibrationReport> {
     let earlier = prepare(model, settings)?;
     crate::check_skip(model, settings)?;
-    let seen = observe(model, settings, batches)?;
+    let first = first(&mut batches, samples_wanted(settings))?;
+    let samples = || Box::new(first.iter().cloned().map(Ok)) as Box<dyn Iterator<Item = _>>;
+    let mut corrections = correct(model, settings, Phase::BeforeFitting, &samples)?;
+    let seen = observe(model, settings, first.iter().cloned().map(Ok).chain(batches))?;
     let mut report = fit(model, settings, &seen)?;
     keep_earlier(model, settings, &earlier, &mut report)?;
+    corrections.extend(correct(model, settings, Phase::AfterFitting, &samples)?);
+    report.corrections = corrections;
     Ok(report)
+}
+
+/// The batches that corrections look at.
+fn first(batches: &mut impl Iterator<Item = std::result::Result<Batch, TrainError>>, wanted: usize) -> Result<Vec<Batch>> {
+    let (mut first, mut samples) = (vec![], 0);
+    while samples < wanted
+        && let Some(batch) = batches.next().transpose()?
+    {
+        samples += batch.len();
+        first.push(batch);
+    }
+    Ok(first)
 }
 
 /// Makes the float graph that is observed: functions inlined, encodings removed, which it returns, and constants that nodes on
@@ -100,7 +123,7 @@ pub fn prepare(model: &mut Model, settings: &QuantizeSettings) -> Result<Earlier
 }
 
 /// Runs the data through a prepared model and keeps statistics of each activation that the settings quantize. Of the
-/// settings only `skip` and `observer.momentum` matter.
+/// settings only `skip` and the observer's momentum matter.
 ///
 /// # Errors
 /// [`QuantizeError::NoData`] without a batch; [`QuantizeError::Value`] for a value that is NaN or infinite, by name;
@@ -109,11 +132,11 @@ pub fn observe(
     model: &Model,
     settings: &QuantizeSettings,
     batches: impl Iterator<Item = std::result::Result<Batch, TrainError>>,
-) -> Result<Calibration> {
+) -> Result<Observations> {
     let plan = plan(model, settings)?;
-    let values = plan.activations.keys().map(|id| (id.0, Statistics::new(settings.observer.momentum))).collect();
+    let values = plan.activations.keys().map(|id| (id.0, Statistics::new(settings.observer.momentum()))).collect();
     let largest = plan.sums.iter().map(|s| (s.output.0, Largest::default())).collect();
-    let mut seen = Calibration { samples: 0, values, largest, floats: BTreeSet::new() };
+    let mut seen = Observations { samples: 0, values, largest, floats: BTreeSet::new() };
     let mut sums = SumsSeen::of(&plan);
     let executor = Executor::unfused(model)?;
     let mut size = 0;
@@ -158,16 +181,19 @@ pub fn observe(
 /// # Errors
 /// [`QuantizeError::Value`] for an activation that the statistics do not have: they belong to another model or other
 /// settings; [`QuantizeError::Setting`] for a setting out of range.
-pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -> Result<CalibrationReport> {
+pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) -> Result<CalibrationReport> {
     let plan = plan(model, settings)?;
-    let observer = observer::find(&settings.observer.kind)?;
+    let observer = &settings.observer;
+    if !observer.candidates().is_empty() {
+        let what = format!("'{}' stands for a choice that has not been made", observer.kind());
+        return Err(Fault::new("observer", what).hint("choose() makes it, on data held back").into());
+    }
     if plan.constants.is_empty() && plan.activations.is_empty() {
-        let what = if settings.all_rules().is_empty() {
-            "the model has no operator that computes on integers"
-        } else {
-            "leaves nothing to quantize"
+        let what = match settings.all_rules().is_empty() {
+            true => "the model has no operator that computes on integers",
+            false => "leaves nothing to quantize",
         };
-        return Err(QuantizeError::Setting { setting: "skip", what: what.into() });
+        return Err(Fault::new("skip", what).into());
     }
     let mut ranges = BTreeMap::new();
     for (id, grid) in &plan.activations {
@@ -175,7 +201,8 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -
             let value = model.values[*id].name.clone();
             return Err(QuantizeError::Value { value, what: "was not observed in this calibration".into() });
         };
-        ranges.extend((observer.range)(statistics, &settings.observer, grid).map(|range| (*id, range)));
+        let range = plan.fixed.get(id).copied().or_else(|| observer.range(statistics, grid));
+        ranges.extend(range.map(|range| (*id, range)));
     }
     let data = data_precisions(model, settings, seen, &plan, &ranges)?;
     let other = if settings.exact { Precision::up_to(f64::INFINITY) } else { Precision::FULL };
@@ -190,7 +217,10 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -
             _ => grid_error(histogram, f64::from(scale), f64::from(zero_point), grid, CLIPPED),
         };
         let precision = data.get(id).copied().unwrap_or(other);
-        let encoding = fit_least((low, high), grid, precision, error).map_err(named(&name))?;
+        let encoding = match plan.fixed.contains_key(id) {
+            true => fixed((low, high), grid),
+            false => fit_least((low, high), grid, precision, error).map_err(named(&name))?,
+        };
         model.annotations.entry(*id).encoding = Some(encoding);
         report.warnings.extend(looks_masked(model, *id, low, high));
         report.activations.push(ActivationRange { value: name, low, high });
@@ -215,11 +245,17 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Calibration) -
     Ok(report)
 }
 
+/// The grid whose ends are the ends of a range.
+fn fixed((low, high): (f32, f32), grid: &AffineSettings) -> graph::Encoding {
+    let scale = (high - low) / (grid.qmax() - grid.qmin()) as f32;
+    grid.encoding(Tensor::scalar(scale), Tensor::scalar(grid.qmin() as f32 - (low / scale).round()))
+}
+
 /// How precise the scales of the data of sums may be.
 fn data_precisions(
     model: &Model,
     settings: &QuantizeSettings,
-    seen: &Calibration,
+    seen: &Observations,
     plan: &QuantPlan,
     ranges: &BTreeMap<ValueId, (f32, f32)>,
 ) -> Result<BTreeMap<ValueId, Precision>> {

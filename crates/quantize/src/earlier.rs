@@ -4,8 +4,9 @@ use crate::rules::is_skipped;
 use crate::weights::refit;
 use crate::{QuantizeSettings, Result};
 use graph::{Encoding, FOLDED_SCALE, Graph, Model, ValueId};
-use ops::QuantRule;
+use ops::Effect;
 use std::collections::BTreeMap;
+use target::QuantRule;
 
 /// The encodings that a model had before it was prepared for another calibration.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,10 +62,12 @@ fn collect(
         if !is_skipped(model, settings, node) {
             continue;
         }
-        let Some(op) = ops::find(&node.domain, &node.op_type) else { continue };
+        if ops::find(&node.domain, &node.op_type).is_none() {
+            continue;
+        }
         values.extend(node.inputs.iter().flatten().map(|id| grid(model, graph, *id, earlier)));
         values.extend(node.outputs.iter().flatten());
-        if let QuantRule::Integer { weight: Some(rule), .. } = op.quantization(node, model)
+        if let QuantRule::Integer { weight: Some(rule), .. } = settings.target.rule(node, model)
             && node.input(rule.input).is_some_and(|w| earlier.0.contains_key(&w))
         {
             kept.push(label);
@@ -77,7 +80,7 @@ fn grid(model: &Model, graph: &Graph, value: ValueId, earlier: &Earlier) -> Valu
     let mut at = value;
     while !earlier.0.contains_key(&at)
         && let Some(node) = graph.producer(at).map(|i| &graph.nodes[i])
-        && ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node, model) == QuantRule::SameGrid)
+        && ops::find(&node.domain, &node.op_type).is_some_and(|op| op.effect(node, model) == Effect::Moves)
         && let Some(from) = node.input(0)
     {
         at = from;

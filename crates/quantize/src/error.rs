@@ -9,13 +9,8 @@ pub type Result<T, E = QuantizeError> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum QuantizeError {
     /// A setting out of range, or a pattern that matches nothing.
-    #[error("setting '{setting}': {what}")]
-    Setting {
-        /// The setting.
-        setting: &'static str,
-        /// What is wrong with it.
-        what: String,
-    },
+    #[error("setting '{}': {}", .0.path.join("."), .0)]
+    Setting(#[from] technique::Fault),
     /// A value that cannot be observed or encoded.
     #[error("value '{value}': {what}")]
     Value {

@@ -1,9 +1,9 @@
 //! Chooses which values are quantized and fits their grids: [`plan`] walks the graph by its operators' rules, observers
 //! watch activations on calibration data in bounded memory, and [`quantize`] writes the annotations.
 mod activations;
-mod auto;
 mod bias;
 mod calibrate;
+mod corrections;
 mod division;
 mod earlier;
 mod error;
@@ -20,14 +20,19 @@ mod tail;
 mod weights;
 
 pub use activations::{ActivationKind, ActivationSettings};
-pub use auto::{AUTO, Choice, choose};
 pub use bias::{BiasPart, refresh_biases};
-pub use calibrate::{ActivationRange, Calibration, CalibrationReport, fit, observe, prepare, quantize};
+pub use calibrate::{ActivationRange, CalibrationReport, Observations, fit, observe, prepare, quantize};
+pub use corrections::{
+    BiasCorrection, ChannelMean, Collector, Correction, CorrectionContext, CorrectionReport, Corrections, Equalize, Form, Layerwise, Phase,
+    Samples, Want, correct,
+};
 pub use earlier::{Earlier, keep_earlier};
 pub use error::{QuantizeError, Result};
 pub use keep::{fold_kept, keep_norms};
-pub use plan::{FloatPart, QuantPlan, StoredConstant, plan};
+pub use observer::{Chosen, Observer, Observers, choose};
+pub use plan::{QuantPlan, StoredConstant, plan};
 pub use rules::{Position, Rule, check_skip};
-pub use settings::{ObserverSettings, QuantizeSettings};
+pub use settings::QuantizeSettings;
 pub use sums::SumPart;
+pub use target::FloatPart;
 pub use weights::refit_weights;

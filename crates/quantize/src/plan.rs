@@ -6,21 +6,11 @@ use crate::{QuantizeSettings, Result};
 use encodings::affine::AffineSettings;
 use encodings::{Encodings, Granularity};
 use graph::{Graph, Model, Node, ValueId};
-use ops::{QuantRule, Role, Roles, WeightRule};
+use ops::{Role, Roles, WeightRule};
 use std::collections::{BTreeMap, BTreeSet};
+use target::{FloatPart, QuantRule};
 use technique::Choice;
 use tensor::DType;
-
-/// A node that computes in float, and why.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct FloatPart {
-    /// The node's name.
-    pub node: String,
-    /// Its operator.
-    pub op_type: String,
-    /// Why it stays float.
-    pub reason: String,
-}
 
 /// How a constant is to be stored.
 #[derive(Clone, Debug, PartialEq)]
@@ -71,6 +61,8 @@ pub struct QuantPlan {
     pub constants: BTreeMap<ValueId, StoredConstant>,
     /// Activations with the settings of their grids.
     pub activations: BTreeMap<ValueId, AffineSettings>,
+    /// Activations whose range the target's kernel fixes, whatever the data.
+    pub fixed: BTreeMap<ValueId, (f32, f32)>,
     /// Biases with what their scales follow from.
     pub biases: BTreeMap<ValueId, BiasPart>,
     /// Sums of products of quantized numbers.
@@ -97,6 +89,7 @@ pub fn plan(model: &Model, settings: &QuantizeSettings) -> Result<QuantPlan> {
 
 pub(crate) struct Planner<'a> {
     model: &'a Model,
+    settings: &'a QuantizeSettings,
     rules: Rules<'a>,
     plan: QuantPlan,
     /// Weights whose readers disagree on the axis.
@@ -121,11 +114,22 @@ struct AddedBias {
 
 impl<'a> Planner<'a> {
     pub(crate) fn new(model: &'a Model, roles: &Roles, settings: &'a QuantizeSettings) -> Self {
-        let tail = crate::tail::nodes_behind_the_last_layer(model, roles);
+        let float_tail = settings.target.float_tail();
+        let tail = if float_tail { crate::tail::nodes_behind_the_last_layer(model, roles) } else { BTreeSet::new() };
         let masked = crate::masks::masked_nodes(model);
         let scales = crate::scales::of_integers(&model.graph);
         let rules = Rules::of(model, settings);
-        Planner { model, rules, plan: QuantPlan::default(), shared: BTreeSet::new(), scales, tail, masked, added: BTreeMap::new() }
+        Planner {
+            model,
+            settings,
+            rules,
+            plan: QuantPlan::default(),
+            shared: BTreeSet::new(),
+            scales,
+            tail,
+            masked,
+            added: BTreeMap::new(),
+        }
     }
 
     fn graph(&mut self, graph: &Graph) {
@@ -144,6 +148,7 @@ impl<'a> Planner<'a> {
                     if let Some(rule) = weight {
                         self.weight(graph, node, rule);
                     }
+                    self.plan.fixed.extend(node.output(0).zip(self.settings.target.fixed_range(node)));
                     for output in node.outputs.iter().flatten() {
                         let fused = graph.nodes.iter().find(|n| n.input(0) == Some(*output) && self.rule(n) == QuantRule::FusedActivation);
                         if (fused.is_none() || uses.get(output) != Some(&1)) && !self.added.contains_key(output) {
@@ -171,31 +176,31 @@ impl<'a> Planner<'a> {
         if scheme.skip {
             return QuantRule::Float("the recipe leaves it out");
         }
-        match ops::find(&node.domain, &node.op_type) {
-            Some(op) => match op.quantization(node, self.model) {
-                QuantRule::Integer { .. } | QuantRule::FusedActivation if node.output(0).is_some_and(|v| self.tail.contains(&v)) => {
-                    QuantRule::Float("it lies behind the last layer with weights; rounding it would save nothing and coarsen the output")
-                }
-                QuantRule::Integer { .. } if node.output(0).is_some_and(|v| self.scales.contains(&v)) => {
-                    QuantRule::Float("it scales what an integer operator has summed up")
-                }
-                QuantRule::Integer { .. } | QuantRule::FusedActivation if scheme.activations.is_none() => {
-                    QuantRule::Float("its activations stay float")
-                }
-                _ if node.output(0).is_some_and(|v| self.masked.contains(&v)) => {
-                    QuantRule::Float("a mask goes into it, and no grid holds that and the scores beside it")
-                }
-                rule => rule,
-            },
-            None => QuantRule::Float("the operator is not known"),
+        let known = ops::find(&node.domain, &node.op_type).is_some();
+        match self.settings.target.rule(node, self.model) {
+            QuantRule::Integer { .. } | QuantRule::FusedActivation if node.output(0).is_some_and(|v| self.tail.contains(&v)) => {
+                QuantRule::Float("it lies behind the last layer with weights; rounding it would save nothing and coarsen the output")
+            }
+            QuantRule::Integer { .. } if node.output(0).is_some_and(|v| self.scales.contains(&v)) => {
+                QuantRule::Float("it scales what an integer operator has summed up")
+            }
+            QuantRule::Integer { .. } | QuantRule::FusedActivation if scheme.activations.is_none() => {
+                QuantRule::Float("its activations stay float")
+            }
+            _ if known && node.output(0).is_some_and(|v| self.masked.contains(&v)) => {
+                QuantRule::Float("a mask goes into it, and no grid holds that and the scores beside it")
+            }
+            rule => rule,
         }
     }
 
     /// The weight of a layer that computes in float because its activations stay float.
     fn weight_alone(&self, node: &Node) -> Option<WeightRule> {
         let scheme = self.scheme(node);
-        let op = ops::find(&node.domain, &node.op_type).filter(|_| !scheme.skip && scheme.activations.is_none())?;
-        match op.quantization(node, self.model) {
+        if scheme.skip || scheme.activations.is_some() {
+            return None;
+        }
+        match self.settings.target.rule(node, self.model) {
             QuantRule::Integer { weight, .. } => weight.filter(|w| node.input(w.input).is_some_and(|v| self.is_constant(v))),
             _ => None,
         }
@@ -216,17 +221,22 @@ impl<'a> Planner<'a> {
 
     /// A value on the grid that is asked for of the node that makes or reads it, unless another node has decided.
     fn activation(&mut self, value: ValueId, node: &Node) {
-        if let Some(bits) = self.scheme(node).activations {
-            self.plan.activations.entry(value).or_insert(AffineSettings::activation(bits));
+        if let Some(grid) = self.activation_grid(node) {
+            self.plan.activations.entry(value).or_insert(grid);
         }
+    }
+
+    /// The grid of what a node reads and makes; `None` where that stays float.
+    fn activation_grid(&self, node: &Node) -> Option<AffineSettings> {
+        let signed = self.settings.target.signed_activations();
+        self.scheme(node).activations.map(|bits| AffineSettings { signed, ..AffineSettings::activation(bits) })
     }
 
     /// A value that an integer operator reads.
     fn data(&mut self, graph: &Graph, value: ValueId, node: &Node) {
         if self.model.values.tensor(value).is_some() {
-            if let Some(bits) = self.scheme(node).activations.filter(|_| self.is_f32(value)) {
-                let settings = StoredConstant::Data(AffineSettings::activation(bits));
-                self.plan.constants.entry(value).or_insert(settings);
+            if let Some(grid) = self.activation_grid(node).filter(|_| self.is_f32(value)) {
+                self.plan.constants.entry(value).or_insert(StoredConstant::Data(grid));
             }
             return;
         }
@@ -278,7 +288,7 @@ impl<'a> Planner<'a> {
         let bias = rule.bias.and_then(|i| node.input(i)).and_then(|b| self.model.values.tensor(b));
         // In a grouped transposed convolution one index of the axis stands for a channel of each group.
         let whole = |axis: &usize| tensor.shape().get(*axis).is_some_and(|n| bias.is_none_or(|b| b.len() == *n));
-        let axis = rule.axis.or_else(|| ops::depthwise_axis(node, tensor.shape()));
+        let axis = self.settings.target.weight_axis(node, &rule).or_else(|| ops::depthwise_axis(node, tensor.shape()));
         let by_channel = encoding.grid(None).is_none() || encoding.granularity() != Granularity::Tensor;
         let mut axis = axis.filter(|a| by_channel && whole(a) && !turned);
         if self.plan.constants.get(&id).is_some_and(|other| other.axis() != axis) || self.shared.contains(&id) {
@@ -293,10 +303,9 @@ impl<'a> Planner<'a> {
         let (Some(table), Some(index)) = (node.input(0), node.input(1)) else { return };
         let learned = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.role(node, 0) == Role::Weight);
         if learned && self.model.values.tensor(index).is_none() && self.model.values.tensor(table).is_some() && self.is_f32(table) {
-            let scheme = self.scheme(node);
-            let stored = match scheme.activations {
-                Some(bits) => StoredConstant::Data(AffineSettings::activation(bits)),
-                None => StoredConstant::Weight { encoding: scheme.weights.clone(), axis: None },
+            let stored = match self.activation_grid(node) {
+                Some(grid) => StoredConstant::Data(grid),
+                None => StoredConstant::Weight { encoding: self.scheme(node).weights.clone(), axis: None },
             };
             self.plan.constants.entry(table).or_insert(stored);
         }
@@ -355,9 +364,8 @@ impl<'a> Planner<'a> {
 
     /// The rule of a layer whose weight lies on a grid, be it one that `skip` has let keep an earlier one.
     fn bias_rule(&self, node: &Node) -> QuantRule {
-        let own = ops::find(&node.domain, &node.op_type).map(|op| op.quantization(node, self.model));
-        match own {
-            Some(QuantRule::Integer { data, weight: Some(rule) }) if node.input(rule.input).is_some_and(|w| self.kept(w)) => {
+        match self.settings.target.rule(node, self.model) {
+            QuantRule::Integer { data, weight: Some(rule) } if node.input(rule.input).is_some_and(|w| self.kept(w)) => {
                 QuantRule::Integer { data, weight: Some(rule) }
             }
             _ => self.rule(node),

@@ -1,10 +1,10 @@
 //! Rules: which layer is stored how. A plan is the settings for all layers with rules for some of them on top.
-use crate::{ActivationSettings, QuantizeError, QuantizeSettings, Result};
+use crate::{ActivationSettings, QuantizeSettings, Result};
 use encodings::Encodings;
 use graph::{Model, Node, ValueId};
-use ops::QuantRule;
 use std::fmt;
-use technique::Choice;
+use target::QuantRule;
+use technique::{Choice, Fault};
 use train::parameters::matches;
 
 /// Where a layer stands among the layers with a weight.
@@ -48,13 +48,13 @@ impl Rule {
         Rule { pattern: Some(pattern.to_string()), skip: true, ..Rule::default() }
     }
 
-    fn check(&self) -> Result<()> {
-        let refuse = |what: &str| Err(QuantizeError::Setting { setting: "rules", what: format!("the rule '{self}' {what}") });
+    fn check(&self) -> Result<(), Fault> {
+        let refuse = |what: &str, hint: &str| Err(Fault::new("rules", format!("the rule '{self}' {what}")).hint(hint));
         if self.pattern.is_none() && self.op.is_none() && self.position.is_none() {
-            return refuse("applies to every node; write match, op or position, or set weights and activations of the stage");
+            return refuse("applies to every node", "write match, op or position, or set weights and activations of the stage");
         }
         if self.weights.is_none() && self.activations.is_none() && !self.skip {
-            return refuse("changes nothing; write weights, activations or skip = true");
+            return refuse("changes nothing", "write weights, activations or skip = true");
         }
         Ok(())
     }
@@ -99,7 +99,7 @@ impl<'s> Rules<'s> {
         let rules = settings.all_rules();
         let mut layers = vec![];
         if rules.iter().any(|r| r.position.is_some()) {
-            model.graph.visit(&mut |node| layers.extend(node.output(0).filter(|_| has_weight(model, node))));
+            model.graph.visit(&mut |node| layers.extend(node.output(0).filter(|_| has_weight(model, settings, node))));
         }
         Rules { settings, rules, ends: [layers.first().copied(), layers.last().copied()] }
     }
@@ -128,9 +128,8 @@ impl<'s> Rules<'s> {
     }
 }
 
-fn has_weight(model: &Model, node: &Node) -> bool {
-    let rule = ops::find(&node.domain, &node.op_type).map(|op| op.quantization(node, model));
-    let Some(QuantRule::Integer { weight: Some(rule), .. }) = rule else { return false };
+fn has_weight(model: &Model, settings: &QuantizeSettings, node: &Node) -> bool {
+    let QuantRule::Integer { weight: Some(rule), .. } = settings.target.rule(node, model) else { return false };
     node.input(rule.input).is_some_and(|w| model.values.tensor(w).is_some())
 }
 
@@ -140,11 +139,11 @@ impl QuantizeSettings {
         self.skip.iter().map(|p| Rule::skipping(p)).chain(self.rules.iter().cloned()).collect()
     }
 
-    pub(crate) fn check_rules(&self) -> Result<()> {
+    pub(crate) fn check_rules(&self) -> Result<(), Fault> {
         for rule in &self.rules {
             rule.check()?;
             if let Some(activations) = &rule.activations {
-                activations.check("rules.activations.bits")?;
+                activations.check().map_err(|fault| fault.under("rules.activations"))?;
             }
         }
         Ok(())
@@ -160,17 +159,18 @@ pub(crate) fn is_skipped(model: &Model, settings: &QuantizeSettings, node: &Node
 /// there, and must not be called unknown for it.
 ///
 /// # Errors
-/// [`QuantizeError::Setting`] for a rule or a pattern of `skip` that matches no node.
+/// [`crate::QuantizeError::Setting`] for a rule or a pattern of `skip` that matches no node.
 pub fn check_skip(model: &Model, settings: &QuantizeSettings) -> Result<()> {
     let rules = Rules::of(model, settings);
     for (i, rule) in rules.rules.iter().enumerate() {
         let mut found = false;
         model.graph.visit(&mut |n| found |= rules.applies(rule, model, n));
         if !found {
-            return Err(match settings.skip.get(i) {
-                Some(pattern) => QuantizeError::Setting { setting: "skip", what: format!("'{pattern}' matches no node") },
-                None => QuantizeError::Setting { setting: "rules", what: format!("the rule '{rule}' applies to no node") },
-            });
+            let fault = match settings.skip.get(i) {
+                Some(pattern) => Fault::new("skip", format!("'{pattern}' matches no node")),
+                None => Fault::new("rules", format!("the rule '{rule}' applies to no node")),
+            };
+            return Err(fault.into());
         }
     }
     Ok(())
@@ -208,6 +208,6 @@ mod tests {
         let check = |text: &str| QuantizeSettings { rules: rules(text).unwrap(), ..Default::default() }.check().unwrap_err().to_string();
         assert!(check(r#"[{"skip":true}]"#).contains("every node"));
         assert!(check(r#"[{"op":"Conv"}]"#).contains("changes nothing"));
-        assert!(check(r#"[{"op":"Conv","activations":{"bits":1}}]"#).contains("2 to 16"));
+        assert!(check(r#"[{"op":"Conv","activations":{"bits":1}}]"#).contains("2..=16"));
     }
 }

@@ -1,75 +1,59 @@
-//! How to quantize, as data.
-use crate::{ActivationSettings, QuantizeError, Result, Rule};
+//! How to quantize: the types that recipes read.
+use crate::observer::Observers;
+use crate::{ActivationSettings, Corrections, Rule};
 use encodings::Encodings;
-use technique::Choice;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use technique::{Choice, Fault};
 
 /// Settings of uniform quantization.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct QuantizeSettings {
     /// How weights are stored.
     pub weights: Choice<Encodings>,
     /// How activations are stored.
     pub activations: ActivationSettings,
-    /// How ranges of activations are found.
-    pub observer: ObserverSettings,
-    /// Scales are so short that the sums of a layer are exact in f32 and the file computes the simulation to the bit; `false`:
-    /// scales of full precision, and sums may differ in their last places.
+    /// How ranges of activations are found. `auto` needs data held back: [`crate::choose`] gives the observer to take in its place.
+    pub observer: Choice<Observers>,
+    /// Scales of so few significant bits that the sums of a layer are exact, and the deployed file computes the simulation
+    /// to the bit. `false`: scales of full precision, which cost least error; sums may then differ in their last places.
     pub exact: bool,
-    /// Names of nodes that are left as they are; `*` stands for any run of characters. Each is a rule with `skip`.
+    /// Patterns of names of nodes that are left as they are; `*` stands for any run of characters. Each is a rule with `skip`.
     pub skip: Vec<String>,
-    /// Rules for some of the layers, in order.
+    /// Rules for some of the layers, in order; of those that apply to a layer the last one decides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
+    /// What the model will be deployed for: which operators run on integers, and in which form.
+    pub target: target::Choice,
+    /// What is corrected without training: within each phase in this order.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub corrections: Vec<Choice<Corrections>>,
 }
 
 impl Default for QuantizeSettings {
+    /// 8 bits, ranges from the smallest and largest value seen.
     fn default() -> Self {
         QuantizeSettings {
             weights: Choice::default(),
             activations: ActivationSettings::default(),
-            observer: ObserverSettings::default(),
+            observer: Choice::known("min_max"),
             exact: true,
             skip: vec![],
             rules: vec![],
+            target: target::Choice::default(),
+            corrections: vec![],
         }
-    }
-}
-
-/// How the range of an activation is found.
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ObserverSettings {
-    /// Name of the observer.
-    pub kind: String,
-    /// For `percentile`: percent of the elements within the range, above 50.
-    pub percentile: f64,
-    /// For `moving_average`: weight of the past, 0..1.
-    pub momentum: f64,
-}
-
-impl Default for ObserverSettings {
-    fn default() -> Self {
-        ObserverSettings { kind: "min_max".into(), percentile: 99.99, momentum: 0.9 }
     }
 }
 
 impl QuantizeSettings {
-    /// Checks the ranges of all settings.
+    /// Checks the ranges of all settings. What observers and corrections say of theirs was checked when they were read.
     ///
     /// # Errors
-    /// [`QuantizeError::Setting`] by name.
-    pub fn check(&self) -> Result<()> {
-        let refuse = |setting, what| Err(QuantizeError::Setting { setting, what });
-        self.activations.check("activations.bits")?;
-        self.check_rules()?;
-        let o = &self.observer;
-        if !(o.percentile > 50.0 && o.percentile <= 100.0) {
-            return refuse("observer.percentile", format!("is {}; above 50 and at most 100 is possible", o.percentile));
-        }
-        if !(0.0..1.0).contains(&o.momentum) {
-            return refuse("observer.momentum", format!("is {}; at least 0 and below 1 is possible", o.momentum));
-        }
-        Ok(())
+    /// A [`Fault`] at the setting.
+    pub fn check(&self) -> Result<(), Fault> {
+        self.activations.check().map_err(|fault| fault.under("activations"))?;
+        self.check_rules()
     }
 }

@@ -1,6 +1,6 @@
 //! The end of a network: what turns the result of the last layer into the network's outputs.
 use graph::{Model, Node, ValueId};
-use ops::{QuantRule, Role, Roles};
+use ops::{Effect, Role, Roles};
 use std::collections::BTreeSet;
 
 /// First outputs of the main graph's nodes that follow a layer with weights and lead to none: a final Softmax, the
@@ -41,7 +41,7 @@ fn is_layer(node: &Node) -> bool {
 }
 
 fn is_fused(model: &Model, node: &Node) -> bool {
-    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.quantization(node, model) == QuantRule::FusedActivation)
+    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.effect(node, model) == Effect::Clips)
 }
 
 /// What a node reads, its subgraphs' captures included.

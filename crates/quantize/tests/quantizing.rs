@@ -1,12 +1,11 @@
 //! Quantizing networks from the zoo on random data.
 use encodings::affine::Precision;
 use espalier_quantize::{
-    AUTO, ObserverSettings, QuantizeError, QuantizeSettings, check_skip, choose, fit, fold_kept, keep_norms, observe, plan, quantize,
-    refit_weights,
+    Observers, QuantizeError, QuantizeSettings, check_skip, choose, fit, fold_kept, keep_norms, observe, plan, quantize, refit_weights,
 };
 use graph::Model;
 use std::collections::BTreeMap;
-use technique::Choice;
+use technique::{Choice, Family};
 use tensor::{Tensor, random};
 use train::{Batch, Executor, Mode, TrainError};
 
@@ -292,21 +291,22 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
     };
     let mut prepared = m.clone();
     espalier_quantize::prepare(&mut prepared, &QuantizeSettings::default()).unwrap();
-    let settings = QuantizeSettings { observer: ObserverSettings { kind: AUTO.into(), ..Default::default() }, ..Default::default() };
+    let settings = QuantizeSettings { observer: Choice::known("auto"), ..Default::default() };
     let seen = observe(&prepared, &settings, (0..3).map(|s| spiky(&m, s))).unwrap();
+    let open = fit(&mut prepared.clone(), &settings, &seen).unwrap_err().to_string();
+    assert!(open.contains("'auto' stands for a choice that has not been made"), "{open}");
     let plain = |seed: u64| Ok(Batch { inputs: BTreeMap::from([("input".to_string(), input(&m, seed))]), ..Default::default() });
     let choice = choose(&prepared, &settings, &seen, (10..12).map(plain)).unwrap();
     assert_eq!(choice.samples, 8);
-    assert_eq!(choice.errors.len(), espalier_quantize::observer::all().len());
-    assert!(choice.errors.windows(2).all(|w| w[0].1 <= w[1].1) && choice.errors[0].0 == choice.kind, "{choice:?}");
+    assert_eq!(choice.errors.len(), Observers::members().len() - 1);
+    assert!(choice.errors.windows(2).all(|w| w[0].1 <= w[1].1) && choice.errors[0].0 == choice.observer.kind(), "{choice:?}");
     let error = |kind: &str| choice.errors.iter().find(|(name, _)| name == kind).unwrap().1;
     // Of min_max, whose scale is no longer rounded up to few bits, more than half is left.
-    assert!(error(&choice.kind) < 0.7 * error("min_max"), "{choice:?}");
+    assert!(error(choice.observer.kind()) < 0.7 * error("min_max"), "{choice:?}");
     // The error is that of the model which the chosen observer gives.
     let mut chosen = prepared.clone();
-    let settings =
-        QuantizeSettings { observer: ObserverSettings { kind: choice.kind.clone(), ..Default::default() }, ..Default::default() };
-    fit(&mut chosen, &settings, &seen).unwrap();
+    let taken = QuantizeSettings { observer: choice.observer.clone(), ..Default::default() };
+    fit(&mut chosen, &taken, &seen).unwrap();
     let (mut noise, mut signal) = (0f64, 0f64);
     for seed in 10..12 {
         let inputs = BTreeMap::from([("input".to_string(), input(&m, seed))]);
@@ -316,7 +316,7 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
             signal += f64::from(*f).powi(2);
         }
     }
-    assert!(((noise / signal).sqrt() - error(&choice.kind)).abs() < 1e-9);
+    assert!(((noise / signal).sqrt() - error(choice.observer.kind())).abs() < 1e-9);
     assert!(matches!(choose(&prepared, &settings, &seen, std::iter::empty()), Err(QuantizeError::NoData)));
 }
 
@@ -333,7 +333,7 @@ fn observers_are_judged_against_the_pruned_network() {
         masked.annotations.entry(id).mask = Some(Tensor::new(live, weight.shape()).unwrap());
         zeros.values.set_tensor(id, Tensor::new::<f32>(pruned, weight.shape()).unwrap());
     }
-    let settings = QuantizeSettings { observer: ObserverSettings { kind: AUTO.into(), ..Default::default() }, ..Default::default() };
+    let settings = QuantizeSettings { observer: Choice::known("auto"), ..Default::default() };
     let errors = |m: &Model| {
         let seen = observe(m, &settings, batches(m).into_iter()).unwrap();
         choose(m, &settings, &seen, batches(m).into_iter()).unwrap().errors

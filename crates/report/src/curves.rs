@@ -2,14 +2,16 @@
 use crate::record::RunRecord;
 use std::fmt::Write as _;
 
-/// A line an epoch, comma-separated, under a heading; a figure that was not measured is empty. Shares are 0..1.
+/// A line an epoch, comma-separated, under a heading; a figure that was not measured is empty. Shares are 0..1. The columns are called after the task's main
+/// figure.
 pub fn curves(record: &RunRecord) -> String {
-    let mut out = "stage,epoch,loss,train_accuracy,validation_accuracy,lr,images_per_s\n".to_string();
+    let key = record.task.main().key;
+    let mut out = format!("stage,epoch,loss,train_{key},validation_{key},lr,images_per_s\n");
     let given = |v: Option<f64>| v.map_or(String::new(), |v| v.to_string());
     for stage in &record.stages {
         // A stage's name is letters, digits, '-' and '_'.
         for e in &stage.epochs {
-            let (train, validation, speed) = (given(e.train_accuracy), given(e.validation_accuracy), given(e.images_per_s));
+            let (train, validation, speed) = (given(e.train_accuracy), given(e.validation_figure()), given(e.images_per_s));
             let _ = writeln!(out, "{},{},{},{train},{validation},{},{speed}", stage.name, e.epoch, e.loss, e.lr);
         }
     }

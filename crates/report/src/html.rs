@@ -1,6 +1,6 @@
 //! The page: one file with style and charts inside, nothing fetched, light and dark.
 use crate::chart::{Axes, Series, bar, digits, lines};
-use crate::record::{Arithmetic, RunRecord, StageRecord};
+use crate::record::{Arithmetic, RunRecord, RuntimeRecord, StageRecord};
 use crate::sections;
 use crate::table::{NOTHING, milliseconds, remarks, summary};
 use crate::text;
@@ -58,9 +58,9 @@ pub(crate) fn section(id: &str, title: &str, body: &str) -> String {
     if body.is_empty() { String::new() } else { format!("<section id=\"{id}\"><h2>{title}</h2>{body}</section>") }
 }
 
-pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table<S: AsRef<str>>(head: &[S], rows: &[Vec<String>]) -> String {
     let cells = |tag: &str, row: &mut dyn Iterator<Item = String>| row.map(|c| format!("<{tag}>{c}</{tag}>")).collect::<String>();
-    let head = cells("th", &mut head.iter().map(|h| escape(h)));
+    let head = cells("th", &mut head.iter().map(|h| escape(h.as_ref())));
     let rows: String = rows.iter().map(|r| format!("<tr>{}</tr>", cells("td", &mut r.iter().cloned()))).collect();
     format!("<div class=\"scroll\"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
 }
@@ -74,9 +74,10 @@ fn header(record: &RunRecord) -> String {
     };
     let first = |f: fn(&StageRecord) -> Option<f64>| record.measured().find_map(f);
     if let Some(last) = record.deployed().map(|d| d.0).or(record.stages.last()) {
-        if let Some(accuracy) = last.shown_accuracy() {
-            let first = record.measured().find(|s| s.shown_accuracy().is_some()).and_then(|s| s.accuracy_beside(last));
-            tile("accuracy", text::percent(accuracy), first.map(text::percent));
+        let metric = record.task.main();
+        if let Some(value) = last.shown(&metric) {
+            let first = record.measured().find(|s| s.shown(&metric).is_some()).and_then(|s| s.shown_beside(&metric, last));
+            tile(&escape(&metric.label), metric.write(value), first.map(|v| metric.write(v)));
         } else if let Some(sqnr) = last.shown_sqnr() {
             tile("signal to noise", format!("{sqnr:.1} dB"), None);
         }
@@ -123,10 +124,10 @@ fn curves(record: &RunRecord) -> String {
         .iter()
         .map(|s| Series { name: s.name.clone(), points: s.epochs.iter().map(|e| (e.epoch as f64, e.loss)).collect() })
         .collect();
-    let accuracy: Vec<Series> = trained
+    let figures: Vec<Series> = trained
         .iter()
         .map(|s| {
-            let points = s.epochs.iter().filter_map(|e| Some((e.epoch as f64, e.validation_accuracy.or(e.train_accuracy)?)));
+            let points = s.epochs.iter().filter_map(|e| Some((e.epoch as f64, e.validation_figure().or(e.train_accuracy)?)));
             Series { name: s.name.clone(), points: points.collect() }
         })
         .filter(|s| !s.points.is_empty())
@@ -146,10 +147,26 @@ fn curves(record: &RunRecord) -> String {
         named: false,
         may_be_logarithmic: true,
     };
-    let title = "Accuracy: validation, where there is none training";
-    let accuracy_axes = Axes { title, y: "accuracy", write_y: share, may_be_logarithmic: false, ..loss_axes };
-    let charts = lines(&loss_axes, &loss) + &lines(&accuracy_axes, &accuracy);
+    let metric = record.task.main();
+    let title = match metric.percent {
+        true => format!("{}: validation, where there is none training", capital(&metric.label)),
+        false => format!("{}: validation", metric.label),
+    };
+    let write_y = if metric.percent { share } else { plain };
+    let figure_axes = Axes { title: &title, y: &metric.label, write_y, may_be_logarithmic: !metric.percent, ..loss_axes };
+    let charts = lines(&loss_axes, &loss) + &lines(&figure_axes, &figures);
     section("curves", "Training", &if charts.is_empty() { charts } else { format!("<div class=\"charts\">{charts}</div>") })
+}
+
+/// A word at the beginning of a title.
+fn capital(word: &str) -> String {
+    let mut letters = word.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// A figure at an axis.
+fn plain(v: f64, step: f64) -> String {
+    if step > 0.0 { format!("{v:.*}", digits(step)) } else { text::number(v) }
 }
 
 /// A share at an axis, in percent.
@@ -158,18 +175,20 @@ fn share(v: f64, step: f64) -> String {
 }
 
 fn trade(record: &RunRecord) -> String {
-    // Accuracies over a part of the images are no matter of size.
+    let metric = record.task.main();
+    // Figures over a part of the samples are no matter of size.
     let points = record.measured().filter(|s| s.chosen_images().is_none()).filter_map(|s| {
-        let point = (s.metrics.file_bytes? as f64, s.shown_accuracy()?);
+        let point = (s.metrics.file_bytes? as f64, s.shown(&metric)?);
         Some(Series { name: s.name.clone(), points: vec![point] })
     });
     let series: Vec<Series> = points.collect();
+    let title = format!("{} against file size", if metric.percent { capital(&metric.label) } else { metric.label.clone() });
     let axes = Axes {
-        title: "Accuracy against file size",
+        title: &title,
         x: "size",
-        y: "accuracy",
+        y: &metric.label,
         write_x: |v, _| text::bytes(v.max(0.0) as u64),
-        write_y: share,
+        write_y: if metric.percent { share } else { plain },
         least_step: 0.0,
         named: true,
         may_be_logarithmic: false,
@@ -181,7 +200,8 @@ fn trade(record: &RunRecord) -> String {
 
 fn runtimes(record: &RunRecord) -> String {
     let Some((_, deploy)) = record.deployed() else { return String::new() };
-    let share = |v: Option<f64>| v.map_or("–".into(), text::percent);
+    let share = |v: Option<f64>| v.map_or(NOTHING.into(), text::percent);
+    let metrics = &record.task.metrics;
     let rows: Vec<Vec<String>> = deploy
         .runtimes
         .iter()
@@ -191,21 +211,30 @@ fn runtimes(record: &RunRecord) -> String {
             let ships = |a: Arithmetic| a == Arithmetic::Default;
             let of = |o: &crate::record::OutputRecord| if ships(r.arithmetic) { o.sqnr_db } else { o.literal_sqnr_db };
             let sqnr = deploy.outputs.iter().filter_map(of).reduce(f64::min).filter(|_| r.runtime != "reference" || ships(r.arithmetic));
-            vec![
-                escape(&format!("{} {}", r.runtime, r.version.as_deref().unwrap_or_default())),
-                arithmetic.to_string(),
-                share(r.accuracy),
+            let mut cells = vec![escape(&format!("{} {}", r.runtime, r.version.as_deref().unwrap_or_default())), arithmetic.to_string()];
+            cells.extend(metrics.iter().map(|m| r.figure(&m.key).map_or(NOTHING.into(), |v| escape(&m.write(v)))));
+            cells.extend([
                 sqnr.map_or(NOTHING.into(), |d| format!("{d:.1} dB")),
-                share(r.agreement),
+                agreement(r, share),
                 latency(|l| l.p50_ms),
                 latency(|l| l.p95_ms),
                 r.latency.as_ref().map_or("–".into(), |l| l.threads.to_string()),
-            ]
+            ]);
+            cells
         })
         .collect();
-    let head = ["runtime", "arithmetic", "accuracy", "SQNR to float", "agrees with simulation", "latency p50", "p95", "threads"];
-    let simulation =
-        deploy.simulation_accuracy.map_or(String::new(), |a| format!(" The simulation it was lowered from: {}.", text::percent(a)));
+    let mut head = vec!["runtime", "arithmetic"];
+    head.extend(metrics.iter().map(|m| m.label.as_str()));
+    head.extend(["SQNR to float", "agrees with simulation", "latency p50", "p95", "threads"]);
+    let simulated = metrics.iter().filter_map(|m| {
+        let value = m.write(deploy.simulation_figure(&m.key)?);
+        Some(if metrics.len() > 1 { format!("{} {value}", m.label) } else { value })
+    });
+    let simulated = simulated.collect::<Vec<_>>().join(", ");
+    let simulation = match simulated.is_empty() {
+        true => String::new(),
+        false => format!(" The simulation it was lowered from: {}.", escape(&simulated)),
+    };
     let file = format!(
         "<p><code>{}</code>, opset {}, BLAKE3 <code>{}</code>.{simulation}</p>",
         escape(&deploy.file),
@@ -213,6 +242,16 @@ fn runtimes(record: &RunRecord) -> String {
         escape(&deploy.blake3)
     );
     section("runtimes", "The deployed file: literal against default arithmetic", &(file + &table(&head, &rows)))
+}
+
+/// How near a file's answers are to the simulation's: the share that is the same, or the differences.
+fn agreement(r: &RuntimeRecord, share: impl Fn(Option<f64>) -> String) -> String {
+    match (r.differences.get("mean_difference"), r.differences.get("largest_difference")) {
+        (Some(mean), Some(largest)) => {
+            format!("differs by {:.2} % of the targets' standard deviation, at most {:.2} %", mean * 100.0, largest * 100.0)
+        }
+        _ => share(r.agreement),
+    }
 }
 
 fn layers(record: &RunRecord) -> String {

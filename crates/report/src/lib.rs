@@ -8,6 +8,7 @@ mod markdown;
 pub mod record;
 mod sections;
 mod table;
+mod task;
 mod terminal;
 pub mod text;
 

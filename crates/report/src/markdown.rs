@@ -29,7 +29,7 @@ pub fn markdown(record: &RunRecord) -> String {
     let table = summary(record);
     let mut out = format!("### {}\n\n", escape(&record.name));
     let row = |cells: &[String]| format!("| {} |", cells.iter().map(|c| escape(c)).collect::<Vec<_>>().join(" | "));
-    let _ = writeln!(out, "{}", row(&table.head.iter().map(|h| h.to_string()).collect::<Vec<_>>()));
+    let _ = writeln!(out, "{}", row(&table.head));
     let _ = writeln!(out, "|---|{}", "---:|".repeat(table.head.len().saturating_sub(1)));
     for cells in &table.rows {
         let _ = writeln!(out, "{}", row(cells));
@@ -41,7 +41,7 @@ pub fn markdown(record: &RunRecord) -> String {
     if let Some((what, changes)) = changes(record) {
         let _ = writeln!(out, "| {} | before | after | change |\n|---|---:|---:|---:|", escape(&what));
         for c in &changes {
-            let _ = writeln!(out, "{}", row(&[c.what.to_string(), c.before.clone(), c.after.clone(), c.ratio.clone()]));
+            let _ = writeln!(out, "{}", row(&[c.what.clone(), c.before.clone(), c.after.clone(), c.ratio.clone()]));
         }
         out.push('\n');
     }

@@ -1,4 +1,6 @@
 //! The run record, `run.json`: everything a run measured, with the exact command and the environment.
+use crate::task::ACCURACY;
+pub use crate::task::{Better, MetricRecord, TaskRecord};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,6 +26,9 @@ pub struct RunRecord {
     pub environment: Environment,
     /// The recipe.
     pub recipe: RecipeRecord,
+    /// What the network is for; absent: classification.
+    #[serde(default, skip_serializing_if = "TaskRecord::is_default")]
+    pub task: TaskRecord,
     /// The files and folders that it read, each with the hash of its content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputRecord>,
@@ -135,13 +140,22 @@ pub struct Metrics {
     /// Share of the test set that is right, 0..1, annotations simulated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
-    /// The same on the validation images.
+    /// The same on the validation samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_accuracy: Option<f64>,
-    /// Images that `accuracy` is over.
+    /// On the test set, by key ([`MetricRecord::key`]): the figures of a task that is no classification, annotations simulated.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
+    /// Intervals of 95 % confidence of some of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub intervals: BTreeMap<String, [f64; 2]>,
+    /// The main one on the validation samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<f64>,
+    /// Samples that `accuracy` (or `figures`) is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub images: Option<u64>,
-    /// Images with a NaN among the network's outputs; none of them counts as right. Absent: none.
+    /// Samples with a NaN among the network's outputs; none of them counts as right. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nan_images: Option<u64>,
     /// Training loss of the last epoch.
@@ -194,20 +208,20 @@ pub struct ClassRecord {
     /// Its name, where the data say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Images of it in the test set.
+    /// Samples of it in the test set.
     pub images: u64,
     /// Those taken for it.
     pub correct: u64,
 }
 
-/// Images of one class that were taken for another.
+/// Samples of one class that were taken for another.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Confused {
     /// The label.
     pub label: u64,
     /// What it was taken for.
     pub taken_for: u64,
-    /// Images.
+    /// Samples.
     pub images: u64,
 }
 
@@ -247,12 +261,15 @@ pub struct EpochPoint {
     pub epoch: u64,
     /// Mean loss.
     pub loss: f64,
-    /// Share of the training images that were right while it trained, 0..1.
+    /// Share of the training samples that were right while it trained, 0..1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train_accuracy: Option<f64>,
-    /// Share of the validation images that are right after it, 0..1.
+    /// Share of the validation samples that are right after it, 0..1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_accuracy: Option<f64>,
+    /// The main figure on the validation samples after it, of a task that is no classification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation: Option<f64>,
     /// Learning rate of its last step.
     pub lr: f64,
     /// Training speed.
@@ -272,6 +289,9 @@ pub struct DeployRecord {
     /// Accuracy of the simulation that the file was lowered from, 0..1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub simulation_accuracy: Option<f64>,
+    /// Figures of the simulation, of a task that is no classification.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub simulation_figures: BTreeMap<String, f64>,
     /// One entry for each runtime and arithmetic.
     #[serde(default)]
     pub runtimes: Vec<RuntimeRecord>,
@@ -281,7 +301,7 @@ pub struct DeployRecord {
     /// What the runtime computes on integers and in float; absent where it does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementRecord>,
-    /// Test images that it was measured on, evenly chosen; absent: all of them.
+    /// Test samples that it was measured on, evenly chosen; absent: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen_images: Option<u64>,
     /// Output by output.
@@ -305,9 +325,12 @@ pub struct OriginalRecord {
     /// Memory that loading and running it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
-    /// Its accuracy on the images that the file was measured on, 0..1, where those are not all.
+    /// Its accuracy on the samples that the file was measured on, 0..1, where those are not all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
+    /// Its figures on those samples, of a task that is no classification.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
 }
 
 /// Nodes of the graph that a runtime makes of a file and really runs; without those that only move elements.
@@ -368,6 +391,13 @@ pub struct RuntimeRecord {
     /// Share of the test set that is right, 0..1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
+    /// Figures on the test set, of a task that is no classification.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub figures: BTreeMap<String, f64>,
+    /// How far its answers are from the simulation's, of a task that is no classification: `mean_difference` and
+    /// `largest_difference`, in standard deviations of the targets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub differences: BTreeMap<String, f64>,
     /// Share of samples on which its answer is the simulation's, 0..1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f64>,
@@ -493,29 +523,127 @@ impl RunRecord {
 }
 
 impl StageRecord {
-    /// The accuracy to show and to judge by: the file's own, as the runtime computes unless told otherwise, where it was
-    /// deployed (the first runtime's; its literal arithmetic where nothing else was measured), else the simulation's.
-    pub fn shown_accuracy(&self) -> Option<f64> {
-        let of = |arithmetic| self.deploy.as_ref()?.runtimes.iter().find(|r| r.arithmetic == arithmetic)?.accuracy;
-        of(Arithmetic::Default).or_else(|| of(Arithmetic::Literal)).or(self.metrics.accuracy)
+    /// The figure to show and to judge by: the file's own, as the runtime computes unless told otherwise, where it was deployed (the
+    /// first runtime's; its literal arithmetic where nothing else was measured), else the simulation's.
+    pub fn shown(&self, metric: &MetricRecord) -> Option<f64> {
+        let of = |arithmetic| self.deploy.as_ref()?.runtimes.iter().find(|r| r.arithmetic == arithmetic)?.figure(&metric.key);
+        of(Arithmetic::Default).or_else(|| of(Arithmetic::Literal)).or(self.metrics.figure(&metric.key))
     }
 
-    /// The test images that its accuracy is over, where those are not all.
+    /// [`StageRecord::shown`] for accuracy.
+    pub fn shown_accuracy(&self) -> Option<f64> {
+        self.shown(&MetricRecord::accuracy())
+    }
+
+    /// [`StageRecord::shown`] as text, with its interval where it is over few samples.
+    pub fn written(&self, metric: &MetricRecord) -> Option<String> {
+        let interval = self.metrics.intervals.get(&metric.key).copied();
+        self.shown(metric).map(|v| metric.write_with(v, self.metrics.images, interval))
+    }
+
+    /// The test samples that its figures are over, where those are not all.
     pub fn chosen_images(&self) -> Option<u64> {
         self.deploy.as_ref()?.chosen_images
     }
 
-    /// Its accuracy on the images that a later stage was scored on: what the two are compared by. `None` where it was scored
-    /// on others only.
-    pub fn accuracy_beside(&self, later: &StageRecord) -> Option<f64> {
+    /// Its figure on the samples that a later stage was scored on: what the two are compared by. `None` where it was scored on
+    /// others only.
+    pub fn shown_beside(&self, metric: &MetricRecord, later: &StageRecord) -> Option<f64> {
         if self.chosen_images() == later.chosen_images() {
-            return self.shown_accuracy();
+            return self.shown(metric);
         }
-        later.deploy.as_ref()?.original.as_ref().filter(|o| o.stage == self.name)?.accuracy
+        later.deploy.as_ref()?.original.as_ref().filter(|o| o.stage == self.name)?.figure(&metric.key)
     }
 
     /// The lowest signal to noise of a deployed file's outputs against the float network, in decibels.
     pub fn shown_sqnr(&self) -> Option<f64> {
         self.deploy.as_ref()?.outputs.iter().filter_map(|o| o.sqnr_db).reduce(f64::min)
+    }
+}
+
+/// A figure by its key: accuracy has a field of its own.
+fn figure(key: &str, accuracy: Option<f64>, figures: &BTreeMap<String, f64>) -> Option<f64> {
+    if key == ACCURACY { accuracy } else { figures.get(key).copied() }
+}
+
+/// Keeps figures by their keys, accuracy in its own field.
+fn keep(accuracy: &mut Option<f64>, figures: &mut BTreeMap<String, f64>, new: &BTreeMap<&'static str, f64>) {
+    for (key, value) in new {
+        match *key {
+            ACCURACY => *accuracy = Some(*value),
+            other => {
+                figures.insert(other.to_string(), *value);
+            }
+        }
+    }
+}
+
+impl Metrics {
+    /// A figure on the test set.
+    pub fn figure(&self, key: &str) -> Option<f64> {
+        figure(key, self.accuracy, &self.figures)
+    }
+
+    /// The main figure on the validation samples.
+    pub fn validation_figure(&self) -> Option<f64> {
+        self.validation_accuracy.or(self.validation)
+    }
+
+    /// Keeps figures on the test set.
+    pub fn keep(&mut self, new: &BTreeMap<&'static str, f64>) {
+        keep(&mut self.accuracy, &mut self.figures, new);
+    }
+
+    /// Keeps the main figure on the validation samples.
+    pub fn keep_validation(&mut self, metric: &MetricRecord, value: f64) {
+        *(if metric.key == ACCURACY { &mut self.validation_accuracy } else { &mut self.validation }) = Some(value);
+    }
+}
+
+impl EpochPoint {
+    /// The main figure on the validation samples.
+    pub fn validation_figure(&self) -> Option<f64> {
+        self.validation_accuracy.or(self.validation)
+    }
+
+    /// Keeps the main figure on the validation samples.
+    pub fn keep_validation(&mut self, metric: &MetricRecord, value: Option<f64>) {
+        *(if metric.key == ACCURACY { &mut self.validation_accuracy } else { &mut self.validation }) = value;
+    }
+}
+
+impl RuntimeRecord {
+    /// A figure on the test set.
+    pub fn figure(&self, key: &str) -> Option<f64> {
+        figure(key, self.accuracy, &self.figures)
+    }
+
+    /// Keeps figures on the test set.
+    pub fn keep(&mut self, new: &BTreeMap<&'static str, f64>) {
+        keep(&mut self.accuracy, &mut self.figures, new);
+    }
+}
+
+impl OriginalRecord {
+    /// A figure on the samples that the file was measured on.
+    pub fn figure(&self, key: &str) -> Option<f64> {
+        figure(key, self.accuracy, &self.figures)
+    }
+
+    /// Keeps figures on those samples.
+    pub fn keep(&mut self, new: &BTreeMap<&'static str, f64>) {
+        keep(&mut self.accuracy, &mut self.figures, new);
+    }
+}
+
+impl DeployRecord {
+    /// A figure of the simulation that the file was lowered from.
+    pub fn simulation_figure(&self, key: &str) -> Option<f64> {
+        figure(key, self.simulation_accuracy, &self.simulation_figures)
+    }
+
+    /// Keeps figures of the simulation.
+    pub fn keep_simulation(&mut self, new: &BTreeMap<&'static str, f64>) {
+        keep(&mut self.simulation_accuracy, &mut self.simulation_figures, new);
     }
 }

@@ -16,7 +16,7 @@ pub(crate) fn warnings(record: &RunRecord) -> String {
 /// The deployed file beside the model that the run began with.
 pub(crate) fn before_and_after(record: &RunRecord) -> String {
     let Some((what, changes)) = changes(record) else { return String::new() };
-    let row = |c: &crate::table::Change| vec![escape(c.what), escape(&c.before), escape(&c.after), escape(&c.ratio)];
+    let row = |c: &crate::table::Change| vec![escape(&c.what), escape(&c.before), escape(&c.after), escape(&c.ratio)];
     let rows: Vec<Vec<String>> = changes.iter().map(row).collect();
     let body = table(&["", "before", "after", "change"], &rows) + &format!("<p class=\"remark\">{}</p>", escape(&what));
     section("before-after", "Before and after", &body)
@@ -70,7 +70,7 @@ pub(crate) fn classes(record: &RunRecord) -> String {
     };
     let rows: Vec<Vec<String>> = listed.iter().map(row).collect();
     let was = first.map_or("before".to_string(), |(s, _)| format!("after {}", s.name));
-    let heads = ["class", "images", was.as_str(), "accuracy", "points"];
+    let heads = ["class", "samples", was.as_str(), "accuracy", "points"];
     let mut body = table(&heads, &rows);
     if all > MOST_DRAWN {
         body += &format!("<p class=\"remark\">The {MOST_DRAWN} worst of {all} classes.</p>");
@@ -105,7 +105,7 @@ fn matrix(classes: &ClassesRecord, name: &dyn Fn(u64) -> String) -> String {
     let head: String = labels.iter().map(|l| format!("<th>{}</th>", escape(&name(*l)))).collect();
     let rows: String = classes.classes.iter().map(row).collect();
     format!(
-        "<p class=\"remark\">Each row's images by what they were taken for.</p><div class=\"scroll\"><table class=\"matrix\"><thead><tr><th></th>{head}\
+        "<p class=\"remark\">Each row's samples by what they were taken for.</p><div class=\"scroll\"><table class=\"matrix\"><thead><tr><th></th>{head}\
          </tr></thead><tbody>{rows}</tbody></table></div>"
     )
 }
@@ -114,7 +114,7 @@ fn matrix(classes: &ClassesRecord, name: &dyn Fn(u64) -> String) -> String {
 fn pairs(classes: &ClassesRecord, name: &dyn Fn(u64) -> String) -> String {
     let shown = classes.confused.iter().take(MOST_DRAWN);
     let rows: Vec<Vec<String>> = shown.map(|c| vec![escape(&name(c.label)), escape(&name(c.taken_for)), c.images.to_string()]).collect();
-    if rows.is_empty() { String::new() } else { table(&["class", "taken for", "images"], &rows) }
+    if rows.is_empty() { String::new() } else { table(&["class", "taken for", "samples"], &rows) }
 }
 
 /// Where the run's time went.

@@ -5,7 +5,7 @@ use crate::text;
 
 /// Rows of text under headings; the first column is names, the others are numbers.
 pub(crate) struct Table {
-    pub(crate) head: Vec<&'static str>,
+    pub(crate) head: Vec<String>,
     pub(crate) rows: Vec<Vec<String>>,
 }
 
@@ -16,11 +16,15 @@ const PRUNED: f64 = 0.05;
 
 /// Stage by stage: what each left behind. Columns that no stage has a figure for are left out.
 pub(crate) fn summary(record: &RunRecord) -> Table {
-    type Column<'a> = (&'static str, Box<dyn Fn(&StageRecord) -> Option<String> + 'a>);
-    let columns: [Column; 10] = [
-        ("stage", Box::new(|s| Some(text::line(&s.name)))),
-        ("accuracy", Box::new(|s| s.shown_accuracy().map(|a| text::accuracy(a, s.metrics.images)))),
-        ("SQNR", Box::new(|s| s.shown_sqnr().filter(|_| s.shown_accuracy().is_none()).map(|d| format!("{d:.1} dB")))),
+    type Column<'a> = (&'a str, Box<dyn Fn(&StageRecord) -> Option<String> + 'a>);
+    let metrics = &record.task.metrics;
+    let scored = |s: &StageRecord| metrics.iter().any(|m| s.shown(m).is_some());
+    let mut columns: Vec<Column> = vec![("stage", Box::new(|s| Some(text::line(&s.name))))];
+    for metric in metrics {
+        columns.push((&metric.label, Box::new(|s| s.written(metric))));
+    }
+    let others: [Column; 8] = [
+        ("SQNR", Box::new(|s| s.shown_sqnr().filter(|_| !scored(s)).map(|d| format!("{d:.1} dB")))),
         ("size", Box::new(|s| s.metrics.file_bytes.map(text::bytes))),
         ("parameters", Box::new(|s| s.metrics.parameters.map(text::count))),
         ("non-zero", Box::new(|s| s.metrics.nonzeros.map(text::count))),
@@ -29,9 +33,10 @@ pub(crate) fn summary(record: &RunRecord) -> Table {
         ("latency p50", Box::new(|s| record.latency_of(s).map(|l| milliseconds(l.p50_ms)))),
         ("time", Box::new(time)),
     ];
+    columns.extend(others);
     let kept: Vec<_> = columns.iter().filter(|(_, f)| record.measured().any(|s| f(s).is_some())).collect();
     let row = |s: &StageRecord| kept.iter().map(|(_, f)| f(s).unwrap_or_else(|| NOTHING.into())).collect();
-    Table { head: kept.iter().map(|(h, _)| *h).collect(), rows: record.measured().map(row).collect() }
+    Table { head: kept.iter().map(|(h, _)| text::line(h)).collect(), rows: record.measured().map(row).collect() }
 }
 
 /// How long a stage took when it ran, also where that was in an earlier call.
@@ -47,16 +52,18 @@ pub(crate) fn milliseconds(ms: f64) -> String {
 /// What is to be known of the table's figures, as sentences.
 pub(crate) fn remarks(record: &RunRecord) -> Vec<String> {
     let mut out = vec![];
-    if let Some(stage) = record.stages.iter().rev().find(|s| s.shown_accuracy().is_some())
-        && stage.metrics.images.is_some_and(|n| text::accuracy(0.5, Some(n)).contains('('))
+    let metric = record.task.main();
+    if let Some(stage) = record.stages.iter().rev().find(|s| s.shown(&metric).is_some())
+        && stage.metrics.images.is_some_and(text::few)
+        && (metric.percent || stage.metrics.intervals.contains_key(&metric.key))
     {
         let images = stage.metrics.images.unwrap_or_default();
         let all = record.measured().filter(|s| s.chosen_images().is_none()).find_map(|s| s.metrics.images);
         let told = match all.filter(|n| *n != images) {
-            Some(all) => format!("{all} test images tell, and {images} of them after {}", text::line(&stage.name)),
-            None => format!("{images} test images tell"),
+            Some(all) => format!("{all} test samples tell, and {images} of them after {}", text::line(&stage.name)),
+            None => format!("{images} test samples tell"),
         };
-        out.push(format!("in brackets: where the accuracy lies with 95 % confidence, as far as {told}"));
+        out.push(format!("in brackets: where the {} lies with 95 % confidence, as far as {told}", text::line(&metric.label)));
     }
     if record.deployed().is_some() && record.stages.iter().any(|s| s.deploy.is_none() && s.metrics.file_bytes.is_some()) {
         out.push("sizes before deploy: of the file that the stage's graph would be deployed as".into());
@@ -69,7 +76,7 @@ pub(crate) fn remarks(record: &RunRecord) -> Vec<String> {
 
 /// A figure of the model that the run began with, and of the deployed file.
 pub(crate) struct Change {
-    pub(crate) what: &'static str,
+    pub(crate) what: String,
     pub(crate) before: String,
     pub(crate) after: String,
     /// `3.7 times smaller`; empty where it does not apply.
@@ -84,15 +91,20 @@ pub(crate) fn changes(record: &RunRecord) -> Option<(String, Vec<Change>)> {
     let runtime = deploy.runtimes.iter().find(|r| r.latency.is_some())?;
     let first = record.measured().find(|s| s.name == original.stage);
     let mut out = vec![];
-    let before = record.measured().find(|s| s.shown_accuracy().is_some() && s.deploy.is_none());
-    if let (Some(from), Some(after)) = (before.and_then(|b| b.accuracy_beside(stage)), stage.shown_accuracy()) {
-        let ratio = format!("{:+.2} points", (after - from) * 100.0);
-        let written = |share| text::accuracy(share, stage.metrics.images);
-        out.push(Change { what: "accuracy", before: written(from), after: written(after), ratio });
+    for metric in &record.task.metrics {
+        let before = record.measured().find(|s| s.shown(metric).is_some() && s.deploy.is_none());
+        if let (Some(first), Some(after)) = (before, stage.shown(metric))
+            && let Some(from) = first.shown_beside(metric, stage)
+        {
+            let own = |s: &StageRecord| s.metrics.intervals.get(&metric.key).copied();
+            let written = |v, s: &StageRecord| metric.write_with(v, stage.metrics.images, own(s));
+            let ratio = metric.write_change(after - from);
+            out.push(Change { what: text::line(&metric.label), before: written(from, first), after: written(after, stage), ratio });
+        }
     }
-    let mut change = |what, before: Option<f64>, after: Option<f64>, write: fn(f64) -> String, words: [&str; 2]| {
+    let mut change = |what: &str, before: Option<f64>, after: Option<f64>, write: fn(f64) -> String, words: [&str; 2]| {
         if let (Some(before), Some(after)) = (before, after) {
-            out.push(Change { what, before: write(before), after: write(after), ratio: ratio(before, after, words) });
+            out.push(Change { what: what.to_string(), before: write(before), after: write(after), ratio: ratio(before, after, words) });
         }
     };
     let latency = |l: Option<&Latency>, f: fn(&Latency) -> f64| l.map(f);

@@ -14,7 +14,7 @@ pub fn terminal_after(record: &RunRecord, seen: &dyn Fn(&str, &str) -> bool) -> 
     let table = summary(record);
     let width = |s: &str| s.chars().count();
     let widths: Vec<usize> =
-        (0..table.head.len()).map(|c| table.rows.iter().map(|r| width(&r[c])).chain([width(table.head[c])]).max().unwrap_or(0)).collect();
+        (0..table.head.len()).map(|c| table.rows.iter().map(|r| width(&r[c])).chain([width(&table.head[c])]).max().unwrap_or(0)).collect();
     let mut out = String::new();
     let mut row = |cells: &[&str]| {
         let padded = cells.iter().enumerate().map(|(c, text)| {
@@ -23,7 +23,7 @@ pub fn terminal_after(record: &RunRecord, seen: &dyn Fn(&str, &str) -> bool) -> 
         });
         let _ = writeln!(out, "{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     };
-    row(&table.head);
+    row(&table.head.iter().map(String::as_str).collect::<Vec<_>>());
     row(&widths.iter().map(|w| "─".repeat(*w)).collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>());
     for cells in &table.rows {
         row(&cells.iter().map(String::as_str).collect::<Vec<_>>());

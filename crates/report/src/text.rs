@@ -23,6 +23,26 @@ pub fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 
+/// A figure with four significant digits: `0.2145`, `12.30`, `1234`.
+pub fn number(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() {
+        return value.to_string();
+    }
+    let digits = (3.0 - value.abs().log10().floor()).clamp(0.0, 9.0) as usize;
+    format!("{value:.digits$}")
+}
+
+/// [`number`] with its sign.
+pub fn signed(value: f64) -> String {
+    let number = number(value);
+    if value >= 0.0 { format!("+{number}") } else { number }
+}
+
+/// True for so few samples that an interval belongs beside a figure.
+pub(crate) fn few(samples: u64) -> bool {
+    samples < FEW
+}
+
 /// What is to be known wherever a sparsity is shown.
 pub const SPARSITY_ALONE: &str = "zeros alone make neither the file smaller nor the run faster: they are stored and computed with like any \
                                   other value, and pay where the file is compressed or kernels for sparse weights are used";
@@ -46,7 +66,7 @@ const FEW: u64 = 5000;
 
 /// An accuracy, with its interval of 95 % where it is over few samples: `98.61 % (96.8..99.4)`.
 pub fn accuracy(share: f64, samples: Option<u64>) -> String {
-    match samples.filter(|n| *n < FEW) {
+    match samples.filter(|n| few(*n)) {
         Some(n) => {
             let (low, high) = wilson(share * n as f64, n);
             format!("{} ({:.1}..{:.1})", percent(share), low * 100.0, high * 100.0)
@@ -146,6 +166,10 @@ mod tests {
 
     #[test]
     fn numbers_for_people() {
+        for (v, text) in [(0.0, "0"), (0.214_54, "0.2145"), (12.304, "12.30"), (1234.6, "1235"), (-0.001_234_5, "-0.001234")] {
+            assert_eq!(number(v), text);
+        }
+        assert_eq!((signed(0.5), signed(-0.5)), ("+0.5000".to_string(), "-0.5000".to_string()));
         for (n, text) in [(0, "0 B"), (999, "999 B"), (1097256, "1.10 MB"), (92939, "92.9 kB"), (999_999, "1.00 MB"), (147_600, "148 kB")] {
             assert_eq!(bytes(n), text);
         }

@@ -11,6 +11,7 @@ fn record() -> RunRecord {
         validation_accuracy: Some(0.8 + 0.03 * e as f64),
         lr: 0.1,
         images_per_s: None,
+        validation: None,
     };
     let train = StageRecord {
         name: "train".into(),
@@ -56,6 +57,7 @@ fn record() -> RunRecord {
                 latency: Some(Latency { p50_ms: 0.6, p95_ms: 0.9, runs: 100, threads: 2 }),
                 peak_memory_bytes: Some(12_000_000),
                 accuracy: None,
+                figures: Default::default(),
             }),
             placement: Some(PlacementRecord {
                 operators: [("Conv".to_string(), NodeCount { integer: 9, float: 1 })].into(),
@@ -131,7 +133,7 @@ fn accuracies_over_different_images_are_not_compared() {
     r.stages[1].deploy.as_mut().unwrap().chosen_images = Some(5);
     r.stages[1].metrics.images = Some(5);
     let page = told(&r);
-    assert!(page.contains("as far as 359 test images tell, and 5 of them after deploy"), "{page}");
+    assert!(page.contains("as far as 359 test samples tell, and 5 of them after deploy"), "{page}");
     assert!(!page.contains("-1.00 points") && !page.contains("from 99.00 %") && !page.contains("<th>after train</th>"));
     assert!(!page.contains("id=\"trade\""));
     // The model that stands beside the file, on the same images.
@@ -153,6 +155,47 @@ fn text_views_show_the_accuracy_that_ships_the_warnings_and_the_missed_goal() {
     let markdown = markdown(&record());
     assert!(markdown.contains("| deploy | 98.00 %") && markdown.contains("- **warning:** deploy: default arithmetic"), "{markdown}");
     assert!(markdown.contains("| latency p50 | 0.60 ms | 0.40 ms | 1.50 times faster |"), "{markdown}");
+}
+
+/// The same run as a regression: no accuracy anywhere.
+fn regression() -> RunRecord {
+    let metric = |key: &str, label: &str, better| MetricRecord { key: key.into(), label: label.into(), better, percent: false };
+    let mut r = record();
+    r.task =
+        TaskRecord { kind: "regression".into(), metrics: vec![metric("mae", "MAE", Better::Lower), metric("r2", "R²", Better::Higher)] };
+    for (stage, mae) in r.stages.iter_mut().zip([0.2, 0.25]) {
+        stage.classes = None;
+        stage.metrics.accuracy = None;
+        stage.metrics.keep(&[("mae", mae), ("r2", 0.9)].into());
+        stage.metrics.intervals.insert("mae".into(), [mae - 0.01, mae + 0.01]);
+        for e in &mut stage.epochs {
+            (e.validation_accuracy, e.validation) = (None, Some(1.0 / e.epoch as f64));
+        }
+        for runtime in stage.deploy.iter_mut().flat_map(|d| &mut d.runtimes) {
+            runtime.accuracy = None;
+            runtime.keep(&[("mae", mae)].into());
+            runtime.differences = [("mean_difference".to_string(), 0.003), ("largest_difference".to_string(), 0.02)].into();
+        }
+    }
+    r.goals.clear();
+    r
+}
+
+#[test]
+fn a_regression_is_told_by_its_own_figures() {
+    let r = regression();
+    let (text, page) = (terminal(&r), html(&r));
+    assert!(text.contains("MAE") && text.contains("R²") && text.contains("0.2500 (0.2400..0.2600)"), "{text}");
+    assert!(text.contains("MAE          0.2000 (0.1900..0.2100) → 0.2500 (0.2400..0.2600) (+0.0500, worse)"), "{text}");
+    assert!(text.contains("where the MAE lies with 95 % confidence"), "{text}");
+    for told in ["MAE against file size", "MAE: validation", "differs by 0.30 % of the targets' standard deviation, at most 2.00 %"] {
+        assert!(page.contains(told), "{told}");
+    }
+    let views = text + &page + &markdown(&r) + &curves(&r);
+    assert!(!views.contains("ccuracy"), "{views}");
+    let read: RunRecord = serde_json::from_str(&r.to_json()).unwrap();
+    assert_eq!(read, r);
+    assert!(!record().to_json().contains("\"task\""), "a classification's record is as it was");
 }
 
 #[test]

@@ -35,6 +35,14 @@ impl<F: Family> Choice<F> {
         Self::new(kind, Map::new())
     }
 
+    /// A member with its defaults, by a name that stands in the code.
+    ///
+    /// # Panics
+    /// If the family has no member of that name with defaults: a defect, which a test of the caller finds.
+    pub fn known(kind: &'static str) -> Self {
+        Self::named(kind).expect("a name that stands in the code is that of a member with defaults")
+    }
+
     /// A member and its settings by their own type.
     ///
     /// # Errors
@@ -44,6 +52,15 @@ impl<F: Family> Choice<F> {
             Ok(Value::Object(map)) => Self::new(kind, map),
             _ => Err(Fault::new("", format!("the settings of {} '{kind}' are no table", F::NAME))),
         }
+    }
+
+    /// A member that is there, as it is: nothing is checked.
+    pub fn of(kind: &'static str, settings: &impl Serialize, member: Arc<F::Member>) -> Self {
+        let settings = match serde_json::to_value(settings) {
+            Ok(Value::Object(map)) => map,
+            _ => Map::new(),
+        };
+        Choice { kind, settings, member }
     }
 
     /// Its name.

@@ -65,6 +65,10 @@ impl Participant for WeightAverage {
         Ok(())
     }
 
+    fn replaces_weights(&self) -> bool {
+        true
+    }
+
     fn settled(&self, cx: &StepContext) -> bool {
         cx.epoch >= self.from
     }

@@ -16,6 +16,8 @@ pub struct Checkpoint {
     pub steps_done: u64,
     /// Parameters and running statistics, by name.
     pub values: BTreeMap<String, Tensor>,
+    /// Parameters of the objective, by name.
+    pub objective: BTreeMap<String, Tensor>,
     /// Optimizer moments, by name.
     pub optimizer: BTreeMap<String, Tensor>,
     /// Parameters and statistics of the best epoch, by name.
@@ -66,7 +68,7 @@ impl Checkpoint {
         let position = serde_json::to_string(&position).map_err(|e| wrong(&e))?;
         let none = BTreeMap::new();
         let best = self.best.as_ref().map_or(&none, |b| &b.1);
-        let groups = [("value", &self.values), ("optimizer", &self.optimizer), ("best", best)];
+        let groups = [("value", &self.values), ("objective", &self.objective), ("optimizer", &self.optimizer), ("best", best)];
         let mut named: Vec<(String, &Tensor)> = vec![];
         for (group, tensors) in groups {
             named.extend(tensors.iter().map(|(name, t)| (format!("{group}:{name}"), t)));
@@ -106,7 +108,7 @@ impl Checkpoint {
             groups.entry(group).or_default().insert(name.to_string(), t);
         }
         let mut take = |group: &str| groups.remove(group).unwrap_or_default();
-        let (values, optimizer, best) = (take("value"), take("optimizer"), take("best"));
+        let (values, objective, optimizer, best) = (take("value"), take("objective"), take("optimizer"), take("best"));
         let values_of = position.participants.into_iter();
         let mut participants: BTreeMap<String, ParticipantState> =
             values_of.map(|(key, values)| (key, ParticipantState { values, ..ParticipantState::default() })).collect();
@@ -119,6 +121,7 @@ impl Checkpoint {
             epochs_done: position.epochs_done,
             steps_done: position.steps_done,
             values,
+            objective,
             optimizer,
             best: position.best.map(|b| (b, best)),
             history: position.history,
@@ -164,6 +167,7 @@ mod tests {
             epochs_done: 2,
             steps_done: 17,
             values: BTreeMap::from([("a:b".to_string(), t(1.0))]),
+            objective: BTreeMap::from([("adapter".to_string(), t(4.0))]),
             optimizer: BTreeMap::from([("a#0".to_string(), t(2.0))]),
             best: Some((Best { epoch: 1, metric: 0.5 }, BTreeMap::from([("a".to_string(), t(3.0))]))),
             history: vec![EpochRecord { epoch: 0, loss: 1.0 / 3.0, ..EpochRecord::default() }],
@@ -172,6 +176,7 @@ mod tests {
         };
         c.save(&path).unwrap();
         let back = Checkpoint::load(&path).unwrap();
+        assert_eq!(back.objective, c.objective);
         assert_eq!((back.epochs_done, back.steps_done, &back.values, &back.optimizer), (2, 17, &c.values, &c.optimizer));
         assert_eq!(back.best.as_ref().unwrap().1, c.best.as_ref().unwrap().1);
         assert_eq!((&back.history, back.settled_from, &back.participants), (&c.history, 1, &c.participants));

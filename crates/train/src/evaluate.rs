@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a classifier did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Score {
+pub struct Correct {
     /// Samples whose largest logit is at their label.
     pub correct: usize,
     /// Samples.
@@ -15,7 +15,7 @@ pub struct Score {
     pub nan: usize,
 }
 
-impl Score {
+impl Correct {
     /// Share of the samples that are right, 0..1.
     pub fn accuracy(&self) -> f64 {
         self.correct as f64 / self.total.max(1) as f64
@@ -26,7 +26,7 @@ impl Score {
 ///
 /// # Errors
 /// Whatever running the model or reading the data reports.
-pub fn evaluate(model: &Model, batches: impl Iterator<Item = Result<Batch, TrainError>>, mode: Mode) -> Result<Score, TrainError> {
+pub fn evaluate(model: &Model, batches: impl Iterator<Item = Result<Batch, TrainError>>, mode: Mode) -> Result<Correct, TrainError> {
     let mut accuracy = Accuracy::of(model)?;
     measure(model, batches, mode, &mut accuracy)?;
     Ok(accuracy.score)

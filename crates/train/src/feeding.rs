@@ -248,7 +248,7 @@ impl Feeding {
         let known = |name: &String| self.intakes.iter().any(|i| i.name == *name);
         let foreign: Vec<String> = batch.inputs.keys().filter(|name| !known(name)).cloned().collect();
         // Labels under another name: the one array of integers that is no input.
-        if let ([name], None) = (foreign.as_slice(), &batch.targets.labels)
+        if let ([name], None, true) = (foreign.as_slice(), &batch.targets.labels, batch.targets.values.is_empty())
             && batch
                 .inputs
                 .get(name)
@@ -258,7 +258,8 @@ impl Feeding {
             let labels = t.reshape([t.len()]).and_then(|t| t.cast(DType::I64)).map_err(|e| wrong(name, e.to_string()))?;
             batch.targets.labels = Some(labels);
         }
-        let samples = batch.targets.labels.as_ref().map_or(1, Tensor::len);
+        let valued = batch.targets.values.values().next().and_then(|t| t.shape().first().copied());
+        let samples = batch.targets.labels.as_ref().map(Tensor::len).or(valued).unwrap_or(1);
         for intake in &self.intakes {
             if let (false, Some(value)) = (batch.inputs.contains_key(&intake.name), intake.rule.value) {
                 batch.inputs.insert(intake.name.clone(), intake.held(value, samples)?);

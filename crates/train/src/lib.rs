@@ -15,6 +15,8 @@ mod feeding;
 mod gradients;
 mod limits;
 mod loader;
+mod logits;
+mod loss_parameters;
 mod mean_squared_error;
 mod metric;
 mod norm_statistics;
@@ -30,6 +32,7 @@ mod schedule;
 mod segments;
 mod sizes;
 mod step;
+mod task;
 mod trainer;
 mod units;
 
@@ -37,20 +40,26 @@ pub use average::WeightAverage;
 pub use checkpoint::Checkpoint;
 pub use context::{Batches, Silent, StepContext, TrainContext, Watch};
 pub use error::TrainError;
-pub use evaluate::{Score, evaluate};
+pub use evaluate::{Correct, evaluate};
 pub use executor::{Executor, Mode, Named, Overrides, RunOutput};
 pub use feeding::{CLASSES_KEY, Feeding, INPUTS_KEY, InputRule, InputRules};
 pub use gradients::{GradientMoments, GradientSource, gradient_moments};
 pub use limits::{LOOPS_ENDED, Limits, StopGuard, stop_when};
 pub use loader::LoaderBatches;
+pub use logits::{Logits, logits, logits_of};
+pub use loss_parameters::LossParameter;
 pub use mean_squared_error::{MeanSquaredError, random_targets};
 pub use metric::{Accuracy, Metric, measure};
 pub use norm_statistics::measure_norm_statistics;
-pub use objective::{Batch, CrossEntropy, Judged, Objective, Portion, class_scores, classes, flat, judge, logits, loss_error, read};
+pub use objective::{Batch, CrossEntropy, Judged, Objective, Portion, class_scores, classes, flat, judge, loss_error, read};
 pub use open_batch::{Batching, open_batch};
 pub use optimizer::{Optimizer, OptimizerSettings};
 pub use participant::{Participant, ParticipantState};
 pub use prepare::{Unreached, fold_constants, is_double, prepare, to_float32, unreached};
 pub use recompute::{StepMemory, step_memory};
 pub use schedule::Schedule;
+pub use task::{
+    Agreement, Better, Classification, Confusion, Figures, MetricFacts, Reads, Regression, Score, TASK_KEY, Task, Tasks, align, arg_max,
+    by_value, score, task_of,
+};
 pub use trainer::{Best, EpochRecord, Keep, TrainReport, TrainSettings, train};

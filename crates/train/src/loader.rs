@@ -64,6 +64,7 @@ impl From<data::Batch> for Batch {
         if let Some(labels) = b.targets.labels {
             targets.insert("label".to_string(), labels);
         }
+        targets.extend(b.targets.values);
         for (name, ragged) in b.targets.ragged {
             let offsets = tensor::Tensor::vector(ragged.offsets.iter().map(|o| *o as i64).collect::<Vec<_>>());
             targets.insert(format!("{name}{OFFSETS}"), offsets);

@@ -1,6 +1,6 @@
 //! What a model is judged by: an extension point beside [`crate::Objective`], over the same named outputs and targets.
 use crate::objective::{Batch, flat, judge, read};
-use crate::{Executor, Mode, Score, TrainError, logits};
+use crate::{Better, Correct, Executor, Mode, TrainError, logits};
 use graph::{Model, ValueId};
 use std::collections::HashMap;
 use tensor::Tensor;
@@ -16,8 +16,13 @@ pub trait Metric {
     /// Whatever it cannot be computed from, named.
     fn add(&mut self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<(), TrainError>;
 
-    /// The figure over all batches so far; higher is better, so that it may choose the best epoch.
+    /// The figure over all batches so far.
     fn value(&self) -> f64;
+
+    /// Which direction of it is better.
+    fn better(&self) -> Better {
+        Better::Higher
+    }
 }
 
 /// Runs a model over batches, each of which the metric takes in.
@@ -45,7 +50,7 @@ pub struct Accuracy {
     /// Logits `[n, classes, ...]`.
     logits: ValueId,
     /// What was counted.
-    pub score: Score,
+    pub score: Correct,
 }
 
 impl Accuracy {
@@ -54,7 +59,7 @@ impl Accuracy {
     /// # Errors
     /// [`TrainError::Setting`] if the model has no output.
     pub fn of(model: &Model) -> Result<Self, TrainError> {
-        Ok(Accuracy { logits: logits(model)?, score: Score::default() })
+        Ok(Accuracy { logits: logits(model)?, score: Correct::default() })
     }
 }
 

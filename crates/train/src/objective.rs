@@ -1,5 +1,5 @@
 //! What training minimizes, and what it is judged by: extension points over named outputs and named targets.
-use crate::TrainError;
+use crate::{LossParameter, TrainError, logits};
 use graph::{Model, ValueId};
 use std::collections::{BTreeMap, HashMap};
 use tensor::Tensor;
@@ -102,7 +102,10 @@ impl Batch {
 pub(crate) const OFFSETS: &str = ".offsets";
 
 /// A loss over the values of one forward pass.
-pub trait Objective {
+///
+/// One that owns parameters implements [`Objective::parameters`] and [`Objective::loss_with`], and gives in [`Objective::loss`] the
+/// loss with the parameters as they are at the beginning.
+pub trait Objective: Send + Sync {
     /// Values of the graph the loss reads: graph outputs or inner values (before a final Softmax).
     fn taps(&self) -> Vec<ValueId>;
 
@@ -112,9 +115,36 @@ pub trait Objective {
     /// Whatever the loss cannot be computed from, named.
     fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError>;
 
+    /// Parameters that it owns, as they are at the beginning. They train with the model's, and are no part of the model.
+    fn parameters(&self) -> Vec<LossParameter> {
+        vec![]
+    }
+
+    /// [`Objective::loss`] where the parameters have these elements, in the order of [`Objective::parameters`].
+    ///
+    /// # Errors
+    /// As there.
+    fn loss_with(&self, _parameters: &[Tensor], values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
+        self.loss(values, batch)
+    }
+
     /// How many samples of the batch are right, for the training curve; `None` where that has no meaning.
     fn correct(&self, _values: &HashMap<ValueId, Tensor>, _batch: &Batch) -> Option<usize> {
         None
+    }
+}
+
+impl Objective for Box<dyn Objective> {
+    fn taps(&self) -> Vec<ValueId> {
+        self.as_ref().taps()
+    }
+
+    fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
+        self.as_ref().loss(values, batch)
+    }
+
+    fn correct(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Option<usize> {
+        self.as_ref().correct(values, batch)
     }
 }
 
@@ -137,24 +167,6 @@ impl CrossEntropy {
     pub fn of(model: &Model, label_smoothing: f32) -> Result<Self, TrainError> {
         Ok(CrossEntropy { logits: logits(model)?, label_smoothing, target: "label".into() })
     }
-}
-
-/// The value a classification loss reads: the first output, or what a final Softmax (behind Identity or Reshape-free
-/// nodes) reads.
-///
-/// # Errors
-/// [`TrainError::Setting`] if the model has no output.
-pub fn logits(model: &Model) -> Result<ValueId, TrainError> {
-    let first = model.graph.outputs.first().copied();
-    let mut value = first.ok_or_else(|| TrainError::Setting { setting: "loss".into(), what: "the model has no output".into() })?;
-    while let Some(node) = model.graph.producer(value).map(|i| &model.graph.nodes[i]) {
-        match (node.op_type.as_str(), node.input(0)) {
-            ("Identity", Some(v)) => value = v,
-            ("Softmax", Some(v)) => return Ok(v),
-            _ => break,
-        }
-    }
-    Ok(value)
 }
 
 impl Objective for CrossEntropy {
@@ -198,12 +210,10 @@ pub fn judge(logits: &Tensor, labels: &Tensor) -> Result<Judged, TrainError> {
         if usize::try_from(*label).map_or(true, |l| l >= classes) {
             return Err(TrainError::Data(format!("row {i} of the batch: label {label} is not one of the network's {classes} classes")));
         }
-        if row.iter().any(|v| v.is_nan()) {
-            judged.nan += 1;
-            continue;
+        match crate::arg_max(row) {
+            Some(best) => judged.correct += usize::from(best as i64 == *label),
+            None => judged.nan += 1,
         }
-        let best = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1).then(b.0.cmp(&a.0)));
-        judged.correct += usize::from(best.is_some_and(|(best, _)| best as i64 == *label));
     }
     Ok(judged)
 }

@@ -1,6 +1,5 @@
 //! Optimizers over named parameters. State is kept by parameter name and starts fresh in each stage.
 use crate::TrainError;
-use crate::parameters::Parameter;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tensor::{AdamWOptions, SgdOptions, Tensor};
@@ -117,14 +116,15 @@ impl Optimizer {
         self.steps += 1;
     }
 
-    /// Updates one parameter in place. `factor` is the schedule's.
+    /// Updates one parameter in place. Its state is kept under `name`; weight decay pulls on it if it `decays`; `factor` is the
+    /// schedule's.
     ///
     /// # Errors
     /// [`TrainError::Value`] if gradient and parameter differ in shape.
-    pub fn update(&mut self, parameter: &Parameter, value: &mut Tensor, gradient: &Tensor, factor: f64) -> Result<(), TrainError> {
-        let wrong = |e: tensor::TensorError| TrainError::Value { value: parameter.name.clone(), what: e.to_string() };
-        let decays = if parameter.decays() { 1.0 } else { 0.0 };
-        let mut moment = |i: usize| match self.state.remove(&format!("{}#{i}", parameter.name)) {
+    pub fn update(&mut self, name: &str, decays: bool, value: &mut Tensor, gradient: &Tensor, factor: f64) -> Result<(), TrainError> {
+        let wrong = |e: tensor::TensorError| TrainError::Value { value: name.to_string(), what: e.to_string() };
+        let decays = if decays { 1.0 } else { 0.0 };
+        let mut moment = |i: usize| match self.state.remove(&format!("{name}#{i}")) {
             Some(t) => Ok(t),
             None => Tensor::full(0f32, value.shape()),
         };
@@ -155,7 +155,7 @@ impl Optimizer {
             }
         };
         for (i, m) in moments.into_iter().enumerate() {
-            self.state.insert(format!("{}#{i}", parameter.name), m);
+            self.state.insert(format!("{name}#{i}"), m);
         }
         Ok(())
     }

@@ -20,7 +20,8 @@ pub struct ParticipantState {
 ///
 /// Order within a step: [`Participant::before_step`], forward and backward pass, [`Participant::gradients`], clipping to
 /// `clip_norm`, update, [`Participant::after_update`]. Within an epoch: its steps, [`Participant::after_epoch`], validation,
-/// checkpoint. At the end: the best epoch is put back if the settings ask for it, then [`Participant::finish`].
+/// checkpoint. At the end: the best epoch is put back if the settings ask for it and no
+/// participant replaces the weights, then [`Participant::finish`].
 pub trait Participant {
     /// Its name: the key of its state in checkpoints.
     fn name(&self) -> &'static str;
@@ -78,6 +79,11 @@ pub trait Participant {
     /// never kept as the best, and early stopping does not count it. Asked after each epoch.
     fn settled(&self, _cx: &StepContext) -> bool {
         true
+    }
+
+    /// True if [`Participant::finish`] puts other weights in the place of the last epoch's: the best epoch is then not put back.
+    fn replaces_weights(&self) -> bool {
+        false
     }
 
     /// Its state for a checkpoint.

@@ -185,6 +185,7 @@ impl Step<'_> {
         let sizes = measure(model, &plan, self.taps, self.objective, self.batch, self.overrides, self.mode)?;
         let constants: u64 = model.values.iter().filter_map(|(_, v)| v.constant.as_ref()).map(|c| bytes(&c.tensor)).sum();
         let trained = self.parameters.iter().try_fold(0, |sum, p| Ok::<u64, TrainError>(sum + bytes(&parameters::get(model, &p.id)?)))?;
+        let trained = trained + self.objective.parameters().iter().map(|p| bytes(&p.value)).sum::<u64>();
         let moments = match self.optimizer {
             OptimizerSettings::Sgd { .. } => 1,
             OptimizerSettings::Adamw { .. } => 2,

@@ -1,6 +1,7 @@
 //! One step of training: forward through the annotated graph, loss, backward, update of master weights and of the
 //! encodings' own parameters. Masks and quantizers are part of the values, so the step knows nothing of them.
-use crate::objective::Batch;
+use crate::loss_parameters::LossParameters;
+use crate::objective::{Batch, Objective};
 use crate::optimizer::Optimizer;
 use crate::parameters::{self, Parameter, Part};
 use crate::recompute::{self, Recomputation};
@@ -13,6 +14,8 @@ pub(crate) struct Steps {
     pub(crate) optimizer: Optimizer,
     /// Values that the objective reads.
     pub(crate) taps: Vec<ValueId>,
+    /// Parameters that the objective owns.
+    pub(crate) of_loss: LossParameters,
     /// Where a memory budget is set.
     pub(crate) recomputation: Option<Recomputation>,
 }
@@ -48,9 +51,11 @@ impl Steps {
         for participant in participants.iter_mut() {
             participant.before_step(cx)?;
         }
-        let (step, mode, objective, parameters) = (cx.step, cx.mode, cx.objective, cx.parameters);
+        let (step, mode, parameters) = (cx.step, cx.mode, cx.parameters);
+        let objective = &self.of_loss.track(cx.objective)?;
         let at = |e: tensor::TensorError| TrainError::Step { step, what: e.to_string() };
-        let (mut overrides, leaves) = parameters::track(cx.model, parameters)?;
+        let (mut overrides, mut leaves) = parameters::track(cx.model, parameters)?;
+        leaves.extend(objective.leaves.iter().cloned());
         overrides.dense_gradients = participants.iter().any(|p| p.dense_gradients());
         let samples: usize = runs.iter().map(Batch::len).sum();
         let (mut total, mut updates) = (0.0, vec![]);
@@ -93,9 +98,11 @@ impl Steps {
             }
         }
         drop((overrides, leaves));
+        let mut of_loss = gradients.split_off(parameters.len());
         for participant in participants.iter_mut() {
             participant.gradients(cx, &mut gradients)?;
         }
+        gradients.append(&mut of_loss);
         let place = || {
             let look = |batch| diagnosis::not_finite(cx.model, parameters, &self.taps, objective, batch, mode);
             runs.iter().map(look).find(|place| !place.is_empty()).unwrap_or_default()
@@ -113,10 +120,11 @@ impl Steps {
     }
 
     /// Updates each parameter that has a gradient.
-    fn update(&mut self, cx: &mut StepContext, gradients: Vec<Option<Tensor>>, clip: f64) -> Result<(), TrainError> {
+    fn update(&mut self, cx: &mut StepContext, mut gradients: Vec<Option<Tensor>>, clip: f64) -> Result<(), TrainError> {
         let step = cx.step;
         let at = |e: tensor::TensorError| TrainError::Step { step, what: e.to_string() };
         self.optimizer.begin_step();
+        self.of_loss.update(&mut self.optimizer, gradients.drain(cx.parameters.len()..), clip, cx.factor)?;
         for (p, gradient) in cx.parameters.iter().zip(gradients) {
             let Some(mut gradient) = gradient else { continue };
             if clip < 1.0 {
@@ -124,7 +132,7 @@ impl Steps {
             }
             let mut value = take(cx.model, p)?;
             let before = matches!(p.id.part, Part::Encoding(_)).then(|| value.clone());
-            profile::section(|| "update".into(), || self.optimizer.update(p, &mut value, &gradient, cx.factor))?;
+            profile::section(|| "update".into(), || self.optimizer.update(&p.name, p.decays(), &mut value, &gradient, cx.factor))?;
             if let Some(before) = before {
                 value = parameters::projected(cx.model, p, &before, value)?;
             }

@@ -1,5 +1,6 @@
 //! The training loop: epochs of steps, validation, checkpoints, and which epoch's weights a stage ends with.
 use crate::checkpoint::Checkpoint;
+use crate::loss_parameters::LossParameters;
 use crate::objective::{Batch, Objective};
 use crate::optimizer::{Optimizer, OptimizerSettings};
 use crate::parameters::{self, Parameter, Part};
@@ -7,7 +8,7 @@ use crate::participant::keys;
 use crate::recompute::Recomputation;
 use crate::schedule::Schedule;
 use crate::step::{Steps, Sums, follow_statistics};
-use crate::{Batches, Mode, StepContext, TrainContext, TrainError};
+use crate::{Batches, Better, Mode, StepContext, TrainContext, TrainError};
 use graph::Model;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -49,6 +50,8 @@ pub struct TrainSettings {
     pub keep: Keep,
     /// Stop after so many epochs without a better validation figure, counted from the first epoch that may be kept.
     pub early_stopping: Option<u64>,
+    /// Which direction of the validation figure is better.
+    pub better: Better,
     /// Normalizations use and keep their running statistics from this epoch on.
     pub freeze_statistics_from: Option<u64>,
     /// Bytes that a step may hold: weights, gradients, the optimizer's state and activations, as far as they are tensors.
@@ -70,6 +73,7 @@ impl Default for TrainSettings {
             seed: 0,
             keep: Keep::Last,
             early_stopping: None,
+            better: Better::Higher,
             freeze_statistics_from: None,
             memory: None,
         }
@@ -85,7 +89,7 @@ pub struct EpochRecord {
     pub loss: f64,
     /// Share of its samples that were right while it trained, 0..1.
     pub train_accuracy: Option<f64>,
-    /// The validation figure after it (higher is better).
+    /// The validation figure after it.
     pub validation: Option<f64>,
     /// Learning rate of its last step.
     pub lr: f64,
@@ -132,6 +136,7 @@ pub fn train(
         return Err(TrainError::Setting { setting: "freeze".into(), what: "leaves nothing that trains".into() });
     }
     let mut optimizer = Optimizer::new(settings.optimizer.clone());
+    let mut of_loss = LossParameters::of(objective);
     let mut state = Checkpoint::default();
     let names = state_names(model, &parameters);
     let keys = keys(&context.participants);
@@ -143,6 +148,7 @@ pub fn train(
             participant.restore(model, state.participants.get(key).ok_or_else(missing)?)?;
         }
         follow_statistics(model)?;
+        of_loss.restore(std::mem::take(&mut state.objective))?;
         optimizer.restore(std::mem::take(&mut state.optimizer), state.steps_done);
         context.watch.note(&format!("goes on after epoch {}", state.epochs_done));
     }
@@ -153,7 +159,7 @@ pub fn train(
         context.watch.note(&runs_alone_note(model, "samples run one after the other"));
     }
     let recomputation = settings.memory.map(Recomputation::new).transpose()?;
-    let mut steps = Steps { optimizer, taps: objective.taps(), recomputation };
+    let mut steps = Steps { optimizer, taps: objective.taps(), of_loss, recomputation };
     let mut cx = StepContext {
         model,
         parameters: &parameters,
@@ -216,12 +222,13 @@ pub fn train(
         // Ties: the later epoch. A small held-out split cannot tell them apart, and the later one learned at a lower rate.
         if let Some(metric) = validation
             && settled
-            && state.best.as_ref().is_none_or(|(b, _)| metric >= b.metric)
+            && state.best.as_ref().is_none_or(|(b, _)| settings.better.as_good(metric, b.metric))
         {
             state.best = Some((Best { epoch, metric }, state.values.clone()));
         }
         if let Some(path) = &context.checkpoint {
             state.optimizer = steps.optimizer.state().0.clone();
+            state.objective = steps.of_loss.state();
             state.participants = keys.iter().cloned().zip(participants.iter().map(|p| p.state(cx.model))).collect();
             state.save(path)?;
             state.optimizer.clear();
@@ -231,6 +238,7 @@ pub fn train(
     let best = state.best.as_ref().map(|b| b.0.clone());
     let mut kept = state.epochs_done.saturating_sub(1);
     if settings.keep == Keep::Best
+        && !participants.iter().any(|p| p.replaces_weights())
         && let Some((best, values)) = &state.best
     {
         restore(cx.model, &names, values)?;

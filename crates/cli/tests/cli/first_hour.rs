@@ -66,7 +66,7 @@ fn a_recipe_is_written_with_reasons_and_runs_as_it_is() {
 
     let (code, table, error) = run(&["run", &recipe, "-o", &out, "--set", "stages.deploy.latency_runs=1"]);
     assert_eq!(code, 0, "{table}{error}");
-    assert!(error.contains("observer = \"auto\": ") && error.contains("on 64 images held back"), "{error}");
+    assert!(error.contains("observer = \"auto\": ") && error.contains("on 64 samples held back"), "{error}");
     let (_, plan, _) = run(&["run", &recipe, "-o", &out, "--dry-run", "--set", "stages.deploy.latency_runs=1"]);
     assert!(plan.contains("[2/2] deploy: its result is there already"), "{plan}");
 

@@ -4,6 +4,7 @@ mod first_hour;
 mod on_data;
 mod parameters;
 mod program;
+mod regression;
 mod resume;
 mod start;
 mod texts;

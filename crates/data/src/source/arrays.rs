@@ -1,10 +1,12 @@
 //! Arrays of an npz file: one of inputs under any name, or several that are named after a network's inputs, with one entry
-//! a row along the first axis or the one that the network's input asks for; labels are `y`, `label` or `labels`.
+//! a row along the first axis or the one that the network's input asks for; labels are `y`, `label` or `labels`. Where numbers are
+//! wanted instead of classes ([`Wanted::Values`]), one array holds them.
 //!
 //! Bytes of shape `[n, h, w]`, `[n, h, w, 1]` or `[n, h, w, 3]` that stand alone are images; everything else is taken as
 //! it is. Memory: the whole file, decompressed.
 use super::format::{Format, Opener, SPLITS, Splits, canonical, entries, file_name, opener};
-use crate::{Content, DataError, Dataset, Image, Place, ReadyDataset, Result, Sample, npz};
+use crate::wanted::take_values;
+use crate::{Content, DataError, Dataset, Image, Place, ReadyDataset, Result, Sample, TARGET, Wanted, npz};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +22,8 @@ pub struct ArraysDataset {
     path: PathBuf,
     arrays: BTreeMap<String, Array>,
     labels: Option<(&'static str, Vec<i64>)>,
+    /// What is to be predicted, f32 `[rows, ...]`, where that is no class.
+    values: Option<Tensor>,
     class_names: Vec<String>,
     rows: usize,
     /// Why no row can be read as the arrays stand.
@@ -49,12 +53,12 @@ pub(crate) const FORMAT: Format = Format {
 /// An npz file that holds all rows.
 fn array_file(file: &Path) -> Opener {
     let file = file.to_path_buf();
-    opener(move |_, _| ArraysDataset::open(&file))
+    opener(move |_, options| ArraysDataset::wanting(&file, npz::read(&file)?, &options.wanted))
 }
 
 /// npz files of which each holds one run.
 fn runs(files: Vec<PathBuf>) -> Opener {
-    opener(move |path, _| Ok(ReadyDataset::new(path, files)))
+    opener(move |path, options| Ok(ReadyDataset::new(path, files).wanting(&options.wanted)))
 }
 
 /// `digits-train.npz`, `train.npz`: the split is what follows the last hyphen. Several files of which none is called as a
@@ -93,6 +97,19 @@ impl ArraysDataset {
         Self::new(path, npz::read(path)?)
     }
 
+    /// As [`ArraysDataset::new`], with the target that is wanted: a class, or an array of numbers.
+    ///
+    /// # Errors
+    /// As [`ArraysDataset::new`]; [`DataError::Format`] if there is no array of targets.
+    pub fn wanting(path: &Path, mut arrays: BTreeMap<String, Tensor>, wanted: &Wanted) -> Result<Self> {
+        let Wanted::Values { array } = wanted else { return Self::new(path, arrays) };
+        let values = take_values(&mut arrays, array.as_deref()).map_err(|what| DataError::format(path, what))?;
+        let mut dataset = Self::new(path, arrays)?;
+        (dataset.rows, dataset.values) = (values.shape()[0], Some(values));
+        dataset.unfit = dataset.disagreement();
+        Ok(dataset)
+    }
+
     /// Takes arrays: `y` (`label`, `labels`) of integers and `class_names` of text, where present; each other array is an input.
     ///
     /// Where they have different numbers of rows along their first axes, [`Dataset::arranged`] has to say how they are cut.
@@ -116,7 +133,7 @@ impl ArraysDataset {
         let Some(rows) = labels.as_ref().map(|(_, y)| y.len()).filter(|_| most.is_some()).or(most) else {
             return Err(fault("no array 'x' with one entry a row".into()));
         };
-        let mut dataset = ArraysDataset { path: path.to_path_buf(), arrays, labels, class_names, rows, unfit: None };
+        let mut dataset = ArraysDataset { path: path.to_path_buf(), arrays, labels, values: None, class_names, rows, unfit: None };
         dataset.unfit = dataset.disagreement();
         Ok(dataset)
     }
@@ -130,11 +147,12 @@ impl ArraysDataset {
     fn disagreement(&self) -> Option<String> {
         let counts = self.arrays.iter().filter_map(|(name, array)| Some((name.as_str(), array.rows()?)));
         let labelled = self.labels.as_ref().map(|(name, y)| (*name, y.len()));
-        let mut counts = counts.chain(labelled);
+        let valued = self.values.as_ref().map(|t| (TARGET, t.shape()[0]));
+        let mut counts = counts.chain(labelled).chain(valued);
         let (first, rows) = counts.next()?;
         let (name, count) = counts.find(|(_, count)| *count != rows)?;
         let told = format!("array '{first}' has {rows} rows, array '{name}' {count}");
-        if LABELS.contains(&name) {
+        if LABELS.contains(&name) || name == TARGET {
             return Some(told);
         }
         Some(format!(
@@ -161,7 +179,9 @@ pub(crate) fn labels(array: &Tensor) -> Result<Vec<i64>, String> {
         DType::I32 => convert::<i32>(array),
         DType::U64 => convert::<u64>(array),
         DType::I64 => convert::<i64>(array),
-        other => Err(format!("element type {other}, where integers are needed")),
+        other => {
+            Err(format!("element type {other}, where integers are needed (classes); numbers are predicted with task = \"regression\""))
+        }
     }
 }
 
@@ -227,7 +247,12 @@ impl Dataset for ArraysDataset {
             }
             (_, None) => Content::Arrays(entries),
         };
-        Ok(Sample::new(content, self.labels.as_ref().map(|(_, labels)| labels[row])))
+        let mut sample = Sample::new(content, self.labels.as_ref().map(|(_, labels)| labels[row]));
+        if let Some(values) = &self.values {
+            let own = values.narrow(0, row, 1)?.reshape(&values.shape()[1..])?;
+            sample.values.insert(TARGET.to_string(), own);
+        }
+        Ok(sample)
     }
     fn labels(&self) -> Result<Vec<Option<i64>>> {
         Ok(match &self.labels {
@@ -237,6 +262,9 @@ impl Dataset for ArraysDataset {
     }
     fn holds_arrays(&self) -> bool {
         self.image().is_none()
+    }
+    fn has_values(&self) -> bool {
+        self.values.is_some()
     }
     fn arranged(&self, places: &BTreeMap<String, Place>) -> Result<Option<Arc<dyn Dataset>>> {
         let mut dataset = self.clone();

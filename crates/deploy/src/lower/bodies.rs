@@ -2,9 +2,6 @@
 use graph::{Graph, Names, Node, Value, ValueId, Values};
 use std::collections::{BTreeMap, HashMap};
 
-/// Layers that runtimes have integer kernels for.
-const LAYERS: &[&str] = &["Conv", "Gemm", "MatMul"];
-
 /// Puts a DequantizeLinear of its own into each body with a layer that reads one of outside.
 pub(super) fn dequantize_inside(graph: &mut Graph, values: &mut Values) {
     if graph.nodes.iter().all(|n| n.subgraphs().next().is_none()) {
@@ -14,9 +11,14 @@ pub(super) fn dequantize_inside(graph: &mut Graph, values: &mut Values) {
     in_graph(graph, values, &mut names, &HashMap::new());
 }
 
+/// True for a layer that has a counterpart on integers.
+fn is_layer(node: &Node) -> bool {
+    node.is_onnx() && ops::integer_forms_of(&node.op_type).any(|(_, form)| form.weight.is_some())
+}
+
 fn in_graph(graph: &mut Graph, values: &mut Values, names: &mut (Names, Names), outer: &HashMap<ValueId, Node>) {
     let mut own: BTreeMap<ValueId, Node> = BTreeMap::new();
-    for node in graph.nodes.iter_mut().filter(|n| LAYERS.contains(&n.op_type.as_str()) && n.is_onnx()) {
+    for node in graph.nodes.iter_mut().filter(|n| is_layer(n)) {
         for input in node.inputs.iter_mut().flatten() {
             let Some(from) = outer.get(input) else { continue };
             let inside = own.entry(*input).or_insert_with(|| {

@@ -6,7 +6,7 @@
 //!   the file.
 //! - An encoded *activation* passes through QuantizeLinear and DequantizeLinear; every reader reads the dequantized value.
 //! - A Relu or Clip whose result lies on a grid that ends where its bounds are is left out.
-//! - Operators that only move elements (`QuantRule::SameGrid`) get the same pair again behind them, with the same grid:
+//! - Operators that only move elements (`ops::Effect::Moves`) get the same pair again behind them, with the same grid:
 //!   it changes no value, and it is what lets a runtime keep such an operator in integers.
 //!
 //! The integers are the ones the simulation rounded to, so the file computes what the simulation computed.
@@ -20,16 +20,18 @@ mod rewrite;
 mod same_grid;
 mod table;
 
-pub use float_parts::FloatPart;
+pub use target::FloatPart;
 
 use crate::Result;
 use graph::{Annotations, Model};
 
 /// How a model is lowered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct LowerOptions {
     /// Version of ONNX's operator set the file should have at least; it is raised further where an encoding needs it.
     pub opset: Option<i64>,
+    /// The runtime that the file is for.
+    pub target: target::Choice,
 }
 
 /// A model in standard ONNX.
@@ -63,10 +65,11 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     }
     same_grid::propagate(&mut model);
     let (covered, divided) = (covered::find(&model), division::find(&model));
-    let float_parts = float_parts::list(&model, &divided.keys().copied().collect::<Vec<_>>());
+    let float_parts = float_parts::list(&model, &divided.keys().copied().collect::<Vec<_>>(), &**options.target.member());
     let annotations = std::mem::take(&mut model.annotations);
     let mut graph = std::mem::take(&mut model.graph);
-    let rewritten = rewrite::Rewriter::new(&graph, &mut model.values, &annotations, (&covered, &divided)).graph(&mut graph);
+    let rewritten =
+        rewrite::Rewriter::new(&graph, &mut model.values, &annotations, (&covered, &divided), &**options.target.member()).graph(&mut graph);
     bodies::dequantize_inside(&mut graph, &mut model.values);
     model.graph = graph;
     rewritten?;

@@ -6,6 +6,7 @@ use crate::{DeployError, Result};
 use encodings::Decode;
 use graph::{Annotations, AttributeValue, Graph, Names, Node, ValueId, ValueType, Values};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use target::Target;
 use tensor::Tensor;
 
 /// The state of one lowering.
@@ -16,6 +17,7 @@ pub(super) struct Rewriter<'a> {
     covered: &'a BTreeSet<ValueId>,
     /// Quotients that are what is divided on another scale.
     divided: &'a BTreeMap<ValueId, ValueId>,
+    target: &'a dyn Target,
     names: Names,
     nodes: Names,
 }
@@ -31,9 +33,10 @@ impl<'a> Rewriter<'a> {
         values: &'a mut Values,
         annotations: &'a Annotations,
         (covered, divided): (&'a BTreeSet<ValueId>, &'a BTreeMap<ValueId, ValueId>),
+        target: &'a dyn Target,
     ) -> Self {
         let (names, nodes) = (Names::of(values), Names::of_nodes(graph));
-        Rewriter { values, annotations, covered, divided, names, nodes }
+        Rewriter { values, annotations, covered, divided, target, names, nodes }
     }
 
     /// Rewrites the main graph and the subgraphs of its nodes.
@@ -139,8 +142,8 @@ impl<'a> Rewriter<'a> {
     /// placed, each value's before its first reader.
     fn constants(&mut self, graph: &mut Graph) -> Result<BTreeMap<ValueId, Vec<Node>>> {
         let mut waiting = BTreeMap::new();
-        let of_gemm: HashSet<ValueId> =
-            graph.nodes.iter().filter(|n| n.op_type == "Gemm" && n.is_onnx()).filter_map(|n| n.input(1)).collect();
+        let writes_zero_point = |n: &&Node| n.is_onnx() && self.target.writes_zero_point(&n.op_type);
+        let with_zero_point: HashSet<ValueId> = graph.nodes.iter().filter(writes_zero_point).filter_map(|n| n.input(1)).collect();
         for id in graph.constants.clone() {
             let Some(annotation) = self.annotations.get(id).filter(|a| !a.is_empty()) else { continue };
             let Some(tensor) = self.values.tensor(id).cloned() else { continue };
@@ -155,7 +158,7 @@ impl<'a> Rewriter<'a> {
                     let nodes = match &stored.decode {
                         Decode::Affine { scale, zero_point, axis } => {
                             let grid = Grid { scale: scale.clone(), zero_point: zero_point.clone(), axis: *axis };
-                            vec![self.dequantize(graph, id, stored.data, &grid, of_gemm.contains(&id))]
+                            vec![self.dequantize(graph, id, stored.data, &grid, with_zero_point.contains(&id))]
                         }
                         Decode::Table { .. } => table::decode(self, graph, id, &stored)?,
                     };
@@ -166,8 +169,7 @@ impl<'a> Rewriter<'a> {
         Ok(waiting)
     }
 
-    /// The DequantizeLinear that makes what was a float constant. A zero point of zero may be left out, but ONNX Runtime
-    /// (1.32) then computes a Gemm in float, while it takes Conv and MatMul either way.
+    /// The DequantizeLinear that makes what was a float constant. A zero point of zero may be left out, unless the target says otherwise.
     fn dequantize(&mut self, graph: &mut Graph, id: ValueId, data: Tensor, grid: &Grid, with_zero_point: bool) -> Node {
         let base = self.values[id].name.clone();
         let mut inputs = vec![self.constant(graph, &base, "quantized", data), self.constant(graph, &base, "scale", grid.scale.clone())];

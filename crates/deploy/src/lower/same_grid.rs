@@ -1,8 +1,8 @@
 //! Grids pass through operators that only move elements.
 use graph::{Graph, Model, Node, ValueId};
-use ops::{Operator, QuantRule, Role};
+use ops::{Effect, Operator, Role};
 
-/// Gives the output of each `SameGrid` operator its input's encoding where it has none of its own. Quantizing a value that
+/// Gives the output of each operator that moves elements its input's encoding where it has none of its own. Quantizing a value that
 /// lies on the grid already changes nothing, so the simulation stays what it was.
 pub(super) fn propagate(model: &mut Model) {
     let graph = model.graph.clone();
@@ -14,7 +14,7 @@ fn in_graph(graph: &Graph, model: &mut Model) {
         for sub in node.subgraphs() {
             in_graph(sub, model);
         }
-        let Some(op) = ops::find(&node.domain, &node.op_type).filter(|op| op.quantization(node, model) == QuantRule::SameGrid) else {
+        let Some(op) = ops::find(&node.domain, &node.op_type).filter(|op| op.effect(node, model) == Effect::Moves) else {
             continue;
         };
         let Some(input) = node.input(0).filter(|v| model.values.tensor(*v).is_none() || looks_up(model, op, node)) else { continue };

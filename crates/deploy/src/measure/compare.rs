@@ -3,7 +3,7 @@ use crate::{DeployError, Result};
 use graph::{Model, ValueId};
 use std::collections::{BTreeMap, HashMap};
 use tensor::Tensor;
-use train::{Executor, Mode, Named};
+use train::{Executor, Mode, Named, arg_max};
 
 /// The difference between a reference and another computation of the same value, summed over any number of batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -91,20 +91,6 @@ impl Difference {
     }
 }
 
-/// Index of the largest element, the first of equals; `None` where one of them is NaN, or there is none.
-pub(super) fn arg_max(row: &[f32]) -> Option<usize> {
-    let mut best = None;
-    for (i, v) in row.iter().enumerate() {
-        if v.is_nan() {
-            return None;
-        }
-        if best.is_none_or(|b: usize| *v > row[b]) {
-            best = Some(i);
-        }
-    }
-    best
-}
-
 /// How far a deployed file may be from the simulation it was made from.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
@@ -112,13 +98,11 @@ pub struct Limits {
     pub rms_share: f64,
     /// Largest difference of any element, in quantization steps of the output.
     pub steps: f64,
-    /// Smallest share of rows with the same decision, 0..1; judged for classifiers alone.
-    pub argmax: f64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { rms_share: 1.0 / 3.0, steps: 2.0, argmax: 0.995 }
+        Limits { rms_share: 1.0 / 3.0, steps: 2.0 }
     }
 }
 
@@ -135,8 +119,6 @@ pub struct Agreement {
     pub whole: Difference,
     /// Quantization step of the output: the scale of its own grid, or of the nearest quantized value before it.
     pub step: Option<f64>,
-    /// True if the output is a classifier's, so that the decision counts.
-    pub classifier: bool,
 }
 
 /// Whether a figure is above its limit; one that is not a number is.
@@ -167,14 +149,6 @@ impl Agreement {
         // A difference of whole steps is a whole number up to f32 rounding.
         if let Some(steps) = self.largest_steps().filter(|s| exceeds(*s, limits.steps + 1e-3)) {
             out.push(format!("output '{}': an element is {steps:.2} quantization steps off, more than {}", self.output, limits.steps));
-        }
-        if self.classifier && self.deployment.argmax_agreement() < limits.argmax {
-            out.push(format!(
-                "output '{}': the decision agrees on {:.2} % of the rows, fewer than {:.2} %",
-                self.output,
-                100.0 * self.deployment.argmax_agreement(),
-                100.0 * limits.argmax
-            ));
         }
         out
     }
@@ -297,9 +271,8 @@ mod tests {
             deployment: difference(&[1.1, 2.1], &[2.1, 1.1], &[1, 2]),
             whole: difference(&[1.0, 2.0], &[2.1, 1.1], &[1, 2]),
             step: Some(0.1),
-            classifier: true,
         };
-        assert_eq!(agreement.violations(&Limits::default()).len(), 3);
+        assert_eq!(agreement.violations(&Limits::default()).len(), 2);
         let same = Agreement { deployment: difference(&[1.1, 2.1], &[1.1, 2.1], &[1, 2]), ..agreement };
         assert!(same.violations(&Limits::default()).is_empty());
     }

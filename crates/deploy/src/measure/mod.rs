@@ -1,16 +1,12 @@
 //! Figures about a model, measured on the file or on a run, never derived from settings.
 mod compare;
-mod confusion;
-mod evaluate;
 mod latency;
 mod macs;
 mod parameters;
+mod runs;
 
 pub use compare::{Agreement, Difference, LayerDifference, Limits, compare_layers, output_step};
-pub use confusion::Confusion;
-pub use evaluate::{Accuracy, Runs, evaluate};
 pub use latency::{Latency, LatencyOptions, latencies, latency};
 pub use macs::{Macs, NodeMacs, macs};
 pub use parameters::{Parameters, StoredValues, WeightCount, parameters};
-
-pub(crate) use evaluate::{scores, split};
+pub use runs::Runs;

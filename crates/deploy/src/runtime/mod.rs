@@ -142,6 +142,17 @@ pub fn choose() -> Choice {
     }
 }
 
+/// The runtime in which files for a target are measured; for ONNX Runtime as [`choose`] says.
+///
+/// # Errors
+/// [`DeployError::RuntimeAbsent`] for another one that is not installed.
+pub fn of_target(target: &dyn target::Target) -> Result<Choice> {
+    match target.runtime() {
+        onnxruntime::NAME => Ok(choose()),
+        name => Ok(Choice { runtime: by_name(name)?, note: None }),
+    }
+}
+
 /// Checks fed inputs against a session's own list.
 fn check_inputs(slots: &[Slot], inputs: &BTreeMap<String, Tensor>) -> Result<()> {
     let error = |input: &str, what: String| Err(DeployError::Input { input: input.to_string(), what });

@@ -91,7 +91,7 @@ pub fn compare(a: &Path, b: &Path, on: &CompareOn, tick: Tick) -> Result<Compari
                     _ => {}
                 }
             }
-            let samples = Samples::open(if fixed[1] { &b } else { &a }, path, options, None)?;
+            let samples = Samples::open(if fixed[1] { &b } else { &a }, path, options, false)?;
             let (rows, preprocessing) = (samples.rows, samples.preprocessing);
             for batch in samples.run(tick) {
                 totals.add(&a, &b, &batch?.inputs)?;

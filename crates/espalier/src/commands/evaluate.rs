@@ -1,17 +1,21 @@
-//! `evaluate`: a classifier on a data set.
+//! `evaluate`: a model on a data set, by its task's figures.
 use super::bench::peak_memory;
 use super::execute::session;
 use super::preprocessing::Preprocessing;
 use super::samples::{SampleOptions, Samples};
 use crate::{Error, Result};
 use deploy::runtime::Source;
+use graph::Model;
 use pipeline::actions::Tick;
+use pipeline::actions::task_record;
+use report::record::{MetricRecord, TaskRecord};
 use report::text;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::time::Instant;
-use train::{Batch, Batching, Mode, Score, TrainError};
+use train::{Batch, Batching, Figures, Mode, Reads, Score, Task, TrainError, by_value};
 
 /// On what, and how.
 #[derive(Clone, Debug)]
@@ -31,14 +35,22 @@ pub struct EvaluateOptions {
 pub struct Evaluation {
     /// The runtime.
     pub runtime: String,
-    /// Rows whose class was right.
-    pub correct: usize,
+    /// What the network is for, and by which figures it is judged.
+    #[serde(skip)]
+    pub task: TaskRecord,
+    /// Rows whose class was right; absent for a task without classes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correct: Option<u64>,
     /// Rows.
-    pub total: usize,
+    pub total: u64,
     /// Rows with a NaN among their outputs: none of them counts as right.
-    pub nan: usize,
-    /// `correct / total`.
-    pub accuracy: f64,
+    pub nan: u64,
+    /// Figures by key: `accuracy`, or those of another task.
+    #[serde(flatten)]
+    pub figures: BTreeMap<String, f64>,
+    /// Intervals of 95 % confidence of some of them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub intervals: BTreeMap<String, [f64; 2]>,
     /// Where the preprocessing came from.
     pub preprocessing: Preprocessing,
     /// Reading, decoding and running all rows.
@@ -49,7 +61,7 @@ pub struct Evaluation {
     pub notes: Vec<String>,
 }
 
-/// Scores a model's first output on the labels of a data set; `tick` hears how far it is. A batch that the model fixes is
+/// Scores a model on the targets of a data set; `tick` hears how far it is. A batch that the model fixes is
 /// opened where that can be shown to change nothing, and kept to otherwise.
 ///
 /// # Errors
@@ -59,26 +71,30 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
     let mut model = onnx::load(path)?;
     let batching = if options.samples.batch > 1 { train::open_batch(&mut model) } else { Batching::Open };
     let opened = batching == Batching::Opened;
-    let samples = Samples::open(&model, data, &options.samples, train::classes(&model))?;
+    let task = options.samples.task(&model)?;
+    let samples = Samples::open(&model, data, &options.samples, true)?;
     let (preprocessing, mut notes) = (samples.preprocessing, samples.notes.clone());
     notes.extend(batching.note());
     let began = Instant::now();
     let batches = samples.run(tick);
-    let score = match options.runtime.as_str() {
-        "reference" => train::evaluate(&model, batches, Mode::SIMULATED)?,
+    let in_runtime = |file: Source, batches| in_runtime(&model, file, task.member().as_ref(), batches, options);
+    let figures = match options.runtime.as_str() {
+        "reference" => train::score(task.member().as_ref(), &model, batches, Mode::SIMULATED)?.figures(),
         _ if opened => {
             let bytes = onnx::to_bytes(&model)?;
-            in_runtime(Source::Bytes(&bytes), batches, options)?
+            in_runtime(Source::Bytes(&bytes), batches)?
         }
-        _ => in_runtime(Source::File(path), batches, options)?,
+        _ => in_runtime(Source::File(path), batches)?,
     };
-    notes.extend(train::classes(&model).and_then(|classes| no_better_than_chance(&score, classes)));
+    notes.extend(no_better_than_chance(task.member().as_ref(), &model, &figures));
     Ok(Evaluation {
         runtime: options.runtime.clone(),
-        correct: score.correct,
-        total: score.total,
-        nan: score.nan,
-        accuracy: score.accuracy(),
+        task: task_record(&task),
+        correct: figures.confusion.as_ref().map(train::Confusion::correct),
+        total: figures.samples,
+        nan: figures.nan,
+        figures: figures.values.iter().map(|(key, value)| (key.to_string(), *value)).collect(),
+        intervals: figures.intervals.iter().map(|(key, (low, high))| (key.to_string(), [*low, *high])).collect(),
         preprocessing,
         seconds: began.elapsed().as_secs_f64(),
         peak_memory_bytes: peak_memory(),
@@ -86,41 +102,66 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
     })
 }
 
-fn in_runtime(model: Source, batches: impl Iterator<Item = Result<Batch, TrainError>>, options: &EvaluateOptions) -> Result<Score> {
-    let mut session = session(model, &options.runtime, options.literal, options.threads)?;
-    let output = session.outputs().first().map(|s| s.name.clone()).unwrap_or_default();
-    let mut score = Score::default();
+fn in_runtime(
+    model: &Model,
+    file: Source,
+    task: &dyn Task,
+    batches: impl Iterator<Item = Result<Batch, TrainError>>,
+    options: &EvaluateOptions,
+) -> Result<Figures> {
+    let mut session = session(file, &options.runtime, options.literal, options.threads)?;
+    // Where the task cannot tell which output it is about, the first one is.
+    let output = task.output(model).or(model.graph.outputs.first().copied());
+    let output = output.ok_or_else(|| Error::Input("the model has no output".into()))?;
+    let mut score: Box<dyn Score> = task.score(model, Reads::Output(output))?;
     for batch in batches {
         let batch = batch?;
         let outputs = batch.counted_values(session.run(&batch.inputs)?)?;
-        let logits = outputs.get(&output).ok_or_else(|| Error::Input(format!("the runtime gave no output '{output}'")))?;
-        let judged = train::judge(&train::flat(logits)?, batch.target("label")?)?;
-        score.correct += judged.correct;
-        score.nan += judged.nan;
-        score.total += batch.len();
+        if !outputs.contains_key(&model.values[output].name) {
+            return Err(Error::Input(format!("the runtime gave no output '{}'", model.values[output].name)));
+        }
+        score.add(&by_value(model, &outputs), &batch)?;
     }
-    Ok(score)
+    Ok(score.figures())
 }
 
 /// Rows below which chance is not told from anything.
-const FEWEST: usize = 30;
+const FEWEST: u64 = 30;
 
-/// A sentence where the figure is one that guessing reaches, by two standard errors.
-fn no_better_than_chance(score: &Score, classes: usize) -> Option<String> {
-    let (rows, chance) = (score.total as f64, 1.0 / classes.max(1) as f64);
-    let reached = chance + 2.0 * (chance * (1.0 - chance) / rows.max(1.0)).sqrt();
-    (classes > 1 && score.total >= FEWEST && score.accuracy() <= reached).then(|| {
-        format!(
-            "guessing among {classes} classes does as well: the preprocessing may be another (espalier init MODEL --data DATA looks for it; \
-             --mean, --std, --scale, --channels and --layout set it), or the order of the classes, or the network is not trained"
-        )
-    })
+/// A sentence where the figures are those that guessing reaches, by two standard errors.
+fn no_better_than_chance(task: &dyn Task, model: &Model, figures: &Figures) -> Option<String> {
+    let guess = task.guessing(model, figures, 2.0).filter(|_| figures.samples >= FEWEST)?;
+    Some(format!(
+        "{guess} does as well: the preprocessing may be another (espalier init MODEL --data DATA looks for it; --mean, --std, --scale, \
+         --channels and --layout set it), or the order of the classes, or the network is not trained"
+    ))
+}
+
+impl Evaluation {
+    /// Share of the rows whose class was right, 0..1.
+    fn share(&self) -> f64 {
+        self.correct.unwrap_or(0) as f64 / self.total.max(1) as f64
+    }
+
+    /// The figures with their names: `MAE 0.2145 (0.1990..0.2300), R² 0.9120`.
+    fn told(&self) -> String {
+        let one = |m: &MetricRecord| {
+            let value = *self.figures.get(&m.key)?;
+            Some(format!("{} {}", m.label, m.write_with(value, Some(self.total), self.intervals.get(&m.key).copied())))
+        };
+        let told: Vec<String> = self.task.metrics.iter().filter_map(one).collect();
+        if told.is_empty() { "no figure that is a number".into() } else { told.join(", ") }
+    }
 }
 
 impl fmt::Display for Evaluation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (accuracy, runtime) = (text::percent(self.accuracy), &self.runtime);
-        writeln!(f, "accuracy {accuracy} ({} of {}), {runtime}, {:.1} s", self.correct, self.total, self.seconds)?;
+        let runtime = &self.runtime;
+        match self.correct {
+            Some(correct) => write!(f, "accuracy {} ({correct} of {})", text::percent(self.share()), self.total)?,
+            None => write!(f, "{} on {} rows", self.told(), self.total)?,
+        }
+        writeln!(f, ", {runtime}, {:.1} s", self.seconds)?;
         if self.nan > 0 {
             writeln!(f, "warning: {} of {} rows have NaN among their outputs; none of them counts as right", self.nan, self.total)?;
         }
@@ -135,7 +176,13 @@ mod tests {
 
     #[test]
     fn a_figure_that_guessing_reaches_is_told() {
-        let told = |correct, total, classes| no_better_than_chance(&Score { correct, total, ..Score::default() }, classes);
+        let task = technique::Choice::<train::Tasks>::default();
+        let told = |correct: u64, samples: u64, classes: usize| {
+            let entry = zoo::find("mlp").unwrap();
+            let model = entry.build(&zoo::ZooOptions { input: vec![1, 2, 2], classes, ..entry.default_options() }).unwrap();
+            let values = [("accuracy", correct as f64 / samples as f64)].into();
+            no_better_than_chance(task.member().as_ref(), &model, &Figures { samples, values, ..Figures::default() })
+        };
         assert!(told(192, 2000, 10).unwrap().starts_with("guessing among 10 classes does as well"));
         assert_eq!([told(300, 2000, 10), told(2, 20, 10), told(50, 50, 1), told(1956, 2000, 10)], [const { None }; 4]);
     }

@@ -52,14 +52,12 @@ fn operator_name(op: &dyn ops::Operator) -> String {
 
 /// The choices that a recipe offers, each as `KEY = "value"` with its sentence, read from the schema so that none is missed.
 fn techniques() -> Vec<(String, String)> {
-    const KEYS: [(&str, &str); 7] = [
-        ("Observer", "calibration.observer"),
+    const KEYS: &[(&str, &str)] = &[
         ("BatchNorm", "batch_norm"),
         ("Scope", "scope"),
         ("OptimizerSettings", "optimizer.kind"),
         ("Schedule", "schedule.kind"),
         ("Keep", "keep"),
-        ("Target", "target"),
     ];
     let schema = schema();
     let mut list = vec![];
@@ -78,12 +76,7 @@ fn techniques() -> Vec<(String, String)> {
 }
 
 /// Techniques that a recipe does not choose among.
-const ALWAYS: [(&str, &str); 3] = [
-    (
-        "hinton",
-        "What distill, and finetune with a teacher, minimize: (1 - alpha) * cross-entropy + alpha * T^2 * KL(teacher || student), both \
-         softened by the temperature T (Hinton et al. 2015, arXiv:1503.02531).",
-    ),
+const ALWAYS: [(&str, &str); 2] = [
     (
         "straight-through",
         "The gradient of a quantizer: that of the identity within its range, zero beyond (Bengio et al. 2013, arXiv:1308.3432); \
@@ -228,12 +221,8 @@ mod tests {
     #[test]
     fn techniques_are_named_by_their_key() {
         let names: Vec<String> = list(Topic::Techniques).into_iter().map(|e| e.name).collect();
-        for name in [
-            r#"calibration.observer = "percentile""#,
-            r#"criterion = "taylor""#,
-            r#"optimizer.kind = "adamw""#,
-            r#"schedule.kind = "cosine""#,
-        ] {
+        for name in [r#"observer = "percentile""#, r#"criterion = "taylor""#, r#"optimizer.kind = "adamw""#, r#"schedule.kind = "cosine""#]
+        {
             assert!(names.iter().any(|n| n == name), "{name}: {names:?}");
         }
     }

@@ -37,7 +37,7 @@ pub use preprocessing::{PreprocessChanges, Preprocessing};
 pub use run::{RunResult, report, run};
 pub use runs::{Difference, RunSummary, diff_runs, list_runs};
 pub use runtime::{FoundRuntime, fetch_runtime, find_runtime};
-pub use samples::SampleOptions;
+pub use samples::{SampleOptions, task_named, tasks};
 
 /// Names of the runtimes that files can be executed in.
 pub fn runtimes() -> &'static [&'static str] {

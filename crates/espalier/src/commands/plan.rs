@@ -22,7 +22,7 @@ pub struct Plan {
     pub name: String,
     /// The run's folder.
     pub out: PathBuf,
-    /// Training, validation and test images.
+    /// Training, validation and test samples.
     pub images: [usize; 3],
     /// The stages.
     pub stages: Vec<PlannedTime>,
@@ -184,7 +184,7 @@ impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [train, validation, test] = self.images;
         writeln!(f, "{}: {} stages into {}; nothing was run", self.name, self.stages.len(), self.out.display())?;
-        writeln!(f, "images: {train} to train on, {validation} for validation, {test} to test")?;
+        writeln!(f, "samples: {train} to train on, {validation} for validation, {test} to test")?;
         for (i, planned) in self.stages.iter().enumerate() {
             let stage = &planned.stage;
             let kind = if stage.name == stage.kind { String::new() } else { format!(" ({})", stage.kind) };
@@ -204,7 +204,7 @@ impl fmt::Display for Plan {
         let known: f64 = self.stages.iter().filter_map(|s| s.seconds).sum();
         let peak = self.stages.iter().filter_map(|s| s.step_memory_bytes).max();
         let peak =
-            peak.map_or(String::new(), |b| format!(", {} at most in a training step besides the images kept in memory", text::bytes(b)));
+            peak.map_or(String::new(), |b| format!(", {} at most in a training step besides the samples kept in memory", text::bytes(b)));
         writeln!(f, "in all about {}{peak}", text::duration(known))?;
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))
     }

@@ -1,6 +1,6 @@
 //! `run` and `report`.
 use crate::{Error, Result};
-use pipeline::{Observer, RunOptions, recipe};
+use pipeline::{Listener, RunOptions, recipe};
 use report::RunRecord;
 use std::path::{Path, PathBuf};
 
@@ -17,12 +17,12 @@ pub struct RunResult {
 ///
 /// # Errors
 /// As [`pipeline::run`].
-pub fn run(path: &Path, overrides: &[String], mut options: RunOptions, observer: &mut dyn Observer) -> Result<RunResult> {
+pub fn run(path: &Path, overrides: &[String], mut options: RunOptions, listener: &mut dyn Listener) -> Result<RunResult> {
     let loaded = recipe::load(path, overrides)?;
     if options.out.as_os_str().is_empty() {
         options.out = Path::new("runs").join(&loaded.recipe.name);
     }
-    let record = pipeline::run(&loaded, &options, observer)?;
+    let record = pipeline::run(&loaded, &options, listener)?;
     Ok(RunResult { record, out: options.out })
 }
 

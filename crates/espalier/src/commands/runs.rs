@@ -1,6 +1,6 @@
 //! `runs`: what has been run, and how two runs differ.
 use crate::{Error, Result};
-use report::record::{RunRecord, StageRecord};
+use report::record::{MetricRecord, RunRecord, StageRecord};
 use report::text;
 use serde::Serialize;
 use std::fmt;
@@ -17,9 +17,15 @@ pub struct RunSummary {
     pub started_unix: u64,
     /// The stages, in order.
     pub stages: Vec<String>,
-    /// Accuracy of what it began with, or of the first stage that was measured; absent where it is over other images than the last.
+    /// The task's main figure.
+    pub metric: MetricRecord,
+    /// That of what it began with, or of the first stage that was measured; absent where it is over other samples than the last.
+    pub first: Option<f64>,
+    /// That at the end.
+    pub last: Option<f64>,
+    /// `first`, where the figure is accuracy.
     pub first_accuracy: Option<f64>,
-    /// Accuracy at the end.
+    /// `last`, where the figure is accuracy.
     pub last_accuracy: Option<f64>,
     /// Bytes at the end.
     pub file_bytes: Option<u64>,
@@ -44,14 +50,21 @@ pub fn list_runs(folder: &Path) -> Result<Vec<RunSummary>> {
 }
 
 fn summary(path: &Path, record: &RunRecord) -> RunSummary {
-    let scored: Vec<&StageRecord> = record.measured().filter(|s| s.shown_accuracy().is_some()).collect();
+    let metric = record.task.main();
+    let scored: Vec<&StageRecord> = record.measured().filter(|s| s.shown(&metric).is_some()).collect();
+    let first = scored.first().zip(scored.last()).and_then(|(first, last)| first.shown_beside(&metric, last));
+    let last = scored.last().and_then(|s| s.shown(&metric));
+    let accuracy = |v: Option<f64>| v.filter(|_| metric == MetricRecord::accuracy());
     RunSummary {
         folder: path.display().to_string(),
         name: record.name.clone(),
         started_unix: record.started_unix,
         stages: record.stages.iter().map(|s| s.name.clone()).collect(),
-        first_accuracy: scored.first().zip(scored.last()).and_then(|(first, last)| first.accuracy_beside(last)),
-        last_accuracy: scored.last().and_then(|s| s.shown_accuracy()),
+        first_accuracy: accuracy(first),
+        last_accuracy: accuracy(last),
+        first,
+        last,
+        metric,
         file_bytes: record.stages.last().and_then(|s| s.metrics.file_bytes),
         missed: record.goals.iter().filter(|g| !g.met).count(),
     }
@@ -59,14 +72,16 @@ fn summary(path: &Path, record: &RunRecord) -> RunSummary {
 
 impl fmt::Display for RunSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let accuracy = match (self.first_accuracy, self.last_accuracy) {
-            (Some(a), Some(b)) => format!("{} -> {}", text::percent(a), text::percent(b)),
-            (None, Some(b)) => text::percent(b),
-            _ => "no accuracy".into(),
+        let (metric, name) = (&self.metric, if self.metric.percent { "" } else { self.metric.label.as_str() });
+        let name = if name.is_empty() { String::new() } else { format!("{name} ") };
+        let figure = match (self.first, self.last) {
+            (Some(a), Some(b)) => format!("{name}{} -> {}", metric.write(a), metric.write(b)),
+            (None, Some(b)) => format!("{name}{}", metric.write(b)),
+            _ => format!("no {}", metric.label),
         };
         let size = self.file_bytes.map_or(String::new(), |b| format!(", {}", text::bytes(b)));
         let missed = if self.missed > 0 { format!(", {} goals missed", self.missed) } else { String::new() };
-        write!(f, "{}  {}: {accuracy}{size}{missed}  ({})", date(self.started_unix), self.folder, self.stages.join(", "))
+        write!(f, "{}  {}: {figure}{size}{missed}  ({})", date(self.started_unix), self.folder, self.stages.join(", "))
     }
 }
 
@@ -156,8 +171,10 @@ fn figures(record: &RunRecord) -> Vec<(String, String)> {
     let mut out = vec![];
     for stage in record.measured() {
         let mut add = |what: &str, value: Option<String>| out.extend(value.map(|v| (format!("{} {what}", stage.name), v)));
-        let chosen = stage.chosen_images().map_or(String::new(), |n| format!(" on {n} images"));
-        add(&format!("accuracy{chosen}"), stage.shown_accuracy().map(text::percent));
+        let chosen = stage.chosen_images().map_or(String::new(), |n| format!(" on {n} samples"));
+        for metric in &record.task.metrics {
+            add(&format!("{}{chosen}", metric.label), stage.shown(metric).map(|v| metric.write(v)));
+        }
         add("size", stage.metrics.file_bytes.map(text::bytes));
         add("MACs", stage.metrics.macs.map(text::count));
         add("nonzero", stage.metrics.nonzeros.map(text::count));

@@ -5,7 +5,8 @@ use data::{Augment, Dataset, LoaderOptions, OpenOptions};
 use graph::Model;
 use std::path::Path;
 use std::sync::Arc;
-use train::{Batch, Batches, Feeding, InputRules, LoaderBatches, TrainError};
+use technique::{Choice, Family};
+use train::{Batch, Batches, Feeding, InputRules, LoaderBatches, Tasks, TrainError};
 
 /// Which rows, and how an image becomes an input.
 #[derive(Clone, Debug)]
@@ -16,8 +17,34 @@ pub struct SampleOptions {
     pub batch: usize,
     /// Only so many rows.
     pub limit: Option<usize>,
+    /// What the network is for; absent: what the model's metadata say, else classification.
+    pub task: Option<Choice<Tasks>>,
     /// How an image becomes an input, where it differs from what the model's metadata say.
     pub preprocess: PreprocessChanges,
+}
+
+/// Names of the tasks.
+pub fn tasks() -> Vec<String> {
+    Tasks::members().iter().map(|entry| entry.manual.name.to_string()).collect()
+}
+
+/// A task by its name, with the array that it predicts, where it predicts one.
+///
+/// # Errors
+/// If there is no such task, or it predicts no array.
+pub fn task_named(name: &str, target: Option<&str>) -> Result<Choice<Tasks>> {
+    let settings = target.map(|target| ("target".to_string(), target.into())).into_iter().collect();
+    Choice::new(name, settings).map_err(|fault| Error::Input(fault.to_string()))
+}
+
+impl SampleOptions {
+    /// The task that is given, else that of the model's metadata, else the default.
+    pub(super) fn task(&self, model: &Model) -> Result<Choice<Tasks>> {
+        match &self.task {
+            Some(task) => Ok(task.clone()),
+            None => Ok(train::task_of(model)?),
+        }
+    }
 }
 
 /// Batches in the data set's order.
@@ -34,13 +61,15 @@ pub(super) struct Samples {
 }
 
 impl Samples {
-    /// Opens the data set; labels are checked against `classes`, if given.
-    pub(super) fn open(model: &Model, data: &Path, options: &SampleOptions, classes: Option<usize>) -> Result<Samples> {
+    /// Opens the data set; for rows that are to be `scored`, labels are checked against the model's classes.
+    pub(super) fn open(model: &Model, data: &Path, options: &SampleOptions, scored: bool) -> Result<Samples> {
+        let task = options.task(model)?;
+        let classes = if scored { task.classes(model) } else { None };
         let (preprocess, preprocessing) = preprocessing(model, &options.preprocess)?;
         if options.limit == Some(0) {
             return Err(Error::Input("--limit 0 leaves nothing to run on: give it at least 1, or leave it out for all rows".into()));
         }
-        let dataset = data::open(data, &OpenOptions::split(&options.split))?;
+        let dataset = data::open(data, &OpenOptions { wanted: task.wanted(), ..OpenOptions::split(&options.split) })?;
         let given = (!options.preprocess.is_empty()).then_some(&preprocess);
         data::check_heeded(dataset.as_ref(), given, &Augment::default())?;
         let preprocessing = if dataset.holds_arrays() && !preprocess.arrays { Preprocessing::Arrays } else { preprocessing };

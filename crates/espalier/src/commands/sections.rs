@@ -49,7 +49,7 @@ const SECTIONS: [Section; 12] = [
     },
     Section {
         name: "calibration",
-        ty: "Calibration",
+        ty: "CalibrationSettings",
         place: "calibration = { ... } in a quantize stage",
         example: "[[stages]]\nkind = \"quantize\"\ncalibration = { observer = \"auto\", images = 512 }\n",
     },

@@ -61,7 +61,7 @@ fn stage_record() -> StageRecord {
         layers: vec![LayerRecord { name: "w".into(), elements: 4, sparsity: 0.5, encoding: Some("int8".into()), sqnr_db: Some(40.0) }],
         float_parts: vec![FloatPart { node: "n".into(), op_type: "Softmax".into(), reason: "why".into() }],
         epochs: (1..4)
-            .map(|e| EpochPoint { epoch: e, loss: 1.0, train_accuracy: None, validation_accuracy: Some(0.5), lr: 0.1, images_per_s: None })
+            .map(|e| EpochPoint { epoch: e, loss: 1.0, validation_accuracy: Some(0.5), lr: 0.1, ..EpochPoint::default() })
             .collect(),
         deploy: Some(DeployRecord {
             file: "deploy.deployed.onnx".into(),

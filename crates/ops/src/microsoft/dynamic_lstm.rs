@@ -2,10 +2,10 @@
 use super::DOMAIN;
 use crate::qlinear::centred;
 use crate::quantize_linear::dynamic_range;
-use crate::recurrent::{FLOAT, infer_hidden, part};
+use crate::recurrent::{infer_hidden, part};
 use crate::rnn::{Products, lstm_with};
 use crate::simple::Simple;
-use crate::{EvalCx, Inputs, OpError, Operator, Role};
+use crate::{Effect, EvalCx, Inputs, OpError, Operator, Role};
 use graph::{Dim, Node};
 use tensor::{DType, Tensor};
 
@@ -18,7 +18,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[&Simple::new(
 )
 .domain(DOMAIN)
 .role(role)
-.quantization(FLOAT)];
+.effect(|_| Effect::AlreadyQuantized("it computes on integers already"))];
 
 fn role(_: &Node, input: usize) -> Role {
     match input {

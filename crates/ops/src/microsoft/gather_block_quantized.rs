@@ -3,7 +3,7 @@ use super::DOMAIN;
 use super::block_weights::{count, unpacked};
 use crate::shapes::typed;
 use crate::simple::{Simple, one};
-use crate::{EvalCx, Inputs, OpError, Operator, QuantRule};
+use crate::{Effect, EvalCx, Inputs, OpError, Operator};
 use tensor::{DType, Tensor, shape};
 
 pub(crate) static OPERATORS: &[&dyn Operator] =
@@ -11,7 +11,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] =
         Ok(vec![typed(cx.dtype(2), None)])
     })
     .domain(DOMAIN)
-    .quantization(|_| QuantRule::Float("its table is stored in few bits already"))];
+    .effect(|_| Effect::AlreadyQuantized("its table is stored in few bits already"))];
 
 fn eval(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let node = cx.node;

@@ -3,7 +3,7 @@ use super::DOMAIN;
 use super::block_weights::{count, unpacked, zero_points};
 use crate::shapes::like_first;
 use crate::simple::{Simple, one};
-use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, QuantRule, ShapeCx};
+use crate::{Effect, EvalCx, Inputs, MacsCx, OpError, Operator, ShapeCx};
 use graph::{Dim, ValueType};
 use tensor::{DType, Tensor};
 
@@ -16,7 +16,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[&Simple::new(
 )
 .domain(DOMAIN)
 .macs(macs)
-.quantization(|_| QuantRule::Float("its weight is stored in few bits already, and it computes in float"))];
+.effect(|_| Effect::AlreadyQuantized("its weight is stored in few bits already, and it computes in float"))];
 
 fn eval(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let a = inputs.get(0)?;

@@ -3,14 +3,32 @@ use super::DOMAIN;
 use crate::qlinear::{along, centred, requantize};
 use crate::shapes::typed;
 use crate::simple::{Simple, one};
-use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, ShapeCx};
+use crate::{Effect, EvalCx, Inputs, IntegerForm, OpError, Operator, ShapeCx, Slot};
 use graph::{Dim, ValueType};
 use tensor::{DType, Tensor};
 
 pub(crate) static OPERATORS: &[&dyn Operator] =
     &[&Simple::new("QGemm", "Gemm of quantized tensors, into a quantized or a float one.", &[1], eval, infer)
         .domain(DOMAIN)
-        .quantization(|_| QuantRule::Float("it computes on integers already"))];
+        .effect(|_| Effect::AlreadyQuantized("it computes on integers already"))
+        .integer_form(&FORM)];
+
+const FORM: IntegerForm = IntegerForm {
+    of: "Gemm",
+    slots: &[
+        Slot::Integers(0),
+        Slot::Scale(0),
+        Slot::ZeroPoint(0),
+        Slot::Integers(1),
+        Slot::Scale(1),
+        Slot::ZeroPoint(1),
+        Slot::Bias(2),
+        Slot::OutputScale,
+        Slot::OutputZeroPoint,
+    ],
+    weight: Some(1),
+    attributes: &["transA", "transB"],
+};
 
 fn eval(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let node = cx.node;

@@ -4,34 +4,68 @@ use super::DOMAIN;
 use crate::qlinear::requantize;
 use crate::shapes::{broadcast_inputs, same, typed};
 use crate::simple::{Eval, Infer, Simple};
-use crate::{EvalCx, Inputs, OpError, Operator, QuantRule, ShapeCx};
+use crate::{Effect, EvalCx, Inputs, IntegerForm, OpError, Operator, ShapeCx, Slot};
 use graph::ValueType;
 use tensor::{DType, Tensor, shape};
 
 const fn quantized(op_type: &'static str, summary: &'static str, eval: Eval, infer: Infer) -> Simple {
-    Simple::new(op_type, summary, &[1], eval, infer).domain(DOMAIN).quantization(|_| QuantRule::Float("it computes on integers already"))
+    Simple::new(op_type, summary, &[1], eval, infer).domain(DOMAIN).effect(|_| Effect::AlreadyQuantized("it computes on integers already"))
 }
 
+const fn form(of: &'static str, slots: &'static [Slot], attributes: &'static [&'static str]) -> IntegerForm {
+    IntegerForm { of, slots, weight: None, attributes }
+}
+
+const ADD: IntegerForm = form("Add", IntegerForm::PAIR, &[]);
+const MUL: IntegerForm = form("Mul", IntegerForm::PAIR, &[]);
+const LEAKY_RELU: IntegerForm = form("LeakyRelu", IntegerForm::ONE, &["alpha"]);
+const SIGMOID: IntegerForm = form("Sigmoid", IntegerForm::ONE, &[]);
+const AVERAGE_POOL: IntegerForm =
+    form("AveragePool", IntegerForm::ONE, &["auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"]);
+const GLOBAL_AVERAGE_POOL: IntegerForm = form("GlobalAveragePool", IntegerForm::ONE, &[]);
+const CONCAT: IntegerForm = form("Concat", &[Slot::OutputScale, Slot::OutputZeroPoint, Slot::EachInput], &["axis"]);
+const WHERE: IntegerForm = form(
+    "Where",
+    &[
+        Slot::Plain(0),
+        Slot::Integers(1),
+        Slot::Scale(1),
+        Slot::ZeroPoint(1),
+        Slot::Integers(2),
+        Slot::Scale(2),
+        Slot::ZeroPoint(2),
+        Slot::OutputScale,
+        Slot::OutputZeroPoint,
+    ],
+    &[],
+);
+
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &quantized("QLinearAdd", "Sum of two quantized tensors.", |cx, i| pair(cx, i, Tensor::add), infer_pair),
-    &quantized("QLinearMul", "Product of two quantized tensors, element by element.", |cx, i| pair(cx, i, Tensor::mul), infer_pair),
+    &quantized("QLinearAdd", "Sum of two quantized tensors.", |cx, i| pair(cx, i, Tensor::add), infer_pair).integer_form(&ADD),
+    &quantized("QLinearMul", "Product of two quantized tensors, element by element.", |cx, i| pair(cx, i, Tensor::mul), infer_pair)
+        .integer_form(&MUL),
     &quantized(
         "QLinearLeakyRelu",
         "LeakyRelu of a quantized tensor.",
         |cx, i| map(cx, i, |cx, x| Ok(x.leaky_relu(f64::from(cx.node.float_or("alpha", 0.01)?))?)),
         same,
-    ),
-    &quantized("QLinearSigmoid", "Sigmoid of a quantized tensor.", |cx, i| map(cx, i, |_, x| Ok(x.sigmoid()?)), same),
+    )
+    .integer_form(&LEAKY_RELU),
+    &quantized("QLinearSigmoid", "Sigmoid of a quantized tensor.", |cx, i| map(cx, i, |_, x| Ok(x.sigmoid()?)), same)
+        .integer_form(&SIGMOID),
     &quantized("QLinearSoftmax", "Softmax of a quantized tensor.", |cx, i| map(cx, i, softmax), same),
-    &quantized("QLinearAveragePool", "AveragePool of a quantized tensor.", |cx, i| map(cx, i, average), crate::pool::infer_pool),
+    &quantized("QLinearAveragePool", "AveragePool of a quantized tensor.", |cx, i| map(cx, i, average), crate::pool::infer_pool)
+        .integer_form(&AVERAGE_POOL),
     &quantized(
         "QLinearGlobalAveragePool",
         "Mean of a quantized tensor over all spatial axes.",
         |cx, i| map(cx, i, global),
         crate::pool::infer_global,
-    ),
-    &quantized("QLinearConcat", "Joins quantized tensors along an axis.", concat, |cx| Ok(vec![typed(cx.dtype(1), None)])),
-    &quantized("QLinearWhere", "Elements of one of two quantized tensors by a condition.", choose, infer_where),
+    )
+    .integer_form(&GLOBAL_AVERAGE_POOL),
+    &quantized("QLinearConcat", "Joins quantized tensors along an axis.", concat, |cx| Ok(vec![typed(cx.dtype(1), None)]))
+        .integer_form(&CONCAT),
+    &quantized("QLinearWhere", "Elements of one of two quantized tensors by a condition.", choose, infer_where).integer_form(&WHERE),
 ];
 
 /// The tensor at `at` as floats, by the scale and the zero point behind it.

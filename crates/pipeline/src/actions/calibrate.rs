@@ -1,20 +1,18 @@
 //! Calibration as the recipe asks for it, with the statistics of an earlier one where nothing that they depend on differs.
 use super::counted::counted;
-use super::{Sources, Tick, quantize::settings};
+use super::{CompressOn, Tick};
 use crate::StageError;
-use crate::recipe::{BatchNorm, Observer, QuantizeStage};
+use crate::recipe::{BatchNorm, QuantizeStage};
 use crate::run_dir::{Cache, Key};
 use graph::Model;
-use quantize::{CalibrationReport, Choice, QuantizeSettings};
-use train::LoaderBatches;
+use quantize::{CalibrationReport, Chosen, Phase, QuantizeSettings};
+use technique::Choice;
+use train::{Batches, LoaderBatches};
 
 /// What kind of file the cache keeps.
 const KIND: &str = "statistics";
 
-/// Images that `observer = "auto"` is judged on.
-const HELD: usize = 64;
-
-/// What is taken where there are too few images to hold any back.
+/// What is taken where there are too few samples to hold any back.
 const ALONE: &str = "min_max";
 
 /// A model's calibration.
@@ -24,24 +22,27 @@ pub struct Calibrated {
     /// The statistics of an earlier calibration were used.
     pub reused: bool,
     /// How the observer was chosen, where the recipe leaves it open.
-    pub choice: Option<Choice>,
-    /// There were too few images to choose by.
+    pub choice: Option<Chosen>,
+    /// There were too few samples to choose by.
     pub alone: bool,
+    /// What the recipe should say instead of what it says.
+    pub old_spelling: Option<String>,
 }
 
 impl Calibrated {
     /// Sentences for the user: if the data were not run, which observer was chosen, which layers keep an earlier grid.
     pub fn notes(&self) -> Vec<String> {
-        let reused = "statistics of an earlier calibration are used: model, images and preprocessing are the same";
+        let reused = "statistics of an earlier calibration are used: model, samples and preprocessing are the same";
         let mut notes: Vec<String> = self.reused.then(|| reused.to_string()).into_iter().collect();
+        notes.extend(self.old_spelling.clone());
         if self.alone {
-            notes.push(format!("observer = \"auto\": there are too few images to hold any back, so {ALONE} is taken"));
+            notes.push(format!("observer = \"auto\": there are too few samples to hold any back, so {ALONE} is taken"));
         }
         if let Some(choice) = &self.choice {
             let errors: Vec<String> = choice.errors.iter().map(|(name, e)| format!("{name} {:.2} %", e * 100.0)).collect();
             notes.push(format!(
-                "observer = \"auto\": {} is taken, with the least error at the outputs on {} images held back ({})",
-                choice.kind,
+                "observer = \"auto\": {} is taken, with the least error at the outputs on {} samples held back ({})",
+                choice.observer,
                 choice.samples,
                 errors.join(", ")
             ));
@@ -52,6 +53,9 @@ impl Calibrated {
                 self.report.kept.len(),
                 self.report.kept.join(", ")
             ));
+        }
+        for correction in &self.report.corrections {
+            notes.extend(correction.notes.iter().map(|note| format!("{}: {note}", correction.kind)));
         }
         notes
     }
@@ -64,26 +68,22 @@ impl Calibrated {
 /// # Errors
 /// What the settings, the data or the graph report; a cache that cannot be written; with `batch_norm = "keep"`, a weight
 /// whose folded form cannot be simulated.
-pub fn calibrate(
-    model: &mut Model,
-    stage: &QuantizeStage,
-    sources: &Sources,
-    seed: u64,
-    cache: Option<Cache>,
-    tick: Tick,
-) -> Result<Calibrated, StageError> {
-    let mut settings = settings(stage);
+pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick: Tick) -> Result<Calibrated, StageError> {
+    let CompressOn { sources, seed, cache, .. } = *on;
+    let mut settings = stage.settings(on.target);
     let earlier = quantize::prepare(model, &settings)?;
     quantize::check_skip(model, &settings)?;
     let kept = (stage.batch_norm == BatchNorm::Keep).then(|| model.clone());
     ops::fold_batch_norm(model)?;
     let c = &stage.calibration;
-    let observed = !quantize::plan(model, &settings)?.activations.is_empty();
-    if !observed {
-        settings.observer.kind = ALONE.into();
+    // Without activations there is nothing to choose an observer by.
+    if quantize::plan(model, &settings)?.activations.is_empty() {
+        settings.observer = Choice::known(ALONE);
     }
-    let hold = if observed && c.observer == Observer::Auto { HELD.min(c.images) } else { 0 };
+    let hold = settings.observer.held().min(c.images);
     let (data, held) = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed), hold)?;
+    let samples = || Box::new(data.epoch(0)) as Box<dyn Iterator<Item = _>>;
+    let mut corrections = quantize::correct(model, &settings, Phase::BeforeFitting, &samples)?;
     let entry = cache.map(|cache| Ok::<_, StageError>((cache, key(&cache, model, &settings, &data)?))).transpose()?;
     let known = entry.as_ref().and_then(|(cache, key)| cache.get(KIND, key));
     let reused = known.is_some();
@@ -98,21 +98,23 @@ pub fn calibrate(
         }
     };
     let mut choice = None;
-    let alone = settings.observer.kind == quantize::AUTO && held.is_none();
+    let alone = !settings.observer.candidates().is_empty() && held.is_none();
     if alone {
-        settings.observer.kind = ALONE.into();
+        settings.observer = Choice::known(ALONE);
     }
     if let Some(held) = held {
         let chosen = quantize::choose(model, &settings, &seen, counted(&held, tick))?;
-        settings.observer.kind = chosen.kind.clone();
+        settings.observer = chosen.observer.clone();
         choice = Some(chosen);
     }
     let mut report = quantize::fit(model, &settings, &seen)?;
     quantize::keep_earlier(model, &settings, &earlier, &mut report)?;
+    corrections.extend(quantize::correct(model, &settings, Phase::AfterFitting, &samples)?);
+    report.corrections = corrections;
     if let Some(kept) = kept {
         *model = quantize::keep_norms(kept, model)?;
     }
-    Ok(Calibrated { report, reused, choice, alone })
+    Ok(Calibrated { report, reused, choice, alone, old_spelling: c.old_spelling() })
 }
 
 /// Everything that statistics depend on: the float graph, which of its values are observed, the rows and how they become
@@ -126,7 +128,7 @@ fn key(cache: &Cache, model: &Model, settings: &QuantizeSettings, data: &LoaderB
         .key()
         .part("calibration with sums of", onnx::to_bytes(model)?)
         .part("observed", numbers(&mut observed.activations.keys().map(|id| u64::from(id.0))))
-        .part("momentum", settings.observer.momentum.to_le_bytes())
+        .part("momentum", settings.observer.momentum().to_le_bytes())
         .part("rows", rows.unwrap_or_default())
         .part("batch", options.batch.to_string())
         .part("preprocess", serde_json::to_string(&options.preprocess)?)

@@ -37,6 +37,8 @@ pub struct CompressOn<'a> {
     pub seed: u64,
     /// Settings of the loop that the stage trains with, for what reads training batches.
     pub training: &'a Training,
+    /// What the model will be deployed for.
+    pub target: &'a target::Choice,
     /// Where statistics of an earlier calibration may be.
     pub cache: Option<Cache<'a>>,
 }

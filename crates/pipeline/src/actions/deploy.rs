@@ -1,11 +1,12 @@
 //! The deployed file: lowered, written, run in a runtime, compared with the simulation, measured beside the original.
 use super::counted::counted;
-use super::measure::{accuracy, by_class, macs_of_one};
+use super::measure::{by_class, figures, macs_of_one};
 use super::{MemoryProbe, Original, Sources, Tick};
 use crate::StageError;
-use crate::recipe::{DeployStage, Target};
+use crate::recipe::DeployStage;
+use deploy::format::{Artifact, ExportOptions};
 use deploy::measure::{Agreement, LatencyOptions, latencies};
-use deploy::runtime::{Choice, Runtime, Session, SessionOptions, Source, by_name, choose, take_messages};
+use deploy::runtime::{Runtime, Session, SessionOptions, Source, of_target, take_messages};
 use deploy::{LowerOptions, Lowered, Placement, Proof, ProofOptions, prove};
 use graph::Model;
 use report::record::{
@@ -14,7 +15,10 @@ use report::record::{
 };
 use report::text;
 use std::collections::BTreeMap;
-use train::{Batches, Named};
+use train::{Batches, Figures, Named};
+
+/// The figure of tasks whose answer is the largest element of an output.
+const SAME_CLASS: &str = "same_class";
 
 /// Runs of a lone sample that the reference interpreter makes too.
 const RUNS_IN_REFERENCE: usize = 16;
@@ -30,8 +34,8 @@ pub struct Deployment {
     pub model: Model,
     /// Measurements.
     pub record: DeployRecord,
-    /// Test images that were scored, and those of them with a NaN among the outputs.
-    pub images: Option<(u64, u64)>,
+    /// What the file as it ships does on the test set.
+    pub figures: Option<Figures>,
     /// Class by class, with the runtime's defaults.
     pub classes: Option<ClassesRecord>,
     /// Operators that compute in float.
@@ -56,17 +60,20 @@ pub struct DeployOn<'a> {
     pub float_reasons: &'a BTreeMap<String, String>,
 }
 
-/// What a model would be deployed as, its file, and how many bytes of the exporter's own notes were left out.
+/// How a stage writes its file.
+pub fn export_options(stage: &DeployStage) -> ExportOptions {
+    let lower = LowerOptions { opset: stage.opset, target: stage.target.clone() };
+    ExportOptions { lower, exporter_notes: stage.exporter_notes }
+}
+
+/// The file that a model would be deployed as.
 ///
 /// # Errors
 /// What lowering reports.
-pub fn lowered(model: &Model, sources: &Sources, stage: &DeployStage) -> Result<(Lowered, Vec<u8>, usize), StageError> {
+pub fn exported(model: &Model, sources: &Sources, stage: &DeployStage) -> Result<Artifact, StageError> {
     let mut model = model.clone();
     sources.describe(&mut model)?;
-    let mut lowered = deploy::lower(&model, &LowerOptions { opset: stage.opset })?;
-    let stripped = if stage.exporter_notes { 0 } else { onnx::strip(&mut lowered.model) };
-    let bytes = onnx::to_bytes(&lowered.model)?;
-    Ok((lowered, bytes, stripped))
+    Ok(stage.format.export(&model, &export_options(stage))?)
 }
 
 /// Lowers a model, and measures the file on the whole test set in the target's runtime, beside the original.
@@ -76,16 +83,13 @@ pub fn lowered(model: &Model, sources: &Sources, stage: &DeployStage) -> Result<
 /// but a warning that says where.
 pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> Result<Deployment, StageError> {
     let DeployOn { file, sources, original, probe, .. } = *on;
-    let (mut lowered, bytes, stripped) = lowered(model, sources, stage)?;
+    let Artifact { bytes, mut lowered, stripped } = exported(model, sources, stage)?;
     for part in &mut lowered.float_parts {
         if let Some(planned) = on.float_reasons.get(&part.node) {
             part.reason.clone_from(planned);
         }
     }
-    let choice = match stage.target {
-        Target::OnnxRuntime => choose(),
-        Target::Reference => Choice { runtime: by_name("reference")?, note: None },
-    };
+    let choice = of_target(&**stage.target.member())?;
     let mut notes: Vec<Note> = std::mem::take(&mut lowered.notes).into_iter().map(|text| note(false, text)).collect();
     if stripped > 0 {
         let size = text::bytes(stripped as u64);
@@ -108,31 +112,35 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
         opset: lowered.model.onnx_opset(),
         ..DeployRecord::default()
     };
-    let (mut classes, mut images) = (None, None);
+    let (mut classes, mut scored) = (None, None);
     let chosen = stage.images.filter(|n| *n < sources.rows().test);
     if let Some(test) = sources.some_test(model, stage.images)? {
         if let Some(n) = chosen {
             record.chosen_images = Some(n as u64);
             notes.push(note(
                 true,
-                format!("the file was measured on {n} of {} test images, evenly chosen (images = {n})", sources.rows().test),
+                format!("the file was measured on {n} of {} test samples, evenly chosen (samples = {n})", sources.rows().test),
             ));
         }
         let reference_batches = if test.runs_alone() { RUNS_IN_REFERENCE } else { 1 };
-        let options = ProofOptions { threads, reference_batches, ..ProofOptions::default() };
+        let options = ProofOptions { threads, reference_batches, task: sources.task().clone(), ..ProofOptions::default() };
         let proof = prove(model, source, &choice, &mut counted(&test, tick), &options)?;
-        agreement(&mut literal, &proof.literal);
-        agreement(&mut default, &proof.default);
-        agreement(&mut reference, &proof.reference);
-        record.outputs = outputs(&proof);
-        if let Some(a) = &proof.accuracy {
-            record.simulation_accuracy = Some(a.simulated.top1_share());
-            literal.accuracy = Some(a.literal.top1_share());
-            default.accuracy = Some(a.default.top1_share());
-            images = Some((a.default.samples, a.default.nan));
+        let by_class_alone = proof.nearness.iter().all(|near| near.keys().all(|key| *key == SAME_CLASS));
+        agreement(&mut literal, &proof.literal, by_class_alone);
+        agreement(&mut default, &proof.default, by_class_alone);
+        agreement(&mut reference, &proof.reference, by_class_alone);
+        for (record, near) in [&mut literal, &mut default].into_iter().zip(&proof.nearness) {
+            record.differences = near.iter().filter(|(key, _)| **key != SAME_CLASS).map(|(key, v)| (key.to_string(), *v)).collect();
         }
-        let names = sources.class_names_for(model)?;
-        classes = proof.confusion.as_ref().map(|c| by_class(c, &names));
+        record.outputs = outputs(&proof);
+        if let Some(found) = &proof.figures {
+            record.keep_simulation(&found.simulated.values);
+            literal.keep(&found.literal.values);
+            default.keep(&found.default.values);
+            let names = sources.class_names_for(model)?;
+            classes = found.default.confusion.as_ref().map(|c| by_class(c, &names));
+            scored = Some(found.default.clone());
+        }
         notes.extend(proof.violations.into_iter().chain(proof.warnings).map(|text| note(true, text)));
     } else if let Some(text) = choice.note {
         notes.push(note(true, text));
@@ -150,19 +158,22 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
     if let Some(original) = original {
         let inputs = sources.one_sample(&original.model).ok().filter(|_| of_original.is_some());
         let peak_memory_bytes = probe.zip(inputs.as_ref()).and_then(|(p, i)| memory(original.memory(p, &name, threads, i)));
-        // A file on a part of the images is compared with the original on the same part.
-        let scored = images.and(chosen).map_or(Ok(None), |_| accuracy(&original.model, sources, chosen, tick));
-        record.original = Some(OriginalRecord {
+        // A file on a part of the samples is compared with the original on the same part.
+        let beside = scored.as_ref().and(chosen).map_or(Ok(None), |_| figures(&original.model, sources, chosen, tick));
+        let beside = beside.unwrap_or_else(|e| {
+            notes.push(note(false, format!("the original was not scored on the same samples: {e}")));
+            None
+        });
+        let mut found = OriginalRecord {
             stage: original.stage.clone(),
             file_bytes: original.file_bytes,
             macs: inputs.and_then(|inputs| macs_of_one(&original.model, &inputs, sources).ok()),
             latency: of_original.map(|l| latency_record(l, threads)),
             peak_memory_bytes,
-            accuracy: scored.unwrap_or_else(|e| {
-                notes.push(note(false, format!("the original was not scored on the same images: {e}")));
-                None
-            }),
-        });
+            ..OriginalRecord::default()
+        };
+        found.keep(&beside.map(|f| f.values).unwrap_or_default());
+        record.original = Some(found);
         notes.extend(larger(bytes.len() as u64, original, model));
         // The reference interpreter is there to be right; how fast it is says nothing about a file.
         let theirs = of_original.filter(|_| name != "reference");
@@ -170,13 +181,13 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
     }
     record.placement = placement.as_ref().map(placement_record);
     record.runtimes = vec![literal, default];
-    if name != "reference" && reference.agreement.is_some() {
+    if name != "reference" && reference.rms_difference.is_some() {
         record.runtimes.push(reference);
     }
     notes.extend(take_messages().into_iter().map(|text| note(true, format!("{name}: {text}"))));
     let float_parts = placement.map_or(lowered.float_parts, |p| p.float_parts);
     let float_parts = float_parts.into_iter().map(|p| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason }).collect();
-    Ok(Deployment { bytes, model: lowered.model, record, images, classes, float_parts, notes })
+    Ok(Deployment { bytes, model: lowered.model, record, figures: scored, classes, float_parts, notes })
 }
 
 fn note(warning: bool, text: String) -> Note {
@@ -331,11 +342,11 @@ fn outputs(proof: &Proof) -> Vec<OutputRecord> {
     proof.default.iter().zip(&proof.literal).map(of).collect()
 }
 
-/// The worst agreement over the outputs.
-fn agreement(record: &mut RuntimeRecord, outputs: &[Agreement]) {
+/// The worst agreement over the outputs; how often the largest element is the same only where that is what counts.
+fn agreement(record: &mut RuntimeRecord, outputs: &[Agreement], by_class_alone: bool) {
     for a in outputs {
         let (rows, rms) = (a.deployment.argmax_agreement(), a.deployment.rms());
-        record.agreement = Some(record.agreement.map_or(rows, |r| r.min(rows)));
+        record.agreement = Some(record.agreement.map_or(rows, |r| r.min(rows))).filter(|_| by_class_alone);
         record.rms_difference = Some(record.rms_difference.map_or(rms, |r| r.max(rms)));
     }
 }

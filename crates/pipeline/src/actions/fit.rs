@@ -2,22 +2,22 @@
 use super::Sources;
 use crate::StageError;
 use crate::recipe::Training;
-use distill::{Hinton, HintonSettings};
+use distill::{Distillation, DistillationSettings};
 use graph::Model;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
-use train::{Batches, CrossEntropy, Mode, Objective, Participant, TrainContext, TrainReport, TrainSettings, Watch, evaluate};
+use train::{Batches, Mode, Participant, TrainContext, TrainReport, TrainSettings, Watch};
 
-/// What a stage teaches, beside its settings.
-pub struct Lesson<'a> {
+/// How a stage trains: its settings, and what the run adds to them.
+pub struct FitOptions<'a> {
     /// The settings of the loop.
     pub training: &'a Training,
-    /// A teacher, the temperature, and the teacher's weight in the loss.
-    pub teacher: Option<(&'a Model, f32, f32)>,
+    /// A teacher, and the losses between it and the model.
+    pub teacher: Option<(&'a Model, &'a DistillationSettings)>,
     /// Whether masks and encodings are active.
     pub simulate: bool,
     /// Key of the stage's randomness.
-    pub stage: u64,
+    pub seed: u64,
     /// Where the checkpoint is.
     pub checkpoint: Option<PathBuf>,
 }
@@ -28,14 +28,14 @@ pub struct Lesson<'a> {
 /// What the data, the graph or the loss report; [`train::TrainError::Interrupted`] when asked to stop.
 pub fn fit(
     model: &mut Model,
-    lesson: &Lesson,
+    options: &FitOptions,
     sources: &Sources,
     watch: &mut dyn Watch,
     stop: &AtomicBool,
     participants: &mut [&mut dyn Participant],
 ) -> Result<TrainReport, StageError> {
-    let t = lesson.training;
-    let data = sources.training(model, lesson.stage, t.batch)?;
+    let t = options.training;
+    let data = sources.training(model, options.seed, t.batch)?;
     let settings = TrainSettings {
         epochs: t.epochs,
         optimizer: t.optimizer.clone().unwrap_or_default(),
@@ -43,29 +43,30 @@ pub fn fit(
         clip_norm: t.clip_norm,
         freeze: t.freeze.clone(),
         learn_scales: t.learn_scales,
-        simulate: lesson.simulate,
-        seed: lesson.stage,
+        simulate: options.simulate,
+        seed: options.seed,
         keep: t.keep,
         early_stopping: t.early_stopping,
+        better: sources.task().main_metric().better,
         freeze_statistics_from: (t.freeze_statistics > 0).then(|| t.epochs.saturating_sub(t.freeze_statistics)),
         memory: t.memory.map(|m| m.0),
     };
     let validation = sources.validation(model)?;
-    let mode = if lesson.simulate { Mode::SIMULATED } else { Mode::FLOAT };
-    let mut judge = validation.map(|held_out| move |m: &Model| Ok(evaluate(m, held_out.epoch(0), mode)?.accuracy()));
+    let mode = if options.simulate { Mode::SIMULATED } else { Mode::FLOAT };
+    let task = sources.task().member().as_ref();
+    let mut judge = validation.map(|held_out| move |m: &Model| Ok(train::score(task, m, held_out.epoch(0), mode)?.value()));
     let mut around = TrainContext {
         validate: judge.as_mut().map(|j| j as &mut dyn FnMut(&Model) -> Result<f64, train::TrainError>),
         watch,
-        checkpoint: lesson.checkpoint.clone(),
+        checkpoint: options.checkpoint.clone(),
         stop: Some(stop),
         participants: participants.iter_mut().map(|p| &mut **p as &mut dyn Participant).collect(),
     };
-    let task = CrossEntropy::of(model, t.label_smoothing as f32)?;
-    let Some((teacher, temperature, alpha)) = lesson.teacher else {
-        return Ok(train::train(model, &data, &task, &settings, &mut around)?);
+    let loss = task.loss(model, t.label_smoothing as f32)?;
+    let Some((teacher, losses)) = options.teacher else {
+        return Ok(train::train(model, &data, loss.as_ref(), &settings, &mut around)?);
     };
-    let hinton = Hinton::new(task, model, teacher, HintonSettings { temperature, alpha, ..HintonSettings::default() })?;
-    hinton.hints.iter().for_each(|hint| around.watch.note(hint));
-    let objective: &dyn Objective = &hinton;
-    Ok(train::train(model, &data, objective, &settings, &mut around)?)
+    let objective = Distillation::new(loss, model, teacher, losses, options.seed)?;
+    objective.notes.iter().for_each(|note| around.watch.note(note));
+    Ok(train::train(model, &data, &objective, &settings, &mut around)?)
 }

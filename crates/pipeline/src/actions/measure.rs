@@ -1,14 +1,13 @@
-//! Figures of a stage's result: size, sparsity, error of each weight, accuracy.
+//! Figures of a stage's result: size, sparsity, error of each weight, and those of the task.
 use super::counted::counted;
-use super::{Sources, Tick};
+use super::{Sources, Tick, metric_record};
 use crate::StageError;
-use deploy::measure::{Confusion, macs, parameters};
+use deploy::measure::{macs, parameters};
 use graph::{Model, ValueId};
 use report::record::{ClassRecord, ClassesRecord, Confused, LayerRecord, Metrics};
 use std::cell::Cell;
-use std::collections::HashMap;
 use tensor::Tensor;
-use train::{Accuracy, Batch, Metric, Mode, Named, TrainError, evaluate, flat, measure, read};
+use train::{Batch, Confusion, Figures, Mode, Named, TrainError};
 
 /// What a model weighs: parameters, those that are not zero as they are stored (masked ones are, and so is what lies within
 /// half a step of zero), multiply-accumulates for one sample.
@@ -75,82 +74,63 @@ fn layer(model: &Model, id: ValueId, name: &str, weight: &Tensor) -> Result<Laye
     })
 }
 
-/// Accuracy on the test images, or so many evenly chosen of them, with annotations simulated; `None` where there are none, or
-/// they have no labels.
+/// The task's figures on the test samples, or so many evenly chosen of them, with annotations simulated; `None` where there are
+/// none, or they have no targets.
 ///
 /// # Errors
-/// What running the model or reading the data reports.
-pub fn accuracy(model: &Model, sources: &Sources, chosen: Option<usize>, tick: Tick) -> Result<Option<f64>, StageError> {
-    Ok(classified(model, sources, chosen, tick)?.map(|seen| seen.value()))
-}
-
-/// What a model says of the test images, annotations simulated; `None` where there are none, or they have no labels.
-fn classified(model: &Model, sources: &Sources, chosen: Option<usize>, tick: Tick) -> Result<Option<Classified>, StageError> {
+/// What running the model or reading the data reports; a test set in which some rows alone have a target.
+pub fn figures(model: &Model, sources: &Sources, chosen: Option<usize>, tick: Tick) -> Result<Option<Figures>, StageError> {
     let Some(test) = sources.some_test(model, chosen)? else { return Ok(None) };
-    let mut seen = Classified { accuracy: Accuracy::of(model)?, confusion: Confusion::default() };
+    let target = sources.task().target();
     let unlabelled = Cell::new(false);
     let labelled = |batch: &Result<Batch, TrainError>| {
-        let has = batch.as_ref().map_or(true, |b| b.targets.contains_key("label"));
+        let has = batch.as_ref().map_or(true, |b| b.targets.contains_key(target));
         unlabelled.set(!has);
         has
     };
-    measure(model, counted(&test, tick).take_while(labelled), Mode::SIMULATED, &mut seen)?;
-    let scored = seen.accuracy.score.total > 0;
+    let batches = counted(&test, tick).take_while(labelled);
+    let figures = train::score(sources.task().member().as_ref(), model, batches, Mode::SIMULATED)?.figures();
+    let scored = figures.samples > 0;
     if unlabelled.get() && scored {
         let path = test.dataset().path().display().to_string();
-        return Err(format!("{path}: some rows have a label and some have none: label all of them, or none").into());
+        return Err(format!("{path}: some rows have a {target} and some have none: give one to all of them, or to none").into());
     }
-    Ok(Some(seen).filter(|_| scored))
+    Ok(Some(figures).filter(|_| scored))
 }
 
-/// Accuracy on the test and validation images, with annotations simulated, and class by class on the test images; absent
-/// where there are no such images, or they have no labels.
+/// The task's figures on the test and validation samples, with annotations simulated, and class by class on the test samples;
+/// absent where there are no such samples, or they have no targets.
 ///
 /// # Errors
-/// What running the model or reading the data reports; a test set in which some rows alone have a label.
+/// As [`figures`].
 pub fn score(model: &Model, sources: &Sources, metrics: &mut Metrics, tick: Tick) -> Result<Option<ClassesRecord>, StageError> {
-    let seen = classified(model, sources, None, tick)?;
-    if let Some(score) = seen.as_ref().map(|s| s.accuracy.score) {
-        metrics.accuracy = Some(score.accuracy());
-        metrics.images = Some(score.total as u64);
-        metrics.nan_images = Some(score.nan as u64).filter(|n| *n > 0);
+    let seen = figures(model, sources, None, tick)?;
+    if let Some(figures) = &seen {
+        keep(metrics, figures);
     }
     if let Some(held_out) = sources.validation(model)? {
-        metrics.validation_accuracy = Some(evaluate(model, counted(&held_out, tick), Mode::SIMULATED)?.accuracy());
+        let task = sources.task();
+        let score = train::score(task.member().as_ref(), model, counted(&held_out, tick), Mode::SIMULATED)?;
+        metrics.keep_validation(&metric_record(task.member().as_ref()), score.value());
     }
     let names = sources.class_names_for(model)?;
-    Ok(seen.map(|s| by_class(&s.confusion, &names)))
+    Ok(seen.and_then(|s| Some(by_class(s.confusion.as_ref()?, &names))))
 }
 
-/// Accuracy, in all and by class.
-struct Classified {
-    accuracy: Accuracy,
-    confusion: Confusion,
-}
-
-impl Metric for Classified {
-    fn taps(&self) -> Vec<ValueId> {
-        self.accuracy.taps()
-    }
-
-    fn add(&mut self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<(), TrainError> {
-        self.accuracy.add(values, batch)?;
-        let logits = self.taps().first().map(|tap| flat(read(values, *tap)?)).transpose()?;
-        let Some(logits) = logits else { return Ok(()) };
-        self.confusion.add(&logits, batch.target("label")?).map_err(|e| TrainError::Data(e.to_string()))
-    }
-
-    fn value(&self) -> f64 {
-        self.accuracy.value()
-    }
+/// Keeps the figures on the test set, with what they are over.
+pub fn keep(metrics: &mut Metrics, figures: &Figures) {
+    metrics.keep(&figures.values);
+    metrics.intervals = figures.intervals.iter().map(|(key, (low, high))| (key.to_string(), [*low, *high])).collect();
+    metrics.images = Some(figures.samples);
+    metrics.nan_images = Some(figures.nan).filter(|n| *n > 0);
 }
 
 /// What was counted class by class, for the record.
 pub(super) fn by_class(confusion: &Confusion, names: &[String]) -> ClassesRecord {
-    let class = |(label, images): (&usize, &u64)| ClassRecord {
+    let class = |(label, samples): (&usize, &u64)| ClassRecord {
         label: *label as u64,
         name: names.get(*label).cloned(),
-        images: *images,
+        images: *samples,
         correct: confusion.correct_of(*label),
     };
     let pairs = confusion.taken.iter().filter(|((label, taken), _)| label != taken);

@@ -1,28 +1,7 @@
 //! Attaching quantizers as the recipe asks for them.
 use crate::StageError;
-use crate::recipe::{Observer, QuantizeStage};
+use crate::recipe::QuantizeStage;
 use graph::Model;
-use quantize::{ObserverSettings, QuantizeSettings};
-
-/// A stage's settings as the technique takes them.
-pub fn settings(stage: &QuantizeStage) -> QuantizeSettings {
-    let kind = match stage.calibration.observer {
-        Observer::MinMax => "min_max",
-        Observer::MovingAverage => "moving_average",
-        Observer::Percentile => "percentile",
-        Observer::Entropy => "entropy",
-        Observer::Mse => "mse",
-        Observer::Auto => quantize::AUTO,
-    };
-    QuantizeSettings {
-        weights: stage.weights.clone(),
-        activations: stage.activations.clone(),
-        observer: ObserverSettings { kind: kind.into(), percentile: stage.calibration.percentile, ..ObserverSettings::default() },
-        exact: stage.exact,
-        skip: stage.skip.clone(),
-        rules: stage.rules.clone(),
-    }
-}
 
 /// How many of the parameters have no grid, where it is at least one in a hundred.
 ///
@@ -52,9 +31,9 @@ pub fn stay_float(model: &Model) -> Result<Option<String>, StageError> {
 ///
 /// # Errors
 /// What the settings or the weights report.
-pub fn settle_biases(model: &mut Model, stage: &QuantizeStage) -> Result<(), StageError> {
+pub fn settle_biases(model: &mut Model, stage: &QuantizeStage, target: &target::Choice) -> Result<(), StageError> {
     if !ops::keeps_norms(model) {
-        quantize::refresh_biases(model, &settings(stage))?;
+        quantize::refresh_biases(model, &stage.settings(target))?;
     }
     Ok(())
 }
@@ -63,6 +42,6 @@ pub fn settle_biases(model: &mut Model, stage: &QuantizeStage) -> Result<(), Sta
 ///
 /// # Errors
 /// For one whose running statistics still moved in the last epoch.
-pub fn settle_norms(model: &mut Model, stage: Option<&QuantizeStage>) -> Result<usize, StageError> {
-    Ok(quantize::fold_kept(model, &stage.map(settings).unwrap_or_default())?)
+pub fn settle_norms(model: &mut Model, stage: Option<&QuantizeStage>, target: &target::Choice) -> Result<usize, StageError> {
+    Ok(quantize::fold_kept(model, &stage.map(|stage| stage.settings(target)).unwrap_or_default())?)
 }

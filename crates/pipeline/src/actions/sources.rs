@@ -1,12 +1,13 @@
 //! The recipe's data sets, opened once, and the batches that stages take from them.
 use crate::StageError;
 use crate::recipe::{DataSettings, Loaded};
-use data::{Dataset, Holdout, LoaderOptions, OpenOptions, Preprocess, Purpose, Shuffle, check_classes, split_holdout};
+use data::{Dataset, Holdout, LoaderOptions, OpenOptions, Preprocess, Purpose, Shuffle, Wanted, check_classes, split_holdout};
 use graph::Model;
 use std::path::Path;
 use std::sync::Arc;
+use technique::Choice;
 use tensor::Tensor;
-use train::{Batches, Feeding, LoaderBatches, Named};
+use train::{Batches, Feeding, LoaderBatches, Named, Tasks};
 
 /// Largest batch that scoring runs at once.
 const SCORING_BATCH: usize = 250;
@@ -14,17 +15,18 @@ const SCORING_BATCH: usize = 250;
 /// Numbers of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rows {
-    /// Training images, without those that are held out.
+    /// Training samples, without those that are held out.
     pub train: usize,
-    /// Images that the best epoch is chosen by.
+    /// Samples that the best epoch is chosen by.
     pub validation: usize,
-    /// Images that accuracy is measured on.
+    /// Samples that the result is measured on.
     pub test: usize,
 }
 
 /// The data of a run.
 pub struct Sources {
     settings: DataSettings,
+    task: Choice<Tasks>,
     seed: u64,
     train: Option<Arc<dyn Dataset>>,
     train_rows: Option<Arc<Vec<usize>>>,
@@ -41,7 +43,8 @@ impl Sources {
         let recipe = &loaded.recipe;
         let Some(settings) = recipe.data.clone() else {
             let settings: DataSettings = toml::from_str("")?;
-            return Ok(Sources { settings, seed: recipe.seed, train: None, train_rows: None, validation: None, test: None });
+            let task = recipe.task.clone();
+            return Ok(Sources { settings, task, seed: recipe.seed, train: None, train_rows: None, validation: None, test: None });
         };
         let open = |path: &Option<String>, split: &str| -> Result<Option<Arc<dyn Dataset>>, StageError> {
             let Some(path) = path else { return Ok(None) };
@@ -49,6 +52,7 @@ impl Sources {
                 cache_bytes: settings.cache.0,
                 input_column: settings.input_column.clone(),
                 label_column: settings.label_column.clone(),
+                wanted: recipe.task.wanted(),
                 ..OpenOptions::split(split)
             };
             Ok(Some(data::open(&loaded.resolve(path, root), &options)?))
@@ -61,7 +65,12 @@ impl Sources {
             train_rows = Some(Arc::new(split.train));
             validation = Some((train.clone(), Some(Arc::new(split.held_out))));
         }
-        Ok(Sources { settings, seed: recipe.seed, train, train_rows, validation, test })
+        Ok(Sources { settings, task: recipe.task.clone(), seed: recipe.seed, train, train_rows, validation, test })
+    }
+
+    /// What the network is for.
+    pub fn task(&self) -> &Choice<Tasks> {
+        &self.task
     }
 
     /// How an image becomes the model's input: the recipe's word, else the model's metadata, else the default.
@@ -93,6 +102,9 @@ impl Sources {
         if !self.settings.inputs.is_empty() {
             model.metadata_set(train::INPUTS_KEY, serde_json::to_string(&self.settings.inputs)?);
         }
+        if self.task != Choice::default() {
+            model.metadata_set(train::TASK_KEY, serde_json::to_string(&self.task)?);
+        }
         let names = self.class_names_for(model)?;
         if !names.is_empty() {
             model.metadata_set(train::CLASSES_KEY, serde_json::to_string(&names)?);
@@ -100,14 +112,19 @@ impl Sources {
         Ok(())
     }
 
-    /// What the user should know of the classes in the training images that `purpose` takes.
+    /// True if a row's target is a class.
+    fn classifies(&self) -> bool {
+        self.task.wanted() == Wanted::Class
+    }
+
+    /// What the user should know of the classes in the training samples that `purpose` takes.
     fn class_notes(&self, model: &Model, dataset: &Arc<dyn Dataset>, purpose: Purpose) -> Result<Vec<String>, StageError> {
         // A run may have several labels, or as many as it has nodes or steps.
-        if dataset.is_ready() {
+        if dataset.is_ready() || !self.classifies() {
             return Ok(vec![]);
         }
         let named = Some(dataset.class_names().len()).filter(|n| *n > 0);
-        let Some(classes) = named.or_else(|| train::classes(model)) else { return Ok(vec![]) };
+        let Some(classes) = named.or_else(|| self.task.classes(model)) else { return Ok(vec![]) };
         let rows = self.train_rows.as_ref().map(|r| r.as_slice());
         Ok(check_classes(dataset.as_ref(), rows, classes, purpose)?)
     }
@@ -115,6 +132,9 @@ impl Sources {
     /// The classes in the order in which the network counts them: its metadata's, where the training data have no others, else
     /// the training data's, else the metadata's or the test data's.
     pub(super) fn class_names_for(&self, model: &Model) -> Result<Vec<String>, StageError> {
+        if !self.classifies() {
+            return Ok(vec![]);
+        }
         let known: Vec<String> = match model.metadata_get(train::CLASSES_KEY) {
             Some(json) => serde_json::from_str(json).map_err(|e| format!("metadata '{}': {e}", train::CLASSES_KEY))?,
             None => vec![],
@@ -135,7 +155,7 @@ impl Sources {
         notes.sort();
         notes.dedup();
         // What cannot be scored says so where it is.
-        if let (Some(test), Some(classes)) = (&self.test, train::classes(model))
+        if let (Some(test), Some(classes)) = (&self.test, self.task.classes(model))
             && let Ok(test) = self.by_name(test, model, true)
         {
             notes.extend(check_classes(test.as_ref(), None, classes, Purpose::Evaluation).unwrap_or_default());
@@ -147,13 +167,13 @@ impl Sources {
     /// is refused.
     fn by_name(&self, dataset: &Arc<dyn Dataset>, model: &Model, scored: bool) -> Result<Arc<dyn Dataset>, StageError> {
         let names = self.class_names_for(model)?;
-        if let Some(classes) = train::class_scores(model).filter(|n| scored && names.len() != *n) {
+        if let Some(classes) = train::class_scores(model).filter(|n| scored && self.classifies() && names.len() != *n) {
             data::check_positions(dataset.as_ref(), classes)?;
         }
         Ok(data::relabel(dataset.clone(), &names)?)
     }
 
-    /// Notes on classes without an image among those that calibration takes from.
+    /// Notes on classes without a sample among those that calibration takes from.
     ///
     /// # Errors
     /// If the labels cannot be read.
@@ -171,7 +191,7 @@ impl Sources {
 
     fn options(&self, model: &Model) -> Result<LoaderOptions, StageError> {
         let workers = self.settings.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-        let (preprocess, classes) = (self.preprocess(model)?, train::classes(model));
+        let (preprocess, classes) = (self.preprocess(model)?, self.task.classes(model));
         Ok(LoaderOptions { preprocess, seed: self.seed, workers, classes, ..LoaderOptions::default() })
     }
 
@@ -184,7 +204,7 @@ impl Sources {
     /// Shuffled, augmented training batches of the stage with this key.
     ///
     /// # Errors
-    /// If the recipe names no training data, or a class has no image.
+    /// If the recipe names no training data, or a class has no sample.
     pub fn training(&self, model: &Model, stage: u64, batch: usize) -> Result<LoaderBatches, StageError> {
         let dataset = self.train.clone().ok_or_else(|| "the recipe names no data.train, and this stage trains".to_string())?;
         let dataset = self.by_name(&dataset, model, true)?;
@@ -201,22 +221,22 @@ impl Sources {
         self.batches(&dataset, options, model)
     }
 
-    /// The first `images` of the training images in an order that `seed` decides, neither shuffled again nor augmented; and
+    /// The first `samples` of the training samples in an order that `seed` decides, neither shuffled again nor augmented; and
     /// the `hold` after them to judge by, if any are asked for. Where there are not enough for both, a fifth is held back;
-    /// of fewer than five images none.
+    /// of fewer than five samples none.
     ///
     /// # Errors
     /// If the recipe names no training data.
     pub fn calibration(
         &self,
         model: &Model,
-        images: usize,
+        samples: usize,
         batch: usize,
         seed: u64,
         hold: usize,
     ) -> Result<(LoaderBatches, Option<LoaderBatches>), StageError> {
         let dataset =
-            self.train.clone().ok_or_else(|| "the recipe names no data.train, and calibration takes images from it".to_string())?;
+            self.train.clone().ok_or_else(|| "the recipe names no data.train, and calibration takes samples from it".to_string())?;
         let all: Vec<usize> = match &self.train_rows {
             Some(rows) => rows.to_vec(),
             None => (0..dataset.len()).collect(),
@@ -224,8 +244,8 @@ impl Sources {
         let feeding = self.feeding(model)?;
         // What is carried from row to row needs them in their order.
         let order = if feeding.carries() { (0..all.len()).collect() } else { tensor::random::permutation(seed, all.len()) };
-        let hold = if images.saturating_add(hold) <= all.len() { hold } else { hold.min(all.len() / 5) };
-        let images = images.min(all.len() - hold);
+        let hold = if samples.saturating_add(hold) <= all.len() { hold } else { hold.min(all.len() / 5) };
+        let samples = samples.min(all.len() - hold);
         // Whole runs, so that no sample is seen twice.
         let run = if dataset.is_ready() { 1 } else { feeding.fixed().unwrap_or(1) };
         // Calibration reads no labels, so they need not be the model's.
@@ -238,10 +258,10 @@ impl Sources {
             }
             self.batches(&dataset, LoaderOptions { rows: Some(Arc::new(rows)), ..options.clone() }, model)
         };
-        Ok((part(0, images)?, (hold > 0).then(|| part(images, hold)).transpose()?))
+        Ok((part(0, samples)?, (hold > 0).then(|| part(samples, hold)).transpose()?))
     }
 
-    /// Held-out images, if there are any.
+    /// Held-out samples, if there are any.
     ///
     /// # Errors
     /// If the model has no input.
@@ -251,7 +271,7 @@ impl Sources {
         Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }
 
-    /// The test images, if the recipe names any.
+    /// The test samples, if the recipe names any.
     ///
     /// # Errors
     /// If the model has no input.
@@ -261,7 +281,7 @@ impl Sources {
         Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }
 
-    /// At most `limit` of the test images, evenly chosen, so that a set sorted by class gives some of each.
+    /// At most `limit` of the test samples, evenly chosen, so that a set sorted by class gives some of each.
     ///
     /// # Errors
     /// As [`Sources::test`].
@@ -282,7 +302,7 @@ impl Sources {
         }
     }
 
-    /// One sample to run a model on: the first test or training image, else zeros of the input's declared shape.
+    /// One sample to run a model on: the first test or training sample, else zeros of the input's declared shape.
     ///
     /// # Errors
     /// If the data cannot be read, or there is none and an input's shape or type is not declared.

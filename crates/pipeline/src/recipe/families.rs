@@ -1,11 +1,17 @@
 //! All families of techniques that a recipe chooses from: what `list` and `explain` show, and what the tests of the registry go through.
-use technique::FamilyManual;
+use technique::{FamilyManual, manual};
 
 /// All families, in the order of a recipe.
 pub fn families() -> Vec<FamilyManual> {
     vec![
-        technique::manual::<encodings::Encodings>(),
-        technique::manual::<prune::Criteria>(),
-        technique::manual::<prune::SparsitySchedules>(),
+        manual::<train::Tasks>(),
+        manual::<encodings::Encodings>(),
+        manual::<quantize::Observers>(),
+        manual::<quantize::Corrections>(),
+        manual::<prune::Criteria>(),
+        manual::<prune::SparsitySchedules>(),
+        manual::<distill::Losses>(),
+        manual::<target::Targets>(),
+        manual::<deploy::format::Formats>(),
     ]
 }

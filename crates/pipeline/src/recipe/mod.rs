@@ -16,21 +16,22 @@ mod units;
 pub use error::RecipeError;
 pub use families::families;
 pub use schema::schema;
-pub use settings::{DataSettings, Goals, Inherit, ModelSource, Student};
+pub use settings::{DataSettings, Goals, Inherit, MetricGoal, ModelSource, Student};
 pub use stage::Stage;
 pub use technique::did_you_mean;
 pub use training::Training;
 pub use units::ByteSize;
 
 pub use crate::stages::{
-    BatchNorm, Calibration, DeployStage, DistillStage, FinetuneStage, Observer, PruneStage, QuantizeStage, Target, TrainStage,
+    AverageStage, BatchNorm, CalibrationSettings, DeployStage, DistillStage, FinetuneStage, PruneStage, QuantizeStage, TrainStage,
 };
 pub(crate) use check::{architecture as check_architecture, source as check_source};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use train::OptimizerSettings;
+use technique::Choice;
+use train::{OptimizerSettings, Tasks};
 
 /// A recipe: what `espalier run` does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -47,6 +48,9 @@ pub struct Recipe {
     /// What the first stage starts from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelSource>,
+    /// What the network is for: a name, or a table with settings (`{ kind = "regression", target = "y" }`).
+    #[serde(default, skip_serializing_if = "is_classification")]
+    pub task: Choice<Tasks>,
     /// The data set, its preprocessing and augmentation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataSettings>,
@@ -56,6 +60,11 @@ pub struct Recipe {
     /// The stages, in the order in which they run.
     #[serde(default, deserialize_with = "stage::none")]
     pub stages: Vec<Stage>,
+}
+
+/// True for the task that a recipe without one has.
+fn is_classification(task: &Choice<Tasks>) -> bool {
+    *task == Choice::default()
 }
 
 fn one() -> u64 {
@@ -90,6 +99,11 @@ impl Recipe {
         let open = given.is_none();
         let default = || if self.trained_before(index) { OptimizerSettings::gentle() } else { OptimizerSettings::default() };
         Some((given.unwrap_or_else(default), open))
+    }
+
+    /// What the graph of stage `index` will be deployed for: the target of the first deploy stage from there on.
+    pub fn target_from(&self, index: usize) -> target::Choice {
+        self.stages.iter().skip(index).find_map(|s| s.get::<DeployStage>()).map(|s| s.target.clone()).unwrap_or_default()
     }
 
     /// The stage of this name.

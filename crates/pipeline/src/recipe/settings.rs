@@ -3,6 +3,7 @@ use super::ByteSize;
 use data::{Augment, Preprocess};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use train::InputRules;
 
 /// What the first stage starts from: a `file`, or a freshly initialised `arch`.
@@ -122,12 +123,33 @@ pub struct Goals {
     /// Accuracy on the test set that must be kept, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_accuracy: Option<f64>,
+    /// Figures of the task by their keys, in percent where they are shares: `metrics.mae = { max = 0.3 }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, MetricGoal>,
     /// Size of the deployed file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_file_size: Option<ByteSize>,
     /// Median latency of one sample, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_latency_ms: Option<f64>,
+}
+
+/// What a figure of the task must reach.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct MetricGoal {
+    /// At least so much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+    /// At most so much.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// It may fall by so much against the first measured model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_drop: Option<f64>,
+    /// It may rise by so much against the first measured model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_rise: Option<f64>,
 }
 
 impl Goals {

@@ -1,9 +1,9 @@
 //! What a stage can ask of the run it is part of.
 use super::StageError;
-use crate::actions::{CompressOn, Compression, MemoryProbe, Original, Sources};
+use crate::actions::{CompressOn, Compression, MemoryProbe, Original, Sources, metric_record};
 use crate::recipe::{DataSettings, DeployStage, Loaded, QuantizeStage, Stage, Training};
 use crate::run_dir::{Cache, StageDir};
-use crate::{Event, Observer, PipelineError};
+use crate::{Event, Listener, PipelineError};
 use graph::Model;
 use report::record::{EpochPoint, FloatPart, Note};
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ pub struct StageCx<'a> {
     pub(crate) dir: &'a StageDir,
     pub(crate) cache: Cache<'a>,
     pub(crate) results: &'a BTreeMap<String, PathBuf>,
-    pub(crate) observer: &'a mut dyn Observer,
+    pub(crate) listener: &'a mut dyn Listener,
     pub(crate) notes: Vec<Note>,
     pub(crate) clock: Clock,
     /// The program, where it may be started to measure memory.
@@ -76,7 +76,8 @@ impl StageCx<'_> {
         sources: &Sources,
     ) -> Result<Vec<FloatPart>, StageError> {
         let (seed, training) = (self.loaded.recipe.seed, self.training().cloned().unwrap_or_default());
-        let on = CompressOn { sources, seed, training: &training, cache: Some(self.cache) };
+        let target = self.target();
+        let on = CompressOn { sources, seed, training: &training, target: &target, cache: Some(self.cache) };
         let done = compression.apply(model, &on, &mut self.tick("calibrate"))?;
         done.notes.into_iter().for_each(|(warning, text)| self.note(warning, text));
         Ok(done.float_parts)
@@ -106,6 +107,11 @@ impl StageCx<'_> {
     /// The first deploy stage from this one on.
     pub fn deploy_stage(&self) -> Option<DeployStage> {
         self.loaded.recipe.stages.iter().skip(self.index).find_map(|s| s.get::<DeployStage>().cloned())
+    }
+
+    /// What the graph will be deployed for.
+    pub fn target(&self) -> target::Choice {
+        self.loaded.recipe.target_from(self.index)
     }
 
     /// The float model that the run began with: its file, else the result of its first stage. `None` where this is the first.
@@ -170,7 +176,7 @@ impl StageCx<'_> {
     /// Tells that work went on.
     pub fn progress(&mut self, what: &str, done: u64, total: u64, loss: Option<f64>) {
         self.begin(what);
-        self.observer.event(&Event::Progress { what, done, total, loss });
+        self.listener.event(&Event::Progress { what, done, total, loss });
     }
 
     /// Tells how many batches of how many are done.
@@ -180,13 +186,14 @@ impl StageCx<'_> {
 
     /// Tells that an epoch ended.
     pub fn epoch(&mut self, point: &EpochPoint, epochs: u64) {
-        self.observer.event(&Event::Epoch { point, epochs });
+        let metric = metric_record(self.loaded.recipe.task.member().as_ref());
+        self.listener.event(&Event::Epoch { point, epochs, metric: &metric });
     }
 
     /// Tells the user something, and keeps it in the record.
     pub fn note(&mut self, warning: bool, text: impl Into<String>) {
         let note = Note { warning, text: text.into() };
-        self.observer.event(&Event::Note(&note));
+        self.listener.event(&Event::Note(&note));
         self.notes.push(note);
     }
 

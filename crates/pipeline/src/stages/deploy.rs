@@ -1,14 +1,15 @@
 //! `deploy`: lowered, written, measured on the file.
 use super::kind::{StageEntry, StageKind, stage};
-use super::lesson::given;
+use super::training::given;
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{DeployOn, Rows, deploy, layers, settle_norms, weigh};
+use crate::actions::{DeployOn, Rows, deploy, keep, layers, settle_norms, weigh};
 use crate::recipe::Recipe;
 use crate::trial::Trial;
+use deploy::format::Formats;
 use graph::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual};
+use technique::{Choice, Fault, Manual};
 
 /// `deploy`: the file that ships, and what it does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,7 +17,10 @@ use technique::{Fault, Manual};
 pub struct DeployStage {
     /// The runtime the file is made for and measured in.
     #[serde(default)]
-    pub target: Target,
+    pub target: target::Choice,
+    /// How the file is written.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub format: Choice<Formats>,
     /// Timed runs of one sample.
     #[serde(default = "latency_runs")]
     pub latency_runs: usize,
@@ -29,15 +33,16 @@ pub struct DeployStage {
     /// Keep what the exporter noted for itself: stack traces, paths and other doc strings and metadata of nodes and values.
     #[serde(default)]
     pub exporter_notes: bool,
-    /// Test images that the file is measured on; absent: all. Some of them where a runtime is slow; the report says how many.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Test samples that the file is measured on; absent: all. Some of them where a runtime is slow; the report says how many.
+    #[serde(default, alias = "samples", skip_serializing_if = "Option::is_none")]
     pub images: Option<usize>,
 }
 
 impl Default for DeployStage {
     fn default() -> Self {
         DeployStage {
-            target: Target::default(),
+            target: target::Choice::default(),
+            format: Choice::default(),
             latency_runs: latency_runs(),
             threads: None,
             opset: None,
@@ -51,15 +56,9 @@ fn latency_runs() -> usize {
     100
 }
 
-/// The runtime a file is made for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Target {
-    /// ONNX Runtime on the processor.
-    #[default]
-    OnnxRuntime,
-    /// The reference interpreter.
-    Reference,
+/// A format that is left out of the record as out of the recipe, so that results of earlier runs are found again.
+fn is_default(format: &Choice<Formats>) -> bool {
+    *format == Choice::default()
 }
 
 pub(super) const ENTRY: StageEntry = stage!(
@@ -70,7 +69,7 @@ pub(super) const ENTRY: StageEntry = stage!(
         summary: "Lowers the graph to a standard ONNX file and measures that file.",
         details: "",
         source: "",
-        example: "target = \"onnxruntime\"\nthreads = 1\n",
+        example: "target = \"onnxruntime\"\nformat = \"qdq\"\nthreads = 1\n",
     }
 );
 
@@ -112,7 +111,7 @@ impl StageBody for DeployStage {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
         let sources = cx.sources()?;
         let mut model = given(input)?;
-        let folded = settle_norms(&mut model, cx.quantize_stage().as_ref())?;
+        let folded = settle_norms(&mut model, cx.quantize_stage().as_ref(), &self.target)?;
         if folded > 0 {
             cx.note(false, format!("{folded} BatchNormalization operators, kept so far, were folded"));
         }
@@ -134,10 +133,13 @@ impl StageBody for DeployStage {
             cx.note(note.warning, note.text);
         }
         let mut metrics = weigh(&model, &sources)?;
-        metrics.accuracy = deployment.record.simulation_accuracy;
+        if let Some(figures) = &deployment.figures {
+            keep(&mut metrics, figures);
+            // The file's own figures stand with its runtimes; these are the simulation's.
+            metrics.accuracy = deployment.record.simulation_accuracy;
+            metrics.figures.clone_from(&deployment.record.simulation_figures);
+        }
         metrics.file_bytes = Some(deployment.bytes.len() as u64);
-        metrics.images = deployment.images.map(|(all, _)| all);
-        metrics.nan_images = deployment.images.map(|(_, nan)| nan).filter(|n| *n > 0);
         let mut output = StageOutput { metrics, layers: layers(&model)?, classes: deployment.classes, ..StageOutput::new(model) };
         output.float_parts = deployment.float_parts;
         output.deploy = Some(deployment.record);

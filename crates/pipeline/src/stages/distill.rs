@@ -1,17 +1,18 @@
 //! `distill`: a student learns from a teacher. A fresh student is trained whole and then gets the compression that the
 //! stages before it asked for, pruned and calibrated anew, so that a joint stage after it has everything active.
 use super::kind::{NetworkCx, StageEntry, StageKind, stage};
-use super::lesson::{Taught, given, measured, train};
+use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{accuracy, student};
+use crate::actions::{figures, student};
 use crate::recipe::{Inherit, Recipe, Stage, Student, check_architecture};
 use crate::trial::Trial;
+use distill::{DistillationSettings, WeightedLoss};
 use graph::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual, did_you_mean, within};
+use technique::{Fault, Manual, did_you_mean};
 
-/// `distill`: Hinton's distillation from a teacher into a student.
+/// `distill`: a student learns from a teacher.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DistillStage {
@@ -21,23 +22,23 @@ pub struct DistillStage {
     /// current graph.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub student: Option<Student>,
-    /// Softens both distributions.
-    #[serde(default = "temperature")]
-    pub temperature: f64,
-    /// Weight of the teacher in the loss, 0..1; the labels have the rest.
-    #[serde(default = "alpha")]
-    pub alpha: f64,
+    /// What is learned from the teacher, each loss with its weight, as `[{ kind = "hinton", weight = 0.7 }, { kind = "feature",
+    /// weight = 0.1 }]`. Absent: Hinton's loss alone, by `temperature` and `alpha`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub losses: Option<Vec<WeightedLoss>>,
+    /// Weight of the labels beside `losses`; absent: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_weight: Option<f64>,
+    /// Without `losses`: softens both distributions; absent: 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Without `losses`: weight of the teacher, 0..1, where the labels have the rest; absent: 0.7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
     /// A student of its own gets the compression of the stages before it, anew: `true` prunes first and quantizes then,
     /// whatever their order here; a list of stages' names (`["quantize", "prune"]`) takes those in that order; `false` none.
     #[serde(default)]
     pub inherit: Inherit,
-}
-
-pub(super) fn temperature() -> f64 {
-    4.0
-}
-pub(super) fn alpha() -> f64 {
-    0.7
 }
 
 pub(super) const ENTRY: StageEntry = stage!(
@@ -46,24 +47,26 @@ pub(super) const ENTRY: StageEntry = stage!(
     Manual {
         name: "distill",
         summary: "Trains a student to say what a teacher says.",
-        details: "",
+        details: "losses says what is learned from the teacher; temperature and alpha are short for one hinton loss.",
         source: "",
         example: "teacher = \"train\"\nstudent = { arch = \"resnet8\", width = 0.75 }\nepochs = 30\n",
     }
 );
 
-/// Accuracy of a teacher that is no stage of the run, among the figures of the stage that it taught.
-pub(crate) const TEACHER_ACCURACY: &str = "teacher_accuracy";
-
-/// Checks how a teacher's word counts.
-pub(super) fn check_teacher(temperature: f64, alpha: f64) -> Result<(), Fault> {
-    if !(temperature > 0.0 && temperature.is_finite()) {
-        return Err(Fault::new("temperature", format!("temperature = {temperature}: a number above 0 is needed")));
-    }
-    within("alpha", alpha, 0.0, 1.0, "it is the teacher's share of the loss")
+/// Name of a figure of a teacher that is no stage of the run, among the further figures of the stage that it taught.
+pub(crate) fn teacher_figure(key: &str) -> String {
+    format!("teacher_{key}")
 }
 
 impl DistillStage {
+    /// The losses between student and teacher.
+    ///
+    /// # Errors
+    /// A [`Fault`] at the key that is out of range, or mixed with another form.
+    pub fn distillation(&self) -> Result<DistillationSettings, Fault> {
+        DistillationSettings::from_keys(self.losses.as_deref(), self.task_weight, self.temperature, self.alpha)
+    }
+
     /// The stages whose compression a student of this stage, the recipe's stage `index`, inherits, in the order in which it is applied.
     pub(crate) fn inherited<'r>(&self, recipe: &'r Recipe, index: usize) -> Vec<&'r Stage> {
         if self.student.is_none() {
@@ -124,7 +127,7 @@ impl StageKind for DistillStage {
     }
 
     fn check(&self, recipe: &Recipe, index: usize) -> Result<(), Fault> {
-        check_teacher(self.temperature, self.alpha)?;
+        self.distillation()?;
         self.check_student(recipe)?;
         self.check_inherit(recipe, index)
     }
@@ -171,13 +174,13 @@ impl StageBody for DistillStage {
         let teacher = cx.teacher(&self.teacher)?;
         // What an earlier stage left has been measured there.
         let outside = !cx.results.contains_key(&self.teacher);
-        let known = if outside { accuracy(&teacher, &sources, None, &mut cx.tick("evaluate the teacher"))? } else { None };
+        let known = if outside { figures(&teacher, &sources, None, &mut cx.tick("evaluate the teacher"))? } else { None };
         let own =
             self.network(&NetworkCx { recipe: &cx.loaded.recipe, seed: cx.seed(), teacher: Some(&teacher), place: &|p| cx.resolve(p) })?;
         let mut model = own.map_or_else(|| given(input), Ok)?;
         inherit_preprocessing(cx, &teacher, &mut model);
-        let taught = Taught { teacher: &teacher, temperature: self.temperature, alpha: self.alpha };
-        let epochs = train(cx, &mut model, Some(taught), true, &sources)?;
+        let losses = self.distillation().map_err(|fault| fault.to_string())?;
+        let epochs = train(cx, &mut model, Some((&teacher, &losses)), true, &sources)?;
         let recipe = &cx.loaded.recipe;
         let steps = self.inherited(recipe, cx.index);
         if !steps.is_empty() {
@@ -189,9 +192,8 @@ impl StageBody for DistillStage {
             }
         }
         let mut output = measured(cx, model, epochs, &sources)?;
-        if let Some(known) = known {
-            output.metrics.other.insert(TEACHER_ACCURACY.into(), known);
-        }
+        let known = known.into_iter().flat_map(|figures| figures.values);
+        output.metrics.other.extend(known.map(|(key, value)| (teacher_figure(key), value)));
         Ok(output)
     }
 }

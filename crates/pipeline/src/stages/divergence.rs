@@ -1,7 +1,8 @@
 //! Telling that a training diverges, and what helps.
 use crate::recipe::Training;
+use distill::DistillationSettings;
 use graph::Model;
-use train::OptimizerSettings;
+use train::{OptimizerSettings, Task};
 
 /// A loss that rose by this factor over the lowest so far is told of ...
 const RISE: f64 = 2.0;
@@ -16,7 +17,7 @@ const STUCK: u64 = 2;
 /// Watches a stage's losses.
 pub(super) struct Divergence {
     lowest: Option<f64>,
-    /// Loss of a network that gives every class the same probability.
+    /// Loss of a network that knows nothing: that gives every class the same probability; 0 where the task does not say.
     ignorant: f64,
     advice: String,
     told: bool,
@@ -45,12 +46,11 @@ fn normalizes(model: &Model) -> bool {
 }
 
 impl Divergence {
-    /// For a stage that trains `model`; `temperature` and `alpha` of its teacher, if it has one.
-    pub(super) fn new(model: &Model, training: &Training, teacher: Option<(f64, f64)>) -> Self {
-        let (temperature, alpha) = teacher.unwrap_or((1.0, 0.0));
-        let scale = (1.0 - alpha) + alpha * temperature * temperature;
-        let ignorant = scale * train::classes(model).map_or(0.0, |n| (n as f64).ln());
-        let stuck = (alpha == 0.0 && ignorant > 0.0).then_some(0);
+    /// For a stage that trains `model` for a task; `losses` between it and its teacher, if it has one.
+    pub(super) fn new(model: &Model, task: &dyn Task, training: &Training, losses: Option<&DistillationSettings>) -> Self {
+        let scale = losses.map_or(1.0, DistillationSettings::scale);
+        let ignorant = scale * task.ignorant_loss(model).unwrap_or(0.0);
+        let stuck = (losses.is_none_or(|l| !l.has_weight()) && ignorant > 0.0).then_some(0);
         Divergence { lowest: None, ignorant, advice: advice(model, training), told: false, stuck, normalizes: normalizes(model) }
     }
 
@@ -79,7 +79,7 @@ impl Divergence {
         };
         Some(format!(
             "the network has learned nothing: after epoch {epoch} its loss is still {loss:.3}, that of an equal guess among the classes is \
-             {ignorant:.3}; another learning rate, labels that do not belong to the images, or inputs that are all alike \
+             {ignorant:.3}; another learning rate, labels that do not belong to the samples, or inputs that are all alike \
              (data.preprocess) are the usual causes{folded}"
         ))
     }
@@ -102,12 +102,14 @@ mod tests {
     use super::*;
     use crate::recipe::{Stage, parse};
 
-    fn watch(teacher: Option<(f64, f64)>) -> Divergence {
+    fn watch(teacher: Option<(f32, f32)>) -> Divergence {
         let text = "name = \"t\"\n[data]\ntrain = \"x\"\n[[stages]]\nkind = \"train\"\nmodel = { arch = \"lenet5\" }\n";
         let recipe = parse(text, &[]).unwrap();
         let training = recipe.stages.first().and_then(Stage::training).unwrap();
         let entry = zoo::find("lenet5").unwrap();
-        Divergence::new(&entry.build(&entry.default_options()).unwrap(), &training, teacher)
+        let task = technique::Choice::<train::Tasks>::default();
+        let losses = teacher.map(|(temperature, alpha)| DistillationSettings::hinton(temperature, alpha));
+        Divergence::new(&entry.build(&entry.default_options()).unwrap(), task.member().as_ref(), &training, losses.as_ref())
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! `finetune`: joint training: masks, quantizers and a teacher active in one loop with the task loss.
-use super::distill::{alpha, check_teacher, temperature};
 use super::kind::{StageEntry, StageKind, stage};
-use super::lesson::{Taught, given, measured, train};
+use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::recipe::Recipe;
+use distill::{DistillationSettings, WeightedLoss};
 use graph::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -16,12 +16,19 @@ pub struct FinetuneStage {
     /// The teacher: an earlier stage's name, or an ONNX file; absent: the labels alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<String>,
-    /// Softens both distributions.
-    #[serde(default = "temperature")]
-    pub temperature: f64,
-    /// Weight of the teacher in the loss, 0..1; the labels have the rest.
-    #[serde(default = "alpha")]
-    pub alpha: f64,
+    /// What is learned from the teacher, each loss with its weight, as `[{ kind = "hinton", weight = 0.7 }, { kind = "feature",
+    /// weight = 0.1 }]`. Absent: Hinton's loss alone, by `temperature` and `alpha`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub losses: Option<Vec<WeightedLoss>>,
+    /// Weight of the labels beside `losses`; absent: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task_weight: Option<f64>,
+    /// Without `losses`: softens both distributions; absent: 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Without `losses`: weight of the teacher, 0..1, where the labels have the rest; absent: 0.7.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
 }
 
 pub(super) const ENTRY: StageEntry = stage!(
@@ -36,13 +43,28 @@ pub(super) const ENTRY: StageEntry = stage!(
     }
 );
 
+impl FinetuneStage {
+    /// The losses between the model and its teacher, if it has one.
+    ///
+    /// # Errors
+    /// A [`Fault`] at the key that is out of range, or mixed with another form.
+    pub fn distillation(&self) -> Result<DistillationSettings, Fault> {
+        DistillationSettings::from_keys(self.losses.as_deref(), self.task_weight, self.temperature, self.alpha)
+    }
+}
+
 impl StageKind for FinetuneStage {
     fn teacher(&self) -> Option<&str> {
         self.teacher.as_deref()
     }
 
     fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
-        check_teacher(self.temperature, self.alpha)
+        let named = self.losses.as_ref().map(|_| "losses").or(self.task_weight.map(|_| "task_weight"));
+        if let (None, Some(key)) = (&self.teacher, named) {
+            let hint = "name one, as teacher = \"train\" or a file; or leave the key out";
+            return Err(Fault::new(key, format!("{key} compares with a teacher, and the stage has none")).hint(hint));
+        }
+        self.distillation().map(|_| ())
     }
 }
 
@@ -57,8 +79,8 @@ impl StageBody for FinetuneStage {
         let teacher = self.teacher.as_ref().map_or("no teacher".into(), |t| format!("teacher '{t}'"));
         cx.note(false, format!("active: {masks} masks, {encodings} quantizers, {teacher}"));
         let teacher = self.teacher.as_ref().map(|t| cx.teacher(t)).transpose()?;
-        let taught = teacher.as_ref().map(|teacher| Taught { teacher, temperature: self.temperature, alpha: self.alpha });
-        let epochs = train(cx, &mut model, taught, true, &sources)?;
+        let losses = self.distillation().map_err(|fault| fault.to_string())?;
+        let epochs = train(cx, &mut model, teacher.as_ref().map(|teacher| (teacher, &losses)), true, &sources)?;
         measured(cx, model, epochs, &sources)
     }
 }

@@ -1,25 +1,29 @@
 //! The stages: each takes the graph before it and gives one back.
+mod average;
+mod calibration;
 mod cx;
 mod deploy;
 pub(crate) mod distill;
 mod divergence;
 mod finetune;
 mod kind;
-mod lesson;
 mod prune;
 mod quantize;
 mod start;
 mod train;
+mod training;
 
 pub use self::prune::PruneStage;
 pub use crate::error::StageError;
+pub use average::AverageStage;
+pub use calibration::CalibrationSettings;
 pub(crate) use cx::Clock;
 pub use cx::StageCx;
-pub use deploy::{DeployStage, Target};
+pub use deploy::DeployStage;
 pub use distill::DistillStage;
 pub use finetune::FinetuneStage;
 pub use kind::{NetworkCx, StageEntry, StageKind};
-pub use quantize::{BatchNorm, Calibration, Observer, QuantizeStage};
+pub use quantize::{BatchNorm, QuantizeStage};
 pub(crate) use start::Measure;
 pub use start::start;
 pub use train::TrainStage;
@@ -79,6 +83,7 @@ pub fn body(stage: &Stage) -> Arc<dyn StageBody> {
 
 /// All kinds of stages, in the classic order: one file a kind.
 pub fn kinds() -> &'static [StageEntry] {
-    static LIST: &[StageEntry] = &[train::ENTRY, quantize::ENTRY, prune::ENTRY, distill::ENTRY, finetune::ENTRY, deploy::ENTRY];
+    static LIST: &[StageEntry] =
+        &[train::ENTRY, quantize::ENTRY, prune::ENTRY, distill::ENTRY, finetune::ENTRY, average::ENTRY, deploy::ENTRY];
     LIST
 }

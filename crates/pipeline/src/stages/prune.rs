@@ -1,6 +1,6 @@
 //! `prune`: masks, chosen at once and then held while the rest trains, or step by step while it trains.
 use super::kind::{StageEntry, StageKind};
-use super::lesson::{given, measured, train, train_with};
+use super::training::{given, measured, train, train_with};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Tick, prune_notes, prune_weights};
 use crate::recipe::Recipe;

@@ -1,17 +1,18 @@
 //! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe asks for epochs.
+use super::calibration::CalibrationSettings;
 use super::kind::{StageEntry, StageKind, stage};
-use super::lesson::{given, measured, train};
+use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate, stay_float};
 use crate::recipe::Recipe;
 use crate::trial::Trial;
 use encodings::Encodings;
 use graph::Model;
-use quantize::{ActivationSettings, QuantizeError, Rule};
+use quantize::{ActivationSettings, Corrections, QuantizeSettings, Rule};
 use report::record::FloatPart;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use technique::{Choice, Fault, Manual, within};
+use technique::{Choice, Fault, Manual};
 
 /// `quantize`: weights and activations in few bits, calibrated, then trained with if `epochs` is above 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,7 +26,7 @@ pub struct QuantizeStage {
     pub activations: ActivationSettings,
     /// How ranges are found from data.
     #[serde(default)]
-    pub calibration: Calibration,
+    pub calibration: CalibrationSettings,
     /// Whether the folded weight is what is stored, or BatchNormalization stays an operator.
     #[serde(default)]
     pub batch_norm: BatchNorm,
@@ -40,53 +41,30 @@ pub struct QuantizeStage {
     /// `activations`, `skip`). Of the rules that apply to a layer the last one decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
+    /// What is corrected without training, each by its name or as `{ kind = "NAME", ... }`: those before grids are fitted (`equalize`) and
+    /// then those after (`bias_correction`), in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub corrections: Vec<Choice<Corrections>>,
 }
 
 fn exact() -> bool {
     true
 }
 
-/// How the ranges of activations are found. The images run once: a later run in the same folder with another observer or
-/// width takes the statistics that are there.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Calibration {
-    /// The statistic.
-    pub observer: Observer,
-    /// Training images it is taken over.
-    pub images: usize,
-    /// Images that run at once.
-    pub batch: usize,
-    /// For `percentile`: how much of the values lies within the range, in percent.
-    pub percentile: f64,
-    /// Which subset of the training images is taken; absent: the recipe's seed decides.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-}
-
-impl Default for Calibration {
-    fn default() -> Self {
-        Calibration { observer: Observer::default(), images: 512, batch: 64, percentile: 99.99, seed: None }
+impl QuantizeStage {
+    /// The settings of the technique; `target` is what the model will be deployed for.
+    pub fn settings(&self, target: &target::Choice) -> QuantizeSettings {
+        QuantizeSettings {
+            weights: self.weights.clone(),
+            activations: self.activations.clone(),
+            observer: self.calibration.observer(),
+            exact: self.exact,
+            skip: self.skip.clone(),
+            rules: self.rules.clone(),
+            corrections: self.corrections.clone(),
+            target: target.clone(),
+        }
     }
-}
-
-/// The statistic a range is taken from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Observer {
-    /// Smallest and largest value seen.
-    MinMax,
-    /// Exponential average of each batch's smallest and largest value.
-    MovingAverage,
-    /// What lies within a percentile of all values.
-    Percentile,
-    /// The range that loses least information (Kullback-Leibler divergence).
-    Entropy,
-    /// The range whose grid is nearest to all values in the mean of squares.
-    Mse,
-    /// Of these the one with the least error at the network's outputs, on images that are held back for it.
-    #[default]
-    Auto,
 }
 
 /// What becomes of BatchNormalization when its convolution is quantized.
@@ -113,11 +91,6 @@ pub(super) const ENTRY: StageEntry = stage!(
     }
 );
 
-/// Samples that `observer = "auto"` runs once for each observer.
-const JUDGED: f64 = 64.0;
-/// Observers that it tries, and the float network beside them.
-const TRIED: f64 = 6.0;
-
 impl StageKind for QuantizeStage {
     fn calibrates(&self) -> bool {
         true
@@ -128,10 +101,8 @@ impl StageKind for QuantizeStage {
     }
 
     fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
-        crate::actions::settings(self).check().map_err(|e| match &e {
-            QuantizeError::Setting { setting, .. } => Fault::new(setting, e.to_string()),
-            _ => Fault::new("", e.to_string()),
-        })?;
+        self.settings(&target::Choice::default()).check()?;
+        self.calibration.check().map_err(|fault| fault.under("calibration"))?;
         let by_channel = |weights: &Choice<Encodings>| weights.grid(Some(0)).is_some_and(|grid| grid.axis.is_some());
         let mut all = self.rules.iter().filter_map(|r| r.weights.as_ref()).chain([&self.weights]);
         if self.batch_norm == BatchNorm::Keep && !all.all(by_channel) {
@@ -139,21 +110,23 @@ impl StageKind for QuantizeStage {
                            follow its statistics";
             return Err(Fault::new("weights", message));
         }
-        if self.calibration.images == 0 || self.calibration.batch == 0 {
-            return Err(Fault::new("calibration", "calibration needs at least one image, and a batch of at least one"));
+        if self.batch_norm == BatchNorm::Keep && !self.corrections.is_empty() {
+            let message = "corrections need folded weights: batch_norm = \"keep\" leaves the normalizations in the graph";
+            return Err(Fault::new("corrections", message));
         }
-        within("calibration.percentile", self.calibration.percentile, 50.0, 100.0, "it is the percentage of the values within the range")
+        Ok(())
     }
 
     fn details(&self, _: &Recipe, _: usize) -> Vec<String> {
-        let observer =
-            serde_json::to_value(self.calibration.observer).ok().and_then(|v| v.as_str().map(str::to_string)).unwrap_or_default();
-        vec![format!("calibrated on {} images, observer {observer}", self.calibration.images)]
+        vec![format!("calibrated on {} samples, observer {}", self.calibration.images, self.calibration.observer().kind())]
     }
 
     fn samples(&self, _: &Rows) -> f64 {
-        let tried = if self.calibration.observer == Observer::Auto { TRIED * JUDGED } else { 0.0 };
-        self.calibration.images as f64 + tried
+        // A choice runs what is held back once for each candidate, and in the float network.
+        let observer = self.calibration.observer();
+        let judged = observer.held() * (observer.candidates().len() + 1);
+        let corrected: usize = self.corrections.iter().map(|c| 3 * c.samples()).sum();
+        (self.calibration.images + if observer.held() > 0 { judged } else { 0 } + corrected) as f64
     }
 
     fn remedies(&self) -> Option<(&'static str, &'static str)> {
@@ -181,12 +154,13 @@ impl Compression for QuantizeStage {
         let mut few = self.clone();
         few.calibration.images = few.calibration.images.min(samples);
         few.calibration.batch = few.calibration.batch.min(samples);
-        few.calibration.observer = Observer::MinMax;
+        few.calibration.observer = Choice::known("min_max");
+        few.calibration.percentile = None;
         Some(Box::new(few))
     }
 
     fn apply(&self, model: &mut Model, on: &CompressOn, tick: Tick) -> Result<Compressed, StageError> {
-        let calibrated = calibrate(model, self, on.sources, on.seed, on.cache, tick)?;
+        let calibrated = calibrate(model, self, on, tick)?;
         let mut notes: Vec<(bool, String)> = calibrated.notes().into_iter().map(|note| (false, note)).collect();
         let report = calibrated.report;
         let (constants, activations) = (report.constants, report.activations.len());
@@ -199,7 +173,7 @@ impl Compression for QuantizeStage {
         let (biases, samples) = (report.biases, report.samples);
         let told = match activations {
             0 => format!("{constants} weights stored in fewer bits; activations stay float"),
-            _ => format!("{constants} weights, {biases} biases and {activations} activations quantized, calibrated on {samples} images"),
+            _ => format!("{constants} weights, {biases} biases and {activations} activations quantized, calibrated on {samples} samples"),
         };
         notes.push((false, told));
         notes.extend(report.warnings.into_iter().map(|warning| (true, warning)));
@@ -224,9 +198,10 @@ impl StageBody for QuantizeStage {
 
 /// True for a file whose layers another tool has put on integers, without quantizers that could be lifted.
 fn computes_on_integers(model: &Model) -> bool {
-    const ALREADY: &[&str] =
-        &["MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv", "QGemm", "MatMulNBits", "DynamicQuantizeLSTM"];
     let mut found = false;
-    model.graph.visit(&mut |node| found |= ALREADY.contains(&node.op_type.as_str()));
+    model.graph.visit(&mut |node| {
+        let effect = ops::find(&node.domain, &node.op_type).map(|op| op.effect(node, model));
+        found |= matches!(effect, Some(ops::Effect::AlreadyQuantized(_)));
+    });
     found
 }

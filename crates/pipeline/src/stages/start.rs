@@ -1,5 +1,5 @@
 //! The model a recipe starts from.
-use super::lesson::{figures, given};
+use super::training::{figures, given};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::recipe::ModelSource;
 use graph::Model;

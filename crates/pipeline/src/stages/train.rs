@@ -1,7 +1,7 @@
 //! `train`: the current graph, or a model of its own, on the labels.
 use super::kind::{NetworkCx, StageEntry, StageKind, stage};
-use super::lesson::{given, measured, train};
 use super::start::batch_note;
+use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput, start};
 use crate::recipe::{ModelSource, Recipe, check_source};
 use crate::trial::Trial;

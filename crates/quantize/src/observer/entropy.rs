@@ -11,16 +11,46 @@
 //! - Elements that are exactly zero (behind a ReLU: most) are left out: every grid holds them, so they say nothing about
 //!   where to clip. TensorRT's tool does the same by ignoring its first bin.
 //! - 128 thresholds are tried; TensorRT tries each of 1,920.
-use super::Statistics;
 use super::clipping::cheapest;
 use super::histogram::HALF;
+use super::{Observer, Statistics};
 use encodings::affine::AffineSettings;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use technique::{Entry, Manual, Settings, member};
+
+pub(super) const ENTRY: Entry<dyn Observer> = member!(
+    Entropy as dyn Observer,
+    Manual {
+        name: "entropy",
+        summary: "The range that loses least information, by the Kullback-Leibler divergence (TensorRT's method).",
+        details: "\
+128 thresholds are tried, from the largest magnitude down. For each, the elements beyond it are added to the outermost bins of the
+histogram (P), the bins are merged into as many levels as the grid has and spread evenly again (Q); the threshold of the least
+sum P ln(P / Q) is taken. Exact zeros do not count. It clips long tails, and often too much where few large values decide.",
+        source: "S. Migacz, 8-bit Inference with TensorRT (GTC 2017)",
+        example: "calibration = { observer = \"entropy\" }",
+    }
+);
+
+/// The settings: none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Entropy {}
+
+impl Settings for Entropy {}
+
+impl Observer for Entropy {
+    fn range(&self, seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
+        entropy(seen, grid)
+    }
+}
 
 /// What stands for an empty level in the divergence, in elements, as in ONNX Runtime.
 const NOTHING: f64 = 1e-4;
 
 /// The range of the smallest divergence; the observed one where the grid is as fine as the histogram.
-pub fn entropy(seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
+fn entropy(seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
     let mut counts = seen.histogram().counts().to_vec();
     counts[HALF] -= seen.histogram().zeros().min(counts[HALF]);
     let levels = usize::try_from(grid.qmax() - grid.qmin() + 1).unwrap_or(usize::MAX);

@@ -1,5 +1,6 @@
 //! Observers: [`Statistics`] are kept of each value in one pass, whatever the observer; an observer concludes a range from
 //! them. One file each.
+mod auto;
 mod clipping;
 mod entropy;
 mod histogram;
@@ -9,73 +10,58 @@ mod mse;
 mod percentile;
 mod statistics;
 
-pub use entropy::entropy;
+pub use auto::{Auto, Chosen, choose};
+pub use entropy::Entropy;
 pub use histogram::Histogram;
-pub use min_max::min_max;
-pub use moving_average::{MovingAverage, moving_average};
+pub use min_max::MinMax;
+pub use moving_average::{AverageRange, MOMENTUM, MovingAverage};
+pub use mse::Mse;
 pub(crate) use mse::grid_error;
-pub use mse::mse;
-pub use percentile::percentile;
+pub use percentile::Percentile;
 pub use statistics::Statistics;
 
-use crate::{ObserverSettings, QuantizeError, Result};
 use encodings::affine::AffineSettings;
 use rayon::prelude::*;
+use technique::{Choice, Entry, Family};
 use tensor::{Tensor, vectorised};
 
 /// Elements of a tensor that one task looks at.
 const PIECE: usize = 1 << 15;
 
-/// The range that an observer concludes for a grid; `None` if nothing was seen.
-pub type Conclude = fn(&Statistics, &ObserverSettings, &AffineSettings) -> Option<(f32, f32)>;
+/// How the range of an activation is found from what was seen of it.
+pub trait Observer: Send + Sync {
+    /// The range for a grid: smallest and largest real that is not clipped; `None` if nothing was seen.
+    fn range(&self, seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)>;
 
-/// One observer for recipes and manuals.
-pub struct ObserverEntry {
-    /// Its name.
-    pub name: &'static str,
-    /// One sentence.
-    pub summary: &'static str,
-    /// The range it concludes.
-    pub range: Conclude,
+    /// The momentum of the average that statistics keep of each batch's range. Statistics of the same momentum serve every observer.
+    fn momentum(&self) -> f64 {
+        MOMENTUM
+    }
+
+    /// The observers that [`choose`] is to choose from; empty for one that needs no choice.
+    fn candidates(&self) -> &[Choice<Observers>] {
+        &[]
+    }
+
+    /// Samples that have to be held back for the choice.
+    fn held(&self) -> usize {
+        0
+    }
 }
 
-/// All observers.
-pub fn all() -> &'static [ObserverEntry] {
-    static LIST: &[ObserverEntry] = &[
-        ObserverEntry { name: "min_max", summary: "Smallest and largest value seen.", range: |seen, _, _| min_max(seen) },
-        ObserverEntry {
-            name: "moving_average",
-            summary: "Exponential average of each batch's smallest and largest value.",
-            range: |seen, _, _| moving_average(seen),
-        },
-        ObserverEntry {
-            name: "percentile",
-            summary: "The range that holds a percentage of all elements; half of the rest lies on either side.",
-            range: |seen, s, _| percentile(seen, s.percentile),
-        },
-        ObserverEntry {
-            name: "entropy",
-            summary: "The range that loses least information, by the Kullback-Leibler divergence (TensorRT's method).",
-            range: |seen, _, grid| entropy(seen, grid),
-        },
-        ObserverEntry {
-            name: "mse",
-            summary: "The range whose grid is nearest to all elements in the mean of squares.",
-            range: |seen, _, grid| mse(seen, grid),
-        },
-    ];
-    LIST
-}
+/// The family: how ranges of activations are found.
+pub struct Observers;
 
-/// The observer of that name.
-///
-/// # Errors
-/// [`QuantizeError::Setting`] for an unknown name, with the known ones.
-pub fn find(name: &str) -> Result<&'static ObserverEntry> {
-    all().iter().find(|e| e.name == name).ok_or_else(|| {
-        let known: Vec<&str> = all().iter().map(|e| e.name).collect();
-        QuantizeError::Setting { setting: "observer.kind", what: format!("is '{name}'; known are: {}", known.join(", ")) }
-    })
+impl Family for Observers {
+    type Member = dyn Observer;
+    const NAME: &'static str = "observer";
+    const SUMMARY: &'static str = "How the ranges of activations are found from calibration data.";
+    const DEFAULT: Option<&'static str> = Some("auto");
+    fn members() -> &'static [Entry<dyn Observer>] {
+        static LIST: &[Entry<dyn Observer>] =
+            &[min_max::ENTRY, moving_average::ENTRY, percentile::ENTRY, entropy::ENTRY, mse::ENTRY, auto::ENTRY];
+        LIST
+    }
 }
 
 /// Smallest and largest element; `None` for an empty tensor.

@@ -1,11 +1,40 @@
 //! The range whose grid is nearest to all elements in the mean of squares.
 use super::clipping::cheapest;
-use super::{Histogram, Statistics};
+use super::{Histogram, Observer, Statistics};
 use encodings::affine::{AffineSettings, fit_range};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use technique::{Entry, Manual, Settings, member};
+
+pub(super) const ENTRY: Entry<dyn Observer> = member!(
+    Mse as dyn Observer,
+    Manual {
+        name: "mse",
+        summary: "The range whose grid is nearest to all elements in the mean of squares.",
+        details: "\
+128 thresholds are tried, from the largest magnitude down; for each the sum of squared errors of rounding and clipping over the
+histogram, on the grid that the range would be given. For few bits, where a step saved counts more than a tail that is cut.",
+        source: "",
+        example: "calibration = { observer = \"mse\" }",
+    }
+);
+
+/// The settings: none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mse {}
+
+impl Settings for Mse {}
+
+impl Observer for Mse {
+    fn range(&self, seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
+        mse(seen, grid)
+    }
+}
 
 /// Tries clipping at 128 magnitudes and takes the range with the smallest sum of squared rounding and clipping errors over
 /// the histogram, on the very grid that the range will be given.
-pub fn mse(seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
+fn mse(seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
     cheapest(seen.histogram(), |_, range| error(seen, range, grid).unwrap_or(f64::INFINITY))
 }
 

@@ -1,5 +1,5 @@
 //! What is kept of all that a value has been: enough for every observer, so that one pass over the data serves them all.
-use super::moving_average::MovingAverage;
+use super::moving_average::AverageRange;
 use super::{Histogram, bounds};
 use serde::{Deserialize, Serialize};
 use tensor::Tensor;
@@ -9,13 +9,13 @@ use tensor::Tensor;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Statistics {
     histogram: Histogram,
-    average: MovingAverage,
+    average: AverageRange,
 }
 
 impl Statistics {
     /// Of nothing yet; the moving average keeps the share `momentum` (0..1) of the past at each tensor.
     pub fn new(momentum: f64) -> Self {
-        Statistics { histogram: Histogram::default(), average: MovingAverage::new(momentum) }
+        Statistics { histogram: Histogram::default(), average: AverageRange::new(momentum) }
     }
 
     /// Takes in the elements of one tensor (f32); an empty one changes nothing.
@@ -42,7 +42,7 @@ impl Statistics {
     }
 
     /// The moving average.
-    pub fn average(&self) -> &MovingAverage {
+    pub fn average(&self) -> &AverageRange {
         &self.average
     }
 }

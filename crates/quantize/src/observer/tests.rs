@@ -9,6 +9,30 @@ fn seen(list: &[Tensor]) -> Statistics {
     s
 }
 
+fn min_max(s: &Statistics) -> Option<(f32, f32)> {
+    MinMax {}.range(s, &grid(8))
+}
+
+fn moving_average(s: &Statistics) -> Option<(f32, f32)> {
+    MovingAverage::default().range(s, &grid(8))
+}
+
+fn percentile(s: &Statistics, percent: f64) -> Option<(f32, f32)> {
+    Percentile { percent }.range(s, &grid(8))
+}
+
+fn entropy(s: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
+    Entropy {}.range(s, grid)
+}
+
+fn mse(s: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
+    Mse {}.range(s, grid)
+}
+
+fn all() -> Vec<Choice<Observers>> {
+    Observers::members().iter().map(|entry| Choice::known(entry.manual.name)).collect()
+}
+
 fn grid(bits: u32) -> AffineSettings {
     AffineSettings::activation(bits)
 }
@@ -132,17 +156,17 @@ fn a_range_is_clipped_by_magnitude_and_never_widened() {
 #[test]
 fn what_has_no_range_is_an_error_and_nothing_is_nothing() {
     for kind in all() {
-        let range = |s: &Statistics| (kind.range)(s, &ObserverSettings::default(), &grid(8));
+        let range = |s: &Statistics| kind.range(s, &grid(8));
         let mut s = Statistics::new(0.9);
-        assert!(s.update(&Tensor::vector(vec![1.0, f32::NAN])).unwrap_err().contains("element 1"), "{}", kind.name);
+        assert!(s.update(&Tensor::vector(vec![1.0, f32::NAN])).unwrap_err().contains("element 1"), "{}", kind.kind());
         assert!(s.update(&Tensor::vector(vec![f32::INFINITY])).is_err());
         assert!(s.update(&Tensor::vector(vec![1i64])).is_err());
         s.update(&Tensor::vector(Vec::<f32>::new())).unwrap();
         assert_eq!(range(&s), None);
         s.update(&Tensor::vector(vec![0f32; 3])).unwrap();
-        assert_eq!(range(&s), Some((0.0, 0.0)), "{}", kind.name);
+        assert_eq!(range(&s), Some((0.0, 0.0)), "{}", kind.kind());
     }
-    assert!(find("entropie").is_err());
+    assert!(Choice::<Observers>::named("entropie").unwrap_err().to_string().contains("did you mean 'entropy'?"));
 }
 
 #[test]
@@ -151,9 +175,9 @@ fn extreme_values_keep_their_range() {
         let s = seen(&[Tensor::vector(vec![c; 5])]);
         assert_eq!(min_max(&s), Some((c, c)));
         for kind in all() {
-            let (lo, hi) = (kind.range)(&s, &ObserverSettings::default(), &grid(8)).unwrap();
+            let (lo, hi) = kind.range(&s, &grid(8)).unwrap();
             // A magnitude below the finest bin is clipped to that bin's edge at most.
-            assert!(lo <= c.max(0.0) && hi >= c.min(0.0) && lo <= hi, "{}: {lo} {hi}", kind.name);
+            assert!(lo <= c.max(0.0) && hi >= c.min(0.0) && lo <= hi, "{}: {lo} {hi}", kind.kind());
         }
     }
 }
@@ -190,5 +214,35 @@ proptest! {
         prop_assert_eq!(straight.histogram().total(), list.iter().map(|t| t.len() as u64).sum::<u64>());
         let text = serde_json::to_string(&straight).unwrap();
         prop_assert_eq!(serde_json::from_str::<Statistics>(&text).unwrap(), straight);
+    }
+}
+
+#[test]
+fn every_observer_has_a_page_an_example_that_parses_and_one_check() {
+    #[derive(serde::Deserialize)]
+    struct Example {
+        calibration: Calibration,
+    }
+    #[derive(serde::Deserialize)]
+    struct Calibration {
+        observer: Choice<Observers>,
+    }
+    for entry in Observers::members() {
+        let manual = entry.manual;
+        assert!(!manual.summary.is_empty() && !manual.details.is_empty(), "{}", manual.name);
+        let example: Example = toml::from_str(manual.example).unwrap();
+        assert_eq!(example.calibration.observer.kind(), manual.name);
+    }
+    assert_eq!(Choice::<Observers>::default().candidates().len(), Observers::members().len() - 1);
+    for (settings, path) in [
+        (r#"{ "kind": "percentile", "percent": 50 }"#, "percent = 50:"),
+        (r#"{ "kind": "moving_average", "momentum": 1 }"#, "momentum = 1:"),
+        (r#"{ "kind": "auto", "among": [] }"#, "among has to name"),
+        (r#"{ "kind": "auto", "among": ["mse", "auto"] }"#, "among has to name"),
+        (r#"{ "kind": "auto", "held": 0 }"#, "held = 0"),
+        (r#"{ "kind": "min_max", "percent": 99 }"#, "unknown field `percent`"),
+    ] {
+        let error = serde_json::from_str::<Choice<Observers>>(settings).unwrap_err().to_string();
+        assert!(error.starts_with(path), "{settings}: {error}");
     }
 }

@@ -1,7 +1,7 @@
 //! `bench train`: training steps as a recipe's stages make them, on inputs without data.
 use super::{BenchOptions, memory, peak_memory};
 use crate::Result;
-use distill::{Hinton, HintonSettings};
+use distill::{Distillation, DistillationSettings};
 use graph::Model;
 use prune::PruneSettings;
 use report::text;
@@ -106,7 +106,7 @@ pub(in crate::commands) fn time_training(
     let targets = train::random_targets(&model, &inputs, 1)?;
     let task = MeanSquaredError::of(&model)?;
     let objective: Box<dyn Objective + '_> = match teacher {
-        Some(teacher) => Box::new(Hinton::new(task, &model, teacher, HintonSettings::default())?),
+        Some(teacher) => Box::new(Distillation::new(task, &model, teacher, &DistillationSettings::default(), 0)?),
         None => Box::new(task),
     };
     let warm_up = options.rounds.clamp(1, 3);

@@ -16,6 +16,8 @@ use rows::{Found, Kind};
 use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use technique::Choice;
+use train::Tasks;
 
 /// A model and its data.
 #[derive(Clone, Debug)]
@@ -24,7 +26,7 @@ pub struct Task {
     pub model: PathBuf,
     /// The data set.
     pub data: PathBuf,
-    /// The images that accuracy is measured on; absent: the data set's test split.
+    /// The samples that the result is measured on; absent: the data set's test split.
     pub test: Option<PathBuf>,
     /// How an image becomes an input, where it is known.
     pub preprocess: PreprocessChanges,
@@ -91,6 +93,7 @@ struct Facts {
     data_description: String,
     split_warning: Option<&'static str>,
     guess: Option<Guess>,
+    task: Choice<Tasks>,
     labelled: bool,
     batch: usize,
     calibration_images: usize,
@@ -159,6 +162,7 @@ fn draft(task: &Task, purpose: &Purpose, folder: &Path) -> Result<Written> {
         split_warning: found.warning,
         guess,
         labelled: found.labelled,
+        task: found.task.clone(),
         batch,
         calibration_images: if elements > 65_536 { 128 } else { 512 },
     };

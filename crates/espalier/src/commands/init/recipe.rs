@@ -3,6 +3,8 @@ use super::guess::Guess;
 use super::{Facts, Purpose};
 use data::{Layout, Preprocess, Size};
 use std::fmt::Write;
+use technique::Choice;
+use train::Tasks;
 
 /// A recipe that runs as it is, each guess with its reason.
 pub(super) fn text(facts: &Facts, purpose: &Purpose) -> String {
@@ -11,10 +13,7 @@ pub(super) fn text(facts: &Facts, purpose: &Purpose) -> String {
     data(&mut out, facts);
     let _ = write!(out, "\n[model]\nfile = {}\n", quoted(&facts.model_path));
     if facts.labelled {
-        let _ = write!(
-            out,
-            "\n[goals]\n# Percentage points of accuracy that may be lost; a miss is told and sets exit code 3.\nmax_accuracy_drop = 1.0\n"
-        );
+        let _ = write!(out, "\n[goals]\n{}", facts.task.example_goal());
     }
     match purpose {
         Purpose::All => {
@@ -33,6 +32,9 @@ fn head(out: &mut String, facts: &Facts) {
     let _ = writeln!(out, "# {}: {}", facts.model_path, facts.description);
     let _ = writeln!(out, "# Every key: espalier explain data, model, goals, preprocess, quantize, prune, distill, finetune, deploy.");
     let _ = writeln!(out, "name = {}\nseed = 1", quoted(&facts.name));
+    if facts.task != Choice::default() {
+        let _ = writeln!(out, "task = {}", task(&facts.task));
+    }
 }
 
 fn data(out: &mut String, facts: &Facts) {
@@ -97,7 +99,7 @@ fn settings(out: &mut String, guess: &Guess) {
 fn quantize(out: &mut String, facts: &Facts, epochs: u64) {
     let _ = write!(
         out,
-        "\n# 8-bit weights (a scale for each output channel) and activations. auto tries every observer on images held back.\n[[stages]]\n\
+        "\n# 8-bit weights (a scale for each output channel) and activations. auto tries every observer on samples held back.\n[[stages]]\n\
          kind = \"quantize\"\nweights = {{ bits = 8, per_channel = true }}\nactivations = {{ bits = 8 }}\n\
          calibration = {{ observer = \"auto\", images = {}, batch = {} }}\n",
         facts.calibration_images, facts.batch
@@ -146,6 +148,15 @@ fn distill(out: &mut String, facts: &Facts, student: &str, width: f64, epochs: u
         quoted(&facts.model_path),
         facts.batch
     );
+}
+
+/// The task as a recipe has it: a name, or a table.
+fn task(task: &Choice<Tasks>) -> String {
+    if task.settings().is_empty() {
+        return quoted(task.kind());
+    }
+    let settings: Vec<String> = task.settings().iter().map(|(key, value)| format!(", {key} = {value}")).collect();
+    format!("{{ kind = {}{} }}", quoted(task.kind()), settings.concat())
 }
 
 /// What may follow, commented out.

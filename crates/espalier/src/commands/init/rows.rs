@@ -4,7 +4,8 @@ use data::{Content, Dataset, Loader, LoaderOptions, OpenOptions, Preprocess};
 use graph::Model;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use train::{Feeding, InputRules};
+use technique::{Choice, Family};
+use train::{Feeding, InputRules, Tasks};
 
 /// Rows that are looked at to see whether all are alike.
 const LOOKED_AT: usize = 32;
@@ -13,12 +14,14 @@ const LOOKED_AT: usize = 32;
 pub(super) struct Found {
     pub(super) train: Arc<dyn Dataset>,
     pub(super) test: Arc<dyn Dataset>,
-    /// Where the test images are.
+    /// Where the test samples are.
     pub(super) test_path: PathBuf,
     /// What the user should know of the split, if it is none.
     pub(super) warning: Option<&'static str>,
     pub(super) kind: Kind,
     pub(super) labelled: bool,
+    /// What the network is for, by its metadata or by what the data hold.
+    pub(super) task: Choice<Tasks>,
 }
 
 /// What a row is.
@@ -36,13 +39,14 @@ impl Found {
     /// The data for a model: arrays are cut into rows as its inputs ask for.
     pub(super) fn open(path: &Path, test: Option<&Path>, model: &Model) -> Result<Found> {
         let places = Feeding::of(model, &InputRules::new())?.places();
+        let task = task(path, model, places.keys().map(String::as_str))?;
         let split = |path: &Path, name: &str| {
-            let dataset = data::open(path, &OpenOptions::split(name))?;
+            let dataset = data::open(path, &OpenOptions { wanted: task.wanted(), ..OpenOptions::split(name) })?;
             Ok::<_, data::DataError>(dataset.arranged(&places)?.unwrap_or(dataset))
         };
         let train = split(path, "train")?;
         let whole = data::open(path, &OpenOptions::default()).is_ok();
-        const SAME: &str = "the data set has no test split, so accuracy is measured on the images that calibration and training take \
+        const SAME: &str = "the data set has no test split, so the result is measured on the samples that calibration and training take \
                             from: name others in data.test (--test)";
         let (test, test_path, warning) = match test {
             Some(own) => (split(own, "test")?, own.to_path_buf(), None),
@@ -55,13 +59,31 @@ impl Found {
             },
         };
         let first = train.read(0)?;
-        let labelled = first.label.is_some();
+        let labelled = first.label.is_some() || !first.values.is_empty();
         let kind = kind(&train, &first.content)?;
-        Ok(Found { train, test, test_path, warning, kind, labelled })
+        Ok(Found { train, test, test_path, warning, kind, labelled, task })
     }
 }
 
-/// A folder of validation images where there is no test split.
+/// The task: the model's metadata's; else a regression where the data have no classes but an array of numbers that goes by the
+/// name of a target and is no input; else the default.
+fn task<'a>(path: &Path, model: &Model, mut inputs: impl Iterator<Item = &'a str>) -> Result<Choice<Tasks>> {
+    let known = train::task_of(model)?;
+    if model.metadata_get(train::TASK_KEY).is_some() {
+        return Ok(known);
+    }
+    let opened = |task: &Choice<Tasks>| data::open(path, &OpenOptions { wanted: task.wanted(), ..OpenOptions::split("train") });
+    let classes = opened(&known).and_then(|d| Ok(d.read(0)?.label.is_some()));
+    if classes.as_ref().is_ok_and(|labelled| *labelled) || inputs.any(|name| data::TARGET_NAMES.contains(&name)) {
+        return Ok(known);
+    }
+    // The first other task that finds what it wants.
+    let others = Tasks::members().iter().filter_map(|entry| Choice::named(entry.manual.name).ok()).filter(|t| *t != known);
+    let found = others.into_iter().find(|task| opened(task).is_ok_and(|d| d.read(0).is_ok_and(|row| !row.values.is_empty())));
+    Ok(found.unwrap_or(known))
+}
+
+/// A folder of validation samples where there is no test split.
 fn validation(path: &Path) -> Option<PathBuf> {
     ["validation", "valid", "val", "dev"].iter().map(|name| path.join(name)).find(|folder| folder.is_dir())
 }

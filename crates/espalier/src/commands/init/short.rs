@@ -4,7 +4,7 @@ use super::{Purpose, Task, draft};
 use crate::commands::RunResult;
 use crate::{Error, Result};
 use pipeline::recipe::{Loaded, parse};
-use pipeline::{Observer, RunOptions};
+use pipeline::{Listener, RunOptions};
 use std::path::{Path, PathBuf};
 
 /// What is run.
@@ -28,7 +28,7 @@ pub fn shortcut(
     what: &Shortcut,
     mut options: RunOptions,
     told: &mut dyn FnMut(&str, &[String]),
-    observer: &mut dyn Observer,
+    listener: &mut dyn Listener,
 ) -> Result<RunResult> {
     let read = [Some(&what.task.model), Some(&what.task.data), what.task.test.as_ref()].into_iter().flatten().map(PathBuf::as_path);
     if let Some(lost) = files::destroyed(&what.output, read) {
@@ -60,7 +60,7 @@ pub fn shortcut(
         // Each command has a folder of its own: one does not take the other's report away.
         options.out = Path::new("runs").join(format!("{}-{}", loaded.recipe.name, what.purpose.name()));
     }
-    let record = pipeline::run(&loaded, &options, observer)?;
+    let record = pipeline::run(&loaded, &options, listener)?;
     let file = record.stages.iter().rev().find_map(|s| s.deploy.as_ref()).map(|d| options.out.join(&d.file));
     let file = file.ok_or_else(|| Error::Input("nothing was deployed".into()))?;
     let bytes = std::fs::read(&file).map_err(|e| Error::Input(format!("{}: {e}", file.display())))?;

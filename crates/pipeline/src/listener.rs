@@ -1,5 +1,5 @@
 //! How a run tells what happens.
-use report::record::{EpochPoint, Note, StageRecord};
+use report::record::{EpochPoint, MetricRecord, Note, StageRecord, TaskRecord};
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -34,6 +34,8 @@ pub enum Event<'a> {
         point: &'a EpochPoint,
         /// Epochs of the stage.
         epochs: u64,
+        /// What the task goes by.
+        metric: &'a MetricRecord,
     },
     /// Something the user should know.
     Note(&'a Note),
@@ -41,11 +43,13 @@ pub enum Event<'a> {
     StageFinished {
         /// Its record.
         record: &'a StageRecord,
+        /// The task, whose figures it has.
+        task: &'a TaskRecord,
     },
 }
 
 /// Hears what happens.
-pub trait Observer {
+pub trait Listener {
     /// Called for each event, in order, from the thread that runs.
     fn event(&mut self, event: &Event);
 }
@@ -53,6 +57,6 @@ pub trait Observer {
 /// Hears nothing.
 pub struct Quiet;
 
-impl Observer for Quiet {
+impl Listener for Quiet {
     fn event(&mut self, _event: &Event) {}
 }

@@ -2,10 +2,11 @@
 use super::divergence::{Divergence, advice};
 use super::{StageCx, StageError, StageOutput};
 use crate::PipelineError;
-use crate::actions::{Lesson, Sources, fit, layers, lowered, score, settle_biases, settle_norms, weigh};
+use crate::actions::{FitOptions, Sources, exported, fit, layers, metric_record, score, settle_biases, settle_norms, weigh};
 use crate::run::START;
+use distill::DistillationSettings;
 use graph::Model;
-use report::record::EpochPoint;
+use report::record::{EpochPoint, MetricRecord};
 use std::time::Instant;
 use train::{EpochRecord, Keep, OptimizerSettings, Participant, TrainError, Watch};
 
@@ -16,6 +17,7 @@ struct StageWatch<'w, 'a> {
     epoch_began: Instant,
     images: usize,
     divergence: Divergence,
+    metric: MetricRecord,
 }
 
 impl Watch for StageWatch<'_, '_> {
@@ -26,7 +28,7 @@ impl Watch for StageWatch<'_, '_> {
     }
 
     fn epoch(&mut self, record: &EpochRecord) {
-        let mut point = point(record);
+        let mut point = point(record, &self.metric);
         point.images_per_s = Some(self.images as f64 / self.epoch_began.elapsed().as_secs_f64().max(1e-9));
         self.cx.epoch(&point, self.epochs);
         if let Some(warning) = self.divergence.epoch(point.epoch, point.loss) {
@@ -43,40 +45,29 @@ impl Watch for StageWatch<'_, '_> {
     }
 }
 
-fn point(r: &EpochRecord) -> EpochPoint {
-    EpochPoint {
-        epoch: r.epoch + 1,
-        loss: r.loss,
-        train_accuracy: r.train_accuracy,
-        validation_accuracy: r.validation,
-        lr: r.lr,
-        images_per_s: None,
-    }
+fn point(r: &EpochRecord, metric: &MetricRecord) -> EpochPoint {
+    let mut point = EpochPoint { epoch: r.epoch + 1, loss: r.loss, train_accuracy: r.train_accuracy, lr: r.lr, ..EpochPoint::default() };
+    point.keep_validation(metric, r.validation);
+    point
 }
 
-/// A teacher and how its word counts.
-pub(super) struct Taught<'m> {
-    pub(super) teacher: &'m Model,
-    pub(super) temperature: f64,
-    pub(super) alpha: f64,
-}
-
-/// Trains `model` if the stage's settings have epochs, and returns the curve.
+/// Trains `model` if the stage's settings have epochs, and returns the curve. A `teacher` comes with the losses between it and the
+/// model.
 pub(super) fn train(
     cx: &mut StageCx,
     model: &mut Model,
-    taught: Option<Taught>,
+    teacher: Option<(&Model, &DistillationSettings)>,
     simulate: bool,
     sources: &Sources,
 ) -> Result<Vec<EpochPoint>, StageError> {
-    train_with(cx, model, taught, simulate, sources, &mut [])
+    train_with(cx, model, teacher, simulate, sources, &mut [])
 }
 
 /// [`train`], with what takes part in the training.
 pub(super) fn train_with(
     cx: &mut StageCx,
     model: &mut Model,
-    taught: Option<Taught>,
+    teacher: Option<(&Model, &DistillationSettings)>,
     simulate: bool,
     sources: &Sources,
     participants: &mut [&mut dyn Participant],
@@ -87,7 +78,7 @@ pub(super) fn train_with(
         training.keep = Keep::Last;
         cx.note(
             true,
-            "the last epoch counts: the network comes from a file and has probably been trained on the images that are held out of the \
+            "the last epoch counts: the network comes from a file and has probably been trained on the samples that are held out of the \
              training data; name unseen ones with data.validation_set to have the best epoch kept",
         );
     }
@@ -105,19 +96,14 @@ pub(super) fn train_with(
         training.optimizer = Some(optimizer);
     }
     let training = &training;
-    let lesson = Lesson {
-        training,
-        teacher: taught.map(|t| (t.teacher, t.temperature as f32, t.alpha as f32)),
-        simulate,
-        stage: cx.seed(),
-        checkpoint: Some(cx.checkpoint()?),
-    };
+    let options = FitOptions { training, teacher, simulate, seed: cx.seed(), checkpoint: Some(cx.checkpoint()?) };
     let (stop, name) = (cx.stop, cx.name.to_string());
-    let divergence = Divergence::new(model, training, lesson.teacher.map(|(_, t, a)| (f64::from(t), f64::from(a))));
+    let metric = metric_record(sources.task().member().as_ref());
+    let divergence = Divergence::new(model, sources.task().member().as_ref(), training, teacher.map(|(_, losses)| losses));
     let helps = advice(model, training);
     cx.begin("train");
-    let mut watch = StageWatch { cx, epochs: training.epochs, epoch_began: Instant::now(), images: 0, divergence };
-    let report = fit(model, &lesson, sources, &mut watch, stop, participants).map_err(|e| match e.downcast_ref::<TrainError>() {
+    let mut watch = StageWatch { cx, epochs: training.epochs, epoch_began: Instant::now(), images: 0, divergence, metric: metric.clone() };
+    let report = fit(model, &options, sources, &mut watch, stop, participants).map_err(|e| match e.downcast_ref::<TrainError>() {
         Some(TrainError::Interrupted) => PipelineError::Interrupted { stage: name }.into(),
         Some(step @ TrainError::Step { .. }) => format!("{step}; {helps}").into(),
         _ => e,
@@ -125,26 +111,26 @@ pub(super) fn train_with(
     if training.learn_scales
         && let Some(stage) = cx.quantize_stage()
     {
-        settle_biases(model, &stage)?;
+        settle_biases(model, &stage, &cx.target())?;
     }
     let epochs = report.history.len() as u64;
     if report.kept + 1 < epochs {
-        cx.note(false, format!("epoch {} of {epochs} was kept: the best on the validation images", report.kept + 1));
+        cx.note(false, format!("epoch {} of {epochs} was kept: the best on the validation samples", report.kept + 1));
     }
     if epochs < training.epochs {
-        cx.note(false, format!("stopped after {epochs} of {} epochs: no better on the validation images", training.epochs));
+        cx.note(false, format!("stopped after {epochs} of {} epochs: no better on the validation samples", training.epochs));
     }
-    Ok(report.history.iter().map(point).collect())
+    Ok(report.history.iter().map(|r| point(r, &metric)).collect())
 }
 
 /// Measures a stage's result. Its size is that of the file it would be deployed as.
 pub(super) fn measured(cx: &mut StageCx, model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
     let mut output = figures(cx, model, epochs, sources)?;
     let mut settled = output.model.clone();
-    let lowered = settle_norms(&mut settled, cx.quantize_stage().as_ref())
-        .and_then(|_| lowered(&settled, sources, &cx.deploy_stage().unwrap_or_default()));
-    match lowered {
-        Ok((_, bytes, _)) => output.metrics.file_bytes = Some(bytes.len() as u64),
+    let artifact = settle_norms(&mut settled, cx.quantize_stage().as_ref(), &cx.target())
+        .and_then(|_| exported(&settled, sources, &cx.deploy_stage().unwrap_or_default()));
+    match artifact {
+        Ok(artifact) => output.metrics.file_bytes = Some(artifact.bytes.len() as u64),
         Err(e) => cx.note(false, format!("how large it would be as a deployed file is not known: {e}")),
     }
     Ok(output)
@@ -161,7 +147,7 @@ pub(super) fn figures(cx: &mut StageCx, mut model: Model, epochs: Vec<EpochPoint
     let mut metrics = weigh(&model, sources)?;
     let classes = score(&model, sources, &mut metrics, &mut cx.tick("evaluate"))?;
     if let (Some(nan), Some(images)) = (metrics.nan_images, metrics.images) {
-        cx.note(true, format!("{nan} of {images} test images have NaN among the network's outputs; none of them counts as right"));
+        cx.note(true, format!("{nan} of {images} test samples have NaN among the network's outputs; none of them counts as right"));
     }
     metrics.loss = epochs.last().map(|e| e.loss);
     let layers = layers(&model)?;

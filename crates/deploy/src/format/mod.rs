@@ -1,0 +1,76 @@
+//! Formats: how a lowered model is written. One file a format; each gives the file, what stays float in it, and what was done.
+mod islands;
+mod qdq;
+mod qoperator;
+
+pub use qdq::Qdq;
+pub use qoperator::QOperator;
+
+use crate::runtime::Source;
+use crate::{DeployError, LowerOptions, Lowered, Result};
+use graph::Model;
+use technique::{Entry, Family, member};
+
+/// A way to write a model down.
+pub trait Format: Send + Sync {
+    /// The model as it stands in the file: annotations become operators.
+    ///
+    /// # Errors
+    /// As [`crate::lower`].
+    fn lower(&self, model: &Model, options: &LowerOptions) -> Result<Lowered>;
+
+    /// The file.
+    ///
+    /// # Errors
+    /// As [`Format::lower`]; [`crate::DeployError::Target`] for what the target cannot run; whatever writing the file reports.
+    fn export(&self, model: &Model, options: &ExportOptions) -> Result<Artifact> {
+        let mut lowered = self.lower(model, &options.lower)?;
+        let target = &options.lower.target;
+        target.check(&lowered.model, &lowered.float_parts).map_err(|what| DeployError::Target { target: target.kind(), what })?;
+        let stripped = if options.exporter_notes { 0 } else { onnx::strip(&mut lowered.model) };
+        let bytes = onnx::to_bytes(&lowered.model)?;
+        Ok(Artifact { bytes, lowered, stripped })
+    }
+}
+
+/// How a file is written.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExportOptions {
+    /// Target and operator set.
+    pub lower: LowerOptions,
+    /// Keep what the exporter of the original model noted for itself: stack traces, paths and other doc strings.
+    pub exporter_notes: bool,
+}
+
+/// A file that a runtime loads.
+#[derive(Clone, Debug)]
+pub struct Artifact {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// The model in it, with what stays float and what was done.
+    pub lowered: Lowered,
+    /// Bytes of the exporter's own notes that were left out.
+    pub stripped: usize,
+}
+
+impl Artifact {
+    /// For [`crate::runtime::Runtime::load`].
+    pub fn source(&self) -> Source<'_> {
+        Source::Bytes(&self.bytes)
+    }
+}
+
+/// The family of formats.
+pub struct Formats;
+
+impl Family for Formats {
+    type Member = dyn Format;
+    const NAME: &'static str = "format";
+    const SUMMARY: &'static str = "How the deployed file is written.";
+    const DEFAULT: Option<&'static str> = Some("qdq");
+
+    fn members() -> &'static [Entry<dyn Format>] {
+        static LIST: &[Entry<dyn Format>] = &[member!(Qdq as dyn Format, qdq::MANUAL), member!(QOperator as dyn Format, qoperator::MANUAL)];
+        LIST
+    }
+}

@@ -1,0 +1,147 @@
+//! The family of losses between a student and a teacher.
+use crate::{AttentionTransfer, Feature, Hinton};
+use graph::{Model, ValueId, ValueType};
+use std::collections::HashMap;
+use std::sync::OnceLock;
+use technique::{Entry, Family, member};
+use tensor::Tensor;
+use train::{Batch, LossParameter, TrainError};
+
+/// Losses between a student and a teacher.
+pub struct Losses;
+
+impl Family for Losses {
+    type Member = dyn Loss;
+    const NAME: &'static str = "loss";
+    const SUMMARY: &'static str = "What a student learns from its teacher: a list of losses, each with its weight.";
+    const DEFAULT: Option<&'static str> = Some("hinton");
+
+    fn members() -> &'static [Entry<dyn Loss>] {
+        static LIST: &[Entry<dyn Loss>] = &[
+            member!(Hinton as dyn Loss, Hinton::MANUAL),
+            member!(Feature as dyn Loss, Feature::MANUAL),
+            member!(AttentionTransfer as dyn Loss, AttentionTransfer::MANUAL),
+        ];
+        LIST
+    }
+}
+
+/// A loss between a student and a teacher: its settings.
+pub trait Loss: Send + Sync {
+    /// The loss for these two models.
+    ///
+    /// # Errors
+    /// [`TrainError::Setting`] where the settings name what the models do not have, or the models cannot be compared.
+    fn term(&self, models: &Models) -> Result<Box<dyn Term>, TrainError>;
+
+    /// About how large it is for a student that knows nothing, in units of the logarithm of the number of classes; 0 where that
+    /// cannot be said. It tells a training that diverges from one whose loss is large by its temperature.
+    fn scale(&self) -> f64 {
+        0.0
+    }
+}
+
+/// A loss that knows its two models.
+pub trait Term: Send + Sync {
+    /// Values of the student that it reads.
+    fn student_values(&self) -> Vec<ValueId>;
+
+    /// Values of the teacher that it reads.
+    fn teacher_values(&self) -> Vec<ValueId>;
+
+    /// Parameters that it owns, as they are at the beginning.
+    fn parameters(&self) -> Vec<LossParameter> {
+        vec![]
+    }
+
+    /// Sentences for the user: what is compared with what.
+    fn notes(&self) -> Vec<String> {
+        vec![]
+    }
+
+    /// The scalar to minimize.
+    ///
+    /// # Errors
+    /// What cannot be compared, by the values' names.
+    fn loss(&self, seen: &Seen) -> Result<Tensor, TrainError>;
+}
+
+/// What a [`Term`] computes its loss from.
+pub struct Seen<'a> {
+    /// The student's values on the batch.
+    pub student: &'a HashMap<ValueId, Tensor>,
+    /// The teacher's. No gradient goes to them.
+    pub teacher: &'a HashMap<ValueId, Tensor>,
+    /// The term's own parameters, in the order of [`Term::parameters`].
+    pub parameters: &'a [Tensor],
+    /// The batch.
+    pub batch: &'a Batch,
+}
+
+/// A student and its teacher, as a loss is made for them.
+pub struct Models<'a> {
+    /// The one that learns.
+    pub student: &'a Model,
+    /// The one that is asked.
+    pub teacher: &'a Model,
+    /// Key of the randomness with which parameters of the loss begin.
+    pub seed: u64,
+    types: [OnceLock<HashMap<ValueId, ValueType>>; 2],
+}
+
+impl<'a> Models<'a> {
+    /// `seed`: key of the randomness with which parameters of losses begin.
+    pub fn new(student: &'a Model, teacher: &'a Model, seed: u64) -> Self {
+        Models { student, teacher, seed, types: Default::default() }
+    }
+
+    /// Types of the student's values, as far as they are known before it runs.
+    pub fn student_types(&self) -> &HashMap<ValueId, ValueType> {
+        self.types[0].get_or_init(|| types(self.student))
+    }
+
+    /// Types of the teacher's values, as far as they are known before it runs.
+    pub fn teacher_types(&self) -> &HashMap<ValueId, ValueType> {
+        self.types[1].get_or_init(|| types(self.teacher))
+    }
+}
+
+/// What a graph that contradicts itself declares does not count; running it names the node.
+fn types(model: &Model) -> HashMap<ValueId, ValueType> {
+    let declared = model.values.iter().map(|(id, v)| (id, v.ty.clone()));
+    let constants = model.values.iter().filter_map(|(id, v)| Some((id, v.constant.as_ref()?)));
+    let mut types: HashMap<ValueId, ValueType> = declared.collect();
+    types.extend(constants.map(|(id, c)| {
+        let shape = c.tensor.shape().iter().map(|d| graph::Dim::Known(*d)).collect();
+        (id, ValueType::Tensor { dtype: c.tensor.dtype(), shape: Some(shape) })
+    }));
+    types.extend(ops::infer_types(model).unwrap_or_default());
+    types
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::WeightedLoss;
+    use technique::{Choice, manual};
+
+    #[test]
+    fn every_loss_is_documented_and_its_example_is_read() {
+        let family = manual::<Losses>();
+        assert_eq!(family.members.len(), Losses::members().len());
+        for member in &family.members {
+            let page = &member.manual;
+            assert!(!page.details.is_empty() && page.source.contains("arXiv:"), "{}", page.name);
+            assert!(Choice::<Losses>::named(page.name).is_ok());
+            assert!(member.settings.iter().all(|s| !s.summary.is_empty() && s.default.is_some()), "{}", page.name);
+            // The example as a recipe would read it.
+            let list = page.example.lines().find_map(|l| l.strip_prefix("losses = ")).unwrap();
+            let json = list.replace("kind =", "\"kind\":").replace(" = ", ": ");
+            let json = ["weight", "temperature", "pairs", "outputs", "adapter"]
+                .iter()
+                .fold(json, |text, key| text.replace(&format!("{key}:"), &format!("\"{key}\":")));
+            let read: Vec<WeightedLoss> = serde_json::from_str(&json).unwrap_or_else(|e| panic!("{json}: {e}"));
+            assert!(read.iter().any(|l| l.loss.kind() == page.name), "{}", page.name);
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! What becomes of a factor above zero for each channel of a value: which layers can take it into their weights, and which
+//! nodes hand it on.
+use crate::clip_bounds;
+use graph::{Model, Node, ValueId};
+use tensor::DType;
+
+/// Along which axis of a value its channels lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChannelAxis {
+    /// The second: convolutions.
+    Second,
+    /// The last: matrix products.
+    Last,
+}
+
+/// A layer with a weight of which each element belongs to one input channel and one output channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerChannels {
+    /// Input index of the weight.
+    pub weight: usize,
+    /// Input index of the bias, where the operator takes one, be it given or not.
+    pub bias: Option<usize>,
+    /// Where the channels of data and result lie.
+    pub at: ChannelAxis,
+    /// The weight's axis that counts output channels (of one group, if `groups_by_input`).
+    output: usize,
+    /// The weight's axis that counts input channels (of one group, unless `groups_by_input`).
+    input: usize,
+    groups: usize,
+    groups_by_input: bool,
+}
+
+impl LayerChannels {
+    /// Of a node of ONNX's convolutions and matrix products, for a weight of this shape; `None` for other nodes, and for a shape
+    /// or attributes that do not fit the operator.
+    pub fn of(node: &Node, weight: &[usize]) -> Option<LayerChannels> {
+        let groups = || usize::try_from(node.int_or("group", 1).ok()?).ok().filter(|g| *g > 0);
+        let flag = |name: &str| node.int_or(name, 0).is_ok_and(|v| v != 0);
+        let plain =
+            LayerChannels { weight: 1, bias: Some(2), at: ChannelAxis::Second, output: 0, input: 1, groups: 1, groups_by_input: false };
+        let (layer, ranks) = match node.op_type.as_str() {
+            _ if !node.is_onnx() => return None,
+            "Conv" => (LayerChannels { groups: groups()?, ..plain }, 3..=usize::MAX),
+            "ConvTranspose" => (LayerChannels { groups: groups()?, output: 1, input: 0, groups_by_input: true, ..plain }, 3..=usize::MAX),
+            "Gemm" if flag("transA") => return None,
+            "Gemm" if flag("transB") => (LayerChannels { at: ChannelAxis::Last, ..plain }, 2..=2),
+            "Gemm" => (LayerChannels { at: ChannelAxis::Last, output: 1, input: 0, ..plain }, 2..=2),
+            "MatMul" => (LayerChannels { at: ChannelAxis::Last, output: 1, input: 0, bias: None, ..plain }, 2..=2),
+            _ => return None,
+        };
+        let grouped = if layer.groups_by_input { layer.input } else { layer.output };
+        (ranks.contains(&weight.len()) && weight[grouped].is_multiple_of(layer.groups)).then_some(layer)
+    }
+
+    /// How many input and output channels a weight of this shape has.
+    pub fn counts(&self, weight: &[usize]) -> (usize, usize) {
+        let (inputs, outputs) = (weight[self.input], weight[self.output]);
+        if self.groups_by_input { (inputs, outputs * self.groups) } else { (inputs * self.groups, outputs) }
+    }
+
+    /// Calls `f` with position, input channel and output channel of each element of a weight of this shape, in order.
+    pub fn each(&self, weight: &[usize], mut f: impl FnMut(usize, usize, usize)) {
+        let stride = |axis: usize| weight[axis + 1..].iter().product::<usize>().max(1);
+        let (of_input, of_output) = (stride(self.input), stride(self.output));
+        let group = |i: usize, axis: usize| i / (weight[axis] / self.groups).max(1);
+        for at in 0..weight.iter().product() {
+            let (i, o) = (at / of_input % weight[self.input], at / of_output % weight[self.output]);
+            match self.groups_by_input {
+                true => f(at, i, group(i, self.input) * weight[self.output] + o),
+                false => f(at, group(o, self.output) * weight[self.input] + i, o),
+            }
+        }
+    }
+}
+
+/// What a node does with a factor above zero for each channel of what it reads.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Scaling {
+    /// A layer: the factor can be taken into its weight, and its result can be given another.
+    Layer(LayerChannels),
+    /// The result has the factor that all of these inputs have. Other inputs are constants that do not matter to it.
+    Passes {
+        /// Inputs that must have the same factors.
+        data: Vec<usize>,
+        /// True where the node is one that reads channels along the second axis.
+        second: bool,
+    },
+    /// A constant is added: it has to have the factor too.
+    Offset {
+        /// What it is added to.
+        data: usize,
+        /// The constant.
+        constant: ValueId,
+    },
+    /// The axes from the second on become one: each channel is a run of neighbours there.
+    Flattens,
+    /// Holds each element between zero and this: only a factor of the bound itself would pass.
+    Clips(f32),
+    /// Another function: no factor passes.
+    Stops,
+}
+
+/// What a node of this model does with a factor above zero for each channel. An initializer is a constant here, also where the
+/// graph has an input of its name.
+pub fn scaling(model: &Model, node: &Node) -> Scaling {
+    if !node.is_onnx() {
+        return Scaling::Stops;
+    }
+    let constant = |i: usize| node.input(i).filter(|v| model.values.tensor(*v).is_some_and(|t| t.dtype() == DType::F32));
+    let passes = |data: &[usize], second: bool| Scaling::Passes { data: data.to_vec(), second };
+    match node.op_type.as_str() {
+        "Conv" | "ConvTranspose" | "Gemm" | "MatMul" => {
+            let shape = constant(1).and_then(|w| model.values.tensor(w)).map(|t| t.shape().to_vec());
+            shape.and_then(|shape| LayerChannels::of(node, &shape)).map_or(Scaling::Stops, Scaling::Layer)
+        }
+        "Relu" | "LeakyRelu" | "Identity" | "Dropout" => passes(&[0], false),
+        "PRelu" if constant(1).is_some() => passes(&[0], false),
+        "MaxPool" if node.output(1).is_none() => passes(&[0], true),
+        "AveragePool" | "GlobalAveragePool" | "GlobalMaxPool" => passes(&[0], true),
+        "Flatten" if node.int_or("axis", 1) == Ok(1) => Scaling::Flattens,
+        "Add" | "Mul" => match (constant(0), constant(1)) {
+            (None, None) if node.op_type == "Add" => passes(&[0, 1], false),
+            (None, Some(_)) if node.op_type == "Mul" => passes(&[0], false),
+            (Some(_), None) if node.op_type == "Mul" => passes(&[1], false),
+            (None, Some(constant)) => Scaling::Offset { data: 0, constant },
+            (Some(constant), None) => Scaling::Offset { data: 1, constant },
+            _ => Scaling::Stops,
+        },
+        "Clip" => match clip_bounds(model, node) {
+            Some((0.0, high)) if high > 0.0 => Scaling::Clips(high),
+            _ => Scaling::Stops,
+        },
+        _ => Scaling::Stops,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graph::AttributeValue;
+
+    fn pairs(node: &Node, shape: &[usize]) -> Vec<(usize, usize)> {
+        let layer = LayerChannels::of(node, shape).unwrap();
+        let mut out = vec![];
+        layer.each(shape, |at, i, o| {
+            assert_eq!(at, out.len());
+            out.push((i, o));
+        });
+        out
+    }
+
+    #[test]
+    fn each_element_of_a_weight_belongs_to_one_channel_of_either_side() {
+        let conv = Node::new("Conv", "", &[], &[]);
+        assert_eq!(pairs(&conv, &[2, 2, 1]), [(0, 0), (1, 0), (0, 1), (1, 1)]);
+        let grouped = |op: &str| Node::new(op, "", &[], &[]).with("group", AttributeValue::Int(2));
+        // Two filters for each of two channels.
+        assert_eq!(pairs(&grouped("Conv"), &[4, 1, 1]), [(0, 0), (0, 1), (1, 2), (1, 3)]);
+        assert_eq!(pairs(&grouped("ConvTranspose"), &[2, 2, 1]), [(0, 0), (0, 1), (1, 2), (1, 3)]);
+        assert_eq!(LayerChannels::of(&grouped("Conv"), &[4, 3, 1]).unwrap().counts(&[4, 3, 1]), (6, 4));
+        assert_eq!(LayerChannels::of(&grouped("ConvTranspose"), &[4, 3, 1]).unwrap().counts(&[4, 3, 1]), (4, 6));
+        let gemm = Node::new("Gemm", "", &[], &[]);
+        assert_eq!(pairs(&gemm, &[2, 3])[..4], [(0, 0), (0, 1), (0, 2), (1, 0)]);
+        let turned = gemm.with("transB", AttributeValue::Int(1));
+        assert_eq!(pairs(&turned, &[2, 3])[..4], [(0, 0), (1, 0), (2, 0), (0, 1)]);
+        assert_eq!(LayerChannels::of(&conv, &[2, 2]), None);
+        assert_eq!(LayerChannels::of(&grouped("Conv"), &[3, 1, 1]), None);
+    }
+}

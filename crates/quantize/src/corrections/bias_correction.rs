@@ -1,0 +1,252 @@
+//! Bias correction: the mean error that rounding leaves in each channel of a layer is taken off its bias.
+use super::collect::what_of;
+use super::{ChannelMean, Collector, Correction, CorrectionContext, Layerwise, Phase, Want};
+use crate::bias::fit_biases;
+use crate::error::named;
+use crate::{QuantizeSettings, Result};
+use graph::{Annotation, Model, Node, ValueId};
+use ops::{ChannelAxis, LayerChannels, Roles};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use technique::{Entry, Fault, Manual, Settings, member, within};
+use tensor::{DType, Tensor};
+
+pub(super) const ENTRY: Entry<dyn Correction> = member!(
+    BiasCorrection as dyn Correction,
+    Manual {
+        name: "bias_correction",
+        summary: "Takes the mean error that rounding leaves in each channel of a layer off its bias.",
+        details: "\
+Empirical: layer by layer in the order of the graph, b <- b - (E[y_quantized] - E[y_float]), with y a layer's result [.., channels, ..]
+before it is rounded, and the layers before it corrected already. The float means come from one pass over the samples, the quantized
+ones from a simulation that runs each node about twice.
+
+Analytic: b <- b - sum over the input channels of (W_quantized - W) E[x], with E[x] the mean of the layer's input in the float network.
+It needs that one pass alone, and corrects the error of the weights only.
+
+For few bits, or one scale per tensor, where errors of a channel's weights do not cancel. It needs no labels. A layer without a bias
+gets one; where an operator takes none (MatMul without an Add behind it), the layer is left alone and listed.",
+        source: "M. Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (2019), arXiv:1906.04721, section 4.2 and \
+             appendix D",
+        example: "corrections = [{ kind = \"bias_correction\", samples = 128 }]",
+    }
+);
+
+/// How often one layer is corrected at most.
+const TRIES: usize = 3;
+
+/// How the mean error is found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// From the layer's results in the float network and in the simulation.
+    #[default]
+    Empirical,
+    /// From the errors of its weights and the mean of its input.
+    Analytic,
+}
+
+/// The settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct BiasCorrection {
+    /// Samples of calibration data that means are taken over, in whole batches.
+    pub samples: usize,
+    /// How the mean error is found.
+    pub form: Form,
+}
+
+impl Default for BiasCorrection {
+    fn default() -> Self {
+        BiasCorrection { samples: 128, form: Form::Empirical }
+    }
+}
+
+impl Settings for BiasCorrection {
+    fn check(&self) -> Result<(), Fault> {
+        within("samples", self.samples as f64, 1.0, 1e9, "means are taken over at least one sample")
+    }
+}
+
+impl Correction for BiasCorrection {
+    fn phase(&self) -> Phase {
+        Phase::AfterFitting
+    }
+
+    fn samples(&self) -> usize {
+        self.samples
+    }
+
+    fn wants(&self, model: &mut Model, _settings: &QuantizeSettings) -> Result<Vec<Want>> {
+        add_missing_biases(model)?;
+        let (targets, _) = targets(model);
+        let want = |value, axis| Want { value, samples: self.samples, collector: Box::new(ChannelMean::new(axis)) };
+        Ok(targets
+            .iter()
+            .map(|t| match self.form {
+                Form::Empirical => want(t.output, axis(t.channels.at)),
+                Form::Analytic => want(t.input, axis(t.channels.at)),
+            })
+            .collect())
+    }
+
+    fn apply(&self, model: &mut Model, cx: &CorrectionContext) -> Result<Vec<String>> {
+        let (targets, left) = targets(model);
+        let plan = crate::plan(model, cx.settings)?;
+        let mut layers = match self.form {
+            Form::Empirical => Some(Layerwise::new(model, cx.samples, self.samples)?),
+            Form::Analytic => None,
+        };
+        let mut largest = 0f64;
+        for (target, float) in targets.iter().zip(cx.collected) {
+            let float = float.to_f64_vec().map_err(|e| named(&model.values[target.bias].name)(e.into()))?;
+            // A bias that outgrows its grid makes that of the weight coarser, and the error another.
+            for _ in 0..TRIES {
+                let weight = model.annotations.encoding(target.weight).cloned();
+                let errors = match &mut layers {
+                    Some(layers) => result_errors(model, target, layers, &float)?,
+                    None => weight_errors(model, target, &float)?,
+                };
+                largest = errors.iter().fold(largest, |a, e| a.max(e.abs()));
+                subtract(model, target, &errors, layers.is_some())?;
+                fit_biases(model, &plan, cx.settings.exact)?;
+                if layers.is_none() || model.annotations.encoding(target.weight) == weight.as_ref() {
+                    break;
+                }
+            }
+        }
+        tensor::release_kept();
+        let mut notes = vec![format!("the biases of {} layers corrected, by at most {largest:.3}", targets.len())];
+        if !left.is_empty() {
+            notes.push(format!("left alone, since they have no bias of their own: {}", left.join(", ")));
+        }
+        Ok(notes)
+    }
+}
+
+/// For each output channel the mean of the layer's result in the simulation less that in the float network.
+fn result_errors(model: &Model, target: &Target, layers: &mut Layerwise, float: &[f64]) -> Result<Vec<f64>> {
+    let mut mean = ChannelMean::new(axis(target.channels.at));
+    let mut failure = None;
+    layers.run(model, target.node, &mut |tensor| {
+        if let Err(what) = mean.update(tensor) {
+            failure.get_or_insert(what);
+        }
+    })?;
+    let means = failure.map_or_else(|| mean.finish(), Err).map_err(|what| what_of(model, target.output, what))?;
+    let means = means.to_f64_vec().map_err(|e| named(&model.values[target.output].name)(e.into()))?;
+    Ok(means.iter().zip(float).map(|(q, f)| q - f).collect())
+}
+
+/// Takes errors off a bias; off the bias as it is stored where the errors were found with it.
+fn subtract(model: &mut Model, target: &Target, errors: &[f64], stored: bool) -> Result<()> {
+    let name = model.values[target.bias].name.clone();
+    let fail = |e: tensor::TensorError| named(&name)(e.into());
+    let Some(bias) = model.values.tensor(target.bias) else { return Ok(()) };
+    let annotation = model.annotations.get(target.bias).filter(|_| stored).cloned().unwrap_or_default();
+    let old = encodings::simulate(bias, &annotation).map_err(named(&name))?.to_f64_vec().map_err(fail)?;
+    let new: Vec<f32> = old.iter().zip(errors).map(|(b, e)| (b - e) as f32).collect();
+    let new = Tensor::new(new, bias.shape()).map_err(fail)?;
+    model.values.set_tensor(target.bias, new);
+    Ok(())
+}
+
+fn axis(at: ChannelAxis) -> i64 {
+    match at {
+        ChannelAxis::Second => 1,
+        ChannelAxis::Last => -1,
+    }
+}
+
+/// A bias to correct.
+struct Target {
+    /// The node that adds it.
+    node: usize,
+    /// What that node makes.
+    output: ValueId,
+    /// What the layer reads.
+    input: ValueId,
+    weight: ValueId,
+    bias: ValueId,
+    channels: LayerChannels,
+}
+
+/// A layer of the main graph whose constant weight has a grid.
+fn quantized_layer(model: &Model, node: &Node) -> Option<(LayerChannels, ValueId)> {
+    let weight = node.input(1)?;
+    let channels = LayerChannels::of(node, model.values.tensor(weight)?.shape())?;
+    model.annotations.encoding(weight)?;
+    Some((channels, weight))
+}
+
+/// Gives each quantized layer whose operator takes a bias and that has none one of zeros.
+fn add_missing_biases(model: &mut Model) -> Result<()> {
+    for at in 0..model.graph.nodes.len() {
+        let node = &model.graph.nodes[at];
+        let Some((channels, weight)) = quantized_layer(model, node) else { continue };
+        let Some(slot) = channels.bias.filter(|i| node.input(*i).is_none()) else { continue };
+        let Some(shape) = model.values.tensor(weight).map(|t| t.shape().to_vec()) else { continue };
+        // An Add behind it may hold its bias.
+        let reader = model.graph.nodes.iter().find(|n| n.inputs.contains(&node.output(0)));
+        if reader.is_some_and(|n| Roles::of(model).bias_of(n).is_some()) {
+            continue;
+        }
+        let name = model.fresh_name(&format!("{}.bias", node.label(&model.values)));
+        let zeros = vec![0f32; channels.counts(&shape).1];
+        let id = model.values.add_constant(name, Tensor::vector(zeros));
+        model.graph.constants.push(id);
+        let node = &mut model.graph.nodes[at];
+        node.inputs.resize(slot + 1, None);
+        node.inputs[slot] = Some(id);
+    }
+    Ok(())
+}
+
+/// The biases that can be corrected, in the order of their nodes, and the layers that have none.
+fn targets(model: &Model) -> (Vec<Target>, Vec<String>) {
+    let (uses, roles) = (model.graph.use_counts(), Roles::of(model));
+    let own = |v: ValueId| uses.get(&v) == Some(&1) && model.values.tensor(v).is_some_and(|t| t.dtype() == DType::F32);
+    let (mut found, mut left) = (vec![], vec![]);
+    for (at, node) in model.graph.nodes.iter().enumerate() {
+        let Some((channels, weight)) = quantized_layer(model, node) else { continue };
+        let Some(input) = node.input(0) else { continue };
+        let direct = channels.bias.and_then(|i| node.input(i)).map(|bias| (at, bias));
+        let added = || {
+            let behind = model.graph.nodes.iter().position(|n| n.inputs.contains(&node.output(0)))?;
+            let add = &model.graph.nodes[behind];
+            let (layer, i) = roles.bias_of(add)?;
+            (layer.output(0) == node.output(0) && uses.get(&node.output(0)?) == Some(&1)).then_some(())?;
+            Some((behind, add.input(i)?))
+        };
+        let outputs = model.values.tensor(weight).map_or(0, |t| channels.counts(t.shape()).1);
+        let whole = |bias: ValueId| model.values.tensor(bias).is_some_and(|t| t.len() == outputs);
+        match direct.or_else(added).filter(|(_, bias)| own(*bias) && whole(*bias)) {
+            Some((node, bias)) => {
+                let Some(output) = model.graph.nodes[node].output(0) else { continue };
+                found.push(Target { node, output, input, weight, bias, channels });
+            }
+            None => left.push(node.label(&model.values)),
+        }
+    }
+    found.sort_by_key(|t| t.node);
+    (found, left)
+}
+
+/// For each output channel the mean of what the errors of its weights add to the result, for an input of these means.
+fn weight_errors(model: &Model, target: &Target, means: &[f64]) -> Result<Vec<f64>> {
+    let name = &model.values[target.weight].name;
+    let fail = |e: tensor::TensorError| named(name)(e.into());
+    let (Some(weight), Some(stored)) = (model.values.tensor(target.weight), model.annotations.get(target.weight)) else {
+        return Ok(vec![]);
+    };
+    let mask = Annotation { mask: stored.mask.clone(), encoding: None };
+    let float = encodings::simulate(weight, &mask).map_err(named(name))?.to_f32_vec().map_err(fail)?;
+    let rounded = encodings::simulate(weight, stored).map_err(named(name))?.to_f32_vec().map_err(fail)?;
+    let (inputs, outputs) = target.channels.counts(weight.shape());
+    if means.len() != inputs {
+        return Err(what_of(model, target.input, format!("has {} channels, the layer's weight has {inputs}", means.len())));
+    }
+    let mut errors = vec![0f64; outputs];
+    target.channels.each(weight.shape(), |at, i, o| errors[o] += f64::from(rounded[at] - float[at]) * means[i]);
+    Ok(errors)
+}

@@ -1,0 +1,114 @@
+//! Statistics that corrections want of a network's values, collected in one pass.
+use super::{Samples, first_batches};
+use crate::{QuantizeError, Result};
+use graph::{Model, ValueId};
+use tensor::Tensor;
+use train::{Executor, Mode};
+
+/// A statistic of one value over a stream of tensors.
+pub trait Collector {
+    /// Takes in the value's tensor of one batch.
+    ///
+    /// # Errors
+    /// A sentence for a tensor of another shape or type than the statistic is of.
+    fn update(&mut self, tensor: &Tensor) -> Result<(), String>;
+
+    /// The statistic.
+    ///
+    /// # Errors
+    /// A sentence if it cannot be told from what was seen.
+    fn finish(&mut self) -> Result<Tensor, String>;
+}
+
+/// A statistic that is wanted.
+pub struct Want {
+    /// Of which value, before it is rounded.
+    pub value: ValueId,
+    /// Over how many samples, in whole batches.
+    pub samples: usize,
+    /// What collects it.
+    pub collector: Box<dyn Collector>,
+}
+
+/// The mean of each channel: f64 `[channels]` of tensors `[.., channels, ..]`.
+pub struct ChannelMean {
+    /// The channels' axis, from the first (0..) or the last (-1..).
+    axis: i64,
+    sums: Vec<f64>,
+    count: u64,
+}
+
+impl ChannelMean {
+    /// Of tensors whose channels lie along `axis`; negative: from the last.
+    pub fn new(axis: i64) -> Self {
+        ChannelMean { axis, sums: vec![], count: 0 }
+    }
+}
+
+impl Collector for ChannelMean {
+    fn update(&mut self, tensor: &Tensor) -> Result<(), String> {
+        let x = tensor.to_f32_vec().map_err(|e| e.to_string())?;
+        let axis = tensor::shape::axis("mean", self.axis, tensor.rank()).map_err(|e| e.to_string())?;
+        let (channels, run) = (tensor.shape()[axis], tensor.shape()[axis + 1..].iter().product::<usize>().max(1));
+        if channels == 0 {
+            return Ok(());
+        }
+        if self.sums.is_empty() {
+            self.sums = vec![0.0; channels];
+        }
+        if self.sums.len() != channels {
+            return Err(format!("has {channels} channels and had {} before", self.sums.len()));
+        }
+        for (i, piece) in x.chunks(run).enumerate() {
+            self.sums[i % channels] += piece.iter().map(|v| f64::from(*v)).sum::<f64>();
+        }
+        self.count += (x.len() / channels) as u64;
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<Tensor, String> {
+        if self.count == 0 {
+            return Err("was not computed".into());
+        }
+        let count = self.count as f64;
+        let means: Vec<f64> = self.sums.iter().map(|s| s / count).collect();
+        match means.iter().position(|m| !m.is_finite()) {
+            Some(at) => Err(format!("channel {at} has a mean of {}", means[at])),
+            None => Ok(Tensor::vector(means)),
+        }
+    }
+}
+
+/// Runs the float network once (masks held, no grids) and gives each list of wants its results. Nothing is run where none is wanted.
+pub(super) fn collect(model: &Model, mut wants: Vec<Vec<Want>>, samples: Samples) -> Result<Vec<Vec<Tensor>>> {
+    let most = wants.iter().flatten().map(|w| w.samples).max().unwrap_or(0);
+    if most > 0 {
+        let mut float = model.clone();
+        float.annotations.iter_mut().for_each(|(_, a)| a.encoding = None);
+        let executor = Executor::unfused(&float)?;
+        let mut seen = 0;
+        for batch in first_batches(samples, most)? {
+            let batch = batch?;
+            let mut failure = None;
+            let mut watch = |id: ValueId, tensor: &Tensor| {
+                for want in wants.iter_mut().flatten().filter(|w| w.value == id && seen < w.samples) {
+                    if let Err(what) = want.collector.update(tensor) {
+                        failure.get_or_insert(what_of(model, id, what));
+                    }
+                }
+            };
+            executor.run_observed(&batch.inputs, Mode::SIMULATED, &mut watch)?;
+            if let Some(failure) = failure {
+                return Err(failure);
+            }
+            seen += batch.len();
+        }
+        tensor::release_kept();
+    }
+    let finish = |want: &mut Want| want.collector.finish().map_err(|what| what_of(model, want.value, what));
+    wants.iter_mut().map(|list| list.iter_mut().map(finish).collect()).collect()
+}
+
+pub(super) fn what_of(model: &Model, id: ValueId, what: String) -> QuantizeError {
+    QuantizeError::Value { value: model.values[id].name.clone(), what }
+}

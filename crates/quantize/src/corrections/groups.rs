@@ -1,0 +1,254 @@
+//! Layers whose channels can be scaled together: what one gives and others read, with nothing in between that would change with a factor.
+use crate::QuantizeSettings;
+use graph::{Graph, Model, Node, ValueId};
+use ops::{ChannelAxis, LayerChannels, Scaling, scaling};
+use std::collections::{BTreeSet, HashMap};
+use tensor::DType;
+use train::parameters::matches;
+
+/// A layer whose weight can be scaled.
+pub(super) struct Layer {
+    pub(super) name: String,
+    pub(super) weight: ValueId,
+    pub(super) bias: Option<ValueId>,
+    pub(super) channels: LayerChannels,
+    /// The group that its input channels belong to, and how many neighbours one channel of the group is.
+    pub(super) reads: Option<(usize, usize)>,
+    /// The group that its output channels belong to.
+    pub(super) gives: usize,
+}
+
+/// Values that must have the same factor for each channel.
+pub(super) struct Group {
+    pub(super) channels: usize,
+    /// Layers, by index, that make its values.
+    pub(super) producers: Vec<usize>,
+    /// Layers, by index, that read them.
+    pub(super) consumers: Vec<usize>,
+    /// Constants that are added to a value, one element a channel.
+    pub(super) offsets: Vec<ValueId>,
+    /// Nodes that cut values off above a bound, by their first output.
+    pub(super) clips: Vec<ValueId>,
+    /// Why no factor is possible.
+    pub(super) stopped: Option<String>,
+}
+
+/// All layers of a model and the groups between them.
+#[derive(Default)]
+pub(super) struct Groups {
+    pub(super) layers: Vec<Layer>,
+    pub(super) groups: Vec<Group>,
+}
+
+/// A value of a group: its channels' axis, and how many neighbours there one channel is.
+#[derive(Clone, Copy, PartialEq)]
+struct Member {
+    group: usize,
+    at: ChannelAxis,
+    run: usize,
+}
+
+struct Search<'a> {
+    model: &'a Model,
+    settings: &'a QuantizeSettings,
+    /// Whether a factor may pass a bound, which is then taken away.
+    open_clips: bool,
+    uses: HashMap<ValueId, usize>,
+    members: HashMap<ValueId, Member>,
+    found: Groups,
+}
+
+impl Groups {
+    /// Of a model. Layers that `skip` names are left alone. With `open_clips`, bounds do not stop a group.
+    pub(super) fn of(model: &Model, settings: &QuantizeSettings, open_clips: bool) -> Groups {
+        let uses = model.graph.use_counts();
+        let mut search = Search { model, settings, open_clips, uses, members: HashMap::new(), found: Groups::default() };
+        search.graph(&model.graph);
+        search.found
+    }
+
+    /// Names of the layers of a group, those that give before those that read.
+    pub(super) fn names(&self, group: &Group) -> String {
+        let list = |layers: &[usize]| layers.iter().map(|l| self.layers[*l].name.as_str()).collect::<Vec<_>>().join(" + ");
+        format!("{} -> {}", list(&group.producers), list(&group.consumers))
+    }
+}
+
+impl Search<'_> {
+    fn graph(&mut self, graph: &Graph) {
+        for node in &graph.nodes {
+            let label = node.label(&self.model.values);
+            let captured: BTreeSet<ValueId> = node.subgraphs().flat_map(|g| g.use_counts().into_keys()).collect();
+            captured.into_iter().for_each(|v| self.stop(v, || format!("a subgraph of '{label}' reads it")));
+            match scaling(self.model, node) {
+                Scaling::Layer(channels) => self.layer(node, label, channels),
+                Scaling::Passes { data, second } => self.passes(node, &label, &data, second),
+                Scaling::Offset { data, constant } => self.offset(node, &label, data, constant),
+                Scaling::Flattens => self.flattens(node, &label),
+                Scaling::Clips(high) => self.clips(node, &label, high),
+                Scaling::Stops => self.stop_inputs(node, || format!("'{label}' ({}) reads it", node.op_type)),
+            }
+        }
+        for output in &graph.outputs {
+            self.stop(*output, || "it is an output of the network".into());
+        }
+    }
+
+    fn stop(&mut self, value: ValueId, why: impl FnOnce() -> String) {
+        if let Some(member) = self.members.get(&value) {
+            self.found.groups[member.group].stopped.get_or_insert_with(why);
+        }
+    }
+
+    fn stop_inputs(&mut self, node: &Node, why: impl Fn() -> String) {
+        node.inputs.iter().flatten().for_each(|v| self.stop(*v, &why));
+    }
+
+    /// A float constant that one node alone reads, and that no grid has been fitted to.
+    fn own(&self, value: ValueId) -> bool {
+        let float = self.model.values.tensor(value).is_some_and(|t| t.dtype() == DType::F32);
+        float
+            && self.uses.get(&value) == Some(&1)
+            && self.model.annotations.encoding(value).is_none()
+            && !self.model.graph.inputs.contains(&value)
+    }
+
+    fn layer(&mut self, node: &Node, label: String, channels: LayerChannels) {
+        let (weight, bias) = (node.input(channels.weight), channels.bias.and_then(|i| node.input(i)));
+        let others = |v: &ValueId| Some(*v) != weight && Some(*v) != bias;
+        let Some((weight, shape)) = weight.and_then(|w| Some((w, self.model.values.tensor(w)?.shape().to_vec()))) else {
+            return self.stop_inputs(node, || format!("'{label}' reads it"));
+        };
+        let (inputs, outputs) = channels.counts(&shape);
+        let whole = |b: ValueId| self.model.values.tensor(b).is_some_and(|t| t.len() == outputs && t.shape().last() == Some(&outputs));
+        let refused = if self.settings.skip.iter().any(|p| matches(p, &label)) {
+            Some("which the recipe leaves out")
+        } else if !self.own(weight) {
+            Some("whose weight is shared, fed or on a grid already")
+        } else if bias.is_some_and(|b| !self.own(b) || !whole(b)) {
+            Some("whose bias is shared, fed, on a grid already or no constant with an element for each channel")
+        } else {
+            None
+        };
+        if let Some(refused) = refused {
+            return self.stop_inputs(node, || format!("'{label}' reads it, {refused}"));
+        }
+        let Some(output) = node.output(0) else { return };
+        let data: Vec<ValueId> = node.inputs.iter().flatten().copied().filter(others).collect();
+        let index = self.found.layers.len();
+        let mut reads = None;
+        for value in data {
+            let Some(member) = self.members.get(&value).copied() else { continue };
+            let group = &mut self.found.groups[member.group];
+            if member.at == channels.at && inputs == group.channels * member.run {
+                group.consumers.push(index);
+                reads = Some((member.group, member.run));
+            } else {
+                group.stopped.get_or_insert_with(|| format!("'{label}' reads it along another axis"));
+            }
+        }
+        let gives = self.found.groups.len();
+        self.found.groups.push(Group {
+            channels: outputs,
+            producers: vec![index],
+            consumers: vec![],
+            offsets: vec![],
+            clips: vec![],
+            stopped: None,
+        });
+        self.members.insert(output, Member { group: gives, at: channels.at, run: 1 });
+        self.found.layers.push(Layer { name: label, weight, bias, channels, reads, gives });
+    }
+
+    fn passes(&mut self, node: &Node, label: &str, data: &[usize], second: bool) {
+        let members: Vec<Option<Member>> = data.iter().map(|i| self.members.get(&node.input(*i)?).copied()).collect();
+        let Some(first) = members.iter().flatten().next().copied() else { return };
+        let alike = |m: &Option<Member>| {
+            let same = |m: &Member| (m.at, m.run) == (first.at, first.run);
+            m.as_ref().is_some_and(|m| same(m) && self.found.groups[m.group].channels == self.found.groups[first.group].channels)
+        };
+        if !members.iter().all(alike) || (second && first.at != ChannelAxis::Second) {
+            return self.stop_inputs(node, || format!("'{label}' ({}) brings it together with what has no layer of its own", node.op_type));
+        }
+        for member in members.iter().flatten() {
+            self.join(first.group, member.group);
+        }
+        if let Some(output) = node.output(0) {
+            let first = node.input(data[0]).and_then(|v| self.members.get(&v).copied()).unwrap_or(first);
+            self.members.insert(output, first);
+        }
+    }
+
+    fn offset(&mut self, node: &Node, label: &str, data: usize, constant: ValueId) {
+        let Some(member) = node.input(data).and_then(|v| self.members.get(&v).copied()) else { return };
+        let channels = self.found.groups[member.group].channels;
+        let shape = self.model.values.tensor(constant).map(|t| t.shape().to_vec()).unwrap_or_default();
+        let wide: Vec<usize> = (0..shape.len()).filter(|i| shape[*i] != 1).collect();
+        // What a convolution makes has as many axes as its weight.
+        let producer = self.found.groups[member.group].producers.first().map(|l| self.found.layers[*l].weight);
+        let rank = producer.and_then(|w| self.model.values.tensor(w)).map_or(0, |t| t.rank());
+        let placed = match (member.at, wide.as_slice()) {
+            (ChannelAxis::Last, [at]) => at + 1 == shape.len() && shape[*at] == channels,
+            (ChannelAxis::Second, [at]) => rank + at == shape.len() + 1 && shape[*at] == channels,
+            _ => false,
+        };
+        if !placed || member.run != 1 || !self.own(constant) {
+            return self.stop(node.input(data).unwrap_or(constant), || {
+                format!("'{label}' adds a constant that has not one element for each channel")
+            });
+        }
+        self.found.groups[member.group].offsets.push(constant);
+        node.output(0).map(|v| self.members.insert(v, member));
+    }
+
+    fn flattens(&mut self, node: &Node, label: &str) {
+        let Some((value, member)) = node.input(0).and_then(|v| Some((v, self.members.get(&v).copied()?))) else { return };
+        // How long a run is, the layer that reads it tells.
+        let reader = self.model.graph.nodes.iter().find(|n| n.input(0) == node.output(0));
+        let shape = reader.and_then(|n| self.model.values.tensor(n.input(1)?)).map(|t| t.shape().to_vec());
+        let inputs = reader.zip(shape).and_then(|(n, shape)| Some(LayerChannels::of(n, &shape)?.counts(&shape).0));
+        let channels = self.found.groups[member.group].channels;
+        match inputs {
+            Some(inputs) if member.at == ChannelAxis::Second && member.run == 1 && inputs.is_multiple_of(channels) => {
+                let member = Member { at: ChannelAxis::Last, run: inputs / channels, ..member };
+                node.output(0).map(|v| self.members.insert(v, member));
+            }
+            _ => self.stop(value, || format!("'{label}' makes one axis of it that no layer reads")),
+        }
+    }
+
+    fn clips(&mut self, node: &Node, label: &str, high: f32) {
+        let Some((value, member)) = node.input(0).and_then(|v| Some((v, self.members.get(&v).copied()?))) else { return };
+        let Some(output) = node.output(0) else { return };
+        if self.open_clips {
+            self.found.groups[member.group].clips.push(output);
+            self.members.insert(output, member);
+        } else {
+            self.stop(value, || format!("'{label}' cuts it off at {high}, and a bound for each channel is not possible"));
+            // What lies behind it is found all the same, so that the report has both ends.
+            self.members.insert(output, member);
+        }
+    }
+
+    /// Makes one group of two.
+    fn join(&mut self, into: usize, from: usize) {
+        if into == from {
+            return;
+        }
+        let other = std::mem::replace(
+            &mut self.found.groups[from],
+            Group { channels: 0, producers: vec![], consumers: vec![], offsets: vec![], clips: vec![], stopped: None },
+        );
+        let group = &mut self.found.groups[into];
+        group.producers.extend(other.producers);
+        group.consumers.extend(other.consumers);
+        group.offsets.extend(other.offsets);
+        group.clips.extend(other.clips);
+        group.stopped = group.stopped.take().or(other.stopped);
+        self.members.values_mut().filter(|m| m.group == from).for_each(|m| m.group = into);
+        for layer in &mut self.found.layers {
+            layer.gives = if layer.gives == from { into } else { layer.gives };
+            layer.reads = layer.reads.map(|(group, run)| (if group == from { into } else { group }, run));
+        }
+    }
+}

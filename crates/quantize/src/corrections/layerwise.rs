@@ -1,0 +1,92 @@
+//! Runs the simulation up to one layer after another, on the same samples.
+use super::{Samples, first_batches};
+use crate::Result;
+use graph::{Model, Node, ValueId, ValueType};
+use std::collections::{BTreeSet, HashMap};
+use tensor::Tensor;
+use train::{Executor, Mode, Named, Overrides};
+
+/// Bytes that the values kept between two layers may take up. Where they take more, the run to the next layer begins further back.
+const KEPT: usize = 512 << 20;
+
+/// A simulation that stands in front of some node, with all that the nodes from there on read. A correction that goes through the
+/// layers in order sees each of them with all layers before it as they have been corrected, and each node runs about twice.
+pub struct Layerwise {
+    /// The next node to run.
+    at: usize,
+    /// Whether the states are what the data say, which has not passed through the grids of the graph's inputs.
+    raw: bool,
+    /// For each batch what is known in front of it, by value.
+    states: Vec<HashMap<ValueId, Tensor>>,
+}
+
+impl Layerwise {
+    /// In front of the first node.
+    ///
+    /// # Errors
+    /// [`crate::QuantizeError::NoData`] without a batch.
+    pub fn new(model: &Model, samples: Samples, wanted: usize) -> Result<Self> {
+        let by_name: HashMap<&str, ValueId> = model.graph.inputs.iter().map(|v| (model.values[*v].name.as_str(), *v)).collect();
+        let states = first_batches(samples, wanted)?.map(|batch| {
+            let known = batch?.inputs.into_iter();
+            Ok(known.filter_map(|(name, t)| Some((*by_name.get(name.as_str())?, t))).collect())
+        });
+        Ok(Layerwise { at: 0, raw: true, states: states.collect::<Result<_>>()? })
+    }
+
+    /// Shows the result of node `node`, before it is rounded, for each batch. Nodes have to be asked for in their order; what was changed
+    /// in nodes from the last one on counts.
+    ///
+    /// # Errors
+    /// What running the graph reports.
+    pub fn run(&mut self, model: &Model, node: usize, see: &mut dyn FnMut(&Tensor)) -> Result<()> {
+        let Some(target) = model.graph.nodes.get(node).and_then(|n| n.output(0)) else { return Ok(()) };
+        let (before, after) = (needed(model, self.at), needed(model, node));
+        let mut piece = model.clone();
+        piece.source = None;
+        piece.graph.nodes = model.graph.nodes[self.at..=node].to_vec();
+        piece.graph.value_info.clear();
+        let known: BTreeSet<ValueId> = self.states.first().map(|s| s.keys().copied().collect()).unwrap_or_default();
+        piece.graph.inputs = before.intersection(&known).copied().collect();
+        let made: BTreeSet<ValueId> = piece.graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
+        piece.graph.outputs = after.iter().copied().filter(|v| known.contains(v) || made.contains(v)).chain([target]).collect();
+        for id in &piece.graph.inputs {
+            // What is fed has passed through its annotation, and needs no declared shape.
+            if !self.raw {
+                piece.annotations.remove(*id);
+            }
+            piece.values[*id].ty = ValueType::Unknown;
+        }
+        let executor = Executor::unfused(&piece)?;
+        let mut next = vec![];
+        let mut bytes = 0;
+        for state in &self.states {
+            let inputs: Named =
+                piece.graph.inputs.iter().filter_map(|v| Some((piece.values[*v].name.clone(), state.get(v)?.clone()))).collect();
+            let mut watch = |id: ValueId, tensor: &Tensor| {
+                if id == target {
+                    see(tensor);
+                }
+            };
+            let ran = executor.run_with(&inputs, &Overrides::default(), Mode::SIMULATED, Some(&mut watch))?;
+            let kept: HashMap<ValueId, Tensor> = ran.values.into_iter().filter(|(v, _)| after.contains(v)).collect();
+            bytes += kept.values().map(|t| t.len() * t.dtype().bits().div_ceil(8)).sum::<usize>();
+            next.push(kept);
+        }
+        if bytes <= KEPT {
+            (self.at, self.raw, self.states) = (node, false, next);
+        }
+        Ok(())
+    }
+}
+
+/// The values that nodes from `from` on, and the graph's outputs, take from before.
+fn needed(model: &Model, from: usize) -> BTreeSet<ValueId> {
+    let nodes = &model.graph.nodes[from..];
+    let reads =
+        |n: &Node| n.inputs.iter().flatten().copied().chain(n.subgraphs().flat_map(|g| g.use_counts().into_keys())).collect::<Vec<_>>();
+    let made: BTreeSet<ValueId> = nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
+    let read = nodes.iter().flat_map(reads).chain(model.graph.outputs.iter().copied());
+    let fed = |v: &ValueId| model.values.tensor(*v).is_none() || model.graph.inputs.contains(v);
+    read.filter(|v| !made.contains(v) && fed(v)).collect()
+}

@@ -1,0 +1,140 @@
+//! Corrections: what makes a network better suited to its grids, or its grids' errors smaller, without training. One file each.
+//!
+//! A correction says in which [`Phase`] it works and which statistics of the float network it [wants](Correction::wants). Collectors
+//! of all corrections behind the fitting share one pass over the data; in front of it each has a pass of its own, since the one before
+//! may have changed the network.
+mod bias_correction;
+mod collect;
+mod equalize;
+mod groups;
+mod layerwise;
+
+pub use bias_correction::{BiasCorrection, Form};
+pub use collect::{ChannelMean, Collector, Want};
+pub use equalize::Equalize;
+pub use layerwise::Layerwise;
+
+use crate::{QuantizeError, QuantizeSettings, Result};
+use collect::collect;
+use graph::Model;
+use technique::{Choice, Entry, Family};
+use tensor::Tensor;
+use train::{Batch, TrainError};
+
+/// Batches of calibration data, from the first on at each call.
+pub type Samples<'a> = &'a dyn Fn() -> Box<dyn Iterator<Item = std::result::Result<Batch, TrainError>> + 'a>;
+
+/// When a correction works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// On the float network, before its activations are observed and its grids fitted.
+    BeforeFitting,
+    /// On the network with its grids.
+    AfterFitting,
+}
+
+/// A correction.
+pub trait Correction: Send + Sync {
+    /// When it works.
+    fn phase(&self) -> Phase;
+
+    /// How many samples of calibration data it looks at; 0: none.
+    fn samples(&self) -> usize {
+        0
+    }
+
+    /// The statistics of the float network (masks held, no grids) that it needs. It may prepare the model for what it will do, where that
+    /// changes nothing of what the network computes.
+    ///
+    /// # Errors
+    /// What looking the graph through reports.
+    fn wants(&self, _model: &mut Model, _settings: &QuantizeSettings) -> Result<Vec<Want>> {
+        Ok(vec![])
+    }
+
+    /// Changes the model. Returns sentences for the user: what was changed, and what was left alone and why.
+    ///
+    /// # Errors
+    /// [`QuantizeError`] with the value or node that does not work.
+    fn apply(&self, model: &mut Model, cx: &CorrectionContext) -> Result<Vec<String>>;
+}
+
+/// What a correction works with.
+pub struct CorrectionContext<'c, 'a> {
+    /// How the model is quantized.
+    pub settings: &'c QuantizeSettings,
+    /// Results of the collectors that it wanted, in their order.
+    pub collected: &'c [Tensor],
+    /// Calibration data.
+    pub samples: Samples<'a>,
+}
+
+/// The family: corrections after training, in the order in which a recipe lists them within each phase.
+pub struct Corrections;
+
+impl Family for Corrections {
+    type Member = dyn Correction;
+    const NAME: &'static str = "correction";
+    const SUMMARY: &'static str = "What is corrected in a network before or after its grids are fitted, without training.";
+    const DEFAULT: Option<&'static str> = None;
+    fn members() -> &'static [Entry<dyn Correction>] {
+        static LIST: &[Entry<dyn Correction>] = &[equalize::ENTRY, bias_correction::ENTRY];
+        LIST
+    }
+}
+
+/// What one correction did.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct CorrectionReport {
+    /// Its name in recipes.
+    pub kind: String,
+    /// What was changed, and what was left alone and why.
+    pub notes: Vec<String>,
+}
+
+/// Applies the corrections of a phase that the settings list. BatchNormalization should have been folded. `samples` is asked for data
+/// only where a correction needs some.
+///
+/// # Errors
+/// [`QuantizeError::NoData`] where a correction needs data and there are none; as [`Correction::apply`].
+pub fn correct(model: &mut Model, settings: &QuantizeSettings, phase: Phase, samples: Samples) -> Result<Vec<CorrectionReport>> {
+    let chosen: Vec<&Choice<Corrections>> = settings.corrections.iter().filter(|c| c.phase() == phase).collect();
+    let mut reports = vec![];
+    let at_once = if phase == Phase::AfterFitting { chosen.len().max(1) } else { 1 };
+    for together in chosen.chunks(at_once) {
+        let wants = together.iter().map(|c| c.wants(model, settings)).collect::<Result<Vec<_>>>()?;
+        for (correction, collected) in together.iter().zip(collect(model, wants, samples)?) {
+            let cx = CorrectionContext { settings, collected: &collected, samples };
+            reports.push(CorrectionReport { kind: correction.kind().to_string(), notes: correction.apply(model, &cx)? });
+        }
+    }
+    if !reports.is_empty() {
+        model.verify()?;
+    }
+    Ok(reports)
+}
+
+/// The most samples that any of the listed corrections looks at.
+pub(crate) fn samples_wanted(settings: &QuantizeSettings) -> usize {
+    settings.corrections.iter().map(|c| c.samples()).max().unwrap_or(0)
+}
+
+/// The first batches that hold at least so many samples; all where there are fewer.
+///
+/// # Errors
+/// [`QuantizeError::NoData`] without a batch; what the batches report.
+pub(crate) fn first_batches<'a>(samples: Samples<'a>, wanted: usize) -> Result<impl Iterator<Item = Result<Batch>> + 'a> {
+    let mut batches = samples().peekable();
+    if batches.peek().is_none() {
+        return Err(QuantizeError::NoData);
+    }
+    let mut given = 0;
+    Ok(std::iter::from_fn(move || {
+        let next = if given < wanted { batches.next()? } else { return None };
+        given += next.as_ref().map_or(0, Batch::len);
+        Some(next.map_err(QuantizeError::from))
+    }))
+}
+
+#[cfg(test)]
+mod tests;

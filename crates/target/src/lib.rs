@@ -1,0 +1,150 @@
+//! Targets: what the runtimes that files are made for can do. One file a target.
+//!
+//! An operator (crate `ops`) says what is true of ONNX: its inputs and their roles, whether it computes, moves or clips elements. A
+//! target says what its runtime does with that: what runs on integers, what is fused, which signs and granularities it takes.
+//! Quantization plans by the target of the recipe's deploy stage; lowering, and the report of what stays float, ask the same one.
+mod integer_only;
+mod onnxruntime;
+mod reference;
+mod rule;
+
+pub use integer_only::IntegerOnly;
+pub use onnxruntime::{OnnxRuntime, known_as, takes_integers};
+pub use reference::Reference;
+pub use rule::{FloatPart, QuantRule};
+
+use graph::{Model, Node};
+use ops::{Effect, Operator, WeightRule};
+use technique::{Entry, Family, member};
+
+/// A runtime that files are made for.
+pub trait Target: Send + Sync {
+    /// The runtime in which a file for this target is measured, by its name in `deploy::runtime`.
+    fn runtime(&self) -> &'static str;
+
+    /// Why a node that computes new numbers stays float; `None` where there is a kernel on integers for it.
+    fn why_float(&self, op: &dyn Operator, node: &Node) -> Option<&'static str>;
+
+    /// True if its kernel of this operator, which moves or selects elements, also takes 8-bit integers in this version of ONNX's
+    /// operator set. Where it does not, such a node stands between DequantizeLinear and QuantizeLinear.
+    fn moves_integers(&self, op_type: &str, opset: i64) -> bool;
+
+    /// What it does with a node. The same for all targets: only [`Target::why_float`] differs.
+    fn rule(&self, node: &Node, model: &Model) -> QuantRule {
+        let Some(op) = ops::find(&node.domain, &node.op_type) else { return QuantRule::Float("the operator is not known") };
+        match op.effect(node, model) {
+            Effect::Computes { data, weight } => match self.why_float(op, node) {
+                None => QuantRule::Integer { data, weight },
+                Some(reason) => QuantRule::Float(reason),
+            },
+            Effect::Moves => QuantRule::SameGrid,
+            Effect::Clips => QuantRule::FusedActivation,
+            Effect::Normalizes => QuantRule::Float("no runtime has an integer kernel for it"),
+            Effect::AlreadyQuantized(reason) | Effect::NotQuantizable(reason) => QuantRule::Float(reason),
+        }
+    }
+
+    /// True if activations are stored as signed integers.
+    fn signed_activations(&self) -> bool {
+        false
+    }
+
+    /// The axis along which a node's weight may have a scale for each index; `None`: one scale for the whole weight.
+    fn weight_axis(&self, _node: &Node, rule: &WeightRule) -> Option<usize> {
+        rule.axis
+    }
+
+    /// True if what follows the last layer with weights stays float, where rounding saves nothing.
+    fn float_tail(&self) -> bool {
+        true
+    }
+
+    /// The range that the kernel of this node gives its output, whatever the data.
+    fn fixed_range(&self, _node: &Node) -> Option<(f32, f32)> {
+        None
+    }
+
+    /// True if an integer weight of this operator needs a zero point that is written down, though it is zero.
+    fn writes_zero_point(&self, _op_type: &str) -> bool {
+        false
+    }
+
+    /// True if a bias that an Add puts on a layer's result is added to its integer sums.
+    fn adds_bias_on_integers(&self) -> bool {
+        false
+    }
+
+    /// Refuses what it cannot run: nodes that compute in float, or a width.
+    ///
+    /// # Errors
+    /// A sentence that names the node or value, the reason and a remedy.
+    fn check(&self, _model: &Model, _float_parts: &[FloatPart]) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// The family of targets.
+pub struct Targets;
+
+impl Family for Targets {
+    type Member = dyn Target;
+    const NAME: &'static str = "target";
+    const SUMMARY: &'static str = "The runtime a file is made for and measured in.";
+    const DEFAULT: Option<&'static str> = Some("onnxruntime");
+
+    fn members() -> &'static [Entry<dyn Target>] {
+        static LIST: &[Entry<dyn Target>] = &[
+            member!(OnnxRuntime as dyn Target, onnxruntime::MANUAL),
+            member!(IntegerOnly as dyn Target, integer_only::MANUAL),
+            member!(Reference as dyn Target, reference::MANUAL),
+        ];
+        LIST
+    }
+}
+
+/// The target that a recipe chose.
+pub type Choice = technique::Choice<Targets>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rule(target: &dyn Target, op_type: &str) -> QuantRule {
+        let mut model = Model::new(17);
+        let values: Vec<_> = ["x", "y"].iter().map(|n| model.values.add_named(*n)).collect();
+        let node = Node::new(op_type, "n", &values[..1], &values[1..]);
+        target.rule(&node, &model)
+    }
+
+    #[test]
+    fn targets_differ_in_what_they_have_kernels_for() {
+        for target in [&OnnxRuntime {} as &dyn Target, &Reference {}] {
+            assert_eq!(rule(target, "HardSwish"), QuantRule::Float("no integer kernel is expected for it"));
+            assert_eq!(rule(target, "Sigmoid"), QuantRule::Integer { data: vec![0], weight: None });
+            let float =
+                QuantRule::Float("its loop over time has no static integer kernel (ONNX Runtime offers dynamic quantization alone)");
+            assert_eq!(rule(target, "LSTM"), float);
+        }
+        let target = IntegerOnly {};
+        assert_eq!(rule(&target, "HardSwish"), QuantRule::Integer { data: vec![0], weight: None });
+        assert_eq!(rule(&target, "LSTM"), QuantRule::Float("there is no int8 kernel for it"));
+        assert_eq!((rule(&target, "Relu"), rule(&target, "Transpose")), (QuantRule::FusedActivation, QuantRule::SameGrid));
+        assert_eq!(rule(&target, "Nothing"), QuantRule::Float("the operator is not known"));
+    }
+
+    /// A name that is misspelt in a target's table would silently match nothing.
+    #[test]
+    fn targets_name_known_operators() {
+        for (name, known) in onnxruntime::names().into_iter().chain(integer_only::names()).map(|n| (n, ops::find("", n).is_some())) {
+            assert!(known, "{name}");
+        }
+    }
+
+    #[test]
+    fn nodes_that_onnx_runtime_puts_in_are_known_by_their_onnx_names() {
+        let known: Vec<&str> = ["QLinearConv", "FusedConv", "QGemm", "MatMulIntegerToFloat", "NhwcMaxPool", "Softmax"].map(known_as).into();
+        assert_eq!(known, ["Conv", "Conv", "Gemm", "MatMul", "MaxPool", "Softmax"]);
+        assert!(takes_integers("QLinearSoftmax") && takes_integers("QGemm") && takes_integers("DynamicQuantizeLSTM"));
+        assert!(!takes_integers("FusedConv") && !takes_integers("DynamicQuantizeLinear") && !takes_integers("MatMulNBits"));
+    }
+}
