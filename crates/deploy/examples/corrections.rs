@@ -6,6 +6,8 @@
 use data::{LoaderOptions, Preprocess};
 use deploy::runtime::{self, Source};
 use deploy::{LowerOptions, ProofOptions, lower, prove};
+use encodings::Granularity;
+use encodings::affine::Affine;
 use espalier_deploy as deploy;
 use graph::Model;
 use quantize::QuantizeSettings;
@@ -13,6 +15,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use technique::Choice;
 use tensor::{Tensor, random};
 use train::{Batch, TrainError};
 
@@ -54,7 +57,8 @@ fn one(data: &Path, name: &str, corrections: &str, per_channel: bool) -> Result<
     ops::fold_batch_norm(&mut model)?;
     let float = model.clone();
     let mut settings: QuantizeSettings = toml::from_str(&format!("corrections = [{corrections}]"))?;
-    settings.weights.per_channel = per_channel;
+    let granularity = Some(if per_channel { Granularity::Channel } else { Granularity::Tensor });
+    settings.weights = Choice::with("affine", &Affine { granularity, ..Affine::default() })?;
     let begun = std::time::Instant::now();
     let calibration = rows(data, &model, name, true)?;
     let report = quantize::quantize(&mut model, &settings, calibration)?;

@@ -16,6 +16,7 @@ mod placement;
 mod prove;
 pub mod runtime;
 mod sign;
+mod table;
 
 pub use error::{DeployError, Result};
 pub use lift::lift;

@@ -1,4 +1,5 @@
 //! What stays in float, and why.
+use encodings::Decode;
 use graph::{Graph, Model, Node, ValueId, ValueType};
 use ops::Roles;
 use std::collections::HashMap;
@@ -54,6 +55,10 @@ impl Around<'_> {
             QuantRule::Float(reason) => ops::float_reason(self.model, graph, node, reason),
             QuantRule::SameGrid => None,
             QuantRule::Integer { data, weight } => {
+                let stored = weight.as_ref().and_then(|w| self.model.annotations.encoding(node.input(w.input)?));
+                if let Some(how) = stored.filter(|e| matches!(encodings::decode(e), Ok(Decode::Table { .. }))) {
+                    return Some(format!("its weight is decoded from a table ({})", encodings::describe(how)));
+                }
                 let mut read = data.into_iter().chain(weight.map(|w| w.input)).filter_map(|i| node.input(i));
                 let plain = read.find(|v| !self.encoded(*v));
                 match plain {
