@@ -29,6 +29,10 @@ pub struct QOperator {}
 impl Settings for QOperator {}
 
 impl Format for QOperator {
+    fn rounds_itself(&self) -> bool {
+        true
+    }
+
     fn lower(&self, model: &Model, options: &LowerOptions) -> Result<Lowered> {
         let quantized = model.annotations.iter().any(|(_, a)| a.encoding.is_some());
         let opset = if quantized { Some(options.opset.unwrap_or(0).max(OPSET)) } else { options.opset };
