@@ -101,7 +101,10 @@ impl Restoring<'_> {
             return None;
         }
         let bias = form.slots.iter().find_map(|s| if let Slot::Bias(i) = s { Some((*i, input(*s)?)) } else { None });
-        let scale = bias.map(|_| self.accumulator(&read)).transpose()?;
+        let scale = match bias {
+            Some(_) => Some(self.accumulator(&read)?),
+            None => None,
+        };
         // What is certain from here on may be written.
         let mut float = node.clone();
         float.op_type = form.of.into();

@@ -1,7 +1,7 @@
 //! Lifting: a file with QuantizeLinear and DequantizeLinear becomes an annotated graph again, so that it can be pruned,
 //! trained and compared like one that was quantized here. The inverse of [`crate::lower`].
-use crate::grid::Grid;
 use crate::float_form::restore;
+use crate::grid::Grid;
 use crate::sign::never_negative;
 use crate::{DeployError, Result};
 use graph::{AttributeValue, Graph, Links, Model, Names, Node, ValueId};

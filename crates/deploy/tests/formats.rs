@@ -2,8 +2,8 @@
 use espalier_deploy as deploy;
 mod support;
 
-use deploy::format::{Artifact, ExportOptions, Formats};
 use deploy::LowerOptions;
+use deploy::format::{Artifact, ExportOptions, Formats};
 use deploy::measure::Difference;
 use deploy::runtime::{Reference, Runtime, SessionOptions};
 use graph::{AttributeValue, Model, Node};
