@@ -7,7 +7,7 @@ mod shared_models;
 
 use deploy::format::{ExportOptions, Formats};
 use deploy::measure::{Difference, LatencyOptions, latencies};
-use deploy::runtime::{OnnxRuntime, Runtime, SessionOptions};
+use deploy::runtime::{OnnxRuntime, Runtime, Session, SessionOptions};
 use deploy::{LowerOptions, Placement, ProofOptions, prove};
 use espalier_deploy as deploy;
 use quantize::QuantizeSettings;
@@ -15,6 +15,8 @@ use shared_models::{Inputs, MODELS, prepared, rows, scored};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use technique::{Choice, Family};
+use tensor::Tensor;
+use train::Named;
 
 struct Arguments {
     data: PathBuf,
@@ -50,12 +52,18 @@ fn one(a: &Arguments, name: &str, inputs: Inputs) -> Result<(), Box<dyn Error>> 
     let (data, runtime): (&Path, OnnxRuntime) = (&a.data, OnnxRuntime::find()?);
     let mut model = prepared(data, name)?;
     let settings = QuantizeSettings { target: a.target.clone(), ..QuantizeSettings::default() };
-    quantize::quantize(&mut model, &settings, rows(data, &model, inputs, true, 256)?)?;
+    let calibration = rows(data, &model, inputs, true, 256)?;
+    quantize::quantize(&mut model, &settings, calibration)?;
     let names: Vec<&str> = Formats::members().iter().map(|entry| entry.manual.name).collect();
     let lower = LowerOptions { target: a.target.clone(), ..LowerOptions::default() };
     let options = ExportOptions { lower, ..ExportOptions::default() };
     let exported = names.iter().map(|format| Ok(Choice::<Formats>::named(format)?.export(&model, &options)?));
     let artifacts = exported.collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+    if let Some(folder) = std::env::var_os("FORMATS_FOLDER").map(PathBuf::from) {
+        for (format, artifact) in names.iter().zip(&artifacts) {
+            std::fs::write(folder.join(format!("{name}.{format}.onnx")), &artifact.bytes)?;
+        }
+    }
     let load = |source| runtime.load(source, SessionOptions::default_arithmetic(1));
     let mut sessions = artifacts.iter().map(|artifact| load(artifact.source())).collect::<Result<Vec<_>, _>>()?;
 
@@ -73,17 +81,26 @@ fn one(a: &Arguments, name: &str, inputs: Inputs) -> Result<(), Box<dyn Error>> 
         }
         sample.get_or_insert(batch.inputs);
     }
-    let sample = sample.ok_or("no samples")?;
-    let mut in_turn: Vec<_> = sessions.iter_mut().map(|s| (s.as_mut(), &sample)).collect();
+    let whole: Named = sample.ok_or("no samples")?;
+    let first = |t: &Tensor| if t.rank() > 1 { t.narrow(0, 0, 1) } else { Ok(t.clone()) };
+    let sample = whole.iter().map(|(name, t)| Ok((name.clone(), first(t)?))).collect::<Result<Named, tensor::TensorError>>()?;
+    let mut in_turn: Vec<(&mut dyn Session, &Named)> = vec![];
+    for session in &mut sessions {
+        in_turn.push((session.as_mut(), &sample));
+    }
     let times = latencies(&mut in_turn, LatencyOptions { runs: a.rounds, ..LatencyOptions::default() })?;
 
     for (i, artifact) in artifacts.iter().enumerate() {
         let choice = deploy::runtime::of_target(&**a.target.member())?;
-        let proof_options = ProofOptions { threads: 1, scored: scored(&model, name), ..ProofOptions::default() };
+        let proof_options = ProofOptions { threads: 1, scored: scored(&model, name), reference_batches: 4, ..ProofOptions::default() };
         let samples = &mut rows(data, &model, inputs, false, a.samples)?;
         let proof = prove(&model, artifact.source(), &choice, samples, &proof_options)?;
         let placement = runtime.optimized(artifact.source())?.map(|optimized| Placement::of(&optimized, &artifact.lowered));
         let count = placement.as_ref().map(|p| p.total()).unwrap_or_default();
+        for (r, a) in proof.reference.iter().zip(&proof.literal) {
+            let (share, steps) = (r.deployment.rms() / a.compression.rms().max(f64::MIN_POSITIVE), r.largest_steps().unwrap_or_default());
+            eprintln!("{name}, {}: reference interpreter, {}: share {share:.3}, largest {steps:.2} steps", names[i], r.output);
+        }
         for ((agreement, apart), output) in proof.literal.iter().zip(&apart[i]).zip(&outputs) {
             let classifier = scored(&model, name).as_ref() == Some(output);
             let decisions = |share: f64| if classifier { format!("{:.2} %", 100.0 * share) } else { "-".to_string() };
