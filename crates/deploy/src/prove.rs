@@ -38,7 +38,14 @@ pub struct ProofOptions {
 
 impl Default for ProofOptions {
     fn default() -> Self {
-        ProofOptions { threads: 1, limits: Limits::default(), task: Chosen::default(), scored: None, reference_batches: 1, by_reference: false }
+        ProofOptions {
+            threads: 1,
+            limits: Limits::default(),
+            task: Chosen::default(),
+            scored: None,
+            reference_batches: 1,
+            by_reference: false,
+        }
     }
 }
 
