@@ -85,7 +85,7 @@ impl Search<'_> {
                 Scaling::Passes { data, second } => self.passes(node, &label, &data, second),
                 Scaling::Offset { data, constant } => self.offset(node, &label, data, constant),
                 Scaling::Flattens => self.flattens(node, &label),
-                Scaling::Clips(high) => self.clips(node, &label, high),
+                Scaling::Clips(high) => self.clips(node, high),
                 Scaling::Stops => self.stop_inputs(node, || format!("since '{label}' ({}) reads the result", node.op_type)),
             }
         }
@@ -217,7 +217,7 @@ impl Search<'_> {
         }
     }
 
-    fn clips(&mut self, node: &Node, label: &str, high: f32) {
+    fn clips(&mut self, node: &Node, high: f32) {
         let Some((value, member)) = node.input(0).and_then(|v| Some((v, self.members.get(&v).copied()?))) else { return };
         let Some(output) = node.output(0) else { return };
         if self.open_clips {
