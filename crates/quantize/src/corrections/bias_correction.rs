@@ -1,7 +1,7 @@
 //! Bias correction: the mean error that rounding leaves in each channel of a layer is taken off its bias.
 use super::collect::what_of;
 use super::{ChannelMean, Collector, Correction, CorrectionContext, Layerwise, Phase, Want};
-use crate::bias::fit_biases;
+use crate::bias::{fit_biases, is_bias};
 use crate::error::named;
 use crate::{QuantizeSettings, Result};
 use graph::{Annotation, Model, Node, ValueId};
@@ -205,7 +205,9 @@ fn add_missing_biases(model: &mut Model) -> Result<()> {
 /// The biases that can be corrected, in the order of their nodes, and the layers that have none.
 fn targets(model: &Model) -> (Vec<Target>, Vec<String>) {
     let (uses, roles) = (model.graph.use_counts(), Roles::of(model));
-    let own = |v: ValueId| uses.get(&v) == Some(&1) && model.values.tensor(v).is_some_and(|t| t.dtype() == DType::F32);
+    // A constant on a grid of its own, fitted to what it holds, is no bias to change.
+    let free = |v: ValueId| model.annotations.encoding(v).is_none_or(is_bias);
+    let own = |v: ValueId| uses.get(&v) == Some(&1) && free(v) && model.values.tensor(v).is_some_and(|t| t.dtype() == DType::F32);
     let (mut found, mut left) = (vec![], vec![]);
     for (at, node) in model.graph.nodes.iter().enumerate() {
         let Some((channels, weight)) = quantized_layer(model, node) else { continue };

@@ -26,7 +26,8 @@ normalizations have been folded. With a scale per channel it gains little and ma
 
 A bound (Clip, ReLU6) has no factor: such a pair is left alone and listed, or, with replace_clips, the bound is taken away as the paper
 does, which changes the function where an activation exceeded it.",
-        source: "M. Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (2019), arXiv:1906.04721, section 4.1, equations 9 to 11",
+        source: "M. Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (2019), arXiv:1906.04721, section \
+             4.1, equations 9 to 11",
         example: "weights = { granularity = \"tensor\" }\ncorrections = [\"equalize\"]",
     }
 );
