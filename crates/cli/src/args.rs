@@ -25,7 +25,7 @@ pub(crate) struct Args {
     /// More detail: each operator that stays float, with the reason
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
-    /// What computes: cpu, gpu (the fastest) or gpu:N (see: espalier list devices)
+    /// Device to run on: cpu, gpu (the fastest) or gpu:N (see: espalier list devices)
     #[arg(long, global = true, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
     /// Where a model's external data may lie beside its own folder (more than once for several)

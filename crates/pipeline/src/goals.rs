@@ -23,11 +23,11 @@ pub fn judge(goals: &Goals, record: &RunRecord) -> Vec<GoalRecord> {
         figure(metric, goal, &names, record, last, &mut out);
     }
     if let Some(wanted) = goals.max_file_size {
-        let say = |b: f64| format!("size: {}, at most {wanted} is wanted", text::bytes(b as u64));
+        let say = |b: f64| format!("size: {}; the goal allows {wanted}", text::bytes(b as u64));
         out.push(verdict("max_file_size", wanted.0 as f64, size.map(|b| b as f64), |b| b <= wanted.0 as f64, say));
     }
     if let Some(wanted) = goals.max_latency_ms {
-        let say = |ms: f64| format!("latency: {ms:.2} ms, at most {wanted} ms is wanted");
+        let say = |ms: f64| format!("latency: {ms:.2} ms; the goal allows {wanted} ms");
         out.push(verdict("max_latency_ms", wanted, latency, |ms| ms <= wanted, say));
     }
     out
@@ -66,11 +66,11 @@ fn figure(
     let write = |v: f64| if metric.percent { format!("{v:.2} %") } else { text::number(v) };
     let unit = if metric.percent { " %" } else { "" };
     if let Some(wanted) = goal.min {
-        let say = |v: f64| format!("{label}: {}, at least {wanted}{unit} is wanted", write(v));
+        let say = |v: f64| format!("{label}: {}; the goal is at least {wanted}{unit}", write(v));
         out.push(verdict(least, wanted, now.map(|v| v * scale), |v| v >= wanted - 1e-9, say));
     }
     if let Some(wanted) = goal.max {
-        let say = |v: f64| format!("{label}: {}, at most {wanted}{unit} is wanted", write(v));
+        let say = |v: f64| format!("{label}: {}; the goal allows {wanted}{unit}", write(v));
         out.push(verdict(most, wanted, now.map(|v| v * scale), |v| v <= wanted + 1e-9, say));
     }
 }
@@ -126,7 +126,7 @@ mod tests {
             told,
             [
                 (false, "accuracy fell by 1.50 points; the goal allows 1"),
-                (true, "size: 90.0 kB, at most 100 kB is wanted"),
+                (true, "size: 90.0 kB; the goal allows 100 kB"),
                 (false, "max_latency_ms: not measured"),
             ]
         );
@@ -192,9 +192,9 @@ mod tests {
         let told: Vec<(bool, String)> = judge(&goals, &record).into_iter().map(|v| (v.met, v.sentence)).collect();
         let expected = [
             (false, "MAE rose by 0.06000; the goal allows 0.05"),
-            (true, "MAE: 0.2600, at most 0.3 is wanted"),
+            (true, "MAE: 0.2600; the goal allows 0.3"),
             (true, "R² rose by 0.02000; the goal allows 0.01"),
-            (false, "R²: 0.9200, at least 0.95 is wanted"),
+            (false, "R²: 0.9200; the goal is at least 0.95"),
         ];
         assert_eq!(told, expected.map(|(met, text)| (met, text.to_string())));
     }

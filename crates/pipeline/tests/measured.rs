@@ -138,7 +138,7 @@ fn a_file_on_chosen_images_is_judged_by_the_start_on_the_same() {
     let (_, deploy) = r.deployed().unwrap();
     assert_eq!((r.start.as_ref().unwrap().shown_accuracy(), r.stages[0].shown_accuracy()), (Some(0.25), Some(1.0)));
     assert_eq!((deploy.chosen_images, deploy.original.as_ref().unwrap().accuracy), (Some(10), Some(1.0)));
-    assert_eq!(r.goals[0].sentence, "accuracy: 0.00 points were lost, 1 may be");
+    assert_eq!(r.goals[0].sentence, "accuracy fell by 0.00 points; the goal allows 1");
     assert!(!report::terminal(&r).contains("+75.00 points"), "{}", report::terminal(&r));
 }
 

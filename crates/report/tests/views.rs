@@ -74,7 +74,7 @@ fn record() -> RunRecord {
         wanted: 0.5,
         measured: Some(0.6),
         met: false,
-        sentence: "accuracy: 0.60 points were lost, 0.5 may be".into(),
+        sentence: "accuracy fell by 0.60 points; the goal allows 0.5".into(),
     };
     RunRecord {
         schema_version: SCHEMA_VERSION,
@@ -145,7 +145,7 @@ fn accuracies_over_different_images_are_not_compared() {
 #[test]
 fn text_views_show_the_accuracy_that_ships_the_warnings_and_the_missed_goal() {
     let text = terminal(&record());
-    assert!(text.contains("98.00 % (96.0..99.0)") && text.contains("✗ accuracy: 0.60 points were lost"), "{text}");
+    assert!(text.contains("98.00 % (96.0..99.0)") && text.contains("✗ accuracy fell by 0.60 points"), "{text}");
     assert!(
         text.contains("warning: deploy: default arithmetic") && text.contains("latency p50  0.60 ms → 0.40 ms (1.50 times faster)"),
         "{text}"

@@ -1,4 +1,4 @@
-//! Units: nodes in a row that one kernel computes. A value that somebody else reads, that is annotated, or that is to be seen ends
+//! Units: nodes in a row that one kernel computes. A unit ends at a value that has another reader, an annotation or a tap
 //! one.
 use crate::plan::Work;
 use graph::{AttributeValue, Graph, Links, Model, Node, ValueId};

@@ -91,6 +91,6 @@ fn a_goal_that_is_missed() {
     let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("$ espalier run r.toml --output out\n{said}{told}exit code {:?}", output.status.code());
     assert_eq!(output.status.code(), Some(3), "{said}{told}");
-    assert!(said.contains("at most 1.00 kB is wanted"), "{said}");
+    assert!(said.contains("the goal allows 1.00 kB"), "{said}");
     assert!(folder.path("out/run.json").exists());
 }
