@@ -72,8 +72,9 @@ fn one(data: &Path, name: &str, corrections: &str, per_channel: bool) -> Result<
     let options = ProofOptions { threads: 2, scored: classes, ..ProofOptions::default() };
     let proof = prove(&model, Source::Bytes(&file), &choice, &mut rows(data, &model, name, false)?, &options)?;
     let ratios = ratios(data, &float, &file, name)?;
-    let accuracy = proof.accuracy.as_ref().map_or("-".into(), |a| {
-        let [float, simulated, literal] = [a.float, a.simulated, a.literal].map(|x| 100.0 * x.top1_share());
+    let accuracy = proof.figures.as_ref().map_or("-".into(), |a| {
+        let accuracy = |f: &train::Figures| 100.0 * f.values.get("accuracy").copied().unwrap_or_default();
+        let [float, simulated, literal] = [&a.float, &a.simulated, &a.literal].map(accuracy);
         format!("{float:.2} / {simulated:.2} / {literal:.2}")
     });
     println!("| {name} | `{corrections}` | {ratios} | {accuracy} | {seconds:.0} |");

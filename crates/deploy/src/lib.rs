@@ -6,6 +6,7 @@
 //! - [`measure`]: accuracy, latency, size, multiply-accumulates, and how far two computations are apart.
 //! - [`prove`]: that the file computes what the simulation computed.
 mod error;
+mod float_form;
 pub mod format;
 mod grid;
 mod lift;

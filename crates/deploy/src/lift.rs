@@ -1,5 +1,6 @@
 //! Lifting: a file with QuantizeLinear and DequantizeLinear becomes an annotated graph again, so that it can be pruned,
 //! trained and compared like one that was quantized here. The inverse of [`crate::lower`].
+use crate::float_form::restore;
 use crate::grid::Grid;
 use crate::sign::never_negative;
 use crate::table;
@@ -12,12 +13,15 @@ use tensor::Tensor;
 /// behind DequantizeLinear, and pairs of QuantizeLinear and DequantizeLinear with one grid. Returns how many values were
 /// annotated; what is left (a pair that changes the grid, block-wise scales) stays as operators and computes the same.
 ///
+/// Operators on integers (QLinearConv and its kin) become the float operators that they stand for first.
+///
 /// Where a grid begins or ends at zero and cuts off what is made on the other side, a Clip to the grid's ends takes that over: whoever
 /// quantized the file has left out a Relu or a Clip that its grid covers, and it must not go with the grid.
 ///
 /// # Errors
 /// Whatever a constant that cannot be read reports.
 pub fn lift(model: &mut Model) -> Result<usize> {
+    restore(model)?;
     hoist(model);
     let is_dequantizer = |n: &&Node| n.op_type == "DequantizeLinear" && n.is_onnx() && n.outputs.len() == 1;
     let dequantizers: Vec<Node> = model.graph.nodes.iter().filter(is_dequantizer).cloned().collect();

@@ -150,8 +150,9 @@ impl<'a> Planner<'a> {
                     }
                     self.plan.fixed.extend(node.output(0).zip(self.settings.target.fixed_range(node)));
                     for output in node.outputs.iter().flatten() {
-                        let fused = graph.nodes.iter().find(|n| n.input(0) == Some(*output) && self.rule(n) == QuantRule::FusedActivation);
-                        if (fused.is_none() || uses.get(output) != Some(&1)) && !self.added.contains_key(output) {
+                        let fused = ops::activation_behind((self.model, graph), &uses, *output)
+                            .is_some_and(|n| self.rule(n) == QuantRule::FusedActivation);
+                        if !fused && !self.added.contains_key(output) {
                             self.activation(*output, node);
                         }
                     }

@@ -1,7 +1,7 @@
 //! What stays in float, and why.
 use encodings::Decode;
 use graph::{Graph, Model, Node, ValueId, ValueType};
-use ops::{Effect, Roles};
+use ops::Roles;
 use std::collections::HashMap;
 use target::{FloatPart, QuantRule, Target};
 
@@ -96,8 +96,7 @@ impl Around<'_> {
         if self.adds_bias(node) == Some(value) {
             return node.output(0).is_some_and(|v| self.encoded(v) || self.fused_behind(graph, v));
         }
-        let op = ops::find(&node.domain, &node.op_type);
-        op.is_some_and(|op| op.effect(node, self.model) == Effect::Clips) && node.output(0).is_some_and(|v| self.encoded(v))
+        ops::clips(self.model, node) && node.output(0).is_some_and(|v| self.encoded(v))
     }
 
     /// False where every output is known to be something else than a float tensor.

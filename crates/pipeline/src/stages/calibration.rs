@@ -130,7 +130,7 @@ mod tests {
         for (text, path, what) in [
             ("percentile = 50", "percentile", "percent = 50"),
             ("observer = { kind = \"percentile\", percent = 99 }\npercentile = 99", "percentile", "percentile and the observer's percent"),
-            ("images = 0", "", "calibration needs at least one image"),
+            ("images = 0", "", "calibration needs at least one sample"),
         ] {
             let fault = read(text).check().unwrap_err();
             assert_eq!(fault.path.join("."), path, "{text}");

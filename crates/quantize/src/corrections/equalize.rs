@@ -99,11 +99,13 @@ impl Correction for Equalize {
                  its bound"
             ));
         }
-        let refused = found.groups.iter().filter(linked).filter_map(|g| Some(format!("{}: {}", found.names(g), self.refused(g)?)));
-        let refused: Vec<String> = refused.collect();
-        if !refused.is_empty() {
-            notes.push(format!("{} left alone: {}", refused.len(), refused.join("; ")));
+        let mut refused: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for group in found.groups.iter().filter(linked) {
+            if let Some(why) = self.refused(group) {
+                refused.entry(why).or_default().push(found.names(group));
+            }
         }
+        notes.extend(refused.into_iter().map(|(why, names)| format!("{} left alone, {why}: {}", names.len(), names.join("; "))));
         Ok(notes)
     }
 }
@@ -114,7 +116,7 @@ impl Equalize {
         match &group.stopped {
             Some(why) => Some(why.clone()),
             None if !self.residual && (group.producers.len() > 1 || group.consumers.len() > 1) => {
-                Some("more than two layers share these channels; residual = true scales them together".into())
+                Some("since more than two layers share their channels (residual = true scales them together)".into())
             }
             None => None,
         }

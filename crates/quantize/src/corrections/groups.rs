@@ -79,18 +79,18 @@ impl Search<'_> {
         for node in &graph.nodes {
             let label = node.label(&self.model.values);
             let captured: BTreeSet<ValueId> = node.subgraphs().flat_map(|g| g.use_counts().into_keys()).collect();
-            captured.into_iter().for_each(|v| self.stop(v, || format!("a subgraph of '{label}' reads it")));
+            captured.into_iter().for_each(|v| self.stop(v, || format!("since a subgraph of '{label}' reads the result")));
             match scaling(self.model, node) {
                 Scaling::Layer(channels) => self.layer(node, label, channels),
                 Scaling::Passes { data, second } => self.passes(node, &label, &data, second),
                 Scaling::Offset { data, constant } => self.offset(node, &label, data, constant),
                 Scaling::Flattens => self.flattens(node, &label),
-                Scaling::Clips(high) => self.clips(node, &label, high),
-                Scaling::Stops => self.stop_inputs(node, || format!("'{label}' ({}) reads it", node.op_type)),
+                Scaling::Clips(high) => self.clips(node, high),
+                Scaling::Stops => self.stop_inputs(node, || format!("since '{label}' ({}) reads the result", node.op_type)),
             }
         }
         for output in &graph.outputs {
-            self.stop(*output, || "it is an output of the network".into());
+            self.stop(*output, || "since the result is an output of the network".into());
         }
     }
 
@@ -117,7 +117,7 @@ impl Search<'_> {
         let (weight, bias) = (node.input(channels.weight), channels.bias.and_then(|i| node.input(i)));
         let others = |v: &ValueId| Some(*v) != weight && Some(*v) != bias;
         let Some((weight, shape)) = weight.and_then(|w| Some((w, self.model.values.tensor(w)?.shape().to_vec()))) else {
-            return self.stop_inputs(node, || format!("'{label}' reads it"));
+            return self.stop_inputs(node, || format!("since '{label}' reads the result"));
         };
         let (inputs, outputs) = channels.counts(&shape);
         let whole = |b: ValueId| self.model.values.tensor(b).is_some_and(|t| t.len() == outputs && t.shape().last() == Some(&outputs));
@@ -131,7 +131,7 @@ impl Search<'_> {
             None
         };
         if let Some(refused) = refused {
-            return self.stop_inputs(node, || format!("'{label}' reads it, {refused}"));
+            return self.stop_inputs(node, || format!("since '{label}' reads the result, {refused}"));
         }
         let Some(output) = node.output(0) else { return };
         let data: Vec<ValueId> = node.inputs.iter().flatten().copied().filter(others).collect();
@@ -144,7 +144,7 @@ impl Search<'_> {
                 group.consumers.push(index);
                 reads = Some((member.group, member.run));
             } else {
-                group.stopped.get_or_insert_with(|| format!("'{label}' reads it along another axis"));
+                group.stopped.get_or_insert_with(|| format!("since '{label}' reads the result along another axis"));
             }
         }
         let gives = self.found.groups.len();
@@ -168,7 +168,7 @@ impl Search<'_> {
             m.as_ref().is_some_and(|m| same(m) && self.found.groups[m.group].channels == self.found.groups[first.group].channels)
         };
         if !members.iter().all(alike) || (second && first.at != ChannelAxis::Second) {
-            return self.stop_inputs(node, || format!("'{label}' ({}) brings it together with what has no layer of its own", node.op_type));
+            return self.stop_inputs(node, || format!("since '{label}' ({}) joins the result with one that no layer makes", node.op_type));
         }
         for member in members.iter().flatten() {
             self.join(first.group, member.group);
@@ -194,7 +194,7 @@ impl Search<'_> {
         };
         if !placed || member.run != 1 || !self.own(constant) {
             return self.stop(node.input(data).unwrap_or(constant), || {
-                format!("'{label}' adds a constant that has not one element for each channel")
+                format!("since '{label}' adds a constant that has not one element for each channel")
             });
         }
         self.found.groups[member.group].offsets.push(constant);
@@ -213,18 +213,18 @@ impl Search<'_> {
                 let member = Member { at: ChannelAxis::Last, run: inputs / channels, ..member };
                 node.output(0).map(|v| self.members.insert(v, member));
             }
-            _ => self.stop(value, || format!("'{label}' makes one axis of it that no layer reads")),
+            _ => self.stop(value, || format!("since '{label}' makes one axis of the result that no layer reads")),
         }
     }
 
-    fn clips(&mut self, node: &Node, label: &str, high: f32) {
+    fn clips(&mut self, node: &Node, high: f32) {
         let Some((value, member)) = node.input(0).and_then(|v| Some((v, self.members.get(&v).copied()?))) else { return };
         let Some(output) = node.output(0) else { return };
         if self.open_clips {
             self.found.groups[member.group].clips.push(output);
             self.members.insert(output, member);
         } else {
-            self.stop(value, || format!("'{label}' cuts it off at {high}, and a bound for each channel is not possible"));
+            self.stop(value, || format!("cut off at {high} (a bound for each channel is not possible)"));
             // What lies behind it is found all the same, so that the report has both ends.
             self.members.insert(output, member);
         }

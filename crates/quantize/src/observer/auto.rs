@@ -13,10 +13,10 @@ pub(super) const ENTRY: Entry<dyn Observer> = member!(
     Auto as dyn Observer,
     Manual {
         name: "auto",
-        summary: "Of several the one with the least error at the network's outputs, on images that are held back for it.",
+        summary: "Of several the one with the least error at the network's outputs, on samples that are held back for it.",
         details: "\
 The data run once for all of them. Each gives the network its ranges; the error is the root mean square of the difference from the float
-outputs over that of the float outputs, averaged over the outputs. Of equals the first listed is taken. Where there are too few images
+outputs over that of the float outputs, averaged over the outputs. Of equals the first listed is taken. Where there are too few samples
 to hold any back, min_max is.",
         source: "",
         example: "calibration = { observer = { kind = \"auto\", among = [\"min_max\", { kind = \"percentile\", percent = 99.9 }] } }",
@@ -30,7 +30,7 @@ pub struct Auto {
     /// The observers to choose from; each as it may stand alone.
     #[schemars(with = "Vec<serde_json::Value>")]
     pub among: Vec<Choice<Observers>>,
-    /// Images held back to judge by.
+    /// Samples held back to judge by.
     pub held: usize,
 }
 
@@ -44,7 +44,7 @@ impl Default for Auto {
 impl Settings for Auto {
     fn check(&self) -> Result<(), Fault> {
         if self.held == 0 {
-            return Err(Fault::new("held", "held = 0: at least one image is needed to judge by"));
+            return Err(Fault::new("held", "held = 0: at least one sample is needed to judge by"));
         }
         if self.among.is_empty() || self.among.iter().any(|o| !o.candidates().is_empty()) {
             return Err(Fault::new("among", "among has to name observers, and not auto itself"));
