@@ -1,6 +1,6 @@
 //! What an earlier quantization left: a layer that the present one leaves out keeps it.
 use crate::calibrate::CalibrationReport;
-use crate::rules::is_skipped;
+use crate::rules::Rules;
 use crate::weights::refit;
 use crate::{QuantizeSettings, Result};
 use graph::{Encoding, FOLDED_SCALE, Graph, Model, ValueId};
@@ -30,7 +30,7 @@ pub fn keep_earlier(model: &mut Model, settings: &QuantizeSettings, earlier: &Ea
         return Ok(());
     }
     let (mut values, mut kept) = (vec![], vec![]);
-    collect(model, &model.graph, settings, earlier, &mut values, &mut kept);
+    collect(model, &model.graph, (settings, &Rules::of(model, settings)), earlier, &mut values, &mut kept);
     for id in values {
         let Some(encoding) = earlier.0.get(&id).filter(|_| model.annotations.encoding(id).is_none()) else { continue };
         model.annotations.entry(id).encoding = Some(encoding.clone());
@@ -49,20 +49,17 @@ pub fn keep_earlier(model: &mut Model, settings: &QuantizeSettings, earlier: &Ea
 fn collect(
     model: &Model,
     graph: &Graph,
-    settings: &QuantizeSettings,
+    (settings, rules): (&QuantizeSettings, &Rules),
     earlier: &Earlier,
     values: &mut Vec<ValueId>,
     kept: &mut Vec<String>,
 ) {
     for node in &graph.nodes {
         for sub in node.subgraphs() {
-            collect(model, sub, settings, earlier, values, kept);
+            collect(model, sub, (settings, rules), earlier, values, kept);
         }
         let label = node.label(&model.values);
-        if !is_skipped(model, settings, node) {
-            continue;
-        }
-        if ops::find(&node.domain, &node.op_type).is_none() {
+        if !rules.scheme(model, node).skip || ops::find(&node.domain, &node.op_type).is_none() {
             continue;
         }
         values.extend(node.inputs.iter().flatten().map(|id| grid(model, graph, *id, earlier)));

@@ -150,11 +150,6 @@ impl QuantizeSettings {
     }
 }
 
-/// True if a rule leaves a node as it is.
-pub(crate) fn is_skipped(model: &Model, settings: &QuantizeSettings, node: &Node) -> bool {
-    Rules::of(model, settings).scheme(model, node).skip
-}
-
 /// Checks that each rule applies to a node. To be asked before BatchNormalization is folded: what goes into a layer then is no longer
 /// there, and must not be called unknown for it.
 ///

@@ -26,7 +26,7 @@ pub struct Calibrated {
     /// There were too few samples to choose by.
     pub alone: bool,
     /// What the recipe should say instead of what it says.
-    pub old_spelling: Option<String>,
+    pub old_spelling: Vec<String>,
 }
 
 impl Calibrated {
@@ -114,7 +114,7 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick
     if let Some(kept) = kept {
         *model = quantize::keep_norms(kept, model)?;
     }
-    Ok(Calibrated { report, reused, choice, alone, old_spelling: c.old_spelling() })
+    Ok(Calibrated { report, reused, choice, alone, old_spelling: stage.old_spellings() })
 }
 
 /// Everything that statistics depend on: the float graph, which of its values are observed, the rows and how they become

@@ -52,6 +52,15 @@ fn exact() -> bool {
 }
 
 impl QuantizeStage {
+    /// A sentence for each key in an old spelling, with the new one.
+    pub fn old_spellings(&self) -> Vec<String> {
+        let weights = self.weights.settings().get("per_channel").and_then(|v| v.as_bool()).map(|by_channel| {
+            let granularity = if by_channel { "channel" } else { "tensor" };
+            format!("weights.per_channel is the old spelling; write granularity = \"{granularity}\" instead")
+        });
+        weights.into_iter().chain(self.calibration.old_spelling()).collect()
+    }
+
     /// The settings of the technique; `target` is what the model will be deployed for.
     pub fn settings(&self, target: &target::Choice) -> QuantizeSettings {
         QuantizeSettings {
@@ -118,7 +127,8 @@ impl StageKind for QuantizeStage {
     }
 
     fn details(&self, _: &Recipe, _: usize) -> Vec<String> {
-        vec![format!("calibrated on {} samples, observer {}", self.calibration.images, self.calibration.observer().kind())]
+        let calibrated = format!("calibrated on {} samples, observer {}", self.calibration.images, self.calibration.observer().kind());
+        [calibrated].into_iter().chain(self.rules.iter().map(|rule| format!("rule {rule}"))).collect()
     }
 
     fn samples(&self, _: &Rows) -> f64 {

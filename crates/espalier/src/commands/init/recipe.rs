@@ -100,7 +100,7 @@ fn quantize(out: &mut String, facts: &Facts, epochs: u64) {
     let _ = write!(
         out,
         "\n# 8-bit weights (a scale for each output channel) and activations. auto tries every observer on samples held back.\n[[stages]]\n\
-         kind = \"quantize\"\nweights = {{ bits = 8, per_channel = true }}\nactivations = {{ bits = 8 }}\n\
+         kind = \"quantize\"\nweights = {{ bits = 8, granularity = \"channel\" }}\nactivations = {{ bits = 8 }}\n\
          calibration = {{ observer = \"auto\", images = {}, batch = {} }}\n",
         facts.calibration_images, facts.batch
     );
