@@ -1,5 +1,5 @@
-//! Units: nodes in a row that one kernel computes. A unit ends at a value that has another reader, an annotation or a tap
-//! one.
+//! Units: nodes in a row that one kernel computes. A unit ends at a value that has
+//! another reader, an annotation or a tap.
 use crate::plan::Work;
 use graph::{AttributeValue, Graph, Links, Model, Node, ValueId};
 use std::collections::HashSet;
