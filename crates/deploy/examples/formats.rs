@@ -7,13 +7,13 @@ mod shared_models;
 
 use deploy::format::{ExportOptions, Formats};
 use deploy::measure::{Difference, LatencyOptions, latencies};
-use deploy::runtime::{OnnxRuntime, Runtime, Session, SessionOptions};
+use deploy::runtime::{Session, SessionOptions};
 use deploy::{LowerOptions, Placement, ProofOptions, prove};
 use espalier_deploy as deploy;
 use quantize::QuantizeSettings;
 use shared_models::{Inputs, MODELS, prepared, rows, scored};
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use technique::{Choice, Family};
 use tensor::Tensor;
 use train::Named;
@@ -49,7 +49,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn one(a: &Arguments, name: &str, inputs: Inputs) -> Result<(), Box<dyn Error>> {
-    let (data, runtime): (&Path, OnnxRuntime) = (&a.data, OnnxRuntime::find()?);
+    let (data, choice) = (a.data.as_path(), deploy::runtime::of_target(&**a.target.member())?);
+    let runtime = choice.runtime.as_ref();
     let mut model = prepared(data, name)?;
     let settings = QuantizeSettings { target: a.target.clone(), ..QuantizeSettings::default() };
     let calibration = rows(data, &model, inputs, true, 256)?;
@@ -91,8 +92,8 @@ fn one(a: &Arguments, name: &str, inputs: Inputs) -> Result<(), Box<dyn Error>> 
     let times = latencies(&mut in_turn, LatencyOptions { runs: a.rounds, ..LatencyOptions::default() })?;
 
     for (i, artifact) in artifacts.iter().enumerate() {
-        let choice = deploy::runtime::of_target(&**a.target.member())?;
-        let proof_options = ProofOptions { threads: 1, scored: scored(&model, name), reference_batches: 4, ..ProofOptions::default() };
+        let by_reference = Choice::<Formats>::named(names[i])?.rounds_itself();
+        let proof_options = ProofOptions { scored: scored(&model, name), reference_batches: 4, by_reference, ..ProofOptions::default() };
         let samples = &mut rows(data, &model, inputs, false, a.samples)?;
         let proof = prove(&model, artifact.source(), &choice, samples, &proof_options)?;
         let placement = runtime.optimized(artifact.source())?.map(|optimized| Placement::of(&optimized, &artifact.lowered));

@@ -89,8 +89,9 @@ impl Target for IntegerOnly {
         }
     }
 
-    fn writes_zero_point(&self, op_type: &str) -> bool {
-        OnnxRuntime {}.writes_zero_point(op_type)
+    /// All of them: whoever converts the file need not know what an absent one means, and ONNX Runtime makes a Gemm of MatMul and Add.
+    fn writes_zero_point(&self, _op_type: &str) -> bool {
+        true
     }
 
     fn adds_bias_on_integers(&self) -> bool {
