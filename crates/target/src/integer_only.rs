@@ -1,9 +1,10 @@
 //! Microcontrollers without floating point: TensorFlow Lite Micro, CMSIS-NN and their like.
-use crate::{FloatPart, OnnxRuntime, Target};
-use graph::{Model, Node};
+use crate::{FloatPart, OnnxRuntime, QuantRule, Target};
+use graph::{Model, Node, ValueId};
 use ops::{Operator, WeightRule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
 use technique::{Manual, Settings};
 use tensor::DType;
 
@@ -51,6 +52,31 @@ const FULLY_CONNECTED: &[&str] = &["Gemm", "MatMul"];
 
 /// How many of the nodes that would compute in float are named.
 const NAMED: usize = 3;
+
+impl IntegerOnly {
+    /// A layer whose weight is made of integers by something else than DequantizeLinear (a table), and that weight.
+    fn decoded(&self, model: &Model) -> Option<(String, String)> {
+        let mut made_by: HashMap<ValueId, &Node> = HashMap::new();
+        model.graph.visit(&mut |node| made_by.extend(node.outputs.iter().flatten().map(|v| (*v, node))));
+        // Back through what only moves elements.
+        let source = |value: ValueId| {
+            let mut node = *made_by.get(&value)?;
+            while self.rule(node, model) == QuantRule::SameGrid {
+                node = made_by.get(&node.input(0)?)?;
+            }
+            Some(node.op_type.as_str())
+        };
+        let mut found = None;
+        model.graph.visit(&mut |node| {
+            let QuantRule::Integer { weight: Some(rule), .. } = self.rule(node, model) else { return };
+            let Some(weight) = node.input(rule.input) else { return };
+            if source(weight) != Some("DequantizeLinear") {
+                found.get_or_insert_with(|| (node.label(&model.values), model.values[weight].name.clone()));
+            }
+        });
+        found
+    }
+}
 
 impl Target for IntegerOnly {
     fn runtime(&self) -> &'static str {
@@ -121,6 +147,12 @@ impl Target for IntegerOnly {
                  them out of skip, or choose target = \"onnxruntime\"",
                 list.join("; "),
                 ON_INTEGERS.join(", ")
+            ));
+        }
+        if let Some((node, weight)) = self.decoded(model) {
+            return Err(format!(
+                "the weight '{weight}' of '{node}' is decoded to floats by other operators than DequantizeLinear, and it takes int8 \
+                 alone: store it on a uniform grid of 8 bits"
             ));
         }
         match wide {
