@@ -56,6 +56,32 @@ impl<'a> ImportanceContext<'a> {
 }
 
 /// Says how important the elements of a weight are.
+///
+/// A criterion is a type that holds its settings, in a file of its own, and a line in [`Criteria::members`]. Connection sensitivity (Lee
+/// et al. 2019, arXiv:1810.02340, equation 5), whole but for its manual page:
+/// ```
+/// use espalier_prune::{Candidate, Criterion, ImportanceContext, Needs, Result};
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct Snip {
+///     /// Training batches that the gradient is the mean of.
+///     batches: u64,
+/// }
+/// impl technique::Settings for Snip {}
+/// impl Criterion for Snip {
+///     fn needs(&self) -> Needs {
+///         Needs::Gradients { batches: self.batches }
+///     }
+///     fn importance(&self, context: &ImportanceContext, candidate: &Candidate) -> Result<Vec<f32>> {
+///         let weight = context.read(candidate, candidate.weight)?;
+///         let gradient = &context.gradients(candidate)?.mean;
+///         Ok(weight.iter().zip(gradient).map(|(w, g)| (w * g).abs()).collect())
+///     }
+/// }
+/// let member = technique::member!(Snip as dyn Criterion, technique::Manual { name: "snip", summary: "", details: "", source: "", example: "" });
+/// assert_eq!((member.build)(Default::default()).unwrap().needs(), Needs::Gradients { batches: 0 });
+/// ```
 pub trait Criterion: Send + Sync {
     /// What it reads.
     fn needs(&self) -> Needs {
