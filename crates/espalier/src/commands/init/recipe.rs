@@ -1,7 +1,7 @@
 //! The recipe's text.
 use super::guess::Guess;
 use super::{Facts, Purpose};
-use data::{Layout, Preprocess, Size};
+use data::{Layout, Preprocess, Size, Wanted};
 use std::fmt::Write;
 use technique::Choice;
 use train::Tasks;
@@ -140,10 +140,11 @@ fn distill(out: &mut String, facts: &Facts, student: &str, width: f64, epochs: u
         false => format!("{{ arch = {}, width = {width:?} }}", quoted(student)),
     };
     let optimizer = if file { "adamw\", lr = 1e-3" } else { "sgd\", lr = 0.05, nesterov = true, weight_decay = 5e-4" };
+    let softened = if facts.task.wanted() == Wanted::Class { "temperature = 4.0\n" } else { "" };
     let _ = write!(
         out,
         "\n# The student learns to say what the model says (alpha) and the labels (the rest).\n[[stages]]\nkind = \"distill\"\n\
-         teacher = {}\nstudent = {student}\ntemperature = 4.0\nalpha = 0.7\nepochs = {epochs}\nbatch = {}\n\
+         teacher = {}\nstudent = {student}\n{softened}alpha = 0.7\nepochs = {epochs}\nbatch = {}\n\
          optimizer = {{ kind = \"{optimizer} }}\nschedule = {{ kind = \"cosine\", warm_up = 0.1 }}\n",
         quoted(&facts.model_path),
         facts.batch
