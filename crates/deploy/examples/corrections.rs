@@ -7,6 +7,8 @@
 use data::{LoaderOptions, Preprocess};
 use deploy::runtime::{self, Source};
 use deploy::{LowerOptions, ProofOptions, lower, prove};
+use encodings::Granularity;
+use encodings::affine::Affine;
 use espalier_deploy as deploy;
 use graph::Model;
 use quantize::QuantizeSettings;
@@ -14,6 +16,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use technique::Choice;
 use tensor::{Tensor, random};
 use train::{Batch, TrainError};
 
@@ -55,7 +58,8 @@ fn one(data: &Path, name: &str, corrections: &str, per_channel: bool) -> Result<
     ops::fold_batch_norm(&mut model)?;
     let float = model.clone();
     let mut settings: QuantizeSettings = toml::from_str(&format!("corrections = [{corrections}]"))?;
-    settings.weights.per_channel = per_channel;
+    let granularity = Some(if per_channel { Granularity::Channel } else { Granularity::Tensor });
+    settings.weights = Choice::with("affine", &Affine { granularity, ..Affine::default() })?;
     let begun = std::time::Instant::now();
     let calibration = rows(data, &model, name, true)?;
     let report = quantize::quantize(&mut model, &settings, calibration)?;
@@ -69,8 +73,9 @@ fn one(data: &Path, name: &str, corrections: &str, per_channel: bool) -> Result<
     let options = ProofOptions { threads: 2, scored: classes, ..ProofOptions::default() };
     let proof = prove(&model, Source::Bytes(&file), &choice, &mut rows(data, &model, name, false)?, &options)?;
     let ratios = ratios(data, &float, &file, name)?;
-    let accuracy = proof.accuracy.as_ref().map_or("-".into(), |a| {
-        let [float, simulated, literal] = [a.float, a.simulated, a.literal].map(|x| 100.0 * x.top1_share());
+    let accuracy = proof.figures.as_ref().map_or("-".into(), |a| {
+        let accuracy = |f: &train::Figures| 100.0 * f.values.get("accuracy").copied().unwrap_or_default();
+        let [float, simulated, literal] = [&a.float, &a.simulated, &a.literal].map(accuracy);
         format!("{float:.2} / {simulated:.2} / {literal:.2}")
     });
     println!("| {name} | `{corrections}` | {ratios} | {accuracy} | {seconds:.0} |");

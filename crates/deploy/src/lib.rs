@@ -6,6 +6,7 @@
 //! - [`measure`]: accuracy, latency, size, multiply-accumulates, and how far two computations are apart.
 //! - [`prove`]: that the file computes what the simulation computed.
 mod error;
+mod float_form;
 pub mod format;
 mod grid;
 mod lift;
@@ -15,6 +16,7 @@ mod placement;
 mod prove;
 pub mod runtime;
 mod sign;
+mod table;
 
 pub use error::{DeployError, Result};
 pub use lift::lift;

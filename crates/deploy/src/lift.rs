@@ -1,7 +1,9 @@
 //! Lifting: a file with QuantizeLinear and DequantizeLinear becomes an annotated graph again, so that it can be pruned,
 //! trained and compared like one that was quantized here. The inverse of [`crate::lower`].
+use crate::float_form::restore;
 use crate::grid::Grid;
 use crate::sign::never_negative;
+use crate::table;
 use crate::{DeployError, Result};
 use graph::{AttributeValue, Graph, Links, Model, Names, Node, ValueId};
 use std::collections::{HashMap, HashSet};
@@ -11,21 +13,28 @@ use tensor::Tensor;
 /// behind DequantizeLinear, and pairs of QuantizeLinear and DequantizeLinear with one grid. Returns how many values were
 /// annotated; what is left (a pair that changes the grid, block-wise scales) stays as operators and computes the same.
 ///
+/// Operators on integers (QLinearConv and its kin) become the float operators that they stand for first.
+///
 /// Where a grid begins or ends at zero and cuts off what is made on the other side, a Clip to the grid's ends takes that over: whoever
 /// quantized the file has left out a Relu or a Clip that its grid covers, and it must not go with the grid.
 ///
 /// # Errors
 /// Whatever a constant that cannot be read reports.
 pub fn lift(model: &mut Model) -> Result<usize> {
+    restore(model)?;
     hoist(model);
     let is_dequantizer = |n: &&Node| n.op_type == "DequantizeLinear" && n.is_onnx() && n.outputs.len() == 1;
     let dequantizers: Vec<Node> = model.graph.nodes.iter().filter(is_dequantizer).cloned().collect();
+    let tables = lift_tables(model)?;
     if dequantizers.is_empty() {
-        return Ok(0);
+        if tables > 0 {
+            model.remove_dead();
+        }
+        return Ok(tables);
     }
     let mut names = Taken { nodes: Names::of_nodes(&model.graph), values: Names::of(&model.values) };
     let mut wires = Wires::of(model);
-    let mut lifted = 0;
+    let mut lifted = tables;
     for node in &dequantizers {
         lifted += usize::from(lift_constant(model, node, &mut wires)? || lift_pair(model, node, &mut wires, &mut names)?);
     }
@@ -162,6 +171,36 @@ impl Wires {
     }
 }
 
+/// Constants that are decoded from a table become float constants with an encoding, under the name of what decoded them.
+fn lift_tables(model: &mut Model) -> Result<usize> {
+    let mut found = vec![];
+    let of_constant = |v: ValueId| model.constant(v);
+    let makers: HashMap<ValueId, &Node> = table::makers(&model.graph);
+    for node in &model.graph.nodes {
+        let Some(output) = node.output(0).filter(|_| node.is_onnx() && matches!(node.op_type.as_str(), "Gather" | "Mul")) else { continue };
+        let Some(stored) = table::read(output, &makers, &of_constant) else { continue };
+        // The Gather in front of the scales decodes, too.
+        let readers: Vec<&Node> = model.graph.nodes.iter().filter(|n| n.inputs.contains(&Some(output))).collect();
+        let scaled = |n: &&Node| n.op_type == "Mul" && n.output(0).is_some_and(|v| table::read(v, &makers, &of_constant).is_some());
+        if !readers.is_empty() && readers.iter().all(scaled) {
+            continue;
+        }
+        found.push((output, stored));
+    }
+    for (output, stored) in &found {
+        let what = |e: encodings::EncodingError| DeployError::Lower { value: model.values[*output].name.clone(), what: e.to_string() };
+        let encoding = stored.decode.encoding().map_err(what)?;
+        let real = encodings::read(&stored.data, &encoding).map_err(what)?;
+        let name = model.values[*output].name.clone();
+        let constant = model.values.add_constant(name, real);
+        model.values[*output] = model.values[constant].clone();
+        model.graph.nodes.retain(|n| n.output(0) != Some(*output));
+        model.graph.constants.push(*output);
+        model.annotations.entry(*output).encoding = Some(encoding);
+    }
+    Ok(found.len())
+}
+
 /// A constant behind DequantizeLinear becomes a float constant under the node's output, with an encoding.
 fn lift_constant(model: &mut Model, node: &Node, wires: &mut Wires) -> Result<bool> {
     let (Some(input), Some(output)) = (node.input(0), node.output(0)) else { return Ok(false) };
@@ -169,7 +208,7 @@ fn lift_constant(model: &mut Model, node: &Node, wires: &mut Wires) -> Result<bo
     let Some(grid) = grid(model, node, Some(&integers))? else { return Ok(false) };
     let encoding = grid.encoding()?;
     let what = |e: encodings::EncodingError| DeployError::Lower { value: model.values[output].name.clone(), what: e.to_string() };
-    let real = encodings::affine::dequantize(&integers, &encoding).map_err(what)?;
+    let real = encodings::read(&integers, &encoding).map_err(what)?;
     let name = model.values[output].name.clone();
     let constant = model.values.add_constant(name, real);
     model.values[output] = model.values[constant].clone();

@@ -31,11 +31,21 @@ pub struct ProofOptions {
     pub scored: Option<String>,
     /// Batches on which the reference interpreter runs the file too; it is slower than a runtime.
     pub reference_batches: usize,
+    /// Holds the reference interpreter's outputs to the limits instead of the runtime's literal ones: for a format whose operators
+    /// round once more than the simulation, in a way that is the runtime's own ([`crate::format::Format::rounds_itself`]).
+    pub by_reference: bool,
 }
 
 impl Default for ProofOptions {
     fn default() -> Self {
-        ProofOptions { threads: 1, limits: Limits::default(), task: Chosen::default(), scored: None, reference_batches: 1 }
+        ProofOptions {
+            threads: 1,
+            limits: Limits::default(),
+            task: Chosen::default(),
+            scored: None,
+            reference_batches: 1,
+            by_reference: false,
+        }
     }
 }
 
@@ -161,6 +171,7 @@ struct Tally<'m> {
     between: Between,
     /// Outputs whose elements are real numbers.
     real: Vec<String>,
+    by_reference: bool,
 }
 
 /// Sums of the differences of the main figure, sample by sample.
@@ -204,6 +215,7 @@ impl<'m> Tally<'m> {
             scores: None,
             between: Between::default(),
             real,
+            by_reference: options.by_reference,
         })
     }
 
@@ -218,7 +230,9 @@ impl<'m> Tally<'m> {
         let labelled = batch.targets.contains_key(self.task.target());
         let name = &self.model.values[scored].name;
         let simulated = output(&forms.simulated, name)?;
-        for (near, outputs) in self.nearness.iter_mut().zip([&forms.literal, &forms.default]) {
+        let held = if self.by_reference { forms.reference.as_ref() } else { Some(&forms.literal) };
+        for (near, outputs) in self.nearness.iter_mut().zip([held, Some(&forms.default)]) {
+            let Some(outputs) = outputs else { continue };
             if labelled || !near.needs_targets() {
                 near.add(simulated, output(outputs, name)?, batch)?;
             }
@@ -246,7 +260,8 @@ impl<'m> Tally<'m> {
     }
 
     fn finish(self, runtime: String, note: Option<String>, limits: &Limits) -> Proof {
-        let mut violations: Vec<String> = self.literal.iter().flat_map(|a| a.violations(limits)).collect();
+        let held = if self.by_reference { &self.reference } else { &self.literal };
+        let mut violations: Vec<String> = held.iter().flat_map(|a| a.violations(limits)).collect();
         violations.extend(self.scored.iter().flat_map(|v| self.nearness[0].violations(&self.model.values[*v].name)));
         let figures = self.scores.as_ref().map(|s| s.map(|score| score.figures()));
         let metric = self.task.main_metric();

@@ -2,6 +2,7 @@
 use espalier_deploy as deploy;
 mod support;
 
+use deploy::LowerOptions;
 use deploy::format::{Artifact, ExportOptions, Formats};
 use deploy::measure::Difference;
 use deploy::runtime::{Reference, Runtime, SessionOptions};
@@ -121,7 +122,7 @@ fn both_formats_compute_the_simulation_in_every_runtime() {
 #[test]
 fn what_does_not_fit_an_operator_on_integers_stays_between_quantizers_and_is_listed() {
     let mut settings = QuantizeSettings::default();
-    settings.weights.bits = 4;
+    settings.weights = technique::Choice::with("affine", &encodings::affine::Affine { bits: 4, ..Default::default() }).unwrap();
     let artifact = exported(&quantized(&settings), "qoperator");
     let kinds = operators(&artifact.lowered.model);
     assert!(kinds.contains(&"Conv") && kinds.contains(&"QLinearAdd") && !kinds.contains(&"QLinearConv"), "{kinds:?}");
@@ -133,4 +134,41 @@ fn what_does_not_fit_an_operator_on_integers_stays_between_quantizers_and_is_lis
 fn a_model_that_nothing_was_quantized_in_stays_as_it_is() {
     let (plain, qdq) = (exported(&network(), "qoperator"), exported(&network(), "qdq"));
     assert_eq!(plain.bytes, qdq.bytes);
+}
+
+#[test]
+fn operators_on_integers_are_lifted_to_the_graph_that_they_were_made_of() {
+    let mut settings = QuantizeSettings::default();
+    for target in ["onnxruntime", "integer_only"] {
+        settings.target = target::Choice::named(target).unwrap();
+        let model = quantized(&settings);
+        let lower = LowerOptions { target: settings.target.clone(), ..LowerOptions::default() };
+        let options = ExportOptions { lower: lower.clone(), ..ExportOptions::default() };
+        let artifact = Choice::<Formats>::named("qoperator").unwrap().export(&model, &options).unwrap();
+        let mut lifted = onnx::from_bytes(&artifact.bytes, None).unwrap();
+        assert!(deploy::lift(&mut lifted).unwrap() > 0);
+        let on_integers = |m: &Model| operators(m).into_iter().filter(|op| op.starts_with('Q') || *op == "DequantizeLinear").count();
+        assert_eq!(on_integers(&lifted), 0, "{:?}", operators(&lifted));
+        // It computes what the quantized model computes, and the same operators come out of it again.
+        let simulated = Executor::new(&model).unwrap().run(&input(), Mode::SIMULATED).unwrap();
+        assert_eq!(Executor::new(&lifted).unwrap().run(&input(), Mode::SIMULATED).unwrap(), simulated, "{target}");
+        let again = Choice::<Formats>::named("qoperator").unwrap().export(&lifted, &options).unwrap();
+        assert_eq!(operators(&again.lowered.model), operators(&artifact.lowered.model), "{target}");
+    }
+}
+
+#[test]
+fn a_softmax_between_quantizers_is_one_on_integers() {
+    let settings = QuantizeSettings { target: target::Choice::named("integer_only").unwrap(), ..QuantizeSettings::default() };
+    let model = quantized(&settings);
+    let options = ExportOptions { lower: LowerOptions { target: settings.target, ..LowerOptions::default() }, ..ExportOptions::default() };
+    let artifact = Choice::<Formats>::named("qoperator").unwrap().export(&model, &options).unwrap();
+    let last = artifact.lowered.model.graph.nodes.iter().rev().nth(1).unwrap();
+    assert_eq!((last.op_type.as_str(), last.int_or("opset", 0)), ("QLinearSoftmax", Ok(17)));
+    let simulated = Executor::new(&model).unwrap().run(&input(), Mode::SIMULATED).unwrap();
+    for runtime in [onnxruntime(), Some(Box::new(Reference) as Box<dyn Runtime>)].into_iter().flatten() {
+        let given = runtime.load(artifact.source(), SessionOptions::literal(1)).unwrap().run(&input()).unwrap();
+        let d = apart(&simulated, &given);
+        assert!(d.largest() <= 2.0 / 256.0 && d.argmax_agreement() > 0.9, "{}: {d:?}", runtime.name());
+    }
 }

@@ -69,6 +69,10 @@ impl Loss for Hinton {
         Ok(Box::new(Softened { pairs, temperature: self.temperature, notes }))
     }
 
+    fn compares_classes(&self) -> bool {
+        true
+    }
+
     fn scale(&self) -> f64 {
         f64::from(self.temperature) * f64::from(self.temperature)
     }

@@ -1,5 +1,5 @@
 //! The family of losses between a student and a teacher.
-use crate::{AttentionTransfer, Feature, Hinton};
+use crate::{AttentionTransfer, Feature, Hinton, Outputs};
 use graph::{Model, ValueId, ValueType};
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -21,6 +21,7 @@ impl Family for Losses {
             member!(Hinton as dyn Loss, Hinton::MANUAL),
             member!(Feature as dyn Loss, Feature::MANUAL),
             member!(AttentionTransfer as dyn Loss, AttentionTransfer::MANUAL),
+            member!(Outputs as dyn Loss, Outputs::MANUAL),
         ];
         LIST
     }
@@ -33,6 +34,11 @@ pub trait Loss: Send + Sync {
     /// # Errors
     /// [`TrainError::Setting`] where the settings name what the models do not have, or the models cannot be compared.
     fn term(&self, models: &Models) -> Result<Box<dyn Term>, TrainError>;
+
+    /// True if it compares probabilities of classes, which not every task has.
+    fn compares_classes(&self) -> bool {
+        false
+    }
 
     /// About how large it is for a student that knows nothing, in units of the logarithm of the number of classes; 0 where that
     /// cannot be said. It tells a training that diverges from one whose loss is large by its temperature.

@@ -1,11 +1,13 @@
 //! Which losses an objective adds up, and their weights.
 use crate::{Hinton, Losses};
+use data::Wanted;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use technique::{Choice, Fault};
+use train::Task;
 
 /// The teacher's temperature where a recipe says nothing.
 const TEMPERATURE: f64 = 4.0;
@@ -106,18 +108,20 @@ impl DistillationSettings {
         }
     }
 
-    /// From the keys of a stage: `losses` and `task_weight` (absent: 1), or the short form for Hinton's loss alone, `temperature`
-    /// (absent: 4) and `alpha` (absent: 0.7).
+    /// From the keys of a stage: `losses` and `task_weight` (absent: 1), or the short form for the task's usual loss alone, `alpha`
+    /// (absent: 0.7) and, for Hinton's loss, `temperature` (absent: 4).
     ///
     /// # Errors
     /// A [`Fault`] at the key that is out of range, or where both forms are mixed.
     pub fn from_keys(
+        task: &dyn Task,
         losses: Option<&[WeightedLoss]>,
         task_weight: Option<f64>,
         temperature: Option<f64>,
         alpha: Option<f64>,
     ) -> Result<Self, Fault> {
         let Some(losses) = losses else {
+            let softened = temperature.is_some();
             let (temperature, alpha) = (temperature.unwrap_or(TEMPERATURE), alpha.unwrap_or(ALPHA));
             if let Some(weight) = task_weight {
                 let what = "task_weight goes with losses: without them the labels have the weight 1 - alpha";
@@ -128,6 +132,14 @@ impl DistillationSettings {
                 return Err(Fault::new("task_weight", what).hint(hint));
             }
             technique::within("alpha", alpha, 0.0, 1.0, "it is the teacher's share of the loss")?;
+            let usual = Choice::<Losses>::named(task.distillation_loss())?;
+            if !usual.compares_classes() {
+                if softened {
+                    let what = format!("temperature softens probabilities of classes; this task's teacher is compared by {}", usual.kind());
+                    return Err(Fault::new("temperature", what).hint("leave it out"));
+                }
+                return Ok(DistillationSettings { task_weight: 1.0 - alpha, losses: vec![WeightedLoss { weight: alpha, loss: usual }] });
+            }
             if !(temperature > 0.0 && temperature.is_finite()) {
                 return Err(Fault::new("temperature", format!("temperature = {temperature}: a number above 0 is needed")));
             }
@@ -147,6 +159,11 @@ impl DistillationSettings {
         if losses.is_empty() {
             let hint = "name one: losses = [{ kind = \"hinton\", weight = 0.7 }]";
             return Err(Fault::new("losses", "losses is an empty list: the teacher would say nothing").hint(hint));
+        }
+        if let (Some(wrong), false) = (losses.iter().find(|l| l.loss.compares_classes()), task.wanted() == Wanted::Class) {
+            let what = format!("{} compares probabilities of classes, and this task has none", wrong.loss.kind());
+            let hint = format!("losses = [{{ kind = \"{}\", weight = {} }}]", task.distillation_loss(), wrong.weight);
+            return Err(Fault::new("losses", what).hint(hint));
         }
         Ok(DistillationSettings { task_weight, losses: losses.to_vec() })
     }
@@ -170,6 +187,18 @@ fn rounded(v: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use train::{Classification, Regression};
+
+    #[test]
+    fn a_regression_is_taught_by_outputs_and_by_nothing_that_compares_classes() {
+        let task = Regression::default();
+        let short = DistillationSettings::from_keys(&task, None, None, None, Some(0.25)).unwrap();
+        assert_eq!((short.task_weight, short.losses[0].weight, short.losses[0].loss.kind()), (0.75, 0.25, "outputs"));
+        assert_eq!(DistillationSettings::from_keys(&task, None, None, Some(4.0), None).unwrap_err().path, ["temperature"]);
+        let list = [read("\"hinton\"").unwrap()];
+        let fault = DistillationSettings::from_keys(&task, Some(&list), None, None, None).unwrap_err();
+        assert_eq!(fault.hint.as_deref(), Some("losses = [{ kind = \"outputs\", weight = 1 }]"));
+    }
 
     fn read(json: &str) -> Result<WeightedLoss, String> {
         serde_json::from_str(json).map_err(|e| e.to_string())
@@ -207,7 +236,8 @@ mod tests {
 
     #[test]
     fn the_short_form_is_hintons_loss_and_does_not_mix_with_a_list() {
-        let of = |losses: Option<&[WeightedLoss]>, weight, t, a| DistillationSettings::from_keys(losses, weight, t, a);
+        let task = Classification::default();
+        let of = |losses: Option<&[WeightedLoss]>, weight, t, a| DistillationSettings::from_keys(&task, losses, weight, t, a);
         assert_eq!(of(None, None, None, None).unwrap(), DistillationSettings::default());
         assert_eq!(of(None, None, Some(2.0), Some(0.5)).unwrap(), DistillationSettings::hinton(2.0, 0.5));
         let list = [read("\"feature\"").unwrap()];

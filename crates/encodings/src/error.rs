@@ -43,6 +43,12 @@ pub enum EncodingError {
         /// What is wrong with the value.
         what: String,
     },
+    /// A masked value whose encoding cannot store zero.
+    #[error("its mask makes elements zero, and its encoding ({how}) stores no zero; quantize with zero = true, or prune before quantizing")]
+    NoZero {
+        /// The encoding, in a few words.
+        how: String,
+    },
     /// The tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] TensorError),

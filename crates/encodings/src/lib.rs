@@ -1,87 +1,52 @@
-//! How a value can be stored. One file (or folder) an encoding: its settings, its own parameters, how a graph that runs in
-//! simulation passes a value through it (with the gradient), and the integers that a lowered file holds.
+//! How a value can be stored. One file (or folder) an encoding: its settings as recipes write them, how it is fitted to a weight, how a
+//! graph that runs in simulation passes a value through it (with the gradient), and the data that a deployed file holds.
+//!
+//! The life of an encoding:
+//!
+//! 1. a recipe chooses a [`WeightEncoding`] with its settings (the family [`Encodings`]);
+//! 2. [`WeightEncoding::fit`] makes the annotation of a weight: fixed settings and parameters (scale, codebook, ...);
+//! 3. [`open`] reads an annotation's settings once; the [`Codec`] then simulates, trains and projects;
+//! 4. [`store`] gives the data that a file holds and how they [`Decode`], on which exporters match;
+//! 5. lifting turns a [`Decode`] into an annotation again, and [`read`] gives the value.
 //!
 //! [`simulate`] is what the executor calls on every annotated value: mask first, then encoding. Masked elements are exactly
-//! zero before and after, because every encoding keeps zero.
+//! zero before and after.
 pub mod affine;
+pub mod codebook;
+mod codec;
+mod decode;
 mod error;
+mod family;
 mod mask;
+mod slot;
 
+pub use codec::{Codec, Parameters};
+pub use decode::{Decode, Stored, pack, unpack};
 pub use error::{EncodingError, Result};
+pub use family::{Encodings, WeightEncoding, find};
+pub use slot::{Granularity, Slot};
 
 use graph::{Annotation, Encoding};
+use std::sync::Arc;
 use tensor::{Activation, Tensor};
 
-/// Everything about one encoding. Adding an encoding is adding a file and a line in [`all`].
-pub trait EncodingKind: Sync {
-    /// Its name in [`Encoding::kind`].
-    fn name(&self) -> &'static str;
-
-    /// One sentence for `espalier explain`.
-    fn summary(&self) -> &'static str;
-
-    /// The value as it will be read back from its stored form, differentiable by the value and by the encoding's
-    /// [`EncodingKind::trainable`] parameters where they are tracked. Zero stays exactly zero.
-    ///
-    /// # Errors
-    /// If the encoding is not well formed or does not fit the value.
-    fn simulate(&self, value: &Tensor, encoding: &Encoding) -> Result<Tensor>;
-
-    /// [`EncodingKind::simulate`] of an activation of the value: in the same pass over memory, where the encoding can.
-    ///
-    /// # Errors
-    /// As [`EncodingKind::simulate`].
-    fn simulate_activated(&self, value: &Tensor, activation: Activation, encoding: &Encoding) -> Result<Tensor> {
-        self.simulate(&activation.apply(value)?, encoding)
-    }
-
-    /// The stored form. Reading it back gives [`EncodingKind::simulate`]'s result to the bit.
-    ///
-    /// # Errors
-    /// As [`EncodingKind::simulate`]; also for NaN, which has no stored form.
-    fn store(&self, value: &Tensor, encoding: &Encoding) -> Result<Tensor>;
-
-    /// The value that a stored form stands for.
-    ///
-    /// # Errors
-    /// If the encoding is not well formed or the stored form is not of its type.
-    fn read(&self, stored: &Tensor, encoding: &Encoding) -> Result<Tensor>;
-
-    /// How it stores a value, in a few words: `int8 per channel`.
-    ///
-    /// # Errors
-    /// If the encoding is not well formed.
-    fn describe(&self, encoding: &Encoding) -> Result<String>;
-
-    /// Names of the parameters that may be learned.
-    fn trainable(&self, encoding: &Encoding) -> &'static [&'static str];
-
-    /// A learned parameter that a step took from `before` to `after`, brought back to where it may be.
-    ///
-    /// # Errors
-    /// If the two do not have one shape.
-    fn held(&self, _parameter: &str, _before: &Tensor, after: Tensor) -> Result<Tensor> {
-        Ok(after)
-    }
-}
-
-/// All encodings.
-pub fn all() -> impl Iterator<Item = &'static dyn EncodingKind> {
-    static LIST: &[&dyn EncodingKind] = &[&affine::Affine];
-    LIST.iter().copied()
-}
-
-/// The encoding of this name.
+/// Reads the settings of an encoding.
 ///
 /// # Errors
-/// [`EncodingError::UnknownKind`], with the known names.
-pub fn find(kind: &str) -> Result<&'static dyn EncodingKind> {
-    all()
-        .find(|e| e.name() == kind)
-        .ok_or_else(|| EncodingError::UnknownKind { kind: kind.to_string(), known: all().map(|e| e.name()).collect() })
+/// [`EncodingError::UnknownKind`]; [`EncodingError::Setting`] for a setting of the wrong type or out of range.
+pub fn open(encoding: &Encoding) -> Result<Arc<dyn Codec>> {
+    find(&encoding.kind)?.open(&encoding.settings)
 }
 
-/// A value as its annotation stores it: dead elements zero, the rest on the encoding's grid.
+/// The value with zeros where the mask is false; no gradient reaches those elements.
+///
+/// # Errors
+/// If the mask is not bool or not of the value's shape.
+pub fn live(value: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+    mask.map_or_else(|| Ok(value.clone()), |mask| mask::apply(value, mask))
+}
+
+/// A value as its annotation stores it: dead elements zero, the rest as they will be read back.
 ///
 /// The gradient passes through the mask (zero for dead elements) and through the encoding (straight through where the
 /// encoding says so). Parameters in `annotation` may be tracked; then they get a gradient too.
@@ -89,13 +54,26 @@ pub fn find(kind: &str) -> Result<&'static dyn EncodingKind> {
 /// # Errors
 /// If the mask or the encoding does not fit the value.
 pub fn simulate(value: &Tensor, annotation: &Annotation) -> Result<Tensor> {
-    let masked = match &annotation.mask {
-        Some(mask) => mask::apply(value, mask)?,
-        None => value.clone(),
-    };
     match &annotation.encoding {
-        Some(encoding) => find(&encoding.kind)?.simulate(&masked, encoding),
-        None => Ok(masked),
+        Some(encoding) => simulate_as(value, annotation.mask.as_ref(), open(encoding)?.as_ref(), &encoding.parameters),
+        None => live(value, annotation.mask.as_ref()),
+    }
+}
+
+/// [`simulate`] with settings that are read already.
+///
+/// # Errors
+/// As [`simulate`].
+pub fn simulate_as(value: &Tensor, mask: Option<&Tensor>, codec: &dyn Codec, parameters: &Parameters) -> Result<Tensor> {
+    holds_zero(mask, codec, parameters)?;
+    codec.simulate(&live(value, mask)?, parameters)
+}
+
+/// Refuses a mask on a value whose encoding has no zero.
+fn holds_zero(mask: Option<&Tensor>, codec: &dyn Codec, parameters: &Parameters) -> Result<()> {
+    match mask.is_some() && !codec.keeps_zero(parameters) {
+        true => Err(EncodingError::NoZero { how: codec.describe(parameters) }),
+        false => Ok(()),
     }
 }
 
@@ -105,25 +83,59 @@ pub fn simulate(value: &Tensor, annotation: &Annotation) -> Result<Tensor> {
 /// As [`simulate`].
 pub fn simulate_activated(value: &Tensor, activation: Activation, annotation: &Annotation) -> Result<Tensor> {
     match (&annotation.mask, &annotation.encoding) {
-        (None, Some(encoding)) => find(&encoding.kind)?.simulate_activated(value, activation, encoding),
+        (None, Some(encoding)) => open(encoding)?.simulate_activated(value, activation, &encoding.parameters),
         _ => simulate(&activation.apply(value)?, annotation),
     }
 }
 
-/// How an encoding stores a value, in a few words: `int8 per channel`; its name where nobody knows it.
-pub fn describe(encoding: &Encoding) -> String {
-    find(&encoding.kind).and_then(|kind| kind.describe(encoding)).unwrap_or_else(|_| encoding.kind.clone())
-}
-
-/// A parameter of an encoding that a step took from `before` to `after`, brought back to where it may be.
+/// The stored form of a value under its mask.
 ///
 /// # Errors
-/// If nobody knows the encoding, or the two do not have one shape.
-pub fn held(encoding: &Encoding, parameter: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
-    find(&encoding.kind)?.held(parameter, before, after)
+/// If the mask or the encoding does not fit the value, or the value holds NaN.
+pub fn store(value: &Tensor, mask: Option<&Tensor>, encoding: &Encoding) -> Result<Stored> {
+    let codec = open(encoding)?;
+    holds_zero(mask, codec.as_ref(), &encoding.parameters)?;
+    codec.store(&live(value, mask)?, &encoding.parameters)
 }
 
-/// Names of the parameters of an encoding that may be learned; none for an encoding nobody knows.
+/// The f32 value that stored data stand for.
+///
+/// # Errors
+/// If the encoding is not well formed or does not fit the data.
+pub fn read(data: &Tensor, encoding: &Encoding) -> Result<Tensor> {
+    open(encoding)?.read(data, &encoding.parameters)
+}
+
+/// How data stored in an encoding decode.
+///
+/// # Errors
+/// If the encoding is not well formed.
+pub fn decode(encoding: &Encoding) -> Result<Decode> {
+    open(encoding)?.decode(&encoding.parameters)
+}
+
+/// The same encoding fitted again to the present elements of a weight under its mask.
+///
+/// # Errors
+/// If the encoding is not well formed, or for a weight that is not finite.
+pub fn refit(weight: &Tensor, mask: Option<&Tensor>, encoding: &Encoding) -> Result<Encoding> {
+    open(encoding)?.refit(&live(weight, mask)?, mask, &encoding.parameters)
+}
+
+/// How an encoding stores a value, in a few words: `int8 per channel`; its name where it is not known or not well formed.
+pub fn describe(encoding: &Encoding) -> String {
+    open(encoding).map_or_else(|_| encoding.kind.clone(), |codec| codec.describe(&encoding.parameters))
+}
+
+/// A parameter of an encoding that a step took from `before` to `after`, projected onto its valid range.
+///
+/// # Errors
+/// If the encoding is not known, or the two do not have one shape.
+pub fn project(encoding: &Encoding, parameter: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
+    open(encoding)?.project(parameter, before, after)
+}
+
+/// Names of the parameters of an encoding that may be learned; none for an encoding that is not known.
 pub fn trainable(encoding: &Encoding) -> Vec<String> {
-    find(&encoding.kind).map_or(vec![], |kind| kind.trainable(encoding).iter().map(|name| name.to_string()).collect())
+    open(encoding).map_or(vec![], |codec| codec.trainable(&encoding.parameters).iter().map(|name| name.to_string()).collect())
 }

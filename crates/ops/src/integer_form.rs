@@ -35,6 +35,8 @@ pub struct IntegerForm {
     /// Attributes of the float operator that it has too, under the same name and with the same meaning. Others must be neutral (1)
     /// for it to stand in.
     pub attributes: &'static [&'static str],
+    /// True if its attribute `opset` holds the version of ONNX's operator set by which the float operator is meant.
+    pub opset: bool,
 }
 
 impl IntegerForm {

@@ -40,9 +40,10 @@ const CONV: IntegerForm = IntegerForm {
     ],
     weight: Some(1),
     attributes: &["auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"],
+    opset: false,
 };
 
-const MATMUL: IntegerForm = IntegerForm { of: "MatMul", slots: IntegerForm::PAIR, weight: Some(1), attributes: &[] };
+const MATMUL: IntegerForm = IntegerForm { of: "MatMul", slots: IntegerForm::PAIR, weight: Some(1), attributes: &[], opset: false };
 
 /// Elements minus zero point, exact as f64; the zero point may have one element for each index of `axis`.
 pub(crate) fn centred(node: &Node, x: &Tensor, zero_point: Option<&Tensor>, axis: usize) -> Result<Tensor, OpError> {
@@ -86,9 +87,10 @@ fn qlinear_conv(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     if let Some(bias) = inputs.opt(8) {
         sums = sums.add(&along(cx.node, &bias.cast(DType::F64)?, x.rank(), 1)?)?;
     }
-    let x_scale = inputs.get(1)?.cast(DType::F64)?;
-    let scale = x_scale.mul(&inputs.get(4)?.cast(DType::F64)?)?.div(&inputs.get(6)?.cast(DType::F64)?)?;
-    requantize(cx, &sums.mul(&along(cx.node, &scale, x.rank(), 1)?)?, inputs.get(7)?, 1)
+    // One division at the end: a sum halfway between two integers is seen to be so.
+    let scale = inputs.get(1)?.cast(DType::F64)?.mul(&inputs.get(4)?.cast(DType::F64)?)?;
+    let real = sums.mul(&along(cx.node, &scale, x.rank(), 1)?)?;
+    requantize(cx, &real.div(&along(cx.node, &inputs.get(6)?.cast(DType::F64)?, x.rank(), 1)?)?, inputs.get(7)?, 1)
 }
 
 fn qlinear_matmul(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

@@ -21,7 +21,7 @@ const SAMPLES: usize = 4;
 pub(crate) fn trial(loaded: &Loaded, root: Option<&Path>, first: usize, model: Option<Model>) -> Result<Option<String>, PipelineError> {
     let stages = &loaded.recipe.stages;
     let Some(last) = stages.iter().skip(first).position(|s| s.deploys()).map(|n| first + n) else { return Ok(None) };
-    let few = |s: &Stage| s.get::<QuantizeStage>().is_some_and(|q| q.weights.bits.min(q.activations.bits) < 8);
+    let few = |s: &Stage| s.get::<QuantizeStage>().is_some_and(|q| q.weights.bits().min(q.activations.stored().unwrap_or(8)) < 8);
     if !stages[first..last].iter().any(|s| few(s) || s.trains()) {
         return Ok(None);
     }
@@ -124,7 +124,7 @@ fn refused(e: &DeployError, options: SessionOptions, quantize: Option<&QuantizeS
     let how = if options.optimize { "the deployed file, by default (it runs literally)" } else { "the deployed file" };
     let few: Vec<String> = quantize
         .into_iter()
-        .flat_map(|q| [("weights", q.weights.bits), ("activations", q.activations.bits)])
+        .flat_map(|q| [("weights", q.weights.bits()), ("activations", q.activations.stored().unwrap_or(8))])
         .filter(|(_, bits)| *bits < 8)
         .map(|(what, bits)| format!("{what}.bits = {bits}"))
         .collect();

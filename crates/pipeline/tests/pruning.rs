@@ -47,10 +47,10 @@ target = "reference"
 latency_runs = 1
 "#;
 
-fn record() -> RunRecord {
-    let recipe = parse(RECIPE, &[]).unwrap();
+fn record(text: &str) -> RunRecord {
+    let recipe = parse(text, &[]).unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
-    let loaded = Loaded { recipe, text: RECIPE.into(), folder, overrides: vec![] };
+    let loaded = Loaded { recipe, text: text.into(), folder, overrides: vec![] };
     let out = tempfile::tempdir().unwrap();
     run(&loaded, &RunOptions { out: out.path().to_path_buf(), ..RunOptions::default() }, &mut Quiet).unwrap()
 }
@@ -61,7 +61,7 @@ fn tells(stage: &StageRecord, text: &str) -> bool {
 
 #[test]
 fn criteria_schedules_and_averages_reach_the_deployed_file() {
-    let record = record();
+    let record = record(RECIPE);
     let stage = |name: &str| record.stages.iter().find(|s| s.name == name).unwrap();
     let sparsity = |name: &str| stage(name).layers.iter().map(|l| l.sparsity).fold(0.0, f64::max);
     assert!(tells(stage("at-once"), "sparsity 40.0") && sparsity("at-once") > 0.4, "{:?}", stage("at-once").notes);
@@ -74,4 +74,15 @@ fn criteria_schedules_and_averages_reach_the_deployed_file() {
     assert_eq!((literal.agreement, literal.accuracy), (Some(1.0), deploy.simulation_accuracy));
     assert_eq!(deployed.metrics.sparsity, stage("gradual").metrics.sparsity);
     assert!(literal.accuracy.unwrap() > 0.8, "{:?}", literal.accuracy);
+}
+
+#[test]
+fn gradients_are_those_of_the_tasks_loss() {
+    let (head, rest) = RECIPE.split_once("[[stages]]\nname = \"gradual\"").unwrap();
+    let (_, deploy) = rest.split_once("schedule = { kind = \"constant\" }\n").unwrap();
+    let regression = "seed = 1\ntask = \"regression\"";
+    let text = format!("{head}{deploy}").replace("digits", "slant").replace("width = 0.5", "width = 0.5\nclasses = 1");
+    let record = record(&text.replace("seed = 1", regression));
+    let stage = record.stages.iter().find(|s| s.name == "at-once").unwrap();
+    assert!(tells(stage, "sparsity 40.0"), "{:?}", stage.notes);
 }

@@ -63,18 +63,13 @@ fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate
                 Effect::Computes { weight: Some(rule), .. } if rule.input == i => rule.axis,
                 _ => None,
             };
-            let alone = node.output(0).filter(|out| uses.get(out) == Some(&1));
-            let norm = alone.and_then(|out| normalization(graph, out));
+            let norm = node.output(0).and_then(|out| ops::norm_behind((model, graph), &uses, out)).and_then(normalization);
             let name = model.values[id].name.clone();
             found.entry(id).or_insert(Candidate { weight: id, name, axis, norm });
         }
     }
 }
 
-fn normalization(graph: &Graph, value: ValueId) -> Option<Normalization> {
-    let reader: &Node = graph.nodes.iter().find(|n| n.input(0) == Some(value))?;
-    if reader.op_type != "BatchNormalization" || !reader.is_onnx() {
-        return None;
-    }
-    Some(Normalization { scale: reader.input(1)?, variance: reader.input(4)?, epsilon: reader.float_or("epsilon", 1e-5).ok()? })
+fn normalization(norm: &Node) -> Option<Normalization> {
+    Some(Normalization { scale: norm.input(1)?, variance: norm.input(4)?, epsilon: norm.float_or("epsilon", 1e-5).ok()? })
 }

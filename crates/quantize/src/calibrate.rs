@@ -164,6 +164,10 @@ pub fn observe(
             return Err(failure);
         }
         seen.samples += batch.len();
+        // Without activations to fit one batch tells which values are floats.
+        if seen.values.is_empty() {
+            break;
+        }
     }
     tensor::release_kept();
     if seen.samples == 0 {
@@ -185,8 +189,10 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) 
         return Err(Fault::new("observer", what).hint("choose() makes it, on data held back").into());
     }
     if plan.constants.is_empty() && plan.activations.is_empty() {
-        let what =
-            if settings.skip.is_empty() { "the model has no operator that computes on integers" } else { "leaves nothing to quantize" };
+        let what = match settings.all_rules().is_empty() {
+            true => "the model has no operator that computes on integers",
+            false => "leaves nothing to quantize",
+        };
         return Err(Fault::new("skip", what).into());
     }
     let mut ranges = BTreeMap::new();

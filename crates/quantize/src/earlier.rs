@@ -1,12 +1,12 @@
 //! What an earlier quantization left: a layer that the present one leaves out keeps it.
 use crate::calibrate::CalibrationReport;
+use crate::rules::is_skipped;
 use crate::weights::refit;
 use crate::{QuantizeSettings, Result};
 use graph::{Encoding, FOLDED_SCALE, Graph, Model, ValueId};
 use ops::Effect;
 use std::collections::BTreeMap;
 use target::QuantRule;
-use train::parameters::matches;
 
 /// The encodings that a model had before it was prepared for another calibration.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,7 +26,7 @@ impl Earlier {
 /// # Errors
 /// As [`crate::refresh_biases`].
 pub fn keep_earlier(model: &mut Model, settings: &QuantizeSettings, earlier: &Earlier, report: &mut CalibrationReport) -> Result<()> {
-    if settings.skip.is_empty() || earlier.0.is_empty() {
+    if earlier.0.is_empty() || !settings.all_rules().iter().any(|r| r.skip) {
         return Ok(());
     }
     let (mut values, mut kept) = (vec![], vec![]);
@@ -59,7 +59,7 @@ fn collect(
             collect(model, sub, settings, earlier, values, kept);
         }
         let label = node.label(&model.values);
-        if !settings.skip.iter().any(|p| matches(p, &label)) {
+        if !is_skipped(model, settings, node) {
             continue;
         }
         if ops::find(&node.domain, &node.op_type).is_none() {

@@ -31,7 +31,7 @@ pub fn keep_norms(mut model: Model, folded: &Model) -> Result<Model> {
         let whole = AffineSettings::of(encoding).is_ok_and(|s| s.axis.is_some());
         let Some(scale) = encoding.parameters.get("scale").filter(|s| whole && s.len() == unit.factor.len()).cloned() else {
             return refuse(format!(
-                "has no scale for each output channel, so '{norm}' cannot be kept: set per_channel, or fold BatchNormalization"
+                "has no scale for each output channel, so '{norm}' cannot be kept: store the weight as integers with granularity = \"channel\", or fold BatchNormalization"
             ));
         };
         if let Some(encoding) = &mut model.annotations.entry(unit.weight).encoding {

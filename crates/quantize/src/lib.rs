@@ -1,5 +1,6 @@
 //! Chooses which values are quantized and fits their grids: [`plan`] walks the graph by its operators' rules, observers
 //! watch activations on calibration data in bounded memory, and [`quantize`] writes the annotations.
+mod activations;
 mod bias;
 mod calibrate;
 mod corrections;
@@ -10,14 +11,15 @@ mod keep;
 mod masks;
 pub mod observer;
 mod plan;
+mod rules;
 mod scales;
 mod settings;
 mod shared;
-mod skip;
 mod sums;
 mod tail;
 mod weights;
 
+pub use activations::{ActivationKind, ActivationSettings};
 pub use bias::{BiasPart, refresh_biases};
 pub use calibrate::{ActivationRange, CalibrationReport, Observations, fit, observe, prepare, quantize};
 pub use corrections::{
@@ -28,9 +30,9 @@ pub use earlier::{Earlier, keep_earlier};
 pub use error::{QuantizeError, Result};
 pub use keep::{fold_kept, keep_norms};
 pub use observer::{Chosen, Observer, Observers, choose};
-pub use plan::{QuantPlan, plan};
-pub use settings::{ActivationSettings, QuantizeSettings, WeightSettings};
-pub use skip::check_skip;
+pub use plan::{QuantPlan, StoredConstant, plan};
+pub use rules::{Position, Rule, check_skip};
+pub use settings::QuantizeSettings;
 pub use sums::SumPart;
 pub use target::FloatPart;
 pub use weights::refit_weights;

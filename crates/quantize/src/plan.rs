@@ -1,19 +1,53 @@
 //! Which values are quantized: a walk over the graph by its operators' own rules.
 use crate::bias::BiasPart;
+use crate::rules::{Rules, Scheme};
 use crate::sums::SumPart;
 use crate::{QuantizeSettings, Result};
 use encodings::affine::AffineSettings;
+use encodings::{Encodings, Granularity};
 use graph::{Graph, Model, Node, ValueId};
 use ops::{Role, Roles, WeightRule};
 use std::collections::{BTreeMap, BTreeSet};
 use target::{FloatPart, QuantRule};
+use technique::Choice;
 use tensor::DType;
-use train::parameters::matches;
+
+/// How a constant is to be stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StoredConstant {
+    /// On a grid like an activation: a constant that is read as data, a table of embeddings.
+    Data(AffineSettings),
+    /// A weight.
+    Weight {
+        /// How it is stored.
+        encoding: Choice<Encodings>,
+        /// The axis of its output channels, if all its readers have the same and the encoding tells channels apart.
+        axis: Option<usize>,
+    },
+}
+
+impl StoredConstant {
+    /// The grid of its integers; `None` where it is decoded to float.
+    pub fn grid(&self) -> Option<AffineSettings> {
+        match self {
+            StoredConstant::Data(settings) => Some(*settings),
+            StoredConstant::Weight { encoding, axis } => encoding.grid(*axis),
+        }
+    }
+
+    /// The axis of its channels.
+    pub fn axis(&self) -> Option<usize> {
+        match self {
+            StoredConstant::Data(settings) => settings.axis,
+            StoredConstant::Weight { axis, .. } => *axis,
+        }
+    }
+}
 
 /// What is to be quantized.
 ///
-/// - A constant that an integer operator reads as its weight: signed, symmetric, per output channel where it has one axis
-///   for all its readers; a float constant that it reads as data: like an activation.
+/// - A constant that an integer operator reads as its weight, as its rule or the settings say; per output channel where it has one
+///   axis for all its readers; a float constant that it reads as data: like an activation.
 /// - What an integer operator reads as data, wherever it comes from, graph inputs included; and what it makes. Where only a
 ///   fused activation (Relu, Clip) reads the result, that activation's output is quantized instead.
 /// - Operators that only move elements keep the grid of their input: their outputs need no entry of their own.
@@ -23,8 +57,8 @@ use train::parameters::matches;
 /// - What follows the last layer with weights (a final Softmax, the decoding of boxes) stays float.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QuantPlan {
-    /// Weights and other constants with the settings of their grids.
-    pub constants: BTreeMap<ValueId, AffineSettings>,
+    /// Weights and other constants with how they are stored.
+    pub constants: BTreeMap<ValueId, StoredConstant>,
     /// Activations with the settings of their grids.
     pub activations: BTreeMap<ValueId, AffineSettings>,
     /// Activations whose range the target's kernel fixes, whatever the data.
@@ -48,7 +82,6 @@ pub fn plan(model: &Model, settings: &QuantizeSettings) -> Result<QuantPlan> {
     let mut planner = Planner::new(model, &roles, settings);
     planner.added = planner.added_biases(&roles);
     planner.graph(&model.graph);
-    planner.edges();
     planner.biases(&model.graph);
     planner.sums(&model.graph);
     Ok(planner.plan)
@@ -57,6 +90,7 @@ pub fn plan(model: &Model, settings: &QuantizeSettings) -> Result<QuantPlan> {
 pub(crate) struct Planner<'a> {
     model: &'a Model,
     settings: &'a QuantizeSettings,
+    rules: Rules<'a>,
     plan: QuantPlan,
     /// Weights whose readers disagree on the axis.
     shared: BTreeSet<ValueId>,
@@ -84,7 +118,18 @@ impl<'a> Planner<'a> {
         let tail = if float_tail { crate::tail::nodes_behind_the_last_layer(model, roles) } else { BTreeSet::new() };
         let masked = crate::masks::masked_nodes(model);
         let scales = crate::scales::of_integers(&model.graph);
-        Planner { model, settings, plan: QuantPlan::default(), shared: BTreeSet::new(), scales, tail, masked, added: BTreeMap::new() }
+        let rules = Rules::of(model, settings);
+        Planner {
+            model,
+            settings,
+            rules,
+            plan: QuantPlan::default(),
+            shared: BTreeSet::new(),
+            scales,
+            tail,
+            masked,
+            added: BTreeMap::new(),
+        }
     }
 
     fn graph(&mut self, graph: &Graph) {
@@ -98,22 +143,26 @@ impl<'a> Planner<'a> {
                     // Behind a layer the sum is rounded, neither the product nor the bias for itself.
                     let adds = node.output(0).is_some_and(|v| self.added.values().any(|a| a.sum == v));
                     for input in data.iter().filter_map(|i| node.input(*i)).filter(|_| !adds) {
-                        self.data(graph, input);
+                        self.data(graph, input, node);
                     }
                     if let Some(rule) = weight {
                         self.weight(graph, node, rule);
                     }
                     self.plan.fixed.extend(node.output(0).zip(self.settings.target.fixed_range(node)));
                     for output in node.outputs.iter().flatten() {
-                        let fused = graph.nodes.iter().find(|n| n.input(0) == Some(*output) && self.rule(n) == QuantRule::FusedActivation);
-                        if (fused.is_none() || uses.get(output) != Some(&1)) && !self.added.contains_key(output) {
-                            self.activation(*output);
+                        let fused = ops::activation_behind((self.model, graph), &uses, *output)
+                            .is_some_and(|n| self.rule(n) == QuantRule::FusedActivation);
+                        if !fused && !self.added.contains_key(output) {
+                            self.activation(*output, node);
                         }
                     }
                 }
-                QuantRule::FusedActivation => node.outputs.iter().flatten().for_each(|v| self.activation(*v)),
+                QuantRule::FusedActivation => node.outputs.iter().flatten().for_each(|v| self.activation(*v, node)),
                 QuantRule::SameGrid => self.table(node),
                 QuantRule::Float(reason) => {
+                    if let Some(rule) = self.weight_alone(node) {
+                        self.weight(graph, node, rule);
+                    }
                     if let Some(reason) = ops::float_reason(self.model, graph, node, reason) {
                         self.float(node, reason);
                     }
@@ -124,7 +173,8 @@ impl<'a> Planner<'a> {
 
     /// The operator's rule; float where the operator is not known or the node is to be left alone.
     pub(crate) fn rule(&self, node: &Node) -> QuantRule {
-        if self.settings.skip.iter().any(|p| matches(p, &node.label(&self.model.values))) {
+        let scheme = self.scheme(node);
+        if scheme.skip {
             return QuantRule::Float("the recipe leaves it out");
         }
         let known = ops::find(&node.domain, &node.op_type).is_some();
@@ -135,6 +185,9 @@ impl<'a> Planner<'a> {
             QuantRule::Integer { .. } if node.output(0).is_some_and(|v| self.scales.contains(&v)) => {
                 QuantRule::Float("it scales what an integer operator has summed up")
             }
+            QuantRule::Integer { .. } | QuantRule::FusedActivation if scheme.activations.is_none() => {
+                QuantRule::Float("its activations stay float")
+            }
             _ if known && node.output(0).is_some_and(|v| self.masked.contains(&v)) => {
                 QuantRule::Float("a mask goes into it, and no grid holds that and the scores beside it")
             }
@@ -142,39 +195,62 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// The weight of a layer that computes in float because its activations stay float.
+    fn weight_alone(&self, node: &Node) -> Option<WeightRule> {
+        let scheme = self.scheme(node);
+        if scheme.skip || scheme.activations.is_some() {
+            return None;
+        }
+        match self.settings.target.rule(node, self.model) {
+            QuantRule::Integer { weight, .. } => weight.filter(|w| node.input(w.input).is_some_and(|v| self.is_constant(v))),
+            _ => None,
+        }
+    }
+
+    fn is_constant(&self, value: ValueId) -> bool {
+        self.model.values.tensor(value).is_some()
+    }
+
     fn float(&mut self, node: &Node, reason: String) {
         let part = FloatPart { node: node.label(&self.model.values), op_type: node.op_type.clone(), reason };
         self.plan.float_parts.push((part, node.outputs.iter().flatten().copied().collect()));
     }
 
-    fn activation(&mut self, value: ValueId) {
-        self.plan.activations.insert(value, self.activation_grid());
+    fn scheme(&self, node: &Node) -> Scheme<'_> {
+        self.rules.scheme(self.model, node)
     }
 
-    fn activation_grid(&self) -> AffineSettings {
+    /// A value on the grid that is asked for of the node that makes or reads it, unless another node has decided.
+    fn activation(&mut self, value: ValueId, node: &Node) {
+        if let Some(grid) = self.activation_grid(node) {
+            self.plan.activations.entry(value).or_insert(grid);
+        }
+    }
+
+    /// The grid of what a node reads and makes; `None` where that stays float.
+    fn activation_grid(&self, node: &Node) -> Option<AffineSettings> {
         let signed = self.settings.target.signed_activations();
-        AffineSettings { signed, ..AffineSettings::activation(self.settings.activations.bits) }
+        self.scheme(node).activations.map(|bits| AffineSettings { signed, ..AffineSettings::activation(bits) })
     }
 
     /// A value that an integer operator reads.
-    fn data(&mut self, graph: &Graph, value: ValueId) {
+    fn data(&mut self, graph: &Graph, value: ValueId, node: &Node) {
         if self.model.values.tensor(value).is_some() {
-            if self.is_f32(value) {
-                let grid = self.activation_grid();
-                self.plan.constants.entry(value).or_insert(grid);
+            if let Some(grid) = self.activation_grid(node).filter(|_| self.is_f32(value)) {
+                self.plan.constants.entry(value).or_insert(StoredConstant::Data(grid));
             }
             return;
         }
         let root = self.root(graph, value);
         if self.model.values.tensor(root).is_some() {
-            return self.data(graph, root);
+            return self.data(graph, root, node);
         }
         let is_input = graph.inputs.contains(&root) || graph.producer(root).is_none();
         if is_input || self.plan.activations.contains_key(&root) {
-            self.activation(root);
+            self.activation(root, node);
         } else {
             // Behind a float operator: its other readers keep the unquantized value's grid out of their way.
-            self.activation(value);
+            self.activation(value, node);
         }
     }
 
@@ -205,22 +281,22 @@ impl<'a> Planner<'a> {
         let root = self.root(graph, id);
         let turned = root != id && self.is_f32(root) && self.model.values.tensor(root).is_some();
         let id = if turned { root } else { id };
-        let Some(tensor) = self.model.values.tensor(id) else { return self.data(graph, id) };
+        let Some(tensor) = self.model.values.tensor(id) else { return self.data(graph, id, node) };
         if tensor.dtype() != DType::F32 {
             return self.float(node, format!("its weight '{}' is {}", self.model.values[id].name, tensor.dtype()));
         }
-        let w = &self.settings.weights;
+        let encoding = self.scheme(node).weights.clone();
         let bias = rule.bias.and_then(|i| node.input(i)).and_then(|b| self.model.values.tensor(b));
         // In a grouped transposed convolution one index of the axis stands for a channel of each group.
         let whole = |axis: &usize| tensor.shape().get(*axis).is_some_and(|n| bias.is_none_or(|b| b.len() == *n));
         let axis = self.settings.target.weight_axis(node, &rule).or_else(|| ops::depthwise_axis(node, tensor.shape()));
-        let mut axis = axis.filter(|a| w.per_channel && whole(a) && !turned);
-        if self.plan.constants.get(&id).is_some_and(|other| other.axis != axis) || self.shared.contains(&id) {
+        let by_channel = encoding.grid(None).is_none() || encoding.granularity() != Granularity::Tensor;
+        let mut axis = axis.filter(|a| by_channel && whole(a) && !turned);
+        if self.plan.constants.get(&id).is_some_and(|other| other.axis() != axis) || self.shared.contains(&id) {
             self.shared.insert(id);
             axis = None;
         }
-        let settings = AffineSettings { reduce_range: w.reduce_range, ..AffineSettings::weight(w.bits, axis) };
-        self.plan.constants.insert(id, settings);
+        self.plan.constants.insert(id, StoredConstant::Weight { encoding, axis });
     }
 
     /// A table of embeddings is stored as what is looked up in it: one grid, so that the runtime looks up integers.
@@ -228,8 +304,11 @@ impl<'a> Planner<'a> {
         let (Some(table), Some(index)) = (node.input(0), node.input(1)) else { return };
         let learned = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.role(node, 0) == Role::Weight);
         if learned && self.model.values.tensor(index).is_none() && self.model.values.tensor(table).is_some() && self.is_f32(table) {
-            let grid = self.activation_grid();
-            self.plan.constants.entry(table).or_insert(grid);
+            let stored = match self.activation_grid(node) {
+                Some(grid) => StoredConstant::Data(grid),
+                None => StoredConstant::Weight { encoding: self.scheme(node).weights.clone(), axis: None },
+            };
+            self.plan.constants.entry(table).or_insert(stored);
         }
     }
 
@@ -255,23 +334,6 @@ impl<'a> Planner<'a> {
         for node in &graph.nodes {
             f(graph, node);
             node.subgraphs().for_each(|g| self.in_graphs(g, f));
-        }
-    }
-
-    /// Gives the first and the last layer's weights the width set for them.
-    fn edges(&mut self) {
-        let Some(bits) = self.settings.weights.edge_bits else { return };
-        let mut weights = vec![];
-        self.model.graph.visit(&mut |node| {
-            if let QuantRule::Integer { weight: Some(rule), .. } = self.rule(node) {
-                weights.extend(node.input(rule.input));
-            }
-        });
-        for id in weights.first().into_iter().chain(weights.last()) {
-            if let Some(settings) = self.plan.constants.get_mut(id) {
-                settings.bits = bits;
-                settings.reduce_range &= bits > 2;
-            }
         }
     }
 
@@ -336,7 +398,8 @@ impl<'a> Planner<'a> {
             if let Some((rule, id)) = weight.and_then(|rule| Some((rule, node.input(rule.input)?))) {
                 bias = rule.bias.and_then(|i| node.input(i));
                 match self.plan.constants.get(&id) {
-                    Some(settings) => constant = Some((id, settings.axis)),
+                    Some(stored) if stored.grid().is_none() => continue,
+                    Some(stored) => constant = Some((id, stored.axis())),
                     None => data.push(self.root(graph, id)),
                 }
                 // The channels of a convolution's result stand before its spatial axes, those of a product last.

@@ -8,7 +8,7 @@
 use crate::observer::Statistics;
 use crate::{QuantPlan, Result};
 use encodings::affine::{Precision, channels, unit};
-use graph::{Annotation, Model, ValueId};
+use graph::{Model, ValueId};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use tensor::Tensor;
@@ -196,16 +196,15 @@ impl Sums<'_> {
 
     /// The scales that cover a weight's channels exactly.
     fn covering(&self, weight: ValueId) -> Result<Vec<f64>> {
-        let Some(settings) = self.plan.constants.get(&weight) else { return Ok(vec![]) };
+        let Some(settings) = self.plan.constants.get(&weight).and_then(|c| c.grid()) else { return Ok(vec![]) };
         let largest = |x: &Vec<f32>| x.iter().fold(0f64, |a, v| a.max(f64::from(v.abs())));
         Ok(self.channels(weight, settings.axis)?.iter().map(|x| largest(x) / settings.qmax() as f64).collect())
     }
 
     fn channels(&self, weight: ValueId, axis: Option<usize>) -> Result<Vec<Vec<f32>>> {
         let Some(tensor) = self.model.values.tensor(weight) else { return Ok(vec![]) };
-        let mask = Annotation { mask: self.model.annotations.mask(weight).cloned(), encoding: None };
         let name = &self.model.values[weight].name;
-        let live = encodings::simulate(tensor, &mask).map_err(crate::error::named(name))?;
+        let live = encodings::live(tensor, self.model.annotations.mask(weight)).map_err(crate::error::named(name))?;
         channels(&live, axis).map_err(crate::error::named(name))
     }
 }

@@ -1,6 +1,6 @@
 //! The end of a network: what turns the result of the last layer into the network's outputs.
 use graph::{Model, Node, ValueId};
-use ops::{Effect, Role, Roles};
+use ops::{Role, Roles};
 use std::collections::BTreeSet;
 
 /// First outputs of the main graph's nodes that follow a layer with weights and lead to none: a final Softmax, the
@@ -19,7 +19,7 @@ pub(crate) fn nodes_behind_the_last_layer(model: &Model, roles: &Roles) -> BTree
     for node in nodes {
         let outputs = || node.outputs.iter().flatten().copied();
         let bias = roles.bias_of(node).is_some() && reads(node).iter().any(|v| of_layer.contains(v));
-        let fused = bias || is_fused(model, node) && node.input(0).is_some_and(|v| of_layer.contains(&v));
+        let fused = bias || ops::clips(model, node) && node.input(0).is_some_and(|v| of_layer.contains(&v));
         if is_layer(node) || fused {
             of_layer.extend(outputs());
             follows.extend(outputs());
@@ -38,10 +38,6 @@ fn is_layer(node: &Node) -> bool {
     let op = ops::find(&node.domain, &node.op_type);
     let weighted = op.is_some_and(|op| (0..node.inputs.len()).any(|i| op.role(node, i) == Role::Weight));
     weighted || node.subgraphs().any(|g| g.nodes.iter().any(is_layer))
-}
-
-fn is_fused(model: &Model, node: &Node) -> bool {
-    ops::find(&node.domain, &node.op_type).is_some_and(|op| op.effect(node, model) == Effect::Clips)
 }
 
 /// What a node reads, its subgraphs' captures included.

@@ -1,14 +1,17 @@
 //! Quantizing networks from the zoo on random data.
 use encodings::affine::Precision;
 use espalier_quantize::{
-    Observers, QuantizeError, QuantizeSettings, WeightSettings, check_skip, choose, fit, fold_kept, keep_norms, observe, plan, quantize,
-    refit_weights,
+    Observers, QuantizeError, QuantizeSettings, check_skip, choose, fit, fold_kept, keep_norms, observe, plan, quantize, refit_weights,
 };
 use graph::Model;
 use std::collections::BTreeMap;
 use technique::{Choice, Family};
 use tensor::{Tensor, random};
 use train::{Batch, Executor, Mode, TrainError};
+
+fn affine(settings: serde_json::Value) -> Choice<encodings::Encodings> {
+    Choice::with("affine", &settings).unwrap()
+}
 
 fn model(name: &str) -> Model {
     let entry = zoo::find(name).unwrap();
@@ -132,8 +135,9 @@ fn what_cannot_be_calibrated_is_an_error_by_name() {
     let skip = QuantizeSettings { skip: vec!["nothing".into()], ..Default::default() };
     assert!(check_skip(&m, &skip).unwrap_err().to_string().contains("nothing"));
     let mut wide = QuantizeSettings::default();
-    wide.weights.bits = 9;
-    assert!(plan(&m, &wide).unwrap_err().to_string().contains("weights.bits"));
+    wide.activations.bits = 17;
+    assert!(plan(&m, &wide).unwrap_err().to_string().contains("activations.bits"));
+    assert!(Choice::<encodings::Encodings>::with("affine", &serde_json::json!({ "bits": 9 })).is_err());
 }
 
 /// A network whose normalizations do something, negative and vanishing factors included.
@@ -219,21 +223,21 @@ fn a_kept_normalization_whose_statistics_move_takes_the_scale_along_and_is_not_f
 #[test]
 fn a_kept_normalization_needs_a_scale_for_each_channel() {
     let mut settings = QuantizeSettings::default();
-    settings.weights.per_channel = false;
+    settings.weights = affine(serde_json::json!({ "granularity": "tensor" }));
     let m = normalized("resnet8");
     let data = batches(&m);
     let mut folded = m.clone();
     ops::fold_batch_norm(&mut folded).unwrap();
     quantize(&mut folded, &settings, data.into_iter()).unwrap();
     let error = keep_norms(m, &folded).unwrap_err().to_string();
-    assert!(error.contains("per_channel"), "{error}");
+    assert!(error.contains("granularity"), "{error}");
 }
 
 #[test]
 fn a_layer_that_the_second_quantization_skips_keeps_what_the_first_gave_it() {
     let quantized = |m: &mut Model, bits, skip: &[&str]| {
         let data = batches(m);
-        let weights = WeightSettings { bits, ..WeightSettings::default() };
+        let weights = affine(serde_json::json!({ "bits": bits }));
         let settings = QuantizeSettings { weights, skip: skip.iter().map(|s| s.to_string()).collect(), ..QuantizeSettings::default() };
         quantize(m, &settings, data.into_iter()).unwrap()
     };
@@ -350,7 +354,7 @@ fn depthwise_transposed_convolutions_are_stored_per_channel() {
         let node = graph::Node::new("ConvTranspose", "up", &[x, w], &[y]);
         m.graph.nodes.push(node.with("group", graph::AttributeValue::Int(groups)));
         let plan = plan(&m, &QuantizeSettings::default()).unwrap();
-        assert_eq!(plan.constants[&w].axis, axis, "{groups} groups");
+        assert_eq!(plan.constants[&w].axis(), axis, "{groups} groups");
     }
 }
 
@@ -363,4 +367,49 @@ fn a_node_that_was_folded_away_may_be_named() {
     check_skip(&m, &settings).unwrap();
     ops::fold_batch_norm(&mut m).unwrap();
     assert!(plan(&m, &settings).is_ok());
+}
+
+#[test]
+fn rules_decide_layer_by_layer_and_the_last_one_counts() {
+    let rules = r#"[
+        { "op": "Conv", "weights": { "kind": "codebook", "bits": 3 } },
+        { "position": "first", "weights": { "bits": 8 }, "activations": false },
+        { "position": "last", "weights": { "bits": 4, "granularity": "tensor" } },
+        { "match": "/conv2*", "skip": true }
+    ]"#;
+    let settings = QuantizeSettings { rules: serde_json::from_str(rules).unwrap(), ..Default::default() };
+    let mut m = model("lenet5");
+    check_skip(&m, &settings).unwrap();
+    let data = batches(&m);
+    quantize(&mut m, &settings, data.into_iter()).unwrap();
+    let mut stored = vec![];
+    m.graph.visit(&mut |node| {
+        if matches!(node.op_type.as_str(), "Conv" | "Gemm" | "MatMul") {
+            let how = node.input(1).and_then(|w| m.annotations.encoding(w)).map_or("float".to_string(), encodings::describe);
+            let made = node.output(0).and_then(|v| m.annotations.encoding(v)).is_some();
+            stored.push((node.op_type.clone(), how, made));
+        }
+    });
+    let hows: Vec<&str> = stored.iter().map(|s| s.1.as_str()).collect();
+    assert_eq!((hows[0], hows[1], hows[hows.len() - 1]), ("int8 per channel", "float", "int4 per tensor"), "{stored:?}");
+    assert!(!stored[0].2, "{stored:?}");
+    let nothing = QuantizeSettings { rules: serde_json::from_str(r#"[{"op":"LSTM","skip":true}]"#).unwrap(), ..Default::default() };
+    assert!(check_skip(&m, &nothing).unwrap_err().to_string().contains("op = \"LSTM\""));
+}
+
+#[test]
+fn weights_alone_are_stored_where_activations_stay_float() {
+    for weights in [affine(serde_json::json!({ "bits": 4 })), Choice::named("codebook").unwrap()] {
+        let settings = QuantizeSettings { weights, activations: espalier_quantize::ActivationSettings::float(), ..Default::default() };
+        let mut m = model("resnet8");
+        ops::fold_batch_norm(&mut m).unwrap();
+        let data = batches(&m);
+        let report = quantize(&mut m, &settings, data.into_iter()).unwrap();
+        assert!(report.activations.is_empty() && report.biases == 0 && report.constants >= 9, "{report:?}");
+        let all: Vec<_> = m.annotations.iter().filter(|(_, a)| a.encoding.is_some()).collect();
+        assert!(all.iter().all(|(id, _)| m.values.tensor(*id).is_some()) && all.len() == report.constants);
+        let before = m.clone();
+        refit_weights(&mut m, &settings).unwrap();
+        assert_eq!(m.annotations.len(), before.annotations.len());
+    }
 }

@@ -1,7 +1,7 @@
 //! Fake quantization: values as they read back from a uniform integer grid, in one pass over memory each way.
 use crate::buffer::Element;
 use crate::device::{device_or, on_device};
-use crate::kernels::simd::vectorised;
+use crate::kernels::simd::{vectorised, widely_vectorised};
 use crate::map::rewrite;
 use crate::number::with_float;
 use crate::parallel::{CHUNK, fill};
@@ -104,13 +104,13 @@ macro_rules! grid {
                 if v > hi { hi } else { v }
             }
             #[inline(always)]
-            fn is_within(self, lo: Self, hi: Self) -> bool { self > lo && self < hi }
+            fn is_within(self, lo: Self, hi: Self) -> bool { (self > lo) & (self < hi) }
             #[inline(always)]
             fn slopes(self, scale: Self, zero: Self, lo: Self, hi: Self) -> [Self; 3] {
                 let x = self / scale;
                 let q = x.round_ties_even() + zero;
-                // Selections rather than branches, so that the loop vectorises.
-                let inside = q >= lo && q <= hi;
+                // Selections rather than branches (no `&&` either), so that the loop vectorises.
+                let inside = (q >= lo) & (q <= hi);
                 let clamped = if q < lo { lo } else { hi };
                 [if inside { 1.0 } else { 0.0 }, if inside { q - zero - x } else { clamped - zero }, if inside { 0.0 } else { -scale }]
             }
@@ -189,7 +189,7 @@ fn backward<T: Grid>(
         let met = (at + piece.len()).div_ceil(layout.run) - first;
         let mut sums = vec![[T::ZERO; 2]; met.min(sums_len)];
         if layout.is_short(SUMS) {
-            let short = Short { layout, scale: s, zero: z, bounds, lo, hi };
+            let short = Short { layout, scale: s, zero: z, bounds, lo, hi, zeros: wanted.zero };
             short.piece(at, piece, &v[at..], first, &mut sums);
             return (first, sums);
         }
@@ -200,11 +200,13 @@ fn backward<T: Grid>(
             let dy = &mut piece[range];
             let slopes = |x: T| x.slopes(s, z, lo, hi);
             let held = |x: T, b: (T, T)| x.held_slopes(b, s, z, lo, hi);
-            match (sums.get_mut(which), bounds) {
-                (None, None) => vectorised!(dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(slopes(*x)[0]))),
-                (None, Some(b)) => vectorised!(dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(held(*x, b)[0]))),
-                (Some(total), None) => vectorised!(sum_slopes(dy, x, slopes, total)),
-                (Some(total), Some(b)) => vectorised!(sum_slopes(dy, x, |x| held(x, b), total)),
+            match (sums.get_mut(which), wanted.zero, bounds) {
+                (None, _, None) => vectorised!(dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(slopes(*x)[0]))),
+                (None, _, Some(b)) => vectorised!(dy.iter_mut().zip(x).for_each(|(d, x)| *d = d.times(held(*x, b)[0]))),
+                (Some(total), false, None) => widely_vectorised!(sum_slopes::<T, 1>(dy, x, slopes, total)),
+                (Some(total), false, Some(b)) => widely_vectorised!(sum_slopes::<T, 1>(dy, x, |x| held(x, b), total)),
+                (Some(total), true, None) => widely_vectorised!(sum_slopes::<T, 2>(dy, x, slopes, total)),
+                (Some(total), true, Some(b)) => widely_vectorised!(sum_slopes::<T, 2>(dy, x, |x| held(x, b), total)),
             }
         });
         (first, sums)
@@ -242,66 +244,101 @@ struct Short<'a, T> {
     bounds: Bounds<T>,
     lo: T,
     hi: T,
+    /// A gradient is wanted of the zero points, too.
+    zeros: bool,
 }
 
 impl<T: Grid> Short<'_, T> {
     /// Turns a piece of `dy` from element `at` on into the gradient by `x`, and adds those by scale and zero point to `sums`, if
     /// there are any, whose first is that of run `first`.
     fn piece(&self, at: usize, dy: &mut [T], x: &[T], first: usize, sums: &mut [[T; 2]]) {
-        let (layout, lo, hi) = (self.layout, self.lo, self.hi);
+        let layout = self.layout;
         let (s, z) = (layout.pattern(self.scale, at, dy.len()), layout.pattern(self.zero, at, dy.len()));
         let period = s.len();
         // Bounds that hold nothing change nothing.
         let b = self.bounds.unwrap_or((T::from_f32(f32::NEG_INFINITY), T::from_f32(f32::INFINITY)));
-        if sums.is_empty() {
-            for (dy, x) in dy.chunks_mut(period).zip(x.chunks(period)) {
-                let all = dy.iter_mut().zip(x).zip(s.iter().zip(&z));
-                vectorised!(all.for_each(|((d, x), (s, z))| *d = d.times(x.held_slopes(b, *s, *z, lo, hi)[0])));
-            }
-            return;
-        }
-        let mut by = [vec![T::ZERO; period], vec![T::ZERO; period]];
+        let count = if sums.is_empty() { 0 } else { 1 + usize::from(self.zeros) };
+        let mut by = [1, 2].map(|least| vec![T::ZERO; if count >= least { period } else { 0 }]);
         let [by_scale, by_zero] = &mut by;
         for (dy, x) in dy.chunks_mut(period).zip(x.chunks(period)) {
-            let all = dy.iter_mut().zip(x).zip(s.iter().zip(&z)).zip(by_scale.iter_mut().zip(by_zero.iter_mut()));
-            vectorised!(all.for_each(|(((d, x), (s, z)), (to_scale, to_zero))| {
-                let [by_x, by_scale, by_zero] = x.held_slopes(b, *s, *z, lo, hi);
-                *to_scale = to_scale.plus(d.times(by_scale));
-                *to_zero = to_zero.plus(d.times(by_zero));
-                *d = d.times(by_x);
-            }));
+            match count {
+                0 => widely_vectorised!(self.period::<0>(dy, x, &s, &z, b, by_scale, by_zero)),
+                1 => widely_vectorised!(self.period::<1>(dy, x, &s, &z, b, by_scale, by_zero)),
+                _ => widely_vectorised!(self.period::<2>(dy, x, &s, &z, b, by_scale, by_zero)),
+            }
+        }
+        if count == 0 {
+            return;
         }
         let mut run = (at / layout.run - first) % sums.len();
         let mut left = layout.run - at % layout.run;
-        for (by_scale, by_zero) in by_scale.iter().zip(by_zero.iter()) {
+        for (i, by_scale) in by_scale.iter().enumerate() {
             if left == 0 {
                 (run, left) = ((run + 1) % sums.len(), layout.run);
             }
             left -= 1;
-            sums[run] = [sums[run][0].plus(*by_scale), sums[run][1].plus(*by_zero)];
+            sums[run][0] = sums[run][0].plus(*by_scale);
+            if self.zeros {
+                sums[run][1] = sums[run][1].plus(by_zero[i]);
+            }
+        }
+    }
+
+    /// Turns `dy`, of which each element meets another of the pattern, into the gradient by `x`, and adds the first `COUNT` of those
+    /// by scale and zero point to the pattern's, element by element.
+    #[inline(always)]
+    fn period<const COUNT: usize>(
+        &self,
+        dy: &mut [T],
+        x: &[T],
+        scale: &[T],
+        zero: &[T],
+        bounds: (T, T),
+        by_scale: &mut [T],
+        by_zero: &mut [T],
+    ) {
+        let n = dy.len();
+        let (x, scale, zero) = (&x[..n], &scale[..n], &zero[..n]);
+        let (to_scale, to_zero) = (&mut by_scale[..if COUNT > 0 { n } else { 0 }], &mut by_zero[..if COUNT > 1 { n } else { 0 }]);
+        for i in 0..n {
+            let [by_x, by_scale, by_zero] = x[i].held_slopes(bounds, scale[i], zero[i], self.lo, self.hi);
+            if COUNT > 0 {
+                to_scale[i] = to_scale[i].plus(dy[i].times(by_scale));
+            }
+            if COUNT > 1 {
+                to_zero[i] = to_zero[i].plus(dy[i].times(by_zero));
+            }
+            dy[i] = dy[i].times(by_x);
         }
     }
 }
 
-/// Turns `dy` into the gradient by x and adds those by scale and zero point to `total`, in interleaved sums.
+/// Turns `dy` into the gradient by x and adds the first `COUNT` (1 or 2) of those by scale and zero point to `total`, in interleaved sums.
 #[inline(always)]
-fn sum_slopes<T: Grid>(dy: &mut [T], x: &[T], slopes: impl Fn(T) -> [T; 3], total: &mut [T; 2]) {
+fn sum_slopes<T: Grid, const COUNT: usize>(dy: &mut [T], x: &[T], slopes: impl Fn(T) -> [T; 3], total: &mut [T; 2]) {
     let mut sums = [[T::ZERO; SUMS]; 2];
+    let mut add = |dy: &mut [T; SUMS], x: &[T; SUMS]| {
+        for k in 0..SUMS {
+            let [by_x, by_scale, by_zero] = slopes(x[k]);
+            sums[0][k] = sums[0][k].plus(dy[k].times(by_scale));
+            if COUNT > 1 {
+                sums[1][k] = sums[1][k].plus(dy[k].times(by_zero));
+            }
+            dy[k] = dy[k].times(by_x);
+        }
+    };
     let (whole, rest) = dy.as_chunks_mut::<SUMS>();
     let (x_whole, x_rest) = x.as_chunks::<SUMS>();
-    let mut add = |k: usize, d: &mut T, x: &T| {
-        let [by_x, by_scale, by_zero] = slopes(*x);
-        sums[0][k] = sums[0][k].plus(d.times(by_scale));
-        sums[1][k] = sums[1][k].plus(d.times(by_zero));
-        *d = d.times(by_x);
-    };
-    for (dy, x) in whole.iter_mut().zip(x_whole) {
-        for k in 0..SUMS {
-            add(k, &mut dy[k], &x[k]);
-        }
+    whole.iter_mut().zip(x_whole).for_each(|(dy, x)| add(dy, x));
+    if !rest.is_empty() {
+        // Zeros at the end: they leave the sums as they are.
+        let (mut last, mut x_last) = ([T::ZERO; SUMS], [T::ZERO; SUMS]);
+        last[..rest.len()].copy_from_slice(rest);
+        x_last[..rest.len()].copy_from_slice(x_rest);
+        add(&mut last, &x_last);
+        rest.copy_from_slice(&last[..rest.len()]);
     }
-    rest.iter_mut().zip(x_rest).enumerate().for_each(|(k, (d, x))| add(k, d, x));
-    for (total, sums) in total.iter_mut().zip(&sums) {
+    for (total, sums) in total.iter_mut().zip(&sums).take(COUNT) {
         *total = sums.iter().fold(*total, |a, b| a.plus(*b));
     }
 }

@@ -81,7 +81,7 @@ impl Participant for WeightAverage {
         for p in cx.parameters {
             let Some(mean) = self.mean.get(&p.name) else { continue };
             let before = parameters::get(cx.model, &p.id)?;
-            let value = parameters::held(cx.model, p, &before, mean.clone())?;
+            let value = parameters::projected(cx.model, p, &before, mean.clone())?;
             parameters::put(cx.model, &p.id, value);
         }
         // An epoch of its own: the training has not drawn its batches in this order.

@@ -1,15 +1,16 @@
 //! Runs a graph of run-time rank: the reference interpreter, the simulation of a compressed graph, and the forward pass
 //! of training are one piece of code.
 use crate::TrainError;
+use crate::codecs::Codecs;
 use crate::limits::{Limits, stopped};
 use crate::plan::{Plan, Step, Work, operator};
-use graph::{Annotation, Graph, Model, Node, ValueId, ValueType};
+use graph::{Graph, Model, Node, ValueId, ValueType};
 use ops::{EvalCx, Inputs, OpError, RunSubgraph};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use tensor::{Tensor, TensorError};
+use tensor::{Activation, Tensor, TensorError};
 
 /// Tensors by name.
 pub type Named = BTreeMap<String, Tensor>;
@@ -56,6 +57,7 @@ pub struct RunOutput {
 pub struct Executor<'m> {
     model: Cow<'m, Model>,
     plan: Plan,
+    codecs: Codecs,
     taps: Vec<ValueId>,
     limits: Limits,
 }
@@ -68,7 +70,8 @@ impl Executor<'static> {
     pub fn owned(model: Model) -> Result<Self, TrainError> {
         let model = if model.functions.is_empty() { model } else { graph::inline_functions(&model)? };
         let plan = Plan::new(&model, &HashSet::new(), true)?;
-        Ok(Executor { model: Cow::Owned(model), plan, taps: vec![], limits: Limits::default() })
+        let codecs = Codecs::of(&model);
+        Ok(Executor { model: Cow::Owned(model), plan, codecs, taps: vec![], limits: Limits::default() })
     }
 }
 
@@ -92,7 +95,8 @@ impl<'m> Executor<'m> {
     fn build(model: &'m Model, taps: &[ValueId], fuse: bool) -> Result<Self, TrainError> {
         let model = if model.functions.is_empty() { Cow::Borrowed(model) } else { Cow::Owned(graph::inline_functions(model)?) };
         let plan = Plan::new(&model, &taps.iter().copied().collect(), fuse)?;
-        Ok(Executor { model, plan, taps: taps.to_vec(), limits: Limits::default() })
+        let codecs = Codecs::of(&model);
+        Ok(Executor { model, plan, codecs, taps: taps.to_vec(), limits: Limits::default() })
     }
 
     /// Prepares a model for [`Executor::run_observed`]: nothing is fused, so every value can be seen.
@@ -154,7 +158,7 @@ impl<'m> Executor<'m> {
         mode: Mode,
         observe: Option<&mut dyn FnMut(ValueId, &Tensor)>,
     ) -> Result<RunOutput, TrainError> {
-        let run = Run { limits: self.limits, ..Run::new(&self.model, overrides, mode, observe) };
+        let run = Run { limits: self.limits, ..Run::new(&self.model, &self.codecs, overrides, mode, observe) };
         run.guarded(|| {
             run.feed(inputs)?;
             self.plan.steps.iter().try_for_each(|step| run.step(step))?;
@@ -194,6 +198,7 @@ fn check_input(value: &graph::Value, t: &Tensor) -> Result<(), TrainError> {
 /// State of one run.
 pub(crate) struct Run<'a, 'o> {
     model: &'a Model,
+    codecs: &'a Codecs,
     overrides: &'a Overrides,
     mode: Mode,
     pub(crate) env: RefCell<Vec<Option<Tensor>>>,
@@ -210,12 +215,14 @@ pub(crate) struct Run<'a, 'o> {
 impl<'a, 'o> Run<'a, 'o> {
     pub(crate) fn new(
         model: &'a Model,
+        codecs: &'a Codecs,
         overrides: &'a Overrides,
         mode: Mode,
         observe: Option<&'o mut (dyn FnMut(ValueId, &Tensor) + 'o)>,
     ) -> Self {
         Run {
             model,
+            codecs,
             overrides,
             mode,
             env: RefCell::new(vec![None; model.values.len()]),
@@ -306,14 +313,14 @@ impl<'a, 'o> Run<'a, 'o> {
         &self,
         node: &Node,
         inputs: &[Option<Tensor>],
-        activation: tensor::Activation,
+        activation: Activation,
     ) -> Result<Option<(ValueId, Tensor)>, TrainError> {
         let (Some(v), Some(Some(x))) = (node.output(0), inputs.first()) else { return Ok(None) };
         if self.observe.borrow().is_some() || x.dtype() != tensor::DType::F32 {
             return Ok(None);
         }
         let name = &self.model.values[v].name;
-        Ok(self.encoded(v, name, |annotation| encodings::simulate_activated(x, activation, annotation)).transpose()?.map(|t| (v, t)))
+        Ok(self.encoded(v, name, x, activation).transpose()?.map(|t| (v, t)))
     }
 
     fn write_outputs(&self, node: &Node, outputs: Vec<Tensor>) -> Result<(), TrainError> {
@@ -350,7 +357,7 @@ impl<'a, 'o> Run<'a, 'o> {
         Ok(outputs)
     }
 
-    fn batch_norm(&self, node: &Node, mut inputs: Vec<Option<Tensor>>, activation: tensor::Activation) -> Result<Tensor, OpError> {
+    fn batch_norm(&self, node: &Node, mut inputs: Vec<Option<Tensor>>, activation: Activation) -> Result<Tensor, OpError> {
         let residual = inputs.pop().flatten();
         let mut inputs = Inputs::new(inputs);
         let x = inputs.take(0)?;
@@ -414,27 +421,22 @@ impl<'a, 'o> Run<'a, 'o> {
 
     /// A value as its annotation stores it.
     fn annotate(&self, v: ValueId, t: Tensor, name: &str) -> Result<Tensor, TrainError> {
-        self.encoded(v, name, |annotation| encodings::simulate(&t, annotation)).unwrap_or(Ok(t))
+        self.encoded(v, name, &t, Activation::None).unwrap_or(Ok(t))
     }
 
-    /// What `simulate` makes of a value's annotation with its tracked parameters, if annotations count and it has one.
-    fn encoded(
-        &self,
-        v: ValueId,
-        name: &str,
-        simulate: impl FnOnce(&Annotation) -> encodings::Result<Tensor>,
-    ) -> Option<Result<Tensor, TrainError>> {
+    /// An activation of a value as the value's annotation stores it, with tracked parameters where there are some; `None` if
+    /// annotations do not count or it has none.
+    fn encoded(&self, v: ValueId, name: &str, x: &Tensor, activation: Activation) -> Option<Result<Tensor, TrainError>> {
         let annotation = self.model.annotations.get(v).filter(|_| self.mode.simulate)?;
-        let mut annotation = Cow::Borrowed(annotation);
-        let tracked: Vec<(&String, &Tensor)> =
-            self.overrides.encodings.iter().filter(|((id, _), _)| *id == v).map(|((_, p), t)| (p, t)).collect();
-        if !tracked.is_empty() {
-            let own: &mut Annotation = annotation.to_mut();
-            if let Some(encoding) = &mut own.encoding {
-                encoding.parameters.extend(tracked.into_iter().map(|(p, t)| (p.clone(), t.clone())));
-            }
-        }
-        let simulated = tensor::profile::section(|| "simulation forward".into(), || simulate(&annotation));
+        let tracked = self.overrides.encodings.iter().filter(|((id, _), _)| *id == v).map(|((_, p), t)| (p.clone(), t.clone()));
+        let mut tracked = tracked.peekable();
+        let parameters = tracked.peek().is_some().then(|| {
+            let mut own = annotation.encoding.as_ref().map(|e| e.parameters.clone()).unwrap_or_default();
+            own.extend(tracked);
+            own
+        });
+        let simulate = || self.codecs.simulate(v, x, activation, annotation, parameters.as_ref());
+        let simulated = tensor::profile::section(|| "simulation forward".into(), simulate);
         Some(simulated.map_err(|e| TrainError::Value { value: name.to_string(), what: e.to_string() }))
     }
 

@@ -5,6 +5,7 @@
 //! [`Watch`] and [`Participant`] are what a caller brings.
 mod average;
 mod checkpoint;
+mod codecs;
 mod context;
 mod diagnosis;
 mod error;

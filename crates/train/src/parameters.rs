@@ -120,14 +120,14 @@ pub fn get(model: &Model, id: &ParameterId) -> Result<Tensor, TrainError> {
     }
 }
 
-/// A parameter of an encoding behind an update, where its encoding lets it be.
+/// A parameter of an encoding behind an update, projected onto its valid range; any other as it is.
 ///
 /// # Errors
-/// [`TrainError::Value`] for an encoding that nobody knows.
-pub(crate) fn held(model: &Model, p: &Parameter, before: &Tensor, after: Tensor) -> Result<Tensor, TrainError> {
+/// [`TrainError::Value`] for an encoding that is not known.
+pub(crate) fn projected(model: &Model, p: &Parameter, before: &Tensor, after: Tensor) -> Result<Tensor, TrainError> {
     match (&p.id.part, model.annotations.encoding(p.id.value)) {
         (Part::Encoding(name), Some(encoding)) => {
-            encodings::held(encoding, name, before, after).map_err(|e| TrainError::Value { value: p.name.clone(), what: e.to_string() })
+            encodings::project(encoding, name, before, after).map_err(|e| TrainError::Value { value: p.name.clone(), what: e.to_string() })
         }
         _ => Ok(after),
     }

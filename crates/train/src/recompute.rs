@@ -4,6 +4,7 @@
 //! A segment's two runs are one piece of code on the same inputs, and the backward pass walks the second record just as it
 //! would have walked the first: gradients are the same to the bit. Running statistics are taken from the first run. What is
 //! random draws by node and step, so both runs draw alike. Constants are masked and quantized once, outside the segments.
+use crate::codecs::Codecs;
 use crate::executor::Run;
 use crate::parameters::{self, Parameter};
 use crate::plan::Plan;
@@ -73,8 +74,14 @@ impl Recomputation {
             Some(planned) => planned,
             None => self.plan(&model, &step, size, watch)?,
         };
-        let again =
-            Again { model, plan: planned.plan.clone(), segments: planned.segments.clone(), overrides: step.overrides.clone(), mode: *mode };
+        let again = Again {
+            codecs: Codecs::of(&model),
+            model,
+            plan: planned.plan.clone(),
+            segments: planned.segments.clone(),
+            overrides: step.overrides.clone(),
+            mode: *mode,
+        };
         self.plan = Some(planned);
         forward(&Arc::new(again), &batch.inputs, taps)
     }
@@ -227,6 +234,7 @@ fn segments_of(model: &Model, plan: &Plan, taps: &[ValueId], cut: &Cut) -> Vec<S
 /// All that running a segment again needs.
 struct Again {
     model: Model,
+    codecs: Codecs,
     plan: Arc<Plan>,
     segments: Arc<Vec<Segment>>,
     overrides: Overrides,
@@ -236,7 +244,7 @@ struct Again {
 impl Again {
     /// Runs a segment on its inputs: its outputs, and the statistics it updates.
     fn run(&self, segment: &Segment, inputs: Vec<Tensor>) -> Result<(Vec<Tensor>, Vec<(ValueId, Tensor)>), TrainError> {
-        let run = Run::new(&self.model, &self.overrides, self.mode, None);
+        let run = Run::new(&self.model, &self.codecs, &self.overrides, self.mode, None);
         for ((v, _), t) in segment.inputs.iter().zip(inputs) {
             run.env.borrow_mut()[v.0 as usize] = Some(t);
         }
@@ -249,7 +257,7 @@ impl Again {
 }
 
 fn forward(again: &Arc<Again>, inputs: &Named, taps: &[ValueId]) -> Result<RunOutput, TrainError> {
-    let run = Run::new(&again.model, &again.overrides, again.mode, None);
+    let run = Run::new(&again.model, &again.codecs, &again.overrides, again.mode, None);
     run.guarded(|| {
         run.feed(inputs)?;
         for (i, segment) in again.segments.iter().enumerate() {

@@ -1,5 +1,6 @@
 //! What the steps of a plan hold in memory, measured on one batch. Each step runs recorded, and its record is dropped
 //! before the next: measuring takes the memory of one step.
+use crate::codecs::Codecs;
 use crate::executor::Run;
 use crate::plan::{Plan, Step};
 use crate::{Batch, Mode, Objective, Overrides, TrainError, loss_error};
@@ -56,7 +57,8 @@ pub(crate) fn measure(
     overrides: &Overrides,
     mode: Mode,
 ) -> Result<Sizes, TrainError> {
-    let run = Run::new(model, overrides, mode, None);
+    let codecs = Codecs::of(model);
+    let run = Run::new(model, &codecs, overrides, mode, None);
     run.guarded(|| {
         run.feed(&batch.inputs)?;
         let mut sizes = Sizes::default();

@@ -134,7 +134,7 @@ impl Steps {
             let before = matches!(p.id.part, Part::Encoding(_)).then(|| value.clone());
             profile::section(|| "update".into(), || self.optimizer.update(&p.name, p.decays(), &mut value, &gradient, cx.factor))?;
             if let Some(before) = before {
-                value = parameters::held(cx.model, p, &before, value)?;
+                value = parameters::projected(cx.model, p, &before, value)?;
             }
             parameters::put(cx.model, &p.id, value);
         }

@@ -107,6 +107,10 @@ impl Bench {
         if !written.is_ok_and(|s| s.success()) {
             return Err("benches/peers/transformer_onnx.py failed".into());
         }
+        let written = Command::new(&bench.python).arg("benches/peers/weight_axes.py").arg(&bench.scratch).status();
+        if !written.is_ok_and(|s| s.success()) {
+            return Err("benches/peers/weight_axes.py failed".into());
+        }
         Ok(bench)
     }
 

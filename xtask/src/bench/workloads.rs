@@ -118,6 +118,38 @@ pub(super) const WORKLOADS: &[Workload] = &[
         ..STEP
     },
     Workload {
+        name: "qat-gemm-transposed",
+        title: "Four layers, channels first (Gemm, transB = 1), W8A8 quantization-aware against float",
+        ours: "bench train {models}/gemm-transposed.onnx --batch 128 --steps 40 --qat",
+        peers: &[variant("our float step", "espalier bench train {models}/gemm-transposed.onnx --batch 128 --steps 40")],
+        target: Some(0.67),
+        ..STEP
+    },
+    Workload {
+        name: "qat-gemm",
+        title: "Four layers, channels last (Gemm, transB = 0), W8A8 quantization-aware against float",
+        ours: "bench train {models}/gemm.onnx --batch 128 --steps 40 --qat",
+        peers: &[variant("our float step", "espalier bench train {models}/gemm.onnx --batch 128 --steps 40")],
+        target: Some(0.67),
+        ..STEP
+    },
+    Workload {
+        name: "qat-matmul",
+        title: "Four layers, channels last (MatMul), W8A8 quantization-aware against float",
+        ours: "bench train {models}/matmul.onnx --batch 128 --steps 40 --qat",
+        peers: &[variant("our float step", "espalier bench train {models}/matmul.onnx --batch 128 --steps 40")],
+        target: Some(0.67),
+        ..STEP
+    },
+    Workload {
+        name: "qat-depthwise",
+        title: "Four depthwise blocks, W8A8 quantization-aware against float",
+        ours: "bench train {models}/depthwise.onnx --batch 8 --steps 40 --qat",
+        peers: &[variant("our float step", "espalier bench train {models}/depthwise.onnx --batch 8 --steps 40")],
+        target: Some(0.67),
+        ..STEP
+    },
+    Workload {
         name: "epoch",
         title: "ResNet-20 epoch over 10,000 CIFAR images from Parquet, augmented",
         ours: "run {recipes}/epoch.toml --data-root {data} --output {out}",

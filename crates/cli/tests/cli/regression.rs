@@ -114,7 +114,7 @@ fn a_first_recipe_for_numbers_is_a_regression() {
 fn targets_may_have_any_shape_and_another_name() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = |name: &str| dir.path().join(name);
-    let x = random::uniform(1, &[64, 4], -1.0, 1.0).expect("numbers");
+    let x = random::uniform(1, &[64, 1, 2, 2], -1.0, 1.0).expect("numbers");
     let angles = random::uniform(2, &[64, 2, 3], -1.0, 1.0).expect("numbers");
     let labels = Tensor::vector(vec![1i64; 64]);
     let write = |angles: &Tensor| {
@@ -124,7 +124,7 @@ fn targets_may_have_any_shape_and_another_name() {
     write(&angles);
     let recipe = |task: &str, goals: &str| {
         let text = format!(
-            "name = \"t\"\ntask = {task}\n[data]\ntrain = \"d.npz\"\ntest = \"d.npz\"\n[model]\narch = \"mlp\"\ninput = [4]\nclasses = 6\n\
+            "name = \"t\"\ntask = {task}\n[data]\ntrain = \"d.npz\"\ntest = \"d.npz\"\n[model]\narch = \"mlp\"\ninput = [1, 2, 2]\nclasses = 6\n\
              {goals}[[stages]]\nkind = \"train\"\nepochs = 2\n[[stages]]\nkind = \"deploy\"\ntarget = \"reference\"\nlatency_runs = 1\n"
         );
         std::fs::write(path("r.toml"), text).expect("a recipe");
@@ -135,8 +135,8 @@ fn targets_may_have_any_shape_and_another_name() {
     assert!(code == 0 && said.contains("MAE"), "{said}{error}");
 
     for (task, goals, told) in [
-        // The usual names come first, and an array called label is one of them.
-        ("\"regression\"", "", "the output has shape [64, 6], the targets [64]"),
+        // The usual names come first, and an array called label is one of them: what is left over is an input.
+        ("\"regression\"", "", "is not given (given: angles, x)"),
         ("\"regresion\"", "", "did you mean 'regression'?"),
         ("{ kind = \"regression\", target = \"angle\" }", "", "no array 'angle'; there are angles, label, x"),
         (named, "[goals]\nmin_accuracy = 90\n", "min_accuracy: a regression has no accuracy"),

@@ -230,6 +230,9 @@ impl Merging<'_> {
         }
         let mut made = Node { inputs, outputs: vec![Some(to.integers)], op_type: name.into(), domain: op.domain().into(), ..node.clone() };
         made.attributes.list.retain(|a| form.attributes.contains(&a.name.as_str()));
+        if form.opset {
+            made.attributes.set("opset", AttributeValue::Int(self.opset));
+        }
         Ok(made)
     }
 

@@ -19,6 +19,12 @@ pub trait Format: Send + Sync {
     /// As [`crate::lower`].
     fn lower(&self, model: &Model, options: &LowerOptions) -> Result<Lowered>;
 
+    /// True if its operators scale and round sums by themselves, so that runtimes differ where a result falls between two integers.
+    /// Such a file is proved in the reference interpreter, which rounds the exact quotient.
+    fn rounds_itself(&self) -> bool {
+        false
+    }
+
     /// The file.
     ///
     /// # Errors

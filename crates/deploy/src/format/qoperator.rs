@@ -29,9 +29,14 @@ pub struct QOperator {}
 impl Settings for QOperator {}
 
 impl Format for QOperator {
+    fn rounds_itself(&self) -> bool {
+        true
+    }
+
     fn lower(&self, model: &Model, options: &LowerOptions) -> Result<Lowered> {
         let quantized = model.annotations.iter().any(|(_, a)| a.encoding.is_some());
-        let opset = if quantized { Some(options.opset.unwrap_or(0).max(OPSET)) } else { options.opset };
+        let raised = quantized && options.opset.unwrap_or(model.onnx_opset()) < OPSET;
+        let opset = if raised { Some(OPSET) } else { options.opset };
         let mut lowered = crate::lower(model, &LowerOptions { opset, ..options.clone() })?;
         let (replaced, left) = islands::merge(&mut lowered.model, &**options.target.member())?;
         if quantized {

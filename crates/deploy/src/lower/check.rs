@@ -28,7 +28,8 @@ pub(super) fn needed_opset(model: &Model) -> Result<i64> {
     let mut needed = 0;
     for (id, annotation) in model.annotations.iter() {
         if let Some(encoding) = &annotation.encoding {
-            needed = needed.max(crate::grid::Grid::of(&model.values[id].name, encoding)?.opset());
+            let error = |e: encodings::EncodingError| DeployError::Lower { value: model.values[id].name.clone(), what: e.to_string() };
+            needed = needed.max(super::constants::opset(&encodings::decode(encoding).map_err(error)?));
         }
     }
     Ok(needed)

@@ -1,33 +1,41 @@
 //! The stored form of an annotated constant.
-use crate::grid::Grid;
 use crate::{DeployError, Result};
+use encodings::Decode;
 use graph::Annotation;
-use tensor::Tensor;
+use tensor::{DType, Tensor};
 
 /// What takes a constant's place.
-pub(super) enum Stored {
+pub(super) enum Form {
     /// The same constant with zeros where its mask is dead.
     Float(Tensor),
-    /// Integers on a grid, to be read through DequantizeLinear.
-    Integers {
-        /// The integers.
-        data: Tensor,
-        /// Their grid.
-        grid: Grid,
-    },
+    /// Integers or indices, to be decoded.
+    Data(encodings::Stored),
 }
 
-/// Masks and encodes the constant `name`. The integers are those that the simulation rounds to.
+/// Masks and encodes the constant `name`. The data are those that the simulation rounds to.
 ///
 /// # Errors
-/// [`DeployError::Lower`] if the encoding has no form in standard ONNX or does not fit the constant.
-pub(super) fn store(name: &str, tensor: &Tensor, annotation: &Annotation) -> Result<Stored> {
-    let error = |what: String| DeployError::Lower { value: name.to_string(), what };
-    let Some(encoding) = &annotation.encoding else {
-        return Ok(Stored::Float(encodings::simulate(tensor, annotation).map_err(|e| error(e.to_string()))?));
-    };
-    let mask_alone = Annotation { mask: annotation.mask.clone(), encoding: None };
-    let masked = encodings::simulate(tensor, &mask_alone).map_err(|e| error(e.to_string()))?;
-    let data = encodings::affine::quantize_to_int(&masked, encoding).map_err(|e| error(e.to_string()))?;
-    Ok(Stored::Integers { data, grid: Grid::of(name, encoding)? })
+/// [`DeployError::Lower`] if the encoding does not fit the constant.
+pub(super) fn store(name: &str, tensor: &Tensor, annotation: &Annotation) -> Result<Form> {
+    let error = |e: encodings::EncodingError| DeployError::Lower { value: name.to_string(), what: e.to_string() };
+    let mask = annotation.mask.as_ref();
+    match &annotation.encoding {
+        None => encodings::live(tensor, mask).map(Form::Float).map_err(error),
+        Some(encoding) => encodings::store(tensor, mask, encoding).map(Form::Data).map_err(error),
+    }
+}
+
+/// The oldest operator set in which data that decode like this can be written down.
+pub(super) fn opset(decode: &Decode) -> i64 {
+    match decode {
+        Decode::Affine { zero_point, axis, .. } => match (zero_point.dtype(), axis) {
+            (DType::I2 | DType::U2, _) => 25,
+            (DType::I4 | DType::U4 | DType::I16 | DType::U16, _) => 21,
+            (_, Some(_)) => 13,
+            _ => 10,
+        },
+        // Cast of uint4; Reshape, Cast and Gather alone; BitShift and Mod.
+        Decode::Table { bits: 4, .. } => 21,
+        Decode::Table { .. } => 13,
+    }
 }

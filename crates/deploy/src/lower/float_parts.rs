@@ -1,6 +1,7 @@
 //! What stays in float, and why.
+use encodings::Decode;
 use graph::{Graph, Model, Node, ValueId, ValueType};
-use ops::{Effect, Roles};
+use ops::Roles;
 use std::collections::HashMap;
 use target::{FloatPart, QuantRule, Target};
 
@@ -54,6 +55,10 @@ impl Around<'_> {
             QuantRule::Float(reason) => ops::float_reason(self.model, graph, node, reason),
             QuantRule::SameGrid => None,
             QuantRule::Integer { data, weight } => {
+                let stored = weight.as_ref().and_then(|w| self.model.annotations.encoding(node.input(w.input)?));
+                if let Some(how) = stored.filter(|e| matches!(encodings::decode(e), Ok(Decode::Table { .. }))) {
+                    return Some(format!("its weight is decoded from a table ({})", encodings::describe(how)));
+                }
                 let mut read = data.into_iter().chain(weight.map(|w| w.input)).filter_map(|i| node.input(i));
                 let plain = read.find(|v| !self.encoded(*v));
                 match plain {
@@ -91,8 +96,7 @@ impl Around<'_> {
         if self.adds_bias(node) == Some(value) {
             return node.output(0).is_some_and(|v| self.encoded(v) || self.fused_behind(graph, v));
         }
-        let op = ops::find(&node.domain, &node.op_type);
-        op.is_some_and(|op| op.effect(node, self.model) == Effect::Clips) && node.output(0).is_some_and(|v| self.encoded(v))
+        ops::clips(self.model, node) && node.output(0).is_some_and(|v| self.encoded(v))
     }
 
     /// False where every output is known to be something else than a float tensor.

@@ -1,7 +1,9 @@
 //! The rewriting itself: walks a graph and its subgraphs and inserts QuantizeLinear and DequantizeLinear.
-use super::constants::{Stored, store};
+use super::constants::{Form, store};
+use super::table;
 use crate::grid::Grid;
 use crate::{DeployError, Result};
+use encodings::Decode;
 use graph::{Annotations, AttributeValue, Graph, Names, Node, ValueId, ValueType, Values};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use target::Target;
@@ -58,7 +60,7 @@ impl<'a> Rewriter<'a> {
         let mut waiting = self.constants(graph)?;
         for mut node in std::mem::take(&mut graph.nodes) {
             for read in reads(&node) {
-                nodes.extend(waiting.remove(&read));
+                nodes.extend(waiting.remove(&read).unwrap_or_default());
             }
             for sub in node.subgraphs_mut() {
                 self.scope(sub)?;
@@ -82,7 +84,7 @@ impl<'a> Rewriter<'a> {
             nodes.extend(behind);
         }
         // What only an output reads.
-        nodes.extend(graph.outputs.iter().filter_map(|v| waiting.remove(v)));
+        nodes.extend(graph.outputs.iter().filter_map(|v| waiting.remove(v)).flatten());
         graph.nodes = nodes;
         Ok(())
     }
@@ -136,9 +138,9 @@ impl<'a> Rewriter<'a> {
         with_axis(Node::new("DequantizeLinear", name, &[from, scale, zero_point], &[to]), grid.axis)
     }
 
-    /// Replaces the annotated constants of a graph by their stored forms. Returns the DequantizeLinear nodes still to be
-    /// placed, each before the first reader of the value it makes.
-    fn constants(&mut self, graph: &mut Graph) -> Result<BTreeMap<ValueId, Node>> {
+    /// Replaces the annotated constants of a graph by their stored forms. Returns the nodes that decode them, still to be
+    /// placed, each value's before its first reader.
+    fn constants(&mut self, graph: &mut Graph) -> Result<BTreeMap<ValueId, Vec<Node>>> {
         let mut waiting = BTreeMap::new();
         let writes_zero_point = |n: &&Node| n.is_onnx() && self.target.writes_zero_point(&n.op_type);
         let with_zero_point: HashSet<ValueId> = graph.nodes.iter().filter(writes_zero_point).filter_map(|n| n.input(1)).collect();
@@ -146,12 +148,21 @@ impl<'a> Rewriter<'a> {
             let Some(annotation) = self.annotations.get(id).filter(|a| !a.is_empty()) else { continue };
             let Some(tensor) = self.values.tensor(id).cloned() else { continue };
             match store(&self.values[id].name, &tensor, annotation)? {
-                Stored::Float(tensor) => {
+                Form::Float(tensor) => {
                     self.values.set_tensor(id, tensor);
                 }
-                Stored::Integers { data, grid } => {
-                    let node = self.dequantize(graph, id, data, &grid, with_zero_point.contains(&id));
-                    waiting.insert(id, node);
+                Form::Data(stored) => {
+                    self.values[id].constant = None;
+                    graph.constants.retain(|v| *v != id);
+                    graph.inputs.retain(|v| *v != id);
+                    let nodes = match &stored.decode {
+                        Decode::Affine { scale, zero_point, axis } => {
+                            let grid = Grid { scale: scale.clone(), zero_point: zero_point.clone(), axis: *axis };
+                            vec![self.dequantize(graph, id, stored.data, &grid, with_zero_point.contains(&id))]
+                        }
+                        Decode::Table { .. } => table::decode(self, graph, id, &stored)?,
+                    };
+                    waiting.insert(id, nodes);
                 }
             }
         }
@@ -165,9 +176,6 @@ impl<'a> Rewriter<'a> {
         if with_zero_point || !grid.is_symmetric() {
             inputs.push(self.constant(graph, &base, "zero_point", grid.zero_point.clone()));
         }
-        self.values[id].constant = None;
-        graph.constants.retain(|v| *v != id);
-        graph.inputs.retain(|v| *v != id);
         let name = self.nodes.fresh(&format!("{base}_DequantizeLinear"));
         with_axis(Node::new("DequantizeLinear", name, &inputs, &[id]), grid.axis)
     }
@@ -177,7 +185,23 @@ impl<'a> Rewriter<'a> {
         Grid::of(&self.values[id].name, encoding).map(Some)
     }
 
-    fn constant(&mut self, graph: &mut Graph, base: &str, suffix: &str, tensor: Tensor) -> ValueId {
+    /// The name of a value.
+    pub(super) fn name(&self, id: ValueId) -> String {
+        self.values[id].name.clone()
+    }
+
+    /// A node under a name of its own.
+    pub(super) fn node(&mut self, op: &str, base: &str, inputs: &[ValueId], output: ValueId) -> Node {
+        Node::new(op, self.nodes.fresh(&format!("{base}_{op}")), inputs, &[output])
+    }
+
+    /// A new value between two nodes.
+    pub(super) fn inner(&mut self, base: &str, suffix: &str) -> ValueId {
+        let name = self.fresh(base, suffix);
+        self.values.add_named(name)
+    }
+
+    pub(super) fn constant(&mut self, graph: &mut Graph, base: &str, suffix: &str, tensor: Tensor) -> ValueId {
         let name = self.fresh(base, suffix);
         let id = self.values.add_constant(name, tensor);
         graph.constants.push(id);

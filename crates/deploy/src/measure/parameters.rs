@@ -1,5 +1,6 @@
 //! Parameters and zeros, counted on a file's own graph.
-use crate::Result;
+use crate::{DeployError, Result, table};
+use encodings::Decode;
 use graph::{Graph, Model, Node, ValueId};
 use ops::{Role, Roles};
 use std::collections::{BTreeMap, HashMap};
@@ -14,9 +15,10 @@ pub struct WeightCount {
     pub elements: u64,
     /// How many of them stand for zero.
     pub zeros: u64,
-    /// Bytes they take in a file.
+    /// Bytes they take in a file, a codebook's table and scales included.
     pub bytes: u64,
-    /// How they are stored behind a DequantizeLinear: `int8 per channel`; absent: as they are.
+    /// How they are stored: `int8 per channel` behind a DequantizeLinear, `4-bit codebook per tensor` behind the nodes that
+    /// decode it; absent: as they are.
     pub stored_as: Option<String>,
 }
 
@@ -49,7 +51,12 @@ pub fn parameters(model: &Model) -> Result<Parameters> {
     let mut out = Parameters::default();
     let mut failed = None;
     let roles = Roles::of(model);
+    let decoded = table::decoded(&model.graph, &table::makers(&model.graph), &|v| model.values.tensor(v));
     model.graph.visit(&mut |node| {
+        // What decodes a weight has tables and no parameters.
+        if node.output(0).is_some_and(|v| decoded.contains(&v)) {
+            return;
+        }
         for i in 0..node.inputs.len() {
             let role = roles.role(node, i);
             if !matches!(role, Role::Weight | Role::Bias | Role::NormScale | Role::NormBias) {
@@ -77,6 +84,7 @@ pub fn parameters(model: &Model) -> Result<Parameters> {
 pub struct StoredValues<'m> {
     model: &'m Model,
     dequantizers: HashMap<ValueId, &'m Node>,
+    makers: HashMap<ValueId, &'m Node>,
     counted: BTreeMap<ValueId, WeightCount>,
 }
 
@@ -85,7 +93,7 @@ impl<'m> StoredValues<'m> {
     pub fn new(model: &'m Model) -> Self {
         let mut dequantizers = HashMap::new();
         collect(&model.graph, &mut dequantizers);
-        StoredValues { model, dequantizers, counted: BTreeMap::new() }
+        StoredValues { model, dequantizers, makers: table::makers(&model.graph), counted: BTreeMap::new() }
     }
 
     /// Elements and zeros of a constant value, `None` if it is computed.
@@ -93,6 +101,9 @@ impl<'m> StoredValues<'m> {
     /// # Errors
     /// If its element type cannot be read.
     pub fn count(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
+        if let Some(count) = self.from_table(value)? {
+            return Ok(Some(count));
+        }
         let (stored, zero_point) = match self.dequantizers.get(&value) {
             Some(node) => (node.input(0), node.input(2)),
             None => (Some(value), None),
@@ -112,6 +123,30 @@ impl<'m> StoredValues<'m> {
         let (elements, bytes) = (tensor.len() as u64, (tensor.len() * tensor.dtype().bits()).div_ceil(8) as u64);
         let count = WeightCount { name: self.model.values[stored].name.clone(), elements, zeros, bytes, stored_as };
         self.counted.insert(stored, count.clone());
+        Ok(Some(count))
+    }
+
+    /// A weight that is decoded from a table, by the name of what is decoded.
+    fn from_table(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
+        if let Some(known) = self.counted.get(&value) {
+            return Ok(Some(known.clone()));
+        }
+        let model = self.model;
+        let Some(stored) = table::read(value, &self.makers, &|v| model.values.tensor(v)) else { return Ok(None) };
+        let name = self.model.values[value].name.clone();
+        let error = |e: encodings::EncodingError| DeployError::Lower { value: name.clone(), what: e.to_string() };
+        let encoding = stored.decode.encoding().map_err(error)?;
+        let real = encodings::read(&stored.data, &encoding).map_err(error)?;
+        let Decode::Table { table, bits, scale, .. } = &stored.decode else { return Ok(None) };
+        let parameters = 4 * (table.len() + scale.as_ref().map_or(0, Tensor::len)) as u64;
+        let count = WeightCount {
+            elements: real.len() as u64,
+            zeros: zeros(&real, None, 0)?,
+            bytes: (real.len() as u64 * u64::from(*bits)).div_ceil(8) + parameters,
+            stored_as: Some(encodings::describe(&encoding)),
+            name,
+        };
+        self.counted.insert(value, count.clone());
         Ok(Some(count))
     }
 

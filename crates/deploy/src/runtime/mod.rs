@@ -136,7 +136,13 @@ pub struct Choice {
 
 /// ONNX Runtime where it is installed, else the reference interpreter, with a note that says so.
 pub fn choose() -> Choice {
+    choose_for(false)
+}
+
+/// As [`choose`]; `int8`: for files with signed activations.
+fn choose_for(int8: bool) -> Choice {
     match OnnxRuntime::find() {
+        Ok(runtime) if int8 => Choice { runtime: Box::new(runtime.keeping_int8()), note: None },
         Ok(runtime) => Choice { runtime: Box::new(runtime), note: None },
         Err(e) => Choice { runtime: Box::new(Reference), note: Some(format!("measured in the reference interpreter, because {e}")) },
     }
@@ -148,7 +154,7 @@ pub fn choose() -> Choice {
 /// [`DeployError::RuntimeAbsent`] for another one that is not installed.
 pub fn of_target(target: &dyn target::Target) -> Result<Choice> {
     match target.runtime() {
-        onnxruntime::NAME => Ok(choose()),
+        onnxruntime::NAME => Ok(choose_for(target.signed_activations())),
         name => Ok(Choice { runtime: by_name(name)?, note: None }),
     }
 }

@@ -21,6 +21,7 @@ pub(super) const NAME: &str = "onnxruntime";
 pub struct OnnxRuntime {
     environment: ort::environment::Environment,
     version: String,
+    int8: bool,
 }
 
 impl OnnxRuntime {
@@ -32,9 +33,15 @@ impl OnnxRuntime {
     pub fn find() -> Result<Self> {
         static LOADED: OnceLock<std::result::Result<(ort::environment::Environment, String), String>> = OnceLock::new();
         match LOADED.get_or_init(load_first) {
-            Ok((environment, version)) => Ok(OnnxRuntime { environment: environment.clone(), version: version.clone() }),
+            Ok((environment, version)) => Ok(OnnxRuntime { environment: environment.clone(), version: version.clone(), int8: false }),
             Err(what) => Err(DeployError::RuntimeAbsent { runtime: NAME, what: what.clone() }),
         }
+    }
+
+    /// Leaves signed activations signed. By default it makes unsigned ones of those with one reader on x86 processors, and where a node then
+    /// has both kinds it computes in float.
+    pub fn keeping_int8(self) -> Self {
+        OnnxRuntime { int8: true, ..self }
     }
 
     /// A session; `write_to`: where the runtime writes the graph that it made of the model.
@@ -45,6 +52,9 @@ impl OnnxRuntime {
             .with_intra_threads(options.threads)?
             .with_inter_threads(1)?
             .with_log_level(LogLevel::Error)?;
+        if self.int8 {
+            builder = builder.with_config_entry("session.qdqisint8allowed", "1")?;
+        }
         if let Some(path) = write_to {
             builder = builder.with_optimized_model_path(path)?;
         }

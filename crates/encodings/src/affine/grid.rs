@@ -1,6 +1,6 @@
 //! The grid itself: scale, zero point and bounds, and the passage of values onto it and back.
 use super::{AffineSettings, KIND};
-use crate::{EncodingError, Result};
+use crate::{Decode, EncodingError, Parameters, Result};
 use graph::Encoding;
 use tensor::{Activation, Buffer, DType, Tensor, TensorError};
 
@@ -20,8 +20,15 @@ impl Grid {
     /// [`EncodingError::Setting`] or [`EncodingError::Parameter`] by name: a scale that is not positive and finite, a zero
     /// point that is not an integer of the grid, shapes that differ.
     pub fn of(encoding: &Encoding) -> Result<Grid> {
-        let settings = AffineSettings::of(encoding)?;
-        let parameter = |name: &'static str| encoding.parameters.get(name).cloned().ok_or_else(|| refused(name, "is missing".into()));
+        Grid::new(AffineSettings::of(encoding)?, &encoding.parameters)
+    }
+
+    /// As [`Grid::of`], with settings that are read already.
+    ///
+    /// # Errors
+    /// [`EncodingError::Parameter`] by name.
+    pub fn new(settings: AffineSettings, parameters: &Parameters) -> Result<Grid> {
+        let parameter = |name: &'static str| parameters.get(name).cloned().ok_or_else(|| refused(name, "is missing".into()));
         let (scale, zero_point) = (parameter("scale")?, parameter("zero_point")?);
         let wanted_rank = usize::from(settings.axis.is_some());
         if scale.rank() != wanted_rank && scale.len() != 1 {
@@ -61,6 +68,12 @@ impl Grid {
         Ok(self.zero_point.detach().cast(self.settings.dtype())?.reshape(self.scale.shape())?)
     }
 
+    /// How stored integers decode. One scale for an axis is a grid for the whole tensor.
+    pub(super) fn decode(&self) -> Result<Decode> {
+        let axis = self.settings.axis.filter(|_| self.scale.len() > 1 || self.scale.rank() == 1);
+        Ok(Decode::Affine { scale: self.scale.detach().cast(DType::F32)?, zero_point: self.zero_point()?, axis })
+    }
+
     /// The axis, if each index along it has a scale of its own.
     fn axis(&self, value: &Tensor) -> Result<Option<usize>> {
         let Some(axis) = self.settings.axis else { return Ok(None) };
@@ -73,7 +86,7 @@ impl Grid {
         }
     }
 
-    /// See [`crate::EncodingKind::simulate_activated`].
+    /// See [`crate::Codec::simulate_activated`].
     pub(super) fn simulate(&self, value: &Tensor, activation: Activation) -> Result<Tensor> {
         let axis = self.axis(value)?;
         let (scale, zero_point) = (self.scale.cast(value.dtype())?, self.zero_point.cast(value.dtype())?);

@@ -5,6 +5,7 @@
 //! The zero point is an integer of the grid, so zero stays exactly zero.
 mod fit;
 mod grid;
+mod member;
 mod scale;
 mod settings;
 #[cfg(test)]
@@ -12,64 +13,62 @@ mod tests;
 
 pub use fit::{channels, fit_bias, fit_least, fit_range, fit_weight};
 pub use grid::Grid;
+pub use member::Affine;
 pub use scale::{Precision, odd_part, unit};
 pub use settings::AffineSettings;
 
-use crate::{EncodingKind, Result};
+use crate::{Codec, Decode, Parameters, Result, Stored};
 use graph::Encoding;
 use tensor::{Activation, Tensor};
 
 /// The encoding's name.
 pub const KIND: &str = "affine";
 
-/// The uniform affine encoding.
-pub struct Affine;
-
-impl EncodingKind for Affine {
-    fn name(&self) -> &'static str {
-        KIND
+impl Codec for AffineSettings {
+    fn simulate(&self, value: &Tensor, parameters: &Parameters) -> Result<Tensor> {
+        Grid::new(*self, parameters)?.simulate(value, Activation::None)
     }
 
-    fn summary(&self) -> &'static str {
-        "Uniform n-bit integers with a scale and a zero point, per tensor or per channel (QuantizeLinear / DequantizeLinear)."
+    fn simulate_activated(&self, value: &Tensor, activation: Activation, parameters: &Parameters) -> Result<Tensor> {
+        Grid::new(*self, parameters)?.simulate(value, activation)
     }
 
-    fn simulate(&self, value: &Tensor, encoding: &Encoding) -> Result<Tensor> {
-        Grid::of(encoding)?.simulate(value, Activation::None)
+    fn store(&self, value: &Tensor, parameters: &Parameters) -> Result<Stored> {
+        let grid = Grid::new(*self, parameters)?;
+        Ok(Stored { data: grid.quantize(value)?, decode: grid.decode()? })
     }
 
-    fn simulate_activated(&self, value: &Tensor, activation: Activation, encoding: &Encoding) -> Result<Tensor> {
-        Grid::of(encoding)?.simulate(value, activation)
+    fn decode(&self, parameters: &Parameters) -> Result<Decode> {
+        Grid::new(*self, parameters)?.decode()
     }
 
-    fn store(&self, value: &Tensor, encoding: &Encoding) -> Result<Tensor> {
-        quantize_to_int(value, encoding)
+    fn read(&self, data: &Tensor, parameters: &Parameters) -> Result<Tensor> {
+        Grid::new(*self, parameters)?.dequantize(data)
     }
 
-    fn read(&self, stored: &Tensor, encoding: &Encoding) -> Result<Tensor> {
-        dequantize(stored, encoding)
-    }
-
-    fn describe(&self, encoding: &Encoding) -> Result<String> {
-        let settings = AffineSettings::of(encoding)?;
-        let (sign, per) = (if settings.signed { "" } else { "u" }, if settings.axis.is_some() { "channel" } else { "tensor" });
-        let used = if settings.reduce_range { format!(" ({} used)", settings.bits - 1) } else { String::new() };
-        Ok(format!("{sign}int{}{used} per {per}", settings.bits))
+    fn describe(&self, _: &Parameters) -> String {
+        let (sign, per) = (if self.signed { "" } else { "u" }, if self.axis.is_some() { "channel" } else { "tensor" });
+        let used = if self.reduce_range { format!(" ({} used)", self.bits - 1) } else { String::new() };
+        format!("{sign}int{}{used} per {per}", self.bits)
     }
 
     /// The scale; a bias has none of its own, for its scale follows from those of input and weight, nor has a weight whose
     /// BatchNormalization is kept, for its scale follows from the running statistics.
-    fn trainable(&self, encoding: &Encoding) -> &'static [&'static str] {
-        match AffineSettings::of(encoding) {
-            Ok(settings) if !settings.is_bias() && !encoding.parameters.contains_key(graph::FOLDED_SCALE) => &["scale"],
-            _ => &[],
-        }
+    fn trainable(&self, parameters: &Parameters) -> &'static [&'static str] {
+        if self.is_bias() || parameters.contains_key(graph::FOLDED_SCALE) { &[] } else { &["scale"] }
     }
 
     /// A scale stays positive: a step takes it down to half of what it was at most. Esser et al. 2020 (arXiv:1902.08153) leave
     /// it to their gradient's factor that steps stay small, which fails at a large rate.
-    fn held(&self, _: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
+    fn project(&self, _: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
         Ok(after.max(&before.mul_scalar(0.5)?)?)
+    }
+
+    /// As precise as its scales are.
+    fn refit(&self, weight: &Tensor, _: Option<&Tensor>, parameters: &Parameters) -> Result<Encoding> {
+        let scales = parameters.get("scale").and_then(|s| s.to_f32_vec().ok());
+        let precision = scales.map_or(Precision::WEIGHT, |s| Precision::of(&s));
+        fit_weight(weight, self, precision, 0.0)
     }
 }
 

@@ -80,15 +80,28 @@ impl AffineSettings {
     /// Reads and checks the settings of an encoding. Absent ones are those of [`AffineSettings::activation`] in 8 bits.
     ///
     /// # Errors
-    /// [`EncodingError::Setting`] for one of the wrong type or out of range.
+    /// [`EncodingError::Setting`] for one of the wrong type or out of range; [`EncodingError::Value`] for an encoding of
+    /// another kind.
     pub fn of(encoding: &Encoding) -> Result<Self> {
+        if encoding.kind != KIND {
+            let what = format!("a grid of integers is needed here, and the value is stored as '{}'", encoding.kind);
+            return Err(EncodingError::Value { kind: KIND, what });
+        }
+        Self::read(&encoding.settings)
+    }
+
+    /// As [`AffineSettings::of`], for the settings alone.
+    ///
+    /// # Errors
+    /// [`EncodingError::Setting`] for one of the wrong type or out of range.
+    pub fn read(settings: &BTreeMap<String, Setting>) -> Result<Self> {
         let default = AffineSettings::activation(8);
-        let int = |name: &'static str| match encoding.settings.get(name) {
+        let int = |name: &'static str| match settings.get(name) {
             None => Ok(None),
             Some(Setting::Int(v)) => Ok(Some(*v)),
             Some(other) => Err(refused(name, format!("is {other:?}, an integer is needed"))),
         };
-        let flag = |name: &'static str, default: bool| match encoding.settings.get(name) {
+        let flag = |name: &'static str, default: bool| match settings.get(name) {
             None => Ok(default),
             Some(Setting::Bool(v)) => Ok(*v),
             Some(other) => Err(refused(name, format!("is {other:?}, true or false is needed"))),

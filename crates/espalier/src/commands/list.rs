@@ -71,8 +71,6 @@ fn techniques() -> Vec<(String, String)> {
     for family in families() {
         list.extend(family.members.iter().map(|m| (format!("{} = \"{}\"", family.name, m.manual.name), m.manual.summary.to_string())));
     }
-    // What has no key, because there is one of it so far or because it is always so.
-    list.extend(encodings::all().map(|e| (e.name().to_string(), e.summary().to_string())));
     list.extend(ALWAYS.iter().map(|(name, summary)| (name.to_string(), summary.to_string())));
     list
 }

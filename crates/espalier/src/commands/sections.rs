@@ -55,13 +55,13 @@ const SECTIONS: [Section; 12] = [
     },
     Section {
         name: "weights",
-        ty: "WeightSettings",
+        ty: "encoding",
         place: "weights = { ... } in a quantize stage",
-        example: "[[stages]]\nkind = \"quantize\"\nweights = { bits = 8, per_channel = true }\n",
+        example: "[[stages]]\nkind = \"quantize\"\nweights = { bits = 8, granularity = \"channel\" }\n",
     },
     Section {
         name: "activations",
-        ty: "ActivationSettings",
+        ty: "Activations",
         place: "activations = { ... } in a quantize stage",
         example: "[[stages]]\nkind = \"quantize\"\nactivations = { bits = 8 }\n",
     },
@@ -97,7 +97,7 @@ pub(super) fn explain(name: &str) -> Option<String> {
     let schema = schema();
     let ty = &schema["$defs"][section.ty];
     let mut out = format!("{name}: {}\n\nStands in {}.\n\n", text(ty), section.place);
-    for choice in ty["oneOf"].as_array().into_iter().flatten() {
+    for choice in ty["oneOf"].as_array().into_iter().flatten().filter(|c| c["properties"]["kind"].is_object()) {
         let kind = choice["properties"]["kind"]["const"].as_str().unwrap_or_default();
         out += &format!("kind = \"{kind}\": {}\n{}\n", text(choice), keys(choice, &schema));
     }

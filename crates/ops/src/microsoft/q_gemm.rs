@@ -28,6 +28,7 @@ const FORM: IntegerForm = IntegerForm {
     ],
     weight: Some(1),
     attributes: &["transA", "transB"],
+    opset: false,
 };
 
 fn eval(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

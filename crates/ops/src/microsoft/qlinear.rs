@@ -13,13 +13,14 @@ const fn quantized(op_type: &'static str, summary: &'static str, eval: Eval, inf
 }
 
 const fn form(of: &'static str, slots: &'static [Slot], attributes: &'static [&'static str]) -> IntegerForm {
-    IntegerForm { of, slots, weight: None, attributes }
+    IntegerForm { of, slots, weight: None, attributes, opset: false }
 }
 
 const ADD: IntegerForm = form("Add", IntegerForm::PAIR, &[]);
 const MUL: IntegerForm = form("Mul", IntegerForm::PAIR, &[]);
 const LEAKY_RELU: IntegerForm = form("LeakyRelu", IntegerForm::ONE, &["alpha"]);
 const SIGMOID: IntegerForm = form("Sigmoid", IntegerForm::ONE, &[]);
+const SOFTMAX: IntegerForm = IntegerForm { opset: true, ..form("Softmax", IntegerForm::ONE, &["axis"]) };
 const AVERAGE_POOL: IntegerForm =
     form("AveragePool", IntegerForm::ONE, &["auto_pad", "ceil_mode", "count_include_pad", "kernel_shape", "pads", "strides"]);
 const GLOBAL_AVERAGE_POOL: IntegerForm = form("GlobalAveragePool", IntegerForm::ONE, &[]);
@@ -53,7 +54,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     .integer_form(&LEAKY_RELU),
     &quantized("QLinearSigmoid", "Sigmoid of a quantized tensor.", |cx, i| map(cx, i, |_, x| Ok(x.sigmoid()?)), same)
         .integer_form(&SIGMOID),
-    &quantized("QLinearSoftmax", "Softmax of a quantized tensor.", |cx, i| map(cx, i, softmax), same),
+    &quantized("QLinearSoftmax", "Softmax of a quantized tensor.", |cx, i| map(cx, i, softmax), same).integer_form(&SOFTMAX),
     &quantized("QLinearAveragePool", "AveragePool of a quantized tensor.", |cx, i| map(cx, i, average), crate::pool::infer_pool)
         .integer_form(&AVERAGE_POOL),
     &quantized(

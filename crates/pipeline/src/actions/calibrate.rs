@@ -76,6 +76,10 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick
     let kept = (stage.batch_norm == BatchNorm::Keep).then(|| model.clone());
     ops::fold_batch_norm(model)?;
     let c = &stage.calibration;
+    // Without activations there is nothing to choose an observer by.
+    if quantize::plan(model, &settings)?.activations.is_empty() {
+        settings.observer = Choice::known(ALONE);
+    }
     let hold = settings.observer.held().min(c.images);
     let (data, held) = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed), hold)?;
     let samples = || Box::new(data.epoch(0)) as Box<dyn Iterator<Item = _>>;

@@ -123,7 +123,8 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
             ));
         }
         let reference_batches = if test.runs_alone() { RUNS_IN_REFERENCE } else { 1 };
-        let options = ProofOptions { threads, reference_batches, task: sources.task().clone(), ..ProofOptions::default() };
+        let (task, by_reference) = (sources.task().clone(), stage.format.rounds_itself());
+        let options = ProofOptions { threads, reference_batches, task, by_reference, ..ProofOptions::default() };
         let proof = prove(model, source, &choice, &mut counted(&test, tick), &options)?;
         let by_class_alone = proof.nearness.iter().all(|near| near.keys().all(|key| *key == SAME_CLASS));
         agreement(&mut literal, &proof.literal, by_class_alone);

@@ -3,10 +3,10 @@ use super::CompressOn;
 use crate::StageError;
 use graph::Model;
 use prune::{Needs, PruneSettings, SparsityReport};
-use train::{CrossEntropy, GradientSource};
+use train::GradientSource;
 
 /// Chooses which weights live, all at once. A criterion that needs gradients gets them from the stage's training batches and the
-/// loss that it trains by.
+/// loss of the recipe's task.
 ///
 /// # Errors
 /// What the settings, the weights or the data report.
@@ -15,8 +15,8 @@ pub fn prune_weights(model: &mut Model, settings: &PruneSettings, on: &CompressO
         return Ok(prune::prune(model, settings)?);
     }
     let data = on.sources.training(model, on.seed, on.training.batch)?;
-    let objective = CrossEntropy::of(model, on.training.label_smoothing as f32)?;
-    let source = GradientSource { data: &data, epoch: 0, objective: &objective, simulate: true };
+    let objective = on.sources.task().loss(model, on.training.label_smoothing as f32)?;
+    let source = GradientSource { data: &data, epoch: 0, objective: objective.as_ref(), simulate: true };
     Ok(prune::prune_with(model, settings, Some(&source))?)
 }
 

@@ -5,6 +5,7 @@ use technique::{FamilyManual, manual};
 pub fn families() -> Vec<FamilyManual> {
     vec![
         manual::<train::Tasks>(),
+        manual::<encodings::Encodings>(),
         manual::<quantize::Observers>(),
         manual::<quantize::Corrections>(),
         manual::<prune::Criteria>(),

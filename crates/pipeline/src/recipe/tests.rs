@@ -236,3 +236,37 @@ fn every_technique_is_documented_and_its_example_is_read() {
         parse(&text, &[]).unwrap_or_else(|e| panic!("{}: {e}", kind.manual.name));
     }
 }
+
+#[test]
+fn samples_is_another_word_for_images_where_they_need_not_be_pictures() {
+    let with = |key: &str| {
+        let stages =
+            format!("{HEAD}[[stages]]\nkind = \"quantize\"\ncalibration = {{ {key} = 64 }}\n[[stages]]\nkind = \"deploy\"\n{key} = 5\n");
+        parse(&stages, &[]).unwrap()
+    };
+    assert_eq!(with("samples"), with("images"));
+}
+
+#[test]
+fn a_task_is_a_name_or_a_table_and_goals_are_about_its_figures() {
+    let with = |task: &str, goals: &str| {
+        let text = format!("task = {task}\n{HEAD}[goals]\n{goals}\n[[stages]]\nkind = \"train\"\n");
+        parse(&text, &[]).map_err(|e| format!("{e} {}", e.hint.clone().unwrap_or_default()))
+    };
+    assert_eq!(with("\"classification\"", "").unwrap().task.kind(), "classification");
+    let named = with("{ kind = \"regression\", target = \"angles\" }", "metrics.mae = { max = 0.3, max_rise = 0.1 }").unwrap();
+    assert_eq!(named.task.wanted(), data::Wanted::Values { array: Some("angles".into()) });
+    assert_eq!(named.goals.metrics["mae"].max, Some(0.3));
+    assert_eq!(parse(&named.to_text().unwrap(), &[]).unwrap(), named, "its text stands for it");
+    for (task, goals, part) in [
+        ("\"regresion\"", "", "did you mean 'regression'?"),
+        ("\"regression\"", "max_accuracy_drop = 1", "a regression has no accuracy"),
+        ("\"regression\"", "metrics.mea = { max = 1 }", "did you mean 'mae'?"),
+        ("\"regression\"", "metrics.mae = { max_rise = -1 }", "max_rise = -1"),
+        ("\"regression\"", "metrics.mae = {}", "says nothing"),
+        ("\"classification\"", "metrics.mae = { max = 1 }", "is judged by: accuracy"),
+    ] {
+        let error = with(task, goals).unwrap_err();
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}

@@ -11,6 +11,7 @@ use graph::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Fault, Manual, did_you_mean};
+use train::Task;
 
 /// `distill`: a student learns from a teacher.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,16 +24,17 @@ pub struct DistillStage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub student: Option<Student>,
     /// What is learned from the teacher, each loss with its weight, as `[{ kind = "hinton", weight = 0.7 }, { kind = "feature",
-    /// weight = 0.1 }]`. Absent: Hinton's loss alone, by `temperature` and `alpha`.
+    /// weight = 0.1 }]`. Absent: the task's usual loss alone, by `alpha`: for classes Hinton's, softened by `temperature`; for
+    /// numbers the mean squared error to the teacher's outputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub losses: Option<Vec<WeightedLoss>>,
-    /// Weight of the labels beside `losses`; absent: 1.
+    /// Weight of the task's own loss beside `losses`; absent: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_weight: Option<f64>,
-    /// Without `losses`: softens both distributions; absent: 4.
+    /// Without `losses`, for classes: softens both distributions; absent: 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Without `losses`: weight of the teacher, 0..1, where the labels have the rest; absent: 0.7.
+    /// Without `losses`: weight of the teacher, 0..1, where the task's own loss has the rest; absent: 0.7.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
     /// A student of its own gets the compression of the stages before it, anew: `true` prunes first and quantizes then,
@@ -63,8 +65,8 @@ impl DistillStage {
     ///
     /// # Errors
     /// A [`Fault`] at the key that is out of range, or mixed with another form.
-    pub fn distillation(&self) -> Result<DistillationSettings, Fault> {
-        DistillationSettings::from_keys(self.losses.as_deref(), self.task_weight, self.temperature, self.alpha)
+    pub fn distillation(&self, task: &dyn Task) -> Result<DistillationSettings, Fault> {
+        DistillationSettings::from_keys(task, self.losses.as_deref(), self.task_weight, self.temperature, self.alpha)
     }
 
     /// The stages whose compression a student of this stage, the recipe's stage `index`, inherits, in the order in which it is applied.
@@ -127,7 +129,7 @@ impl StageKind for DistillStage {
     }
 
     fn check(&self, recipe: &Recipe, index: usize) -> Result<(), Fault> {
-        self.distillation()?;
+        self.distillation(recipe.task.member().as_ref())?;
         self.check_student(recipe)?;
         self.check_inherit(recipe, index)
     }
@@ -179,7 +181,7 @@ impl StageBody for DistillStage {
             self.network(&NetworkCx { recipe: &cx.loaded.recipe, seed: cx.seed(), teacher: Some(&teacher), place: &|p| cx.resolve(p) })?;
         let mut model = own.map_or_else(|| given(input), Ok)?;
         inherit_preprocessing(cx, &teacher, &mut model);
-        let losses = self.distillation().map_err(|fault| fault.to_string())?;
+        let losses = self.distillation(sources.task().member().as_ref()).map_err(|fault| fault.to_string())?;
         let epochs = train(cx, &mut model, Some((&teacher, &losses)), true, &sources)?;
         let recipe = &cx.loaded.recipe;
         let steps = self.inherited(recipe, cx.index);

@@ -8,6 +8,7 @@ use graph::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Fault, Manual};
+use train::Task;
 
 /// `finetune`: joint training with all that is attached.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -17,16 +18,17 @@ pub struct FinetuneStage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<String>,
     /// What is learned from the teacher, each loss with its weight, as `[{ kind = "hinton", weight = 0.7 }, { kind = "feature",
-    /// weight = 0.1 }]`. Absent: Hinton's loss alone, by `temperature` and `alpha`.
+    /// weight = 0.1 }]`. Absent: the task's usual loss alone, by `alpha`: for classes Hinton's, softened by `temperature`; for
+    /// numbers the mean squared error to the teacher's outputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub losses: Option<Vec<WeightedLoss>>,
-    /// Weight of the labels beside `losses`; absent: 1.
+    /// Weight of the task's own loss beside `losses`; absent: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task_weight: Option<f64>,
-    /// Without `losses`: softens both distributions; absent: 4.
+    /// Without `losses`, for classes: softens both distributions; absent: 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Without `losses`: weight of the teacher, 0..1, where the labels have the rest; absent: 0.7.
+    /// Without `losses`: weight of the teacher, 0..1, where the task's own loss has the rest; absent: 0.7.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
 }
@@ -48,8 +50,8 @@ impl FinetuneStage {
     ///
     /// # Errors
     /// A [`Fault`] at the key that is out of range, or mixed with another form.
-    pub fn distillation(&self) -> Result<DistillationSettings, Fault> {
-        DistillationSettings::from_keys(self.losses.as_deref(), self.task_weight, self.temperature, self.alpha)
+    pub fn distillation(&self, task: &dyn Task) -> Result<DistillationSettings, Fault> {
+        DistillationSettings::from_keys(task, self.losses.as_deref(), self.task_weight, self.temperature, self.alpha)
     }
 }
 
@@ -58,13 +60,13 @@ impl StageKind for FinetuneStage {
         self.teacher.as_deref()
     }
 
-    fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
+    fn check(&self, recipe: &Recipe, _: usize) -> Result<(), Fault> {
         let named = self.losses.as_ref().map(|_| "losses").or(self.task_weight.map(|_| "task_weight"));
         if let (None, Some(key)) = (&self.teacher, named) {
             let hint = "name one, as teacher = \"train\" or a file; or leave the key out";
             return Err(Fault::new(key, format!("{key} compares with a teacher, and the stage has none")).hint(hint));
         }
-        self.distillation().map(|_| ())
+        self.distillation(recipe.task.member().as_ref()).map(|_| ())
     }
 }
 
@@ -79,7 +81,7 @@ impl StageBody for FinetuneStage {
         let teacher = self.teacher.as_ref().map_or("no teacher".into(), |t| format!("teacher '{t}'"));
         cx.note(false, format!("active: {masks} masks, {encodings} quantizers, {teacher}"));
         let teacher = self.teacher.as_ref().map(|t| cx.teacher(t)).transpose()?;
-        let losses = self.distillation().map_err(|fault| fault.to_string())?;
+        let losses = self.distillation(sources.task().member().as_ref()).map_err(|fault| fault.to_string())?;
         let epochs = train(cx, &mut model, teacher.as_ref().map(|teacher| (teacher, &losses)), true, &sources)?;
         measured(cx, model, epochs, &sources)
     }

@@ -6,20 +6,21 @@ use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate, stay_float};
 use crate::recipe::Recipe;
 use crate::trial::Trial;
+use encodings::Encodings;
 use graph::Model;
-use quantize::{ActivationSettings, Corrections, QuantizeSettings, WeightSettings};
+use quantize::{ActivationSettings, Corrections, QuantizeSettings, Rule};
 use report::record::FloatPart;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Choice, Fault, Manual};
 
-/// `quantize`: uniform affine quantizers, calibrated, then trained with if `epochs` is above 0.
+/// `quantize`: weights and activations in few bits, calibrated, then trained with if `epochs` is above 0.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QuantizeStage {
     /// How weights are stored.
     #[serde(default)]
-    pub weights: WeightSettings,
+    pub weights: Choice<Encodings>,
     /// How activations are stored.
     #[serde(default)]
     pub activations: ActivationSettings,
@@ -36,6 +37,10 @@ pub struct QuantizeStage {
     /// Patterns of node names that are left as they are: in float, or as an earlier quantize stage left them.
     #[serde(default)]
     pub skip: Vec<String>,
+    /// Rules for some of the layers, in order: which ones (`match`, `op`, `position`), and what is otherwise for them (`weights`,
+    /// `activations`, `skip`). Of the rules that apply to a layer the last one decides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<Rule>,
     /// What is corrected without training, each by its name or as `{ kind = "NAME", ... }`: those before grids are fitted (`equalize`) and
     /// then those after (`bias_correction`), in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -55,6 +60,7 @@ impl QuantizeStage {
             observer: self.calibration.observer(),
             exact: self.exact,
             skip: self.skip.clone(),
+            rules: self.rules.clone(),
             corrections: self.corrections.clone(),
             target: target.clone(),
         }
@@ -81,7 +87,7 @@ pub(super) const ENTRY: StageEntry = stage!(
         summary: "Attaches quantizers to weights and activations, calibrates them, and may train with them.",
         details: "",
         source: "",
-        example: "weights = { bits = 8, per_channel = true, reduce_range = true }\ncalibration = { observer = \"percentile\", images = 512 }\n",
+        example: "weights = { bits = 8, granularity = \"channel\", reduce_range = true }\ncalibration = { observer = \"percentile\", images = 512 }\n",
     }
 );
 
@@ -97,9 +103,12 @@ impl StageKind for QuantizeStage {
     fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
         self.settings(&target::Choice::default()).check()?;
         self.calibration.check().map_err(|fault| fault.under("calibration"))?;
-        if self.batch_norm == BatchNorm::Keep && !self.weights.per_channel {
-            let message = "batch_norm = \"keep\" needs per_channel = true: only a scale for each channel can follow its statistics";
-            return Err(Fault::new("weights.per_channel", message));
+        let by_channel = |weights: &Choice<Encodings>| weights.grid(Some(0)).is_some_and(|grid| grid.axis.is_some());
+        let mut all = self.rules.iter().filter_map(|r| r.weights.as_ref()).chain([&self.weights]);
+        if self.batch_norm == BatchNorm::Keep && !all.all(by_channel) {
+            let message = "batch_norm = \"keep\" needs integer weights with granularity = \"channel\": only a scale for each channel can \
+                           follow its statistics";
+            return Err(Fault::new("weights", message));
         }
         if self.batch_norm == BatchNorm::Keep && !self.corrections.is_empty() {
             let message = "corrections need folded weights: batch_norm = \"keep\" leaves the normalizations in the graph";
@@ -134,7 +143,7 @@ impl StageKind for QuantizeStage {
 
 impl Compression for QuantizeStage {
     fn told(&self) -> String {
-        format!("{}-bit weights", self.weights.bits)
+        format!("{}-bit weights", self.weights.bits())
     }
 
     fn quantizers(&self) -> Option<&QuantizeStage> {
@@ -162,7 +171,10 @@ impl Compression for QuantizeStage {
             return Err(format!("nothing in the graph was quantized, so there is no need for this stage: {why}").into());
         }
         let (biases, samples) = (report.biases, report.samples);
-        let told = format!("{constants} weights, {biases} biases and {activations} activations quantized, calibrated on {samples} samples");
+        let told = match activations {
+            0 => format!("{constants} weights stored in fewer bits; activations stay float"),
+            _ => format!("{constants} weights, {biases} biases and {activations} activations quantized, calibrated on {samples} samples"),
+        };
         notes.push((false, told));
         notes.extend(report.warnings.into_iter().map(|warning| (true, warning)));
         let part = |p: quantize::FloatPart| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason };

@@ -21,14 +21,14 @@ may be divided by any s_i > 0 if the second's input channel is multiplied by it:
 r2_i the largest magnitudes of channel i on either side, s_i = sqrt(r1_i r2_i) / r2_i makes both sqrt(r1_i r2_i), which is best for one
 scale per tensor. Pairs share layers, so it is repeated until nothing moves. The float network computes the same function.
 
-For weights with one scale per tensor (weights.per_channel = false), depthwise convolutions above all, and for networks whose
+For weights with one scale per tensor (granularity = \"tensor\"), depthwise convolutions above all, and for networks whose
 normalizations have been folded. With a scale per channel it gains little and may widen activations.
 
 A bound (Clip, ReLU6) has no factor: such a pair is left alone and listed, or, with replace_clips, the bound is taken away as the paper
 does, which changes the function where an activation exceeded it.",
         source: "M. Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (2019), arXiv:1906.04721, section \
              4.1, equations 9 to 11",
-        example: "weights = { per_channel = false }\ncorrections = [\"equalize\"]",
+        example: "weights = { granularity = \"tensor\" }\ncorrections = [\"equalize\"]",
     }
 );
 

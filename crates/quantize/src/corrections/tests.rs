@@ -109,7 +109,7 @@ fn output(model: &Model, seed: u64, mode: Mode) -> Vec<f32> {
 
 fn with(corrections: &str) -> QuantizeSettings {
     let mut settings = QuantizeSettings { corrections: serde_json::from_str(corrections).unwrap(), ..QuantizeSettings::default() };
-    settings.weights.per_channel = false;
+    settings.weights = technique::Choice::with("affine", &serde_json::json!({ "granularity": "tensor" })).unwrap();
     settings
 }
 

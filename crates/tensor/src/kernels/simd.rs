@@ -475,6 +475,46 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
+/// Proof that the processor has AVX-512F beside AVX2 and FMA; what [`widely_vectorised!`] expands to.
+#[derive(Clone, Copy)]
+pub(crate) struct HasAvx512(());
+
+impl HasAvx512 {
+    #[inline(always)]
+    pub(crate) fn proof() -> Option<Self> {
+        (cfg!(target_arch = "x86_64") && Isa::best().level() >= Level::Avx512).then_some(HasAvx512(()))
+    }
+
+    /// Runs `f` compiled for AVX-512F, if it is inlined.
+    #[inline(always)]
+    pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        #[cfg(target_arch = "x86_64")]
+        {
+            #[inline]
+            #[target_feature(enable = "avx2,fma,avx512f")]
+            unsafe fn avx512<R>(f: impl FnOnce() -> R) -> R {
+                f()
+            }
+            // SAFETY: `self` exists only where the processor has AVX-512F, AVX2 and FMA.
+            unsafe { avx512(f) }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        f()
+    }
+}
+
+/// [`vectorised!`] with vectors of 512 bits where the processor has them: for loops that do enough with an element to be bound by
+/// arithmetic. Its comparisons and selections then take masks instead of vectors.
+macro_rules! widely_vectorised {
+    ($body:expr) => {
+        match $crate::kernels::simd::HasAvx512::proof() {
+            Some(processor) => processor.run(|| $body),
+            None => $crate::kernels::simd::vectorised!($body),
+        }
+    };
+}
+pub(crate) use widely_vectorised;
+
 /// Defines `$name(isa, args)`, which runs `$generic::<L>` in a function compiled for the instructions of `isa`.
 macro_rules! dispatch {
     ($(#[$doc:meta])* $vis:vis $name:ident = $generic:ident($($arg:ident: $ty:ty),* $(,)?)) => {

@@ -80,6 +80,10 @@ impl Task for Classification {
         "# Percentage points of accuracy that may be lost; a miss is told and sets exit code 3.\nmax_accuracy_drop = 1.0\n"
     }
 
+    fn distillation_loss(&self) -> &'static str {
+        "hinton"
+    }
+
     fn loss(&self, model: &Model, label_smoothing: f32) -> Result<Box<dyn Objective>, TrainError> {
         Ok(Box::new(CrossEntropy::of(model, label_smoothing)?))
     }

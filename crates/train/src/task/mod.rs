@@ -163,6 +163,9 @@ pub trait Task: Debug + Send + Sync {
     /// A goal for a new recipe: lines below `[goals]`, with a comment.
     fn example_goal(&self) -> &'static str;
 
+    /// Name of the loss by which a student learns from a teacher where a recipe names none.
+    fn distillation_loss(&self) -> &'static str;
+
     /// The loss. `label_smoothing` is the share of the target that is spread over all classes, 0..1.
     ///
     /// # Errors

@@ -108,6 +108,10 @@ impl Task for Regression {
          metrics.r2 = { max_drop = 0.02 }\n"
     }
 
+    fn distillation_loss(&self) -> &'static str {
+        "outputs"
+    }
+
     fn loss(&self, model: &Model, label_smoothing: f32) -> Result<Box<dyn Objective>, TrainError> {
         if label_smoothing != 0.0 {
             let what = "spreads a class label over all classes; a regression has none: leave it out".to_string();

@@ -1,0 +1,118 @@
+//! Weights in a codebook: what the simulation computes the file computes, in as few bits as were asked for.
+use espalier_deploy as deploy;
+mod support;
+
+use deploy::runtime::{SessionOptions, Source};
+use deploy::{LowerOptions, lift, lower, measure};
+use encodings::codebook::Codebook;
+use encodings::{Granularity, Slot, WeightEncoding};
+use graph::{AttributeValue, Model, Node};
+use std::collections::BTreeMap;
+use support::{Builder, noise, onnxruntime};
+use tensor::Tensor;
+use train::{Executor, Mode, Named};
+
+fn run(model: &Model, mode: Mode) -> Named {
+    let inputs = BTreeMap::from([("x".to_string(), noise(&[5, 2, 6, 6], 9))]);
+    Executor::new(model).unwrap().run(&inputs, mode).unwrap()
+}
+
+/// Convolution, Flatten, Gemm; both weights in a codebook, two thirds of the first one masked.
+fn network(settings: &Codebook, masked: bool) -> Model {
+    let mut b = Builder::new(13);
+    let x = b.input("x", &[None, Some(2), Some(6), Some(6)]);
+    let y = b.output("y", &[None, Some(3)]);
+    let [c, f] = ["c", "f"].map(|n| b.inner(n));
+    let w = b.constant("w", noise(&[5, 2, 3, 3], 1));
+    let v = b.constant("v", noise(&[3, 80], 3));
+    b.node("Conv", &[x, w], c);
+    b.node("Flatten", &[c], f);
+    b.push(Node::new("Gemm", "head", &[f, v], &[y]).with("transB", AttributeValue::Int(1)));
+    let mut m = b.model;
+    if masked {
+        m.annotations.entry(w).mask = Some(Tensor::new((0..90).map(|i| i % 3 == 0).collect::<Vec<bool>>(), [5, 2, 3, 3]).unwrap());
+    }
+    for id in [w, v] {
+        let mask = m.annotations.mask(id).cloned();
+        let live = encodings::live(m.values.tensor(id).unwrap(), mask.as_ref()).unwrap();
+        let slot = Slot { axis: Some(0), mask: mask.as_ref(), ..Slot::default() };
+        m.annotations.entry(id).encoding = Some(settings.fit(&live, slot).unwrap());
+    }
+    m
+}
+
+fn choices() -> Vec<Codebook> {
+    let one = |bits, granularity, channel_scale| Codebook { bits, granularity, channel_scale, ..Codebook::default() };
+    let mut all: Vec<Codebook> = (2..=8).map(|bits| one(bits, Granularity::Tensor, true)).collect();
+    for bits in [3, 4] {
+        all.extend([one(bits, Granularity::Tensor, false), one(bits, Granularity::Channel, false), one(bits, Granularity::Group(2), true)]);
+    }
+    all
+}
+
+#[test]
+fn the_file_computes_the_simulation_to_the_bit_and_is_read_back() {
+    let mut runtime = onnxruntime();
+    for settings in choices() {
+        for masked in [false, true] {
+            let m = network(&settings, masked);
+            let simulated = run(&m, Mode::SIMULATED);
+            let lowered = lower(&m, &LowerOptions::default()).unwrap();
+            assert_eq!(run(&lowered.model, Mode::FLOAT), simulated, "{settings:?}");
+            assert!(lowered.float_parts.iter().any(|p| p.reason.contains("codebook")), "{:?}", lowered.float_parts);
+            let file = onnx::to_bytes(&lowered.model).unwrap();
+            let mut lifted = onnx::from_bytes(&file, None).unwrap();
+            if let Some(runtime) = &mut runtime {
+                for options in [SessionOptions::literal(1), SessionOptions::default_arithmetic(1)] {
+                    let mut session = runtime.load(Source::Bytes(&file), options).unwrap();
+                    let inputs = BTreeMap::from([("x".to_string(), noise(&[5, 2, 6, 6], 9))]);
+                    let y = session.run(&inputs).unwrap()["y"].to_f32_vec().unwrap();
+                    for (a, b) in y.iter().zip(simulated["y"].to_f32_vec().unwrap()) {
+                        assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{settings:?}: {a} {b}");
+                    }
+                }
+            }
+            assert_eq!(lift(&mut lifted).unwrap(), 2, "{settings:?}");
+            assert_eq!(run(&lifted, Mode::SIMULATED), simulated, "{settings:?}");
+            assert_eq!(run(&lifted, Mode::FLOAT), simulated, "{settings:?}");
+            let again = lower(&lifted, &LowerOptions::default()).unwrap().model;
+            assert_eq!(measure::parameters(&again).unwrap(), measure::parameters(&lowered.model).unwrap(), "{settings:?}");
+            for name in ["w", "v"] {
+                let encoding = |m: &Model| m.annotations.encoding(m.find(name).unwrap()).cloned();
+                assert_eq!(encoding(&lifted), encoding(&m), "{settings:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn masked_weights_are_zeros_in_the_deployed_file() {
+    for settings in choices() {
+        let m = network(&Codebook { zero: false, ..settings.clone() }, true);
+        let mut file = lower(&m, &LowerOptions::default()).unwrap().model;
+        let counted = measure::parameters(&file).unwrap();
+        let w = counted.weights.iter().find(|w| w.name == "w").unwrap();
+        assert!(w.zeros >= 60 && w.elements == 90, "{w:?}");
+        lift(&mut file).unwrap();
+        let real = file.values.tensor(file.find("w").unwrap()).unwrap().to_f32_vec().unwrap();
+        for (i, v) in real.iter().enumerate().filter(|(i, _)| i % 3 != 0) {
+            assert_eq!(v.to_bits(), 0, "element {i} of {settings:?}");
+        }
+    }
+}
+
+#[test]
+fn weights_take_the_bits_that_were_asked_for() {
+    for bits in 2..=8u32 {
+        let settings = Codebook { bits, channel_scale: false, ..Codebook::default() };
+        let file = lower(&network(&settings, false), &LowerOptions::default()).unwrap().model;
+        let counted = measure::parameters(&file).unwrap();
+        let bytes: Vec<u64> = counted.weights.iter().map(|w| w.bytes).collect();
+        assert_eq!(bytes, [90, 240].map(|n: u64| (n * u64::from(bits)).div_ceil(8) + (4 << bits)));
+        // In the file itself: the stored constants and nothing beside them in float but the tables.
+        let stored = |id: &graph::ValueId| file.values.tensor(*id).map(|t| (t.len() * t.dtype().bits()).div_ceil(8) as u64).unwrap_or(0);
+        let all: u64 = file.graph.constants.iter().map(stored).sum();
+        let helpers = 400;
+        assert!(all <= bytes.iter().sum::<u64>() + helpers, "{bits} bits: {all} bytes for {bytes:?}");
+    }
+}

@@ -1,0 +1,34 @@
+//! Where a weight stands, as far as its encoding depends on it.
+use crate::affine::Precision;
+use tensor::Tensor;
+
+/// Which part of a weight shares one set of parameters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Granularity {
+    /// The whole tensor.
+    Tensor,
+    /// Each output channel.
+    Channel,
+    /// So many output channels in a row; the last group may be smaller.
+    Group(usize),
+}
+
+/// What a weight's encoding may depend on beside the weight.
+#[derive(Clone, Copy, Debug)]
+pub struct Slot<'a> {
+    /// The axis of the output channels, if every reader has the same.
+    pub axis: Option<usize>,
+    /// Which elements live: bool, of the weight's shape.
+    pub mask: Option<&'a Tensor>,
+    /// How precise scales may be for the layer's integer sums to stay exact in f32.
+    pub precision: Precision,
+    /// The square of the mean of the layer's data to their variance: what errors of one sign cost beside those that cancel.
+    pub evenness: f64,
+}
+
+impl Default for Slot<'_> {
+    fn default() -> Self {
+        Slot { axis: None, mask: None, precision: Precision::WEIGHT, evenness: 0.0 }
+    }
+}

@@ -1,0 +1,51 @@
+//! What stands behind a layer and belongs to it: the one reader of its result that normalizes its channels, or holds its elements within
+//! bounds.
+use crate::{Effect, find};
+use graph::{Graph, Model, Node, ValueId};
+use std::collections::HashMap;
+
+/// The node of `graph`, a graph of `model`, that alone reads a value once, as its first input, where it has this effect. `uses`: how often
+/// each value is read, as an output too ([`Graph::use_counts`]).
+fn only_reader<'g>(
+    (model, graph): (&Model, &'g Graph),
+    uses: &HashMap<ValueId, usize>,
+    value: ValueId,
+    effect: &Effect,
+) -> Option<&'g Node> {
+    let reader = graph.nodes.iter().find(|n| n.input(0) == Some(value)).filter(|_| uses.get(&value) == Some(&1))?;
+    find(&reader.domain, &reader.op_type).filter(|op| op.effect(reader, model) == *effect).map(|_| reader)
+}
+
+/// The BatchNormalization that alone reads a value: it scales and shifts the channels of the layer that makes the value.
+pub fn norm_behind<'g>(of: (&Model, &'g Graph), uses: &HashMap<ValueId, usize>, value: ValueId) -> Option<&'g Node> {
+    only_reader(of, uses, value, &Effect::Normalizes)
+}
+
+/// The activation (Relu, Clip) that alone reads a value, and that a grid which ends at its bounds makes superfluous.
+pub fn activation_behind<'g>(of: (&Model, &'g Graph), uses: &HashMap<ValueId, usize>, value: ValueId) -> Option<&'g Node> {
+    only_reader(of, uses, value, &Effect::Clips)
+}
+
+/// True for an activation that holds each element within bounds.
+pub fn clips(model: &Model, node: &Node) -> bool {
+    find(&node.domain, &node.op_type).is_some_and(|op| op.effect(node, model) == Effect::Clips)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_alone_reads_a_result_stands_behind_it() {
+        let mut m = Model::new(17);
+        let [x, c, r, s] = ["x", "c", "r", "s"].map(|n| m.values.add_named(n));
+        m.graph.inputs.push(x);
+        m.graph.nodes = vec![Node::new("Conv", "conv", &[x], &[c]), Node::new("Relu", "relu", &[c], &[r])];
+        m.graph.outputs.push(r);
+        let behind = |m: &Model, v| activation_behind((m, &m.graph), &m.graph.use_counts(), v).map(|n| n.name.clone());
+        assert_eq!(behind(&m, c).as_deref(), Some("relu"));
+        assert_eq!((behind(&m, r), norm_behind((&m, &m.graph), &m.graph.use_counts(), c)), (None, None));
+        m.graph.nodes.push(Node::new("Abs", "abs", &[c], &[s]));
+        assert_eq!(behind(&m, c), None, "somebody else reads it");
+    }
+}

@@ -1,0 +1,213 @@
+//! Rules: which layer is stored how. A plan is the settings for all layers with rules for some of them on top.
+use crate::{ActivationSettings, QuantizeSettings, Result};
+use encodings::Encodings;
+use graph::{Model, Node, ValueId};
+use std::fmt;
+use target::QuantRule;
+use technique::{Choice, Fault};
+use train::parameters::matches;
+
+/// Where a layer stands among the layers with a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Position {
+    /// The first one.
+    First,
+    /// The last one.
+    Last,
+}
+
+/// One rule. It applies to the nodes that fit all of `match`, `op` and `position`; where several apply, the last one that says
+/// something about weights decides on weights, and so for activations.
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rule {
+    /// Pattern of node names; `*` stands for any run of characters.
+    #[serde(rename = "match", skip_serializing_if = "Option::is_none")]
+    pub pattern: Option<String>,
+    /// Operator, as `inspect` lists it: "Conv", "Gemm", ...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub op: Option<String>,
+    /// The first or the last layer with a weight.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub position: Option<Position>,
+    /// How the weights of these nodes are stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Choice<Encodings>>,
+    /// How the activations that these nodes make are stored; false: in float.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub activations: Option<ActivationSettings>,
+    /// Leaves these nodes as they are: in float, or as an earlier quantization left them.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skip: bool,
+}
+
+impl Rule {
+    /// The rule that an entry of `skip` means.
+    pub fn skipping(pattern: &str) -> Rule {
+        Rule { pattern: Some(pattern.to_string()), skip: true, ..Rule::default() }
+    }
+
+    fn check(&self) -> Result<(), Fault> {
+        let refuse = |what: &str, hint: &str| Err(Fault::new("rules", format!("the rule '{self}' {what}")).hint(hint));
+        if self.pattern.is_none() && self.op.is_none() && self.position.is_none() {
+            return refuse("applies to every node", "write match, op or position, or set weights and activations of the stage");
+        }
+        if self.weights.is_none() && self.activations.is_none() && !self.skip {
+            return refuse("changes nothing", "write weights, activations or skip = true");
+        }
+        Ok(())
+    }
+}
+
+/// A line as one would say it: `match = "conv1*": weights codebook with bits = 4`.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut which: Vec<String> = vec![];
+        which.extend(self.pattern.as_ref().map(|p| format!("match = \"{p}\"")));
+        which.extend(self.op.as_ref().map(|p| format!("op = \"{p}\"")));
+        which.extend(self.position.map(|p| format!("position = \"{}\"", if p == Position::First { "first" } else { "last" })));
+        let mut what: Vec<String> = vec![];
+        what.extend(self.weights.as_ref().map(|w| format!("weights {w}")));
+        what.extend(self.activations.as_ref().map(|a| format!("activations {a}")));
+        what.extend(self.skip.then(|| "skip".to_string()));
+        let or = |list: Vec<String>, none: &str| if list.is_empty() { none.to_string() } else { list.join(", ") };
+        write!(f, "{}: {}", or(which, "every node"), or(what, "nothing"))
+    }
+}
+
+/// How one node is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Scheme<'s> {
+    pub(crate) weights: &'s Choice<Encodings>,
+    /// `None`: in float.
+    pub(crate) activations: Option<u32>,
+    pub(crate) skip: bool,
+}
+
+/// The rules of settings on one model.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules<'s> {
+    settings: &'s QuantizeSettings,
+    rules: Vec<Rule>,
+    /// First outputs of the first and the last layer with a constant weight.
+    ends: [Option<ValueId>; 2],
+}
+
+impl<'s> Rules<'s> {
+    pub(crate) fn of(model: &Model, settings: &'s QuantizeSettings) -> Self {
+        let rules = settings.all_rules();
+        let mut layers = vec![];
+        if rules.iter().any(|r| r.position.is_some()) {
+            model.graph.visit(&mut |node| layers.extend(node.output(0).filter(|_| has_weight(model, settings, node))));
+        }
+        Rules { settings, rules, ends: [layers.first().copied(), layers.last().copied()] }
+    }
+
+    fn applies(&self, rule: &Rule, model: &Model, node: &Node) -> bool {
+        let end = |p: Position| self.ends[if p == Position::First { 0 } else { 1 }];
+        rule.op.as_ref().is_none_or(|op| *op == node.op_type)
+            && rule.position.is_none_or(|p| end(p).is_some() && end(p) == node.output(0))
+            && rule.pattern.as_ref().is_none_or(|p| matches(p, &node.label(&model.values)))
+    }
+
+    /// How a node is stored, by the rules that apply to it. `weights` borrows from the settings or their rules.
+    pub(crate) fn scheme(&self, model: &Model, node: &Node) -> Scheme<'_> {
+        let own = self.settings;
+        let mut scheme = Scheme { weights: &own.weights, activations: own.activations.stored(), skip: false };
+        for rule in self.rules.iter().filter(|r| self.applies(r, model, node)) {
+            if let Some(weights) = &rule.weights {
+                scheme.weights = weights;
+            }
+            if let Some(activations) = &rule.activations {
+                scheme.activations = activations.stored();
+            }
+            scheme.skip |= rule.skip;
+        }
+        scheme
+    }
+}
+
+fn has_weight(model: &Model, settings: &QuantizeSettings, node: &Node) -> bool {
+    let QuantRule::Integer { weight: Some(rule), .. } = settings.target.rule(node, model) else { return false };
+    node.input(rule.input).is_some_and(|w| model.values.tensor(w).is_some())
+}
+
+impl QuantizeSettings {
+    /// All rules in order, those that `skip` means first.
+    pub fn all_rules(&self) -> Vec<Rule> {
+        self.skip.iter().map(|p| Rule::skipping(p)).chain(self.rules.iter().cloned()).collect()
+    }
+
+    pub(crate) fn check_rules(&self) -> Result<(), Fault> {
+        for rule in &self.rules {
+            rule.check()?;
+            if let Some(activations) = &rule.activations {
+                activations.check().map_err(|fault| fault.under("rules.activations"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// True if a rule leaves a node as it is.
+pub(crate) fn is_skipped(model: &Model, settings: &QuantizeSettings, node: &Node) -> bool {
+    Rules::of(model, settings).scheme(model, node).skip
+}
+
+/// Checks that each rule applies to a node. To be asked before BatchNormalization is folded: what goes into a layer then is no longer
+/// there, and must not be called unknown for it.
+///
+/// # Errors
+/// [`crate::QuantizeError::Setting`] for a rule or a pattern of `skip` that matches no node.
+pub fn check_skip(model: &Model, settings: &QuantizeSettings) -> Result<()> {
+    let rules = Rules::of(model, settings);
+    for (i, rule) in rules.rules.iter().enumerate() {
+        let mut found = false;
+        model.graph.visit(&mut |n| found |= rules.applies(rule, model, n));
+        if !found {
+            let fault = match settings.skip.get(i) {
+                Some(pattern) => Fault::new("skip", format!("'{pattern}' matches no node")),
+                None => Fault::new("rules", format!("the rule '{rule}' applies to no node")),
+            };
+            return Err(fault.into());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(text: &str) -> std::result::Result<Vec<Rule>, String> {
+        serde_json::from_str(text).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn rules_are_read_and_written_and_print_as_sentences() {
+        let text = r#"[{"match":"conv*","weights":{"kind":"codebook","bits":3}},{"op":"Gemm","activations":false},
+                       {"position":"first","weights":{"bits":8}},{"match":"fc","skip":true}]"#;
+        let read = rules(text).unwrap();
+        let printed: Vec<String> = read.iter().map(|r| r.to_string()).collect();
+        assert_eq!(
+            printed,
+            [
+                "match = \"conv*\": weights codebook with bits = 3",
+                "op = \"Gemm\": activations in float",
+                "position = \"first\": weights affine with bits = 8",
+                "match = \"fc\": skip",
+            ]
+        );
+        assert_eq!(rules(&serde_json::to_string(&read).unwrap()).unwrap(), read);
+        assert!(rules(r#"[{"mach":"x"}]"#).is_err() && rules(r#"[{"op":"Conv","weights":"affin"}]"#).unwrap_err().contains("affine"));
+    }
+
+    #[test]
+    fn a_rule_without_condition_or_effect_is_refused() {
+        let check = |text: &str| QuantizeSettings { rules: rules(text).unwrap(), ..Default::default() }.check().unwrap_err().to_string();
+        assert!(check(r#"[{"skip":true}]"#).contains("every node"));
+        assert!(check(r#"[{"op":"Conv"}]"#).contains("changes nothing"));
+        assert!(check(r#"[{"op":"Conv","activations":{"bits":1}}]"#).contains("2..=16"));
+    }
+}
