@@ -1,7 +1,8 @@
 //! Corrections after training, measured: W8A8 with one scale per tensor, lowered and run in ONNX Runtime; prints Markdown.
 //!
 //! `cargo run --release -p espalier-deploy --example corrections -- DATA [NAME] [PER_CHANNEL]`: DATA is the folder with `models/`, NAME a
-//! part of a model's name ("" for all), PER_CHANNEL `true` for a scale per channel. EfficientNet-Lite0 is calibrated on rows 0 to 199 of
+//! part of a model's name ("" for all), PER_CHANNEL `true` for a scale per channel. The float column is the network after its corrections,
+//! without grids. EfficientNet-Lite0 is calibrated on rows 0 to 199 of
 //! the ImageNet sample and scored on the other 300; UltraFace on seeded noise.
 use data::{LoaderOptions, Preprocess};
 use deploy::runtime::{self, Source};
