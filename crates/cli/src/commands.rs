@@ -241,7 +241,7 @@ fn evaluate_options(a: &Evaluate) -> Result<lib::EvaluateOptions, Error> {
 
 fn compare_on(a: &Compare) -> Result<lib::CompareOn, Error> {
     Ok(match (&a.data, &a.input) {
-        (Some(data), _) => lib::CompareOn::Data(data.clone(), samples(&a.samples, 8)?),
+        (Some(data), _) => lib::CompareOn::Data(data.clone(), Box::new(samples(&a.samples, 8)?)),
         (None, Some(arrays)) => lib::CompareOn::Arrays(arrays.clone()),
         (None, None) => lib::CompareOn::Noise { shapes: a.shape.iter().cloned().collect(), seed: a.seed },
     })

@@ -121,8 +121,8 @@ fn both_formats_compute_the_simulation_in_every_runtime() {
 
 #[test]
 fn what_does_not_fit_an_operator_on_integers_stays_between_quantizers_and_is_listed() {
-    let mut settings = QuantizeSettings::default();
-    settings.weights = technique::Choice::with("affine", &encodings::affine::Affine { bits: 4, ..Default::default() }).unwrap();
+    let weights = technique::Choice::with("affine", &encodings::affine::Affine { bits: 4, ..Default::default() }).unwrap();
+    let settings = QuantizeSettings { weights, ..QuantizeSettings::default() };
     let artifact = exported(&quantized(&settings), "qoperator");
     let kinds = operators(&artifact.lowered.model);
     assert!(kinds.contains(&"Conv") && kinds.contains(&"QLinearAdd") && !kinds.contains(&"QLinearConv"), "{kinds:?}");

@@ -107,8 +107,8 @@ fn what_it_has_no_kernel_for_is_refused_with_operator_node_reason_and_remedy() {
 fn other_widths_and_a_float_model_are_refused() {
     let error = exported(&network("Softmax"), "qdq").unwrap_err().to_string();
     assert!(error.contains("nothing in the model is quantized") && error.contains("put a quantize stage before"), "{error}");
-    let mut settings = QuantizeSettings::default();
-    settings.weights = technique::Choice::with("affine", &encodings::affine::Affine { bits: 4, ..Default::default() }).unwrap();
+    let weights = technique::Choice::with("affine", &encodings::affine::Affine { bits: 4, ..Default::default() }).unwrap();
+    let settings = QuantizeSettings { weights, ..QuantizeSettings::default() };
     let error = exported(&quantized(network("Softmax"), settings), "qdq").unwrap_err().to_string();
     assert!(error.contains("is stored as int4") && error.contains("bits = 8"), "{error}");
     // Quantized for ONNX Runtime, deployed for this.

@@ -2,15 +2,13 @@ use super::*;
 use crate::recipe::{self, Loaded};
 use crate::stages::{StageBody, StageOutput};
 use report::record::Metrics;
-use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 
 /// Marks the model's metadata with its stage, so that what was read can be seen in what was written.
 struct Dummy {
-    ran: Rc<RefCell<Vec<String>>>,
+    ran: Arc<Mutex<Vec<String>>>,
     stop_in: Option<String>,
     accuracy: f64,
 }
@@ -31,7 +29,7 @@ impl StageBody for Dummy {
         }
         cx.check_stop()?;
         cx.note(true, "a warning");
-        self.ran.borrow_mut().push(cx.name.to_string());
+        self.ran.lock().unwrap().push(cx.name.to_string());
         let metrics = Metrics { accuracy: Some(self.accuracy), ..Metrics::default() };
         let files = if cx.name == "deploy" { BTreeMap::from([("deployed.onnx".to_string(), b"x".to_vec())]) } else { BTreeMap::new() };
         Ok(StageOutput { metrics, files, ..StageOutput::new(model) })
@@ -60,7 +58,7 @@ kind = "deploy"
 
 struct Fixture {
     folder: tempfile::TempDir,
-    ran: Rc<RefCell<Vec<String>>>,
+    ran: Arc<Mutex<Vec<String>>>,
 }
 
 impl Fixture {
@@ -68,7 +66,7 @@ impl Fixture {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("rows")).unwrap();
         std::fs::write(folder.path().join("rows/a"), b"1").unwrap();
-        Fixture { folder, ran: Rc::default() }
+        Fixture { folder, ran: Arc::default() }
     }
 
     fn run(&self, out: &str, overrides: &[&str], stop_in: Option<&str>) -> (Result<RunRecord, PipelineError>, Vec<String>) {
@@ -81,7 +79,7 @@ impl Fixture {
             Arc::new(Dummy { ran: self.ran.clone(), stop_in: stop_in.map(str::to_string), accuracy }) as Arc<dyn StageBody>
         };
         let result = run_with(&loaded, &options, &mut crate::Quiet, &bodies);
-        (result, self.ran.take())
+        (result, std::mem::take(&mut *self.ran.lock().unwrap()))
     }
 
     fn file(&self, name: &str) -> Vec<u8> {

@@ -222,8 +222,8 @@ fn a_kept_normalization_whose_statistics_move_takes_the_scale_along_and_is_not_f
 
 #[test]
 fn a_kept_normalization_needs_a_scale_for_each_channel() {
-    let mut settings = QuantizeSettings::default();
-    settings.weights = affine(serde_json::json!({ "granularity": "tensor" }));
+    let weights = affine(serde_json::json!({ "granularity": "tensor" }));
+    let settings = QuantizeSettings { weights, ..QuantizeSettings::default() };
     let m = normalized("resnet8");
     let data = batches(&m);
     let mut folded = m.clone();

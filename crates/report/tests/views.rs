@@ -186,7 +186,7 @@ fn a_regression_is_told_by_its_own_figures() {
     let r = regression();
     let (text, page) = (terminal(&r), html(&r));
     assert!(text.contains("MAE") && text.contains("R²") && text.contains("0.2500 (0.2400..0.2600)"), "{text}");
-    assert!(text.contains("MAE          0.2000 (0.1900..0.2100) → 0.2500 (0.2400..0.2600) (+0.0500, worse)"), "{text}");
+    assert!(text.contains("MAE          0.2000 (0.1900..0.2100) → 0.2500 (0.2400..0.2600) (+0.05000, worse)"), "{text}");
     assert!(text.contains("where the MAE lies with 95 % confidence"), "{text}");
     for told in ["MAE against file size", "MAE: validation", "differs by 0.30 % of the targets' standard deviation, at most 2.00 %"] {
         assert!(page.contains(told), "{told}");

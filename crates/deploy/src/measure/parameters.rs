@@ -101,7 +101,7 @@ impl<'m> StoredValues<'m> {
     /// # Errors
     /// If its element type cannot be read.
     pub fn count(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
-        if let Some(count) = self.from_table(value)? {
+        if let Some(count) = self.count_table(value)? {
             return Ok(Some(count));
         }
         let (stored, zero_point) = match self.dequantizers.get(&value) {
@@ -127,7 +127,7 @@ impl<'m> StoredValues<'m> {
     }
 
     /// A weight that is decoded from a table, by the name of what is decoded.
-    fn from_table(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
+    fn count_table(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
         if let Some(known) = self.counted.get(&value) {
             return Ok(Some(known.clone()));
         }

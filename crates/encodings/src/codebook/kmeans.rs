@@ -209,8 +209,8 @@ impl Points {
         let mut open = vec![(0, n, 0, n)];
         while let Some((low, high, first, last)) = open.pop() {
             let at = (low + high) / 2;
-            for begin in first..=last.min(at) {
-                let error = before[begin] + self.spread(begin, at);
+            for (begin, so_far) in before.iter().enumerate().take(last.min(at) + 1).skip(first) {
+                let error = so_far + self.spread(begin, at);
                 if error < best[at] {
                     (best[at], from[at]) = (error, begin as u32);
                 }

@@ -17,7 +17,7 @@ pub enum CompareOn {
     /// An npz file with arrays named after the inputs.
     Arrays(PathBuf),
     /// Rows of a data set.
-    Data(PathBuf, SampleOptions),
+    Data(PathBuf, Box<SampleOptions>),
     /// Seeded noise of the declared shapes; inputs' shapes by name where the declared ones do not serve.
     Noise {
         /// Shapes by input.

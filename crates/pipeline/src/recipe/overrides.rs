@@ -56,7 +56,12 @@ fn set(root: &mut Table, recipe: &Recipe, steps: &[String], value: Value) -> Res
     let mut table = table;
     let Some((last, folders)) = path.split_last() else { return Err(RecipeError::new("the key is empty")) };
     for step in folders {
-        table = match table.entry(step.as_str()).or_insert_with(|| Value::Table(Table::new())) {
+        let entry = table.entry(step.as_str()).or_insert_with(|| Value::Table(Table::new()));
+        // A technique that is named by its name alone, and gets a setting now.
+        if let Value::String(kind) = entry {
+            *entry = Value::Table(Table::from_iter([("kind".to_string(), Value::String(std::mem::take(kind)))]));
+        }
+        table = match entry {
             Value::Table(inner) => inner,
             _ => return Err(RecipeError::new(format!("'{step}' has no keys of its own"))),
         };

@@ -109,7 +109,7 @@ mod tests {
         let entry = zoo::find("lenet5").unwrap();
         let task = technique::Choice::<train::Tasks>::default();
         let losses = teacher.map(|(temperature, alpha)| DistillationSettings::hinton(temperature, alpha));
-        Divergence::new(&entry.build(&entry.default_options()).unwrap(), task.member().as_ref(), &training, losses.as_ref())
+        Divergence::new(&entry.build(&entry.default_options()).unwrap(), task.member().as_ref(), training, losses.as_ref())
     }
 
     #[test]

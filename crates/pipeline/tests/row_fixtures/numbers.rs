@@ -118,7 +118,7 @@ fn rows_that_are_not_numbers_are_counted() {
         let start = done.record.start.as_ref().unwrap();
         assert_eq!((start.metrics.images, start.metrics.nan_images), (Some(30), Some(29)), "{form:?}");
         assert!(start.metrics.accuracy.unwrap() <= 1.0 / 30.0, "{:?}", start.metrics.accuracy);
-        assert!(done.notes().contains("29 of 30 test images have NaN among the network's outputs"), "{}", done.notes());
+        assert!(done.notes().contains("29 of 30 test samples have NaN among the network's outputs"), "{}", done.notes());
         let file = done.folder.path().join("out/deploy.deployed.onnx");
         assert!(crate::whole::outputs(&runtime, &file, &done.runs, false).is_ok());
     }
