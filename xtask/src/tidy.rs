@@ -68,6 +68,36 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
+/// Files outside `ops` that may name operators: patterns over several nodes, and what a runtime's kernels are called. Everywhere else
+/// what follows from an operator is asked of it (`ops::find`), so that a new one needs no edit.
+const MAY_NAME_OPERATORS: &[&str] = &[
+    "crates/deploy/src/float_form.rs",
+    "crates/deploy/src/lift.rs",
+    "crates/deploy/src/lower/bodies.rs",
+    "crates/deploy/src/lower/rewrite.rs",
+    "crates/deploy/src/placement.rs",
+    "crates/deploy/src/table.rs",
+    "crates/espalier/src/commands/init/mod.rs",
+    "crates/espalier/src/commands/observe.rs",
+    "crates/pipeline/src/actions/deploy.rs",
+    "crates/quantize/src/masks.rs",
+    "crates/quantize/src/plan.rs",
+    "crates/quantize/src/scales.rs",
+    "crates/target/src/integer_only.rs",
+    "crates/target/src/onnxruntime.rs",
+    "crates/train/src/prepare/bias.rs",
+    "crates/train/src/prepare/float32.rs",
+    "crates/train/src/prepare/fold.rs",
+    "crates/train/src/trainer.rs",
+    "crates/train/src/units.rs",
+];
+
+/// Crates that are about operators, or make graphs of them.
+const OF_OPERATORS: &[&str] = &["ops", "onnx", "zoo", "fuzz"];
+
+/// Names of encodings, which only `encodings` knows: others go by how a stored value decodes.
+const ENCODINGS: &[&str] = &["\"affine\"", "\"codebook\""];
+
 /// Text that betrays one machine.
 const MACHINE_PATHS: &[&str] = &["/root/", "/home/", "/tmp/", "/opt/"];
 
@@ -75,6 +105,7 @@ const MACHINE_PATHS: &[&str] = &["/root/", "/home/", "/tmp/", "/opt/"];
 pub(crate) fn run() -> Result<(), String> {
     let mut wrong = imports()?;
     wrong.extend(files()?);
+    wrong.extend(names()?);
     if wrong.is_empty() {
         println!("== tidy: imports and files are in order");
         return Ok(());
@@ -113,6 +144,44 @@ fn imports() -> Result<Vec<String>, String> {
         }
     }
     Ok(wrong)
+}
+
+/// Names of operators and encodings where they do not belong. What stands behind `#[cfg(test)]` is free.
+fn names() -> Result<Vec<String>, String> {
+    let mut wrong = vec![];
+    for path in output("git", &["ls-files", "crates/*/src/*.rs"])?.lines() {
+        let krate = path.split('/').nth(1).unwrap_or_default();
+        let test = path.contains("/tests") || path.ends_with("testing.rs");
+        let Ok(text) = std::fs::read_to_string(path) else { continue };
+        let shipped = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (i, line) in shipped.lines().enumerate().filter(|(_, line)| !test && !line.contains("tidy: allow")) {
+            if line.trim_start().starts_with("//") {
+                continue;
+            }
+            if !OF_OPERATORS.contains(&krate) && !MAY_NAME_OPERATORS.contains(&path) && matches_operator(line) {
+                wrong.push(format!("{path}:{}: matches an operator by its name; ask ops::find what is true of it", i + 1));
+            }
+            if !["encodings", "ops"].contains(&krate) && ENCODINGS.iter().any(|name| line.contains(name)) {
+                wrong.push(format!("{path}:{}: names an encoding; go by how a stored value decodes", i + 1));
+            }
+        }
+    }
+    Ok(wrong)
+}
+
+/// True for a pattern or comparison with a name such as `"Conv"`.
+fn matches_operator(line: &str) -> bool {
+    let pieces: Vec<&str> = line.split('"').collect();
+    let quoted = pieces.iter().enumerate().filter(|(i, _)| i % 2 == 1);
+    quoted.into_iter().any(|(i, name)| {
+        let operator =
+            name.starts_with(|c: char| c.is_ascii_uppercase()) && name.chars().all(|c| c.is_ascii_alphanumeric()) && name.len() > 2;
+        let behind = pieces.get(i + 1).map_or("", |rest| rest.trim_start());
+        let before = pieces[i - 1].trim_end();
+        let compared = line.contains("op_type") && (before.ends_with("==") || before.ends_with("!="));
+        let pattern = (behind.starts_with("=>") || behind.starts_with("| ")) || (before.ends_with('|') && line.contains("op_type"));
+        operator && (compared || pattern || (line.contains("matches!") && line.contains("op_type")))
+    })
 }
 
 fn files() -> Result<Vec<String>, String> {

@@ -1,7 +1,7 @@
 //! From an annotated graph to a deployed file, and what that file does.
 //!
 //! - [`lower`]: annotations become standard ONNX operators; [`lift()`] is its inverse.
-//! - [`format`]: how the lowered model is written; one file a format.
+//! - [`mod@format`]: how the lowered model is written; one file a format.
 //! - [`runtime`]: what executes a file (ONNX Runtime, the reference interpreter, rten), behind one trait.
 //! - [`measure`]: accuracy, latency, size, multiply-accumulates, and how far two computations are apart.
 //! - [`prove`]: that the file computes what the simulation computed.

@@ -40,7 +40,7 @@ pub(super) fn decode(to: &mut Rewriter, graph: &mut Graph, id: ValueId, stored: 
         let starts = work.constant("table_starts", Tensor::new(starts, along(axis))?);
         indices = work.step("Add", &[indices, starts]);
     }
-    let flat = work.constant("codebook", table.reshape([table.len()])?);
+    let flat = work.constant("codebook", table.reshape([table.len()])?); // tidy: allow, the name of the constant
     match (scale, axis) {
         (Some(scale), Some(axis)) => {
             let looked_up = work.step("Gather", &[flat, indices]);

@@ -81,7 +81,7 @@ pub trait StageKind: StageBody + Any + Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Tries its effect on the untrained graph; see [`crate::trial`].
+    /// Tries its effect on the untrained graph; before anything is trained.
     ///
     /// # Errors
     /// What would stop the run after all training.
@@ -109,7 +109,7 @@ impl NetworkCx<'_> {
     }
 }
 
-/// A kind of stage in the list. Made by [`stage!`].
+/// A kind of stage in the list. Made by the macro `stage!`.
 pub struct StageEntry {
     /// Its manual page; the example holds its keys below `kind`.
     pub manual: Manual,
