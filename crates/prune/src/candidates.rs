@@ -35,7 +35,7 @@ pub struct Normalization {
 /// value ids. A weight that several nodes read is listed once, as its first reader sees it.
 ///
 /// # Errors
-/// [`PruneError::Setting`] for a pattern that matches no weight: it is most likely misspelt.
+/// [`crate::PruneError::Setting`] for a pattern that matches no weight: it is most likely misspelt.
 pub fn candidates(model: &Model, skip: &[String]) -> Result<Vec<Candidate>> {
     let mut found = BTreeMap::new();
     collect(model, &model.graph, &mut found);
