@@ -145,12 +145,13 @@ impl Axis {
     /// `TfCropAndResize` alone fills with a value.
     pub(crate) fn samples(&self, filter: Filter, transform: Transform, antialias: bool, exclude_outside: bool) -> Samples {
         let last = self.input.saturating_sub(1) as i64;
-        let mut samples = Samples { taps: Vec::with_capacity(self.output), outside: vec![] };
+        let mut samples = Samples { taps: vec![], ends: Vec::with_capacity(self.output), outside: vec![] };
         for y in 0..self.output {
             let x = self.source(y, transform);
             samples.outside.push(transform == Transform::TfCropAndResize && (x < 0.0 || x > last as f64));
             if let Filter::Nearest(nearest) = filter {
-                samples.taps.push(vec![((nearest.pick(x, self.scale) as i64).clamp(0, last) as usize, 1.0)]);
+                samples.taps.push(((nearest.pick(x, self.scale) as i64).clamp(0, last) as usize, 1.0));
+                samples.ends.push(samples.taps.len());
                 continue;
             }
             // A filter for a smaller output is stretched, so that it sees every input pixel.
@@ -165,7 +166,8 @@ impl Axis {
                 let sum: f64 = taps.iter().map(|(_, w)| w).sum();
                 taps.iter_mut().for_each(|(_, w)| *w /= sum);
             }
-            samples.taps.push(taps.into_iter().map(|(i, w)| (i.clamp(0, last) as usize, w)).collect());
+            samples.taps.extend(taps.into_iter().map(|(i, w)| (i.clamp(0, last) as usize, w)));
+            samples.ends.push(samples.taps.len());
         }
         samples
     }
@@ -173,6 +175,17 @@ impl Axis {
 
 /// What each output of an axis is made of.
 pub(crate) struct Samples {
-    pub(crate) taps: Vec<Vec<(usize, f64)>>,
+    /// Input indices and weights, of one output after the other.
+    taps: Vec<(usize, f64)>,
+    /// Where each output's end.
+    ends: Vec<usize>,
     pub(crate) outside: Vec<bool>,
+}
+
+impl Samples {
+    /// Input indices and weights by output.
+    pub(crate) fn taps(&self) -> impl Iterator<Item = &[(usize, f64)]> {
+        let begins = std::iter::once(0).chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|(begin, end)| &self.taps[begin..*end])
+    }
 }

@@ -162,12 +162,13 @@ impl Plan {
             // A filter for a smaller output is wider.
             let width = if self.antialias { 2.0 + 2.0 * self.filter.radius() / plan.scale.min(1.0) } else { 4.0 };
             memory::room::<(usize, f64)>("resize", &[plan.output, width.ceil() as usize])?;
-            let samples = plan.samples(self.filter, self.transform, self.antialias, self.exclude_outside);
-            y = if nearest { select(&y, axis, &samples)? } else { weigh(&y, axis, plan, &samples)? };
-            if samples.outside.contains(&true) {
+            let mut samples = plan.samples(self.filter, self.transform, self.antialias, self.exclude_outside);
+            let beyond = std::mem::take(&mut samples.outside);
+            y = if nearest { select(&y, axis, samples)? } else { weigh(&y, axis, plan, samples)? };
+            if beyond.contains(&true) {
                 let mut shape = vec![1; x.rank()];
                 shape[axis] = plan.output;
-                let flags = Tensor::new(samples.outside, shape)?;
+                let flags = Tensor::new(beyond, shape)?;
                 outside = Some(match outside {
                     Some(o) => o.or(&flags)?,
                     None => flags,
@@ -186,19 +187,21 @@ impl Plan {
     }
 }
 
-fn select(x: &Tensor, axis: usize, samples: &Samples) -> Result<Tensor, OpError> {
-    let index: Vec<i64> = samples.taps.iter().filter_map(|t| t.first()).map(|(i, _)| *i as i64).collect();
+fn select(x: &Tensor, axis: usize, samples: Samples) -> Result<Tensor, OpError> {
+    let index: Vec<i64> = samples.taps().filter_map(|t| t.first()).map(|(i, _)| *i as i64).collect();
+    drop(samples);
     Ok(x.gather(&Tensor::vector(index), axis)?)
 }
 
 /// The axis turned last, times a matrix of weights `[input, output]`.
-fn weigh(x: &Tensor, axis: usize, plan: &Axis, samples: &Samples) -> Result<Tensor, OpError> {
+fn weigh(x: &Tensor, axis: usize, plan: &Axis, samples: Samples) -> Result<Tensor, OpError> {
     let mut matrix = vec![0f64; memory::room::<f64>("resize", &[plan.input, plan.output])?];
-    for (column, taps) in samples.taps.iter().enumerate() {
+    for (column, taps) in samples.taps().enumerate() {
         for (row, weight) in taps {
             matrix[row * plan.output + column] += weight;
         }
     }
+    drop(samples);
     let matrix = Tensor::new(matrix, [plan.input, plan.output])?.cast(x.dtype())?;
     let last = x.rank() - 1;
     let mut swap: Vec<usize> = (0..x.rank()).collect();

@@ -1,7 +1,7 @@
 //! Scaled dot-product attention. f32 has a kernel; its meaning in tensor operations serves other types and is the kernel's
 //! reference.
 use crate::kernels::attention::{Bias, Heads, backward, forward};
-use crate::{DType, Result, Tensor, record, recycle, shape};
+use crate::{DType, Result, Tensor, memory, record, recycle, shape};
 
 /// Settings of an attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,7 +49,7 @@ impl Tensor {
         sizes: Sizes,
     ) -> Result<Tensor> {
         let (q, k, v, bias) = (self.detach(), keys.detach(), values.detach(), bias.map(Tensor::detach));
-        let mut out = recycle::take(sizes.heads * sizes.m * sizes.e);
+        let mut out = recycle::take(memory::room::<f32>("attention", &[sizes.heads, sizes.m, sizes.e])?);
         forward(&sizes.heads(&q, &k, &v, bias.as_ref(), options)?, &mut out);
         let mut to = q.shape().to_vec();
         if let Some(last) = to.last_mut() {

@@ -128,7 +128,7 @@ type Bounds<T> = Option<(T, T)>;
 
 fn forward<T: Grid>(x: &Tensor, bounds: Bounds<T>, scale: &Tensor, zero: &Tensor, layout: Layout, lo: T, hi: T) -> Result<Tensor> {
     let (v, s, z) = (x.as_slice::<T>()?, scale.as_slice::<T>()?, zero.as_slice::<T>()?);
-    let mut out = storage::<T>(v.len());
+    let mut out = storage::<T>(crate::memory::room::<T>("fake_quantize", x.shape())?);
     fill(&mut out, &|at, piece| {
         if layout.is_short(SHORT) {
             let (s, z) = (layout.pattern(s, at, piece.len()), layout.pattern(z, at, piece.len()));
@@ -421,7 +421,7 @@ impl Tensor {
             with_float!("apply_mask", self.dtype(), T => {
                 let keep = mask.as_slice::<bool>()?;
                 let x = self.as_slice::<T>()?;
-                let mut out = storage::<T>(x.len());
+                let mut out = storage::<T>(crate::memory::room::<T>("apply_mask", self.shape())?);
                 fill(&mut out, &|at, piece| {
                     piece.iter_mut().zip(&x[at..]).zip(&keep[at..]).for_each(|((o, v), keep)| *o = if *keep { *v } else { 0.0 });
                 });

@@ -14,7 +14,7 @@ where
     R: Element + Copy + Default,
 {
     let x = a.as_slice::<A>()?;
-    let mut out = storage::<R>(x.len());
+    let mut out = storage::<R>(memory::room::<R>("map", a.shape())?);
     fill(&mut out, &|at, piece| {
         vectorised!(piece.iter_mut().zip(&x[at..]).for_each(|(o, v)| *o = f(*v)));
     });
@@ -67,7 +67,7 @@ where
         return Ok((a, results));
     }
     let from = a.as_slice::<T>()?;
-    let mut out = storage::<T>(from.len());
+    let mut out = storage::<T>(memory::room::<T>("map", a.shape())?);
     let results = pieces(&mut out, chunk, |at, piece| {
         piece.copy_from_slice(&from[at..at + piece.len()]);
         f(at, piece)

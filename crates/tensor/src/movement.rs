@@ -146,7 +146,7 @@ impl Tensor {
         let strides: Vec<isize> = permutation.iter().map(|p| strides[*p] as isize).collect();
         let space = Strided::new(&to, [&strides], [0]);
         on_device!(crate::gpu::read_view(self, &space, &to));
-        let n = self.len();
+        let n = self.room("transpose", &to)?;
         let buffer = match self.buffer() {
             Buffer::F32(v) => read_transposed(v, &space, n),
             other => crate::with_buffer!(other, v => read(v, &space, n)),

@@ -345,7 +345,7 @@ impl Tensor {
         let outer = if self.is_empty() { 0 } else { outer };
         let out = with_number!(op, self.dtype(), T => {
             let x = self.as_slice::<T>()?;
-            let mut out = vec![T::ZERO; x.len()];
+            let mut out = vec![T::ZERO; memory::room::<T>(op, self.shape())?];
             for o in 0..outer {
                 let mut running = vec![if product { T::ONE } else { T::ZERO }; inner];
                 for step in 0..count {

@@ -68,7 +68,7 @@ fn forward(t: &Tensor, axis: usize, log: bool) -> Result<Tensor> {
         on_device!(crate::gpu::softmax(t, width, log));
         with_float!("softmax", t.dtype(), T => {
             let x = t.as_slice::<T>()?;
-            let mut out = storage::<T>(x.len());
+            let mut out = storage::<T>(crate::memory::room::<T>("softmax", t.shape())?);
             fill_rows(&mut out, width, width * 8, &|row, y| {
                 vectorised!(softmax_row(&x[row * width..(row + 1) * width], y, log));
             });

@@ -273,6 +273,23 @@ fn an_axis_of_padding_alone_is_seen_by_planar_kernels_too() {
 }
 
 #[test]
+fn results_as_large_as_their_input_ask_for_room() {
+    let _one = limited();
+    let x = Tensor::zeros(DType::F32, &[1 << 13, 10 << 10 >> 3]).unwrap();
+    let made: [(&str, tensor::Result<Tensor>); 5] = [
+        ("abs", x.abs()),
+        ("l1", x.l1(&[0, 1], true)),
+        ("softmax", x.softmax(1)),
+        ("cumsum", x.cumsum(1, false, false)),
+        ("transpose", x.transpose(&[1, 0])),
+    ];
+    for (what, made) in made {
+        assert!(matches!(made, Err(TensorError::Memory { .. })), "{what}");
+    }
+    tensor::memory::set_limit(None);
+}
+
+#[test]
 fn a_limit_refuses_by_name_and_gives_room_back() {
     let _one = limited();
     let e = Tensor::full(0f32, [1 << 20, 64]).unwrap_err().to_string();
