@@ -25,7 +25,7 @@ pub enum AttributeValue {
 /// A named attribute.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Attribute {
-    /// Its name.
+    /// The attribute's name as ONNX spells it: `kernel_shape`.
     pub name: String,
     /// Its value.
     pub value: AttributeValue,

@@ -80,7 +80,7 @@ impl PartialEq for Model {
 /// A graph: nodes in an order in which each comes after what it reads.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Graph {
-    /// Its name.
+    /// Name of the graph; ONNX wants one, of no meaning.
     pub name: String,
     /// Nodes, topologically sorted.
     pub nodes: Vec<Node>,

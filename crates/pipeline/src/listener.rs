@@ -12,9 +12,9 @@ pub enum Event<'a> {
         index: usize,
         /// Number of stages.
         stages: usize,
-        /// Its name.
+        /// The stage's name in the recipe.
         name: &'a str,
-        /// Its kind.
+        /// The kind of stage: `prune`.
         kind: &'a str,
     },
     /// Work went on.

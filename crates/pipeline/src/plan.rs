@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 /// One stage of a plan.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct PlannedStage {
-    /// Its name.
+    /// The stage's name in the recipe.
     pub name: String,
-    /// Its kind.
+    /// The kind of stage: `prune`.
     pub kind: String,
     /// Whether its result is there already.
     pub cached: bool,

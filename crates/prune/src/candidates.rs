@@ -12,7 +12,7 @@ use train::parameters::matches;
 pub struct Candidate {
     /// The weight.
     pub weight: ValueId,
-    /// Its name.
+    /// The weight's name in the graph.
     pub name: String,
     /// Axis of its output channels, where the operator that reads it has one.
     pub axis: Option<usize>,

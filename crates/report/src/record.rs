@@ -354,7 +354,7 @@ pub struct NodeCount {
 /// An output of the deployed file against that of the float network it was made from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct OutputRecord {
-    /// Its name.
+    /// Name of the graph's output.
     pub name: String,
     /// Signal to noise in decibels, with the runtime's defaults; absent: equal, or not a number.
     #[serde(default, skip_serializing_if = "Option::is_none")]

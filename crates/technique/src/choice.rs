@@ -63,7 +63,7 @@ impl<F: Family> Choice<F> {
         Choice { kind, settings, member }
     }
 
-    /// Its name.
+    /// The member's name, as recipes spell it.
     pub fn kind(&self) -> &'static str {
         self.kind
     }

@@ -14,7 +14,7 @@ use tensor::Tensor;
 /// An input or output.
 #[derive(Clone, Debug, Serialize)]
 pub struct Port {
-    /// Its name.
+    /// Name of the input or output.
     pub name: String,
     /// Its type: `float[N, 3, 32, 32]`.
     pub ty: String,

@@ -26,7 +26,7 @@ pub enum Topic {
 /// Something with a name.
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {
-    /// Its name.
+    /// What a recipe or a command calls it.
     pub name: String,
     /// One sentence.
     pub summary: String,
