@@ -3,8 +3,8 @@ use super::check;
 use super::error::RecipeError;
 use super::stage::COMMON;
 use super::{Recipe, Stage, Training};
-use crate::stages::{StageEntry, kinds};
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use crate::stages::{StageEntry, keys_in, keys_of, kinds, take_keys};
+use schemars::SchemaGenerator;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::ops::Range;
@@ -26,12 +26,6 @@ pub(super) fn parse(text: &str) -> Result<Recipe, RecipeError> {
         RecipeError::new(fault.what).at(text, span).hint(fault.hint)
     })?;
     Ok(recipe)
-}
-
-/// The keys of a settings type.
-fn properties(schema: &mut dyn FnMut(&mut SchemaGenerator) -> Schema) -> Vec<String> {
-    let schema = schema(&mut SchemaGenerator::default()).to_value();
-    schema["properties"].as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect()
 }
 
 fn syntax(text: &str, error: &Error) -> RecipeError {
@@ -84,10 +78,7 @@ impl Located<'_> {
 
     /// Takes the keys of the training loop out of a stage's table and reads them.
     fn training(&self, own: &mut DeTable, span: Range<usize>, entry: &StageEntry, epochs: u64) -> Result<Training, RecipeError> {
-        let mut loops = DeTable::new();
-        for key in properties(&mut Training::json_schema) {
-            loops.extend(own.remove_entry(key.as_str()));
-        }
+        let loops = take_keys::<Training>(own);
         let open = !loops.contains_key("epochs");
         let copy = loops.clone();
         let mut training =
@@ -106,8 +97,9 @@ impl Located<'_> {
     /// An error in the settings of a stage.
     fn in_stage(&self, error: &Error, table: &DeTable, entry: &StageEntry) -> RecipeError {
         let mut known: Vec<String> = COMMON.iter().map(|(key, _)| key.to_string()).collect();
+        known.extend(keys_in(&(entry.schema)(&mut SchemaGenerator::default())));
         if entry.epochs.is_some() {
-            known.extend(properties(&mut Training::json_schema));
+            known.extend(keys_of::<Training>());
         }
         self.error(error, table, &format!(" in a '{}' stage", entry.manual.name), &known)
     }
@@ -121,7 +113,8 @@ impl Located<'_> {
             let what = if message.starts_with("unknown field") { "key" } else { "value" };
             let (written, mut known) = (quoted.first().copied().unwrap_or_default(), quoted.get(1..).unwrap_or_default().to_vec());
             if what == "key" && table.iter().any(|(key, _)| key.get_ref() == written) {
-                known.extend(others.iter().map(String::as_str));
+                let more: Vec<&str> = others.iter().map(String::as_str).filter(|key| !known.contains(key)).collect();
+                known.extend(more);
             }
             let list = format!("known: {}", known.join(", "));
             let hint = did_you_mean(written, known.iter().copied()).map_or_else(|| list.clone(), |k| format!("did you mean '{k}'?"));

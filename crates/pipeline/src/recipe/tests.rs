@@ -31,6 +31,16 @@ fn an_unknown_key_is_pointed_at_with_what_was_meant() {
 }
 
 #[test]
+fn keys_that_kinds_of_stages_share_are_known_in_each() {
+    for kind in ["distill", "finetune"] {
+        let e = error(&format!("[[stages]]\nkind = \"{kind}\"\nteacher = \"t.onnx\"\ntemprature = 2.0\n"));
+        assert_eq!((e.line_column(), e.hint.as_deref()), (Some((9, 1)), Some("did you mean 'temperature'?")), "{e}");
+        let e = error(&format!("[[stages]]\nkind = \"{kind}\"\nteacher = \"t.onnx\"\nepoch = 2\n"));
+        assert_eq!(e.hint.as_deref(), Some("did you mean 'epochs'?"), "{e}");
+    }
+}
+
+#[test]
 fn an_unknown_key_in_a_nested_table_is_pointed_at() {
     let e = error("[[stages]]\nkind = \"train\"\noptimizer = { kind = \"sgd\", lr = 0.1, momentun = 0.9 }\n");
     assert_eq!(e.line_column(), Some((8, 39)), "{e}");

@@ -1,17 +1,16 @@
 //! `distill`: a student learns from a teacher. A fresh student is trained whole and then gets the compression that the
 //! stages before it asked for, pruned and calibrated anew, so that a joint stage after it has everything active.
-use super::kind::{NetworkCx, StageEntry, StageKind, stage};
+use super::kind::{NetworkCx, StageEntry, StageKind};
+use super::teaching::{Teaching, taught_stage};
 use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{figures, student};
 use crate::recipe::{Inherit, Recipe, Stage, Student, check_architecture};
 use crate::trial::Trial;
-use distill::{DistillationSettings, WeightedLoss};
 use graph::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Fault, Manual, did_you_mean};
-use train::Task;
 
 /// `distill`: a student learns from a teacher.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -23,29 +22,17 @@ pub struct DistillStage {
     /// current graph.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub student: Option<Student>,
-    /// What is learned from the teacher, each loss with its weight, as `[{ kind = "hinton", weight = 0.7 }, { kind = "feature",
-    /// weight = 0.1 }]`. Absent: the task's usual loss alone, by `alpha`: for classes Hinton's, softened by `temperature`; for
-    /// numbers the mean squared error to the teacher's outputs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub losses: Option<Vec<WeightedLoss>>,
-    /// Weight of the task's own loss beside `losses`; absent: 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub task_weight: Option<f64>,
-    /// Without `losses`, for classes: softens both distributions; absent: 4.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f64>,
-    /// Without `losses`: weight of the teacher, 0..1, where the task's own loss has the rest; absent: 0.7.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub alpha: Option<f64>,
+    /// What is learned from the teacher.
+    #[serde(skip)]
+    pub teaching: Teaching,
     /// A student of its own gets the compression of the stages before it, anew: `true` prunes first and quantizes then,
     /// whatever their order here; a list of stages' names (`["quantize", "prune"]`) takes those in that order; `false` none.
     #[serde(default)]
     pub inherit: Inherit,
 }
 
-pub(super) const ENTRY: StageEntry = stage!(
+pub(super) const ENTRY: StageEntry = taught_stage!(
     DistillStage,
-    epochs: Some(1),
     Manual {
         name: "distill",
         summary: "Trains a student to say what a teacher says.",
@@ -61,14 +48,6 @@ pub(crate) fn teacher_figure(key: &str) -> String {
 }
 
 impl DistillStage {
-    /// The losses between student and teacher.
-    ///
-    /// # Errors
-    /// A [`Fault`] at the key that is out of range, or mixed with another form.
-    pub fn distillation(&self, task: &dyn Task) -> Result<DistillationSettings, Fault> {
-        DistillationSettings::from_keys(task, self.losses.as_deref(), self.task_weight, self.temperature, self.alpha)
-    }
-
     /// The stages whose compression a student of this stage, the recipe's stage `index`, inherits, in the order in which it is applied.
     pub(crate) fn inherited<'r>(&self, recipe: &'r Recipe, index: usize) -> Vec<&'r Stage> {
         if self.student.is_none() {
@@ -129,7 +108,7 @@ impl StageKind for DistillStage {
     }
 
     fn check(&self, recipe: &Recipe, index: usize) -> Result<(), Fault> {
-        self.distillation(recipe.task.member().as_ref())?;
+        self.teaching.distillation(recipe.task.member().as_ref())?;
         self.check_student(recipe)?;
         self.check_inherit(recipe, index)
     }
@@ -181,7 +160,7 @@ impl StageBody for DistillStage {
             self.network(&NetworkCx { recipe: &cx.loaded.recipe, seed: cx.seed(), teacher: Some(&teacher), place: &|p| cx.resolve(p) })?;
         let mut model = own.map_or_else(|| given(input), Ok)?;
         inherit_preprocessing(cx, &teacher, &mut model);
-        let losses = self.distillation(sources.task().member().as_ref()).map_err(|fault| fault.to_string())?;
+        let losses = self.teaching.distillation(sources.task().member().as_ref()).map_err(|fault| fault.to_string())?;
         let epochs = train(cx, &mut model, Some((&teacher, &losses)), true, &sources)?;
         let recipe = &cx.loaded.recipe;
         let steps = self.inherited(recipe, cx.index);

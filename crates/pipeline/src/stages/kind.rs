@@ -4,10 +4,10 @@ use crate::actions::{Compression, Rows};
 use crate::recipe::{ModelSource, Recipe};
 use crate::trial::Trial;
 use graph::Model;
-use schemars::{Schema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use std::any::Any;
 use std::fmt::Debug;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 use technique::{Fault, Manual};
 use toml::Spanned;
@@ -99,14 +99,7 @@ pub struct NetworkCx<'a> {
     /// The teacher's model, where the stage has one.
     pub teacher: Option<&'a Model>,
     /// The place of a file that the recipe names.
-    pub place: &'a dyn Fn(&str) -> std::path::PathBuf,
-}
-
-impl NetworkCx<'_> {
-    /// The place of a file.
-    pub fn at(&self, path: impl AsRef<Path>) -> std::path::PathBuf {
-        (self.place)(&path.as_ref().to_string_lossy())
-    }
+    pub place: &'a dyn Fn(&str) -> PathBuf,
 }
 
 /// A kind of stage in the list. Made by the macro `stage!`.
@@ -118,6 +111,24 @@ pub struct StageEntry {
     pub(crate) schema: fn(&mut SchemaGenerator) -> Schema,
     pub(crate) read: fn(Spanned<DeTable>) -> Result<Arc<dyn StageKind>, toml::de::Error>,
     pub(crate) write: fn(&dyn StageKind) -> serde_json::Result<serde_json::Value>,
+}
+
+/// Keys of a settings type.
+pub(crate) fn keys_of<T: JsonSchema>() -> Vec<String> {
+    keys_in(&T::json_schema(&mut SchemaGenerator::default()))
+}
+
+/// Keys that a schema of a table lists.
+pub(crate) fn keys_in(schema: &Schema) -> Vec<String> {
+    let keys = schema.get("properties").and_then(|p| p.as_object());
+    keys.into_iter().flatten().map(|(key, _)| key.clone()).collect()
+}
+
+/// Takes the keys of a settings type out of a stage's table, with their places: what several kinds have in common is one struct.
+pub(crate) fn take_keys<'t, T: JsonSchema>(table: &mut DeTable<'t>) -> DeTable<'t> {
+    let mut taken = DeTable::new();
+    keys_of::<T>().iter().for_each(|key| taken.extend(table.remove_entry(key.as_str())));
+    taken
 }
 
 /// The entry of a kind of stage: `stage!(PruneStage, epochs: Some(0), Manual { ... })`.

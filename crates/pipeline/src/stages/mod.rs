@@ -10,6 +10,7 @@ mod kind;
 mod prune;
 mod quantize;
 mod start;
+mod teaching;
 mod train;
 mod training;
 
@@ -23,9 +24,11 @@ pub use deploy::DeployStage;
 pub use distill::DistillStage;
 pub use finetune::FinetuneStage;
 pub use kind::{NetworkCx, StageEntry, StageKind};
+pub(crate) use kind::{keys_in, keys_of, take_keys};
 pub use quantize::{BatchNorm, QuantizeStage};
 pub(crate) use start::Measure;
 pub use start::start;
+pub use teaching::Teaching;
 pub use train::TrainStage;
 
 use crate::recipe::Stage;

@@ -1,0 +1,91 @@
+//! The keys of the stages that learn from a teacher.
+use super::kind::take_keys;
+use distill::{DistillationSettings, WeightedLoss};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use technique::Fault;
+use toml::Spanned;
+use toml::de::{DeTable, Deserializer, Error};
+use train::Task;
+
+/// What is learned from a teacher.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Teaching {
+    /// What is learned from the teacher, each loss with its weight, as `[{ kind = "hinton", weight = 0.7 }, { kind = "feature",
+    /// weight = 0.1 }]`. Absent: the task's usual loss alone, by `alpha`: for classes Hinton's, softened by `temperature`; for
+    /// numbers the mean squared error to the teacher's outputs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub losses: Option<Vec<WeightedLoss>>,
+    /// Weight of the task's own loss beside `losses`; absent: 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub task_weight: Option<f64>,
+    /// Without `losses`, for classes: softens both distributions; absent: 4.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Without `losses`: weight of the teacher, 0..1, where the task's own loss has the rest; absent: 0.7.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+}
+
+impl Teaching {
+    /// The losses between a model and its teacher.
+    ///
+    /// # Errors
+    /// A [`Fault`] at the key that is out of range, or mixed with another form.
+    pub fn distillation(&self, task: &dyn Task) -> Result<DistillationSettings, Fault> {
+        DistillationSettings::from_keys(task, self.losses.as_deref(), self.task_weight, self.temperature, self.alpha)
+    }
+}
+
+/// Reads a stage's own keys and these.
+pub(super) fn read<T: DeserializeOwned>(table: Spanned<DeTable>) -> Result<(T, Teaching), Error> {
+    let span = table.span();
+    let mut own = table.into_inner();
+    let teaching = take_keys::<Teaching>(&mut own);
+    let teaching = Teaching::deserialize(Deserializer::from(Spanned::new(span.clone(), teaching)))?;
+    Ok((T::deserialize(Deserializer::from(Spanned::new(span, own)))?, teaching))
+}
+
+/// The schema of a stage's own keys and these.
+pub(super) fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    let mut own = T::json_schema(generator);
+    let teaching = Teaching::json_schema(generator).to_value();
+    if let (Some(Value::Object(keys)), Some(more)) = (own.get_mut("properties"), teaching["properties"].as_object()) {
+        keys.extend(more.clone());
+    }
+    own
+}
+
+/// What a stage's own keys and these are written as.
+pub(super) fn write<T: Serialize>(stage: Option<(&T, &Teaching)>) -> serde_json::Result<Value> {
+    let Some((own, teaching)) = stage else { return Ok(Value::Null) };
+    let mut all = serde_json::to_value(own)?;
+    if let (Some(keys), Value::Object(more)) = (all.as_object_mut(), serde_json::to_value(teaching)?) {
+        keys.extend(more);
+    }
+    Ok(all)
+}
+
+/// The entry of a kind of stage with a field `teaching` beside its own keys: `taught_stage!(DistillStage, Manual { ... })`.
+macro_rules! taught_stage {
+    ($ty:ty, $manual:expr) => {
+        $crate::stages::StageEntry {
+            manual: $manual,
+            epochs: Some(1),
+            schema: |generator| $crate::stages::teaching::schema::<$ty>(generator),
+            read: |table| {
+                let (mut stage, teaching) = $crate::stages::teaching::read::<$ty>(table)?;
+                stage.teaching = teaching;
+                Ok(std::sync::Arc::new(stage))
+            },
+            write: |settings| {
+                let any: &dyn std::any::Any = settings;
+                $crate::stages::teaching::write(any.downcast_ref::<$ty>().map(|stage| (stage, &stage.teaching)))
+            },
+        }
+    };
+}
+pub(super) use taught_stage;
