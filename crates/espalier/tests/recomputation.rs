@@ -3,7 +3,7 @@
 use espalier::graph::{AttributeValue, Dim, Graph, Model, Node, Value, ValueId, ValueType};
 use espalier::tensor::{DType, Tensor, memory, random};
 use espalier::train::{
-    self, Batch, Batches, CrossEntropy, MeanSquaredError, Objective, OptimizerSettings, TrainContext, TrainError, TrainSettings, Watch,
+    self, Batch, Batches, CrossEntropy, MeanSquaredError, Objective, Sgd, TrainContext, TrainError, TrainSettings, Watch,
 };
 use espalier::{onnx, ops, prune, quantize, zoo};
 use std::collections::{BTreeMap, HashMap};
@@ -47,7 +47,7 @@ fn trained(model: &Model, objective: &dyn Objective, batch: &Batch, settings: &T
 
 /// Trains with all activations kept, and under two budgets.
 fn check(model: &Model, objective: &dyn Objective, batch: &Batch) {
-    let optimizer = OptimizerSettings::Sgd { lr: 1e-7, momentum: 0.9, nesterov: true, weight_decay: 1e-4 };
+    let optimizer = Sgd { lr: 1e-7, momentum: 0.9, nesterov: true, weight_decay: 1e-4 }.into();
     let settings = TrainSettings { optimizer, learn_scales: true, seed: 5, ..TrainSettings::default() };
     let needs = train::step_memory(model, objective, batch, &settings).unwrap();
     let plain = trained(model, objective, batch, &settings);

@@ -106,6 +106,9 @@ impl Filter {
     }
 }
 
+/// A position as far from the input as any needs to be: f64 counts whole numbers up to here.
+const FARTHEST: f64 = 9_007_199_254_740_992.0;
+
 /// One axis to resize.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Axis {
@@ -148,7 +151,7 @@ impl Axis {
         let mut samples = Samples { taps: vec![], ends: Vec::with_capacity(self.output), outside: vec![] };
         for y in 0..self.output {
             let x = self.source(y, transform);
-            samples.outside.push(transform == Transform::TfCropAndResize && (x < 0.0 || x > last as f64));
+            samples.outside.push(transform == Transform::TfCropAndResize && !(0.0..=last as f64).contains(&x));
             if let Filter::Nearest(nearest) = filter {
                 samples.taps.push(((nearest.pick(x, self.scale) as i64).clamp(0, last) as usize, 1.0));
                 samples.ends.push(samples.taps.len());
@@ -157,6 +160,8 @@ impl Axis {
             // A filter for a smaller output is stretched, so that it sees every input pixel.
             let stretch = if antialias { self.scale.min(1.0) } else { 1.0 };
             let reach = filter.radius() / stretch;
+            // So far outside, every neighbour is the edge.
+            let x = x.clamp(-FARTHEST, FARTHEST);
             let (from, to) = ((x - reach).floor() as i64 + 1, (x + reach).ceil() as i64);
             let mut taps: Vec<(i64, f64)> = (from..to.max(from + 1)).map(|i| (i, filter.weight((i as f64 - x) * stretch))).collect();
             if exclude_outside {

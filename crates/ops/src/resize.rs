@@ -340,6 +340,18 @@ mod tests {
     }
 
     #[test]
+    fn a_region_however_far_outside_is_the_fill() {
+        for far in [1e30, -1e30, f32::INFINITY, f32::MAX] {
+            let roi = floats(&[0., 0., 0., far, 1., 1., 1., far]);
+            let case = Case::new("Resize", 19).string("mode", "linear").string("coordinate_transformation_mode", "tf_crop_and_resize");
+            let x = Tensor::new(vec![1f32, 2., 3., 4.], [1, 1, 2, 2]).unwrap();
+            let sizes = Tensor::vector(vec![1i64, 1, 2, 2]);
+            let y = case.float("extrapolation_value", 7.0).run(&[x, roi, floats(&[]), sizes]);
+            assert_eq!(y.to_f32_vec().unwrap(), [7.0; 4], "{far}");
+        }
+    }
+
+    #[test]
     fn an_old_upsample_is_the_asymmetric_resize() {
         let x = Tensor::new(vec![1f32, 2., 3., 4.], [1, 1, 2, 2]).unwrap();
         let y = Case::new("Upsample", 9).run(&[x, floats(&[1., 1., 2., 1.])]);

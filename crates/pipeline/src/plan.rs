@@ -52,13 +52,12 @@ fn details(recipe: &Recipe, index: usize, stage: &Stage) -> Vec<String> {
         out.push(format!("taught by '{teacher}'"));
     }
     if let (Some((optimizer, open)), true) = (recipe.optimizer(index), stage.trains()) {
-        let kind = if matches!(optimizer, train::OptimizerSettings::Adamw { .. }) { "adamw" } else { "sgd" };
         let why = match (open, recipe.trained_before(index)) {
             (false, _) => "",
             (true, true) => ", by default for weights that have been trained",
             (true, false) => ", by default for random weights",
         };
-        out.push(format!("{kind} with lr = {}{why}", optimizer.lr()));
+        out.push(format!("{} with lr = {}{why}", optimizer.kind(), optimizer.lr()));
     }
     out.extend(stage.details(recipe, index));
     out

@@ -72,6 +72,21 @@ macro_rules! member {
     };
 }
 
+/// Makes a member a choice of its family by its own type, for Rust callers: after `choice!(Sgd in Optimizers, SGD)`, where `SGD` is
+/// its [`Manual`], `Sgd { lr: 0.1, ..Sgd::default() }.into()` is a `Choice<Optimizers>`. It is checked where it is used.
+#[macro_export]
+macro_rules! choice {
+    ($ty:ident in $family:ty, $manual:expr) => {
+        impl From<$ty> for $crate::Choice<$family> {
+            fn from(member: $ty) -> Self {
+                let settings = member.clone();
+                let member: ::std::sync::Arc<<$family as $crate::Family>::Member> = ::std::sync::Arc::new(member);
+                $crate::Choice::of($manual.name, &settings, member)
+            }
+        }
+    };
+}
+
 /// Settings from a recipe's keys, checked.
 ///
 /// # Errors

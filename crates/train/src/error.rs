@@ -1,5 +1,6 @@
 //! What can go wrong while a graph runs or trains: always with the node or value it happened at.
 use ops::OpError;
+use technique::Fault;
 
 /// A graph that could not be run or trained.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -85,4 +86,12 @@ pub enum TrainError {
 
 fn domain_suffix(domain: &str) -> String {
     if domain.is_empty() { String::new() } else { format!(" of domain '{domain}'") }
+}
+
+impl TrainError {
+    /// A fault of a technique's settings, which stand in the setting `key`.
+    pub(crate) fn setting(key: &str, fault: Fault) -> Self {
+        let what = fault.to_string();
+        TrainError::Setting { setting: fault.under(key).path.join("."), what }
+    }
 }

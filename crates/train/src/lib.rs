@@ -53,11 +53,11 @@ pub use metric::{Accuracy, Metric, measure};
 pub use norm_statistics::measure_norm_statistics;
 pub use objective::{Batch, CrossEntropy, Judged, Objective, Portion, class_scores, classes, flat, judge, loss_error, read};
 pub use open_batch::{Batching, open_batch};
-pub use optimizer::{Optimizer, OptimizerSettings};
+pub use optimizer::{AdamW, Optimizer, OptimizerState, Optimizers, Sgd, Update};
 pub use participant::{Participant, ParticipantState};
 pub use prepare::{Unreached, fold_constants, is_double, prepare, to_float32, unreached};
 pub use recompute::{StepMemory, step_memory};
-pub use schedule::Schedule;
+pub use schedule::{Constant, Cosine, Schedule, Schedules, Step};
 pub use task::{
     Agreement, Better, Classification, Confusion, Figures, MetricFacts, Reads, Regression, Score, TASK_KEY, Task, Tasks, align, arg_max,
     by_value, score, task_of,

@@ -1,5 +1,5 @@
 //! Parameters that an objective owns: they train with the model's, and are no part of the model.
-use crate::{Batch, Objective, Optimizer, TrainError};
+use crate::{Batch, Objective, OptimizerState, TrainError};
 use graph::ValueId;
 use std::collections::{BTreeMap, HashMap};
 use tensor::Tensor;
@@ -42,10 +42,10 @@ impl LossParameters {
     /// is the schedule's.
     ///
     /// # Errors
-    /// As [`Optimizer::update`].
+    /// As [`OptimizerState::update`].
     pub(crate) fn update(
         &mut self,
-        optimizer: &mut Optimizer,
+        optimizer: &mut OptimizerState,
         gradients: impl Iterator<Item = Option<Tensor>>,
         clip: f64,
         factor: f64,

@@ -10,7 +10,7 @@ use crate::parameters::{self, Parameter};
 use crate::plan::Plan;
 use crate::segments::{self, Cut};
 use crate::sizes::{Sizes, measure};
-use crate::{Batch, Mode, Named, Objective, OptimizerSettings, Overrides, RunOutput, TrainError, TrainSettings, Watch};
+use crate::{Batch, Mode, Named, Objective, Optimizer, Overrides, RunOutput, TrainError, TrainSettings, Watch};
 use graph::{Model, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
@@ -137,7 +137,7 @@ pub fn step_memory(model: &Model, objective: &dyn Objective, batch: &Batch, sett
     let parameters = parameters::trainable(model, &settings.freeze, settings.learn_scales)?;
     let (overrides, _) = parameters::track(model, &parameters)?;
     let mode = Mode { training: true, simulate: settings.simulate, seed: settings.seed };
-    let (optimizer, taps) = (&settings.optimizer, &objective.taps());
+    let (optimizer, taps) = (settings.optimizer.member().as_ref(), &objective.taps());
     let step = Step { model, parameters: &parameters, optimizer, objective, taps, batch, overrides: &overrides, mode };
     let (_, sizes, fixed) = tensor::device::on_processor(|| step.measured(&inlined(model)?))?;
     let least = segments::finest(&sizes).peak;
@@ -169,7 +169,7 @@ fn summary(cut: &Cut, steps: usize, peak: u64, whole: u64) -> String {
 pub(crate) struct Step<'a> {
     pub(crate) model: &'a Model,
     pub(crate) parameters: &'a [Parameter],
-    pub(crate) optimizer: &'a OptimizerSettings,
+    pub(crate) optimizer: &'a dyn Optimizer,
     pub(crate) objective: &'a dyn Objective,
     pub(crate) taps: &'a [ValueId],
     pub(crate) batch: &'a Batch,
@@ -186,10 +186,7 @@ impl Step<'_> {
         let constants: u64 = model.values.iter().filter_map(|(_, v)| v.constant.as_ref()).map(|c| bytes(&c.tensor)).sum();
         let trained = self.parameters.iter().try_fold(0, |sum, p| Ok::<u64, TrainError>(sum + bytes(&parameters::get(model, &p.id)?)))?;
         let trained = trained + self.objective.parameters().iter().map(|p| bytes(&p.value)).sum::<u64>();
-        let moments = match self.optimizer {
-            OptimizerSettings::Sgd { .. } => 1,
-            OptimizerSettings::Adamw { .. } => 2,
-        };
+        let moments = self.optimizer.moments() as u64;
         let fixed = constants + sizes.constants + trained * (1 + moments + 2) + size(self.batch);
         Ok((plan, sizes, fixed))
     }

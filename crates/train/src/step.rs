@@ -2,7 +2,7 @@
 //! encodings' own parameters. Masks and quantizers are part of the values, so the step knows nothing of them.
 use crate::loss_parameters::LossParameters;
 use crate::objective::{Batch, Objective};
-use crate::optimizer::Optimizer;
+use crate::optimizer::OptimizerState;
 use crate::parameters::{self, Parameter, Part};
 use crate::recompute::{self, Recomputation};
 use crate::{EpochRecord, Executor, Participant, StepContext, TrainError, diagnosis};
@@ -11,7 +11,7 @@ use tensor::{Tensor, profile};
 
 /// What steps keep between them.
 pub(crate) struct Steps {
-    pub(crate) optimizer: Optimizer,
+    pub(crate) optimizer: OptimizerState,
     /// Values that the objective reads.
     pub(crate) taps: Vec<ValueId>,
     /// Parameters that the objective owns.
@@ -61,9 +61,9 @@ impl Steps {
         let (mut total, mut updates) = (0.0, vec![]);
         let mut gradients: Vec<Option<Tensor>> = vec![None; leaves.len()];
         for batch in runs {
-            let settings = self.optimizer.settings();
             let (model, taps, overrides) = (&*cx.model, self.taps.as_slice(), &overrides);
-            let forward = recompute::Step { model, parameters, optimizer: settings, objective, taps, batch, overrides, mode };
+            let forward =
+                recompute::Step { model, parameters, optimizer: self.optimizer.optimizer(), objective, taps, batch, overrides, mode };
             let out = match &mut self.recomputation {
                 Some(within) => within.forward(forward, cx.watch)?,
                 None => Executor::with_taps(model, taps)?.run_with(&batch.inputs, overrides, mode, None)?,

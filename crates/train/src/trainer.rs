@@ -2,17 +2,18 @@
 use crate::checkpoint::Checkpoint;
 use crate::loss_parameters::LossParameters;
 use crate::objective::{Batch, Objective};
-use crate::optimizer::{Optimizer, OptimizerSettings};
+use crate::optimizer::{OptimizerState, Optimizers, Sgd};
 use crate::parameters::{self, Parameter, Part};
 use crate::participant::keys;
 use crate::recompute::Recomputation;
-use crate::schedule::Schedule;
+use crate::schedule::Schedules;
 use crate::step::{Steps, Sums, follow_statistics};
 use crate::{Batches, Better, Mode, StepContext, TrainContext, TrainError};
 use graph::Model;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use technique::Choice;
 use tensor::Tensor;
 
 /// Which epoch's weights a stage ends with.
@@ -32,10 +33,10 @@ pub enum Keep {
 pub struct TrainSettings {
     /// Passes over the data.
     pub epochs: u64,
-    /// Optimizer.
-    pub optimizer: OptimizerSettings,
-    /// Learning rate over the stage.
-    pub schedule: Schedule,
+    /// How weights move: `Sgd { .. }.into()`, or read from a recipe.
+    pub optimizer: Choice<Optimizers>,
+    /// Learning rate over the stage: `Cosine { .. }.into()`, or read from a recipe.
+    pub schedule: Choice<Schedules>,
     /// Largest L2 norm of all gradients together; larger ones are scaled down to it.
     pub clip_norm: Option<f64>,
     /// Patterns of parameter names that stay as they are.
@@ -64,8 +65,8 @@ impl Default for TrainSettings {
     fn default() -> Self {
         TrainSettings {
             epochs: 1,
-            optimizer: OptimizerSettings::default(),
-            schedule: Schedule::default(),
+            optimizer: Sgd::for_random_weights().into(),
+            schedule: Choice::default(),
             clip_norm: None,
             freeze: vec![],
             learn_scales: false,
@@ -128,14 +129,14 @@ pub fn train(
     settings: &TrainSettings,
     context: &mut TrainContext,
 ) -> Result<TrainReport, TrainError> {
-    settings.optimizer.check()?;
-    settings.schedule.check()?;
+    settings.optimizer.check_settings().map_err(|fault| TrainError::setting("optimizer", fault))?;
+    settings.schedule.check_settings().map_err(|fault| TrainError::setting("schedule", fault))?;
     refuse_integers(model)?;
     let parameters = parameters::trainable(model, &settings.freeze, settings.learn_scales)?;
     if parameters.is_empty() {
         return Err(TrainError::Setting { setting: "freeze".into(), what: "leaves nothing that trains".into() });
     }
-    let mut optimizer = Optimizer::new(settings.optimizer.clone());
+    let mut optimizer = OptimizerState::new(settings.optimizer.clone());
     let mut of_loss = LossParameters::of(objective);
     let mut state = Checkpoint::default();
     let names = state_names(model, &parameters);

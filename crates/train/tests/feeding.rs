@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use tensor::{DType, Tensor, random};
 use train::{
-    Batch, Batches, Batching, CrossEntropy, Executor, Feeding, InputRule, InputRules, LoaderBatches, Mode, OptimizerSettings, Schedule,
-    TrainContext, TrainSettings, evaluate, open_batch,
+    Batch, Batches, Batching, CrossEntropy, Executor, Feeding, InputRule, InputRules, LoaderBatches, Mode, Sgd, TrainContext,
+    TrainSettings, evaluate, open_batch,
 };
 
 fn symbol(name: &str) -> Dim {
@@ -91,8 +91,8 @@ fn a_fixed_batch_trains_as_an_open_one() {
     let data = labelled(10);
     let settings = TrainSettings {
         epochs: 3,
-        optimizer: OptimizerSettings::Sgd { lr: 0.1, momentum: 0.9, nesterov: false, weight_decay: 0.0 },
-        schedule: Schedule::default(),
+        optimizer: Sgd { lr: 0.1, momentum: 0.9, nesterov: false, weight_decay: 0.0 }.into(),
+        schedule: technique::Choice::default(),
         ..TrainSettings::default()
     };
     let trained = |mut m: Model, memory: Option<u64>| {

@@ -5,7 +5,7 @@ use graph::Model;
 use std::collections::BTreeMap;
 use tensor::{Tensor, device, gpu, random};
 use train::{
-    Batch, Batches, CrossEntropy, Executor, Mode, Named, OptimizerSettings, Schedule, TrainContext, TrainError, TrainSettings, Watch,
+    AdamW, Batch, Batches, Constant, CrossEntropy, Executor, Mode, Named, Optimizers, Sgd, TrainContext, TrainError, TrainSettings, Watch,
 };
 use zoo::ZooOptions;
 
@@ -52,12 +52,12 @@ impl Watch for Losses {
 }
 
 /// The losses of a few steps, and what the trained network says of one more batch.
-fn trained(on_gpu: bool, model: &Model, data: &Noise, optimizer: OptimizerSettings) -> (Vec<f64>, Vec<f64>) {
+fn trained(on_gpu: bool, model: &Model, data: &Noise, optimizer: technique::Choice<Optimizers>) -> (Vec<f64>, Vec<f64>) {
     gpu::scoped(on_gpu, || {
         let mut model = model.clone();
         let objective = CrossEntropy::of(&model, 0.1).unwrap();
         let settings =
-            TrainSettings { optimizer, schedule: Schedule::Constant { warm_up: 0.0 }, clip_norm: Some(5.0), ..TrainSettings::default() };
+            TrainSettings { optimizer, schedule: Constant { warm_up: 0.0 }.into(), clip_norm: Some(5.0), ..TrainSettings::default() };
         let mut losses = Losses::default();
         let mut around = TrainContext { watch: &mut losses, ..TrainContext::default() };
         train::train(&mut model, data, &objective, &settings, &mut around).unwrap();
@@ -73,8 +73,8 @@ fn a_gpu_trains_as_the_processor_does() {
         eprintln!("skipped: {e}");
         return;
     }
-    let sgd = OptimizerSettings::Sgd { lr: 0.02, momentum: 0.9, nesterov: true, weight_decay: 1e-3 };
-    let adamw = OptimizerSettings::Adamw { lr: 0.002, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-2 };
+    let sgd = Sgd { lr: 0.02, momentum: 0.9, nesterov: true, weight_decay: 1e-3 }.into();
+    let adamw = AdamW { lr: 0.002, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-2 }.into();
     for (name, input, optimizer) in [("resnet8", vec![3, 16, 16], sgd), ("ds-cnn", vec![1, 49, 10], adamw)] {
         let entry = zoo::find(name).unwrap();
         let options = ZooOptions { width: 0.5, input: input.clone(), ..entry.default_options() };

@@ -5,9 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tensor::{DType, Tensor, random};
-use train::{
-    Batch, Batches, EpochRecord, LossParameter, Objective, OptimizerSettings, Silent, TrainContext, TrainError, TrainSettings, Watch,
-};
+use train::{AdamW, Batch, Batches, EpochRecord, LossParameter, Objective, Sgd, Silent, TrainContext, TrainError, TrainSettings, Watch};
 
 /// `y = x W^T`, from 4 to 2.
 fn network() -> Model {
@@ -73,7 +71,7 @@ impl Objective for Adapted {
 }
 
 fn settings(epochs: u64, momentum: f64, clip_norm: Option<f64>) -> TrainSettings {
-    let optimizer = OptimizerSettings::Sgd { lr: 0.1, momentum, nesterov: false, weight_decay: 0.0 };
+    let optimizer = Sgd { lr: 0.1, momentum, nesterov: false, weight_decay: 0.0 }.into();
     TrainSettings { epochs, optimizer, clip_norm, ..TrainSettings::default() }
 }
 
@@ -139,7 +137,7 @@ impl Watch for StopAfter<'_> {
 fn a_training_that_was_stopped_ends_in_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint.safetensors");
-    let adamw = OptimizerSettings::Adamw { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 };
+    let adamw = AdamW { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }.into();
     for settings in [settings(5, 0.9, Some(0.5)), TrainSettings { optimizer: adamw, ..settings(5, 0.0, None) }] {
         let mut whole = network();
         let expected = Adapted::of(&whole);

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use tensor::Tensor;
 use train::parameters::{self, Part};
 use train::{
-    Batch, Batches, CrossEntropy, Executor, MeanSquaredError, Mode, Objective, OptimizerSettings, Overrides, Schedule, TrainContext,
-    TrainError, TrainSettings, Watch,
+    AdamW, Batch, Batches, Constant, CrossEntropy, Executor, MeanSquaredError, Mode, Objective, Overrides, TrainContext, TrainError,
+    TrainSettings, Watch,
 };
 
 /// Classes of the first images of CIFAR-10's test split.
@@ -89,8 +89,8 @@ fn check(name: &str) {
     assert_eq!(without_gradient(&model, objective.as_ref(), &batch), Vec::<String>::new(), "{name}");
     let settings = TrainSettings {
         // Small enough for every one of them: the network that reads raw pixels, 0..255, has gradients as large.
-        optimizer: OptimizerSettings::Adamw { lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 },
-        schedule: Schedule::Constant { warm_up: 0.0 },
+        optimizer: AdamW { lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }.into(),
+        schedule: Constant { warm_up: 0.0 }.into(),
         clip_norm: Some(1.0),
         ..TrainSettings::default()
     };

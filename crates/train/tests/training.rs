@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tensor::{Tensor, random};
 use toy::{Toy, constant, input, network, node, settings};
-use train::{
-    Batch, CrossEntropy, EpochRecord, Executor, Keep, Mode, OptimizerSettings, Silent, TrainContext, TrainError, TrainSettings, Watch,
-};
+use train::{AdamW, Batch, CrossEntropy, EpochRecord, Executor, Keep, Mode, Sgd, Silent, TrainContext, TrainError, TrainSettings, Watch};
 
 fn around(watch: &mut dyn Watch) -> TrainContext<'_> {
     TrainContext { watch, ..TrainContext::default() }
@@ -91,7 +89,7 @@ fn an_interrupted_training_ends_in_the_same_bits() {
     let path = dir.path().join("checkpoint.safetensors");
     let data = Toy { batches: 7 };
     let adam = TrainSettings {
-        optimizer: OptimizerSettings::Adamw { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 },
+        optimizer: AdamW { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }.into(),
         keep: Keep::Best,
         ..settings(5)
     };
@@ -157,8 +155,7 @@ fn what_cannot_train_is_refused_by_name() {
     assert_eq!(run(misspelt), "setting 'freeze': 'fc9.*' matches no trainable parameter");
     let all = TrainSettings { freeze: vec!["*".into()], ..settings(1) };
     assert_eq!(run(all), "setting 'freeze': leaves nothing that trains");
-    let explode =
-        TrainSettings { optimizer: OptimizerSettings::Sgd { lr: 1e30, momentum: 0.9, nesterov: false, weight_decay: 0.0 }, ..settings(1) };
+    let explode = TrainSettings { optimizer: Sgd { lr: 1e30, momentum: 0.9, nesterov: false, weight_decay: 0.0 }.into(), ..settings(1) };
     let error = run(explode);
     assert!(error.contains("is not finite") || error.contains("the loss is"), "{error}");
 }

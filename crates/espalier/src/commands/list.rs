@@ -52,20 +52,13 @@ fn operator_name(op: &dyn ops::Operator) -> String {
 
 /// The choices that a recipe offers, each as `KEY = "value"` with its sentence, read from the schema so that none is missed.
 fn techniques() -> Vec<(String, String)> {
-    const KEYS: &[(&str, &str)] = &[
-        ("BatchNorm", "batch_norm"),
-        ("Scope", "scope"),
-        ("OptimizerSettings", "optimizer.kind"),
-        ("Schedule", "schedule.kind"),
-        ("Keep", "keep"),
-    ];
+    const KEYS: &[(&str, &str)] = &[("BatchNorm", "batch_norm"), ("Scope", "scope"), ("Keep", "keep")];
     let schema = schema();
     let mut list = vec![];
     for (ty, key) in KEYS {
         for choice in schema["$defs"][ty]["oneOf"].as_array().into_iter().flatten() {
-            let value = choice["const"].as_str().or(choice["properties"]["kind"]["const"].as_str());
             let summary = choice["description"].as_str().unwrap_or_default().replace('\n', " ");
-            list.extend(value.map(|v| (format!("{key} = \"{v}\""), summary)));
+            list.extend(choice["const"].as_str().map(|v| (format!("{key} = \"{v}\""), summary)));
         }
     }
     for family in families() {
@@ -221,8 +214,7 @@ mod tests {
     #[test]
     fn techniques_are_named_by_their_key() {
         let names: Vec<String> = list(Topic::Techniques).into_iter().map(|e| e.name).collect();
-        for name in [r#"observer = "percentile""#, r#"criterion = "taylor""#, r#"optimizer.kind = "adamw""#, r#"schedule.kind = "cosine""#]
-        {
+        for name in [r#"observer = "percentile""#, r#"criterion = "taylor""#, r#"optimizer = "adamw""#, r#"schedule = "cosine""#] {
             assert!(names.iter().any(|n| n == name), "{name}: {names:?}");
         }
     }

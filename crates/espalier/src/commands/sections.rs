@@ -67,14 +67,14 @@ const SECTIONS: [Section; 12] = [
     },
     Section {
         name: "optimizer",
-        ty: "OptimizerSettings",
+        ty: "optimizer",
         place: "optimizer = { ... } in a stage that trains; without one, adamw with lr = 1e-4 where the weights are trained already, \
                 sgd with lr = 0.05 where they are random",
         example: "[[stages]]\nkind = \"finetune\"\noptimizer = { kind = \"adamw\", lr = 3e-4 }\n",
     },
     Section {
         name: "schedule",
-        ty: "Schedule",
+        ty: "schedule",
         place: "schedule = { ... } in a stage that trains",
         example: "[[stages]]\nkind = \"train\"\nschedule = { kind = \"cosine\", warm_up = 0.1 }\n",
     },

@@ -5,6 +5,8 @@ use technique::{FamilyManual, manual};
 pub fn families() -> Vec<FamilyManual> {
     vec![
         manual::<train::Tasks>(),
+        manual::<train::Optimizers>(),
+        manual::<train::Schedules>(),
         manual::<encodings::Encodings>(),
         manual::<quantize::Observers>(),
         manual::<quantize::Corrections>(),

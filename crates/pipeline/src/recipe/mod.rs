@@ -31,7 +31,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use technique::Choice;
-use train::{OptimizerSettings, Tasks};
+use train::{AdamW, Optimizers, Sgd, Tasks};
 
 /// A recipe: what `espalier run` does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -92,12 +92,15 @@ impl Recipe {
     }
 
     /// The optimizer that stage `index` trains by, and whether the recipe leaves it open: then
-    /// [`OptimizerSettings::default`] for random weights, [`OptimizerSettings::gentle`] for trained ones. `None` for a stage
+    /// [`Sgd::for_random_weights`], or [`AdamW::for_trained_weights`] for weights that are trained already. `None` for a stage
     /// without a training loop.
-    pub fn optimizer(&self, index: usize) -> Option<(OptimizerSettings, bool)> {
+    pub fn optimizer(&self, index: usize) -> Option<(Choice<Optimizers>, bool)> {
         let given = self.stages.get(index)?.training()?.optimizer.clone();
         let open = given.is_none();
-        let default = || if self.trained_before(index) { OptimizerSettings::gentle() } else { OptimizerSettings::default() };
+        let default = || match self.trained_before(index) {
+            true => AdamW::for_trained_weights().into(),
+            false => Sgd::for_random_weights().into(),
+        };
         Some((given.unwrap_or_else(default), open))
     }
 

@@ -126,7 +126,13 @@ impl Located<'_> {
             let span = error.span().map(|s| heading(self.text, s));
             return RecipeError::new(format!("the key '{key}' is missing{place}")).at(self.text, span);
         }
-        RecipeError::new(plain(message.trim())).at(self.text, error.span())
+        // The fault of a technique's setting begins with its key: "lr = -1: ...". serde knows the place of the table alone.
+        let key = message.split_once(" = ").zip(error.span()).and_then(|((key, _), near)| {
+            let mut found = vec![];
+            collect_keys(table, key, &mut found);
+            found.into_iter().filter(|place| near.start <= place.start).min_by_key(|place| place.start)
+        });
+        RecipeError::new(plain(message.trim())).at(self.text, key.or(error.span()))
     }
 
     /// The place of a value by its path; of the nearest thing above it that is written where it is not.

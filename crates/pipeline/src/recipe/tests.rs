@@ -60,8 +60,8 @@ fn faults_are_named_with_their_line() {
         ("[[stages]]\nkind = \"quantize\"\ncalibration = { observer = \"minmax\" }\n", 8, "there is no observer 'minmax'"),
         ("[[stages]]\nkind = \"train\"\nmodel = { arch = \"resnet21\" }\n", 8, "unknown architecture 'resnet21'"),
         ("[[stages]]\nkind = \"train\"\nepochs = -1\n", 8, "invalid value: integer `-1`, expected a whole number, 0 or more"),
-        ("[[stages]]\nkind = \"train\"\nschedule = \"cosine\"\n", 8, "invalid type: string \"cosine\", expected a table: { ... }"),
-        ("[[stages]]\nkind = \"train\"\n[stages.optimizer]\nkind = \"sgd\"\nlr = -1\n", 10, "optimizer.lr is -1"),
+        ("[[stages]]\nkind = \"train\"\nschedule = \"cosin\"\n", 8, "there is no schedule 'cosin'; did you mean 'cosine'?"),
+        ("[[stages]]\nkind = \"train\"\n[stages.optimizer]\nkind = \"sgd\"\nlr = -1\n", 10, "lr = -1: a positive number is needed"),
         ("[[stages]]\nkind = \"train\"\nmodel = { arch = \"lenet5\", classes = 0 }\n", 8, "classes is 0"),
         ("[[stages]]\nkind = \"distill\"\nteacher = \"t.onnx\"\nstudent = { arch = \"mlp\", width = -1 }\n", 9, "width is -1"),
         ("[goals]\nmax_accuracy_drop = -1\n[[stages]]\nkind = \"train\"\n", 7, "max_accuracy_drop = -1 is not within 0..100"),
@@ -176,11 +176,11 @@ fn an_optimizer_that_is_not_named_follows_from_whether_the_weights_are_trained()
     let text = "name = \"t\"\n[data]\ntrain = \"d\"\n[model]\nMODEL\n[[stages]]\nkind = \"train\"\n[[stages]]\nkind = \"prune\"\nsparsity = 0.5\n\
                 [[stages]]\nkind = \"finetune\"\n[[stages]]\nkind = \"distill\"\nteacher = \"train\"\nstudent = { arch = \"mlp\" }\n\
                 [[stages]]\nname = \"own\"\nkind = \"finetune\"\noptimizer = { kind = \"sgd\", lr = 0.3 }\n";
-    let (fresh, gentle) = (OptimizerSettings::default(), OptimizerSettings::gentle());
+    let (fresh, gentle) = (Choice::from(Sgd::for_random_weights()), Choice::from(AdamW::for_trained_weights()));
     let chosen = |r: &Recipe| (0..5).map(|i| r.optimizer(i).unwrap()).collect::<Vec<_>>();
-    let own: OptimizerSettings = toml::from_str("kind = \"sgd\"\nlr = 0.3").unwrap();
+    let own: Choice<Optimizers> = toml::from_str("kind = \"sgd\"\nlr = 0.3").unwrap();
     let built = parse(&text.replace("MODEL", "arch = \"mlp\""), &[]).unwrap();
-    let of = |first: &OptimizerSettings| {
+    let of = |first: &Choice<Optimizers>| {
         vec![(first.clone(), true), (gentle.clone(), true), (gentle.clone(), true), (fresh.clone(), true), (own.clone(), false)]
     };
     assert_eq!(chosen(&built), of(&fresh));
@@ -189,7 +189,7 @@ fn an_optimizer_that_is_not_named_follows_from_whether_the_weights_are_trained()
     // One key of a default that is not written in the recipe.
     let set = parse(&text.replace("MODEL", "file = \"m.onnx\""), &["stages.finetune.optimizer.lr=0.001".into()]).unwrap();
     let (optimizer, open) = set.optimizer(2).unwrap();
-    assert!(matches!(optimizer, OptimizerSettings::Adamw { lr: 0.001, .. }) && !open, "{optimizer:?}");
+    assert!(optimizer.kind() == "adamw" && optimizer.lr() == 0.001 && !open, "{optimizer:?}");
 }
 
 /// Recipes that hold an example: as a stage of some kind, with the keys that such a stage must have.

@@ -2,8 +2,8 @@
 use super::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use technique::Fault;
-use train::{Keep, OptimizerSettings, Schedule, TrainError};
+use technique::{Choice, Fault};
+use train::{Keep, Optimizers, Schedules};
 
 /// The training settings of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -14,12 +14,12 @@ pub struct Training {
     /// Samples a step.
     pub batch: usize,
     /// The optimizer: `{ kind = "sgd", lr, momentum, nesterov, weight_decay }` or `{ kind = "adamw", lr, betas, eps, weight_decay }`.
-    /// Absent: sgd with lr = 0.05 for weights that are still random; for weights that have been trained (those of a file, or
-    /// of an earlier stage) the gentle adamw with lr = 1e-4.
+    /// Absent: sgd with lr = 0.05, momentum = 0.9, nesterov = true and weight_decay = 5e-4 for weights that are still random; for
+    /// weights that have been trained (those of a file, or of an earlier stage) the gentle adamw with lr = 1e-4.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub optimizer: Option<OptimizerSettings>,
+    pub optimizer: Option<Choice<Optimizers>>,
     /// The learning rate over the stage: `{ kind = "constant" | "step" | "cosine", warm_up, ... }`.
-    pub schedule: Schedule,
+    pub schedule: Choice<Schedules>,
     /// Share of the target spread over all classes, 0..1.
     pub label_smoothing: f64,
     /// Largest L2 norm of all gradients together; larger ones are scaled down to it.
@@ -51,7 +51,7 @@ impl Default for Training {
             epochs: 0,
             batch: 64,
             optimizer: None,
-            schedule: Schedule::default(),
+            schedule: Choice::default(),
             label_smoothing: 0.0,
             clip_norm: None,
             freeze: vec![],
@@ -80,10 +80,6 @@ impl Training {
         if self.memory == Some(ByteSize(0)) {
             return Err(Fault::new("memory", "memory = 0: a size such as \"2 GB\" is needed; absent: no limit"));
         }
-        if let Some(optimizer) = &self.optimizer {
-            optimizer.check().map_err(setting)?;
-        }
-        self.schedule.check().map_err(setting)?;
         match self.early_stopping {
             Some(0) => Err(Fault::new("early_stopping", "early_stopping = 0: it is a number of epochs, at least 1; absent: never")),
             Some(_) if !validates => {
@@ -93,13 +89,5 @@ impl Training {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// The fault behind an error of the trainer, which names a setting by its keys.
-fn setting(error: TrainError) -> Fault {
-    match error {
-        TrainError::Setting { setting, what } => Fault::new(&setting, format!("{setting} {what}")),
-        other => Fault::new("", other.to_string()),
     }
 }

@@ -2,7 +2,7 @@
 use crate::recipe::Training;
 use distill::DistillationSettings;
 use graph::Model;
-use train::{OptimizerSettings, Task};
+use train::{Sgd, Task};
 
 /// A loss that rose by this factor over the lowest so far is told of ...
 const RISE: f64 = 2.0;
@@ -29,10 +29,10 @@ pub(super) struct Divergence {
 
 /// What helps against a training that diverges.
 pub(super) fn advice(model: &Model, training: &Training) -> String {
-    let optimizer = training.optimizer.clone().unwrap_or_default();
+    let optimizer = training.optimizer.clone().unwrap_or_else(|| Sgd::for_random_weights().into());
     let lr = optimizer.lr();
     let clip = if training.clip_norm.is_none() { ", or set clip_norm = 1.0" } else { "" };
-    if matches!(optimizer, OptimizerSettings::Adamw { .. }) {
+    if optimizer.scales_each_weight() {
         return format!("lower optimizer.lr (it is {lr}){clip}");
     }
     let folded = if normalizes(model) { "" } else { "without BatchNormalization (quantizing folds it) SGD needs a small rate; " };

@@ -8,7 +8,7 @@ use distill::DistillationSettings;
 use graph::Model;
 use report::record::{EpochPoint, MetricRecord};
 use std::time::Instant;
-use train::{EpochRecord, Keep, OptimizerSettings, Participant, TrainError, Watch};
+use train::{EpochRecord, Keep, Participant, TrainError, Watch};
 
 /// Passes what the trainer says on to the run, and keeps the curve.
 struct StageWatch<'w, 'a> {
@@ -83,7 +83,7 @@ pub(super) fn train_with(
         );
     }
     if let Some((optimizer, true)) = cx.loaded.recipe.optimizer(cx.index) {
-        if optimizer != OptimizerSettings::default() {
+        if cx.loaded.recipe.trained_before(cx.index) {
             let lr = optimizer.lr();
             cx.note(
                 false,

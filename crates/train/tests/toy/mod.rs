@@ -1,5 +1,5 @@
 //! A small network and a data set that it learns, for the tests of the training loop.
-use espalier_train::{Batch, Batches, OptimizerSettings, Schedule, TrainError, TrainSettings};
+use espalier_train::{Batch, Batches, Cosine, Sgd, TrainError, TrainSettings};
 use graph::{AttributeValue, Model, Node, Value, ValueId, ValueType};
 use std::collections::BTreeMap;
 use tensor::{DType, Tensor, random};
@@ -78,8 +78,8 @@ impl Batches for Toy {
 pub(crate) fn settings(epochs: u64) -> TrainSettings {
     TrainSettings {
         epochs,
-        optimizer: OptimizerSettings::Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 1e-4 },
-        schedule: Schedule::Cosine { warm_up: 0.05, floor: 0.0 },
+        optimizer: Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 1e-4 }.into(),
+        schedule: Cosine { warm_up: 0.05, floor: 0.0 }.into(),
         ..TrainSettings::default()
     }
 }
