@@ -72,6 +72,7 @@ impl Restoring<'_> {
 
     /// Nodes in the place of an operator on integers.
     fn float_form(&mut self, node: &Node, form: &IntegerForm) -> Option<Vec<Node>> {
+        let [Some(made)] = node.outputs[..] else { return None };
         let neutral = |v: &AttributeValue| matches!(v, AttributeValue::Int(0)) || *v == AttributeValue::Float(1.0);
         let meant = |a: &Attribute| form.opset && a.name == "opset" && self.means_the_same(&a.value);
         let kept = |a: &Attribute| form.attributes.contains(&a.name.as_str());
@@ -124,7 +125,6 @@ impl Restoring<'_> {
             put(&mut inputs, i, value);
         }
         float.inputs = inputs;
-        let made = node.output(0)?;
         match input(Slot::OutputScale) {
             Some(scale) => out.extend(self.quantized(float, made, (scale, input(Slot::OutputZeroPoint)))),
             // QGemm without an output grid makes floats.

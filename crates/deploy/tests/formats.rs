@@ -158,6 +158,20 @@ fn operators_on_integers_are_lifted_to_the_graph_that_they_were_made_of() {
 }
 
 #[test]
+fn an_operator_on_integers_with_an_output_that_it_cannot_have_stays() {
+    let mut model = onnx::from_bytes(&exported(&quantized(&QuantizeSettings::default()), "qoperator").bytes, None).unwrap();
+    for i in 0..model.graph.nodes.len() {
+        if model.graph.nodes[i].op_type.starts_with("QLinear") {
+            let extra = model.values.add_named(format!("extra_{i}"));
+            model.graph.nodes[i].outputs.insert(0, Some(extra));
+        }
+    }
+    deploy::lift(&mut model).unwrap();
+    model.verify().unwrap();
+    assert!(operators(&model).contains(&"QLinearConv"), "{:?}", operators(&model));
+}
+
+#[test]
 fn a_softmax_between_quantizers_is_one_on_integers() {
     let settings = QuantizeSettings { target: target::Choice::named("integer_only").unwrap(), ..QuantizeSettings::default() };
     let model = quantized(&settings);
