@@ -23,7 +23,7 @@ impl TypedValueParser for Known {
 
 /// Names of the runtimes.
 pub(crate) fn runtimes() -> Vec<String> {
-    lib::runtimes().iter().map(|name| name.to_string()).collect()
+    lib::runtimes().map(str::to_string).collect()
 }
 
 /// Names of the tasks.

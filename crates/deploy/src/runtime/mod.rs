@@ -102,27 +102,42 @@ pub trait Session {
     fn run(&mut self, inputs: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>>;
 }
 
-/// Names that [`by_name`] knows.
-pub const NAMES: &[&str] = &[onnxruntime::NAME, reference::NAME, "rten"];
+/// A runtime in the list.
+pub struct RuntimeEntry {
+    /// Its name, as recipes and reports write it.
+    pub name: &'static str,
+    /// What it is, in one sentence.
+    pub summary: &'static str,
+    open: fn() -> Result<Box<dyn Runtime>>,
+}
+
+/// All runtimes, those that this build is without among them.
+pub fn all() -> &'static [RuntimeEntry] {
+    #[cfg(feature = "rten")]
+    const RTEN: RuntimeEntry = rten::ENTRY;
+    #[cfg(not(feature = "rten"))]
+    const RTEN: RuntimeEntry = RuntimeEntry {
+        name: "rten",
+        summary: "RTen, in builds with the feature of that name",
+        open: || Err(DeployError::RuntimeAbsent { runtime: "rten", what: "this build is without it; build with `--features rten`".into() }),
+    };
+    &[onnxruntime::ENTRY, reference::ENTRY, RTEN]
+}
 
 /// The runtime of this name.
 ///
 /// # Errors
 /// [`DeployError::RuntimeAbsent`] if it is not installed, or no runtime has this name.
 pub fn by_name(name: &str) -> Result<Box<dyn Runtime>> {
-    match name {
-        onnxruntime::NAME => Ok(Box::new(OnnxRuntime::find()?)),
-        reference::NAME => Ok(Box::new(Reference)),
-        #[cfg(feature = "rten")]
-        rten::NAME => Ok(Box::new(Rten)),
-        #[cfg(not(feature = "rten"))]
-        "rten" => {
-            Err(DeployError::RuntimeAbsent { runtime: "rten", what: "this build is without it; build with `--features rten`".into() })
+    match all().iter().find(|entry| entry.name == name) {
+        Some(entry) => (entry.open)(),
+        None => {
+            let known: Vec<&str> = all().iter().map(|entry| entry.name).collect();
+            Err(DeployError::RuntimeAbsent {
+                runtime: "the runtime",
+                what: format!("'{name}' is not known; there are {}", known.join(", ")),
+            })
         }
-        _ => Err(DeployError::RuntimeAbsent {
-            runtime: "the runtime",
-            what: format!("'{name}' is not known; there are {}", NAMES.join(", ")),
-        }),
     }
 }
 

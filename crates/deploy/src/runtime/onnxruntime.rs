@@ -1,6 +1,6 @@
 //! ONNX Runtime through the `ort` crate. The shared library is found and loaded at run time, so that the binary neither
 //! links to it nor ships it; whatever is wrong with the library is an error here, never a panic.
-use super::{Runtime, Session, SessionOptions, Slot, Source, check_inputs, convert, locate, messages};
+use super::{Runtime, RuntimeEntry, Session, SessionOptions, Slot, Source, check_inputs, convert, locate, messages};
 use crate::{DeployError, Result};
 use graph::Model;
 use ort::logging::LogLevel;
@@ -16,6 +16,12 @@ use tensor::Tensor;
 
 /// The runtime's name.
 pub(super) const NAME: &str = "onnxruntime";
+
+pub(super) const ENTRY: RuntimeEntry = RuntimeEntry {
+    name: NAME,
+    summary: "ONNX Runtime, its library found and loaded at run time",
+    open: || Ok(Box::new(OnnxRuntime::find()?)),
+};
 
 /// ONNX Runtime, loaded. One library serves the whole process: the first that works.
 pub struct OnnxRuntime {

@@ -1,5 +1,5 @@
 //! Our own interpreter as a runtime: it always exists, computes literally, and is what others are judged against.
-use super::{Runtime, Session, SessionOptions, Slot, Source, check_inputs};
+use super::{Runtime, RuntimeEntry, Session, SessionOptions, Slot, Source, check_inputs};
 use crate::{DeployError, Result};
 use graph::{Model, ValueId, ValueType};
 use std::collections::BTreeMap;
@@ -8,6 +8,9 @@ use train::{Executor, Mode};
 
 /// The runtime's name.
 pub(super) const NAME: &str = "reference";
+
+pub(super) const ENTRY: RuntimeEntry =
+    RuntimeEntry { name: NAME, summary: "The built-in interpreter: literal arithmetic, always there", open: || Ok(Box::new(Reference)) };
 
 /// The reference interpreter. It has one arithmetic, the literal one, and uses the process's own threads: both session
 /// options are without effect.

@@ -1,6 +1,6 @@
 //! rten, a runtime written in Rust: a second opinion that shares no code with ONNX Runtime. It holds 64-bit integers and
 //! booleans as 32-bit integers, so those are converted on the way in and come out as int32.
-use super::{Runtime, Session, SessionOptions, Slot, Source, check_inputs};
+use super::{Runtime, RuntimeEntry, Session, SessionOptions, Slot, Source, check_inputs};
 use crate::{DeployError, Result};
 use ::rten::{DataType, Dimension, Model, ModelOptions, NodeId, NodeInfo, RunOptions, ThreadPool, Value, ValueOrView, ValueType};
 use rten_tensor::Layout;
@@ -10,6 +10,9 @@ use tensor::{Buffer, DType, Tensor};
 
 /// The runtime's name.
 pub(super) const NAME: &str = "rten";
+
+pub(super) const ENTRY: RuntimeEntry =
+    RuntimeEntry { name: NAME, summary: "RTen, in builds with the feature of that name", open: || Ok(Box::new(Rten)) };
 
 /// rten.
 pub struct Rten;

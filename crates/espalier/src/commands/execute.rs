@@ -53,8 +53,9 @@ fn run_file(
 
 /// A model loaded into a runtime by name.
 pub(super) fn session(model: Source, runtime: &str, literal: bool, threads: usize) -> Result<Box<dyn Session>> {
-    if !super::runtimes().contains(&runtime) {
-        return Err(Error::Input(format!("no runtime is named '{runtime}'; there are {}", super::runtimes().join(", "))));
+    if !super::runtimes().any(|known| known == runtime) {
+        let known: Vec<&str> = super::runtimes().collect();
+        return Err(Error::Input(format!("no runtime is named '{runtime}'; there are {}", known.join(", "))));
     }
     let options = if literal { SessionOptions::literal(threads) } else { SessionOptions::default_arithmetic(threads) };
     Ok(runtime::by_name(runtime)?.load(model, options)?)

@@ -40,7 +40,7 @@ pub fn list(topic: Topic) -> Vec<Entry> {
         Topic::Techniques => techniques().into_iter().map(|(name, summary)| Entry { name, summary }).collect(),
         Topic::Architectures => zoo::list().iter().map(|e| entry(e.name, e.summary)).collect(),
         Topic::Operators => ops::all().map(|o| entry(&operator_name(o), o.summary())).collect(),
-        Topic::Runtimes => super::runtimes().iter().map(|r| entry(r, runtime(r))).collect(),
+        Topic::Runtimes => deploy::runtime::all().iter().map(|r| entry(r.name, r.summary)).collect(),
         Topic::Devices => super::device::devices(),
     }
 }
@@ -80,15 +80,6 @@ const ALWAYS: [(&str, &str); 2] = [
         "Spreads label_smoothing of the target evenly over all classes (Szegedy et al. 2016, arXiv:1512.00567, section 7).",
     ),
 ];
-
-fn runtime(name: &str) -> &'static str {
-    match name {
-        "reference" => "The built-in interpreter: literal arithmetic, always there",
-        "onnxruntime" => "ONNX Runtime, its library found and loaded at run time",
-        "rten" => "RTen, in builds with the feature of that name",
-        _ => "",
-    }
-}
 
 /// The keys of a kind of stage from the recipe's schema, with their sentences.
 fn keys(kind: &str) -> Vec<(String, String)> {
@@ -154,8 +145,8 @@ pub fn explain(name: &str) -> Result<String> {
     if !found.is_empty() {
         return Ok(found.concat());
     }
-    if super::runtimes().contains(&name) {
-        return Ok(format!("runtime {name}: {}\n", runtime(name)));
+    if let Some(runtime) = deploy::runtime::all().iter().find(|r| r.name == name) {
+        return Ok(format!("runtime {name}: {}\n", runtime.summary));
     }
     if let Some(e) = super::device::devices().into_iter().find(|e| e.name == name) {
         return Ok(format!("device {}: {}\n", e.name, e.summary));

@@ -40,6 +40,6 @@ pub use runtime::{FoundRuntime, fetch_runtime, find_runtime};
 pub use samples::{SampleOptions, task_named, tasks};
 
 /// Names of the runtimes that files can be executed in.
-pub fn runtimes() -> &'static [&'static str] {
-    deploy::runtime::NAMES
+pub fn runtimes() -> impl Iterator<Item = &'static str> {
+    deploy::runtime::all().iter().map(|entry| entry.name)
 }
