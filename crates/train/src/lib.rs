@@ -57,7 +57,7 @@ pub use optimizer::{AdamW, Optimizer, OptimizerState, Optimizers, Sgd, Update};
 pub use participant::{Participant, ParticipantState};
 pub use prepare::{Unreached, fold_constants, is_double, prepare, to_float32, unreached};
 pub use recompute::{StepMemory, step_memory};
-pub use schedule::{Constant, Cosine, Schedule, Schedules, Step};
+pub use schedule::{Constant, Cosine, Linear, Schedule, Schedules, Step};
 pub use task::{
     Agreement, Better, Classification, Confusion, Figures, MetricFacts, Reads, Regression, Score, TASK_KEY, Task, Tasks, align, arg_max,
     by_value, score, task_of,

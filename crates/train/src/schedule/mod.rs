@@ -1,10 +1,12 @@
 //! How the learning rate goes over a stage: the family of schedules.
 mod constant;
 mod cosine;
+mod linear;
 mod step;
 
 pub use constant::Constant;
 pub use cosine::Cosine;
+pub use linear::Linear;
 pub use step::Step;
 
 use technique::{Entry, Family, Fault, member, within};
@@ -60,6 +62,7 @@ impl Family for Schedules {
             member!(Constant as dyn Schedule, constant::CONSTANT),
             member!(Step as dyn Schedule, step::STEP),
             member!(Cosine as dyn Schedule, cosine::COSINE),
+            member!(Linear as dyn Schedule, linear::LINEAR),
         ];
         LIST
     }
@@ -79,7 +82,8 @@ mod tests {
         let cosine = Cosine { warm_up: 0.1, floor: 0.0 };
         let step = Step { milestones: vec![0.5, 0.75], gamma: 0.1, warm_up: 0.0 };
         let constant = Constant { warm_up: 0.5 };
-        let cases: [(&dyn Schedule, u64, f64); 9] = [
+        let linear = Linear { warm_up: 0.2, floor: 0.5 };
+        let cases: [(&dyn Schedule, u64, f64); 12] = [
             (&cosine, 0, 0.1),
             (&cosine, 9, 1.0),
             (&cosine, 10, 1.0),
@@ -89,6 +93,9 @@ mod tests {
             (&step, 80, 0.01),
             (&constant, 24, 0.5),
             (&constant, 50, 1.0),
+            (&linear, 9, 0.5),
+            (&linear, 60, 0.75),
+            (&linear, 99, 0.50625),
         ];
         for (i, (schedule, at, expected)) in cases.into_iter().enumerate() {
             assert!((schedule.factor(at, 100) - expected).abs() < 1e-9, "case {i} at {at}: {}", schedule.factor(at, 100));
