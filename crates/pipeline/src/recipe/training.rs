@@ -13,12 +13,12 @@ pub struct Training {
     pub epochs: u64,
     /// Samples a step.
     pub batch: usize,
-    /// The optimizer: `{ kind = "sgd", lr, momentum, nesterov, weight_decay }` or `{ kind = "adamw", lr, betas, eps, weight_decay }`.
+    /// The optimizer: a name, or `{ kind = "adamw", lr = 0.001 }`.
     /// Absent: sgd with lr = 0.05, momentum = 0.9, nesterov = true and weight_decay = 5e-4 for weights that are still random; for
     /// weights that have been trained (those of a file, or of an earlier stage) the gentle adamw with lr = 1e-4.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<Choice<Optimizers>>,
-    /// The learning rate over the stage: `{ kind = "constant" | "step" | "cosine", warm_up, ... }`.
+    /// The learning rate over the stage, as a factor of the optimizer's `lr`: a name, or `{ kind = "cosine", warm_up = 0.1 }`.
     pub schedule: Choice<Schedules>,
     /// Share of the target spread over all classes, 0..1.
     pub label_smoothing: f64,
