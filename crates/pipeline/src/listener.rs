@@ -49,7 +49,7 @@ pub enum Event<'a> {
 }
 
 /// Hears what happens.
-pub trait Listener {
+pub trait Listener: Send {
     /// Called for each event, in order, from the thread that runs.
     fn event(&mut self, event: &Event);
 }

@@ -72,6 +72,28 @@ pub fn select(device: Device) -> Result<String> {
     }
 }
 
+/// Makes sure that a device can be used, without choosing it.
+pub(crate) fn open(device: Device) -> Result<()> {
+    match device {
+        #[cfg(feature = "gpu")]
+        Device::Gpu(number) => crate::gpu::open(number).map(drop),
+        #[cfg(not(feature = "gpu"))]
+        Device::Gpu(_) => Err(TensorError::unsupported("device", NOT_BUILT)),
+        Device::Cpu => Ok(()),
+    }
+}
+
+/// Does `work` with this thread's operations on a device that was opened, whatever was chosen.
+pub(crate) fn within<R>(device: Device, work: impl FnOnce() -> R) -> R {
+    #[cfg(feature = "gpu")]
+    return crate::gpu::scoped(device != Device::Cpu, work);
+    #[cfg(not(feature = "gpu"))]
+    {
+        let _ = device;
+        work()
+    }
+}
+
 /// The name of what computes: `cpu`, or the GPU's.
 pub fn selected() -> String {
     #[cfg(feature = "gpu")]
@@ -92,10 +114,7 @@ pub fn is_gpu() -> bool {
 
 /// Does `work` with this thread's operations on the processor, whatever was chosen.
 pub fn on_processor<R>(work: impl FnOnce() -> R) -> R {
-    #[cfg(feature = "gpu")]
-    return crate::gpu::scoped(false, work);
-    #[cfg(not(feature = "gpu"))]
-    work()
+    within(Device::Cpu, work)
 }
 
 /// Tensors that were copied from the device to the processor since the last call: by what asked for them (operator and

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 /// Where batches come from. An epoch's batches follow from its number alone.
-pub trait Batches {
+pub trait Batches: Send + Sync {
     /// Batches an epoch has.
     fn batches(&self) -> u64;
     /// The batches of an epoch in order. Those that belong to one step say so: [`crate::Portion::continues`].
@@ -21,7 +21,7 @@ pub trait Batches {
 }
 
 /// Is told how a training goes.
-pub trait Watch {
+pub trait Watch: Send {
     /// After each step.
     fn step(&mut self, _step: u64, _steps: u64, _loss: f64, _samples: usize) {}
     /// After each epoch.

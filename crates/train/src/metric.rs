@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use tensor::Tensor;
 
 /// A figure over a whole data set, gathered batch by batch.
-pub trait Metric {
+pub trait Metric: Send {
     /// Values of the graph it reads: graph outputs or inner values.
     fn taps(&self) -> Vec<ValueId>;
 

@@ -22,7 +22,7 @@ pub struct ParticipantState {
 /// `clip_norm`, update, [`Participant::after_update`]. Within an epoch: its steps, [`Participant::after_epoch`], validation,
 /// checkpoint. At the end: the best epoch is put back if the settings ask for it and no
 /// participant replaces the weights, then [`Participant::finish`].
-pub trait Participant {
+pub trait Participant: Send {
     /// Its name: the key of its state in checkpoints.
     fn name(&self) -> &'static str;
 

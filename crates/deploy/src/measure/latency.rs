@@ -93,11 +93,10 @@ fn summarize(mut times_ms: Vec<f64>) -> Result<Latency> {
 mod tests {
     use super::*;
     use crate::runtime::Slot;
-    use std::cell::RefCell;
-    use std::rc::Rc;
+    use std::sync::{Arc, Mutex};
 
     /// Writes down who ran.
-    struct Told(char, Rc<RefCell<String>>);
+    struct Told(char, Arc<Mutex<String>>);
 
     impl Session for Told {
         fn inputs(&self) -> &[Slot] {
@@ -109,18 +108,18 @@ mod tests {
         }
 
         fn run(&mut self, _: &BTreeMap<String, Tensor>) -> Result<BTreeMap<String, Tensor>> {
-            self.1.borrow_mut().push(self.0);
+            self.1.lock().unwrap().push(self.0);
             Ok(BTreeMap::new())
         }
     }
 
     #[test]
     fn sessions_take_turns_and_each_is_counted_by_itself() {
-        let (told, none) = (Rc::default(), BTreeMap::new());
-        let (mut a, mut b) = (Told('a', Rc::clone(&told)), Told('b', Rc::clone(&told)));
+        let (told, none) = (Arc::default(), BTreeMap::new());
+        let (mut a, mut b) = (Told('a', Arc::clone(&told)), Told('b', Arc::clone(&told)));
         let options = LatencyOptions { warm_up: 1, runs: 3, at_most: Duration::from_secs(60) };
         let both = latencies(&mut [(&mut a, &none), (&mut b, &none)], options).unwrap();
-        assert_eq!(*told.borrow(), "abababab");
+        assert_eq!(*told.lock().unwrap(), "abababab");
         assert!(both.len() == 2 && both.iter().all(|l| l.runs == 3));
     }
 

@@ -63,7 +63,7 @@ pub struct Slot {
 }
 
 /// Something that executes ONNX files.
-pub trait Runtime {
+pub trait Runtime: Send + Sync {
     /// Its name, as recipes and reports write it.
     fn name(&self) -> &'static str;
 
@@ -86,7 +86,7 @@ pub trait Runtime {
 }
 
 /// A loaded model.
-pub trait Session {
+pub trait Session: Send {
     /// Inputs that must be fed.
     fn inputs(&self) -> &[Slot];
 

@@ -6,7 +6,7 @@ use tensor::Tensor;
 use train::{Executor, Mode};
 
 /// A statistic of one value over a stream of tensors.
-pub trait Collector {
+pub trait Collector: Send {
     /// Takes in the value's tensor of one batch.
     ///
     /// # Errors

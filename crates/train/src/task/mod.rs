@@ -79,7 +79,7 @@ pub struct Figures {
 }
 
 /// The figures of a task, gathered batch by batch. [`Metric::value`] is the main one.
-pub trait Score: Metric + Send {
+pub trait Score: Metric {
     /// The figures over all batches so far.
     fn figures(&self) -> Figures;
 
