@@ -99,7 +99,7 @@ mod tests {
     use super::*;
     use crate::testing::{identity, three_sizes};
     use crate::{Feature, Losses, WeightedLoss};
-    use technique::Choice;
+    use technique::{Choice, Settings};
     use tensor::random;
     use train::{AdamW, Batches, CrossEntropy, TrainContext, TrainSettings};
 
@@ -187,7 +187,7 @@ mod tests {
         let names: Vec<String> = objective.parameters().into_iter().map(|p| p.name).collect();
         assert_eq!((names.len(), names[0].as_str()), (6, "losses.0.relu0.adapter.weight"));
         assert!(objective.notes.iter().any(|n| n.starts_with("attention_transfer compares student 'relu0'")), "{:?}", objective.notes);
-        let optimizer = AdamW { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }.into();
+        let optimizer = AdamW { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }.choice().unwrap();
         let settings = TrainSettings { epochs: 15, optimizer, ..TrainSettings::default() };
         let mut around = TrainContext::default();
         let report = train::train(&mut student, &Noise, &objective, &settings, &mut around).unwrap();

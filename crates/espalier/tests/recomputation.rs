@@ -1,6 +1,7 @@
 //! Training under a memory budget: activations that are computed again change no bit of the result, and the memory that a
 //! step's tensors take truly falls.
 use espalier::graph::{AttributeValue, Dim, Graph, Model, Node, Value, ValueId, ValueType};
+use espalier::technique::Settings;
 use espalier::tensor::{DType, Tensor, memory, random};
 use espalier::train::{
     self, Batch, Batches, CrossEntropy, MeanSquaredError, Objective, Sgd, TrainContext, TrainError, TrainSettings, Watch,
@@ -47,7 +48,7 @@ fn trained(model: &Model, objective: &dyn Objective, batch: &Batch, settings: &T
 
 /// Trains with all activations kept, and under two budgets.
 fn check(model: &Model, objective: &dyn Objective, batch: &Batch) {
-    let optimizer = Sgd { lr: 1e-7, momentum: 0.9, nesterov: true, weight_decay: 1e-4 }.into();
+    let optimizer = Sgd { lr: 1e-7, momentum: 0.9, nesterov: true, weight_decay: 1e-4 }.choice().unwrap();
     let settings = TrainSettings { optimizer, learn_scales: true, seed: 5, ..TrainSettings::default() };
     let needs = train::step_memory(model, objective, batch, &settings).unwrap();
     let plain = trained(model, objective, batch, &settings);
@@ -264,8 +265,8 @@ impl Objective for Tapped {
     fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
         let inner = train::read(values, self.1)?;
         let axes: Vec<usize> = (0..inner.rank()).collect();
-        let inner = inner.mean(&axes, false).map_err(train::loss_error)?;
-        self.0.loss(values, batch)?.add(&inner).map_err(train::loss_error)
+        let inner = inner.mean(&axes, false)?;
+        Ok(self.0.loss(values, batch)?.add(&inner)?)
     }
 }
 

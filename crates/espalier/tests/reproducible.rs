@@ -1,4 +1,5 @@
 //! The same training in fresh processes gives the same bits, with one thread and with two.
+use espalier::technique::Settings;
 use espalier::tensor::{Tensor, random, set_threads};
 use espalier::train::{self, AdamW, Batch, Batches, CrossEntropy, TrainContext, TrainError, TrainSettings};
 use espalier::{distill, graph::Model, ops, prune, quantize, zoo};
@@ -40,7 +41,7 @@ fn train_jointly() -> u64 {
     quantize::quantize(&mut m, &quantize::QuantizeSettings::default(), std::iter::once(Ok(batch(99)))).unwrap();
     let task = CrossEntropy::of(&m, 0.1).unwrap();
     let objective = distill::Distillation::new(task, &m, &teacher, &distill::DistillationSettings::default(), 0).unwrap();
-    let optimizer = AdamW { lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }.into();
+    let optimizer = AdamW { lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }.choice().unwrap();
     let settings = TrainSettings { epochs: 2, optimizer, learn_scales: true, clip_norm: Some(1.0), ..TrainSettings::default() };
     let mut around = TrainContext::default();
     let before = m.clone();

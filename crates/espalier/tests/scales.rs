@@ -1,4 +1,5 @@
 //! Learned scales at a rate that is far too large for them.
+use espalier::technique::Settings;
 use espalier::tensor::{Tensor, random};
 use espalier::train::parameters::{Part, trainable};
 use espalier::train::{self, AdamW, Batch, Batches, CrossEntropy, TrainContext, TrainError, TrainSettings};
@@ -39,7 +40,7 @@ fn scales_stay_positive_at_any_rate() {
     // A step of 10 takes any scale of this network below zero, were it let.
     let settings = TrainSettings {
         epochs: 1,
-        optimizer: AdamW { lr: 10.0, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }.into(),
+        optimizer: AdamW { lr: 10.0, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }.choice().unwrap(),
         learn_scales: true,
         freeze: weights.into_iter().map(|p| p.name).collect(),
         ..TrainSettings::default()

@@ -5,7 +5,6 @@ use ops::{Effect, Role};
 use std::collections::BTreeMap;
 use technique::Fault;
 use tensor::DType;
-use train::parameters::matches;
 
 /// A weight that may be pruned.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,15 +39,15 @@ pub fn candidates(model: &Model, skip: &[String]) -> Result<Vec<Candidate>> {
     let mut found = BTreeMap::new();
     collect(model, &model.graph, &mut found);
     for pattern in skip {
-        if !found.values().any(|c: &Candidate| matches(pattern, &c.name)) {
+        if !found.values().any(|c: &Candidate| graph::matches(pattern, &c.name)) {
             return Err(Fault::new("skip", format!("'{pattern}' matches no weight")).into());
         }
     }
-    Ok(found.into_values().filter(|c| !skip.iter().any(|p| matches(p, &c.name))).collect())
+    Ok(found.into_values().filter(|c| !skip.iter().any(|p| graph::matches(p, &c.name))).collect())
 }
 
 fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate>) {
-    let uses = graph.use_counts();
+    let (uses, linked) = (graph.use_counts(), graph.linked());
     for node in &graph.nodes {
         for sub in node.subgraphs() {
             collect(model, sub, found);
@@ -63,7 +62,7 @@ fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate
                 Effect::Computes { weight: Some(rule), .. } if rule.input == i => rule.axis,
                 _ => None,
             };
-            let norm = node.output(0).and_then(|out| ops::norm_behind((model, graph), &uses, out)).and_then(normalization);
+            let norm = node.output(0).and_then(|out| ops::norm_behind((model, &linked), &uses, out)).and_then(normalization);
             let name = model.values[id].name.clone();
             found.entry(id).or_insert(Candidate { weight: id, name, axis, norm });
         }

@@ -63,17 +63,6 @@ impl<F: Family> Choice<F> {
         Choice { kind, settings, member }
     }
 
-    /// Checks settings that came by [`Choice::of`]; those that were read have been checked.
-    ///
-    /// # Errors
-    /// What the member's settings refuse.
-    pub fn check_settings(&self) -> Result<(), Fault> {
-        match find::<F>(self.kind) {
-            Ok(entry) => (entry.build)(self.settings.clone()).map(drop),
-            Err(_) => Ok(()),
-        }
-    }
-
     /// The member's name, as recipes spell it.
     pub fn kind(&self) -> &'static str {
         self.kind

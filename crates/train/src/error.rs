@@ -1,6 +1,5 @@
 //! What can go wrong while a graph runs or trains: always with the node or value it happened at.
 use ops::OpError;
-use technique::Fault;
 
 /// A graph that could not be run or trained.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -44,6 +43,9 @@ pub enum TrainError {
     /// The graph itself.
     #[error(transparent)]
     Graph(#[from] graph::GraphError),
+    /// An operation of a loss, a metric or a source of batches that a caller brings.
+    #[error(transparent)]
+    Tensor(#[from] tensor::TensorError),
     /// The loss or a gradient.
     #[error("step {step}: {what}")]
     Step {
@@ -86,12 +88,4 @@ pub enum TrainError {
 
 fn domain_suffix(domain: &str) -> String {
     if domain.is_empty() { String::new() } else { format!(" of domain '{domain}'") }
-}
-
-impl TrainError {
-    /// A fault of a technique's settings, which stand in the setting `key`.
-    pub(crate) fn setting(key: &str, fault: Fault) -> Self {
-        let what = fault.to_string();
-        TrainError::Setting { setting: fault.under(key).path.join("."), what }
-    }
 }

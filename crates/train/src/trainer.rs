@@ -33,9 +33,9 @@ pub enum Keep {
 pub struct TrainSettings {
     /// Passes over the data.
     pub epochs: u64,
-    /// How weights move: `Sgd { .. }.into()`, or read from a recipe.
+    /// How weights move: `Sgd { .. }.choice()?`, or read from a recipe.
     pub optimizer: Choice<Optimizers>,
-    /// Learning rate over the stage: `Cosine { .. }.into()`, or read from a recipe.
+    /// Learning rate over the stage: `Cosine { .. }.choice()?`, or read from a recipe.
     pub schedule: Choice<Schedules>,
     /// Largest L2 norm of all gradients together; larger ones are scaled down to it.
     pub clip_norm: Option<f64>,
@@ -65,7 +65,7 @@ impl Default for TrainSettings {
     fn default() -> Self {
         TrainSettings {
             epochs: 1,
-            optimizer: Sgd::for_random_weights().into(),
+            optimizer: Sgd::for_random_weights(),
             schedule: Choice::default(),
             clip_norm: None,
             freeze: vec![],
@@ -129,8 +129,6 @@ pub fn train(
     settings: &TrainSettings,
     context: &mut TrainContext,
 ) -> Result<TrainReport, TrainError> {
-    settings.optimizer.check_settings().map_err(|fault| TrainError::setting("optimizer", fault))?;
-    settings.schedule.check_settings().map_err(|fault| TrainError::setting("schedule", fault))?;
     refuse_integers(model)?;
     let parameters = parameters::trainable(model, &settings.freeze, settings.learn_scales)?;
     if parameters.is_empty() {

@@ -5,6 +5,7 @@ use graph::{Dim, Model, Node, Value, ValueId, ValueType};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use technique::Settings;
 use tensor::{DType, Tensor, random};
 use train::{
     Batch, Batches, Batching, CrossEntropy, Executor, Feeding, InputRule, InputRules, LoaderBatches, Mode, Sgd, TrainContext,
@@ -91,7 +92,7 @@ fn a_fixed_batch_trains_as_an_open_one() {
     let data = labelled(10);
     let settings = TrainSettings {
         epochs: 3,
-        optimizer: Sgd { lr: 0.1, momentum: 0.9, nesterov: false, weight_decay: 0.0 }.into(),
+        optimizer: Sgd { lr: 0.1, momentum: 0.9, nesterov: false, weight_decay: 0.0 }.choice().unwrap(),
         schedule: technique::Choice::default(),
         ..TrainSettings::default()
     };

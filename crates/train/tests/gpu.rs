@@ -3,6 +3,7 @@
 use espalier_train as train;
 use graph::Model;
 use std::collections::BTreeMap;
+use technique::Settings;
 use tensor::{Tensor, device, gpu, random};
 use train::{
     AdamW, Batch, Batches, Constant, CrossEntropy, Executor, Mode, Named, Optimizers, Sgd, TrainContext, TrainError, TrainSettings, Watch,
@@ -56,8 +57,12 @@ fn trained(on_gpu: bool, model: &Model, data: &Noise, optimizer: technique::Choi
     gpu::scoped(on_gpu, || {
         let mut model = model.clone();
         let objective = CrossEntropy::of(&model, 0.1).unwrap();
-        let settings =
-            TrainSettings { optimizer, schedule: Constant { warm_up: 0.0 }.into(), clip_norm: Some(5.0), ..TrainSettings::default() };
+        let settings = TrainSettings {
+            optimizer,
+            schedule: Constant { warm_up: 0.0 }.choice().unwrap(),
+            clip_norm: Some(5.0),
+            ..TrainSettings::default()
+        };
         let mut losses = Losses::default();
         let mut around = TrainContext { watch: &mut losses, ..TrainContext::default() };
         train::train(&mut model, data, &objective, &settings, &mut around).unwrap();
@@ -73,8 +78,8 @@ fn a_gpu_trains_as_the_processor_does() {
         eprintln!("skipped: {e}");
         return;
     }
-    let sgd = Sgd { lr: 0.02, momentum: 0.9, nesterov: true, weight_decay: 1e-3 }.into();
-    let adamw = AdamW { lr: 0.002, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-2 }.into();
+    let sgd = Sgd { lr: 0.02, momentum: 0.9, nesterov: true, weight_decay: 1e-3 }.choice().unwrap();
+    let adamw = AdamW { lr: 0.002, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-2 }.choice().unwrap();
     for (name, input, optimizer) in [("resnet8", vec![3, 16, 16], sgd), ("ds-cnn", vec![1, 49, 10], adamw)] {
         let entry = zoo::find(name).unwrap();
         let options = ZooOptions { width: 0.5, input: input.clone(), ..entry.default_options() };

@@ -4,6 +4,7 @@ use graph::{AttributeValue, Dim, Model, Node, Value, ValueId, ValueType};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use technique::Settings;
 use tensor::{DType, Tensor, random};
 use train::{AdamW, Batch, Batches, EpochRecord, LossParameter, Objective, Sgd, Silent, TrainContext, TrainError, TrainSettings, Watch};
 
@@ -64,14 +65,14 @@ impl Objective for Adapted {
     }
     fn loss_with(&self, parameters: &[Tensor], values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
         *self.seen.lock().unwrap() = Some(parameters[0].detach());
-        let wanted = batch.inputs["x"].detach().narrow(1, 0, 3).map_err(train::loss_error)?;
-        let y = train::read(values, self.output)?.matmul(&parameters[0]).map_err(train::loss_error)?;
-        tensor::mse_loss(&y, &wanted).map_err(train::loss_error)
+        let wanted = batch.inputs["x"].detach().narrow(1, 0, 3)?;
+        let y = train::read(values, self.output)?.matmul(&parameters[0])?;
+        Ok(tensor::mse_loss(&y, &wanted)?)
     }
 }
 
 fn settings(epochs: u64, momentum: f64, clip_norm: Option<f64>) -> TrainSettings {
-    let optimizer = Sgd { lr: 0.1, momentum, nesterov: false, weight_decay: 0.0 }.into();
+    let optimizer = Sgd { lr: 0.1, momentum, nesterov: false, weight_decay: 0.0 }.choice().unwrap();
     TrainSettings { epochs, optimizer, clip_norm, ..TrainSettings::default() }
 }
 
@@ -137,7 +138,7 @@ impl Watch for StopAfter<'_> {
 fn a_training_that_was_stopped_ends_in_the_same_bits() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint.safetensors");
-    let adamw = AdamW { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }.into();
+    let adamw = AdamW { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }.choice().unwrap();
     for settings in [settings(5, 0.9, Some(0.5)), TrainSettings { optimizer: adamw, ..settings(5, 0.0, None) }] {
         let mut whole = network();
         let expected = Adapted::of(&whole);

@@ -5,6 +5,7 @@ use espalier_train as train;
 use graph::{Model, ValueId};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use technique::Settings;
 use tensor::{Tensor, random};
 use toy::{Toy, constant, input, network, node, settings};
 use train::{AdamW, Batch, CrossEntropy, EpochRecord, Executor, Keep, Mode, Sgd, Silent, TrainContext, TrainError, TrainSettings, Watch};
@@ -89,7 +90,7 @@ fn an_interrupted_training_ends_in_the_same_bits() {
     let path = dir.path().join("checkpoint.safetensors");
     let data = Toy { batches: 7 };
     let adam = TrainSettings {
-        optimizer: AdamW { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }.into(),
+        optimizer: AdamW { lr: 0.01, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }.choice().unwrap(),
         keep: Keep::Best,
         ..settings(5)
     };
@@ -155,7 +156,8 @@ fn what_cannot_train_is_refused_by_name() {
     assert_eq!(run(misspelt), "setting 'freeze': 'fc9.*' matches no trainable parameter");
     let all = TrainSettings { freeze: vec!["*".into()], ..settings(1) };
     assert_eq!(run(all), "setting 'freeze': leaves nothing that trains");
-    let explode = TrainSettings { optimizer: Sgd { lr: 1e30, momentum: 0.9, nesterov: false, weight_decay: 0.0 }.into(), ..settings(1) };
+    let explode =
+        TrainSettings { optimizer: Sgd { lr: 1e30, momentum: 0.9, nesterov: false, weight_decay: 0.0 }.choice().unwrap(), ..settings(1) };
     let error = run(explode);
     assert!(error.contains("is not finite") || error.contains("the loss is"), "{error}");
 }

@@ -98,8 +98,8 @@ impl Recipe {
         let given = self.stages.get(index)?.training()?.optimizer.clone();
         let open = given.is_none();
         let default = || match self.trained_before(index) {
-            true => AdamW::for_trained_weights().into(),
-            false => Sgd::for_random_weights().into(),
+            true => AdamW::for_trained_weights(),
+            false => Sgd::for_random_weights(),
         };
         Some((given.unwrap_or_else(default), open))
     }

@@ -176,7 +176,7 @@ fn an_optimizer_that_is_not_named_follows_from_whether_the_weights_are_trained()
     let text = "name = \"t\"\n[data]\ntrain = \"d\"\n[model]\nMODEL\n[[stages]]\nkind = \"train\"\n[[stages]]\nkind = \"prune\"\nsparsity = 0.5\n\
                 [[stages]]\nkind = \"finetune\"\n[[stages]]\nkind = \"distill\"\nteacher = \"train\"\nstudent = { arch = \"mlp\" }\n\
                 [[stages]]\nname = \"own\"\nkind = \"finetune\"\noptimizer = { kind = \"sgd\", lr = 0.3 }\n";
-    let (fresh, gentle) = (Choice::from(Sgd::for_random_weights()), Choice::from(AdamW::for_trained_weights()));
+    let (fresh, gentle) = (Sgd::for_random_weights(), AdamW::for_trained_weights());
     let chosen = |r: &Recipe| (0..5).map(|i| r.optimizer(i).unwrap()).collect::<Vec<_>>();
     let own: Choice<Optimizers> = toml::from_str("kind = \"sgd\"\nlr = 0.3").unwrap();
     let built = parse(&text.replace("MODEL", "arch = \"mlp\""), &[]).unwrap();

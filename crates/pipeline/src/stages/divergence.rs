@@ -29,7 +29,7 @@ pub(super) struct Divergence {
 
 /// What helps against a training that diverges.
 pub(super) fn advice(model: &Model, training: &Training) -> String {
-    let optimizer = training.optimizer.clone().unwrap_or_else(|| Sgd::for_random_weights().into());
+    let optimizer = training.optimizer.clone().unwrap_or_else(Sgd::for_random_weights);
     let lr = optimizer.lr();
     let clip = if training.clip_norm.is_none() { ", or set clip_norm = 1.0" } else { "" };
     if optimizer.scales_each_weight() {

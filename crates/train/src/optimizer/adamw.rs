@@ -1,7 +1,8 @@
 //! Adam with decoupled weight decay.
 use super::{Optimizer, Optimizers, Update, below_one, positive_rate};
 use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual, Settings, choice, within};
+use std::sync::Arc;
+use technique::{Choice, Fault, Manual, Settings, within};
 use tensor::{AdamWOptions, Tensor, TensorError};
 
 /// Adam with decoupled weight decay.
@@ -38,8 +39,10 @@ impl Default for AdamW {
 impl AdamW {
     /// What a recipe that names no optimizer goes on training with: a small rate. One made for random weights throws away in its
     /// first steps what was learned.
-    pub fn for_trained_weights() -> Self {
-        AdamW { lr: 1e-4, ..AdamW::default() }
+    pub fn for_trained_weights() -> Choice<Optimizers> {
+        let adamw = AdamW { lr: 1e-4, ..AdamW::default() };
+        let member: Arc<dyn Optimizer> = Arc::new(adamw.clone());
+        Choice::of(ADAMW.name, &adamw, member)
     }
 }
 
@@ -80,5 +83,3 @@ impl Optimizer for AdamW {
         tensor::adamw_step(value, gradient, &mut first[0], &mut second[0], &options)
     }
 }
-
-choice!(AdamW in Optimizers, ADAMW);

@@ -1,7 +1,8 @@
 //! Stochastic gradient descent with momentum.
 use super::{Optimizer, Optimizers, Update, below_one, positive_rate};
 use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual, Settings, choice, within};
+use std::sync::Arc;
+use technique::{Choice, Fault, Manual, Settings, within};
 use tensor::{SgdOptions, Tensor, TensorError};
 
 /// Stochastic gradient descent with momentum, as PyTorch defines it.
@@ -37,8 +38,10 @@ impl Default for Sgd {
 
 impl Sgd {
     /// What a recipe that names no optimizer trains random weights with.
-    pub fn for_random_weights() -> Self {
-        Sgd { lr: 0.05, momentum: 0.9, nesterov: true, weight_decay: 5e-4 }
+    pub fn for_random_weights() -> Choice<Optimizers> {
+        let sgd = Sgd { lr: 0.05, momentum: 0.9, nesterov: true, weight_decay: 5e-4 };
+        let member: Arc<dyn Optimizer> = Arc::new(sgd.clone());
+        Choice::of(SGD.name, &sgd, member)
     }
 }
 
@@ -73,5 +76,3 @@ impl Optimizer for Sgd {
         tensor::sgd_step(value, gradient, &mut moments[0], &options)
     }
 }
-
-choice!(Sgd in Optimizers, SGD);

@@ -1,7 +1,7 @@
 //! The same learning rate throughout.
-use super::{Schedule, Schedules, fraction};
+use super::{Schedule, fraction};
 use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual, Settings, choice};
+use technique::{Fault, Manual, Settings};
 
 /// The same learning rate throughout.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -34,5 +34,3 @@ impl Schedule for Constant {
         1.0
     }
 }
-
-choice!(Constant in Schedules, CONSTANT);

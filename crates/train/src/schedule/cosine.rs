@@ -1,7 +1,7 @@
 //! A learning rate that falls along half a cosine.
-use super::{Schedule, Schedules, fraction};
+use super::{Schedule, fraction};
 use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual, Settings, choice};
+use technique::{Fault, Manual, Settings};
 
 /// Half a cosine from 1 to `floor`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -38,5 +38,3 @@ impl Schedule for Cosine {
         self.floor + (1.0 - self.floor) * 0.5 * (1.0 + (std::f64::consts::PI * t).cos())
     }
 }
-
-choice!(Cosine in Schedules, COSINE);

@@ -1,7 +1,7 @@
 //! A learning rate that falls linearly.
-use super::{Schedule, Schedules, fraction};
+use super::{Schedule, fraction};
 use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual, Settings, choice};
+use technique::{Fault, Manual, Settings};
 
 /// A line from 1 to `floor`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -38,5 +38,3 @@ impl Schedule for Linear {
         1.0 - (1.0 - self.floor) * t
     }
 }
-
-choice!(Linear in Schedules, LINEAR);

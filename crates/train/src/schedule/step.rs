@@ -1,7 +1,7 @@
 //! A learning rate that falls at milestones.
-use super::{Schedule, Schedules, fraction};
+use super::{Schedule, fraction};
 use serde::{Deserialize, Serialize};
-use technique::{Fault, Manual, Settings, choice};
+use technique::{Fault, Manual, Settings};
 
 /// Multiplied by `gamma` at each milestone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -48,5 +48,3 @@ impl Schedule for Step {
         self.gamma.powi(self.milestones.iter().filter(|m| done >= **m).count() as i32)
     }
 }
-
-choice!(Step in Schedules, STEP);

@@ -2,6 +2,7 @@
 use espalier_train::{Batch, Batches, Cosine, Sgd, TrainError, TrainSettings};
 use graph::{AttributeValue, Model, Node, Value, ValueId, ValueType};
 use std::collections::BTreeMap;
+use technique::Settings;
 use tensor::{DType, Tensor, random};
 
 pub(crate) fn input(model: &mut Model, name: &str, shape: &[usize]) -> ValueId {
@@ -78,8 +79,8 @@ impl Batches for Toy {
 pub(crate) fn settings(epochs: u64) -> TrainSettings {
     TrainSettings {
         epochs,
-        optimizer: Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 1e-4 }.into(),
-        schedule: Cosine { warm_up: 0.05, floor: 0.0 }.into(),
+        optimizer: Sgd { lr: 0.1, momentum: 0.9, nesterov: true, weight_decay: 1e-4 }.choice().unwrap(),
+        schedule: Cosine { warm_up: 0.05, floor: 0.0 }.choice().unwrap(),
         ..TrainSettings::default()
     }
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
+use technique::Settings;
 use tensor::{device, profile};
 use train::{Batch, Batches, MeanSquaredError, Objective, Sgd, TrainContext, TrainError, TrainSettings, Watch};
 
@@ -113,7 +114,7 @@ pub(in crate::commands) fn time_training(
     let repeated = Repeated { batch: Batch { inputs, targets, ..Batch::default() }, count: (options.rounds.max(1) + warm_up) as u64 };
     let mut watch = StepTimes { warm_up, last: Instant::now(), times_ms: vec![], notes: vec![] };
     // The rate is too small to matter: the work of a step does not depend on it, and random targets must not make it diverge.
-    let optimizer = Sgd { lr: 1e-9, momentum: 0.9, nesterov: false, weight_decay: 0.0 }.into();
+    let optimizer = Sgd { lr: 1e-9, momentum: 0.9, nesterov: false, weight_decay: 0.0 }.choice()?;
     let settings = TrainSettings { optimizer, learn_scales: compression.qat, memory: compression.memory, ..TrainSettings::default() };
     let needs = train::step_memory(&model, objective.as_ref(), &repeated.batch, &settings)?;
     let mut around = TrainContext { watch: &mut watch, ..TrainContext::default() };
