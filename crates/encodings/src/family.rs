@@ -1,6 +1,8 @@
 //! The family of encodings: every way to store a weight.
 use crate::affine::{self, Affine, AffineSettings};
+use crate::binary::{self, Binary};
 use crate::codebook::{self, Codebook};
+use crate::ternary::{self, Ternary};
 use crate::{Codec, EncodingError, Granularity, Result, Slot};
 use graph::{Encoding, Setting};
 use std::collections::BTreeMap;
@@ -71,6 +73,37 @@ impl Family for Encodings {
                               `activations = false` nothing else changes.",
                     source: "Han et al. 2016, arXiv:1510.00149, section 3; optimum on a line: Wang and Song 2011, The R Journal 3(2)",
                     example: "weights = { kind = \"codebook\", bits = 4 }\nactivations = false",
+                }
+            ),
+            member!(
+                Ternary as dyn WeightEncoding,
+                Manual {
+                    name: ternary::KIND,
+                    summary: "Three values, minus scale, zero and scale, in two bits a weight; layers compute in float with what is decoded.",
+                    details: "w[c, ...] reads back as s[c] where w > t[c], as -s[c] where w < -t[c], else as zero: t and s have a number for\n\
+                              each output channel, or one for the tensor. By default t and s are those of least squared error (t = s / 2);\n\
+                              threshold = { mean = 0.7 } takes t = 0.7 mean|w| and for s the mean magnitude above it. Both follow from\n\
+                              the weight before each step, and the gradient passes straight through. scales = \"learned\" trains a scale\n\
+                              for each sign (with learn_scales = true): its gradient is the sum of its weights' gradients.\n\
+                              Needs training: a network falls to chance without. Keep the first and the last layer in 8 bits by rules and\n\
+                              BatchNormalization as an operator (batch_norm = \"keep\"); it is folded into scales and bias when deployed.",
+                    source: "Li, Zhang and Liu 2016, arXiv:1605.04711, equations 3 to 6; learned scales: Zhu et al. 2017, arXiv:1612.01064, equations 6 to 8",
+                    example: "weights = { kind = \"ternary\", threshold = { mean = 0.7 } }\nactivations = false",
+                }
+            ),
+            member!(
+                Binary as dyn WeightEncoding,
+                Manual {
+                    name: binary::KIND,
+                    summary: "Two values, minus scale and scale, in one bit a weight; layers compute in float with what is decoded.",
+                    details: "w[c, ...] reads back as s[c] where w >= m[c], else as -s[c]. s is the mean of |w - m| over the channel (or tensor).\n\
+                              estimator = \"straight_through\": m = 0, and the gradient passes where |w| <= 1. estimator = \"ir_net\": m is the\n\
+                              channel's mean, and the gradient is that of k tanh(t z) for the standardized weight z, with t growing from\n\
+                              0.01 to 10 over the training and k = max(1 / t, 1). Scale and mean follow from the weight before each step.\n\
+                              There is no zero: weights with a mask are refused (ternary has one). Needs training; keep the first and the\n\
+                              last layer in 8 bits by rules, and BatchNormalization as an operator (batch_norm = \"keep\").",
+                    source: "Rastegari et al. 2016, arXiv:1603.05279, equation 6; ir_net: Qin et al. 2020, arXiv:1909.10788, equations 5 to 12",
+                    example: "weights = { kind = \"binary\", estimator = \"ir_net\" }\nactivations = false",
                 }
             ),
         ];
