@@ -11,8 +11,10 @@
 //!
 //! [`simulate`] is what the executor calls on every annotated value: mask first, then encoding. Masked elements are exactly
 //! zero before and after.
+pub mod additive_power_of_two;
 pub mod affine;
 pub mod binary;
+mod clipped;
 pub mod codebook;
 mod codec;
 mod decode;
@@ -20,6 +22,7 @@ mod error;
 mod family;
 mod levels;
 mod mask;
+pub mod power_of_two;
 mod slot;
 pub mod ternary;
 

@@ -49,7 +49,13 @@ fn in_graph(graph: &Graph, scope: &Scope, found: &mut Vec<KeptNorm>) -> Result<(
         }
         if let Some(Ok(unit)) = Unit::of(graph, at, scope, &known)? {
             let bias = graph.nodes[unit.producer].input(2);
-            found.push(KeptNorm { norm: node.label(scope.values), weight: unit.layer.weight_id, bias, factor: unit.affine.factor, axis: unit.layer.axis });
+            found.push(KeptNorm {
+                norm: node.label(scope.values),
+                weight: unit.layer.weight_id,
+                bias,
+                factor: unit.affine.factor,
+                axis: unit.layer.axis,
+            });
         }
     }
     Ok(())

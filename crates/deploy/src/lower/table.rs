@@ -1,6 +1,6 @@
 //! Weights that decode from a table: indices in as few bits as they need, and the standard operators that read them.
 //!
-//! 4 bits are stored as uint4, 8 as uint8: `Cast -> Gather(table)`. Other widths are a row of bits, each byte filled from its lowest
+//! (Those of two to four levels are stored together: `strip.rs`.) 4 bits are stored as uint4, 8 as uint8: `Cast -> Gather(table)`. Other widths are a row of bits, each byte filled from its lowest
 //! bit: `BitShift -> Mod 2` gives the bits of each byte, `Reshape -> Cast -> MatMul(1, 2, 4, ...) -> Cast` the indices. Several tables
 //! stand one behind the other, and an Add moves the indices of each channel to its own. All of it reads constants alone, so a runtime
 //! that folds constants computes it once, when it loads the file.

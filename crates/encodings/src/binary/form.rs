@@ -109,9 +109,7 @@ impl Leveled for Form {
 
     fn backward(&self, elements: &Elements, _: &[u8], dy: &[f64], parameters: &Parameters, _: bool) -> Result<Backward> {
         let value = match self.estimator {
-            Estimator::StraightThrough => {
-                elements.x.iter().zip(dy).map(|(x, dy)| if x.abs() <= 1.0 { *dy } else { 0.0 }).collect()
-            }
+            Estimator::StraightThrough => elements.x.iter().zip(dy).map(|(x, dy)| if x.abs() <= 1.0 { *dy } else { 0.0 }).collect(),
             Estimator::IrNet => self.information_retention(elements, dy, parameters)?,
         };
         Ok(Backward { value: Some(value), parameters: vec![] })

@@ -113,7 +113,13 @@ impl Form {
     }
 
     /// The real numbers that indices stand for.
-    pub(crate) fn looked_up<T: Copy + Mul<Output = T>>(&self, indices: &[u8], layout: (usize, usize), table: &[T], scale: Option<&[T]>) -> Vec<T> {
+    pub(crate) fn looked_up<T: Copy + Mul<Output = T>>(
+        &self,
+        indices: &[u8],
+        layout: (usize, usize),
+        table: &[T],
+        scale: Option<&[T]>,
+    ) -> Vec<T> {
         let mut out = Vec::with_capacity(indices.len());
         for (i, run) in indices.chunks(layout.0).enumerate() {
             let channel = i % layout.1;

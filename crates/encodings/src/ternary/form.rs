@@ -156,8 +156,7 @@ impl Leveled for Form {
     fn fitted(&self, weight: &Tensor, mask: Option<&Tensor>, keep: Option<&Parameters>) -> Result<Parameters> {
         let x = finite(KIND, weight)?;
         let channels = Elements::new(&x, weight.shape(), self.axis)?.live(mask)?;
-        let found: Vec<(f64, f64)> =
-            channels.iter().map(|c| self.threshold_and_scale(c.iter().map(|x| x.abs()).collect())).collect();
+        let found: Vec<(f64, f64)> = channels.iter().map(|c| self.threshold_and_scale(c.iter().map(|x| x.abs()).collect())).collect();
         let per_channel = |list: Vec<f64>| each(list, self.axis);
         let mut out = Parameters::from([("threshold".to_string(), per_channel(found.iter().map(|f| f.0).collect()))]);
         if !self.learned {

@@ -119,7 +119,10 @@ fn masked_weights_do_not_count_and_are_zeros() {
         let stored = store(&w, Some(&mask), &e).unwrap();
         let real = crate::read(&stored.data, &stored.decode.encoding().unwrap()).unwrap().to_f32_vec().unwrap();
         assert!(real.iter().enumerate().filter(|(i, _)| i % 4 == 0).all(|(_, v)| v.to_bits() == 0));
-        let without = settings.fit(&Tensor::new((0..80).filter(|i| i % 4 != 0).map(|i| w.to_f32_vec().unwrap()[i]).collect(), [2, 30]).unwrap(), Slot { axis: Some(0), ..Slot::default() });
+        let without = settings.fit(
+            &Tensor::new((0..80).filter(|i| i % 4 != 0).map(|i| w.to_f32_vec().unwrap()[i]).collect(), [2, 30]).unwrap(),
+            Slot { axis: Some(0), ..Slot::default() },
+        );
         assert_eq!(e.parameters, without.unwrap().parameters);
     }
 }
