@@ -156,13 +156,18 @@ impl<'m> Reader<'_, 'm> {
         }
         let modulo = self.before(Some(behind).filter(|n| n.op_type == "Reshape")?, "Mod")?;
         let division = self.before(modulo, "Div")?;
-        let base = one(self.constant(modulo, 1)?).filter(|b| [2.0, 3.0, 4.0].contains(b))? as u8;
+        let base = one(self.constant(modulo, 1)?).filter(|b| [2.0, 3.0, 4.0, 8.0, 32.0, 64.0, 128.0].contains(b))? as u8;
         let kind = Kind { base, unit };
-        let powers = self.constant(division, 1)?.to_i64_vec().ok()?;
-        let ours = powers.iter().eq(kind.powers().iter().map(|p| i64::from(*p)).collect::<Vec<_>>().iter());
-        let packed = self.constant(self.before(division, "Cast")?, 0)?;
-        let column = packed.dtype() == DType::U8 && packed.shape() == [packed.len(), 1];
-        if !ours || !column || (unit && (base == 4 || twice != (base == 2))) {
+        let mut ours = self.constant(division, 1)?.to_i64_vec().ok()? == kind.powers();
+        let mut behind = division;
+        if kind.word() > 1 {
+            let sum = self.before(division, "ReduceSum")?;
+            behind = self.before(sum, "Mul")?;
+            ours &= self.constant(sum, 1)?.to_i64_vec().ok()? == [1] && self.constant(behind, 1)?.to_i64_vec().ok()? == kind.places();
+        }
+        let packed = self.constant(self.before(behind, "Cast")?, 0)?;
+        let words = packed.dtype() == DType::U8 && packed.rank() == 2 && packed.shape()[1] == kind.word();
+        if !ours || !words || (unit && (base > 3 || twice != (base == 2))) {
             return None;
         }
         let shape = self.constant(reshape, 1)?.to_i64_vec().ok()?;

@@ -114,11 +114,11 @@ fn encodings_share_a_file() {
 
 #[test]
 fn masked_weights_are_zeros_in_the_deployed_file() {
-    let with_zero = |s: &Box<dyn WeightEncoding>| {
+    let with_zero = |s: &dyn WeightEncoding| {
         let e = s.fit(&noise(&[3, 8], 1), Slot::default()).unwrap();
         encodings::open(&e).unwrap().keeps_zero(&e.parameters)
     };
-    for settings in choices().iter().filter(|s| with_zero(s)) {
+    for settings in choices().iter().filter(|s| with_zero(s.as_ref())) {
         let m = network([settings.as_ref(); 3], true);
         check(&m, &format!("{settings:?}"));
         let mut file = lower(&m, &LowerOptions::default()).unwrap().model;

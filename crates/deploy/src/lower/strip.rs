@@ -1,10 +1,10 @@
-//! Weights of two to four levels: their indices as digits in one strip of bytes for all weights of a graph that have as many.
+//! Weights of few levels: their indices as digits in one strip of bytes for all weights of a graph that have as many.
 //!
-//! A byte holds as many digits of a base as fit: eight of two, five of three, four of four, the first one with the smallest power. A
-//! few operators decode the whole strip, once: `Cast -> Div(1, b, b^2, ...) -> Mod b -> Reshape`. A Split then gives each weight
-//! its digits, and a Reshape its shape. Where the levels are -1 and 1, or -1, 0 and 1, they are made from the digits of the whole
-//! strip (`Cast -> Sub 1`), else a Gather looks up each weight's levels. A Mul by the scales of the channels ends it. So a weight adds two
-//! or three small nodes to the file.
+//! A word is as many bytes as hold a whole number of digits: one byte holds eight digits of two, five of three or four of four; three
+//! bytes eight of eight. A few operators decode the whole strip, once: `Cast -> [Mul(1, 256, ...) -> ReduceSum] -> Div(1, b, b^2, ...)
+//! -> Mod b -> Reshape`. A Split then gives each weight its digits, and a Reshape its shape. Where the levels are -1 and 1, or -1, 0
+//! and 1, they are made from the digits of the whole strip (`Cast -> Sub 1`), else a Gather looks up each weight's levels. A Mul by the
+//! scales of the channels ends it. So a weight adds two or three small nodes to the file.
 use super::rewrite::Rewriter;
 use crate::Result;
 use crate::digits::{Kind, kind_of};
@@ -15,7 +15,7 @@ use tensor::Tensor;
 
 /// ONNX's numbers of the element types that Cast makes.
 const FLOAT: i64 = 1;
-const INT32: i64 = 6;
+const INT64: i64 = 7;
 
 /// The nodes that decode strips, for the beginning of a graph, and those of each weight.
 #[derive(Default)]
@@ -48,12 +48,19 @@ fn strip(to: &mut Rewriter, graph: &mut Graph, kind: Kind, members: &[(ValueId, 
     let bytes = kind.pack(&digits);
     let name = format!("weights_of_{}{}", kind.base, if kind.unit { "" } else { "_any" });
     let mut work = Work { to, graph, base: name, nodes: vec![] };
-    let total = bytes.len() * kind.digits();
-    let packed = work.constant("packed", Tensor::new(bytes.clone(), [bytes.len(), 1])?);
+    let words = bytes.len() / kind.word();
+    let total = words * kind.digits();
+    let packed = work.constant("packed", Tensor::new(bytes, [words, kind.word()])?);
     let powers = work.constant("powers", Tensor::vector(kind.powers()));
-    let base = work.constant("base", Tensor::scalar(kind.base as i32));
+    let base = work.constant("base", Tensor::scalar(i64::from(kind.base)));
     let flat = work.constant("flat", Tensor::vector(vec![-1i64]));
-    let mut at = work.cast(packed, INT32);
+    let mut at = work.cast(packed, INT64);
+    if kind.word() > 1 {
+        let places = work.constant("places", Tensor::vector(kind.places()));
+        at = work.step("Mul", &[at, places]);
+        let axis = work.constant("axis", Tensor::vector(vec![1i64]));
+        at = work.step("ReduceSum", &[at, axis]);
+    }
     at = work.step("Div", &[at, powers]);
     at = work.step("Mod", &[at, base]);
     at = work.step("Reshape", &[at, flat]);
@@ -97,7 +104,7 @@ fn member(to: &mut Rewriter, graph: &mut Graph, kind: Kind, (id, stored): (Value
     if !kind.unit {
         let entries = kind.base as usize;
         if let Some(axis) = axis.filter(|axis| shape[*axis] > *group) {
-            let starts = (0..shape[axis]).map(|c| ((c / group) * entries) as i32).collect();
+            let starts = (0..shape[axis]).map(|c| ((c / group) * entries) as i64).collect();
             let starts = work.constant("table_starts", Tensor::new(starts, along(axis))?);
             at = work.step("Add", &[at, starts]);
         }

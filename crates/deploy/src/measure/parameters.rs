@@ -1,5 +1,5 @@
 //! Parameters and zeros, counted on a file's own graph.
-use crate::digits::kind_of;
+use crate::digits::{Kind, kind_of};
 use crate::{DeployError, Result, table};
 use encodings::Decode;
 use graph::{Graph, Model, Node, ValueId};
@@ -144,7 +144,10 @@ impl<'m> StoredValues<'m> {
         let levels = kind.map_or(table.len(), |kind| if kind.unit { 0 } else { (table.len() >> bits) * usize::from(kind.base) });
         let parameters = 4 * (levels + scale.as_ref().map_or(0, Tensor::len)) as u64;
         let elements = real.len() as u64;
-        let packed = kind.map_or((elements * u64::from(*bits)).div_ceil(8), |kind| elements.div_ceil(kind.digits() as u64));
+        let packed = match kind {
+            Some(Kind { base: 3, .. }) => elements.div_ceil(5),
+            _ => (elements * u64::from(*bits)).div_ceil(8),
+        };
         let count = WeightCount {
             elements: real.len() as u64,
             zeros: zeros(&real, None, 0)?,

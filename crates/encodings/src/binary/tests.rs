@@ -78,7 +78,7 @@ fn ir_net_s_gradient_is_that_of_its_hyperbolic_tangent() {
             assert!((told - progress).abs() < 1e-6);
             let rows = if granularity == Granularity::Tensor { 1 } else { 3 };
             let scale = e.parameters["scale"].to_f64_vec().unwrap();
-            gradcheck::check(&[w.clone()], |w| surrogate(&w[0], rows, &scale, told)).unwrap();
+            gradcheck::check(std::slice::from_ref(&w), |w| surrogate(&w[0], rows, &scale, told)).unwrap();
             let dy = random::uniform_f64(8, &[3, 5], 0.5, 1.5);
             let gradient = |y: Tensor, w: &Tensor| y.backward_from(dy.clone()).unwrap().get(w).unwrap().to_f64_vec().unwrap();
             let tracked = w.tracked().unwrap();

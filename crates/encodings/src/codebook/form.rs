@@ -112,6 +112,17 @@ impl Form {
         out
     }
 
+    /// How many different levels a table has at most; `None` for one that cannot be read.
+    fn most_levels(&self, table: &Tensor) -> Option<usize> {
+        let different = |levels: &[f32]| {
+            let mut sorted = levels.to_vec();
+            sorted.sort_by(f32::total_cmp);
+            sorted.dedup();
+            sorted.len()
+        };
+        table.to_f32_vec().ok()?.chunks(self.entries()).map(different).max()
+    }
+
     /// The real numbers that indices stand for.
     pub(crate) fn looked_up<T: Copy + Mul<Output = T>>(
         &self,
@@ -243,7 +254,12 @@ impl Codec for Form {
             (_, n) => format!("{n} channels"),
         };
         let scaled = if parameters.contains_key("channel_scale") { ", scale per channel" } else { "" };
-        format!("{}-bit codebook per {per}{scaled}", self.bits)
+        let form = match parameters.get("codebook").and_then(|t| self.most_levels(t)) {
+            Some(2) => "two levels".to_string(),
+            Some(3) => "three levels".to_string(),
+            _ => format!("{}-bit codebook", self.bits),
+        };
+        format!("{form} per {per}{scaled}")
     }
 
     fn trainable(&self, _: &Parameters) -> &'static [&'static str] {
