@@ -60,6 +60,11 @@ pub trait Codec: fmt::Debug + Send + Sync {
         true
     }
 
+    /// True if [`Codec::follow`] has something to say.
+    fn follows(&self) -> bool {
+        false
+    }
+
     /// The parameters of a live weight that follow from it, or from how far the training is (`progress`, 0 to 1), and are to be set
     /// before each step; `None` where nothing follows. What is learned stays as it is.
     ///

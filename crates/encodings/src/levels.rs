@@ -288,6 +288,10 @@ impl<L: Leveled> Codec for LevelCodec<L> {
         Ok(self.0.encoding(self.0.fitted(weight, mask, None)?))
     }
 
+    fn follows(&self) -> bool {
+        self.0.follows()
+    }
+
     fn follow(&self, weight: &Tensor, mask: Option<&Tensor>, progress: f64, parameters: &Parameters) -> Result<Option<Parameters>> {
         if !self.0.follows() {
             return Ok(None);

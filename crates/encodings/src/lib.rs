@@ -134,7 +134,11 @@ pub fn refit(weight: &Tensor, mask: Option<&Tensor>, encoding: &Encoding) -> Res
 /// # Errors
 /// If the encoding is not well formed, or for a weight that is not finite.
 pub fn follow(weight: &Tensor, mask: Option<&Tensor>, encoding: &Encoding, progress: f64) -> Result<Option<Parameters>> {
-    open(encoding)?.follow(&live(weight, mask)?, mask, progress, &encoding.parameters)
+    let codec = open(encoding)?;
+    if !codec.follows() {
+        return Ok(None);
+    }
+    codec.follow(&live(weight, mask)?, mask, progress, &encoding.parameters)
 }
 
 /// The encoding of a value whose every channel along `axis` is multiplied by a factor, for one that decodes from a table: as it was
