@@ -97,7 +97,7 @@ const MAY_NAME_OPERATORS: &[&str] = &[
 const OF_OPERATORS: &[&str] = &["ops", "onnx", "zoo", "fuzz"];
 
 /// Names of encodings, which only `encodings` knows: others go by how a stored value decodes.
-const ENCODINGS: &[&str] = &["\"affine\"", "\"codebook\""];
+const ENCODINGS: &[&str] = &["\"affine\"", "\"codebook\"", "\"ternary\"", "\"binary\"", "\"power_of_two\"", "\"additive_power_of_two\""];
 
 /// Text that betrays one machine.
 const MACHINE_PATHS: &[&str] = &["/root/", "/home/", "/tmp/", "/opt/"];

@@ -177,9 +177,12 @@ fn lift_tables(model: &mut Model) -> Result<usize> {
     let of_constant = |v: ValueId| model.constant(v);
     let (makers, linked): (HashMap<ValueId, &Node>, _) = (table::makers(&model.graph), model.graph.linked());
     for node in &model.graph.nodes {
-        let Some(output) = node.output(0).filter(|_| node.is_onnx() && matches!(node.op_type.as_str(), "Gather" | "Mul")) else { continue };
+        let Some(output) = node.output(0).filter(|_| node.is_onnx() && matches!(node.op_type.as_str(), "Gather" | "Mul" | "Reshape"))
+        else {
+            continue;
+        };
         let Some(stored) = table::read(output, &makers, &of_constant) else { continue };
-        // The Gather in front of the scales decodes, too.
+        // What stands in front of the scales decodes, too.
         let readers: Vec<&Node> = linked.readers(output).collect();
         let scaled = |n: &&Node| n.op_type == "Mul" && n.output(0).is_some_and(|v| table::read(v, &makers, &of_constant).is_some());
         if !readers.is_empty() && readers.iter().all(scaled) {

@@ -1,4 +1,5 @@
 //! Weights that are decoded from a table, read from the operators that [`crate::lower`] writes for them.
+use crate::digits::Kind;
 use encodings::{Decode, Stored, unpack};
 use graph::{Graph, Node, ValueId};
 use std::collections::{HashMap, HashSet};
@@ -23,6 +24,9 @@ pub(crate) fn read<'m>(
         "Mul" => (reader.maker(maker.input(0)?)?, Some(reader.constant(maker, 1)?)),
         _ => (maker, None),
     };
+    if gather.op_type == "Reshape" {
+        return reader.units(gather, scale);
+    }
     if gather.op_type != "Gather" || gather.int_or("axis", 0).ok()? != 0 {
         return None;
     }
@@ -33,31 +37,34 @@ pub(crate) fn read<'m>(
         starts = Some(reader.constant(cast, 1)?);
         cast = reader.maker(cast.input(0)?)?;
     }
-    let (data, bits) = reader.indices(cast)?;
+    let (data, bits, entries) = match cast.op_type.as_str() {
+        "Reshape" => {
+            let (data, kind) = reader.digits(cast).filter(|(_, kind)| !kind.unit)?;
+            (data, kind.bits(), usize::from(kind.base))
+        }
+        _ => {
+            let (data, bits) = reader.indices(cast)?;
+            (data, bits, 1 << bits)
+        }
+    };
     let (mut axis, mut group) = (None, usize::MAX);
     if let Some(starts) = starts {
         axis = Some(channel_axis(starts, data.shape())?);
         let starts = starts.to_i64_vec().ok()?;
         group = starts.iter().position(|s| *s != 0)?;
-        if !starts.iter().enumerate().all(|(c, s)| *s == ((c / group) << bits) as i64) {
+        if !starts.iter().enumerate().all(|(c, s)| *s == (c / group * entries) as i64) {
             return None;
         }
     }
-    let scale = match scale {
-        None => None,
-        Some(scale) => {
-            let along = channel_axis(scale, data.shape())?;
-            if *axis.get_or_insert(along) != along || scale.dtype() != DType::F32 {
-                return None;
-            }
-            Some(scale.reshape([scale.len()]).ok()?)
-        }
-    };
+    let scale = channel_scale(scale, data.shape(), &mut axis)?;
     let tables = axis.map_or(1, |axis| data.shape()[axis].div_ceil(group)).max(1);
-    if table.len() != tables << bits {
+    if table.len() != tables * entries {
         return None;
     }
-    let table = table.reshape([tables, 1 << bits]).ok()?;
+    // Where three of four levels are stored, the fourth repeats the third.
+    let padded = |t: &[f32]| t.iter().chain(t.last()).copied().take(1 << bits).collect::<Vec<f32>>();
+    let levels: Vec<f32> = table.to_f32_vec().ok()?.chunks(entries).flat_map(padded).collect();
+    let table = Tensor::new(levels, [tables, 1 << bits]).ok()?;
     Some(Stored { data, decode: Decode::Table { table, bits, axis, group, scale } })
 }
 
@@ -80,6 +87,16 @@ pub(crate) fn decoded<'m>(
         }
     });
     found
+}
+
+/// The scales of channels as a list, `Some(None)` where there are none; `None` for what is not such a tensor, or lies along another axis.
+fn channel_scale(scale: Option<&Tensor>, shape: &[usize], axis: &mut Option<usize>) -> Option<Option<Tensor>> {
+    let Some(scale) = scale else { return Some(None) };
+    let along = channel_axis(scale, shape)?;
+    if *axis.get_or_insert(along) != along || scale.dtype() != DType::F32 {
+        return None;
+    }
+    Some(Some(scale.reshape([scale.len()]).ok()?))
 }
 
 /// The axis along which a tensor has a number for each index, all others being 1.
@@ -105,6 +122,59 @@ impl<'m> Reader<'_, 'm> {
 
     fn constant(&self, node: &Node, input: usize) -> Option<&'m Tensor> {
         (self.constant)(node.input(input)?)
+    }
+
+    /// A weight of the levels -1 and 1, or -1, 0 and 1, from the Reshape that gives it its shape.
+    fn units(&self, reshape: &Node, scale: Option<&Tensor>) -> Option<Stored> {
+        let (data, kind) = self.digits(reshape).filter(|(_, kind)| kind.unit)?;
+        let mut axis = None;
+        let scale = channel_scale(scale, data.shape(), &mut axis)?;
+        let levels = if kind.base == 2 { vec![-1f32, 1.0] } else { vec![-1.0, 0.0, 1.0, 1.0] };
+        let table = Tensor::new(levels, [1, 1 << kind.bits()]).ok()?;
+        Some(Stored { data, decode: Decode::Table { table, bits: kind.bits(), axis, group: usize::MAX, scale } })
+    }
+
+    /// A weight's digits as uint8 and how they are stored, from the Reshape behind a strip's Split.
+    fn digits(&self, reshape: &Node) -> Option<(Tensor, Kind)> {
+        let part = reshape.input(0)?;
+        let split = self.makers.get(&part).filter(|n| n.is_onnx() && n.op_type == "Split" && n.int_or("axis", 0).ok() == Some(0))?;
+        let at = split.outputs.iter().position(|v| *v == Some(part))?;
+        let sizes = self.constant(split, 1)?.to_i64_vec().ok()?;
+        let sizes: Vec<usize> = sizes.iter().map(|n| usize::try_from(*n).ok()).collect::<Option<_>>()?;
+        let from = sizes.get(..at)?.iter().try_fold(0usize, |sum, n| sum.checked_add(*n))?;
+        let one = |tensor: &Tensor| tensor.to_f64_vec().ok().filter(|t| t.len() == 1).map(|t| t[0]);
+        let mut behind = self.maker(split.input(0)?)?;
+        let (mut unit, mut twice) = (false, false);
+        if behind.op_type == "Sub" {
+            unit = one(self.constant(behind, 1)?)? == 1.0;
+            behind = self.maker(behind.input(0)?)?;
+            if behind.op_type == "Mul" {
+                twice = one(self.constant(behind, 1)?)? == 2.0;
+                behind = self.maker(behind.input(0)?)?;
+            }
+            behind = self.before(Some(behind).filter(|n| n.op_type == "Cast" && unit)?, "Reshape")?;
+        }
+        let modulo = self.before(Some(behind).filter(|n| n.op_type == "Reshape")?, "Mod")?;
+        let division = self.before(modulo, "Div")?;
+        let base = one(self.constant(modulo, 1)?).filter(|b| [2.0, 3.0, 4.0, 8.0, 32.0, 64.0, 128.0].contains(b))? as u8;
+        let kind = Kind { base, unit };
+        let mut ours = self.constant(division, 1)?.to_i64_vec().ok()? == kind.powers();
+        let mut behind = division;
+        if kind.word() > 1 {
+            let sum = self.before(division, "ReduceSum")?;
+            behind = self.before(sum, "Mul")?;
+            ours &= self.constant(sum, 1)?.to_i64_vec().ok()? == [1] && self.constant(behind, 1)?.to_i64_vec().ok()? == kind.places();
+        }
+        let packed = self.constant(self.before(behind, "Cast")?, 0)?;
+        let words = packed.dtype() == DType::U8 && packed.rank() == 2 && packed.shape()[1] == kind.word();
+        if !ours || !words || (unit && (base > 3 || twice != (base == 2))) {
+            return None;
+        }
+        let shape = self.constant(reshape, 1)?.to_i64_vec().ok()?;
+        let shape: Vec<usize> = shape.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<_>>()?;
+        let count = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| Some(n) == sizes.get(at))?;
+        let digits = kind.unpack(packed.as_slice::<u8>().ok()?, from, count)?;
+        Some((Tensor::new(digits, shape.as_slice()).ok()?, kind))
     }
 
     /// Indices as uint8 with their width, from the Cast that makes integers of them.

@@ -60,6 +60,20 @@ pub trait Codec: fmt::Debug + Send + Sync {
         true
     }
 
+    /// True if [`Codec::follow`] has something to say.
+    fn follows(&self) -> bool {
+        false
+    }
+
+    /// The parameters of a live weight that follow from it, or from how far the training is (`progress`, 0 to 1), and are to be set
+    /// before each step; `None` where nothing follows. What is learned stays as it is.
+    ///
+    /// # Errors
+    /// For a weight that is not finite.
+    fn follow(&self, _weight: &Tensor, _mask: Option<&Tensor>, _progress: f64, _parameters: &Parameters) -> Result<Option<Parameters>> {
+        Ok(None)
+    }
+
     /// The same form fitted to a live weight again, after training or pruning.
     ///
     /// # Errors

@@ -44,7 +44,9 @@ pub enum EncodingError {
         what: String,
     },
     /// A masked value whose encoding cannot store zero.
-    #[error("its mask makes elements zero, and its encoding ({how}) stores no zero; quantize with zero = true, or prune before quantizing")]
+    #[error(
+        "its mask makes elements zero, and its encoding ({how}) stores no zero; take one that does (ternary, or a codebook with zero = true), or leave the weight unpruned"
+    )]
     NoZero {
         /// The encoding, in a few words.
         how: String,

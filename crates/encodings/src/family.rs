@@ -1,6 +1,10 @@
 //! The family of encodings: every way to store a weight.
+use crate::additive_power_of_two::{self, AdditivePowerOfTwo};
 use crate::affine::{self, Affine, AffineSettings};
+use crate::binary::{self, Binary};
 use crate::codebook::{self, Codebook};
+use crate::power_of_two::{self, PowerOfTwo};
+use crate::ternary::{self, Ternary};
 use crate::{Codec, EncodingError, Granularity, Result, Slot};
 use graph::{Encoding, Setting};
 use std::collections::BTreeMap;
@@ -115,6 +119,66 @@ impl Family for Encodings {
                               `activations = false` nothing else changes.",
                     source: "Han et al. 2016, arXiv:1510.00149, section 3; optimum on a line: Wang and Song 2011, The R Journal 3(2)",
                     example: "weights = { kind = \"codebook\", bits = 4 }\nactivations = false",
+                }
+            ),
+            member!(
+                Ternary as dyn WeightEncoding,
+                Manual {
+                    name: ternary::KIND,
+                    summary: "Three values, minus scale, zero and scale, in two bits a weight; layers compute in float with what is decoded.",
+                    details: "w[c, ...] reads back as s[c] where w > t[c], as -s[c] where w < -t[c], else as zero: t and s have a number for\n\
+                              each output channel, or one for the tensor. By default t and s are those of least squared error (t = s / 2);\n\
+                              threshold = { mean = 0.7 } takes t = 0.7 mean|w| and for s the mean magnitude above it. Both follow from\n\
+                              the weight before each step, and the gradient passes straight through. scales = \"learned\" trains a scale\n\
+                              for each sign (with learn_scales = true): its gradient is the sum of its weights' gradients.\n\
+                              Needs training: a network falls to chance without. Keep the first and the last layer in 8 bits by rules and\n\
+                              BatchNormalization as an operator (batch_norm = \"keep\"); it is folded into scales and bias when deployed.",
+                    source: "Li, Zhang and Liu 2016, arXiv:1605.04711, equations 3 to 6; learned scales: Zhu et al. 2017, arXiv:1612.01064, equations 6 to 8",
+                    example: "weights = { kind = \"ternary\", threshold = { mean = 0.7 } }\nactivations = false",
+                }
+            ),
+            member!(
+                Binary as dyn WeightEncoding,
+                Manual {
+                    name: binary::KIND,
+                    summary: "Two values, minus scale and scale, in one bit a weight; layers compute in float with what is decoded.",
+                    details: "w[c, ...] reads back as s[c] where w >= m[c], else as -s[c]. s is the mean of |w - m| over the channel (or tensor).\n\
+                              estimator = \"straight_through\": m = 0, and the gradient passes where |w| <= 1. estimator = \"ir_net\": m is the\n\
+                              channel's mean, and the gradient is that of k tanh(t z) for the standardized weight z, with t growing from\n\
+                              0.01 to 10 over the training and k = max(1 / t, 1). Scale and mean follow from the weight before each step.\n\
+                              There is no zero: weights with a mask are refused (ternary has one). Needs training; keep the first and the\n\
+                              last layer in 8 bits by rules, and BatchNormalization as an operator (batch_norm = \"keep\").",
+                    source: "Rastegari et al. 2016, arXiv:1603.05279, equation 6; ir_net: Qin et al. 2020, arXiv:1909.10788, equations 5 to 12",
+                    example: "weights = { kind = \"binary\", estimator = \"ir_net\" }\nactivations = false",
+                }
+            ),
+            member!(
+                PowerOfTwo as dyn WeightEncoding,
+                Manual {
+                    name: power_of_two::KIND,
+                    summary: "Zero and powers of two of either sign, times a scale; layers compute in float with what is decoded.",
+                    details: "w[c, ...] reads back as s[c] times the nearest of 0 and +-2^-k, k = 0 .. 2^(bits - 1) - 2: +-1, 1/2, 1/4 for\n\
+                              3 bits. s has a number for each output channel, or one for the tensor: that of least squared error, then\n\
+                              trained where scales are learned. power_of_two_scale = true makes each weight a power of two, for hardware\n\
+                              that shifts instead of multiplying. Levels are dense near zero and sparse at the ends: from 4 bits on\n\
+                              additive_power_of_two loses less.",
+                    source: "Zhou et al. 2017, arXiv:1702.03044, section 2.1; gradient of the scale: Li, Dong and Wang 2020, arXiv:1909.13144, equation 6",
+                    example: "weights = { kind = \"power_of_two\", bits = 4 }\nactivations = false",
+                }
+            ),
+            member!(
+                AdditivePowerOfTwo as dyn WeightEncoding,
+                Manual {
+                    name: additive_power_of_two::KIND,
+                    summary: "Sums of powers of two of either sign, times a scale (APoT); layers compute in float with what is decoded.",
+                    details: "w[c, ...] reads back as s[c] times the nearest of all sums of one term of each list, divided by the largest.\n\
+                              4 bits: {0, 1/2, 1/4, 1/16} + {0, 1/8}; 5 bits: {0, 1/2, 1/8, 1/32} + {0, 1/4, 1/16, 1/64}; 3 bits: {0, 1/2,\n\
+                              1/4, 1/8}. s has a number for each output channel, or one for the tensor: that of least squared error, then\n\
+                              trained where scales are learned. normalize = true centres the weight and divides it by its standard\n\
+                              deviation first. Use it for 3 to 5 bits with training where multiplications are made of shifts and adds;\n\
+                              without training a codebook of the same width loses less.",
+                    source: "Li, Dong and Wang 2020, arXiv:1909.13144, equations 5, 6 and 8",
+                    example: "weights = { kind = \"additive_power_of_two\", bits = 4 }\nactivations = false",
                 }
             ),
         ];

@@ -11,14 +11,20 @@
 //!
 //! [`simulate`] is what the executor calls on every annotated value: mask first, then encoding. Masked elements are exactly
 //! zero before and after.
+pub mod additive_power_of_two;
 pub mod affine;
+pub mod binary;
+mod clipped;
 pub mod codebook;
 mod codec;
 mod decode;
 mod error;
 mod family;
+mod levels;
 mod mask;
+pub mod power_of_two;
 mod slot;
+pub mod ternary;
 
 pub use codec::{Codec, Parameters};
 pub use decode::{Decode, Stored, pack, unpack};
@@ -120,6 +126,36 @@ pub fn decode(encoding: &Encoding) -> Result<Decode> {
 /// If the encoding is not well formed, or for a weight that is not finite.
 pub fn refit(weight: &Tensor, mask: Option<&Tensor>, encoding: &Encoding) -> Result<Encoding> {
     open(encoding)?.refit(&live(weight, mask)?, mask, &encoding.parameters)
+}
+
+/// The parameters of a weight's encoding that follow from the weight or from how far the training is (`progress`, 0 to 1), as
+/// they are now; `None` where nothing follows.
+///
+/// # Errors
+/// If the encoding is not well formed, or for a weight that is not finite.
+pub fn follow(weight: &Tensor, mask: Option<&Tensor>, encoding: &Encoding, progress: f64) -> Result<Option<Parameters>> {
+    let codec = open(encoding)?;
+    if !codec.follows() {
+        return Ok(None);
+    }
+    codec.follow(&live(weight, mask)?, mask, progress, &encoding.parameters)
+}
+
+/// The encoding of a value whose every channel along `axis` is multiplied by a factor, for one that decodes from a table: as it was
+/// with other scales. `None` for one that does not, or whose channels lie along another axis.
+///
+/// # Errors
+/// If the encoding is not well formed.
+pub fn scaled(encoding: &Encoding, axis: usize, factor: &[f64]) -> Result<Option<Encoding>> {
+    let Decode::Table { table, bits, axis: own, group, scale } = decode(encoding)? else { return Ok(None) };
+    if own.is_some_and(|own| own != axis) {
+        return Ok(None);
+    }
+    let before = scale.map(|s| s.to_f64_vec()).transpose()?.unwrap_or_else(|| vec![1.0; factor.len()]);
+    // A channel of factor zero gives nothing, at any scale.
+    let product = |(s, f): (&f64, &f64)| if ((s * f) as f32).is_normal() { (s * f) as f32 } else { f32::MIN_POSITIVE };
+    let scale = Some(Tensor::vector(before.iter().zip(factor).map(product).collect::<Vec<f32>>()));
+    Ok(Some(Decode::Table { table, bits, axis: Some(axis), group, scale }.encoding()?))
 }
 
 /// How an encoding stores a value, in a few words: `int8 per channel`; its name where it is not known or not well formed.

@@ -302,6 +302,8 @@ pub(crate) struct Layer {
     /// Output channel of each run of `run` consecutive elements of the weight.
     channel: Box<dyn Fn(usize) -> usize>,
     run: usize,
+    /// The axis of the weight that tells output channels apart, if one alone does.
+    pub(crate) axis: Option<usize>,
 }
 
 impl Layer {
@@ -314,6 +316,7 @@ impl Layer {
         }
         let shape = weight.shape().to_vec();
         let inner = |axis: usize| shape[axis + 1..].iter().product::<usize>();
+        let mut axis = Some(if node.op_type == "Conv" || node.int_or("transB", 0)? != 0 { 0 } else { 1 });
         let (run, found, channel): (usize, usize, Box<dyn Fn(usize) -> usize>) = match node.op_type.as_str() {
             "Conv" => (inner(0), shape[0], Box::new(|run| run)),
             "Gemm" if node.int_or("transB", 0)? != 0 => (inner(0), shape[0], Box::new(|run| run)),
@@ -328,6 +331,7 @@ impl Layer {
                     return Err(node.error(format!("has {groups} groups for {} input channels", shape[0])).into());
                 }
                 let (per_group, ins) = (shape[1], shape[0] / groups);
+                axis = axis.filter(|_| groups == 1);
                 (inner(1), per_group * groups, Box::new(move |run| run / per_group / ins * per_group + run % per_group))
             }
             _ => return Ok(None),
@@ -347,7 +351,7 @@ impl Layer {
             },
         };
         let rank = if matches!(node.op_type.as_str(), "Gemm" | "MatMul") { 2 } else { weight.rank() };
-        Ok(Some(Layer { op_type: node.op_type.clone(), rank, weight_id, weight, bias, channel, run }))
+        Ok(Some(Layer { op_type: node.op_type.clone(), rank, weight_id, weight, bias, channel, run, axis }))
     }
 
     /// Weight and bias with the normalization in them.

@@ -26,6 +26,8 @@ pub struct KeptNorm {
     pub bias: Option<ValueId>,
     /// What the normalization multiplies each channel with.
     pub factor: Vec<f64>,
+    /// The weight's axis of these channels; `None` where none has an index for each (a grouped transposed convolution).
+    pub axis: Option<usize>,
 }
 
 /// All layers whose BatchNormalization can be folded, subgraphs included.
@@ -47,7 +49,13 @@ fn in_graph(graph: &Graph, scope: &Scope, found: &mut Vec<KeptNorm>) -> Result<(
         }
         if let Some(Ok(unit)) = Unit::of(graph, at, scope, &known)? {
             let bias = graph.nodes[unit.producer].input(2);
-            found.push(KeptNorm { norm: node.label(scope.values), weight: unit.layer.weight_id, bias, factor: unit.affine.factor });
+            found.push(KeptNorm {
+                norm: node.label(scope.values),
+                weight: unit.layer.weight_id,
+                bias,
+                factor: unit.affine.factor,
+                axis: unit.layer.axis,
+            });
         }
     }
     Ok(())

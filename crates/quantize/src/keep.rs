@@ -1,17 +1,23 @@
 //! Quantization of a graph whose BatchNormalization stays an operator: planned, observed and fitted on the folded graph,
 //! and carried over to the one that keeps its normalizations. Both have the same value ids, for folding replaces tensors
 //! and not values; [`ops::refresh_kept_norms`] says how the folded weight is simulated on the graph as it is.
+//!
+//! A weight that decodes from a table is fitted to itself instead, not to its folded form: its normalization may go on moving,
+//! and goes into the scales of its channels when it is folded.
+use crate::error::named;
 use crate::{QuantizeError, QuantizeSettings, Result};
+use encodings::Decode;
 use encodings::affine::AffineSettings;
-use graph::{FOLDED_SCALE, Model};
+use graph::{Encoding, FOLDED_SCALE, Model, ValueId};
+use ops::KeptNorm;
 use std::collections::BTreeSet;
 
 /// Carries the encodings of `folded`, which is `model` with its BatchNormalization folded and then quantized, over to
 /// `model`. Biases of layers with a normalization get theirs when it is folded.
 ///
 /// # Errors
-/// [`QuantizeError::Value`] for a weight without a scale for each output channel, or shared by several layers: its folded
-/// forms differ, so neither can be simulated on the one weight.
+/// [`QuantizeError::Value`] for integers without a scale for each output channel, and for a weight that several layers share: its
+/// folded forms differ, so neither can be simulated on the one weight.
 pub fn keep_norms(mut model: Model, folded: &Model) -> Result<Model> {
     let units = ops::foldable_norms(&model)?;
     let uses = model.graph.use_counts();
@@ -27,6 +33,13 @@ pub fn keep_norms(mut model: Model, folded: &Model) -> Result<Model> {
         let norm = &unit.norm;
         if uses.get(&unit.weight) != Some(&1) {
             return refuse(format!("is shared by several layers, so '{norm}' cannot be kept: fold BatchNormalization"));
+        }
+        if from_table(encoding)? {
+            if unit.axis.is_none() {
+                return refuse(format!("has no axis of output channels alone, so '{norm}' cannot be kept: fold BatchNormalization"));
+            }
+            crate::weights::refit(&mut model, unit.weight)?;
+            continue;
         }
         let whole = AffineSettings::of(encoding).is_ok_and(|s| s.axis.is_some());
         let Some(scale) = encoding.parameters.get("scale").filter(|s| whole && s.len() == unit.factor.len()).cloned() else {
@@ -44,13 +57,46 @@ pub fn keep_norms(mut model: Model, folded: &Model) -> Result<Model> {
     Ok(model)
 }
 
+fn from_table(encoding: &Encoding) -> Result<bool> {
+    let decode = encodings::decode(encoding).map_err(named("weight"))?;
+    Ok(matches!(decode, Decode::Table { .. }))
+}
+
+/// The normalizations behind weights that decode from tables.
+fn behind_tables(model: &Model) -> Result<Vec<KeptNorm>> {
+    let mut found = vec![];
+    for unit in ops::foldable_norms(model)? {
+        if model.annotations.encoding(unit.weight).map(from_table).transpose()? == Some(true) {
+            found.push(unit);
+        }
+    }
+    Ok(found)
+}
+
+/// Takes a weight's encoding off and puts what it stands for in the weight's place; gives what stands for the folded weight.
+fn taken_off(model: &mut Model, unit: &KeptNorm) -> Result<(ValueId, Encoding)> {
+    let name = model.values[unit.weight].name.clone();
+    let refuse = |what: &str| QuantizeError::Value { value: name.clone(), what: what.into() };
+    let (Some(annotation), Some(tensor)) = (model.annotations.get(unit.weight), model.values.tensor(unit.weight)) else {
+        return Err(refuse("is no constant"));
+    };
+    let (Some(encoding), Some(axis)) = (&annotation.encoding, unit.axis) else { return Err(refuse("has no axis of output channels")) };
+    let scaled = encodings::scaled(encoding, axis, &unit.factor).map_err(named(&name))?;
+    let scaled = scaled.ok_or_else(|| refuse("has tables along another axis than its output channels: fold BatchNormalization"))?;
+    let simulated = encodings::simulate(tensor, annotation).map_err(named(&name))?;
+    model.values.set_tensor(unit.weight, simulated);
+    model.annotations.entry(unit.weight).encoding = None;
+    Ok((unit.weight, scaled))
+}
+
 /// Folds the normalizations that were kept, and fits the biases that come out. Returns how many were folded.
 ///
 /// # Errors
 /// [`QuantizeError::Value`] for one whose running statistics still moved in the last epoch: what was trained is not what
 /// would be stored. As [`crate::refresh_biases`].
 pub fn fold_kept(model: &mut Model, settings: &QuantizeSettings) -> Result<usize> {
-    if !ops::keeps_norms(model) {
+    let tables = behind_tables(model)?;
+    if !ops::keeps_norms(model) && tables.is_empty() {
         return Ok(0);
     }
     if let Some(norm) = ops::moving_norms(model)?.into_iter().next() {
@@ -59,7 +105,11 @@ pub fn fold_kept(model: &mut Model, settings: &QuantizeSettings) -> Result<usize
             .to_string();
         return Err(QuantizeError::Value { value: norm, what });
     }
+    let tables: Vec<(ValueId, Encoding)> = tables.iter().map(|unit| taken_off(model, unit)).collect::<Result<_>>()?;
     let folded = ops::fold_batch_norm(model)?;
+    for (id, encoding) in tables {
+        model.annotations.entry(id).encoding = Some(encoding);
+    }
     crate::refresh_biases(model, settings)?;
     Ok(folded)
 }

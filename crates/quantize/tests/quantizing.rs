@@ -234,6 +234,42 @@ fn a_kept_normalization_whose_statistics_move_takes_the_scale_along_and_is_not_f
 }
 
 #[test]
+fn behind_weights_of_few_levels_a_normalization_goes_into_the_scales_of_their_channels() {
+    for kind in ["ternary", "binary", "codebook", "additive_power_of_two"] {
+        for granularity in ["channel", "tensor"] {
+            let weights = Choice::with(kind, &serde_json::json!({ "granularity": granularity })).unwrap();
+            let rules = serde_json::from_str(r#"[{ "position": "first", "weights": { "bits": 8 } }]"#).unwrap();
+            let activations = espalier_quantize::ActivationSettings::float();
+            let settings = QuantizeSettings { weights, rules, activations, ..QuantizeSettings::default() };
+            let (mut kept, _) = both("resnet8", &settings);
+            // A norm may turn a channel round.
+            let unit = ops::foldable_norms(&kept).unwrap().remove(2);
+            let norm = kept.graph.nodes.iter().find(|n| n.label(&kept.values) == unit.norm).unwrap();
+            let gamma = norm.input(1).unwrap();
+            let mut turned = kept.values.tensor(gamma).unwrap().to_f32_vec().unwrap();
+            turned[0] = -turned[0];
+            kept.values.set_tensor(gamma, Tensor::vector(turned));
+            let before = run(&kept, Mode::SIMULATED);
+            let weight = |m: &Model| m.values.tensor(unit.weight).unwrap().clone();
+            let simulated =
+                |m: &Model| encodings::simulate(&weight(m), m.annotations.get(unit.weight).unwrap()).unwrap().to_f64_vec().unwrap();
+            let wanted = simulated(&kept);
+            assert!(fold_kept(&mut kept, &settings).unwrap() > 0);
+            assert!(!kept.graph.nodes.iter().any(|n| n.op_type == "BatchNormalization"));
+            let per_channel = wanted.len() / unit.factor.len();
+            for (i, (a, b)) in wanted.iter().zip(simulated(&kept)).enumerate() {
+                let factor = if i < per_channel { -unit.factor[0] } else { unit.factor[i / per_channel] };
+                assert!((a * factor - b).abs() <= 1e-6 * b.abs(), "{kind} {granularity} {i}: {a} {factor} {b}");
+            }
+            let largest = before.iter().fold(0f32, |m, v| m.max(v.abs()));
+            for (a, b) in before.iter().zip(run(&kept, Mode::SIMULATED)) {
+                assert!((a - b).abs() <= 1e-4 * largest, "{kind} {granularity}: {a} {b}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_kept_normalization_needs_a_scale_for_each_channel() {
     let weights = affine(serde_json::json!({ "granularity": "tensor" }));
     let settings = QuantizeSettings { weights, ..QuantizeSettings::default() };

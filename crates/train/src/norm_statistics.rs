@@ -1,5 +1,5 @@
 //! Running statistics of batch normalizations, measured again for weights that were not trained with them (averaged ones).
-use crate::step::follow_statistics;
+use crate::step::{follow_statistics, follow_weights};
 use crate::trainer::next_step;
 use crate::{Batch, Batches, Executor, Mode, Overrides, TrainError};
 use graph::{AttributeValue, Graph, Model, ValueId};
@@ -24,6 +24,7 @@ pub fn measure_norm_statistics(
     simulate: bool,
     seed: u64,
 ) -> Result<usize, TrainError> {
+    follow_weights(model, 1.0)?;
     let mut copy = graph::inline_functions(model)?;
     if data.runs_alone() || forget(&mut copy.graph, &copy.values) == 0 {
         return Ok(0);

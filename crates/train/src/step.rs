@@ -113,6 +113,7 @@ impl Steps {
             cx.model.values.set_tensor(id, t);
         }
         follow_statistics(cx.model)?;
+        follow_weights(cx.model, share(cx.step + 1, cx.steps))?;
         for participant in participants.iter_mut() {
             participant.after_update(cx)?;
         }
@@ -145,6 +146,28 @@ impl Steps {
 /// Weights that are stored folded, while their BatchNormalization stays, follow its running statistics.
 pub(crate) fn follow_statistics(model: &mut Model) -> Result<(), TrainError> {
     ops::refresh_kept_norms(model).map_err(|e| TrainError::Value { value: "BatchNormalization".into(), what: e.to_string() })
+}
+
+/// Parameters of encodings that follow from their weight, or from how far the training is (`progress`, 0 to 1), follow it.
+pub(crate) fn follow_weights(model: &mut Model, progress: f64) -> Result<(), TrainError> {
+    let mut changed = vec![];
+    for (id, annotation) in model.annotations.iter() {
+        let (Some(encoding), Some(weight)) = (&annotation.encoding, model.values.tensor(id)) else { continue };
+        let named = |e: encodings::EncodingError| TrainError::Value { value: model.values[id].name.clone(), what: e.to_string() };
+        let followed = encodings::follow(weight, annotation.mask.as_ref(), encoding, progress).map_err(named)?;
+        changed.extend(followed.map(|parameters| (id, parameters)));
+    }
+    for (id, parameters) in changed {
+        if let Some(encoding) = &mut model.annotations.entry(id).encoding {
+            encoding.parameters.extend(parameters);
+        }
+    }
+    Ok(())
+}
+
+/// How far a training is behind so many of its steps, 0 to 1.
+pub(crate) fn share(step: u64, steps: u64) -> f64 {
+    step as f64 / steps.max(1) as f64
 }
 
 /// Takes a parameter's tensor out of the model, so that the update writes it in place.

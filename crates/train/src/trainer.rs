@@ -7,7 +7,7 @@ use crate::parameters::{self, Parameter, Part};
 use crate::participant::keys;
 use crate::recompute::Recomputation;
 use crate::schedule::Schedules;
-use crate::step::{Steps, Sums, follow_statistics};
+use crate::step::{Steps, Sums, follow_statistics, follow_weights, share};
 use crate::{Batches, Better, Mode, StepContext, TrainContext, TrainError};
 use graph::Model;
 use serde::{Deserialize, Serialize};
@@ -152,6 +152,9 @@ pub fn train(
         context.watch.note(&format!("goes on after epoch {}", state.epochs_done));
     }
     let total = settings.epochs * data.batches();
+    if settings.simulate {
+        follow_weights(model, share(state.steps_done, total))?;
+    }
     let alone = data.runs_alone();
     let mut told = alone;
     if alone {
@@ -247,6 +250,7 @@ pub fn train(
     for participant in participants.iter_mut() {
         participant.finish(&mut cx)?;
     }
+    follow_weights(cx.model, 1.0)?;
     ops::mark_kept_norms(cx.model, alone || settings.freeze_statistics_from.is_some_and(|from| kept >= from));
     Ok(TrainReport { history: state.history, best, kept })
 }

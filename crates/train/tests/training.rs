@@ -126,6 +126,53 @@ fn an_interrupted_training_ends_in_the_same_bits() {
     }
 }
 
+/// The small network with ternary and binary weights.
+fn of_few_levels() -> Model {
+    use encodings::{Slot, WeightEncoding, binary, ternary};
+    let mut m = network();
+    let ternary = ternary::Ternary { scales: ternary::Scales::Learned, ..Default::default() };
+    let binary = binary::Binary { estimator: binary::Estimator::IrNet, ..Default::default() };
+    for (name, settings) in [("fc1.weight", &ternary as &dyn WeightEncoding), ("fc2.weight", &binary)] {
+        let id = m.find(name).unwrap();
+        let encoding = settings.fit(m.values.tensor(id).unwrap(), Slot { axis: Some(0), ..Slot::default() }).unwrap();
+        m.annotations.entry(id).encoding = Some(encoding);
+    }
+    m
+}
+
+#[test]
+fn scales_follow_their_weights_and_gradients_the_training_s_progress() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint.safetensors");
+    let data = Toy { batches: 12 };
+    let settings = TrainSettings { learn_scales: true, simulate: true, keep: Keep::Last, ..settings(4) };
+    let mut whole = of_few_levels();
+    let loss = CrossEntropy::of(&whole, 0.0).unwrap();
+    let report = train::train(&mut whole, &data, &loss, &settings, &mut TrainContext::default()).unwrap();
+    assert!(report.history[3].loss < 0.8 * report.history[0].loss, "{:?}", report.history);
+    let of = |m: &Model, value: &str, name: &str| m.annotations.encoding(m.find(value).unwrap()).unwrap().parameters[name].clone();
+    assert_eq!(of(&whole, "fc2.weight", "progress").to_f32_vec().unwrap(), [1.0]);
+    assert_ne!(of(&whole, "fc1.weight", "positive"), of(&of_few_levels(), "fc1.weight", "positive"));
+    for name in ["fc1.weight", "fc2.weight"] {
+        let id = whole.find(name).unwrap();
+        let e = whole.annotations.encoding(id).unwrap();
+        let followed = encodings::follow(whole.values.tensor(id).unwrap(), None, e, 1.0).unwrap().unwrap();
+        assert_eq!(followed, e.parameters, "{name}");
+    }
+    let stop = AtomicBool::new(false);
+    let mut watch = StopAfter(1, &stop);
+    let mut context = TrainContext { watch: &mut watch, checkpoint: Some(path.clone()), stop: Some(&stop), ..TrainContext::default() };
+    let stopped = train::train(&mut of_few_levels(), &data, &loss, &settings, &mut context);
+    assert_eq!(stopped.unwrap_err(), TrainError::Interrupted);
+    let mut again = of_few_levels();
+    let mut context = TrainContext { checkpoint: Some(path), ..TrainContext::default() };
+    train::train(&mut again, &data, &loss, &settings, &mut context).unwrap();
+    assert_eq!(again.annotations, whole.annotations);
+    for (id, v) in whole.values.iter() {
+        assert_eq!(v.constant, again.values[id].constant, "{}", v.name);
+    }
+}
+
 #[test]
 fn of_equal_epochs_the_last_counts_and_patience_counts_from_the_first() {
     let run = |patience: Option<u64>| {

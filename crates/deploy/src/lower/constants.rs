@@ -34,7 +34,7 @@ pub(super) fn opset(decode: &Decode) -> i64 {
             (_, Some(_)) => 13,
             _ => 10,
         },
-        // Cast of uint4; Reshape, Cast and Gather alone; BitShift and Mod.
+        // Cast of uint4; Cast, Gather, ReduceSum and Split.
         Decode::Table { bits: 4, .. } => 21,
         Decode::Table { .. } => 13,
     }

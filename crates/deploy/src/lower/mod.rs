@@ -3,7 +3,7 @@
 //! - An encoded *weight* becomes an integer initializer behind a DequantizeLinear, which takes over the weight's name;
 //!   the float initializer is gone, so the file shrinks. Masked elements are zeros in the stored tensor.
 //! - A weight that decodes from a table becomes packed indices behind Cast and Gather, which runtimes compute once when they load
-//!   the file.
+//!   the file; weights of two to four levels share one strip of bytes.
 //! - An encoded *activation* passes through QuantizeLinear and DequantizeLinear; every reader reads the dequantized value.
 //! - A Relu or Clip whose result lies on a grid that ends where its bounds are is left out.
 //! - Operators that only move elements (`ops::Effect::Moves`) get the same pair again behind them, with the same grid:
@@ -18,6 +18,7 @@ mod division;
 mod float_parts;
 mod rewrite;
 mod same_grid;
+mod strip;
 mod table;
 
 pub use target::FloatPart;

@@ -1,6 +1,6 @@
 //! The rewriting itself: walks a graph and its subgraphs and inserts QuantizeLinear and DequantizeLinear.
 use super::constants::{Form, store};
-use super::table;
+use super::{strip, table};
 use crate::grid::Grid;
 use crate::{DeployError, Result};
 use encodings::Decode;
@@ -57,7 +57,7 @@ impl<'a> Rewriter<'a> {
                 self.graph_input(graph, input, &mut nodes)?;
             }
         }
-        let mut waiting = self.constants(graph)?;
+        let mut waiting = self.constants(graph, &mut nodes)?;
         for mut node in std::mem::take(&mut graph.nodes) {
             for read in reads(&node) {
                 nodes.extend(waiting.remove(&read).unwrap_or_default());
@@ -139,9 +139,9 @@ impl<'a> Rewriter<'a> {
     }
 
     /// Replaces the annotated constants of a graph by their stored forms. Returns the nodes that decode them, still to be
-    /// placed, each value's before its first reader.
-    fn constants(&mut self, graph: &mut Graph) -> Result<BTreeMap<ValueId, Vec<Node>>> {
-        let mut waiting = BTreeMap::new();
+    /// placed, each value's before its first reader; what several need is put into `first`.
+    fn constants(&mut self, graph: &mut Graph, first: &mut Vec<Node>) -> Result<BTreeMap<ValueId, Vec<Node>>> {
+        let (mut waiting, mut tables) = (BTreeMap::new(), vec![]);
         let writes_zero_point = |n: &&Node| n.is_onnx() && self.target.writes_zero_point(&n.op_type);
         let with_zero_point: HashSet<ValueId> = graph.nodes.iter().filter(writes_zero_point).filter_map(|n| n.input(1)).collect();
         for id in graph.constants.clone() {
@@ -155,16 +155,21 @@ impl<'a> Rewriter<'a> {
                     self.values[id].constant = None;
                     graph.constants.retain(|v| *v != id);
                     graph.inputs.retain(|v| *v != id);
-                    let nodes = match &stored.decode {
+                    match &stored.decode {
                         Decode::Affine { scale, zero_point, axis } => {
                             let grid = Grid { scale: scale.clone(), zero_point: zero_point.clone(), axis: *axis };
-                            vec![self.dequantize(graph, id, stored.data, &grid, with_zero_point.contains(&id))]
+                            waiting.insert(id, vec![self.dequantize(graph, id, stored.data, &grid, with_zero_point.contains(&id))]);
                         }
-                        Decode::Table { .. } => table::decode(self, graph, id, &stored)?,
-                    };
-                    waiting.insert(id, nodes);
+                        Decode::Table { .. } => tables.push((id, stored)),
+                    }
                 }
             }
+        }
+        let (strips, others) = strip::decode(self, graph, tables)?;
+        first.extend(strips.first);
+        waiting.extend(strips.each);
+        for (id, stored) in others {
+            waiting.insert(id, table::decode(self, graph, id, &stored)?);
         }
         Ok(waiting)
     }

@@ -1,4 +1,5 @@
 //! Parameters and zeros, counted on a file's own graph.
+use crate::digits::{Kind, kind_of};
 use crate::{DeployError, Result, table};
 use encodings::Decode;
 use graph::{Graph, Model, Node, ValueId};
@@ -138,11 +139,19 @@ impl<'m> StoredValues<'m> {
         let encoding = stored.decode.encoding().map_err(error)?;
         let real = encodings::read(&stored.data, &encoding).map_err(error)?;
         let Decode::Table { table, bits, scale, .. } = &stored.decode else { return Ok(None) };
-        let parameters = 4 * (table.len() + scale.as_ref().map_or(0, Tensor::len)) as u64;
+        // A table that the digits imply is not stored.
+        let kind = kind_of(&stored);
+        let levels = kind.map_or(table.len(), |kind| if kind.unit { 0 } else { (table.len() >> bits) * usize::from(kind.base) });
+        let parameters = 4 * (levels + scale.as_ref().map_or(0, Tensor::len)) as u64;
+        let elements = real.len() as u64;
+        let packed = match kind {
+            Some(Kind { base: 3, .. }) => elements.div_ceil(5),
+            _ => (elements * u64::from(*bits)).div_ceil(8),
+        };
         let count = WeightCount {
             elements: real.len() as u64,
             zeros: zeros(&real, None, 0)?,
-            bytes: (real.len() as u64 * u64::from(*bits)).div_ceil(8) + parameters,
+            bytes: packed + parameters,
             stored_as: Some(encodings::describe(&encoding)),
             name,
         };

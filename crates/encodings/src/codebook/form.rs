@@ -8,13 +8,13 @@ use tensor::{Activation, DType, Element, Tensor, record};
 
 /// What is fixed about a codebook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Form {
+pub(crate) struct Form {
     /// Bits of an index.
-    pub(super) bits: u32,
+    pub(crate) bits: u32,
     /// The axis of the output channels; `None` where there is one table and no scale.
-    pub(super) axis: Option<usize>,
+    pub(crate) axis: Option<usize>,
     /// Channels that share a table.
-    pub(super) group: usize,
+    pub(crate) group: usize,
 }
 
 /// The parameters of a codebook on a value of one shape, checked.
@@ -29,7 +29,7 @@ struct Tables {
 
 impl Form {
     /// Reads and checks the settings of an encoding.
-    pub(super) fn of(settings: &BTreeMap<String, Setting>) -> Result<Form> {
+    pub(crate) fn of(settings: &BTreeMap<String, Setting>) -> Result<Form> {
         let int = |name: &'static str| match settings.get(name) {
             None => Ok(None),
             Some(Setting::Int(v)) if *v >= 0 => Ok(Some(*v as usize)),
@@ -45,7 +45,7 @@ impl Form {
         Ok(form)
     }
 
-    pub(super) fn encoding(&self, table: Tensor, scale: Option<Tensor>) -> Encoding {
+    pub(crate) fn encoding(&self, table: Tensor, scale: Option<Tensor>) -> Encoding {
         let mut settings = BTreeMap::from([("bits".to_string(), Setting::Int(i64::from(self.bits)))]);
         if let Some(axis) = self.axis {
             settings.insert("axis".into(), Setting::Int(axis as i64));
@@ -59,12 +59,12 @@ impl Form {
     }
 
     /// Centroids of a table.
-    pub(super) fn entries(&self) -> usize {
+    pub(crate) fn entries(&self) -> usize {
         1 << self.bits
     }
 
     /// Consecutive elements of one channel, and how many channels there are.
-    pub(super) fn layout(&self, shape: &[usize]) -> Result<(usize, usize)> {
+    pub(crate) fn layout(&self, shape: &[usize]) -> Result<(usize, usize)> {
         let Some(axis) = self.axis else { return Ok((shape.iter().product::<usize>().max(1), 1)) };
         let axis = tensor::shape::axis("codebook", axis as i64, shape.len())?;
         Ok((shape[axis + 1..].iter().product::<usize>().max(1), shape[axis].max(1)))
@@ -88,15 +88,15 @@ impl Form {
             if scale.len() != channels {
                 return Err(refused("channel_scale", format!("has {} elements for {channels} channels", scale.len())));
             }
-            if let Some(bad) = scale.iter().find(|s| !(s.is_finite() && **s > 0.0)) {
-                return Err(refused("channel_scale", format!("holds {bad}; it must be positive and finite")));
+            if let Some(bad) = scale.iter().find(|s| !(s.is_finite() && **s != 0.0)) {
+                return Err(refused("channel_scale", format!("holds {bad}; it must be finite and not zero")));
             }
         }
         Ok(Tables { centroids, scale, run, channels })
     }
 
     /// The index of the nearest centroid for each element, within its channel's table.
-    pub(super) fn indices(&self, value: &Tensor, parameters: &Parameters) -> Result<Vec<u8>> {
+    pub(crate) fn indices(&self, value: &Tensor, parameters: &Parameters) -> Result<Vec<u8>> {
         let tables = self.tables(value.shape(), parameters)?;
         Ok(self.assign(value.detach().cast(DType::F32)?.as_slice::<f32>()?, &tables))
     }
@@ -112,8 +112,25 @@ impl Form {
         out
     }
 
+    /// How many different levels a table has at most; `None` for one that cannot be read.
+    fn most_levels(&self, table: &Tensor) -> Option<usize> {
+        let different = |levels: &[f32]| {
+            let mut sorted = levels.to_vec();
+            sorted.sort_by(f32::total_cmp);
+            sorted.dedup();
+            sorted.len()
+        };
+        table.to_f32_vec().ok()?.chunks(self.entries()).map(different).max()
+    }
+
     /// The real numbers that indices stand for.
-    fn looked_up<T: Copy + Mul<Output = T>>(&self, indices: &[u8], layout: (usize, usize), table: &[T], scale: Option<&[T]>) -> Vec<T> {
+    pub(crate) fn looked_up<T: Copy + Mul<Output = T>>(
+        &self,
+        indices: &[u8],
+        layout: (usize, usize),
+        table: &[T],
+        scale: Option<&[T]>,
+    ) -> Vec<T> {
         let mut out = Vec::with_capacity(indices.len());
         for (i, run) in indices.chunks(layout.0).enumerate() {
             let channel = i % layout.1;
@@ -237,7 +254,12 @@ impl Codec for Form {
             (_, n) => format!("{n} channels"),
         };
         let scaled = if parameters.contains_key("channel_scale") { ", scale per channel" } else { "" };
-        format!("{}-bit codebook per {per}{scaled}", self.bits)
+        let form = match parameters.get("codebook").and_then(|t| self.most_levels(t)) {
+            Some(2) => "two levels".to_string(),
+            Some(3) => "three levels".to_string(),
+            _ => format!("{}-bit codebook", self.bits),
+        };
+        format!("{form} per {per}{scaled}")
     }
 
     fn trainable(&self, _: &Parameters) -> &'static [&'static str] {

@@ -3,7 +3,7 @@
 //! An element `w` of channel `c` is stored as `i = argmin_j |w / s[c] - table[c / group][j]|` and reads back as
 //! `table[c / group][i] * s[c]`; the scale `s` is left out where `channel_scale` is off or each channel has a table of its own.
 //! In training the assignment is made anew in each step; the weight's gradient passes straight through.
-mod form;
+pub(crate) mod form;
 mod kmeans;
 #[cfg(test)]
 mod tests;

@@ -83,8 +83,9 @@ pub enum BatchNorm {
     /// Folded into the weights before anything is stored.
     #[default]
     Fold,
-    /// Stays, and the folded weight is simulated by the running statistics, which must be frozen before the last epoch that
-    /// trains (`freeze_statistics`); folded when the file is deployed.
+    /// Stays while the network trains, and is folded when the file is deployed. Integer weights are simulated folded by the running
+    /// statistics, which must be frozen before the last epoch that trains (`freeze_statistics`); weights that decode from a table
+    /// (codebook, ternary, binary, powers of two) are simulated as they are, and their normalization becomes scales of channels.
     Keep,
 }
 
@@ -112,10 +113,10 @@ impl StageKind for QuantizeStage {
     fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
         self.settings(&target::Choice::default()).check()?;
         self.calibration.check().map_err(|fault| fault.under("calibration"))?;
-        let by_channel = |weights: &Choice<Encodings>| weights.grid(Some(0)).is_some_and(|grid| grid.axis.is_some());
+        let by_channel = |weights: &Choice<Encodings>| weights.grid(Some(0)).is_none_or(|grid| grid.axis.is_some());
         let mut all = self.rules.iter().filter_map(|r| r.weights.as_ref()).chain([&self.weights]);
         if self.batch_norm == BatchNorm::Keep && !all.all(by_channel) {
-            let message = "batch_norm = \"keep\" needs integer weights with granularity = \"channel\": only a scale for each channel can \
+            let message = "batch_norm = \"keep\" needs granularity = \"channel\" for integer weights: only a scale for each channel can \
                            follow its statistics";
             return Err(Fault::new("weights", message));
         }
