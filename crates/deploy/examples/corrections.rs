@@ -1,9 +1,10 @@
 //! Corrections after training, measured: W8A8 with one scale per tensor, lowered and run in ONNX Runtime; prints Markdown.
 //!
-//! `cargo run --release -p espalier-deploy --example corrections -- DATA [NAME] [PER_CHANNEL]`: DATA is the folder with `models/`, NAME a
-//! part of a model's name ("" for all), PER_CHANNEL `true` for a scale per channel. The float column is the network after its corrections,
-//! without grids. EfficientNet-Lite0 is calibrated on rows 0 to 199 of
-//! the ImageNet sample and scored on the other 300; UltraFace on seeded noise.
+//! `cargo run --release -p espalier-deploy --example corrections -- DATA [NAME] [PER_CHANNEL] [SETTINGS]`: DATA is the folder with
+//! `models/`, NAME a part of a model's name ("" for all), PER_CHANNEL `true` for a scale per channel. With SETTINGS, the keys of a quantize
+//! stage as TOML (`weights`, `activations`, `rules`, `corrections`, ...), they are what is measured, and PER_CHANNEL does not count.
+//! The float column is the network after its corrections, without grids. EfficientNet-Lite0 is calibrated on rows 0 to 199 of the ImageNet
+//! sample and scored on the other 300; UltraFace on seeded noise.
 use data::{LoaderOptions, Preprocess};
 use deploy::runtime::{self, Source};
 use deploy::{LowerOptions, ProofOptions, lower, prove};
@@ -39,27 +40,33 @@ const CORRECTIONS: [&str; 9] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let data = PathBuf::from(arguments.next().ok_or("usage: corrections DATA [NAME] [PER_CHANNEL]")?);
+    let data = PathBuf::from(arguments.next().ok_or("usage: corrections DATA [NAME] [PER_CHANNEL] [SETTINGS]")?);
     let only = arguments.next().unwrap_or_default();
-    let per_channel = arguments.next().is_some_and(|a| a == "true");
+    let granularity = if arguments.next().is_some_and(|a| a == "true") { Granularity::Channel } else { Granularity::Tensor };
+    let given = arguments.next();
     println!("| model | corrections = [...] | SQNR of the file, dB, by output | top-1 float / simulated / file, % | s |");
     println!("|---|---|---|---|---:|");
     for name in MODELS.into_iter().filter(|name| name.contains(&only)) {
+        if let Some(given) = &given {
+            let settings: QuantizeSettings = toml::from_str(given)?;
+            let corrections: Vec<String> = settings.corrections.iter().map(|c| c.to_string()).collect();
+            one(&data, name, &corrections.join(", "), settings)?;
+            continue;
+        }
         for corrections in CORRECTIONS {
-            one(&data, name, corrections, per_channel)?;
+            let mut settings: QuantizeSettings = toml::from_str(&format!("corrections = [{corrections}]"))?;
+            settings.weights = Choice::with("affine", &Affine { granularity: Some(granularity), ..Affine::default() })?;
+            one(&data, name, corrections, settings)?;
         }
     }
     Ok(())
 }
 
-fn one(data: &Path, name: &str, corrections: &str, per_channel: bool) -> Result<(), Box<dyn Error>> {
+fn one(data: &Path, name: &str, corrections: &str, settings: QuantizeSettings) -> Result<(), Box<dyn Error>> {
     let mut model = onnx::load(&data.join(format!("models/{name}.onnx")))?;
     train::fold_constants(&mut model)?;
     ops::fold_batch_norm(&mut model)?;
     let float = model.clone();
-    let mut settings: QuantizeSettings = toml::from_str(&format!("corrections = [{corrections}]"))?;
-    let granularity = Some(if per_channel { Granularity::Channel } else { Granularity::Tensor });
-    settings.weights = Choice::with("affine", &Affine { granularity, ..Affine::default() })?;
     let begun = std::time::Instant::now();
     let calibration = rows(data, &model, name, true)?;
     let report = quantize::quantize(&mut model, &settings, calibration)?;

@@ -1,7 +1,7 @@
 //! Observations: one pass over data for all observers, memory bounded by the model and one batch; ranges are concluded from
 //! its statistics afterwards, so that another observer or width does not run the data again.
 use crate::bias::fit_biases;
-use crate::corrections::{CorrectionReport, Phase, correct, samples_wanted};
+use crate::corrections::{CorrectionInput, CorrectionReport, Phase, correct, samples_wanted};
 use crate::earlier::{Earlier, keep_earlier};
 use crate::error::named;
 use crate::masks::MASKED;
@@ -87,11 +87,12 @@ pub fn quantize(
     crate::check_skip(model, settings)?;
     let first = first(&mut batches, samples_wanted(settings))?;
     let samples = || Box::new(first.iter().cloned().map(Ok)) as Box<dyn Iterator<Item = _>>;
-    let mut corrections = correct(model, settings, Phase::BeforeFitting, &samples)?;
+    let input = CorrectionInput::new(&samples);
+    let mut corrections = correct(model, settings, Phase::BeforeFitting, &input)?;
     let seen = observe(model, settings, first.iter().cloned().map(Ok).chain(batches))?;
     let mut report = fit(model, settings, &seen)?;
     keep_earlier(model, settings, &earlier, &mut report)?;
-    corrections.extend(correct(model, settings, Phase::AfterFitting, &samples)?);
+    corrections.extend(correct(model, settings, Phase::AfterFitting, &input)?);
     report.corrections = corrections;
     Ok(report)
 }

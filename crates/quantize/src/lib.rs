@@ -23,8 +23,8 @@ pub use activations::{ActivationKind, ActivationSettings};
 pub use bias::{BiasPart, refresh_biases};
 pub use calibrate::{ActivationRange, CalibrationReport, Observations, fit, observe, prepare, quantize};
 pub use corrections::{
-    BiasCorrection, ChannelMean, Collector, Correction, CorrectionContext, CorrectionReport, Corrections, Equalize, Form, Layerwise, Phase,
-    Samples, Want, correct,
+    AdaRound, BiasCorrection, BlockReconstruction, ChannelMean, Collector, Correction, CorrectionContext, CorrectionInput,
+    CorrectionReport, Corrections, Equalize, Form, Layerwise, Phase, Samples, Want, correct,
 };
 pub use earlier::{Earlier, keep_earlier};
 pub use error::{QuantizeError, Result};

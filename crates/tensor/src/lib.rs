@@ -30,6 +30,7 @@ mod loss;
 mod map;
 mod matmul;
 pub mod memory;
+mod mixed;
 mod movement;
 mod noise;
 mod norm;

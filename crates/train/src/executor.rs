@@ -33,6 +33,9 @@ impl Mode {
     pub const SIMULATED: Mode = Mode { training: false, simulate: true, seed: 0 };
 }
 
+/// Sets the draws of [`Overrides::unencoded`] apart from others of the same seed.
+const UNENCODED: u64 = 0x51d2_0b07;
+
 /// Values that stand in for the model's own during one run.
 #[derive(Clone, Default)]
 pub struct Overrides {
@@ -43,6 +46,9 @@ pub struct Overrides {
     /// Elements of constants that a mask holds at zero get the gradient that they would have without it. The values of the run
     /// stay as they are.
     pub dense_gradients: bool,
+    /// The probability with which an element of an encoded activation stays as it was before its encoding, drawn anew for each
+    /// [`Mode::seed`] (Wei et al. 2022, arXiv:2203.05740).
+    pub unencoded: f64,
 }
 
 /// What one run gives back.
@@ -320,7 +326,9 @@ impl<'a, 'o> Run<'a, 'o> {
             return Ok(None);
         }
         let name = &self.model.values[v].name;
-        Ok(self.encoded(v, name, x, activation).transpose()?.map(|t| (v, t)))
+        let Some(t) = self.encoded(v, name, x, activation).transpose()? else { return Ok(None) };
+        let activated = || activation.apply(x);
+        Ok(Some((v, self.partly_encoded(v, name, t, &activated)?)))
     }
 
     fn write_outputs(&self, node: &Node, outputs: Vec<Tensor>) -> Result<(), TrainError> {
@@ -414,9 +422,29 @@ impl<'a, 'o> Run<'a, 'o> {
         if let Some(observe) = self.observe.borrow_mut().as_deref_mut() {
             observe(v, &t);
         }
-        let t = self.annotate(v, t, name)?;
+        let t = match self.encoded(v, name, &t, Activation::None).transpose()? {
+            Some(encoded) => self.partly_encoded(v, name, encoded, &|| Ok(t.clone()))?,
+            None => t,
+        };
         self.env.borrow_mut()[v.0 as usize] = Some(t);
         Ok(())
+    }
+
+    /// An encoded activation of which some elements, drawn at random, are as they were before: see [`Overrides::unencoded`].
+    fn partly_encoded(
+        &self,
+        v: ValueId,
+        name: &str,
+        encoded: Tensor,
+        plain: &dyn Fn() -> tensor::Result<Tensor>,
+    ) -> Result<Tensor, TrainError> {
+        let share = self.overrides.unencoded;
+        if share <= 0.0 || self.model.annotations.encoding(v).is_none() {
+            return Ok(encoded);
+        }
+        let seed = tensor::random::derive(self.mode.seed ^ UNENCODED, u64::from(v.0));
+        let mixed = plain().and_then(|plain| plain.mixed(&encoded, share, seed));
+        mixed.map_err(|e| TrainError::Value { value: name.to_string(), what: e.to_string() })
     }
 
     /// A value as its annotation stores it.

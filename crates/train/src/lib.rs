@@ -44,7 +44,7 @@ pub use evaluate::{Correct, evaluate};
 pub use executor::{Executor, Mode, Named, Overrides, RunOutput};
 pub use feeding::{CLASSES_KEY, Feeding, INPUTS_KEY, InputRule, InputRules};
 pub use gradients::{GradientMoments, GradientSource, gradient_moments};
-pub use limits::{LOOPS_ENDED, Limits, StopGuard, stop_when};
+pub use limits::{LOOPS_ENDED, Limits, StopGuard, stop_when, stopped};
 pub use loader::LoaderBatches;
 pub use logits::{Logits, logits, logits_of};
 pub use loss_parameters::LossParameter;

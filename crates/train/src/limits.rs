@@ -48,8 +48,9 @@ impl Drop for StopGuard {
     }
 }
 
-/// True if somebody asked to stop.
-pub(crate) fn stopped() -> bool {
+/// True if somebody asked to stop: the flag of [`stop_when`] is set. Long work looks at it now and then, and gives up with
+/// [`crate::TrainError::Interrupted`].
+pub fn stopped() -> bool {
     STOP.with_borrow(|flag| flag.as_ref().is_some_and(|f| f.load(Ordering::Relaxed)))
 }
 

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use technique::Settings;
 use tensor::{Tensor, random};
 use toy::{Toy, constant, input, network, node, settings};
-use train::{AdamW, Batch, CrossEntropy, EpochRecord, Executor, Keep, Mode, Sgd, Silent, TrainContext, TrainError, TrainSettings, Watch};
+use train::{
+    AdamW, Batch, CrossEntropy, EpochRecord, Executor, Keep, Mode, Overrides, Sgd, Silent, TrainContext, TrainError, TrainSettings, Watch,
+};
 
 fn around(watch: &mut dyn Watch) -> TrainContext<'_> {
     TrainContext { watch, ..TrainContext::default() }
@@ -72,6 +74,30 @@ fn an_encoded_activation_is_what_its_parts_are() {
     assert_eq!(inputs["x"], random::uniform(1, &[5, 9], -2.0, 2.0).unwrap());
     let plain = Executor::new(&m).unwrap().run(&inputs, Mode::FLOAT).unwrap()["y"].clone();
     assert_eq!((plain, inputs["x"].clone()), (x.relu().unwrap(), x));
+}
+
+#[test]
+fn a_share_of_an_encoded_activation_stays_as_it_was() {
+    let mut m = Model::new(17);
+    let x = input(&mut m, "x", &[1000]);
+    let y = node(&mut m, "Relu", &[x], "y");
+    m.graph.outputs.push(y);
+    let coarse = encodings::affine::AffineSettings::activation(2).encoding(Tensor::scalar(0.5f32), Tensor::scalar(0f32));
+    m.annotations.entry(y).encoding = Some(coarse);
+    let inputs = BTreeMap::from([("x".to_string(), random::uniform(1, &[3, 1000], 0.1, 1.4).unwrap())]);
+    let executor = Executor::new(&m).unwrap();
+    let run = |unencoded: f64, seed: u64| {
+        let overrides = Overrides { unencoded, ..Overrides::default() };
+        executor.run_with(&inputs, &overrides, Mode { seed, ..Mode::SIMULATED }, None).unwrap().values[&y].to_f32_vec().unwrap()
+    };
+    let (encoded, plain) = (run(0.0, 1), run(1.0, 1));
+    assert_eq!(plain, inputs["x"].to_f32_vec().unwrap());
+    let half = run(0.5, 1);
+    assert!(half.iter().enumerate().all(|(i, v)| *v == encoded[i] || *v == plain[i]));
+    let kept = half.iter().zip(&plain).filter(|(a, b)| a == b).count();
+    assert!((1350..1650).contains(&kept), "{kept} of 3000");
+    assert_eq!(half, run(0.5, 1));
+    assert_ne!(half, run(0.5, 2));
 }
 
 /// Stops the training in the given epoch.

@@ -5,7 +5,8 @@ use crate::StageError;
 use crate::recipe::{BatchNorm, QuantizeStage};
 use crate::run_dir::{Cache, Key};
 use graph::Model;
-use quantize::{CalibrationReport, Chosen, Phase, QuantizeSettings};
+use quantize::{CalibrationReport, Chosen, CorrectionInput, Phase, QuantizeSettings};
+use std::cell::RefCell;
 use technique::Choice;
 use train::{Batches, LoaderBatches};
 
@@ -14,6 +15,9 @@ const KIND: &str = "statistics";
 
 /// What is taken where there are too few samples to hold any back.
 const ALONE: &str = "min_max";
+
+/// Sets what corrections draw at random apart from other draws of the recipe's seed.
+const CORRECTIONS: u64 = 0xc0_22ec7;
 
 /// A model's calibration.
 pub struct Calibrated {
@@ -83,7 +87,9 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick
     let hold = settings.observer.held().min(c.images);
     let (data, held) = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed), hold)?;
     let samples = || Box::new(data.epoch(0)) as Box<dyn Iterator<Item = _>>;
-    let mut corrections = quantize::correct(model, &settings, Phase::BeforeFitting, &samples)?;
+    let seed = tensor::random::derive(seed, CORRECTIONS);
+    let input = CorrectionInput { samples: &samples, seed, progress: &|_, _| {} };
+    let mut corrections = quantize::correct(model, &settings, Phase::BeforeFitting, &input)?;
     let entry = cache.map(|cache| Ok::<_, StageError>((cache, key(&cache, model, &settings, &data)?))).transpose()?;
     let known = entry.as_ref().and_then(|(cache, key)| cache.get(KIND, key));
     let reused = known.is_some();
@@ -103,13 +109,15 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick
         settings.observer = Choice::known(ALONE);
     }
     if let Some(held) = held {
-        let chosen = quantize::choose(model, &settings, &seen, counted(&held, tick))?;
+        let chosen = quantize::choose(model, &settings, &seen, counted(&held, &mut *tick))?;
         settings.observer = chosen.observer.clone();
         choice = Some(chosen);
     }
     let mut report = quantize::fit(model, &settings, &seen)?;
     quantize::keep_earlier(model, &settings, &earlier, &mut report)?;
-    corrections.extend(quantize::correct(model, &settings, Phase::AfterFitting, &samples)?);
+    let tick = RefCell::new(tick);
+    let input = CorrectionInput { progress: &|done, all| (tick.borrow_mut())(done, all), ..input };
+    corrections.extend(quantize::correct(model, &settings, Phase::AfterFitting, &input)?);
     report.corrections = corrections;
     if let Some(kept) = kept {
         *model = quantize::keep_norms(kept, model)?;

@@ -136,7 +136,7 @@ impl StageKind for QuantizeStage {
         // A choice runs what is held back once for each candidate, and in the float network.
         let observer = self.calibration.observer();
         let judged = observer.held() * (observer.candidates().len() + 1);
-        let corrected: usize = self.corrections.iter().map(|c| 3 * c.samples()).sum();
+        let corrected: usize = self.corrections.iter().map(|c| 3 * c.samples().saturating_add(c.learns_from())).sum();
         (self.calibration.images + if observer.held() > 0 { judged } else { 0 } + corrected) as f64
     }
 
@@ -167,6 +167,8 @@ impl Compression for QuantizeStage {
         few.calibration.batch = few.calibration.batch.min(samples);
         few.calibration.observer = Choice::known("min_max");
         few.calibration.percentile = None;
+        // What only learns takes its time and changes no node.
+        few.corrections.retain(|c| c.learns_from() == 0);
         Some(Box::new(few))
     }
 

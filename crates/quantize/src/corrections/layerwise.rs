@@ -41,15 +41,44 @@ impl Layerwise {
     /// What running the graph reports.
     pub fn run(&mut self, model: &Model, node: usize, see: &mut dyn FnMut(&Tensor)) -> Result<()> {
         let Some(target) = model.graph.nodes.get(node).and_then(|n| n.output(0)) else { return Ok(()) };
-        let (before, after) = (needed(model, self.at), needed(model, node));
+        let (piece, after) = self.piece(model, node + 1, node, Some(target));
+        let executor = Executor::unfused(&piece)?;
+        let next = self.pass(&executor, &after, &mut |id, tensor| {
+            if id == target {
+                see(tensor);
+            }
+        })?;
+        self.keep(node, next);
+        Ok(())
+    }
+
+    /// What the nodes from `node` on take from before, as their annotations store it, for each batch. Nodes have to be asked for in their
+    /// order, as in [`Layerwise::run`].
+    ///
+    /// # Errors
+    /// What running the graph reports.
+    pub fn before(&mut self, model: &Model, node: usize) -> Result<Vec<HashMap<ValueId, Tensor>>> {
+        if self.at == node && !self.raw {
+            return Ok(self.states.clone());
+        }
+        let (piece, after) = self.piece(model, node, node, None);
+        let executor = Executor::new(&piece)?;
+        let next = self.states.iter().map(|state| kept(&executor, &feed(&piece, state), &after, None)).collect::<Result<Vec<_>>>()?;
+        self.keep(node, next.clone());
+        Ok(next)
+    }
+
+    /// The nodes up to `end` as a graph of its own, and what is kept of it: what nodes from `from` on read.
+    fn piece(&self, model: &Model, end: usize, from: usize, target: Option<ValueId>) -> (Model, BTreeSet<ValueId>) {
+        let (before, after) = (needed(model, self.at), needed(model, from));
         let mut piece = model.clone();
         piece.source = None;
-        piece.graph.nodes = model.graph.nodes[self.at..=node].to_vec();
+        piece.graph.nodes = model.graph.nodes[self.at..end].to_vec();
         piece.graph.value_info.clear();
         let known: BTreeSet<ValueId> = self.states.first().map(|s| s.keys().copied().collect()).unwrap_or_default();
         piece.graph.inputs = before.intersection(&known).copied().collect();
         let made: BTreeSet<ValueId> = piece.graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
-        piece.graph.outputs = after.iter().copied().filter(|v| known.contains(v) || made.contains(v)).chain([target]).collect();
+        piece.graph.outputs = after.iter().copied().filter(|v| known.contains(v) || made.contains(v)).chain(target).collect();
         for id in &piece.graph.inputs {
             // What is fed has passed through its annotation, and needs no declared shape.
             if !self.raw {
@@ -57,27 +86,41 @@ impl Layerwise {
             }
             piece.values[*id].ty = ValueType::Unknown;
         }
-        let executor = Executor::unfused(&piece)?;
-        let mut next = vec![];
-        let mut bytes = 0;
-        for state in &self.states {
-            let inputs: Named =
-                piece.graph.inputs.iter().filter_map(|v| Some((piece.values[*v].name.clone(), state.get(v)?.clone()))).collect();
-            let mut watch = |id: ValueId, tensor: &Tensor| {
-                if id == target {
-                    see(tensor);
-                }
-            };
-            let ran = executor.run_with(&inputs, &Overrides::default(), Mode::SIMULATED, Some(&mut watch))?;
-            let kept: HashMap<ValueId, Tensor> = ran.values.into_iter().filter(|(v, _)| after.contains(v)).collect();
-            bytes += kept.values().map(|t| t.len() * t.dtype().bits().div_ceil(8)).sum::<usize>();
-            next.push(kept);
-        }
-        if bytes <= KEPT {
-            (self.at, self.raw, self.states) = (node, false, next);
-        }
-        Ok(())
+        (piece, after)
     }
+
+    fn pass(
+        &self,
+        executor: &Executor,
+        after: &BTreeSet<ValueId>,
+        see: &mut dyn FnMut(ValueId, &Tensor),
+    ) -> Result<Vec<HashMap<ValueId, Tensor>>> {
+        self.states.iter().map(|state| kept(executor, &feed(executor.model(), state), after, Some(see))).collect()
+    }
+
+    /// Stands in front of `node` from now on, unless that would take too much memory.
+    fn keep(&mut self, node: usize, states: Vec<HashMap<ValueId, Tensor>>) {
+        let bytes: usize = states.iter().flat_map(HashMap::values).map(|t| t.len() * t.dtype().bits().div_ceil(8)).sum();
+        if bytes <= KEPT {
+            (self.at, self.raw, self.states) = (node, false, states);
+        }
+    }
+}
+
+/// A state by the names of a piece's inputs.
+fn feed(piece: &Model, state: &HashMap<ValueId, Tensor>) -> Named {
+    piece.graph.inputs.iter().filter_map(|v| Some((piece.values[*v].name.clone(), state.get(v)?.clone()))).collect()
+}
+
+/// Runs a piece and keeps the values that are needed later.
+fn kept(
+    executor: &Executor,
+    inputs: &Named,
+    after: &BTreeSet<ValueId>,
+    see: Option<&mut dyn FnMut(ValueId, &Tensor)>,
+) -> Result<HashMap<ValueId, Tensor>> {
+    let ran = executor.run_with(inputs, &Overrides::default(), Mode::SIMULATED, see)?;
+    Ok(ran.values.into_iter().filter(|(v, _)| after.contains(v)).collect())
 }
 
 /// The values that nodes from `from` on, and the graph's outputs, take from before.

@@ -3,13 +3,18 @@
 //! A correction says in which [`Phase`] it works and which statistics of the float network it [wants](Correction::wants). Collectors
 //! of all corrections behind the fitting share one pass over the data; in front of it each has a pass of its own, since the one before
 //! may have changed the network.
+mod adaround;
 mod bias_correction;
+mod block_reconstruction;
 mod collect;
 mod equalize;
 mod groups;
 mod layerwise;
+mod reconstruct;
 
+pub use adaround::AdaRound;
 pub use bias_correction::{BiasCorrection, Form};
+pub use block_reconstruction::BlockReconstruction;
 pub use collect::{ChannelMean, Collector, Want};
 pub use equalize::Equalize;
 pub use layerwise::Layerwise;
@@ -88,6 +93,12 @@ pub trait Correction: Send + Sync {
         0
     }
 
+    /// How many samples it runs forward and backward through the network, all its steps together; 0: it learns nothing. One that learns
+    /// must leave the graph as it is.
+    fn learns_from(&self) -> usize {
+        0
+    }
+
     /// The statistics of the float network (masks held, no grids) that it needs. It may prepare the model for what it will do, where that
     /// changes nothing of what the network computes.
     ///
@@ -112,6 +123,27 @@ pub struct CorrectionContext<'c, 'a> {
     pub collected: &'c [Tensor],
     /// Calibration data.
     pub samples: Samples<'a>,
+    /// Key of what is drawn at random.
+    pub seed: u64,
+    /// Hears how many steps of how many are done, of corrections that take long.
+    pub progress: &'c dyn Fn(u64, u64),
+}
+
+/// What all corrections of a phase are given beside the model and its settings.
+pub struct CorrectionInput<'a> {
+    /// Calibration data.
+    pub samples: Samples<'a>,
+    /// Key of what is drawn at random.
+    pub seed: u64,
+    /// Hears how many steps of how many are done, of corrections that take long.
+    pub progress: &'a dyn Fn(u64, u64),
+}
+
+impl<'a> CorrectionInput<'a> {
+    /// Calibration data, with seed 0; nobody hears how far it is.
+    pub fn new(samples: Samples<'a>) -> Self {
+        CorrectionInput { samples, seed: 0, progress: &|_, _| {} }
+    }
 }
 
 /// The family: corrections after training, in the order in which a recipe lists them within each phase.
@@ -123,7 +155,7 @@ impl Family for Corrections {
     const SUMMARY: &'static str = "What is corrected in a network before or after its grids are fitted, without training.";
     const DEFAULT: Option<&'static str> = None;
     fn members() -> &'static [Entry<dyn Correction>] {
-        static LIST: &[Entry<dyn Correction>] = &[equalize::ENTRY, bias_correction::ENTRY];
+        static LIST: &[Entry<dyn Correction>] = &[equalize::ENTRY, adaround::ENTRY, block_reconstruction::ENTRY, bias_correction::ENTRY];
         LIST
     }
 }
@@ -137,19 +169,20 @@ pub struct CorrectionReport {
     pub notes: Vec<String>,
 }
 
-/// Applies the corrections of a phase that the settings list. BatchNormalization should have been folded. `samples` is asked for data
+/// Applies the corrections of a phase that the settings list. BatchNormalization should have been folded. The samples are asked for
 /// only where a correction needs some.
 ///
 /// # Errors
 /// [`QuantizeError::NoData`] where a correction needs data and there are none; as [`Correction::apply`].
-pub fn correct(model: &mut Model, settings: &QuantizeSettings, phase: Phase, samples: Samples) -> Result<Vec<CorrectionReport>> {
+pub fn correct(model: &mut Model, settings: &QuantizeSettings, phase: Phase, input: &CorrectionInput) -> Result<Vec<CorrectionReport>> {
+    let CorrectionInput { samples, seed, progress } = *input;
     let chosen: Vec<&Choice<Corrections>> = settings.corrections.iter().filter(|c| c.phase() == phase).collect();
     let mut reports = vec![];
     let at_once = if phase == Phase::AfterFitting { chosen.len().max(1) } else { 1 };
     for together in chosen.chunks(at_once) {
         let wants = together.iter().map(|c| c.wants(model, settings)).collect::<Result<Vec<_>>>()?;
         for (correction, collected) in together.iter().zip(collect(model, wants, samples)?) {
-            let cx = CorrectionContext { settings, collected: &collected, samples };
+            let cx = CorrectionContext { settings, collected: &collected, samples, seed, progress };
             reports.push(CorrectionReport { kind: correction.kind().to_string(), notes: correction.apply(model, &cx)? });
         }
     }

@@ -69,7 +69,7 @@ impl Build {
 }
 
 /// Convolutions with a depthwise one and both kinds of Relu between them, pooled and flattened into a matrix product.
-fn chain(activation: &str) -> Model {
+pub(super) fn chain(activation: &str) -> Model {
     let (mut b, x) = Build::new(&[3, 6, 6]);
     let y = b.conv(x, &[8, 3, 3, 3], 1, true);
     let y = b.node(activation, &[y]);
@@ -85,7 +85,7 @@ fn chain(activation: &str) -> Model {
 }
 
 /// A residual block whose channels are shared by three convolutions.
-fn residual() -> Model {
+pub(super) fn residual() -> Model {
     let (mut b, x) = Build::new(&[3, 6, 6]);
     let stem = b.conv(x, &[8, 3, 1, 1], 1, true);
     let stem = b.node("Relu", &[stem]);
@@ -98,26 +98,26 @@ fn residual() -> Model {
     b.done(y)
 }
 
-fn batch(shape: &[usize], seed: u64) -> Batch {
+pub(super) fn batch(shape: &[usize], seed: u64) -> Batch {
     let x = random::uniform(seed, shape, -1.0, 1.0).unwrap();
     Batch { inputs: BTreeMap::from([("input".to_string(), x)]), ..Batch::default() }
 }
 
-fn output(model: &Model, seed: u64, mode: Mode) -> Vec<f32> {
+pub(super) fn output(model: &Model, seed: u64, mode: Mode) -> Vec<f32> {
     Executor::new(model).unwrap().run(&batch(&[4, 3, 6, 6], seed).inputs, mode).unwrap()["out"].to_f32_vec().unwrap()
 }
 
-fn with(corrections: &str) -> QuantizeSettings {
+pub(super) fn with(corrections: &str) -> QuantizeSettings {
     let mut settings = QuantizeSettings { corrections: serde_json::from_str(corrections).unwrap(), ..QuantizeSettings::default() };
     settings.weights = technique::Choice::with("affine", &serde_json::json!({ "granularity": "tensor" })).unwrap();
     settings
 }
 
 fn before(model: &mut Model, settings: &QuantizeSettings) -> Vec<CorrectionReport> {
-    correct(model, settings, Phase::BeforeFitting, &|| Box::new(std::iter::empty())).unwrap()
+    correct(model, settings, Phase::BeforeFitting, &CorrectionInput::new(&|| Box::new(std::iter::empty()))).unwrap()
 }
 
-fn quantized(mut model: Model, settings: &QuantizeSettings) -> (Model, crate::CalibrationReport) {
+pub(super) fn quantized(mut model: Model, settings: &QuantizeSettings) -> (Model, crate::CalibrationReport) {
     let report = crate::quantize(&mut model, settings, (0..4).map(|i| Ok(batch(&[8, 3, 6, 6], i)))).unwrap();
     (model, report)
 }
@@ -129,7 +129,7 @@ fn off(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Signal to noise ratio of the simulation on data that calibration did not see, in dB.
-fn sqnr(float: &Model, model: &Model) -> f64 {
+pub(super) fn sqnr(float: &Model, model: &Model) -> f64 {
     let mut sum = tensor::SignalToNoise::default();
     for seed in 100..104 {
         sum.add_all(&output(float, seed, Mode::FLOAT), &output(model, seed, Mode::SIMULATED));
@@ -306,6 +306,18 @@ fn the_run_from_layer_to_layer_is_the_run_of_the_whole() {
             executor.run_observed(&batch(&[8, 3, 6, 6], seed).inputs, Mode::SIMULATED, &mut see).unwrap();
         }
         assert_eq!(seen, whole, "{}", node.name);
+    }
+    // What a node takes from before is what it takes in that run.
+    let mut layers = Layerwise::new(&model, &samples, 16).unwrap();
+    for (at, node) in model.graph.nodes.iter().enumerate() {
+        let states = layers.before(&model, at).unwrap();
+        let taps: Vec<ValueId> = node.inputs.iter().flatten().copied().filter(|v| model.values.tensor(*v).is_none()).collect();
+        let executor = Executor::with_taps(&model, &taps).unwrap();
+        for (seed, state) in states.iter().enumerate() {
+            let feed = batch(&[8, 3, 6, 6], seed as u64).inputs;
+            let whole = executor.run_with(&feed, &Default::default(), Mode::SIMULATED, None).unwrap();
+            taps.iter().for_each(|v| assert_eq!(state[v], whole.values[v], "{}", node.name));
+        }
     }
 }
 
