@@ -286,6 +286,28 @@ mod tests {
     }
 
     #[test]
+    fn a_shape_of_more_axes_than_there_are_is_unknown() {
+        for op in ["ConstantOfShape", "Reshape", "Expand", "AffineGrid", "Col2Im"] {
+            let mut m = Model::new(20);
+            let input = |m: &mut Model, name: &str, dtype, dim| {
+                let ty = ValueType::Tensor { dtype, shape: Some(vec![dim]) };
+                let id = m.values.add(Value { name: name.into(), ty, ..Value::default() });
+                m.graph.inputs.push(id);
+                id
+            };
+            let x = input(&mut m, "x", DType::F32, Dim::Known(6));
+            let shape = input(&mut m, "shape", DType::I64, Dim::Known(i64::MAX as usize));
+            let y = m.values.add_named("y");
+            let inputs = if op == "ConstantOfShape" { vec![shape] } else { vec![x, shape] };
+            m.graph.nodes.push(Node::new(op, "", &inputs, &[y]));
+            // No panic, whether it is refused or left open.
+            if let Ok(types) = infer_types(&m) {
+                assert!(!matches!(types.get(&y), Some(ValueType::Tensor { shape: Some(_), .. })), "{op}");
+            }
+        }
+    }
+
+    #[test]
     fn a_contradiction_names_its_node() {
         let mut m = Model::new(17);
         let a = m.values.add_constant("a", Tensor::full(1f32, [2, 3]).unwrap());

@@ -80,10 +80,13 @@ pub(crate) fn unknown(rank: usize) -> Vec<Dim> {
     vec![Dim::Unknown; rank]
 }
 
-/// The number of elements of a rank-1 input, if known.
+/// More axes than any tensor has: what a file claims beyond is not believed.
+const MOST_AXES: usize = 1024;
+
+/// The number of elements of a rank-1 input that holds one for each axis of a tensor, if known.
 pub(crate) fn vector_length(cx: &ShapeCx, i: usize) -> Option<usize> {
     match cx.shape(i)? {
-        [dim] => dim.known(),
+        [dim] => dim.known().filter(|n| *n <= MOST_AXES),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! Conversion between element types.
 use crate::device::on_device;
 use crate::small_float::SmallFloat;
-use crate::{Buffer, DType, Element, Result, Tensor, TensorError, record};
+use crate::{Buffer, DType, Element, Result, Tensor, TensorError, memory, record};
 use half::{bf16, f16};
 use num_traits::AsPrimitive;
 
@@ -54,6 +54,7 @@ where
     u32: AsPrimitive<D>,
     u64: AsPrimitive<D>,
 {
+    memory::room::<D>("cast", t.shape())?;
     if let Some(format) = SmallFloat::of(t.dtype()) {
         let table = format.table();
         return Ok(convert(t.as_slice::<u8>()?, |code| table[code as usize].as_()));
@@ -152,6 +153,10 @@ impl Tensor {
             return read.unwrap_or_else(|| parse(self))?.cast_with(to, options);
         }
         let shape = self.shape();
+        if !matches!(to, F32 | F64 | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64) {
+            // Numbers that most machines have stand in between.
+            memory::work_space::<u64>("cast", self.len(), if to == String { 4 } else { 2 })?;
+        }
         if let Some(format) = SmallFloat::of(to) {
             let table = format.table();
             let codes = convert(&numbers::<f32>(self)?, |v| format.encode(&table, v, options));

@@ -3,7 +3,7 @@
 //! Every operation here reduces to lists of *blocks*: runs of consecutive elements named by their number. Reading a
 //! list of blocks and adding to it are each other's gradient.
 use crate::number::{Number, with_float, with_number};
-use crate::{DType, Element, Result, Tensor, TensorError, record, shape};
+use crate::{DType, Element, Result, Tensor, TensorError, memory, record, shape};
 
 /// What a scatter does with the element that is already there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,9 @@ impl Tensor {
         let n = self.room("gather", &to)?;
         let width = self.shape()[axis + 1..].iter().product();
         let outer: usize = if n == 0 { 0 } else { self.shape()[..axis].iter().product() };
-        let blocks = (0..outer).flat_map(|o| picked.iter().map(move |p| o * dim + p)).collect();
+        memory::work_space::<usize>("gather", outer * picked.len(), 1)?;
+        let mut blocks = Vec::with_capacity(outer * picked.len());
+        (0..outer).for_each(|o| blocks.extend(picked.iter().map(|p| o * dim + p)));
         self.take_blocks("gather", blocks, width, to)
     }
 
@@ -133,6 +135,7 @@ impl Tensor {
         strides[axis] = 0;
         let space = crate::strided::Strided::new(indices.shape(), [&strides], [0]);
         let [inner] = space.inner();
+        memory::work_space::<usize>(op, indices.len(), 2)?;
         let list = indices.to_i64_vec()?;
         let mut positions = Vec::with_capacity(list.len());
         let mut failed = None;
@@ -188,6 +191,7 @@ impl Tensor {
         let per_batch: usize = lead[batch_dims..].iter().product();
         let span: usize = dims.iter().product();
         let list = indices.to_i64_vec()?;
+        memory::work_space::<usize>(op, batches * per_batch, 1)?;
         let mut blocks = Vec::with_capacity(batches * per_batch);
         for i in 0..batches * per_batch {
             let mut block = 0;

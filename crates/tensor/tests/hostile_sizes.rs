@@ -220,6 +220,19 @@ proptest! {
 
 /// Padded planes, phases and outputs whose sizes pass 2^64 and come out small: once read and written outside of buffers.
 #[test]
+fn what_stands_between_input_and_output_asks_for_room_too() {
+    let _one = limited();
+    let column = Tensor::zeros(DType::F32, &[1 << 13, 1]).unwrap();
+    let picks = Tensor::zeros(DType::I64, &[1 << 10]).unwrap();
+    // 32 MiB of results, by 64 MiB of positions.
+    refused(&column.gather(&picks, 1).unwrap_err());
+    // 48 MiB of results, by 96 MiB of f32.
+    let bytes = Tensor::zeros(DType::U8, &[24 << 20]).unwrap();
+    refused(&bytes.cast(DType::F16).unwrap_err());
+    refused(&bytes.to_f32_vec().unwrap_err());
+}
+
+#[test]
 fn sizes_that_wrap_are_refused() {
     let _one = limited();
     let ones = |shape: &[usize]| Tensor::full(1f32, shape.to_vec()).unwrap();
