@@ -156,7 +156,7 @@ impl<'m> Reader<'_, 'm> {
         }
         let modulo = self.before(Some(behind).filter(|n| n.op_type == "Reshape")?, "Mod")?;
         let division = self.before(modulo, "Div")?;
-        let base = one(self.constant(modulo, 1)?).filter(|b| [2.0, 3.0, 4.0, 8.0, 32.0, 64.0, 128.0].contains(b))? as u8;
+        let base = one(self.constant(modulo, 1)?).filter(|b| [2.0, 3.0, 4.0, 8.0, 32.0, 64.0].contains(b))? as u8;
         let kind = Kind { base, unit };
         let mut ours = self.constant(division, 1)?.to_i64_vec().ok()? == kind.powers();
         let mut behind = division;
