@@ -1,0 +1,193 @@
+//! The run record, `run.json`: everything a run measured, with the exact command and the environment.
+mod deploy;
+mod stage;
+
+pub use crate::task::{Better, MetricRecord, TaskRecord};
+pub use deploy::{Arithmetic, DeployRecord, Latency, NodeCount, OriginalRecord, OutputRecord, PlacementRecord, RuntimeRecord};
+pub use stage::{ClassRecord, ClassesRecord, Confused, EpochPoint, FloatPart, LayerRecord, Metrics, Note, StageRecord, Status};
+
+use crate::task::ACCURACY;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// Version of the record's layout. A reader refuses a newer one. Since 2, the sizes of stages before deploy are those that
+/// their graph would have as a deployed file, and a deployed file stands beside the model that the run began with.
+pub const SCHEMA_VERSION: u32 = 2;
+
+/// One run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`SCHEMA_VERSION`] of the writer.
+    pub schema_version: u32,
+    /// The recipe's name.
+    pub name: String,
+    /// The command line, argument by argument.
+    pub command: Vec<String>,
+    /// When it began, seconds since 1970 (UTC).
+    pub started_unix: u64,
+    /// How long this call took, in which earlier results may have been taken; [`RunRecord::work_seconds`] has the whole.
+    pub seconds: f64,
+    /// Where it ran.
+    pub environment: Environment,
+    /// The recipe.
+    pub recipe: RecipeRecord,
+    /// What the network is for; absent: classification.
+    #[serde(default, skip_serializing_if = "TaskRecord::is_default")]
+    pub task: TaskRecord,
+    /// The files and folders that it read, each with the hash of its content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputRecord>,
+    /// The model file that the run begins with, measured as it is; absent where the run builds its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start: Option<StageRecord>,
+    /// The stages, in the order in which they ran.
+    pub stages: Vec<StageRecord>,
+    /// What was asked for and whether it was reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub goals: Vec<GoalRecord>,
+}
+
+/// The machine and the software.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Environment {
+    /// Version of Espalier.
+    pub espalier: String,
+    /// Model name of the processor.
+    pub cpu: String,
+    /// Threads that computed.
+    pub threads: usize,
+    /// Operating system and processor architecture.
+    pub os: String,
+    /// Versions of the runtimes that files were measured in.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub runtimes: BTreeMap<String, String>,
+}
+
+/// The recipe as it was used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecipeRecord {
+    /// The file's text.
+    pub text: String,
+    /// The overrides given on the command line.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub overrides: Vec<String>,
+    /// Every setting, defaults included.
+    pub settings: serde_json::Value,
+}
+
+/// Something that a run read.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct InputRecord {
+    /// What it is for: the recipe's key (`data.train`, `model.file`).
+    pub role: String,
+    /// As the recipe names it.
+    pub path: String,
+    /// BLAKE3 of the file, or of all files of a folder with their names, in hex.
+    pub blake3: String,
+}
+
+/// A goal and its verdict.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GoalRecord {
+    /// Its key in the recipe.
+    pub goal: String,
+    /// What was asked for.
+    pub wanted: f64,
+    /// What was measured; absent: nothing was, and the goal counts as missed.
+    pub measured: Option<f64>,
+    /// Whether it was reached.
+    pub met: bool,
+    /// The verdict as a plain sentence.
+    pub sentence: String,
+}
+
+/// A record that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {what}")]
+pub struct RecordError {
+    /// The file.
+    pub path: String,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl RunRecord {
+    /// Reads a record; `path` is the file, or the run's folder.
+    ///
+    /// # Errors
+    /// [`RecordError`] if it cannot be read, is not a record, or is newer than this release knows.
+    pub fn load(path: &Path) -> Result<RunRecord, RecordError> {
+        let file = if path.is_dir() { path.join("run.json") } else { path.to_path_buf() };
+        let error = |what: String| RecordError { path: file.display().to_string(), what };
+        let text = std::fs::read_to_string(&file).map_err(|e| error(format!("no run record can be read: {e}")))?;
+        let json: serde_json::Value = serde_json::from_str(&text).map_err(|e| error(format!("not a run record: {e}")))?;
+        match json.get("schema_version").and_then(serde_json::Value::as_u64) {
+            None => return Err(error("not a run record: schema_version is missing".into())),
+            Some(v) if v > u64::from(SCHEMA_VERSION) => {
+                return Err(error(format!("written by a newer Espalier (layout {v}, this one reads up to {SCHEMA_VERSION})")));
+            }
+            Some(_) => {}
+        }
+        serde_json::from_value(json).map_err(|e| error(format!("not a run record: {e}")))
+    }
+
+    /// The record as indented JSON, ending in a newline.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// What was measured, in order: the model file that the run begins with, then each stage.
+    pub fn measured(&self) -> impl Iterator<Item = &StageRecord> {
+        self.start.iter().chain(&self.stages)
+    }
+
+    /// The last deploy stage's record.
+    pub fn deployed(&self) -> Option<(&StageRecord, &DeployRecord)> {
+        self.stages.iter().rev().find_map(|s| Some((s, s.deploy.as_ref()?)))
+    }
+
+    /// How long all that stands here took when it ran, earlier calls included.
+    pub fn work_seconds(&self) -> f64 {
+        self.measured().map(|s| s.seconds).sum()
+    }
+
+    /// Warnings of all stages, each with its stage's name.
+    pub fn warnings(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.measured().flat_map(|s| s.notes.iter().filter(|n| n.warning).map(move |n| (s.name.as_str(), n.text.as_str())))
+    }
+
+    /// Median latency of a stage's result, where it was measured: of a deployed file, or of the model that the last one stands
+    /// beside.
+    pub fn latency_of<'r>(&'r self, stage: &'r StageRecord) -> Option<&'r Latency> {
+        if let Some(deploy) = &stage.deploy {
+            return deploy.runtimes.iter().find_map(|r| r.latency.as_ref());
+        }
+        let original = self.deployed()?.1.original.as_ref()?;
+        original.latency.as_ref().filter(|_| original.stage == stage.name)
+    }
+
+    /// True if a goal was missed.
+    pub fn missed_a_goal(&self) -> bool {
+        self.goals.iter().any(|g| !g.met)
+    }
+}
+
+/// A figure by its key: accuracy has a field of its own.
+fn figure(key: &str, accuracy: Option<f64>, figures: &BTreeMap<String, f64>) -> Option<f64> {
+    if key == ACCURACY { accuracy } else { figures.get(key).copied() }
+}
+
+/// Keeps figures by their keys, accuracy in its own field.
+fn keep(accuracy: &mut Option<f64>, figures: &mut BTreeMap<String, f64>, new: &BTreeMap<&'static str, f64>) {
+    for (key, value) in new {
+        match *key {
+            ACCURACY => *accuracy = Some(*value),
+            other => {
+                figures.insert(other.to_string(), *value);
+            }
+        }
+    }
+}
