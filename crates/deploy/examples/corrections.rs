@@ -17,7 +17,7 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use technique::Choice;
-use tensor::{Tensor, random};
+use tensor::{SignalToNoise, Tensor, random};
 use train::{Batch, TrainError};
 
 type Rows = Box<dyn Iterator<Item = Result<Batch, TrainError>>>;
@@ -86,20 +86,16 @@ fn one(data: &Path, name: &str, corrections: &str, per_channel: bool) -> Result<
 fn ratios(data: &Path, float: &Model, file: &[u8], name: &str) -> Result<String, Box<dyn Error>> {
     let executor = train::Executor::new(float)?;
     let mut session = runtime::choose().runtime.load(Source::Bytes(file), runtime::SessionOptions::literal(2))?;
-    let mut sums: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+    let mut sums: BTreeMap<String, SignalToNoise> = BTreeMap::new();
     for batch in rows(data, float, name, false)? {
         let inputs = batch?.inputs;
         let got = session.run(&inputs)?;
         for (output, right) in executor.run(&inputs, train::Mode::FLOAT)? {
-            let (signal, noise) = sums.entry(output.clone()).or_default();
             let got = got.get(&output).ok_or("an output is missing")?.to_f32_vec()?;
-            for (r, g) in right.to_f32_vec()?.iter().zip(got) {
-                *signal += f64::from(*r).powi(2);
-                *noise += f64::from(r - g).powi(2);
-            }
+            sums.entry(output).or_default().add_all(&right.to_f32_vec()?, &got);
         }
     }
-    let one = |(output, (signal, noise)): (&String, &(f64, f64))| format!("{output} {:.2}", 10.0 * (signal / noise).log10());
+    let one = |(output, sum): (&String, &SignalToNoise)| format!("{output} {:.2}", sum.db());
     Ok(sums.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 

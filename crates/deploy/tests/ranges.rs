@@ -9,7 +9,7 @@ use graph::{AttributeValue, Model, Node};
 use quantize::{CalibrationReport, QuantizeSettings, quantize};
 use std::collections::BTreeMap;
 use support::{Builder, noise, onnxruntime};
-use tensor::Tensor;
+use tensor::{SignalToNoise, Tensor};
 use train::{Batch, Executor, Mode, Named};
 
 fn quantized(model: &Model, inputs: &Named, settings: &QuantizeSettings) -> (Model, CalibrationReport) {
@@ -26,9 +26,10 @@ fn run(model: &Model, inputs: &Named, mode: Mode) -> Vec<f32> {
 /// Signal to noise in dB, of each of so many interleaved columns; the worst.
 fn worst(signal: &[f32], other: &[f32], columns: usize) -> f64 {
     let of = |c: usize| {
-        let pairs = signal.iter().zip(other).skip(c).step_by(columns).map(|(x, y)| (f64::from(*x), f64::from(*y)));
-        let (s, n) = pairs.fold((0.0, 0.0), |(s, n), (x, y)| (s + x * x, n + (x - y).powi(2)));
-        10.0 * (s / n).log10()
+        let mut sum = SignalToNoise::default();
+        let pairs = signal.iter().zip(other).skip(c).step_by(columns);
+        pairs.for_each(|(x, y)| sum.add(f64::from(*x), f64::from(*x) - f64::from(*y)));
+        sum.db()
     };
     (0..columns).map(of).fold(f64::INFINITY, f64::min)
 }

@@ -3,7 +3,7 @@
 use espalier::deploy::runtime::{OnnxRuntime, Runtime, SessionOptions, Source, by_name};
 use espalier::graph::{AttributeValue, Dim, Graph, Model, Node, Value, ValueId, ValueType};
 use espalier::quantize::{QuantizeSettings, quantize};
-use espalier::tensor::{DType, Tensor, random};
+use espalier::tensor::{DType, SignalToNoise, Tensor, random};
 use espalier::train::{Batch, Executor, Mode, Named, parameters::trainable, prepare};
 use espalier::{deploy, onnx, prune};
 
@@ -53,9 +53,8 @@ fn deployed(m: &mut Model, inputs: &Named) -> Model {
     let simulated = Executor::new(m).unwrap().run(inputs, Mode::SIMULATED).unwrap();
     let float = Executor::new(m).unwrap().run(inputs, Mode::FLOAT).unwrap();
     for (name, f) in &float {
-        let (f, s) = (f.to_f32_vec().unwrap(), simulated[name].to_f32_vec().unwrap());
-        let (signal, noise) = f.iter().zip(&s).fold((0.0, 0.0), |(a, b), (f, s)| (a + f64::from(*f).powi(2), b + f64::from(f - s).powi(2)));
-        assert!(signal > 1000.0 * noise, "{name}: {} dB", 10.0 * (signal / noise).log10());
+        let ratio = SignalToNoise::of(f, &simulated[name]).unwrap();
+        assert!(ratio.signal > 1000.0 * ratio.noise, "{name}: {} dB", ratio.db());
     }
     lowered
 }

@@ -219,11 +219,6 @@ impl Model {
         Names::of(&self.values)
     }
 
-    /// Inserts a node before position `at` of the main graph.
-    pub fn insert_node(&mut self, at: usize, node: Node) {
-        self.graph.nodes.insert(at.min(self.graph.nodes.len()), node);
-    }
-
     /// A name that no value of the model has yet: `base`, or `base_1`, `base_2`, ... Looks through all values: whoever needs many
     /// takes [`Model::names`].
     pub fn fresh_name(&self, base: &str) -> String {

@@ -11,6 +11,7 @@ mod element_type;
 mod error;
 mod inline;
 mod model;
+mod pattern;
 mod value;
 mod verify;
 
@@ -21,4 +22,5 @@ pub use element_type::{code_of_dtype, dtype_of_code};
 pub use error::GraphError;
 pub use inline::inline_functions;
 pub use model::{Extra, Function, Graph, Model, Node, Opset, Source};
+pub use pattern::matches;
 pub use value::{Constant, Dim, Origin, Value, ValueId, ValueType, Values};

@@ -5,7 +5,6 @@ use ops::{Effect, Role};
 use std::collections::BTreeMap;
 use technique::Fault;
 use tensor::DType;
-use train::parameters::matches;
 
 /// A weight that may be pruned.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,11 +39,11 @@ pub fn candidates(model: &Model, skip: &[String]) -> Result<Vec<Candidate>> {
     let mut found = BTreeMap::new();
     collect(model, &model.graph, &mut found);
     for pattern in skip {
-        if !found.values().any(|c: &Candidate| matches(pattern, &c.name)) {
+        if !found.values().any(|c: &Candidate| graph::matches(pattern, &c.name)) {
             return Err(Fault::new("skip", format!("'{pattern}' matches no weight")).into());
         }
     }
-    Ok(found.into_values().filter(|c| !skip.iter().any(|p| matches(p, &c.name))).collect())
+    Ok(found.into_values().filter(|c| !skip.iter().any(|p| graph::matches(p, &c.name))).collect())
 }
 
 fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate>) {

@@ -35,4 +35,3 @@ pub use rules::{Position, Rule, check_skip};
 pub use settings::QuantizeSettings;
 pub use sums::SumPart;
 pub use target::FloatPart;
-pub use weights::refit_weights;

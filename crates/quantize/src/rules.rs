@@ -5,7 +5,6 @@ use graph::{Model, Node, ValueId};
 use std::fmt;
 use target::QuantRule;
 use technique::{Choice, Fault};
-use train::parameters::matches;
 
 /// Where a layer stands among the layers with a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -108,7 +107,7 @@ impl<'s> Rules<'s> {
         let end = |p: Position| self.ends[if p == Position::First { 0 } else { 1 }];
         rule.op.as_ref().is_none_or(|op| *op == node.op_type)
             && rule.position.is_none_or(|p| end(p).is_some() && end(p) == node.output(0))
-            && rule.pattern.as_ref().is_none_or(|p| matches(p, &node.label(&model.values)))
+            && rule.pattern.as_ref().is_none_or(|p| graph::matches(p, &node.label(&model.values)))
     }
 
     /// How a node is stored, by the rules that apply to it. `weights` borrows from the settings or their rules.

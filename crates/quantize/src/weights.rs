@@ -1,27 +1,11 @@
 //! Fitting constants to their own elements.
-use crate::bias::is_bias;
 use crate::error::named;
 use crate::plan::StoredConstant;
-use crate::{QuantPlan, QuantizeSettings, Result};
+use crate::{QuantPlan, Result};
 use encodings::Slot;
 use encodings::affine::{Precision, fit_weight};
 use graph::{Model, ValueId};
 use std::collections::BTreeMap;
-
-/// Fits every encoded constant again to its present elements under its mask, then the biases. To be called after training or pruning
-/// has changed the weights.
-///
-/// # Errors
-/// [`crate::QuantizeError::Value`] for a weight that is not finite; as [`crate::plan`].
-pub fn refit_weights(model: &mut Model, settings: &QuantizeSettings) -> Result<()> {
-    let encoded = model.annotations.iter().filter_map(|(id, a)| Some((id, a.encoding.as_ref()?)));
-    let constants = encoded.filter(|(id, e)| !is_bias(e) && model.values.tensor(*id).is_some());
-    for id in constants.map(|(id, _)| id).collect::<Vec<ValueId>>() {
-        refit(model, id)?;
-    }
-    crate::refresh_biases(model, settings)?;
-    Ok(())
-}
 
 /// Fits one encoded constant to its present elements.
 pub(crate) fn refit(model: &mut Model, id: ValueId) -> Result<()> {

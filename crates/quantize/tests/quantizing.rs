@@ -1,9 +1,9 @@
 //! Quantizing networks from the zoo on random data.
 use encodings::affine::Precision;
 use espalier_quantize::{
-    Observers, QuantizeError, QuantizeSettings, check_skip, choose, fit, fold_kept, keep_norms, observe, plan, quantize, refit_weights,
+    Observers, QuantizeError, QuantizeSettings, check_skip, choose, fit, fold_kept, keep_norms, observe, plan, quantize, refresh_biases,
 };
-use graph::Model;
+use graph::{Model, ValueId};
 use std::collections::BTreeMap;
 use technique::{Choice, Family};
 use tensor::{Tensor, random};
@@ -34,6 +34,19 @@ fn batches(m: &Model) -> Vec<Result<Batch, TrainError>> {
 fn run(m: &Model, mode: Mode) -> Vec<f32> {
     let inputs = BTreeMap::from([("input".to_string(), input(m, 0))]);
     Executor::new(m).unwrap().run(&inputs, mode).unwrap()["logits"].to_f32_vec().unwrap()
+}
+
+/// Fits every encoded weight again to its present elements under its mask, then the biases: what pruning a quantized network does.
+fn refit_weights(m: &mut Model, settings: &QuantizeSettings) {
+    let weights: Vec<ValueId> = m.annotations.iter().filter(|(_, a)| a.encoding.is_some()).map(|(id, _)| id).collect();
+    for id in weights {
+        let encoding = m.annotations.encoding(id).unwrap();
+        let bias = encodings::affine::AffineSettings::of(encoding).is_ok_and(|s| s.is_bias());
+        let Some(tensor) = m.values.tensor(id).filter(|_| !bias) else { continue };
+        let fitted = encodings::refit(tensor, m.annotations.mask(id), encoding).unwrap();
+        m.annotations.entry(id).encoding = Some(fitted);
+    }
+    refresh_biases(m, settings).unwrap();
 }
 
 #[test]
@@ -88,7 +101,7 @@ fn masks_are_held_and_zeros_stay_zeros() {
     assert!(stored.as_slice::<f32>().unwrap().iter().zip(mask).all(|(v, live)| *live || *v == 0.0));
     // Fitted again without the data's statistics: the same precision, and no larger error.
     let before = m.annotations.clone();
-    refit_weights(&mut m, &QuantizeSettings::default()).unwrap();
+    refit_weights(&mut m, &QuantizeSettings::default());
     for (id, annotation) in before.iter() {
         let after = m.annotations.get(id).unwrap();
         assert_eq!(annotation.mask, after.mask);
@@ -107,7 +120,7 @@ fn masks_are_held_and_zeros_stay_zeros() {
         }
     }
     let again = m.annotations.clone();
-    refit_weights(&mut m, &QuantizeSettings::default()).unwrap();
+    refit_weights(&mut m, &QuantizeSettings::default());
     assert_eq!(m.annotations, again);
 }
 
@@ -409,7 +422,7 @@ fn weights_alone_are_stored_where_activations_stay_float() {
         let all: Vec<_> = m.annotations.iter().filter(|(_, a)| a.encoding.is_some()).collect();
         assert!(all.iter().all(|(id, _)| m.values.tensor(*id).is_some()) && all.len() == report.constants);
         let before = m.clone();
-        refit_weights(&mut m, &settings).unwrap();
+        refit_weights(&mut m, &settings);
         assert_eq!(m.annotations.len(), before.annotations.len());
     }
 }

@@ -68,7 +68,7 @@ pub fn trainable(model: &Model, freeze: &[String], learn_scales: bool) -> Result
     }
     for pattern in freeze {
         let before = list.len();
-        list.retain(|p| !matches(pattern, &p.name));
+        list.retain(|p| !graph::matches(pattern, &p.name));
         if list.len() == before {
             return Err(TrainError::Setting { setting: "freeze".into(), what: format!("'{pattern}' matches no trainable parameter") });
         }
@@ -90,22 +90,6 @@ fn collect(model: &Model, roles: &mut BTreeMap<ValueId, Role>) {
             }
         }
     });
-}
-
-/// Shell-like matching: `*` is any run of characters, everything else itself.
-pub fn matches(pattern: &str, name: &str) -> bool {
-    let mut parts = pattern.split('*');
-    let Some(rest) = name.strip_prefix(parts.next().unwrap_or("")) else { return false };
-    let parts: Vec<&str> = parts.collect();
-    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
-    let mut rest = rest;
-    for part in middle {
-        match rest.find(part) {
-            Some(i) => rest = &rest[i + part.len()..],
-            None => return false,
-        }
-    }
-    rest.len() >= last.len() && rest.ends_with(last)
 }
 
 /// Reads a parameter from the model.
@@ -159,28 +143,6 @@ pub(crate) fn put(model: &mut Model, id: &ParameterId, tensor: Tensor) {
             if let Some(encoding) = &mut model.annotations.entry(id.value).encoding {
                 encoding.parameters.insert(name.clone(), tensor);
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::matches;
-
-    #[test]
-    fn patterns_match_as_in_a_shell() {
-        for (pattern, name, expected) in [
-            ("conv1.weight", "conv1.weight", true),
-            ("conv1", "conv1.weight", false),
-            ("conv1*", "conv1.weight", true),
-            ("*.bias", "fc.bias", true),
-            ("*.bias", "fc.bias2", false),
-            ("layer*.conv*.weight", "layer1.0.conv2.weight", true),
-            ("layer*x*", "layer1.0", false),
-            ("*", "anything", true),
-            ("a*a", "a", false),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
     }
 }

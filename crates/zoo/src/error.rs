@@ -9,7 +9,7 @@ pub type Result<T, E = ZooError> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ZooError {
     /// No architecture has this name.
-    #[error("there is no architecture '{name}'{}; known are: {}", did_you_mean(suggestion), known.join(", "))]
+    #[error("there is no architecture '{name}'{}; known are: {}", meant(suggestion), known.join(", "))]
     UnknownArchitecture {
         /// The name that was asked for.
         name: String,
@@ -53,6 +53,6 @@ pub enum ZooError {
     Graph(#[from] GraphError),
 }
 
-fn did_you_mean(suggestion: &Option<String>) -> String {
+fn meant(suggestion: &Option<String>) -> String {
     suggestion.as_ref().map(|s| format!(" (did you mean '{s}'?)")).unwrap_or_default()
 }

@@ -21,6 +21,7 @@ pub use error::{Result, ZooError};
 
 use builder::{Builder, Flow};
 use graph::Model;
+use technique::did_you_mean;
 
 /// What a network is built for.
 #[derive(Clone, Debug, PartialEq)]
@@ -114,12 +115,9 @@ pub fn find(name: &str) -> Result<&'static ZooEntry> {
     if let Some(entry) = list().iter().find(|e| plain(e.name) == plain(name)) {
         return Ok(entry);
     }
-    let suggestion = list()
-        .iter()
-        .map(|e| (edit_distance(&plain(e.name), &plain(name)), e.name))
-        .min()
-        .filter(|(distance, _)| *distance <= 3)
-        .map(|(_, name)| name.to_string());
+    let known: Vec<String> = list().iter().map(|e| plain(e.name)).collect();
+    let meant = did_you_mean(&plain(name), known.iter().map(String::as_str));
+    let suggestion = meant.and_then(|meant| list().iter().find(|e| plain(e.name) == meant)).map(|e| e.name.to_string());
     Err(ZooError::UnknownArchitecture { name: name.to_string(), suggestion, known: list().iter().map(|e| e.name.to_string()).collect() })
 }
 
@@ -134,20 +132,4 @@ pub fn build(name: &str, options: &ZooOptions) -> Result<Model> {
 /// A number of channels at a width: rounded, at least 1.
 fn scaled(channels: usize, width: f64) -> usize {
     ((channels as f64 * width).round() as usize).max(1)
-}
-
-/// Insertions, deletions and replacements that turn one name into the other (Levenshtein).
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
 }

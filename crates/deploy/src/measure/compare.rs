@@ -1,16 +1,14 @@
 //! How far two computations of the same values are apart.
 use crate::{DeployError, Result};
 use graph::{Model, ValueId};
-use std::collections::{BTreeMap, HashMap};
-use tensor::Tensor;
-use train::{Executor, Mode, Named, arg_max};
+use tensor::{SignalToNoise, Tensor};
+use train::arg_max;
 
 /// The difference between a reference and another computation of the same value, summed over any number of batches.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Difference {
     elements: u64,
-    signal: f64,
-    noise: f64,
+    ratio: SignalToNoise,
     largest: f64,
     rows: u64,
     rows_equal: u64,
@@ -34,8 +32,7 @@ impl Difference {
         for (x, y) in a.iter().zip(&b) {
             // Infinity less itself is no number, and no difference.
             let d = if x == y { 0.0 } else { f64::from(*y) - f64::from(*x) };
-            self.signal += f64::from(*x).powi(2);
-            self.noise += d * d;
+            self.ratio.add(f64::from(*x), d);
             self.largest = if (d + self.largest).is_nan() { f64::NAN } else { self.largest.max(d.abs()) };
         }
         self.elements += a.len() as u64;
@@ -67,12 +64,12 @@ impl Difference {
 
     /// Root mean square of the difference.
     pub fn rms(&self) -> f64 {
-        (self.noise / self.elements.max(1) as f64).sqrt()
+        (self.ratio.noise / self.elements.max(1) as f64).sqrt()
     }
 
     /// Root mean square of the reference.
     pub fn reference_rms(&self) -> f64 {
-        (self.signal / self.elements.max(1) as f64).sqrt()
+        (self.ratio.signal / self.elements.max(1) as f64).sqrt()
     }
 
     /// Largest absolute difference of any element; NaN if any is.
@@ -80,9 +77,10 @@ impl Difference {
         self.largest
     }
 
-    /// Signal to quantization noise ratio in dB; infinite where nothing differs, NaN where a NaN is in either.
+    /// Signal to quantization noise ratio in dB; infinite where nothing differs, NaN where a NaN is in either
+    /// ([`SignalToNoise::db`]).
     pub fn sqnr_db(&self) -> f64 {
-        if self.noise == 0.0 { f64::INFINITY } else { 10.0 * (self.signal / self.noise).log10() }
+        self.ratio.db()
     }
 
     /// Share of the rows whose largest element is at the same place, 0..1.
@@ -167,58 +165,6 @@ pub fn output_step(model: &Model, value: ValueId) -> Option<f64> {
         value = node.input(0)?;
     }
     None
-}
-
-/// The difference of one inner value.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LayerDifference {
-    /// The value's name.
-    pub value: String,
-    /// Operator that makes it.
-    pub op_type: String,
-    /// How far the second run is from the first.
-    pub difference: Difference,
-}
-
-/// Compares every float value that two runs both make, by name, over some batches; in the order of the first graph.
-/// Give the same model twice to see what simulation changes, or a model and its deployed file.
-///
-/// # Errors
-/// Whatever a run reports; [`DeployError::Measure`] where values of one name have different shapes.
-pub fn compare_layers(reference: (&Model, Mode), other: (&Model, Mode), batches: &[Named]) -> Result<Vec<LayerDifference>> {
-    let (first, second) = (Executor::unfused(reference.0)?, Executor::unfused(other.0)?);
-    let mut sums: HashMap<String, Difference> = HashMap::new();
-    for inputs in batches {
-        let mut seen: BTreeMap<String, Tensor> = BTreeMap::new();
-        let names = &first.model().values;
-        first.run_observed(inputs, reference.1, &mut |v, t| {
-            if t.dtype().is_float() {
-                seen.insert(names[v].name.clone(), t.clone());
-            }
-        })?;
-        let mut failed = None;
-        let names = &second.model().values;
-        second.run_observed(inputs, other.1, &mut |v, t| {
-            if let Some(a) = seen.get(&names[v].name).filter(|_| t.dtype().is_float())
-                && let Err(e) = sums.entry(names[v].name.clone()).or_default().add(a, t)
-            {
-                failed.get_or_insert(e);
-            }
-        })?;
-        if let Some(e) = failed {
-            return Err(e);
-        }
-    }
-    let mut out = vec![];
-    first.model().graph.visit(&mut |node| {
-        for v in node.outputs.iter().flatten() {
-            let value = first.model().values[*v].name.clone();
-            if let Some(difference) = sums.remove(&value) {
-                out.push(LayerDifference { value, op_type: node.op_type.clone(), difference });
-            }
-        }
-    });
-    Ok(out)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod macs;
 mod parameters;
 mod runs;
 
-pub use compare::{Agreement, Difference, LayerDifference, Limits, compare_layers, output_step};
+pub use compare::{Agreement, Difference, Limits, output_step};
 pub use latency::{Latency, LatencyOptions, latencies, latency};
 pub use macs::{Macs, NodeMacs, macs};
 pub use parameters::{Parameters, StoredValues, WeightCount, parameters};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
-use tensor::Tensor;
+use tensor::{SignalToNoise, Tensor};
 use train::{Batching, Executor, Mode};
 
 /// What they are compared on.
@@ -119,8 +119,7 @@ struct Totals {
 /// What one value comes to.
 #[derive(Clone, Copy, Default)]
 struct Sum {
-    signal: f64,
-    noise: f64,
+    ratio: SignalToNoise,
     nan: u64,
     numbers: u64,
     max_difference: f64,
@@ -167,19 +166,15 @@ impl Sum {
                 continue;
             }
             let difference = x - y;
-            self.signal += x * x;
-            self.noise += difference * difference;
+            self.ratio.add(x, difference);
             self.max_difference = self.max_difference.max(difference.abs());
             self.max_value = self.max_value.max(x.abs());
         }
     }
 
     fn finish(self, value: String, outputs: &[&str]) -> ValueDifference {
-        let sqnr_db = (self.noise > 0.0 && self.numbers > 0).then(|| {
-            let ratio = if self.noise.is_infinite() { 0.0 } else { self.signal / self.noise };
-            10.0 * ratio.log10()
-        });
-        let (output, equal) = (outputs.contains(&value.as_str()), self.nan == 0 && self.noise == 0.0);
+        let sqnr_db = (self.ratio.noise > 0.0 && self.numbers > 0).then(|| self.ratio.db());
+        let (output, equal) = (outputs.contains(&value.as_str()), self.nan == 0 && self.ratio.noise == 0.0);
         let Sum { nan, max_difference, max_value, .. } = self;
         ValueDifference { value, output, sqnr_db, equal, nan, max_difference, max_value }
     }

@@ -6,7 +6,7 @@ use deploy::measure::{macs, parameters};
 use graph::{Model, ValueId};
 use report::record::{ClassRecord, ClassesRecord, Confused, LayerRecord, Metrics};
 use std::cell::Cell;
-use tensor::Tensor;
+use tensor::{SignalToNoise, Tensor};
 use train::{Batch, Confusion, Figures, Mode, Named, TrainError};
 
 /// What a model weighs: parameters, those that are not zero as they are stored (masked ones are, and so is what lies within
@@ -63,14 +63,14 @@ fn layer(model: &Model, id: ValueId, name: &str, weight: &Tensor) -> Result<Laye
     let kept = encodings::simulate(weight, &graph::Annotation { mask: annotation.mask.clone(), encoding: None })?.to_f32_vec()?;
     let stored = encodings::simulate(weight, &annotation)?.to_f32_vec()?;
     let zeros = stored.iter().filter(|v| **v == 0.0).count();
-    let signal: f64 = kept.iter().map(|v| f64::from(*v).powi(2)).sum();
-    let noise: f64 = kept.iter().zip(&stored).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    let mut ratio = SignalToNoise::default();
+    ratio.add_all(&kept, &stored);
     Ok(LayerRecord {
         name: name.to_string(),
         elements: weight.len() as u64,
         sparsity: zeros as f64 / weight.len().max(1) as f64,
         encoding: annotation.encoding.as_ref().map(encodings::describe),
-        sqnr_db: (annotation.encoding.is_some() && noise > 0.0).then(|| 10.0 * (signal / noise).log10()),
+        sqnr_db: (annotation.encoding.is_some() && ratio.noise > 0.0).then(|| ratio.db()),
     })
 }
 

@@ -4,7 +4,6 @@ use graph::{Graph, Model, Node, ValueId};
 use ops::{ChannelAxis, LayerChannels, Scaling, scaling};
 use std::collections::{BTreeSet, HashMap};
 use tensor::DType;
-use train::parameters::matches;
 
 /// A layer whose weight can be scaled.
 pub(super) struct Layer {
@@ -121,7 +120,7 @@ impl Search<'_> {
         };
         let (inputs, outputs) = channels.counts(&shape);
         let whole = |b: ValueId| self.model.values.tensor(b).is_some_and(|t| t.len() == outputs && t.shape().last() == Some(&outputs));
-        let refused = if self.settings.skip.iter().any(|p| matches(p, &label)) {
+        let refused = if self.settings.skip.iter().any(|p| graph::matches(p, &label)) {
             Some("which the recipe leaves out")
         } else if !self.own(weight) {
             Some("whose weight is shared, fed or on a grid already")

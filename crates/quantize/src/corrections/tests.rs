@@ -130,14 +130,11 @@ fn off(a: &[f32], b: &[f32]) -> f32 {
 
 /// Signal to noise ratio of the simulation on data that calibration did not see, in dB.
 fn sqnr(float: &Model, model: &Model) -> f64 {
-    let (mut signal, mut noise) = (0f64, 0f64);
+    let mut sum = tensor::SignalToNoise::default();
     for seed in 100..104 {
-        for (f, q) in output(float, seed, Mode::FLOAT).iter().zip(output(model, seed, Mode::SIMULATED)) {
-            signal += f64::from(*f).powi(2);
-            noise += f64::from(f - q).powi(2);
-        }
+        sum.add_all(&output(float, seed, Mode::FLOAT), &output(model, seed, Mode::SIMULATED));
     }
-    10.0 * (signal / noise).log10()
+    sum.db()
 }
 
 /// Largest magnitude of each output channel of a convolution and of each input channel of another.
