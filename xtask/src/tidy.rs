@@ -14,7 +14,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("encodings", &["technique", "graph", "tensor"]),
     ("data", &["files", "tensor"]),
     ("train", &["technique", "files", "ops", "encodings", "graph", "tensor", "data"]),
-    ("zoo", &["ops", "graph", "tensor"]),
+    ("zoo", &["technique", "ops", "graph", "tensor"]),
     ("quantize", &["technique", "target", "train", "data", "encodings", "ops", "graph", "tensor"]),
     ("prune", &["technique", "train", "data", "encodings", "ops", "graph", "tensor"]),
     ("distill", &["technique", "train", "data", "encodings", "ops", "graph", "tensor"]),
@@ -65,6 +65,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("cli", &["espalier"]),
     ("fuzz", &["espalier", "pipeline", "onnx", "deploy", "report", "train", "data", "ops", "graph", "tensor"]),
+    ("test-support", &["pipeline", "report", "onnx", "graph"]),
     ("xtask", &[]),
 ];
 

@@ -3,23 +3,8 @@ use espalier_data::{
     Content, Dataset, Holdout, Image, Loader, LoaderOptions, OpenOptions, Preprocess, Purpose, Shuffle, Size, check_classes, npz, open,
     split_holdout,
 };
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-fn workspace() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
-/// The shared data set of a name, or a printed reason why a test is skipped.
-fn shared(name: &str) -> Option<PathBuf> {
-    let root = std::env::var_os("ESPALIER_DATA").map_or_else(|| workspace().join("../shared/data"), PathBuf::from);
-    let path = root.join(name);
-    if !path.exists() {
-        eprintln!("skipped: {} is absent (set ESPALIER_DATA)", path.display());
-        return None;
-    }
-    Some(path)
-}
+use test_support::folders::{recipes, shared};
 
 fn image(dataset: &dyn Dataset, row: usize) -> Image {
     match dataset.read(row).unwrap().content {
@@ -144,7 +129,7 @@ fn imagenet_sample() {
 
 #[test]
 fn embedded_digits() {
-    let path = workspace().join("recipes/data/digits");
+    let path = recipes().join("data/digits");
     let (train, test) = (open(&path, &OpenOptions::split("train")).unwrap(), open(&path, &OpenOptions::split("test")).unwrap());
     assert_eq!((train.len(), test.len()), (1438, 359));
     for set in [&train, &test] {

@@ -6,8 +6,9 @@ use deploy::DeployError;
 use deploy::runtime::{Runtime, SessionOptions, Source};
 use std::collections::BTreeMap;
 use std::path::Path;
-use support::{onnxruntime, shared_data};
+use support::onnxruntime;
 use tensor::Tensor;
+use test_support::folders::shared;
 
 const MODELS: [&str; 9] = [
     "cifar10_resnet20",
@@ -38,7 +39,7 @@ fn golden(folder: &Path, model: &str) -> (BTreeMap<String, Tensor>, BTreeMap<Str
 
 /// Runs each model, as `prepare` makes a file of it.
 fn all_models_agree(runtime: &dyn Runtime, options: SessionOptions, prepare: impl Fn(&Path) -> Vec<u8>) {
-    let Some(folder) = shared_data() else { return };
+    let Some(folder) = shared("") else { return };
     for model in MODELS {
         let (inputs, expected) = golden(&folder, model);
         let path = folder.join(format!("models/{model}.onnx"));
@@ -87,7 +88,7 @@ fn the_reference_interpreter_gives_the_known_outputs() {
 
 #[test]
 fn wrong_inputs_are_named() {
-    let (Some(runtime), Some(folder)) = (onnxruntime(), shared_data()) else { return };
+    let (Some(runtime), Some(folder)) = (onnxruntime(), shared("")) else { return };
     let path = folder.join("models/mlperf_kws_dscnn.onnx");
     let mut session = runtime.load(Source::File(&path), SessionOptions::literal(1)).unwrap();
     let mut message = |name: &str, tensor: Tensor| session.run(&BTreeMap::from([(name.to_string(), tensor)])).unwrap_err().to_string();

@@ -1,17 +1,10 @@
 //! The real models come back byte for byte, and an edited one keeps all that was not edited.
 use espalier_onnx as onnx;
 use std::path::PathBuf;
+use test_support::folders::shared_files;
 
 fn models() -> Vec<PathBuf> {
-    let root = std::env::var_os("ESPALIER_DATA")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
-    let Ok(folder) = std::fs::read_dir(root.join("models")) else {
-        println!("skipped: no models in {} (set ESPALIER_DATA)", root.display());
-        return vec![];
-    };
-    let mut list: Vec<PathBuf> = folder.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "onnx")).collect();
-    list.sort();
-    list
+    shared_files("models", "onnx")
 }
 
 #[test]

@@ -1,31 +1,20 @@
 //! Every model at hand goes through a whole run (measured, quantized, pruned, deployed), whatever its inputs are, with an open
 //! batch, with one that is declared as 1, and with one that cannot be opened. The file that comes out computes what the
 //! simulation computed.
-use espalier_pipeline::recipe::{Loaded, parse};
-use espalier_pipeline::{Quiet, RunOptions, run};
 use graph::{Dim, Model, Node, ValueType};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use tensor::Tensor;
+use tensor::{SignalToNoise, Tensor};
+use test_support::folders::{data, fixtures, shared_files};
+use test_support::recipe::DEPLOY;
+use test_support::runs::run_in;
 use train::{Executor, Mode, Named};
 
-const RECIPE: &str = r#"
-name = "any"
-seed = 1
-[data]
-train = "runs"
-[model]
-file = "model.onnx"
-[[stages]]
-kind = "quantize"
-calibration = { observer = "min_max", images = 2 }
-[[stages]]
-kind = "prune"
-sparsity = 0.1
-[[stages]]
-kind = "deploy"
-latency_runs = 1
-"#;
+/// A recipe on arrays of inputs beside the model.
+fn recipe() -> String {
+    let quantize = "kind = \"quantize\"\ncalibration = { observer = \"min_max\", images = 2 }";
+    test_support::recipe::recipe("train = \"runs\"", "file = \"model.onnx\"", &[quantize, "kind = \"prune\"\nsparsity = 0.1", DEPLOY])
+}
 
 /// How a model's batch stands.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -83,13 +72,6 @@ fn tie(model: &mut Model, inputs: &Named) {
     model.graph.nodes.insert(0, Node::new("Reshape", "tie", &[first, to], &[tied]));
 }
 
-fn sqnr(a: &Tensor, b: &Tensor) -> f64 {
-    let (a, b) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());
-    let power = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x).powi(2)).sum::<f64>();
-    let noise = power(&mut a.iter().zip(&b).map(|(x, y)| x - y));
-    if noise == 0.0 { f64::INFINITY } else { 10.0 * (power(&mut a.iter().copied()) / noise).log10() }
-}
-
 /// Runs the recipe on the model; the outputs of the simulation, and of the deployed file in ONNX Runtime.
 fn whole(path: &Path, arrays: &Path, form: Form) -> Result<Vec<f64>, String> {
     let runtime = runtime().ok_or("no runtime")?;
@@ -109,8 +91,7 @@ fn whole(path: &Path, arrays: &Path, form: Form) -> Result<Vec<f64>, String> {
     for name in ["a", "b"] {
         data::npz::write(&at("runs").join(format!("{name}.npz")), &inputs).unwrap();
     }
-    let loaded = Loaded { recipe: parse(RECIPE, &[]).unwrap(), text: RECIPE.into(), folder: folder.path().into(), overrides: vec![] };
-    let record = run(&loaded, &RunOptions { out: at("out"), ..RunOptions::default() }, &mut Quiet).map_err(|e| e.to_string())?;
+    let record = run_in(folder.path(), &at("out"), &recipe(), &[]).map_err(|e| e.to_string())?;
     assert!(record.deployed().is_some());
     if form == Form::Tied {
         let notes = record.start.iter().flat_map(|s| &s.notes).map(|n| n.text.as_str()).collect::<String>();
@@ -122,7 +103,8 @@ fn whole(path: &Path, arrays: &Path, form: Form) -> Result<Vec<f64>, String> {
     let options = deploy::runtime::SessionOptions::literal(1);
     let mut session = runtime.load(deploy::runtime::Source::File(&file), options).map_err(|e| e.to_string())?;
     let deployed: BTreeMap<String, Tensor> = session.run(&inputs).map_err(|e| e.to_string())?;
-    Ok(simulated.iter().filter(|(_, t)| t.dtype().is_float()).map(|(name, t)| sqnr(t, &deployed[name])).collect())
+    let floats = simulated.iter().filter(|(_, t)| t.dtype().is_float());
+    Ok(floats.map(|(name, t)| SignalToNoise::of(t, &deployed[name]).unwrap().db()).collect())
 }
 
 fn all(list: &[(PathBuf, PathBuf)], forms: &[Form]) {
@@ -142,18 +124,11 @@ fn all(list: &[(PathBuf, PathBuf)], forms: &[Form]) {
 
 #[test]
 fn the_real_models() {
-    let root = std::env::var_os("ESPALIER_DATA")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
-    let Ok(entries) = std::fs::read_dir(root.join("models")) else {
-        println!("skipped: no {} (set ESPALIER_DATA)", root.display());
-        return;
-    };
+    let models = shared_files("models", "onnx");
     if runtime().is_none() {
         return;
     }
-    let mut models: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
-    models.sort();
-    let golden = |m: &PathBuf| root.join("golden").join(m.with_extension("npz").file_name().unwrap());
+    let golden = |m: &PathBuf| data().join("golden").join(m.with_extension("npz").file_name().unwrap());
     let list: Vec<_> = models.into_iter().map(|m| (m.clone(), golden(&m))).collect();
     all(&list, &[Form::Open, Form::One, Form::Tied]);
 }
@@ -163,8 +138,7 @@ fn the_fixtures_that_have_weights() {
     if runtime().is_none() {
         return;
     }
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
-    let pair = |n: &&str| (folder.join(format!("{n}.onnx")), folder.join(format!("{n}.npz")));
+    let pair = |n: &&str| (fixtures().join(format!("{n}.onnx")), fixtures().join(format!("{n}.npz")));
     // Those that take another number of samples than they were written with.
     let names = [
         "attention_block",

@@ -1,24 +1,15 @@
 //! The statistics of a calibration serve every observer and width, and are never trusted when damaged.
-use espalier_pipeline::recipe::{Loaded, parse};
-use espalier_pipeline::{Quiet, RunOptions, run};
 use report::record::StageRecord;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use test_support::folders::recipes;
+use test_support::recipe::recipe;
+use test_support::runs::{run_in, unreadable};
 
-const RECIPE: &str = r#"
-name = "calibration"
-seed = 1
-[data]
-train = "data/digits"
-[data.preprocess]
-scale = 0.0625
-[model]
-arch = "lenet-300-100"
-input = [1, 8, 8]
-width = 0.25
-[[stages]]
-kind = "quantize"
-calibration = { observer = "min_max", images = 64, batch = 16 }
-"#;
+fn text() -> String {
+    let data = "train = \"data/digits\"\npreprocess = { scale = 0.0625 }";
+    let model = "arch = \"lenet-300-100\"\ninput = [1, 8, 8]\nwidth = 0.25";
+    recipe(data, model, &["kind = \"quantize\"\ncalibration = { observer = \"min_max\", images = 64, batch = 16 }"])
+}
 
 const REUSED: &str = "statistics of an earlier calibration are used";
 
@@ -27,12 +18,8 @@ struct Fixture(tempfile::TempDir);
 impl Fixture {
     /// Runs the recipe with other settings in the same folder and returns the stage's record and file.
     fn run(&self, out: &str, overrides: &[&str]) -> (StageRecord, Vec<u8>) {
-        let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
-        let recipe = parse(RECIPE, &overrides).unwrap();
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
-        let loaded = Loaded { recipe, text: RECIPE.into(), folder, overrides };
         let out = self.0.path().join(out);
-        let record = run(&loaded, &RunOptions { out: out.clone(), ..RunOptions::default() }, &mut Quiet).unwrap();
+        let record = run_in(&recipes(), &out, &text(), overrides).unwrap();
         (record.stages[0].clone(), std::fs::read(out.join("quantize.onnx")).unwrap())
     }
 
@@ -117,9 +104,8 @@ fn corrections_work_from_a_recipe_and_share_statistics_where_the_network_is_the_
     assert!(!reused(&record) && equalized != plain, "another network has other statistics");
     assert!(record.notes.iter().any(|n| n.text == "equalize: 2 pairs or groups of layers equalized"), "{:?}", record.notes);
     assert_eq!(f.run("b", &["stages.quantize.corrections=[\"equalize\"]"]).1, equalized);
-    let overrides = ["stages.quantize.corrections=[\"equalise\"]".to_string()];
-    let error = parse(RECIPE, &overrides).unwrap_err().to_string();
+    let error = unreadable(&text(), &["stages.quantize.corrections=[\"equalise\"]"]);
     assert!(error.contains("there is no correction 'equalise'") && error.contains("did you mean 'equalize'?"), "{error}");
-    let overrides = ["stages.quantize.corrections=[\"equalize\"]".to_string(), "stages.quantize.batch_norm=keep".into()];
-    assert!(parse(RECIPE, &overrides).unwrap_err().to_string().contains("corrections need folded weights"));
+    let overrides = ["stages.quantize.corrections=[\"equalize\"]", "stages.quantize.batch_norm=keep"];
+    assert!(unreadable(&text(), &overrides).contains("corrections need folded weights"));
 }

@@ -1,53 +1,27 @@
 //! `batch_norm = "keep"`: trained through its own statistics, deployed folded, and refused while the statistics move.
-use espalier_pipeline::recipe::{Loaded, parse};
-use espalier_pipeline::{PipelineError, Quiet, RunOptions, run};
+use espalier_pipeline::PipelineError;
 use report::RunRecord;
-use std::path::Path;
+use test_support::recipe::{DEPLOY_REFERENCE, on_digits};
+use test_support::runs::run;
 
-const RECIPE: &str = r#"
-name = "keep"
-seed = 1
-[data]
-train = "data/digits"
-test = "data/digits"
-[data.preprocess]
-scale = 0.0625
-[model]
-arch = "resnet8"
-input = [1, 8, 8]
-width = 0.5
-[[stages]]
-kind = "train"
-epochs = 1
-optimizer = { kind = "adamw", lr = 0.01 }
-[[stages]]
+const MODEL: &str = "arch = \"resnet8\"\ninput = [1, 8, 8]\nwidth = 0.5";
+const TRAIN: &str = "kind = \"train\"\nepochs = 1\noptimizer = { kind = \"adamw\", lr = 0.01 }";
+const QUANTIZE: &str = r#"
 kind = "quantize"
 batch_norm = "keep"
 calibration = { images = 128 }
 epochs = 2
 optimizer = { kind = "adamw", lr = 0.001 }
-freeze_statistics = 1
-[[stages]]
-kind = "prune"
-sparsity = 0.3
-[[stages]]
+freeze_statistics = 1"#;
+const PRUNE: &str = "kind = \"prune\"\nsparsity = 0.3";
+const FINETUNE: &str = r#"
 kind = "finetune"
 epochs = 1
 optimizer = { kind = "adamw", lr = 0.001 }
-freeze_statistics = 1
-[[stages]]
-kind = "deploy"
-target = "reference"
-latency_runs = 1
-"#;
+freeze_statistics = 1"#;
 
 fn deployed(overrides: &[&str]) -> Result<RunRecord, PipelineError> {
-    let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
-    let recipe = parse(RECIPE, &overrides).unwrap();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
-    let loaded = Loaded { recipe, text: RECIPE.into(), folder, overrides };
-    let out = tempfile::tempdir().unwrap();
-    run(&loaded, &RunOptions { out: out.path().to_path_buf(), ..RunOptions::default() }, &mut Quiet)
+    Ok(run(&on_digits(MODEL, &[TRAIN, QUANTIZE, PRUNE, FINETUNE, DEPLOY_REFERENCE]), overrides)?.record)
 }
 
 #[test]

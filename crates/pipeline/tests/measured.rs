@@ -1,12 +1,11 @@
 //! What a run's record says of sizes, labels, NaN, times and the model that the run began with.
-use espalier_pipeline::recipe::{Loaded, parse};
-use espalier_pipeline::{Quiet, RunOptions, run};
 use graph::Model;
 use report::RunRecord;
 use report::record::Status;
 use std::collections::BTreeMap;
 use std::path::Path;
 use tensor::Tensor;
+use test_support::runs::run_in;
 
 const STAGES: &str = "[[stages]]\nkind = \"quantize\"\ncalibration = { images = 64 }\n\
                       [[stages]]\nkind = \"deploy\"\ntarget = \"reference\"\nlatency_runs = 3\n";
@@ -28,8 +27,7 @@ fn images(path: &Path, labelled: bool) {
 
 fn record(folder: &Path, recipe: &str) -> RunRecord {
     let text = format!("name = \"m\"\nseed = 1\n[data]\ntrain = \"d.npz\"\ntest = \"d.npz\"\n{recipe}");
-    let loaded = Loaded { recipe: parse(&text, &[]).unwrap(), text, folder: folder.to_path_buf(), overrides: vec![] };
-    run(&loaded, &RunOptions { out: folder.join("out"), ..RunOptions::default() }, &mut Quiet).unwrap()
+    run_in(folder, &folder.join("out"), &text, &[]).unwrap()
 }
 
 fn from_a_file(folder: &Path, model: &Model, labelled: bool, stages: &str) -> RunRecord {

@@ -1,58 +1,34 @@
 //! Pruning by gradients and by a gradual schedule, and averaging of weights: from a recipe to the deployed file.
-use espalier_pipeline::recipe::{Loaded, parse};
-use espalier_pipeline::{Quiet, RunOptions, run};
 use report::RunRecord;
 use report::record::StageRecord;
-use std::path::Path;
+use test_support::recipe::{DEPLOY_REFERENCE, DIGITS, on_digits, recipe};
+use test_support::runs::run;
 
-const RECIPE: &str = r#"
-name = "pruning"
-seed = 1
-[data]
-train = "data/digits"
-test = "data/digits"
-[data.preprocess]
-scale = 0.0625
-[model]
-arch = "resnet8"
-input = [1, 8, 8]
-width = 0.5
-[[stages]]
-kind = "train"
-epochs = 2
-optimizer = { kind = "adamw", lr = 0.01 }
-[[stages]]
+const MODEL: &str = "arch = \"resnet8\"\ninput = [1, 8, 8]\nwidth = 0.5";
+const TRAIN: &str = "kind = \"train\"\nepochs = 2\noptimizer = { kind = \"adamw\", lr = 0.01 }";
+const AT_ONCE: &str = r#"
 name = "at-once"
 kind = "prune"
 sparsity = 0.4
-criterion = { kind = "taylor", batches = 4 }
-[[stages]]
+criterion = { kind = "taylor", batches = 4 }"#;
+const GRADUAL: &str = r#"
 name = "gradual"
 kind = "prune"
 sparsity = 0.8
 method = "taylor"
 sparsity_schedule = { kind = "cubic", end = 0.6, every = 5 }
 epochs = 2
-optimizer = { kind = "adamw", lr = 0.005 }
-[[stages]]
+optimizer = { kind = "adamw", lr = 0.005 }"#;
+const AVERAGE: &str = r#"
 kind = "average"
 epochs = 3
 last = 2
 batches = 10
 optimizer = { kind = "adamw", lr = 0.002 }
-schedule = { kind = "constant" }
-[[stages]]
-kind = "deploy"
-target = "reference"
-latency_runs = 1
-"#;
+schedule = { kind = "constant" }"#;
 
 fn record(text: &str) -> RunRecord {
-    let recipe = parse(text, &[]).unwrap();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
-    let loaded = Loaded { recipe, text: text.into(), folder, overrides: vec![] };
-    let out = tempfile::tempdir().unwrap();
-    run(&loaded, &RunOptions { out: out.path().to_path_buf(), ..RunOptions::default() }, &mut Quiet).unwrap()
+    run(text, &[]).unwrap().record
 }
 
 fn tells(stage: &StageRecord, text: &str) -> bool {
@@ -61,7 +37,7 @@ fn tells(stage: &StageRecord, text: &str) -> bool {
 
 #[test]
 fn criteria_schedules_and_averages_reach_the_deployed_file() {
-    let record = record(RECIPE);
+    let record = record(&on_digits(MODEL, &[TRAIN, AT_ONCE, GRADUAL, AVERAGE, DEPLOY_REFERENCE]));
     let stage = |name: &str| record.stages.iter().find(|s| s.name == name).unwrap();
     let sparsity = |name: &str| stage(name).layers.iter().map(|l| l.sparsity).fold(0.0, f64::max);
     assert!(tells(stage("at-once"), "sparsity 40.0") && sparsity("at-once") > 0.4, "{:?}", stage("at-once").notes);
@@ -78,11 +54,9 @@ fn criteria_schedules_and_averages_reach_the_deployed_file() {
 
 #[test]
 fn gradients_are_those_of_the_tasks_loss() {
-    let (head, rest) = RECIPE.split_once("[[stages]]\nname = \"gradual\"").unwrap();
-    let (_, deploy) = rest.split_once("schedule = { kind = \"constant\" }\n").unwrap();
-    let regression = "seed = 1\ntask = \"regression\"";
-    let text = format!("{head}{deploy}").replace("digits", "slant").replace("width = 0.5", "width = 0.5\nclasses = 1");
-    let record = record(&text.replace("seed = 1", regression));
+    let model = format!("{MODEL}\nclasses = 1");
+    let text = recipe(&DIGITS.replace("digits", "slant"), &model, &[TRAIN, AT_ONCE, DEPLOY_REFERENCE]);
+    let record = record(&text.replace("seed = 1", "seed = 1\ntask = \"regression\""));
     let stage = record.stages.iter().find(|s| s.name == "at-once").unwrap();
     assert!(tells(stage, "sparsity 40.0"), "{:?}", stage.notes);
 }

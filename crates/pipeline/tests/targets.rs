@@ -1,43 +1,18 @@
 //! Targets and formats, named by a recipe.
-use espalier_pipeline::recipe::{Loaded, parse};
-use espalier_pipeline::{Quiet, RunOptions, run};
 use graph::Model;
 use report::RunRecord;
-use std::path::Path;
+use test_support::recipe::{DEPLOY, RESNET8, TRAIN, on_digits};
+use test_support::runs::{refused, run, unreadable};
 
-const RECIPE: &str = r#"
-name = "targets"
-seed = 1
-[data]
-train = "data/digits"
-test = "data/digits"
-[data.preprocess]
-scale = 0.0625
-[model]
-arch = "resnet8"
-input = [1, 8, 8]
-width = 0.25
-[[stages]]
-kind = "train"
-epochs = 1
-[[stages]]
-kind = "quantize"
-calibration = { images = 64, observer = "min_max" }
-[[stages]]
-kind = "deploy"
-latency_runs = 1
-"#;
+fn recipe() -> String {
+    on_digits(RESNET8, &[TRAIN, "kind = \"quantize\"\ncalibration = { images = 64, observer = \"min_max\" }", DEPLOY])
+}
 
 /// The record and the deployed model.
 fn deployed(overrides: &[&str]) -> (RunRecord, Model) {
-    let overrides: Vec<String> = overrides.iter().map(|s| s.to_string()).collect();
-    let recipe = parse(RECIPE, &overrides).unwrap();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
-    let loaded = Loaded { recipe, text: RECIPE.into(), folder, overrides };
-    let out = tempfile::tempdir().unwrap();
-    let record = run(&loaded, &RunOptions { out: out.path().to_path_buf(), ..RunOptions::default() }, &mut Quiet).unwrap();
-    let model = onnx::load(&out.path().join("deploy.deployed.onnx")).unwrap();
-    (record, model)
+    let run = run(&recipe(), overrides).unwrap();
+    let model = run.model("deploy.deployed.onnx");
+    (run.record, model)
 }
 
 fn count(model: &Model, op_type: &str) -> usize {
@@ -61,7 +36,7 @@ fn a_recipe_names_the_format_and_the_file_agrees_with_the_simulation() {
 
 #[test]
 fn an_unknown_target_or_format_is_refused_with_the_known_ones() {
-    let error = |text: &str| parse(RECIPE, &[text.to_string()]).unwrap_err().to_string();
+    let error = |text: &str| unreadable(&recipe(), &[text]);
     let target = error("stages.deploy.target=\"onnxrunntime\"");
     assert!(target.contains("there is no target 'onnxrunntime'") && target.contains("did you mean 'onnxruntime'?"), "{target}");
     let format = error("stages.deploy.format=\"tflite\"");
@@ -81,12 +56,7 @@ fn a_file_for_integers_only_has_none_but_signed_ones() {
 
 #[test]
 fn what_a_target_cannot_run_is_found_out_before_training() {
-    let overrides = ["stages.deploy.target=\"integer_only\"", "stages.quantize.weights.bits=4"].map(String::from);
-    let recipe = parse(RECIPE, &overrides).unwrap();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
-    let loaded = Loaded { recipe, text: RECIPE.into(), folder, overrides: overrides.to_vec() };
-    let out = tempfile::tempdir().unwrap();
-    let error = run(&loaded, &RunOptions { out: out.path().to_path_buf(), ..RunOptions::default() }, &mut Quiet).unwrap_err().to_string();
+    let (error, trained) = refused(&recipe(), &["stages.deploy.target=\"integer_only\"", "stages.quantize.weights.bits=4"]);
     assert!(error.contains("target 'integer_only'") && error.contains("is stored as int4"), "{error}");
-    assert!(error.contains("found by a trial before the run") && !out.path().join("train.onnx").exists(), "{error}");
+    assert!(error.contains("found by a trial before the run") && !trained, "{error}");
 }

@@ -2,17 +2,14 @@
 //! change of meaning after operator set 17: `opset_changes.txt` there lists them.
 use espalier_train as train;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tensor::{DType, Tensor};
+use test_support::folders::{files, fixtures};
 use train::{Executor, Mode};
 
 /// Largest difference over the output's largest absolute value; f16 has 11 bits of precision and sums in another order.
 fn tolerance(dtype: DType) -> f64 {
     if dtype == DType::F16 { 4e-3 } else { 1e-4 }
-}
-
-fn folder() -> PathBuf {
-    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures"))
 }
 
 fn with_prefix(arrays: &BTreeMap<String, Tensor>, prefix: &str) -> BTreeMap<String, Tensor> {
@@ -41,12 +38,7 @@ fn check(path: &Path) -> Result<(), String> {
 
 #[test]
 fn every_fixture_gives_the_outputs_of_onnx_runtime() {
-    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|e| e == "onnx"))
-        .collect();
-    paths.sort();
+    let paths = files(&fixtures(), "onnx");
     assert!(paths.len() > 100, "only {} fixtures", paths.len());
     let failures: Vec<String> =
         paths.iter().filter_map(|p| Some(format!("{}: {}", p.file_stem()?.to_string_lossy(), check(p).err()?))).collect();
@@ -56,7 +48,7 @@ fn every_fixture_gives_the_outputs_of_onnx_runtime() {
 /// Lines are `OPERATOR VERSION WHAT: FIXTURE...`, `OPERATOR VERSION types only` or `OPERATOR VERSION refused by name: WHY`.
 #[test]
 fn every_version_after_operator_set_17_is_listed_with_its_fixtures() {
-    let text = std::fs::read_to_string(folder().join("opset_changes.txt")).unwrap();
+    let text = std::fs::read_to_string(fixtures().join("opset_changes.txt")).unwrap();
     let (mut listed, mut refused) = (vec![], vec![]);
     for line in text.lines().filter(|l| !l.starts_with('#')) {
         let mut words = line.splitn(3, ' ');
@@ -66,10 +58,10 @@ fn every_version_after_operator_set_17_is_listed_with_its_fixtures() {
             continue;
         }
         listed.push((op, version));
-        let fixtures = what.rsplit_once(": ").map_or("", |(_, names)| names);
-        assert!(what.starts_with("types only") || !fixtures.is_empty(), "{line}");
-        for name in fixtures.split(' ').filter(|n| !n.is_empty()) {
-            assert!(folder().join(format!("{}.onnx", name.trim_end_matches('*'))).is_file(), "{op} {version}: no fixture {name}");
+        let names = what.rsplit_once(": ").map_or("", |(_, names)| names);
+        assert!(what.starts_with("types only") || !names.is_empty(), "{line}");
+        for name in names.split(' ').filter(|n| !n.is_empty()) {
+            assert!(fixtures().join(format!("{}.onnx", name.trim_end_matches('*'))).is_file(), "{op} {version}: no fixture {name}");
         }
     }
     for op in ops::all().filter(|op| op.domain().is_empty()) {

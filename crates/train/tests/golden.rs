@@ -2,24 +2,14 @@
 //! absolute value.
 use espalier_train as train;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use tensor::Tensor;
+use test_support::folders::shared;
 use train::{Executor, Mode};
 
 const TOLERANCE: f64 = 1e-4;
 
-fn shared_data() -> PathBuf {
-    std::env::var_os("ESPALIER_DATA")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from)
-}
-
 fn check(name: &str) {
-    let root = shared_data();
-    let (model, golden) = (root.join(format!("models/{name}.onnx")), root.join(format!("golden/{name}.npz")));
-    if !model.exists() || !golden.exists() {
-        println!("skipped: no {} (set ESPALIER_DATA)", model.display());
-        return;
-    }
+    let (Some(model), Some(golden)) = (shared(&format!("models/{name}.onnx")), shared(&format!("golden/{name}.npz"))) else { return };
     let model = onnx::load(&model).unwrap();
     let arrays = data::npz::read(&golden).unwrap();
     let with_prefix = |p: &str| -> BTreeMap<String, Tensor> {

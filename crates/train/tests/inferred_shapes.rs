@@ -2,8 +2,8 @@
 use espalier_train as train;
 use graph::{Model, ValueType};
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use tensor::Tensor;
+use test_support::folders::{self, files, fixtures, shared_files};
 use train::{Executor, Mode};
 
 /// Values with a known rank, and all that were seen.
@@ -29,10 +29,8 @@ fn check(model: &Model, arrays: BTreeMap<String, Tensor>) -> Result<(usize, usiz
 
 #[test]
 fn small_graphs() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
-    let files = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
     let mut failures = vec![];
-    for path in files.filter(|p| p.extension().is_some_and(|e| e == "onnx")) {
+    for path in files(&fixtures(), "onnx") {
         let (model, arrays) = (onnx::load(&path).unwrap(), data::npz::read(&path.with_extension("npz")).unwrap());
         failures.extend(check(&model, arrays).err().map(|e| format!("{}: {e}", path.display())));
     }
@@ -41,12 +39,9 @@ fn small_graphs() {
 
 #[test]
 fn real_models() {
-    let root = std::env::var_os("ESPALIER_DATA")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
-    let Ok(files) = std::fs::read_dir(root.join("models")) else { return println!("skipped: no models (set ESPALIER_DATA)") };
-    for path in files.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "onnx")) {
+    for path in shared_files("models", "onnx") {
         let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        let golden = data::npz::read(&root.join(format!("golden/{name}.npz"))).unwrap();
+        let golden = data::npz::read(&folders::data().join(format!("golden/{name}.npz"))).unwrap();
         let (ranked, seen) = check(&onnx::load(&path).unwrap(), golden).unwrap_or_else(|e| panic!("{name}: {e}"));
         println!("{name}: {ranked} of {seen} values have a known rank");
         // The voice detector's ranks depend on which branch of an If is taken.

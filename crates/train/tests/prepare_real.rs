@@ -1,18 +1,11 @@
 //! A real model whose recurrent weights lie in the branches of an If, sliced and joined there.
 use espalier_train as train;
-use std::path::PathBuf;
 use tensor::{Tensor, random};
 use train::{Executor, Mode, Named};
 
 #[test]
 fn the_weights_in_the_branches_of_a_voice_detector_are_all_seen() {
-    let root = std::env::var_os("ESPALIER_DATA")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
-    let path = root.join("models/silero_vad_16k_op15.onnx");
-    if !path.exists() {
-        println!("skipped: no {} (set ESPALIER_DATA)", path.display());
-        return;
-    }
+    let Some(path) = test_support::folders::shared("models/silero_vad_16k_op15.onnx") else { return };
     let mut model = onnx::load(&path).unwrap();
     let inputs = Named::from([
         ("input".into(), random::normal(1, &[2, 576], 0.0, 0.3).unwrap()),

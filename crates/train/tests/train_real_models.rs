@@ -2,8 +2,8 @@
 use espalier_train as train;
 use graph::Model;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use tensor::Tensor;
+use test_support::folders::shared;
 use train::parameters::{self, Part};
 use train::{
     AdamW, Batch, Batches, Constant, CrossEntropy, Executor, MeanSquaredError, Mode, Objective, Overrides, TrainContext, TrainError,
@@ -12,11 +12,6 @@ use train::{
 
 /// Classes of the first images of CIFAR-10's test split.
 const CIFAR_LABELS: [i64; 4] = [3, 8, 8, 0];
-
-fn shared_data() -> PathBuf {
-    std::env::var_os("ESPALIER_DATA")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from)
-}
 
 /// The same batch, ten times.
 struct Fixed(Batch);
@@ -39,12 +34,7 @@ impl Watch for Losses {
 
 /// The model's inputs as stored beside it; real images for the CIFAR models.
 fn load(name: &str) -> Option<(Model, BTreeMap<String, Tensor>)> {
-    let root = shared_data();
-    let (model, golden) = (root.join(format!("models/{name}.onnx")), root.join(format!("golden/{name}.npz")));
-    if !model.exists() || !golden.exists() {
-        println!("skipped: no {} (set ESPALIER_DATA)", model.display());
-        return None;
-    }
+    let (model, golden) = (shared(&format!("models/{name}.onnx"))?, shared(&format!("golden/{name}.npz"))?);
     let arrays = data::npz::read(&golden).unwrap();
     let inputs = arrays.into_iter().filter_map(|(k, v)| Some((k.strip_prefix("in__")?.to_string(), v))).collect();
     Some((onnx::load(&model).unwrap(), inputs))

@@ -5,19 +5,7 @@ use espalier_deploy as deploy;
 use deploy::runtime::{OnnxRuntime, Runtime};
 use graph::{AttributeValue, Dim, Graph, Model, Node, Value, ValueId, ValueType};
 use std::fmt::Write;
-use std::path::PathBuf;
 use tensor::{DType, Tensor};
-
-/// Folder with shared data, or `None` with a printed reason.
-pub(crate) fn shared_data() -> Option<PathBuf> {
-    let fallback = || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data"));
-    let folder = std::env::var_os("ESPALIER_DATA").map_or_else(fallback, PathBuf::from);
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    eprintln!("skipped: {} is not there; set ESPALIER_DATA to the folder with models/ and golden/", folder.display());
-    None
-}
 
 /// ONNX Runtime, or `None` with a printed reason.
 pub(crate) fn onnxruntime() -> Option<Box<dyn Runtime>> {

@@ -1,10 +1,10 @@
 //! Graphs with recipes beside them, in the folder `cases/graphs` beside the test data.
 use crate::whole::{Named, outputs, runtime, sqnr};
-use espalier_pipeline::recipe::{Loaded, parse};
-use espalier_pipeline::{Quiet, RunOptions, run};
 use graph::{Dim, Model};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tensor::DType;
+use test_support::folders::{files, shared};
+use test_support::runs::run_in;
 
 /// Least signal to noise of every output, in decibels. Wrong handlings of these kinds gave between -7 and 9; the attention with
 /// the least float as its mask has scores of up to 50, of which 8 bits leave little.
@@ -38,12 +38,8 @@ fn whole(recipe: &Path) -> Result<f64, String> {
         Some((before, after)) => format!("{before}{PRUNE}{DEPLOY}{after}"),
         None => format!("{text}\n{QUANTIZE}{PRUNE}{DEPLOY}latency_runs = 2\n"),
     };
-    let parsed = parse(&text, &[]).map_err(|e| e.to_string())?;
     let out = tempfile::tempdir().unwrap();
-    let folder = recipe.parent().unwrap().to_path_buf();
-    let loaded = Loaded { recipe: parsed, text, folder, overrides: vec![] };
-    let options = RunOptions { out: out.path().to_path_buf(), ..RunOptions::default() };
-    run(&loaded, &options, &mut Quiet).map_err(|e| e.to_string())?;
+    run_in(recipe.parent().unwrap(), out.path(), &text, &[]).map_err(|e| e.to_string())?;
     let float = if trains { out.path().join("train.onnx") } else { recipe.with_extension("onnx") };
     let model = onnx::load(&float).map_err(|e| e.to_string())?;
     let runs = runs(&model, &data::npz::read(&recipe.with_extension("npz")).unwrap());
@@ -62,18 +58,11 @@ fn whole(recipe: &Path) -> Result<f64, String> {
 
 #[test]
 fn graphs_beside_the_data() {
-    let data = std::env::var_os("ESPALIER_DATA")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data")), PathBuf::from);
-    let folder = data.join("../cases/graphs");
-    let Ok(entries) = std::fs::read_dir(&folder) else {
-        println!("skipped: no {} (set ESPALIER_DATA to the folder beside it)", folder.display());
-        return;
-    };
+    let Some(folder) = shared("../cases/graphs") else { return };
     if runtime().is_none() {
         return;
     }
-    let mut recipes: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "toml")).collect();
-    recipes.sort();
+    let recipes = files(&folder, "toml");
     let mut faults = vec![];
     for recipe in &recipes {
         let name = recipe.file_stem().unwrap().to_string_lossy();

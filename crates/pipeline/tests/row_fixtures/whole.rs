@@ -2,31 +2,19 @@
 //! graph, with an open batch, with a batch of 1, and with one of 1 that cannot be opened.
 use crate::net::Net;
 use deploy::runtime::{OnnxRuntime, Runtime, SessionOptions, Source};
-use espalier_pipeline::recipe::{Loaded, parse};
-use espalier_pipeline::{Quiet, RunOptions, run};
 use graph::{Dim, Model, Node, ValueType};
 use report::RunRecord;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tensor::{DType, Tensor, random};
+use tensor::{DType, SignalToNoise, Tensor, random};
+use test_support::recipe::DEPLOY;
+use test_support::runs::run_in;
 
-const RECIPE: &str = r#"
-name = "row"
-seed = 1
-[data]
-train = "runs"
-[model]
-file = "model.onnx"
-[[stages]]
-kind = "quantize"
-calibration = { observer = "min_max", images = 24 }
-[[stages]]
-kind = "prune"
-sparsity = 0.02
-[[stages]]
-kind = "deploy"
-latency_runs = 1
-"#;
+/// A recipe on arrays of inputs beside the model.
+fn recipe() -> String {
+    let quantize = "kind = \"quantize\"\ncalibration = { observer = \"min_max\", images = 24 }";
+    test_support::recipe::recipe("train = \"runs\"", "file = \"model.onnx\"", &[quantize, "kind = \"prune\"\nsparsity = 0.02", DEPLOY])
+}
 
 pub(crate) type Named = BTreeMap<String, Tensor>;
 
@@ -95,12 +83,9 @@ pub(crate) fn runtime() -> Option<OnnxRuntime> {
     OnnxRuntime::find().map_err(|e| println!("skipped: {e}")).ok()
 }
 
-pub(crate) fn sqnr(a: &Tensor, b: &Tensor) -> f64 {
-    let (a, b) = (a.to_f32_vec().unwrap(), b.to_f32_vec().unwrap());
-    assert_eq!(a.len(), b.len());
-    let power = |v: &mut dyn Iterator<Item = f32>| v.map(|x| f64::from(x).powi(2)).sum::<f64>();
-    let noise = power(&mut a.iter().zip(&b).map(|(x, y)| x - y));
-    if noise == 0.0 { f64::INFINITY } else { 10.0 * (power(&mut a.iter().copied()) / noise).log10() }
+/// Signal to noise in decibels.
+pub(crate) fn sqnr(reference: &Tensor, other: &Tensor) -> f64 {
+    SignalToNoise::of(reference, other).unwrap().db()
 }
 
 /// What each run gives, joined to one row an output; floats alone.
@@ -180,37 +165,26 @@ fn laid(net: &Net, form: Form, feed: Feed) -> (tempfile::TempDir, Vec<Named>) {
 /// Runs the recipe, with `overrides`, on the graph.
 pub(crate) fn whole(net: &Net, form: Form, feed: Feed, overrides: &[&str]) -> Result<Done, String> {
     let (folder, runs) = laid(net, form, feed);
-    go(folder, runs, RECIPE, overrides)
+    go(folder, runs, &recipe(), overrides)
 }
 
 /// Runs the recipe on the graph with a test set, in an npz file of these arrays.
 pub(crate) fn tested(net: &Net, form: Form, feed: Feed, test: Named) -> Result<Done, String> {
     let (folder, runs) = laid(net, form, feed);
     data::npz::write(&folder.path().join("test.npz"), &test).unwrap();
-    go(folder, runs, RECIPE, &["data.test=\"test.npz\""])
+    go(folder, runs, &recipe(), &["data.test=\"test.npz\""])
 }
 
 /// Trains the graph for an epoch on seeded samples, input `x` and labels 0 to 2: the run, and the constants before and after it.
 pub(crate) fn trained(net: &Net, form: Form) -> Result<(Done, Named, Named), String> {
-    const TRAIN: &str = r#"
-name = "row"
-seed = 1
-[data]
-train = "train.npz"
-[model]
-file = "model.onnx"
-[[stages]]
-kind = "train"
-epochs = 1
-batch = 8
-optimizer = { kind = "adamw", lr = 0.01 }
-"#;
+    let train = "kind = \"train\"\nepochs = 1\nbatch = 8\noptimizer = { kind = \"adamw\", lr = 0.01 }";
+    let text = test_support::recipe::recipe("train = \"train.npz\"", "file = \"model.onnx\"", &[train]);
     let (folder, runs) = laid(net, form, normal);
     let shape: Vec<usize> = [32].iter().chain(&runs[0]["x"].shape()[1..]).copied().collect();
     let labels = Tensor::vector((0..32).map(|i| i % 3).collect::<Vec<i64>>());
     let arrays = [("x".to_string(), normal("x", DType::F32, &shape, 5)), ("y".to_string(), labels)];
     data::npz::write(&folder.path().join("train.npz"), &arrays.into()).unwrap();
-    let done = go(folder, runs, TRAIN, &[])?;
+    let done = go(folder, runs, &text, &[])?;
     let constants = |file: &str| {
         let model = onnx::load(&done.folder.path().join(file)).unwrap();
         model.values.iter().filter_map(|(_, v)| Some((v.name.clone(), v.constant.as_ref()?.tensor.clone()))).collect()
@@ -225,11 +199,8 @@ fn go(folder: tempfile::TempDir, runs: Vec<Named>, text: &str, overrides: &[&str
     for (i, inputs) in runs.iter().enumerate() {
         data::npz::write(&folder.path().join(format!("runs/{i:02}.npz")), inputs).unwrap();
     }
-    let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
-    let recipe = parse(text, &overrides).map_err(|e| e.to_string())?;
-    let loaded = Loaded { recipe, text: text.into(), folder: folder.path().into(), overrides };
-    let record = run(&loaded, &RunOptions { out: folder.path().join("out"), ..RunOptions::default() }, &mut Quiet);
-    Ok(Done { record: record.map_err(|e| e.to_string())?, folder, runs })
+    let record = run_in(folder.path(), &folder.path().join("out"), text, overrides).map_err(|e| e.to_string())?;
+    Ok(Done { record, folder, runs })
 }
 
 /// What is wrong with a case in one form, if anything is.
@@ -295,5 +266,5 @@ pub(crate) fn all(cases: &[Case]) {
 pub(crate) fn again(first: &Done) -> Result<Done, String> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(first.folder.path().join("out/deploy.deployed.onnx"), folder.path().join("model.onnx")).unwrap();
-    go(folder, first.runs.clone(), RECIPE, &[])
+    go(folder, first.runs.clone(), &recipe(), &[])
 }
