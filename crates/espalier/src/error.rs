@@ -40,6 +40,12 @@ pub enum Error {
     /// A run record.
     #[error(transparent)]
     Record(#[from] report::RecordError),
+    /// A setting of a technique.
+    #[error(transparent)]
+    Setting(#[from] technique::Fault),
+    /// A graph that is not well formed.
+    #[error(transparent)]
+    Graph(#[from] graph::GraphError),
     /// Anything else that the user can put right.
     #[error("{0}")]
     Input(String),

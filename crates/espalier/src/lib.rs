@@ -30,7 +30,7 @@
 //!     }
 //!     fn epoch(&self, epoch: u64) -> Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_> {
 //!         Box::new((0..4).map(move |i| {
-//!             let noise = random::uniform(4 * epoch + i, &[8, 1, 28, 28], 0.0, 1.0).map_err(train::loss_error)?;
+//!             let noise = random::uniform(4 * epoch + i, &[8, 1, 28, 28], 0.0, 1.0)?;
 //!             let labels = Tensor::vector((0..8i64).collect());
 //!             Ok(Batch { inputs: [("input".into(), noise)].into(), targets: [("label".into(), labels)].into(), ..Batch::default() })
 //!         }))
@@ -84,9 +84,9 @@
 //!         let counts: Vec<usize> = (0..8).map(|i| 1 + (i + number as usize) % 4).collect();
 //!         let offsets: Vec<i64> = (0..=8).map(|i| counts[..i].iter().sum::<usize>() as i64).collect();
 //!         let pixels = counts.iter().flat_map(|n| vec![*n as f32 / 4.0; 64]).collect::<Vec<_>>();
-//!         let boxes = random::uniform(number, &[offsets[8] as usize, 4], 0.0, 1.0).map_err(train::loss_error)?;
+//!         let boxes = random::uniform(number, &[offsets[8] as usize, 4], 0.0, 1.0)?;
 //!         Ok(Batch {
-//!             inputs: [("input".into(), Tensor::new(pixels, [8, 1, 8, 8]).map_err(train::loss_error)?)].into(),
+//!             inputs: [("input".into(), Tensor::new(pixels, [8, 1, 8, 8])?)].into(),
 //!             targets: [("boxes".into(), boxes), ("boxes.offsets".into(), Tensor::vector(offsets))].into(),
 //!             ..Batch::default()
 //!         })
@@ -113,8 +113,8 @@
 //!     }
 //!     fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
 //!         let counts = batch.ragged("boxes")?.iter().map(|boxes| boxes.shape()[0] as f32).collect::<Vec<_>>();
-//!         let wanted = Tensor::new(counts, [batch.len(), 1]).map_err(train::loss_error)?;
-//!         tensor::mse_loss(train::read(values, self.output)?, &wanted).map_err(train::loss_error)
+//!         let wanted = Tensor::new(counts, [batch.len(), 1])?;
+//!         Ok(tensor::mse_loss(train::read(values, self.output)?, &wanted)?)
 //!     }
 //! }
 //! impl Metric for Count {
@@ -122,7 +122,7 @@
 //!         vec![self.output]
 //!     }
 //!     fn add(&mut self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<(), TrainError> {
-//!         let said = train::read(values, self.output)?.to_f32_vec().map_err(train::loss_error)?;
+//!         let said = train::read(values, self.output)?.to_f32_vec()?;
 //!         for (said, boxes) in said.iter().zip(batch.ragged("boxes")?) {
 //!             self.right += usize::from(said.round() as usize == boxes.shape()[0]);
 //!         }
@@ -146,9 +146,11 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 pub mod commands;
+mod data_set;
 mod error;
 
 pub use data;
+pub use data_set::DataSet;
 pub use deploy;
 pub use distill;
 pub use encodings;
@@ -160,6 +162,8 @@ pub use pipeline;
 pub use prune;
 pub use quantize;
 pub use report;
+pub use target;
+pub use technique;
 pub use tensor;
 pub use train;
 pub use zoo;

@@ -264,8 +264,8 @@ impl Objective for Tapped {
     fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
         let inner = train::read(values, self.1)?;
         let axes: Vec<usize> = (0..inner.rank()).collect();
-        let inner = inner.mean(&axes, false).map_err(train::loss_error)?;
-        self.0.loss(values, batch)?.add(&inner).map_err(train::loss_error)
+        let inner = inner.mean(&axes, false)?;
+        Ok(self.0.loss(values, batch)?.add(&inner)?)
     }
 }
 

@@ -20,11 +20,11 @@ impl Batches for Corners {
     }
     fn epoch(&self, epoch: u64) -> Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_> {
         Box::new((0..self.batches).map(move |i| {
-            let pixels = random::normal(random::derive(epoch, i), &[16, 1, 6, 6], 0.0, 1.0).map_err(train::loss_error)?;
+            let pixels = random::normal(random::derive(epoch, i), &[16, 1, 6, 6], 0.0, 1.0)?;
             let corners = |image: &[f32]| [image[0], image[5], image[30], image[35]];
             let brightest = |v: [f32; 4]| (0..4).max_by(|a, b| v[*a].total_cmp(&v[*b])).unwrap_or(0) as i64;
             let labels =
-                pixels.to_f32_vec().map_err(train::loss_error)?.chunks(36).map(|image| brightest(corners(image))).collect::<Vec<_>>();
+                pixels.to_f32_vec()?.chunks(36).map(|image| brightest(corners(image))).collect::<Vec<_>>();
             Ok(Batch {
                 inputs: BTreeMap::from([("input".into(), pixels)]),
                 targets: BTreeMap::from([("label".into(), Tensor::vector(labels))]),

@@ -47,9 +47,12 @@
 //!         LIST
 //!     }
 //! }
-//! let shape: Choice<Shapes> = serde_json::from_str(r#"{ "kind": "square", "side": 3 }"#).unwrap();
+//! let shape: Choice<Shapes> = serde_json::from_str(r#"{ "kind": "square", "side": 3.0 }"#).unwrap();
 //! assert_eq!(shape.area(), 9.0);
 //! assert_eq!(serde_json::from_str::<Choice<Shapes>>("\"square\"").unwrap().area(), 1.0);
+//!
+//! // In Rust the settings themselves are the choice.
+//! assert_eq!(Square { side: 3.0 }.choice::<Shapes>().unwrap(), shape);
 //! ```
 mod choice;
 mod fault;

@@ -1,20 +1,37 @@
 //! Families and their members.
-use crate::Fault;
 use crate::fault::did_you_mean;
+use crate::{Choice, Fault};
 use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
+use std::any::TypeId;
 use std::sync::Arc;
 
 /// Settings of a technique: the type that implements it. Use `#[serde(default, deny_unknown_fields)]`.
-pub trait Settings: DeserializeOwned + Serialize + JsonSchema + Default {
+pub trait Settings: DeserializeOwned + Serialize + JsonSchema + Default + 'static {
     /// Checks ranges.
     ///
     /// # Errors
     /// A [`Fault`] at the key that is wrong.
     fn check(&self) -> Result<(), Fault> {
         Ok(())
+    }
+
+    /// The technique with these settings as a family's choice: the same as its name and the settings that differ from its defaults.
+    ///
+    /// # Errors
+    /// A [`Fault`] for settings that [`Settings::check`] refuses, or a type that is no member of the family.
+    fn choice<F: Family>(&self) -> Result<Choice<F>, Fault> {
+        let entry = F::members().iter().find(|entry| (entry.type_id)() == TypeId::of::<Self>());
+        let entry = entry.ok_or_else(|| Fault::new("", format!("{} is no {}", std::any::type_name::<Self>(), F::NAME)))?;
+        let table = |settings: &Self| match serde_json::to_value(settings) {
+            Ok(Value::Object(map)) => Ok(map),
+            _ => Err(Fault::new("", format!("the settings of {} '{}' are no table", F::NAME, entry.manual.name))),
+        };
+        let (mut settings, defaults) = (table(self)?, table(&Self::default())?);
+        settings.retain(|key, value| defaults.get(key) != Some(value));
+        Choice::new(entry.manual.name, settings)
     }
 }
 
@@ -37,6 +54,8 @@ pub struct Manual {
 pub struct Entry<T: ?Sized + 'static> {
     /// Its manual page.
     pub manual: Manual,
+    /// The type of its settings.
+    pub type_id: fn() -> TypeId,
     /// Schema of its settings.
     pub schema: fn() -> Schema,
     /// Reads and checks its settings.
@@ -63,6 +82,7 @@ macro_rules! member {
     ($ty:ty as $member:ty, $manual:expr) => {
         $crate::Entry {
             manual: $manual,
+            type_id: || ::std::any::TypeId::of::<$ty>(),
             schema: || $crate::private::schemars::schema_for!($ty),
             build: |settings| {
                 let read: $ty = $crate::read(settings)?;

@@ -44,6 +44,9 @@ pub enum TrainError {
     /// The graph itself.
     #[error(transparent)]
     Graph(#[from] graph::GraphError),
+    /// An operation of a loss, a metric or a source of batches that a caller brings.
+    #[error(transparent)]
+    Tensor(#[from] tensor::TensorError),
     /// The loss or a gradient.
     #[error("step {step}: {what}")]
     Step {

@@ -7,6 +7,9 @@ use graph::Model;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+/// Encoded rows that the buffer of [`LoaderBatches::shuffled`] holds where one is needed.
+const SHUFFLED: usize = 4096;
+
 /// A data set as a source of batches. The options' epoch is replaced by the one asked for.
 #[derive(Clone)]
 pub struct LoaderBatches {
@@ -36,6 +39,15 @@ impl LoaderBatches {
         }
         let carries = feeding.carries().then(|| Arc::new(model.clone()));
         Ok(LoaderBatches { dataset, options, feeding: Some(Arc::new(feeding.clone())), carries })
+    }
+
+    /// The same rows in a new order each epoch; in their own where an output is fed back to the next row.
+    pub fn shuffled(mut self, seed: u64) -> Self {
+        if self.carries.is_none() {
+            self.options.shuffle = Shuffle::On { buffer: SHUFFLED };
+        }
+        self.options.seed = seed;
+        self
     }
 
     /// Rows of an epoch.

@@ -64,9 +64,9 @@ impl Objective for Adapted {
     }
     fn loss_with(&self, parameters: &[Tensor], values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
         *self.seen.lock().unwrap() = Some(parameters[0].detach());
-        let wanted = batch.inputs["x"].detach().narrow(1, 0, 3).map_err(train::loss_error)?;
-        let y = train::read(values, self.output)?.matmul(&parameters[0]).map_err(train::loss_error)?;
-        tensor::mse_loss(&y, &wanted).map_err(train::loss_error)
+        let wanted = batch.inputs["x"].detach().narrow(1, 0, 3)?;
+        let y = train::read(values, self.output)?.matmul(&parameters[0])?;
+        Ok(tensor::mse_loss(&y, &wanted)?)
     }
 }
 

@@ -48,6 +48,14 @@ pub struct ExportOptions {
     pub exporter_notes: bool,
 }
 
+/// Writes a model down in the default format for the default target.
+///
+/// # Errors
+/// As [`Format::export`].
+pub fn export(model: &Model) -> Result<Artifact> {
+    technique::Choice::<Formats>::default().export(model, &ExportOptions::default())
+}
+
 /// A file that a runtime loads.
 #[derive(Clone, Debug)]
 pub struct Artifact {

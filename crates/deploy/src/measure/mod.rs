@@ -4,9 +4,11 @@ mod latency;
 mod macs;
 mod parameters;
 mod runs;
+mod score;
 
 pub use compare::{Agreement, Difference, Limits, output_step};
 pub use latency::{Latency, LatencyOptions, latencies, latency};
 pub use macs::{Macs, NodeMacs, macs};
 pub use parameters::{Parameters, StoredValues, WeightCount, parameters};
 pub use runs::Runs;
+pub use score::score;

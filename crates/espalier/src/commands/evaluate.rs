@@ -3,7 +3,7 @@ use super::bench::peak_memory;
 use super::execute::session;
 use super::preprocessing::Preprocessing;
 use super::samples::{SampleOptions, Samples};
-use crate::{Error, Result};
+use crate::Result;
 use deploy::runtime::Source;
 use graph::Model;
 use pipeline::actions::Tick;
@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::time::Instant;
-use train::{Batch, Batching, Figures, Mode, Reads, Score, Task, TrainError, by_value};
+use train::{Batching, Figures, Mode, Task};
 
 /// On what, and how.
 #[derive(Clone, Debug)]
@@ -77,7 +77,10 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
     notes.extend(batching.note());
     let began = Instant::now();
     let batches = samples.run(tick);
-    let in_runtime = |file: Source, batches| in_runtime(&model, file, task.member().as_ref(), batches, options);
+    let in_runtime = |file: Source, batches| -> Result<Figures> {
+        let mut session = session(file, &options.runtime, options.literal, options.threads)?;
+        Ok(deploy::measure::score(session.as_mut(), &model, task.member().as_ref(), batches)?)
+    };
     let figures = match options.runtime.as_str() {
         "reference" => train::score(task.member().as_ref(), &model, batches, Mode::SIMULATED)?.figures(),
         _ if opened => {
@@ -100,29 +103,6 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
         peak_memory_bytes: peak_memory(),
         notes,
     })
-}
-
-fn in_runtime(
-    model: &Model,
-    file: Source,
-    task: &dyn Task,
-    batches: impl Iterator<Item = Result<Batch, TrainError>>,
-    options: &EvaluateOptions,
-) -> Result<Figures> {
-    let mut session = session(file, &options.runtime, options.literal, options.threads)?;
-    // Where the task cannot tell which output it is about, the first one is.
-    let output = task.output(model).or(model.graph.outputs.first().copied());
-    let output = output.ok_or_else(|| Error::Input("the model has no output".into()))?;
-    let mut score: Box<dyn Score> = task.score(model, Reads::Output(output))?;
-    for batch in batches {
-        let batch = batch?;
-        let outputs = batch.counted_values(session.run(&batch.inputs)?)?;
-        if !outputs.contains_key(&model.values[output].name) {
-            return Err(Error::Input(format!("the runtime gave no output '{}'", model.values[output].name)));
-        }
-        score.add(&by_value(model, &outputs), &batch)?;
-    }
-    Ok(score.figures())
 }
 
 /// Rows below which chance is not told from anything.

@@ -39,6 +39,9 @@ pub use runs::{Difference, RunSummary, diff_runs, list_runs};
 pub use runtime::{FoundRuntime, fetch_runtime, find_runtime};
 pub use samples::{SampleOptions, task_named, tasks};
 
+pub(crate) use preprocessing::carried as carried_preprocessing;
+pub(crate) use samples::loader;
+
 /// Names of the runtimes that files can be executed in.
 pub fn runtimes() -> impl Iterator<Item = &'static str> {
     deploy::runtime::all().iter().map(|entry| entry.name)

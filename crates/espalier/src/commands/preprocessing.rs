@@ -76,7 +76,7 @@ impl std::fmt::Display for Preprocessing {
 }
 
 /// What a model's metadata say.
-pub(super) fn carried(model: &Model) -> Result<Option<Preprocess>> {
+pub(crate) fn carried(model: &Model) -> Result<Option<Preprocess>> {
     let read = |json| serde_json::from_str(json).map_err(|e| Error::Input(format!("the model's metadata '{}': {e}", data::METADATA_KEY)));
     model.metadata_get(data::METADATA_KEY).map(read).transpose()
 }

@@ -37,9 +37,16 @@ pub fn task_named(name: &str, target: Option<&str>) -> Result<Choice<Tasks>> {
     Choice::new(name, settings).map_err(|fault| Error::Input(fault.to_string()))
 }
 
+impl Default for SampleOptions {
+    /// The test split in batches of 64, task and preprocessing as the model's metadata say.
+    fn default() -> Self {
+        SampleOptions { split: "test".into(), batch: 64, limit: None, task: None, preprocess: PreprocessChanges::default() }
+    }
+}
+
 impl SampleOptions {
     /// The task that is given, else that of the model's metadata, else the default.
-    pub(super) fn task(&self, model: &Model) -> Result<Choice<Tasks>> {
+    pub(crate) fn task(&self, model: &Model) -> Result<Choice<Tasks>> {
         match &self.task {
             Some(task) => Ok(task.clone()),
             None => Ok(train::task_of(model)?),
@@ -108,6 +115,11 @@ impl Samples {
             Some(next)
         })
     }
+}
+
+/// Batches of a data set whose rows are to be scored or trained on.
+pub(crate) fn loader(model: &Model, data: &Path, options: &SampleOptions) -> Result<LoaderBatches> {
+    Ok(Samples::open(model, data, options, true)?.loader)
 }
 
 /// The data set with its labels counted as the network counts its classes: by its metadata, else by the training set that
