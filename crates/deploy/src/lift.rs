@@ -175,12 +175,12 @@ impl Wires {
 fn lift_tables(model: &mut Model) -> Result<usize> {
     let mut found = vec![];
     let of_constant = |v: ValueId| model.constant(v);
-    let makers: HashMap<ValueId, &Node> = table::makers(&model.graph);
+    let (makers, linked): (HashMap<ValueId, &Node>, _) = (table::makers(&model.graph), model.graph.linked());
     for node in &model.graph.nodes {
         let Some(output) = node.output(0).filter(|_| node.is_onnx() && matches!(node.op_type.as_str(), "Gather" | "Mul")) else { continue };
         let Some(stored) = table::read(output, &makers, &of_constant) else { continue };
         // The Gather in front of the scales decodes, too.
-        let readers: Vec<&Node> = model.graph.nodes.iter().filter(|n| n.inputs.contains(&Some(output))).collect();
+        let readers: Vec<&Node> = linked.readers(output).collect();
         let scaled = |n: &&Node| n.op_type == "Mul" && n.output(0).is_some_and(|v| table::read(v, &makers, &of_constant).is_some());
         if !readers.is_empty() && readers.iter().all(scaled) {
             continue;

@@ -164,12 +164,16 @@ struct Reasons<'a> {
     lowered: &'a Lowered,
     /// Nodes by the names of what they make, and by their own.
     makers: HashMap<&'a str, (&'a Graph, &'a Node)>,
+    /// Nodes by what they make and by what they read.
+    made: HashMap<ValueId, (&'a Graph, &'a Node)>,
+    readers: HashMap<ValueId, Vec<(&'a Graph, &'a Node)>>,
     labels: HashMap<String, (&'a Graph, &'a Node)>,
 }
 
 impl<'a> Reasons<'a> {
     fn new(lowered: &'a Lowered) -> Self {
-        let mut reasons = Reasons { lowered, makers: HashMap::new(), labels: HashMap::new() };
+        let mut reasons =
+            Reasons { lowered, makers: HashMap::new(), made: HashMap::new(), readers: HashMap::new(), labels: HashMap::new() };
         reasons.index(&lowered.model.graph);
         reasons
     }
@@ -180,8 +184,13 @@ impl<'a> Reasons<'a> {
                 self.index(sub);
             }
             for output in node.outputs.iter().flatten() {
+                self.made.insert(*output, (graph, node));
                 self.makers.insert(&self.lowered.model.values[*output].name, (graph, node));
             }
+            let mut read: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
+            read.sort();
+            read.dedup();
+            read.into_iter().for_each(|v| self.readers.entry(v).or_default().push((graph, node)));
             self.labels.insert(node.label(&self.lowered.model.values), (graph, node));
         }
     }
@@ -227,7 +236,7 @@ impl<'a> Reasons<'a> {
             if at.op_type == op_type {
                 return Some(at);
             }
-            at = &graph.nodes[graph.producer(at.input(0)?)?];
+            at = self.made.get(&at.input(0)?).filter(|(other, _)| std::ptr::eq(*other, graph))?.1;
         }
         None
     }
@@ -260,7 +269,8 @@ impl<'a> Reasons<'a> {
             }
         }
         let Some(output) = node.output(0) else { return "it makes nothing".into() };
-        let readers: Vec<&Node> = graph.consumers(output).into_iter().map(|i| &graph.nodes[i]).collect();
+        let readers = self.readers.get(&output).into_iter().flatten().filter(|(other, _)| std::ptr::eq(*other, graph));
+        let readers: Vec<&Node> = readers.map(|(_, node)| *node).collect();
         match readers.as_slice() {
             [one] if one.op_type == "QuantizeLinear" => {
                 "quantized on both sides, but the runtime has no integer kernel for it as it stands".into()

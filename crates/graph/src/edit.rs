@@ -23,7 +23,7 @@ impl Graph {
         counts
     }
 
-    /// Index of the node that makes a value. Looks through all nodes: whoever asks for many takes [`Graph::links`].
+    /// Index of the node that makes a value. Looks through all nodes: whoever asks for many takes [`Graph::linked`].
     pub fn producer(&self, id: ValueId) -> Option<usize> {
         self.nodes.iter().position(|n| n.outputs.contains(&Some(id)))
     }
@@ -31,23 +31,6 @@ impl Graph {
     /// Indices of the nodes of this graph that read a value directly. Looks through all nodes, as [`Graph::producer`] does.
     pub fn consumers(&self, id: ValueId) -> Vec<usize> {
         self.nodes.iter().enumerate().filter(|(_, n)| n.inputs.contains(&Some(id))).map(|(i, _)| i).collect()
-    }
-
-    /// Who makes and who reads each value, found out once for the graph as it is now.
-    pub fn links(&self) -> Links {
-        let mut links = Links::default();
-        for (i, node) in self.nodes.iter().enumerate() {
-            for v in node.outputs.iter().flatten() {
-                links.makers.entry(*v).or_insert(i);
-            }
-            for v in node.inputs.iter().flatten() {
-                let readers = links.readers.entry(*v).or_default();
-                if readers.last() != Some(&i) {
-                    readers.push(i);
-                }
-            }
-        }
-        links
     }
 
     /// Makes every reader of `from` (nodes here and in subgraphs, outputs) read `to`.
@@ -127,43 +110,6 @@ impl Graph {
         let mut slots: Vec<Option<Node>> = std::mem::take(&mut self.nodes).into_iter().map(Some).collect();
         self.nodes = order.into_iter().filter_map(|i| slots[i].take()).collect();
         Ok(())
-    }
-}
-
-/// Who makes and who reads each value of a graph, by the indices of its nodes. See [`Graph::links`].
-#[derive(Clone, Debug, Default)]
-pub struct Links {
-    makers: HashMap<ValueId, usize>,
-    readers: HashMap<ValueId, Vec<usize>>,
-}
-
-impl Links {
-    /// As [`Graph::producer`].
-    pub fn producer(&self, id: ValueId) -> Option<usize> {
-        self.makers.get(&id).copied()
-    }
-
-    /// Says that another node makes a value from now on.
-    pub fn made_by(&mut self, id: ValueId, node: usize) {
-        self.makers.insert(id, node);
-    }
-
-    /// Says that nobody makes a value any more; gives the node that did.
-    pub fn unmade(&mut self, id: ValueId) -> Option<usize> {
-        self.makers.remove(&id)
-    }
-
-    /// Says that one more node reads a value.
-    pub fn read_by(&mut self, id: ValueId, node: usize) {
-        let readers = self.readers.entry(id).or_default();
-        if readers.last() != Some(&node) {
-            readers.push(node);
-        }
-    }
-
-    /// As [`Graph::consumers`].
-    pub fn consumers(&self, id: ValueId) -> &[usize] {
-        self.readers.get(&id).map_or(&[], Vec::as_slice)
     }
 }
 
@@ -293,19 +239,6 @@ mod tests {
         m.graph.outputs.push(y);
         assert_eq!(m.remove_dead(), 100_000);
         assert!(m.graph.nodes.len() == 1 && m.graph.constants.is_empty());
-    }
-
-    #[test]
-    fn links_say_what_the_graph_says() {
-        let mut m = chain(5);
-        let v = m.graph.nodes[0].output(0).unwrap();
-        let twice = m.values.add_named("twice");
-        m.graph.nodes.push(Node::new("Add", "", &[v, v], &[twice]));
-        let links = m.graph.links();
-        for (id, _) in m.values.iter() {
-            assert_eq!(links.producer(id), m.graph.producer(id));
-            assert_eq!(links.consumers(id), m.graph.consumers(id));
-        }
     }
 
     #[test]

@@ -1,28 +1,29 @@
 //! What stands behind a layer and belongs to it: the one reader of its result that normalizes its channels, or holds its elements within
 //! bounds.
 use crate::{Effect, find};
-use graph::{Graph, Model, Node, ValueId};
+use graph::{Linked, Model, Node, ValueId};
 use std::collections::HashMap;
 
-/// The node of `graph`, a graph of `model`, that alone reads a value once, as its first input, where it has this effect. `uses`: how often
-/// each value is read, as an output too ([`Graph::use_counts`]).
+/// The node of a graph of `model` that alone reads a value once, as its first input, where it has this effect. `uses`: how often
+/// each value is read, as an output too ([`graph::Graph::use_counts`]).
 fn only_reader<'g>(
-    (model, graph): (&Model, &'g Graph),
+    (model, graph): (&Model, &Linked<'g>),
     uses: &HashMap<ValueId, usize>,
     value: ValueId,
     effect: &Effect,
 ) -> Option<&'g Node> {
-    let reader = graph.nodes.iter().find(|n| n.input(0) == Some(value)).filter(|_| uses.get(&value) == Some(&1))?;
+    let alone = uses.get(&value) == Some(&1);
+    let reader = graph.readers(value).next().filter(|n| alone && n.input(0) == Some(value))?;
     find(&reader.domain, &reader.op_type).filter(|op| op.effect(reader, model) == *effect).map(|_| reader)
 }
 
 /// The BatchNormalization that alone reads a value: it scales and shifts the channels of the layer that makes the value.
-pub fn norm_behind<'g>(of: (&Model, &'g Graph), uses: &HashMap<ValueId, usize>, value: ValueId) -> Option<&'g Node> {
+pub fn norm_behind<'g>(of: (&Model, &Linked<'g>), uses: &HashMap<ValueId, usize>, value: ValueId) -> Option<&'g Node> {
     only_reader(of, uses, value, &Effect::Normalizes)
 }
 
 /// The activation (Relu, Clip) that alone reads a value, and that a grid which ends at its bounds makes superfluous.
-pub fn activation_behind<'g>(of: (&Model, &'g Graph), uses: &HashMap<ValueId, usize>, value: ValueId) -> Option<&'g Node> {
+pub fn activation_behind<'g>(of: (&Model, &Linked<'g>), uses: &HashMap<ValueId, usize>, value: ValueId) -> Option<&'g Node> {
     only_reader(of, uses, value, &Effect::Clips)
 }
 
@@ -42,9 +43,9 @@ mod tests {
         m.graph.inputs.push(x);
         m.graph.nodes = vec![Node::new("Conv", "conv", &[x], &[c]), Node::new("Relu", "relu", &[c], &[r])];
         m.graph.outputs.push(r);
-        let behind = |m: &Model, v| activation_behind((m, &m.graph), &m.graph.use_counts(), v).map(|n| n.name.clone());
+        let behind = |m: &Model, v| activation_behind((m, &m.graph.linked()), &m.graph.use_counts(), v).map(|n| n.name.clone());
         assert_eq!(behind(&m, c).as_deref(), Some("relu"));
-        assert_eq!((behind(&m, r), norm_behind((&m, &m.graph), &m.graph.use_counts(), c)), (None, None));
+        assert_eq!((behind(&m, r), norm_behind((&m, &m.graph.linked()), &m.graph.use_counts(), c)), (None, None));
         m.graph.nodes.push(Node::new("Abs", "abs", &[c], &[s]));
         assert_eq!(behind(&m, c), None, "somebody else reads it");
     }

@@ -47,7 +47,7 @@ pub fn candidates(model: &Model, skip: &[String]) -> Result<Vec<Candidate>> {
 }
 
 fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate>) {
-    let uses = graph.use_counts();
+    let (uses, linked) = (graph.use_counts(), graph.linked());
     for node in &graph.nodes {
         for sub in node.subgraphs() {
             collect(model, sub, found);
@@ -62,7 +62,7 @@ fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate
                 Effect::Computes { weight: Some(rule), .. } if rule.input == i => rule.axis,
                 _ => None,
             };
-            let norm = node.output(0).and_then(|out| ops::norm_behind((model, graph), &uses, out)).and_then(normalization);
+            let norm = node.output(0).and_then(|out| ops::norm_behind((model, &linked), &uses, out)).and_then(normalization);
             let name = model.values[id].name.clone();
             found.entry(id).or_insert(Candidate { weight: id, name, axis, norm });
         }

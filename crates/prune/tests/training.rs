@@ -23,8 +23,7 @@ impl Batches for Corners {
             let pixels = random::normal(random::derive(epoch, i), &[16, 1, 6, 6], 0.0, 1.0)?;
             let corners = |image: &[f32]| [image[0], image[5], image[30], image[35]];
             let brightest = |v: [f32; 4]| (0..4).max_by(|a, b| v[*a].total_cmp(&v[*b])).unwrap_or(0) as i64;
-            let labels =
-                pixels.to_f32_vec()?.chunks(36).map(|image| brightest(corners(image))).collect::<Vec<_>>();
+            let labels = pixels.to_f32_vec()?.chunks(36).map(|image| brightest(corners(image))).collect::<Vec<_>>();
             Ok(Batch {
                 inputs: BTreeMap::from([("input".into(), pixels)]),
                 targets: BTreeMap::from([("label".into(), Tensor::vector(labels))]),

@@ -3,7 +3,7 @@ use crate::calibrate::CalibrationReport;
 use crate::rules::Rules;
 use crate::weights::refit;
 use crate::{QuantizeSettings, Result};
-use graph::{Encoding, FOLDED_SCALE, Graph, Model, ValueId};
+use graph::{Encoding, FOLDED_SCALE, Graph, Linked, Model, ValueId};
 use ops::Effect;
 use std::collections::BTreeMap;
 use target::QuantRule;
@@ -54,6 +54,7 @@ fn collect(
     values: &mut Vec<ValueId>,
     kept: &mut Vec<String>,
 ) {
+    let here = graph.linked();
     for node in &graph.nodes {
         for sub in node.subgraphs() {
             collect(model, sub, (settings, rules), earlier, values, kept);
@@ -62,7 +63,7 @@ fn collect(
         if !rules.scheme(model, node).skip || ops::find(&node.domain, &node.op_type).is_none() {
             continue;
         }
-        values.extend(node.inputs.iter().flatten().map(|id| grid(model, graph, *id, earlier)));
+        values.extend(node.inputs.iter().flatten().map(|id| grid(model, &here, *id, earlier)));
         values.extend(node.outputs.iter().flatten());
         if let QuantRule::Integer { weight: Some(rule), .. } = settings.target.rule(node, model)
             && node.input(rule.input).is_some_and(|w| earlier.0.contains_key(&w))
@@ -73,10 +74,10 @@ fn collect(
 }
 
 /// Where the earlier grid of a value is: back through operators that only move elements.
-fn grid(model: &Model, graph: &Graph, value: ValueId, earlier: &Earlier) -> ValueId {
+fn grid(model: &Model, here: &Linked, value: ValueId, earlier: &Earlier) -> ValueId {
     let mut at = value;
     while !earlier.0.contains_key(&at)
-        && let Some(node) = graph.producer(at).map(|i| &graph.nodes[i])
+        && let Some(node) = here.maker(at)
         && ops::find(&node.domain, &node.op_type).is_some_and(|op| op.effect(node, model) == Effect::Moves)
         && let Some(from) = node.input(0)
     {

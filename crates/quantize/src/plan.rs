@@ -5,7 +5,7 @@ use crate::sums::SumPart;
 use crate::{QuantizeSettings, Result};
 use encodings::affine::AffineSettings;
 use encodings::{Encodings, Granularity};
-use graph::{Graph, Model, Node, ValueId};
+use graph::{Graph, Linked, Model, Node, ValueId};
 use ops::{Role, Roles, WeightRule};
 use std::collections::{BTreeMap, BTreeSet};
 use target::{FloatPart, QuantRule};
@@ -133,7 +133,7 @@ impl<'a> Planner<'a> {
     }
 
     fn graph(&mut self, graph: &Graph) {
-        let uses = graph.use_counts();
+        let (uses, here) = (graph.use_counts(), &graph.linked());
         for node in &graph.nodes {
             for sub in node.subgraphs() {
                 self.graph(sub);
@@ -143,14 +143,14 @@ impl<'a> Planner<'a> {
                     // Behind a layer the sum is rounded, neither the product nor the bias for itself.
                     let adds = node.output(0).is_some_and(|v| self.added.values().any(|a| a.sum == v));
                     for input in data.iter().filter_map(|i| node.input(*i)).filter(|_| !adds) {
-                        self.data(graph, input, node);
+                        self.data(here, input, node);
                     }
                     if let Some(rule) = weight {
-                        self.weight(graph, node, rule);
+                        self.weight(here, node, rule);
                     }
                     self.plan.fixed.extend(node.output(0).zip(self.settings.target.fixed_range(node)));
                     for output in node.outputs.iter().flatten() {
-                        let fused = ops::activation_behind((self.model, graph), &uses, *output)
+                        let fused = ops::activation_behind((self.model, here), &uses, *output)
                             .is_some_and(|n| self.rule(n) == QuantRule::FusedActivation);
                         if !fused && !self.added.contains_key(output) {
                             self.activation(*output, node);
@@ -161,7 +161,7 @@ impl<'a> Planner<'a> {
                 QuantRule::SameGrid => self.table(node),
                 QuantRule::Float(reason) => {
                     if let Some(rule) = self.weight_alone(node) {
-                        self.weight(graph, node, rule);
+                        self.weight(here, node, rule);
                     }
                     if let Some(reason) = ops::float_reason(self.model, graph, node, reason) {
                         self.float(node, reason);
@@ -234,18 +234,18 @@ impl<'a> Planner<'a> {
     }
 
     /// A value that an integer operator reads.
-    fn data(&mut self, graph: &Graph, value: ValueId, node: &Node) {
+    fn data(&mut self, here: &Linked, value: ValueId, node: &Node) {
         if self.model.values.tensor(value).is_some() {
             if let Some(grid) = self.activation_grid(node).filter(|_| self.is_f32(value)) {
                 self.plan.constants.entry(value).or_insert(StoredConstant::Data(grid));
             }
             return;
         }
-        let root = self.root(graph, value);
+        let root = self.root(here, value);
         if self.model.values.tensor(root).is_some() {
-            return self.data(graph, root, node);
+            return self.data(here, root, node);
         }
-        let is_input = graph.inputs.contains(&root) || graph.producer(root).is_none();
+        let is_input = here.graph().inputs.contains(&root) || here.maker(root).is_none();
         if is_input || self.plan.activations.contains_key(&root) {
             self.activation(root, node);
         } else {
@@ -255,10 +255,9 @@ impl<'a> Planner<'a> {
     }
 
     /// Where a value's grid comes from: back through operators that only move elements.
-    fn root(&self, graph: &Graph, value: ValueId) -> ValueId {
+    fn root(&self, here: &Linked, value: ValueId) -> ValueId {
         let mut value = value;
-        while let Some(at) = graph.producer(value) {
-            let node = &graph.nodes[at];
+        while let Some(node) = here.maker(value) {
             match node.input(0) {
                 Some(from) if self.keeps_grid(node, value) && !self.plan.activations.contains_key(&value) && !self.kept(value) => {
                     value = from
@@ -275,13 +274,13 @@ impl<'a> Planner<'a> {
         self.rule(node) == QuantRule::SameGrid && node.outputs.iter().take(on_grid).any(|v| *v == Some(output))
     }
 
-    fn weight(&mut self, graph: &Graph, node: &Node, rule: WeightRule) {
+    fn weight(&mut self, here: &Linked, node: &Node, rule: WeightRule) {
         let Some(id) = node.input(rule.input) else { return };
         // One weight that an embedding reads as it is and a layer turned: a grid for the whole of it serves both.
-        let root = self.root(graph, id);
+        let root = self.root(here, id);
         let turned = root != id && self.is_f32(root) && self.model.values.tensor(root).is_some();
         let id = if turned { root } else { id };
-        let Some(tensor) = self.model.values.tensor(id) else { return self.data(graph, id, node) };
+        let Some(tensor) = self.model.values.tensor(id) else { return self.data(here, id, node) };
         if tensor.dtype() != DType::F32 {
             return self.float(node, format!("its weight '{}' is {}", self.model.values[id].name, tensor.dtype()));
         }
@@ -316,7 +315,7 @@ impl<'a> Planner<'a> {
     fn added_biases(&self, roles: &Roles) -> BTreeMap<ValueId, AddedBias> {
         let uses = self.model.graph.use_counts();
         let mut found = BTreeMap::new();
-        self.in_graphs(&self.model.graph, &mut |graph, add| {
+        self.in_graphs(&self.model.graph, &mut |here, add| {
             let Some((layer, at)) = roles.bias_of(add).filter(|(layer, _)| layer.op_type == "MatMul") else { return };
             let integer = |n: &Node| matches!(self.rule(n), QuantRule::Integer { .. });
             let ends = layer.output(0).zip(add.output(0)).zip(add.input(at));
@@ -324,21 +323,22 @@ impl<'a> Planner<'a> {
             let direct = add.input(1 - at) == Some(product) && uses.get(&product) == Some(&1);
             let float = |v: ValueId| self.model.values.tensor(v).is_some() && self.is_f32(v);
             if direct && integer(layer) && integer(add) && float(bias) && float(weight) {
-                found.insert(product, AddedBias { sum, bias, part: BiasPart { input: self.root(graph, x), weight } });
+                found.insert(product, AddedBias { sum, bias, part: BiasPart { input: self.root(here, x), weight } });
             }
         });
         found
     }
 
-    fn in_graphs<'g>(&self, graph: &'g Graph, f: &mut dyn FnMut(&'g Graph, &'g Node)) {
+    fn in_graphs<'g>(&self, graph: &'g Graph, f: &mut dyn FnMut(&Linked<'g>, &'g Node)) {
+        let here = graph.linked();
         for node in &graph.nodes {
-            f(graph, node);
+            f(&here, node);
             node.subgraphs().for_each(|g| self.in_graphs(g, f));
         }
     }
 
     fn biases(&mut self, graph: &Graph) {
-        let uses = self.model.graph.use_counts();
+        let (uses, here) = (self.model.graph.use_counts(), &graph.linked());
         for AddedBias { bias, part, .. } in self.added.values() {
             let vector = self.model.values.tensor(*bias).is_some_and(|t| t.rank() == 1);
             if vector && uses.get(bias) == Some(&1) && self.plan.constants.contains_key(&part.weight) {
@@ -357,7 +357,7 @@ impl<'a> Planner<'a> {
             let plain_gemm = ["alpha", "beta"].iter().all(|a| node.float_or(a, 1.0).is_ok_and(|v| v == 1.0));
             let vector = self.model.values.tensor(bias).is_some_and(|t| t.dtype() == DType::F32 && t.rank() == 1);
             if plain_gemm && vector && uses.get(&bias) == Some(&1) && self.stored(weight) {
-                let input = self.root(graph, source);
+                let input = self.root(here, source);
                 self.plan.biases.insert(bias, BiasPart { input, weight });
             }
         }
@@ -383,6 +383,7 @@ impl<'a> Planner<'a> {
     }
 
     fn sums(&mut self, graph: &Graph) {
+        let here = &graph.linked();
         for node in &graph.nodes {
             for sub in node.subgraphs() {
                 self.sums(sub);
@@ -393,14 +394,14 @@ impl<'a> Planner<'a> {
             if weight.is_none() && mean_of.is_none() {
                 continue;
             }
-            let mut data: Vec<ValueId> = data.iter().filter_map(|i| node.input(*i)).map(|v| self.root(graph, v)).collect();
+            let mut data: Vec<ValueId> = data.iter().filter_map(|i| node.input(*i)).map(|v| self.root(here, v)).collect();
             let (mut constant, mut bias, mut behind) = (None, None, 0);
             if let Some((rule, id)) = weight.and_then(|rule| Some((rule, node.input(rule.input)?))) {
                 bias = rule.bias.and_then(|i| node.input(i));
                 match self.plan.constants.get(&id) {
                     Some(stored) if stored.grid().is_none() => continue,
                     Some(stored) => constant = Some((id, stored.axis())),
-                    None => data.push(self.root(graph, id)),
+                    None => data.push(self.root(here, id)),
                 }
                 // The channels of a convolution's result stand before its spatial axes, those of a product last.
                 let spatial = self.model.values.tensor(id).map_or(0, |t| t.rank().saturating_sub(2));

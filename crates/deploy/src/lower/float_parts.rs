@@ -1,8 +1,8 @@
 //! What stays in float, and why.
 use encodings::Decode;
-use graph::{Graph, Model, Node, ValueId, ValueType};
+use graph::{Graph, Linked, Model, Node, ValueId, ValueType};
 use ops::Roles;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use target::{FloatPart, QuantRule, Target};
 
 /// Lists the nodes that compute on floats although something in the model is quantized; none for a model without
@@ -15,8 +15,8 @@ pub(super) fn list(model: &Model, divided: &[ValueId], target: &dyn Target) -> V
         let types = ops::infer_types(model).unwrap_or_default();
         let around = Around { model, roles: &Roles::of(model), types: &types, target };
         around.in_graph(&model.graph, &mut out);
-        let divided: Vec<String> =
-            divided.iter().flat_map(|v| model.graph.producer(*v)).map(|i| model.graph.nodes[i].label(&model.values)).collect();
+        let linked = model.graph.linked();
+        let divided: HashSet<String> = divided.iter().flat_map(|v| linked.maker(*v)).map(|node| node.label(&model.values)).collect();
         out.retain(|p| !divided.contains(&p.node));
     }
     out
@@ -32,11 +32,12 @@ struct Around<'a> {
 
 impl Around<'_> {
     fn in_graph(&self, graph: &Graph, out: &mut Vec<FloatPart>) {
+        let here = graph.linked();
         for node in &graph.nodes {
             for sub in node.subgraphs() {
                 self.in_graph(sub, out);
             }
-            if let Some(reason) = self.reason(graph, node).filter(|_| self.may_be_float(node)) {
+            if let Some(reason) = self.reason(&here, node).filter(|_| self.may_be_float(node)) {
                 out.push(FloatPart { node: node.label(&self.model.values), op_type: node.op_type.clone(), reason });
             }
         }
@@ -46,13 +47,13 @@ impl Around<'_> {
         self.model.annotations.encoding(value).is_some()
     }
 
-    fn reason(&self, graph: &Graph, node: &Node) -> Option<String> {
+    fn reason(&self, here: &Linked, node: &Node) -> Option<String> {
         let name = |v: ValueId| &self.model.values[v].name;
         if ops::find(&node.domain, &node.op_type).is_none() {
             return Some("the operator is not known".into());
         }
         match self.target.rule(node, self.model) {
-            QuantRule::Float(reason) => ops::float_reason(self.model, graph, node, reason),
+            QuantRule::Float(reason) => ops::float_reason(self.model, here.graph(), node, reason),
             QuantRule::SameGrid => None,
             QuantRule::Integer { data, weight } => {
                 let stored = weight.as_ref().and_then(|w| self.model.annotations.encoding(node.input(w.input)?));
@@ -70,7 +71,7 @@ impl Around<'_> {
                     Some(plain) => Some(format!("its input '{}' is not quantized", name(plain))),
                     None => {
                         let output = node.output(0)?;
-                        let quantized = self.encoded(output) || self.fused_behind(graph, output);
+                        let quantized = self.encoded(output) || self.fused_behind(here, output);
                         (!quantized).then(|| format!("its output '{}' is not quantized", name(output)))
                     }
                 }
@@ -89,12 +90,11 @@ impl Around<'_> {
     }
 
     /// True if what alone reads the value is an activation whose own output is quantized, or the Add of a bias before one.
-    fn fused_behind(&self, graph: &Graph, value: ValueId) -> bool {
-        let readers = graph.consumers(value);
-        let [only] = readers.as_slice() else { return false };
-        let node = &graph.nodes[*only];
+    fn fused_behind(&self, here: &Linked, value: ValueId) -> bool {
+        let mut readers = here.readers(value);
+        let (Some(node), None) = (readers.next(), readers.next()) else { return false };
         if self.adds_bias(node) == Some(value) {
-            return node.output(0).is_some_and(|v| self.encoded(v) || self.fused_behind(graph, v));
+            return node.output(0).is_some_and(|v| self.encoded(v) || self.fused_behind(here, v));
         }
         ops::clips(self.model, node) && node.output(0).is_some_and(|v| self.encoded(v))
     }

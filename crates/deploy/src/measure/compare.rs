@@ -155,14 +155,13 @@ impl Agreement {
 /// Quantization step of a value: the largest scale of its own encoding, else of the nearest encoded value before it along
 /// first inputs. `None` where nothing before it is quantized.
 pub fn output_step(model: &Model, value: ValueId) -> Option<f64> {
-    let mut value = value;
+    let (mut value, linked) = (value, model.graph.linked());
     for _ in 0..=model.graph.nodes.len() {
         let scale = model.annotations.encoding(value).and_then(|e| e.parameters.get("scale"));
         if let Some(scale) = scale {
             return scale.to_f32_vec().ok()?.into_iter().map(f64::from).reduce(f64::max);
         }
-        let node = &model.graph.nodes[model.graph.producer(value)?];
-        value = node.input(0)?;
+        value = linked.maker(value)?.input(0)?;
     }
     None
 }

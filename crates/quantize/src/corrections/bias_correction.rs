@@ -78,7 +78,7 @@ impl Correction for BiasCorrection {
     }
 
     fn wants(&self, model: &mut Model, _settings: &QuantizeSettings) -> Result<Vec<Want>> {
-        add_missing_biases(model)?;
+        add_missing_biases(model);
         let (targets, _) = targets(model);
         let want = |value, axis| Want { value, samples: self.samples, collector: Box::new(ChannelMean::new(axis)) };
         Ok(targets
@@ -180,31 +180,31 @@ fn quantized_layer(model: &Model, node: &Node) -> Option<(LayerChannels, ValueId
 }
 
 /// Gives each quantized layer whose operator takes a bias and that has none one of zeros.
-fn add_missing_biases(model: &mut Model) -> Result<()> {
-    for at in 0..model.graph.nodes.len() {
-        let node = &model.graph.nodes[at];
-        let Some((channels, weight)) = quantized_layer(model, node) else { continue };
-        let Some(slot) = channels.bias.filter(|i| node.input(*i).is_none()) else { continue };
-        let Some(shape) = model.values.tensor(weight).map(|t| t.shape().to_vec()) else { continue };
+fn add_missing_biases(model: &mut Model) {
+    let (linked, roles) = (model.graph.linked(), Roles::of(model));
+    let missing = |(at, node): (usize, &Node)| {
+        let (channels, weight) = quantized_layer(model, node)?;
+        let slot = channels.bias.filter(|i| node.input(*i).is_none())?;
+        let outputs = channels.counts(model.values.tensor(weight)?.shape()).1;
         // An Add behind it may hold its bias.
-        let reader = model.graph.nodes.iter().find(|n| n.inputs.contains(&node.output(0)));
-        if reader.is_some_and(|n| Roles::of(model).bias_of(n).is_some()) {
-            continue;
-        }
-        let name = model.fresh_name(&format!("{}.bias", node.label(&model.values)));
-        let zeros = vec![0f32; channels.counts(&shape).1];
-        let id = model.values.add_constant(name, Tensor::vector(zeros));
+        let reader = node.output(0).and_then(|out| linked.readers(out).next());
+        reader.is_none_or(|n| roles.bias_of(n).is_none()).then_some((at, slot, outputs))
+    };
+    let missing: Vec<(usize, usize, usize)> = model.graph.nodes.iter().enumerate().filter_map(missing).collect();
+    let mut names = model.names();
+    for (at, slot, outputs) in missing {
+        let name = names.fresh(&format!("{}.bias", model.graph.nodes[at].label(&model.values)));
+        let id = model.values.add_constant(name, Tensor::vector(vec![0f32; outputs]));
         model.graph.constants.push(id);
         let node = &mut model.graph.nodes[at];
         node.inputs.resize(slot + 1, None);
         node.inputs[slot] = Some(id);
     }
-    Ok(())
 }
 
 /// The biases that can be corrected, in the order of their nodes, and the layers that have none.
 fn targets(model: &Model) -> (Vec<Target>, Vec<String>) {
-    let (uses, roles) = (model.graph.use_counts(), Roles::of(model));
+    let (uses, links, roles) = (model.graph.use_counts(), model.graph.links(), Roles::of(model));
     // A constant on a grid of its own, fitted to what it holds, is no bias to change.
     let free = |v: ValueId| model.annotations.encoding(v).is_none_or(is_bias);
     let own = |v: ValueId| uses.get(&v) == Some(&1) && free(v) && model.values.tensor(v).is_some_and(|t| t.dtype() == DType::F32);
@@ -214,7 +214,7 @@ fn targets(model: &Model) -> (Vec<Target>, Vec<String>) {
         let Some(input) = node.input(0) else { continue };
         let direct = channels.bias.and_then(|i| node.input(i)).map(|bias| (at, bias));
         let added = || {
-            let behind = model.graph.nodes.iter().position(|n| n.inputs.contains(&node.output(0)))?;
+            let behind = *links.consumers(node.output(0)?).first()?;
             let add = &model.graph.nodes[behind];
             let (layer, i) = roles.bias_of(add)?;
             (layer.output(0) == node.output(0) && uses.get(&node.output(0)?) == Some(&1)).then_some(())?;

@@ -1,6 +1,6 @@
 //! Layers whose channels can be scaled together: what one gives and others read, with nothing in between that would change with a factor.
 use crate::QuantizeSettings;
-use graph::{Graph, Model, Node, ValueId};
+use graph::{Graph, Linked, Model, Node, ValueId};
 use ops::{ChannelAxis, LayerChannels, Scaling, scaling};
 use std::collections::{BTreeSet, HashMap};
 use tensor::DType;
@@ -53,6 +53,7 @@ struct Search<'a> {
     /// Whether a factor may pass a bound, which is then taken away.
     open_clips: bool,
     uses: HashMap<ValueId, usize>,
+    linked: Linked<'a>,
     members: HashMap<ValueId, Member>,
     found: Groups,
 }
@@ -60,8 +61,8 @@ struct Search<'a> {
 impl Groups {
     /// Of a model. Layers that `skip` names are left alone. With `open_clips`, bounds do not stop a group.
     pub(super) fn of(model: &Model, settings: &QuantizeSettings, open_clips: bool) -> Groups {
-        let uses = model.graph.use_counts();
-        let mut search = Search { model, settings, open_clips, uses, members: HashMap::new(), found: Groups::default() };
+        let (uses, linked) = (model.graph.use_counts(), model.graph.linked());
+        let mut search = Search { model, settings, open_clips, uses, linked, members: HashMap::new(), found: Groups::default() };
         search.graph(&model.graph);
         search.found
     }
@@ -203,7 +204,7 @@ impl Search<'_> {
     fn flattens(&mut self, node: &Node, label: &str) {
         let Some((value, member)) = node.input(0).and_then(|v| Some((v, self.members.get(&v).copied()?))) else { return };
         // How long a run is, the layer that reads it tells.
-        let reader = self.model.graph.nodes.iter().find(|n| n.input(0) == node.output(0));
+        let reader = node.output(0).and_then(|out| self.linked.readers(out).find(|n| n.input(0) == Some(out)));
         let shape = reader.and_then(|n| self.model.values.tensor(n.input(1)?)).map(|t| t.shape().to_vec());
         let inputs = reader.zip(shape).and_then(|(n, shape)| Some(LayerChannels::of(n, &shape)?.counts(&shape).0));
         let channels = self.found.groups[member.group].channels;

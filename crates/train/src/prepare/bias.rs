@@ -1,8 +1,8 @@
 //! An Add of a constant behind a layer becomes the layer's own bias: it then is int32 on the accumulator's grid where the layer is
 //! quantized, instead of an operand that is rounded for itself.
-use graph::{Annotation, AttributeValue, Graph, Model, Node, ValueId};
+use graph::{Annotation, AttributeValue, Graph, Model, Names, Node, ValueId};
 use ops::Roles;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use tensor::DType;
 
 /// What is to be done at an Add.
@@ -23,7 +23,7 @@ pub(super) fn merge(model: &mut Model) -> Vec<String> {
     let mut merged = vec![];
     if !merges.is_empty() {
         let mut graph = std::mem::take(&mut model.graph);
-        apply(&mut graph, model, &merges, &mut merged);
+        apply(&mut graph, model, &merges, &mut model.names(), &mut merged);
         model.graph = graph;
         model.remove_dead();
     }
@@ -56,23 +56,22 @@ fn merges(model: &Model) -> HashMap<ValueId, Merge> {
     found
 }
 
-fn apply(graph: &mut Graph, model: &mut Model, merges: &HashMap<ValueId, Merge>, merged: &mut Vec<String>) {
+fn apply(graph: &mut Graph, model: &mut Model, merges: &HashMap<ValueId, Merge>, names: &mut Names, merged: &mut Vec<String>) {
     for sub in graph.nodes.iter_mut().flat_map(Node::subgraphs_mut) {
-        apply(sub, model, merges, merged);
+        apply(sub, model, merges, names, merged);
     }
-    let mut at = 0;
-    while at < graph.nodes.len() {
+    let (links, mut uses) = (graph.links(), graph.use_counts());
+    // Nodes stay in their places until all is done.
+    let (mut gone, mut gone_values) = (HashSet::new(), HashSet::new());
+    for at in 0..graph.nodes.len() {
         let merge = graph.nodes[at].output(0).and_then(|out| Some((out, merges.get(&out)?)));
+        let merge = merge.filter(|(_, m)| !gone_values.contains(&m.between));
         // In a subgraph the layer may be one of an outer graph, which others may take another way through.
-        let Some((out, merge, layer)) = merge.and_then(|(out, m)| Some((out, m, graph.producer(m.between)?))) else {
-            at += 1;
-            continue;
-        };
-        let vector = vector(model, graph, merge);
+        let Some((out, merge, layer)) = merge.and_then(|(out, m)| Some((out, m, links.producer(m.between)?))) else { continue };
+        let vector = vector(model, graph, merge, &mut uses, names);
         if merge.stays {
             let inputs = graph.nodes[at].inputs.iter_mut().flatten();
             inputs.filter(|v| **v == merge.bias).for_each(|v| *v = vector);
-            at += 1;
             continue;
         }
         let layer = &mut graph.nodes[layer];
@@ -86,24 +85,26 @@ fn apply(graph: &mut Graph, model: &mut Model, merges: &HashMap<ValueId, Merge>,
         layer.inputs[2] = Some(vector);
         layer.outputs[0] = Some(out);
         merged.push(model.values[vector].name.clone());
-        graph.value_info.retain(|v| *v != merge.between);
-        graph.nodes.remove(at);
+        gone.insert(at);
+        gone_values.insert(merge.between);
     }
+    graph.value_info.retain(|v| !gone_values.contains(v));
+    let mut at = 0..;
+    graph.nodes.retain(|_| at.next().is_none_or(|at| !gone.contains(&at)));
 }
 
-/// The bias as a vector: itself, or a copy where it has more axes.
-fn vector(model: &mut Model, graph: &mut Graph, merge: &Merge) -> ValueId {
+/// The bias as a vector: itself, or a copy where it has more axes and others read it. `uses` of the graph are kept up to date.
+fn vector(model: &mut Model, graph: &mut Graph, merge: &Merge, uses: &mut HashMap<ValueId, usize>, names: &mut Names) -> ValueId {
     let Some(flat) = model.values.tensor(merge.bias).filter(|t| t.rank() != 1).and_then(|t| t.reshape(vec![merge.channels]).ok()) else {
         return merge.bias;
     };
-    let name = model.values[merge.bias].name.clone();
-    let alone = graph.use_counts().get(&merge.bias) == Some(&1) && graph.constants.contains(&merge.bias);
-    if alone {
+    let count = uses.entry(merge.bias).or_default();
+    if *count == 1 && graph.constants.contains(&merge.bias) {
         model.values.set_tensor(merge.bias, flat);
         return merge.bias;
     }
-    let name = model.fresh_name(&format!("{name}_vector"));
-    let id = model.values.add_constant(name, flat);
+    *count = count.saturating_sub(1);
+    let id = model.values.add_constant(names.fresh(&format!("{}_vector", model.values[merge.bias].name)), flat);
     graph.constants.push(id);
     id
 }
