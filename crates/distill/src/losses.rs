@@ -28,6 +28,48 @@ impl Family for Losses {
 }
 
 /// A loss between a student and a teacher: its settings.
+///
+/// It is a type in a file of its own, the [`Term`] that it becomes for two models, and a line in [`Losses::members`]. The mean absolute difference
+/// of the first outputs, whole but for its manual page:
+/// ```
+/// use espalier_distill::{Loss, Models, Seen, Term};
+/// use graph::ValueId;
+/// use tensor::Tensor;
+/// use train::TrainError;
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct Absolute {}
+/// impl technique::Settings for Absolute {}
+/// impl Loss for Absolute {
+///     fn term(&self, models: &Models) -> Result<Box<dyn Term>, TrainError> {
+///         Ok(Box::new(Between(models.student.graph.outputs[0], models.teacher.graph.outputs[0])))
+///     }
+/// }
+/// struct Between(ValueId, ValueId);
+/// impl Term for Between {
+///     fn student_values(&self) -> Vec<ValueId> {
+///         vec![self.0]
+///     }
+///     fn teacher_values(&self) -> Vec<ValueId> {
+///         vec![self.1]
+///     }
+///     fn loss(&self, seen: &Seen) -> Result<Tensor, TrainError> {
+///         let student = train::read(seen.student, self.0)?;
+///         let teacher = train::align(student, train::read(seen.teacher, self.1)?)?;
+///         Ok(student.sub(&teacher)?.abs()?.mean_all()?)
+///     }
+/// }
+/// let member =
+///     technique::member!(Absolute as dyn Loss, technique::Manual { name: "absolute", summary: "", details: "", source: "", example: "" });
+/// let mut model = graph::Model::new(17);
+/// let y = model.values.add_named("y");
+/// model.graph.outputs.push(y);
+/// let term = (member.build)(Default::default()).unwrap().term(&Models::new(&model, &model, 0)).unwrap();
+/// let of = |values: [f32; 2]| [(y, Tensor::vector(values.to_vec()))].into();
+/// let seen = Seen { student: &of([1.0, 2.0]), teacher: &of([1.5, 1.0]), parameters: &[], batch: &Default::default() };
+/// assert_eq!(term.loss(&seen).unwrap().item::<f32>().unwrap(), 0.75);
+/// ```
 pub trait Loss: Send + Sync {
     /// The loss for these two models.
     ///

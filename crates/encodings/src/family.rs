@@ -10,6 +10,50 @@ use technique::{Entry, Family, Manual, member};
 use tensor::Tensor;
 
 /// A way to store weights, with its settings. Adding one is adding a file and a line in [`Encodings::members`].
+///
+/// One whose data decode as another's do needs nothing but its fit. Ternary weights (Li & Liu 2016, arXiv:1605.04711, equations 5 and 6), whole
+/// but for their manual page; a [`Codec`] of one's own is what `codebook/form.rs` has:
+/// ```
+/// use espalier_encodings::affine::{self, AffineSettings};
+/// use espalier_encodings::{Codec, Granularity, Result, Slot, WeightEncoding};
+/// use graph::{Encoding, Setting};
+/// use std::{collections::BTreeMap, sync::Arc};
+/// use tensor::Tensor;
+///
+/// #[derive(Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct Ternary {}
+/// impl technique::Settings for Ternary {}
+/// impl WeightEncoding for Ternary {
+///     fn bits(&self) -> u32 {
+///         2
+///     }
+///     fn granularity(&self) -> Granularity {
+///         Granularity::Tensor
+///     }
+///     fn grid(&self, _axis: Option<usize>) -> Option<AffineSettings> {
+///         Some(AffineSettings::weight(2, None))
+///     }
+///     fn fit(&self, weight: &Tensor, _slot: Slot) -> Result<Encoding> {
+///         let w: Vec<f32> = weight.to_f32_vec()?.iter().map(|w| w.abs()).collect();
+///         let threshold = 0.7 * w.iter().sum::<f32>() / w.len().max(1) as f32;
+///         let large: Vec<f32> = w.into_iter().filter(|w| *w > threshold).collect();
+///         let scale = large.iter().sum::<f32>() / large.len().max(1) as f32;
+///         Ok(AffineSettings::weight(2, None).encoding(Tensor::scalar(scale.max(f32::MIN_POSITIVE)), Tensor::scalar(0f32)))
+///     }
+///     fn open(&self, settings: &BTreeMap<String, Setting>) -> Result<Arc<dyn Codec>> {
+///         espalier_encodings::find(affine::KIND)?.open(settings)
+///     }
+/// }
+/// let member = technique::member!(
+///     Ternary as dyn WeightEncoding,
+///     technique::Manual { name: "ternary", summary: "", details: "", source: "", example: "" }
+/// );
+/// let ternary = (member.build)(Default::default()).unwrap();
+/// let weight = Tensor::vector(vec![-0.9f32, 0.1, 0.0, 1.1]);
+/// let annotation = graph::Annotation { mask: None, encoding: Some(ternary.fit(&weight, Slot::default()).unwrap()) };
+/// assert_eq!(espalier_encodings::simulate(&weight, &annotation).unwrap(), Tensor::vector(vec![-1f32, 0.0, 0.0, 1.0]));
+/// ```
 pub trait WeightEncoding: fmt::Debug + Send + Sync {
     /// Bits a weight.
     fn bits(&self) -> u32;

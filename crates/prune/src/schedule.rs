@@ -4,6 +4,32 @@ use crate::one_shot::{ONE_SHOT, OneShot};
 use technique::{Entry, Family, Fault, member};
 
 /// Says which sparsity is reached at which step of a training.
+///
+/// A schedule is a type that holds its settings, in a file of its own, and a line in [`SparsitySchedules::members`]. Growth by the same amount
+/// at each step of the first half of a training, whole but for its manual page:
+/// ```
+/// use espalier_prune::SparsitySchedule;
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct Linear {}
+/// impl technique::Settings for Linear {}
+/// impl SparsitySchedule for Linear {
+///     fn end(&self, steps: u64) -> Option<u64> {
+///         Some(steps / 2)
+///     }
+///     fn sparsity(&self, step: u64, steps: u64, target: f64) -> Option<f64> {
+///         let end = steps / 2;
+///         (step <= end).then(|| if step == end { target } else { target * step as f64 / end as f64 })
+///     }
+/// }
+/// let member = technique::member!(
+///     Linear as dyn SparsitySchedule,
+///     technique::Manual { name: "linear", summary: "", details: "", source: "", example: "" }
+/// );
+/// let linear = (member.build)(Default::default()).unwrap();
+/// assert_eq!([0, 25, 50, 51].map(|step| linear.sparsity(step, 100, 0.8)), [Some(0.0), Some(0.4), Some(0.8), None]);
+/// ```
 pub trait SparsitySchedule: Send + Sync {
     /// Step of a training of `steps` steps before which the target is reached; `None` if it is reached before the training
     /// begins.

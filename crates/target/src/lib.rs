@@ -18,6 +18,44 @@ use ops::{Effect, Operator, WeightRule};
 use technique::{Entry, Family, member};
 
 /// A runtime that files are made for.
+///
+/// It is a type in a file of its own and a line in [`Targets::members`]. An accelerator that has int8 kernels for layers and sums alone, whole but for
+/// its manual page:
+/// ```
+/// use espalier_target::{QuantRule, Target};
+/// use graph::{Model, Node};
+/// use ops::Operator;
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct Accelerator {}
+/// impl technique::Settings for Accelerator {}
+/// impl Target for Accelerator {
+///     fn runtime(&self) -> &'static str {
+///         "reference"
+///     }
+///     fn why_float(&self, op: &dyn Operator, _node: &Node) -> Option<&'static str> {
+///         let kernel = ["Conv", "Gemm", "MatMul", "Add"].contains(&op.op_type());
+///         (!kernel).then_some("the accelerator has no kernel for it")
+///     }
+///     fn moves_integers(&self, _op_type: &str, _opset: i64) -> bool {
+///         true
+///     }
+///     fn signed_activations(&self) -> bool {
+///         true
+///     }
+/// }
+/// let member = technique::member!(
+///     Accelerator as dyn Target,
+///     technique::Manual { name: "accelerator", summary: "", details: "", source: "", example: "" }
+/// );
+/// let target = (member.build)(Default::default()).unwrap();
+/// let mut model = Model::new(17);
+/// let [x, y] = ["x", "y"].map(|name| model.values.add_named(name));
+/// let rule = |op_type: &str| target.rule(&Node::new(op_type, "n", &[x], &[y]), &model);
+/// assert_eq!(rule("Sigmoid"), QuantRule::Float("the accelerator has no kernel for it"));
+/// assert_eq!((rule("Relu"), rule("Transpose")), (QuantRule::FusedActivation, QuantRule::SameGrid));
+/// ```
 pub trait Target: Send + Sync {
     /// The runtime in which a file for this target is measured, by its name in `deploy::runtime`.
     fn runtime(&self) -> &'static str;

@@ -18,6 +18,28 @@ pub struct ParticipantState {
 
 /// Takes part in a training. Every hook may do nothing.
 ///
+/// Weights kept within -1..1, as networks of binary weights need it (Courbariaux et al. 2015, arXiv:1511.00363, section 2.4):
+/// ```
+/// use espalier_train::{Participant, StepContext, TrainContext, TrainError, parameters::Part};
+///
+/// struct Bounded;
+/// impl Participant for Bounded {
+///     fn name(&self) -> &'static str {
+///         "bounded"
+///     }
+///     fn after_update(&mut self, cx: &mut StepContext) -> Result<(), TrainError> {
+///         for parameter in cx.parameters.iter().filter(|p| p.id.part == Part::Master) {
+///             let Some(value) = cx.model.values.tensor(parameter.id.value) else { continue };
+///             let bounded = value.clip(Some(-1.0), Some(1.0))?;
+///             cx.model.values.set_tensor(parameter.id.value, bounded);
+///         }
+///         Ok(())
+///     }
+/// }
+/// let mut bounded = Bounded;
+/// let context = TrainContext { participants: vec![&mut bounded], ..TrainContext::default() };
+/// assert_eq!(context.participants[0].name(), "bounded");
+/// ```
 /// Order within a step: [`Participant::before_step`], forward and backward pass, [`Participant::gradients`], clipping to
 /// `clip_norm`, update, [`Participant::after_update`]. Within an epoch: its steps, [`Participant::after_epoch`], validation,
 /// checkpoint. At the end: the best epoch is put back if the settings ask for it and no

@@ -12,6 +12,33 @@ use graph::Model;
 use technique::{Entry, Family, member};
 
 /// A way to write a model down.
+///
+/// It is a type in a file of its own and a line in [`Formats::members`]. `qdq` for runtimes that read nothing below a version of the operator set,
+/// whole but for its manual page:
+/// ```
+/// use espalier_deploy::format::{ExportOptions, Format};
+/// use espalier_deploy::{LowerOptions, Lowered, Result, lower};
+/// use graph::Model;
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct Recent {
+///     /// The version that the file has at least.
+///     opset: i64,
+/// }
+/// impl technique::Settings for Recent {}
+/// impl Format for Recent {
+///     fn lower(&self, model: &Model, options: &LowerOptions) -> Result<Lowered> {
+///         let opset = options.opset.unwrap_or(0).max(self.opset);
+///         lower(model, &LowerOptions { opset: Some(opset), ..options.clone() })
+///     }
+/// }
+/// let member =
+///     technique::member!(Recent as dyn Format, technique::Manual { name: "recent", summary: "", details: "", source: "", example: "" });
+/// let format = (member.build)(toml::from_str("opset = 19").unwrap()).unwrap();
+/// let file = format.export(&Model::new(17), &ExportOptions::default()).unwrap();
+/// assert_eq!(file.lowered.model.onnx_opset(), 19);
+/// ```
 pub trait Format: Send + Sync {
     /// The model as it stands in the file: annotations become operators.
     ///

@@ -34,6 +34,51 @@ pub enum Phase {
 }
 
 /// A correction.
+///
+/// It is a type that holds its settings, in a file of its own, and a line in [`Corrections::members`]. Outliers of weights cut before grids are
+/// fitted, so that they do not make the steps of all others coarse, whole but for its manual page:
+/// ```
+/// use espalier_quantize::{Correction, CorrectionContext, Phase, Result};
+/// use graph::{Model, ValueId};
+/// use train::TrainError;
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct CutOutliers {
+///     /// Standard deviations from zero, as far as a weight may be.
+///     deviations: f64,
+/// }
+/// impl technique::Settings for CutOutliers {}
+/// impl Correction for CutOutliers {
+///     fn phase(&self) -> Phase {
+///         Phase::BeforeFitting
+///     }
+///     fn apply(&self, model: &mut Model, _cx: &CorrectionContext) -> Result<Vec<String>> {
+///         let weights: Vec<ValueId> = model.graph.constants.iter().copied().collect();
+///         let mut cut = 0;
+///         for id in weights {
+///             let Some(weight) = model.values.tensor(id).filter(|t| t.rank() > 1 && t.dtype() == tensor::DType::F32) else { continue };
+///             let squares = tensor::sum_squares(&[weight]).map_err(TrainError::from)?;
+///             let bound = self.deviations * (squares / weight.len() as f64).sqrt();
+///             let new = weight.clip(Some(-bound), Some(bound)).map_err(TrainError::from)?;
+///             cut += usize::from(new != *weight);
+///             model.values.set_tensor(id, new);
+///         }
+///         Ok(vec![format!("outliers cut in {cut} weights")])
+///     }
+/// }
+/// let member = technique::member!(
+///     CutOutliers as dyn Correction,
+///     technique::Manual { name: "cut_outliers", summary: "", details: "", source: "", example: "" }
+/// );
+/// let correction = (member.build)(serde_json::from_str(r#"{ "deviations": 2.5 }"#).unwrap()).unwrap();
+/// let mut model = Model::new(17);
+/// let weight = tensor::Tensor::new([vec![0.1f32; 15], vec![2.0]].concat(), [4, 4]).unwrap();
+/// let weight = model.values.add_constant("weight", weight);
+/// model.graph.constants.push(weight);
+/// let cx = CorrectionContext { settings: &Default::default(), collected: &[], samples: &|| Box::new(std::iter::empty()) };
+/// assert_eq!(correction.apply(&mut model, &cx).unwrap(), ["outliers cut in 1 weights"]);
+/// ```
 pub trait Correction: Send + Sync {
     /// When it works.
     fn phase(&self) -> Phase;

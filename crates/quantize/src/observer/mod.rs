@@ -29,6 +29,42 @@ use tensor::{Tensor, vectorised};
 const PIECE: usize = 1 << 15;
 
 /// How the range of an activation is found from what was seen of it.
+///
+/// An observer is a type that holds its settings, in a file of its own, and a line in [`Observers::members`]. So many standard deviations
+/// around the mean, whole but for its manual page:
+/// ```
+/// use encodings::affine::AffineSettings;
+/// use espalier_quantize::{Observer, observer::Statistics};
+///
+/// #[derive(Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct Deviations {
+///     /// How many on either side.
+///     count: f64,
+/// }
+/// impl technique::Settings for Deviations {}
+/// impl Observer for Deviations {
+///     fn range(&self, seen: &Statistics, _grid: &AffineSettings) -> Option<(f32, f32)> {
+///         let (low, high) = seen.histogram().range()?;
+///         let half = seen.histogram().width() / 2.0;
+///         let moment = |f: &dyn Fn(f64) -> f64| {
+///             seen.histogram().bins().map(|(edge, n)| f(edge + half) * n as f64).sum::<f64>() / seen.histogram().total() as f64
+///         };
+///         let mean = moment(&|x| x);
+///         let reach = self.count * moment(&|x| (x - mean).powi(2)).sqrt();
+///         Some((low.max((mean - reach) as f32), high.min((mean + reach) as f32)))
+///     }
+/// }
+/// let member = technique::member!(
+///     Deviations as dyn Observer,
+///     technique::Manual { name: "deviations", summary: "", details: "", source: "", example: "" }
+/// );
+/// let observer = (member.build)(serde_json::from_str(r#"{ "count": 3.0 }"#).unwrap()).unwrap();
+/// let mut seen = Statistics::new(observer.momentum());
+/// seen.update(&tensor::random::normal(1, &[100_000], 0.0, 1.0).unwrap()).unwrap();
+/// let (low, high) = observer.range(&seen, &AffineSettings::activation(8)).unwrap();
+/// assert!((low + 3.0).abs() < 0.05 && (high - 3.0).abs() < 0.05);
+/// ```
 pub trait Observer: Send + Sync {
     /// The range for a grid: smallest and largest real that is not clipped; `None` if nothing was seen.
     fn range(&self, seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)>;

@@ -121,6 +121,76 @@ pub enum Reads {
 }
 
 /// A task.
+///
+/// It is a type in a file of its own and a line in [`Tasks::members`]. A regression that trains on the mean absolute error, which outliers of the
+/// targets pull less at; what does not differ it asks [`Regression`] for. Whole but for its manual page:
+/// ```
+/// use data::Wanted;
+/// use espalier_train::{self as train, Agreement, Batch, MetricFacts, Objective, Reads, Regression, Score, Task, TrainError};
+/// use graph::{Model, ValueId};
+/// use std::collections::HashMap;
+/// use tensor::Tensor;
+///
+/// #[derive(Debug, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(default, deny_unknown_fields)]
+/// struct RobustRegression {
+///     /// As a regression has them.
+///     #[serde(flatten)]
+///     usual: Regression,
+/// }
+/// impl technique::Settings for RobustRegression {}
+/// impl Task for RobustRegression {
+///     fn wanted(&self) -> Wanted {
+///         self.usual.wanted()
+///     }
+///     fn target(&self) -> &'static str {
+///         self.usual.target()
+///     }
+///     fn main_metric(&self) -> &'static MetricFacts {
+///         self.usual.main_metric()
+///     }
+///     fn output(&self, model: &Model) -> Option<ValueId> {
+///         self.usual.output(model)
+///     }
+///     fn example_goal(&self) -> &'static str {
+///         self.usual.example_goal()
+///     }
+///     fn distillation_loss(&self) -> &'static str {
+///         self.usual.distillation_loss()
+///     }
+///     fn loss(&self, model: &Model, _label_smoothing: f32) -> Result<Box<dyn Objective>, TrainError> {
+///         let missing = || TrainError::Setting { setting: "task.output".into(), what: "the model has no output".into() };
+///         Ok(Box::new(AbsoluteError(self.output(model).ok_or_else(missing)?)))
+///     }
+///     fn score(&self, model: &Model, reads: Reads) -> Result<Box<dyn Score>, TrainError> {
+///         self.usual.score(model, reads)
+///     }
+///     fn agreement(&self) -> Box<dyn Agreement> {
+///         self.usual.agreement()
+///     }
+/// }
+/// struct AbsoluteError(ValueId);
+/// impl Objective for AbsoluteError {
+///     fn taps(&self) -> Vec<ValueId> {
+///         vec![self.0]
+///     }
+///     fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
+///         let output = train::read(values, self.0)?;
+///         Ok(output.sub(&train::align(output, batch.target(data::TARGET)?)?)?.abs()?.mean_all()?)
+///     }
+/// }
+/// let member = technique::member!(
+///     RobustRegression as dyn Task,
+///     technique::Manual { name: "robust_regression", summary: "", details: "", source: "", example: "" }
+/// );
+/// let mut model = Model::new(17);
+/// let y = model.values.add_named("y");
+/// model.graph.outputs.push(y);
+/// let loss = (member.build)(Default::default()).unwrap().loss(&model, 0.0).unwrap();
+/// let of = |values: [f32; 2]| Tensor::vector(values.to_vec());
+/// let batch = Batch { targets: [(data::TARGET.to_string(), of([1.0, 5.0]))].into(), ..Batch::default() };
+/// assert_eq!(loss.loss(&[(y, of([2.0, 2.0]))].into(), &batch).unwrap().item::<f32>().unwrap(), 2.0);
+/// ```
 pub trait Task: Debug + Send + Sync {
     /// What a row of the data has to say beside its inputs.
     fn wanted(&self) -> Wanted;
