@@ -73,8 +73,8 @@
 //!
 //! ```
 //! use espalier::graph::{Model, ValueId};
-//! use espalier::train::{Batch, Batches, Metric, Mode, Objective, TrainContext, TrainError, TrainSettings};
-//! use espalier::{tensor::{self, Tensor, random}, train, zoo};
+//! use espalier::train::{AdamW, Batch, Batches, Metric, Mode, Objective, TrainContext, TrainError, TrainSettings};
+//! use espalier::{technique::Settings, tensor::{self, Tensor, random}, train, zoo};
 //! use std::collections::HashMap;
 //!
 //! /// Images with one to four boxes: the more, the brighter.
@@ -138,7 +138,7 @@
 //! let mut model: Model = entry.build(&zoo::ZooOptions { input: vec![1, 8, 8], classes: 1, ..entry.default_options() })?;
 //! let count = || Count { output: model.graph.outputs[0], right: 0, images: 0 };
 //! let (loss, mut judge) = (count(), count());
-//! let settings = TrainSettings { optimizer: serde_json::from_str(r#"{ "kind": "adamw", "lr": 0.003 }"#)?, ..TrainSettings::default() };
+//! let settings = TrainSettings { optimizer: AdamW { lr: 0.003, ..AdamW::default() }.choice()?, ..TrainSettings::default() };
 //! let mut around = TrainContext::default();
 //! train::train(&mut model, &Images, &loss, &settings, &mut around)?;
 //! train::measure(&model, (0..4).map(|i| Images.batch(i)), Mode::FLOAT, &mut judge)?;
