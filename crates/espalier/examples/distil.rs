@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let input = shape.iter().skip(1).map(|d| d.known().ok_or("the teacher's images have no fixed size")).collect::<Result<Vec<_>, _>>()?;
     let classes = class_scores(&teacher).ok_or("the teacher knows no classes")?;
     let mut student = zoo::build("resnet8", &zoo::ZooOptions { input, classes, width: 0.25, seed: 2 })?;
-    data.describe(&mut student)?;
+    student.metadata = teacher.metadata.clone();
     let soft = WeightedLoss::new(0.7, Hinton { temperature: 4.0, ..Hinton::default() }.choice()?)?;
     let attention = WeightedLoss::new(0.1, AttentionTransfer::default().choice()?)?;
     let losses = DistillationSettings { task_weight: 0.3, losses: vec![soft, attention] };
