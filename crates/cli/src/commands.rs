@@ -158,7 +158,7 @@ fn surroundings() -> RunOptions {
 fn run_options(args: &Run, printer: &Printer) -> Result<RunOptions, Error> {
     for (old, new, given) in [("--out", "--output", args.out.is_some()), ("--data", "--data-root", args.data.is_some())] {
         if given {
-            printer.note(&format!("note: run's {old} is spelled {new} now"));
+            printer.note(&format!("note: run's {old} is now called {new}"));
         }
     }
     let out = args.output.clone().or(args.out.clone()).unwrap_or_default();
@@ -185,7 +185,7 @@ fn shortcut(name: &str, a: &Short, purpose: lib::Purpose, printer: &Printer) -> 
     let out = a.run.clone().unwrap_or_default();
     let options = RunOptions { out, stop: stop_on_ctrl_c()?, ..surroundings() };
     let mut told = |text: &str, notes: &[String]| {
-        printer.note(&format!("this stands for the recipe\n\n{text}"));
+        printer.note(&format!("this command runs the recipe\n\n{text}"));
         notes.iter().for_each(|note| printer.note(&format!("note: {note}")));
     };
     let mut progress = Progress::new(printer);

@@ -201,7 +201,7 @@ impl<'a> Reasons<'a> {
         let label = node.label(&optimized.values);
         let own = by_name(node).or_else(|| self.labels.get(original_name(&label)).copied());
         let Some((graph, own)) = own.or_else(|| self.part_of(&by_name, around, node)) else {
-            let reason = "the runtime put it in by itself, or several nodes together".to_string();
+            let reason = "the runtime added this node, or fused several nodes into it".to_string();
             return FloatPart { node: label, op_type, reason };
         };
         // What the runtime fused into a layer stands for the layer.
@@ -256,7 +256,7 @@ impl<'a> Reasons<'a> {
             };
             if !std::ptr::eq(*made_in, graph) {
                 return format!(
-                    "'{}' is dequantized outside of the subgraph that it stands in, and the runtime fuses within one",
+                    "'{}' is dequantized outside the subgraph of this node, and the runtime fuses only within one subgraph",
                     values[v].name
                 );
             }
@@ -268,15 +268,16 @@ impl<'a> Reasons<'a> {
                 );
             }
         }
-        let Some(output) = node.output(0) else { return "it makes nothing".into() };
+        let Some(output) = node.output(0) else { return "it has no output".into() };
         let readers = self.readers.get(&output).into_iter().flatten().filter(|(other, _)| std::ptr::eq(*other, graph));
         let readers: Vec<&Node> = readers.map(|(_, node)| *node).collect();
         match readers.as_slice() {
             [one] if one.op_type == "QuantizeLinear" => {
-                "quantized on both sides, but the runtime has no integer kernel for it as it stands".into()
+                "quantized on both sides, but the runtime has no integer kernel for it in this form".into()
             }
             [one] if rule(one) == Some(QuantRule::FusedActivation) => format!(
-                "{} '{}' stands between it and its quantizer, and the runtime drops that only where the grid ends exactly where it cuts",
+                "{} '{}' lies between it and its quantizer; the runtime removes it only where the quantizer's range ends exactly at its \
+                 bounds",
                 one.op_type,
                 one.label(values)
             ),

@@ -327,8 +327,9 @@ fn noise_warning(a: &Agreement) -> Option<String> {
     let sqnr = a.whole.sqnr_db();
     (a.whole.reference_rms() > 0.0 && sqnr < SQNR_FLOOR_DB).then(|| {
         format!(
-            "output '{}': {sqnr:.1} dB of signal to noise against the float network, below {SQNR_FLOOR_DB} dB: little of it may be left; \
-             `espalier compare` shows the layer where it is lost, `skip` keeps one in float, more bits or another observer may help",
+            "output '{}': {sqnr:.1} dB of signal to noise against the float network, below {SQNR_FLOOR_DB} dB: most of the output may be \
+             noise; `espalier compare` shows the layer that causes it, `skip` keeps a layer in float, more bits or another observer may \
+             help",
             a.output
         )
     })
@@ -352,8 +353,8 @@ fn arithmetic_warning(metric: &MetricFacts, literal: &Figures, default: &Figures
     };
     (told && (literal - default).abs() > noticeable).then(|| {
         format!(
-            "the runtime's default arithmetic, which ships and counts, has {} {}{direction}, literal arithmetic {}: its integer kernels may \
-             saturate on this processor; `reduce_range = true` (7-bit weights) avoids that",
+            "the runtime's default arithmetic (the one that ships and is measured) has {} {}{direction}, literal arithmetic {}: \
+             its integer kernels may saturate on this processor; `reduce_range = true` (7-bit weights) avoids that",
             metric.label,
             write(default),
             write(literal)

@@ -24,7 +24,7 @@ impl Settings for AttentionTransfer {}
 impl AttentionTransfer {
     pub(crate) const MANUAL: Manual = Manual {
         name: "attention_transfer",
-        summary: "Where the student's features are large follows the teacher's: normalized sums of squares over channels.",
+        summary: "The student's attention maps follow the teacher's: normalized sums of squares of the features over the channels.",
         details: "1/2 * |Q_s / |Q_s| - Q_t / |Q_t||^2 a sample and pair, where Q is the sum of squares over the channels of a feature \
                   [n, channels, ...space]: one map of the space, whatever the number of channels, so no adapter is needed. The mean over \
                   the batch, the sum over the pairs. The distance is squared, as in the authors' program. Of maps of different sizes the \
@@ -65,8 +65,11 @@ impl Term for Maps {
         for pair in &self.pairs {
             let (student, teacher) = (read(seen.student, pair.student.value)?, read(seen.teacher, pair.teacher.value)?);
             if student.rank() < 3 {
-                let what =
-                    format!("'{}' has shape {:?}, and no space behind the channels: name others", pair.student.name, student.shape());
+                let what = format!(
+                    "'{}' has shape {:?}, and no spatial axes after the channels: name other values",
+                    pair.student.name,
+                    student.shape()
+                );
                 return Err(TrainError::Setting { setting: "attention_transfer.pairs".into(), what });
             }
             let maps = energy(student).and_then(|s| Ok((s, energy(teacher)?))).map_err(loss_error)?;

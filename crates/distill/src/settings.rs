@@ -148,17 +148,17 @@ impl DistillationSettings {
         if let Some(key) = [("temperature", temperature), ("alpha", alpha)].into_iter().find_map(|(key, v)| v.map(|_| key)) {
             let (t, a) = (temperature.unwrap_or(TEMPERATURE), alpha.unwrap_or(ALPHA));
             let hint = format!(
-                "leave it out; what temperature and alpha alone mean is task_weight = {} and losses = [{{ kind = \"hinton\", weight = {a}, \
+                "leave it out; temperature and alpha alone stand for task_weight = {} and losses = [{{ kind = \"hinton\", weight = {a}, \
                  temperature = {t} }}]",
                 rounded(1.0 - a)
             );
-            return Err(Fault::new(key, format!("{key} is Hinton's loss in short, and losses says which losses there are")).hint(hint));
+            return Err(Fault::new(key, format!("{key} is a short form of Hinton's loss, and losses already lists every loss")).hint(hint));
         }
         let task_weight = task_weight.unwrap_or(1.0);
         positive("task_weight", task_weight)?;
         if losses.is_empty() {
             let hint = "name one: losses = [{ kind = \"hinton\", weight = 0.7 }]";
-            return Err(Fault::new("losses", "losses is an empty list: the teacher would say nothing").hint(hint));
+            return Err(Fault::new("losses", "losses is an empty list: the student would learn nothing from the teacher").hint(hint));
         }
         if let (Some(wrong), false) = (losses.iter().find(|l| l.loss.compares_classes()), task.wanted() == Wanted::Class) {
             let what = format!("{} compares probabilities of classes, and this task has none", wrong.loss.kind());

@@ -74,7 +74,7 @@ impl Inliner<'_> {
     fn call(&mut self, graph: &mut Graph, callee: &Callee, node: &Node, depth: usize) -> Result<(), GraphError> {
         let function = callee.function;
         if depth >= DEEPEST {
-            return Err(node.error("functions call each other without end"));
+            return Err(node.error("functions call each other endlessly"));
         }
         if node.inputs.len() > function.graph.inputs.len() || node.outputs.len() > function.graph.outputs.len() {
             return Err(node.error(format!("passes more than function '{}' takes", function.name)));

@@ -283,6 +283,6 @@ impl Model {
     /// # Errors
     /// [`GraphError::Value`] if the id is of another model.
     pub fn value(&self, id: ValueId) -> Result<&Value, GraphError> {
-        self.values.get(id).ok_or_else(|| GraphError::Value { value: format!("#{}", id.0), what: "is not of this model".into() })
+        self.values.get(id).ok_or_else(|| GraphError::Value { value: format!("#{}", id.0), what: "does not belong to this model".into() })
     }
 }

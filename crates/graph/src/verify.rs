@@ -57,7 +57,7 @@ impl Model {
             for v in node.inputs.iter().flatten() {
                 let value = self.value(*v)?;
                 if !known.contains(v) {
-                    return Err(node.error(format!("reads '{}', which nothing before it makes", value.name)));
+                    return Err(node.error(format!("reads '{}', which no node before it computes", value.name)));
                 }
             }
             for sub in node.subgraphs() {
@@ -66,7 +66,7 @@ impl Model {
             for v in node.outputs.iter().flatten() {
                 let value = self.value(*v)?;
                 if !learn(known, *v) || !names.insert(&value.name) {
-                    return Err(node.error(format!("makes '{}', which exists already", value.name)));
+                    return Err(node.error(format!("computes '{}', which exists already", value.name)));
                 }
             }
         }
@@ -75,7 +75,7 @@ impl Model {
             if !known.contains(v) {
                 return Err(GraphError::Value {
                     value: value.name.clone(),
-                    what: format!("is an output of graph '{}' that nothing makes", g.name),
+                    what: format!("is an output of graph '{}' that no node computes", g.name),
                 });
             }
         }

@@ -180,7 +180,7 @@ impl Reader<'_> {
         for node in &raw {
             for out in node.outputs.iter().filter(|o| !o.is_empty()) {
                 if self.here(out).is_some() {
-                    return Err(place.error(format!("node '{}' ({}) makes '{out}', which exists already", node.name, node.op_type)));
+                    return Err(place.error(format!("node '{}' ({}) computes '{out}', which exists already", node.name, node.op_type)));
                 }
                 let value = declared.get(out.as_str()).cloned().unwrap_or_else(|| Value { name: out.clone(), ..Value::default() });
                 self.declare(value);
@@ -220,7 +220,7 @@ impl Reader<'_> {
         }
         let id = match self.here(&stored.name) {
             Some(id) if self.values[id].constant.is_some() => {
-                return Err(place.error(format!("initializer '{}' is there twice", stored.name)));
+                return Err(place.error(format!("initializer '{}' is given twice", stored.name)));
             }
             Some(id) => id,
             None => {
@@ -274,7 +274,7 @@ impl Reader<'_> {
         for name in &raw.inputs {
             inputs.push(match name.is_empty() {
                 true => None,
-                false => Some(self.look_up(name).ok_or_else(|| place.error(format!("reads '{name}', which nothing makes")))?),
+                false => Some(self.look_up(name).ok_or_else(|| place.error(format!("reads '{name}', which no node computes")))?),
             });
         }
         let outputs = raw.outputs.iter().map(|n| if n.is_empty() { None } else { self.here(n) }).collect();
@@ -283,7 +283,7 @@ impl Reader<'_> {
         for bytes in &raw.attributes {
             let a = self.attribute(bytes, &place)?;
             if !names.insert(a.name.clone()) {
-                return Err(place.error(format!("attribute '{}' is there twice", a.name)));
+                return Err(place.error(format!("attribute '{}' is given twice", a.name)));
             }
             attributes.list.push(a);
         }
@@ -383,7 +383,7 @@ fn function(bytes: &[u8], folder: Option<&Path>, model_place: &Place) -> Result<
     let raw: Vec<RawNode> = nodes.into_iter().map(|b| raw_node(b, &place)).collect::<Result<_>>()?;
     for out in raw.iter().flat_map(|n| &n.outputs).filter(|o| !o.is_empty()) {
         if reader.here(out).is_some() {
-            return Err(place.error(format!("makes '{out}' twice")));
+            return Err(place.error(format!("computes '{out}' twice")));
         }
         reader.declare(Value { name: out.clone(), ..Value::default() });
     }

@@ -31,7 +31,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Gelu", "x times the normal distribution function of x, exact or by tanh.", &[20], gelu, same),
     &Simple::new("PRelu", "x above zero, slope*x below, with a slope that is learned.", &[1, 6, 7, 9, 16], prelu, same).role(slope_role),
     &Simple::new("SwiGLU", "Swish of the first input times the second.", &[28], swiglu, broadcast),
-    &Simple::new("Clip", "Holds each element between two bounds.", &[1, 6, 11, 12, 13], clip, same)
+    &Simple::new("Clip", "Limits each element to the range between two bounds.", &[1, 6, 11, 12, 13], clip, same)
         .effect(|_| Effect::Clips)
         .upgrade(upgrade_clip),
 ];

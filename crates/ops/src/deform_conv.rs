@@ -27,7 +27,7 @@ fn groups(node: &Node, name: &str) -> Result<usize, OpError> {
 fn deform_conv(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (node, x, w, offset) = (cx.node, inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
     let (&[batch, channels, height, width], &[filters, depth, ..]) = (x.shape(), w.shape()) else {
-        return Err(OpError::unsupported(node, format!("data of {} axes: only images of four are", x.rank())));
+        return Err(OpError::unsupported(node, format!("data of {} axes; images have four", x.rank())));
     };
     let window = Window::of_weight(node, w.shape())?.padded_for(node, spatial(node, x.shape())?)?;
     let (group, bent) = (groups(node, "group")?, groups(node, "offset_group")?);

@@ -163,7 +163,7 @@ fn grid_sample(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         return Err(node.error(format!("an image {:?} and a grid {:?} do not fit", x.shape(), grid.shape())).into());
     }
     if axes > 3 {
-        return Err(OpError::unsupported(node, format!("{axes} spatial axes: at most 3 are")));
+        return Err(OpError::unsupported(node, format!("{axes} spatial axes, more than 3")));
     }
     let sampler = Sampler::of(node)?;
     let (batch, channels, sizes) = (x.shape()[0], x.shape()[1], &x.shape()[2..]);

@@ -42,7 +42,7 @@ impl Turned {
                 _ => format!(" (those of {} are 0 and 1, as before any training)", list(&self.fresh)),
             };
             out.push(format!(
-                "{} BatchNormalization in training form, where a sample's result depends on the others in its batch, go by their running \
+                "{} BatchNormalization in training form, where a sample's result depends on the others in its batch, use their running \
                  statistics from here on{fresh}: {}",
                 self.norms.len(),
                 list(&self.norms)
@@ -50,7 +50,7 @@ impl Turned {
         }
         if !self.dropouts.is_empty() {
             out.push(format!(
-                "{} Dropout in training form drop nothing from here on, but in training: {}",
+                "{} Dropout in training form drop nothing from here on, except in training: {}",
                 self.dropouts.len(),
                 list(&self.dropouts)
             ));

@@ -128,7 +128,7 @@ impl Upgrade<'_> {
         }
         let to = self.to;
         let Some(op) = find("", &node.op_type) else {
-            let what = format!("an operator we do not know cannot be raised from operator set {} to {to}", self.from);
+            let what = format!("an unknown operator cannot be raised from operator set {} to {to}", self.from);
             return Err(OpError::unsupported(&node, what));
         };
         let mut at = op.versions().iter().copied().filter(|v| *v <= from).max().unwrap_or(from);

@@ -32,7 +32,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     // ONNX Runtime's own forms, which its tools write for types that the model's operator set does not have.
     &Simple::new(
         "QuantizeLinear",
-        "As ONNX's, for types that older operator sets lack.",
+        "The ONNX operator of this name, for types that older operator sets lack.",
         &[1],
         |cx, i| quantize(&cx.at_opset(NEWER), i),
         infer_quantize,
@@ -41,7 +41,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     .effect(|_| Effect::NotQuantizable("it is a quantizer itself")),
     &Simple::new(
         "DequantizeLinear",
-        "As ONNX's, for types that older operator sets lack.",
+        "The ONNX operator of this name, for types that older operator sets lack.",
         &[1],
         |cx, i| dequantize(&cx.at_opset(NEWER), i),
         infer_dequantize,

@@ -8,8 +8,7 @@ use tensor::{Tensor, shape};
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("DepthToSpace", "Moves channels into blocks of pixels.", &[1, 11, 13, 28], depth_to_space, infer_depth_to_space).moves(),
     &Simple::new("SpaceToDepth", "Moves blocks of pixels into channels.", &[1, 13, 28], space_to_depth, infer_space_to_depth).moves(),
-    &Simple::new("ReverseSequence", "Turns each sequence of a batch round, up to its own length.", &[10, 28], reverse_sequence, same)
-        .moves(),
+    &Simple::new("ReverseSequence", "Reverses each sequence of a batch, up to its own length.", &[10, 28], reverse_sequence, same).moves(),
     &Simple::new("Trilu", "The upper or lower triangle of matrices.", &[14], trilu, same).moves(),
 ];
 

@@ -166,7 +166,7 @@ pub(crate) fn sizes(node: &Node, name: &str, len: usize, default: usize) -> Resu
 /// Refuses sizes that no window of a tensor has, so that sums and products of two need no further check.
 fn fits(node: &Node, name: &str, list: &[usize]) -> Result<(), OpError> {
     match list.iter().find(|n| **n > tensor::MAX_AXIS) {
-        Some(n) => Err(OpError::unsupported(node, format!("{n} in attribute '{name}': no more than {} is", tensor::MAX_AXIS))),
+        Some(n) => Err(OpError::unsupported(node, format!("{n} in attribute '{name}', more than {}", tensor::MAX_AXIS))),
         None => Ok(()),
     }
 }

@@ -28,7 +28,7 @@ pub enum PipelineError {
         what: String,
     },
     /// Another run works in the same folder.
-    #[error("{}: another run is at work in this folder; wait for it, or choose another --output", path.display())]
+    #[error("{}: another run is using this folder; wait for it, or choose another --output", path.display())]
     Locked {
         /// The folder.
         path: PathBuf,

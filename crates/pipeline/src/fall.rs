@@ -55,7 +55,7 @@ fn helps(recipe: &Recipe, index: usize, stage: &Stage) -> String {
         };
     }
     let later = recipe.stages.iter().skip(index + 1).any(Stage::trains);
-    let later = if later { "; a stage after it trains and may win it back" } else { "" };
+    let later = if later { "; a later stage trains and may recover it" } else { "" };
     let own = stage.remedies().map_or("its notes say why", |(_, untrained)| untrained);
     format!("{own}{later}")
 }
@@ -87,7 +87,7 @@ mod tests {
         assert!(
             told(1, 0.9, 0.8, 10_000)
                 .unwrap()
-                .contains("a lower sparsity, or epochs = 1 or more to train what is left; a stage after it trains")
+                .contains("a lower sparsity, or epochs = 1 or more to train what is left; a later stage trains")
         );
         assert_eq!(told(0, 0.62, 0.616, 10_000), None, "small");
         assert_eq!(told(0, 0.90, 0.89, 100), None, "one sample of 100");

@@ -12,7 +12,7 @@ pub struct PlannedStage {
     pub name: String,
     /// The kind of stage: `prune`.
     pub kind: String,
-    /// Whether its result is there already.
+    /// Whether the stage's result is stored already, so that it does not run.
     pub cached: bool,
     /// Passes over the training data.
     pub epochs: u64,

@@ -32,7 +32,7 @@ pub(crate) fn trial(loaded: &Loaded, root: Option<&Path>, first: usize, model: O
             Ok(()) => {}
             Err(e) if !stage.deploys() && depends_on_training(e.as_ref()) => {
                 return Ok(Some(format!(
-                    "whether the plan can be deployed was not found out before the run: stage '{}': {e}",
+                    "the trial before the run could not tell whether the plan can be deployed: stage '{}': {e}",
                     stage.name()
                 )));
             }

@@ -186,7 +186,7 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) 
     let plan = plan(model, settings)?;
     let observer = &settings.observer;
     if !observer.candidates().is_empty() {
-        let what = format!("'{}' stands for a choice that has not been made", observer.kind());
+        let what = format!("'{}' is a choice among observers that has not been made", observer.kind());
         return Err(Fault::new("observer", what).hint("choose() makes it, on data held back").into());
     }
     if plan.constants.is_empty() && plan.activations.is_empty() {
@@ -330,7 +330,7 @@ fn looks_masked(model: &Model, id: ValueId, low: f32, high: f32) -> Option<Strin
     }
     let name = &model.values[id].name;
     Some(format!(
-        "value '{name}' reaches from {low} to {high}: if what is so low is masked, it should not count, but that cannot be told \
+        "value '{name}' ranges from {low} to {high}: if the lowest values are masked, they should not count, but this cannot be detected \
          here{}",
         remedy(model, id)
     ))

@@ -180,7 +180,7 @@ impl<'a> Planner<'a> {
         let known = ops::find(&node.domain, &node.op_type).is_some();
         match self.settings.target.rule(node, self.model) {
             QuantRule::Integer { .. } | QuantRule::FusedActivation if node.output(0).is_some_and(|v| self.tail.contains(&v)) => {
-                QuantRule::Float("it lies behind the last layer with weights; rounding it would save nothing and coarsen the output")
+                QuantRule::Float("it lies behind the last layer with weights; quantizing it would save nothing and make the output coarser")
             }
             QuantRule::Integer { .. } if node.output(0).is_some_and(|v| self.scales.contains(&v)) => {
                 QuantRule::Float("it scales what an integer operator has summed up")
@@ -189,7 +189,7 @@ impl<'a> Planner<'a> {
                 QuantRule::Float("its activations stay float")
             }
             _ if known && node.output(0).is_some_and(|v| self.masked.contains(&v)) => {
-                QuantRule::Float("a mask goes into it, and no grid holds that and the scores beside it")
+                QuantRule::Float("an attention mask is added to it, and no grid covers both the mask and the scores")
             }
             rule => rule,
         }

@@ -10,7 +10,7 @@ use tensor::DType;
 
 pub(crate) const MANUAL: Manual = Manual {
     name: "integer_only",
-    summary: "A microcontroller's demands: signed int8 throughout, nothing in float but the input's quantizer and the output's dequantizer.",
+    summary: "For microcontrollers: signed int8 throughout, nothing in float but the input's quantizer and the output's dequantizer.",
     details: "Activations: int8 in -128..127, one scale and zero point a tensor. Weights: int8 in -127..127, zero point 0; a scale for each \
               output channel in convolutions, one scale in fully connected layers (Gemm, MatMul). Biases: int32, scale = that of the data \
               times that of the weight. Softmax and Sigmoid give 0..255/256 (scale 1/256, zero point -128), Tanh -1..127/128. Also what \

@@ -40,7 +40,7 @@ impl<F: Family> Choice<F> {
     /// # Panics
     /// If the family has no member of that name with defaults: a defect, which a test of the caller finds.
     pub fn known(kind: &'static str) -> Self {
-        Self::named(kind).expect("a name that stands in the code is that of a member with defaults")
+        Self::named(kind).expect("the default names a member whose settings have defaults")
     }
 
     /// A member and its settings by their own type.

@@ -27,7 +27,7 @@ impl FromStr for Device {
             "gpu" => Some(Device::Gpu(None)),
             _ => name.strip_prefix("gpu:").and_then(number),
         }
-        .ok_or_else(|| TensorError::value("device", format!("'{name}' is not one: cpu, gpu or gpu:N are")))
+        .ok_or_else(|| TensorError::value("device", format!("'{name}' is not a device: use cpu, gpu or gpu:N")))
     }
 }
 

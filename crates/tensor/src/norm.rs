@@ -149,7 +149,7 @@ impl Tensor {
         let norm = match p {
             1 => self.l1(&[axis], true)?,
             2 => self.l2(&[axis], true)?,
-            _ => return Err(TensorError::unsupported("lp_norm", format!("p = {p}; 1 and 2 are"))),
+            _ => return Err(TensorError::unsupported("lp_norm", format!("p = {p}, neither 1 nor 2"))),
         };
         let zero = norm.equal(&norm.zeros_like()?)?;
         self.div(&Tensor::where_(&zero, &norm.ones_like()?, &norm)?)

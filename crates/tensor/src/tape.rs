@@ -265,7 +265,10 @@ impl Tensor {
                     for (out, slot) in outputs.iter().zip(slots) {
                         let Some(grad) = slot.and_then(|s| grads.get_mut(s)?.take()) else { continue };
                         let Some(to) = &out.grad else {
-                            return Err(TensorError::value("backward", format!("{} gives other values the second time", node.name)));
+                            return Err(TensorError::value(
+                                "backward",
+                                format!("{} gives different values when it is recomputed", node.name),
+                            ));
                         };
                         accumulate(&mut pending, &mut order, to, grad)?;
                     }
@@ -402,6 +405,6 @@ mod tests {
         assert_eq!(y.iter().map(Tensor::is_tracked).collect::<Vec<_>>(), [true, true, false, true]);
         let different = record_replay("again", &[x.clone(), w.tracked().unwrap()], y, move |i| Ok(vec![x.clone(); i.len() + 2]));
         let error = different[0].backward_from(Tensor::full(1f32, [3]).unwrap()).err().unwrap();
-        assert_eq!(error.to_string(), "backward: again gives other values the second time");
+        assert_eq!(error.to_string(), "backward: again gives different values when it is recomputed");
     }
 }

@@ -78,7 +78,7 @@ differentiable! {
     atanh() = |x| x.atanh(), slope by input |x| 1.0 / (1.0 - x * x);
     /// Gauss error function.
     erf() = |x| x.gauss_error(), slope by input |x| (-x * x).exponential() * std::f64::consts::FRAC_2_SQRT_PI as T;
-    /// One over each element.
+    /// Reciprocal (1 / x) of each element.
     reciprocal() = |x| 1.0 / x, slope by output |y| -y * y;
     /// Largest integer not above each element.
     floor() = |x| x.floor(), slope by input |_x| 0.0;

@@ -70,8 +70,8 @@ fn odd(t: &Tensor) -> Option<f64> {
 fn remedy(name: &str, op: &str) -> String {
     if AT_ZERO.contains(&op) {
         return format!(
-            "; an argument that is zero, or that quantizing rounds to zero, does that: add a small number to it in the model, or leave the node \
-             in float (skip = [\"{name}\"])"
+            "; an argument that is zero, or that quantization rounds to zero, causes this: add a small number to it in the model, or leave \
+             the node in float (skip = [\"{name}\"])"
         );
     }
     String::new()

@@ -101,7 +101,7 @@ impl Feeding {
                 return Err(wrong(name, format!("has a rule, but is not an input of the model; its inputs: {}", names.join(", "))));
             }
             if usize::from(rule.value.is_some()) + usize::from(rule.carried.is_some()) + usize::from(rule.held) > 1 {
-                return Err(wrong(name, "value, carried and held are three answers to one question: give one"));
+                return Err(wrong(name, "value, carried and held exclude each other: give one of them"));
             }
             let outputs: Vec<&str> = model.graph.outputs.iter().map(|v| model.values[*v].name.as_str()).collect();
             if let Some(output) = rule.carried.as_ref().filter(|o| !outputs.contains(&o.as_str())) {

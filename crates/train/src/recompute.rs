@@ -56,7 +56,7 @@ impl Recomputation {
     /// [`TrainError::Setting`] on a GPU.
     pub(crate) fn new(budget: u64) -> Result<Self, TrainError> {
         if tensor::device::is_gpu() {
-            let what = "bounds the processor's memory, and a GPU computes: leave it out, or train on the device cpu";
+            let what = "limits the memory of the CPU, and this stage computes on a GPU: leave it out, or train on the device cpu";
             return Err(TrainError::Setting { setting: "memory".into(), what: what.into() });
         }
         Ok(Recomputation { budget, plan: None, reuse_before: None })
@@ -154,9 +154,9 @@ fn size(batch: &Batch) -> u64 {
 
 fn summary(cut: &Cut, steps: usize, peak: u64, whole: u64) -> String {
     match cut.segments.len() {
-        0 => format!("memory: a step holds about {} and nothing is computed twice", text(whole)),
+        0 => format!("memory: a step holds about {} and nothing is recomputed", text(whole)),
         n => format!(
-            "memory: {} of {steps} operations are computed twice, in {n} segment{}: a step holds about {} instead of {}",
+            "memory: {} of {steps} operations are recomputed, in {n} segment{}: a step holds about {} instead of {}",
             cut.recomputed(),
             if n == 1 { "" } else { "s" },
             text(peak),

@@ -120,7 +120,7 @@ impl Merging<'_> {
                 Err(why) => self.left.push(FloatPart {
                     node: node.label(self.values),
                     op_type: node.op_type.clone(),
-                    reason: format!("the format qoperator has no form for it: {why}"),
+                    reason: format!("the format qoperator cannot express it: {why}"),
                 }),
             }
         }
@@ -157,7 +157,7 @@ impl Merging<'_> {
             return Ok(None);
         }
         let forms: Vec<_> = ops::integer_forms_of(&node.op_type).filter(|_| node.is_onnx()).collect();
-        let mut why = format!("no operator on integers stands for {}", node.op_type);
+        let mut why = format!("there is no integer operator for {}", node.op_type);
         for (op, form) in forms {
             match self.formed(graph, around, node, (op, form), (to, weight.as_ref().and_then(|w| w.axis))) {
                 Ok(made) => {
@@ -183,7 +183,7 @@ impl Merging<'_> {
         if let Some(other) = node.attributes.list.iter().find(|a| !form.attributes.contains(&a.name.as_str()) && !is_one(&a.value)) {
             return Err(format!("{name} has no attribute {}", other.name));
         }
-        let kind = self.bits8(to).ok_or_else(|| format!("its output is not stored in 8 bits, and {name} makes nothing else"))?;
+        let kind = self.bits8(to).ok_or_else(|| format!("its output is not stored in 8 bits, and {name} returns only 8 bits"))?;
         // Everything is looked at before anything is changed.
         let mut given = HashMap::new();
         for (i, value) in node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))) {
@@ -193,10 +193,12 @@ impl Merging<'_> {
             let label = &self.values[value].name;
             let from = around.dequantized(value).ok_or_else(|| format!("its input '{label}' is not quantized"))?;
             let dtype =
-                self.bits8(from).ok_or_else(|| format!("its input '{label}' is not stored in 8 bits, and {name} takes nothing else"))?;
+                self.bits8(from).ok_or_else(|| format!("its input '{label}' is not stored in 8 bits, and {name} takes only 8 bits"))?;
             let weight = form.weight == Some(i);
             if !weight && dtype != kind {
-                return Err(format!("its input '{label}' is stored as {dtype} and its output as {kind}, and {name} has one type for both"));
+                return Err(format!(
+                    "its input '{label}' is stored as {dtype} and its output as {kind}, and {name} needs one type for both"
+                ));
             }
             if self.elements(from.scale)? > 1 && !(weight && channels.is_some() && self.axis(from) == channels) {
                 return Err(format!("its input '{label}' has more than one scale, not along its output channels"));

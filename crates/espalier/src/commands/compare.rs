@@ -102,7 +102,10 @@ pub fn compare(a: &Path, b: &Path, on: &CompareOn, tick: Tick) -> Result<Compari
     let outputs: Vec<&str> = a.graph.outputs.iter().map(|v| a.values[*v].name.as_str()).collect();
     let values: Vec<ValueDifference> = totals.sums.into_iter().map(|(name, sum)| sum.finish(name, &outputs)).collect();
     if values.is_empty() {
-        return Err(Error::Input(format!("nothing can be compared: no value has one name and shape in both; {}", totals.unmatched)));
+        return Err(Error::Input(format!(
+            "nothing can be compared: no value has the same name and shape in both models; {}",
+            totals.unmatched
+        )));
     }
     let missing = outputs.iter().filter(|o| values.iter().all(|d| d.value != **o)).map(|o| o.to_string()).collect();
     Ok(Comparison { inputs: told, values, missing })
@@ -232,7 +235,7 @@ impl fmt::Display for Comparison {
             writeln!(f, "{:width$}  {sqnr:>10}  {:>14.3e}  {:>12.3e}{mark}{nan}", v.value, v.max_difference, v.max_value)?;
         }
         for name in &self.missing {
-            writeln!(f, "output '{name}' has no counterpart of its shape")?;
+            writeln!(f, "output '{name}' has no counterpart of the same shape")?;
         }
         Ok(())
     }

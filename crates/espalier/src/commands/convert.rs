@@ -42,7 +42,7 @@ pub struct Converted {
 pub fn convert(input: &Path, output: &Path, options: &ConvertOptions) -> Result<Converted> {
     let known = onnx::OLDEST_OPSET..=onnx::NEWEST_OPSET;
     if let Some(opset) = options.opset.filter(|o| !known.contains(o)) {
-        return Err(Error::Input(format!("operator set {opset} is not known: {} to {} are", known.start(), known.end())));
+        return Err(Error::Input(format!("operator set {opset} is not supported: {} to {} are", known.start(), known.end())));
     }
     let mut model = onnx::load(input)?;
     let before = model.graph.nodes.len();

@@ -112,8 +112,8 @@ const FEWEST: u64 = 30;
 fn no_better_than_chance(task: &dyn Task, model: &Model, figures: &Figures) -> Option<String> {
     let guess = task.guessing(model, figures, 2.0).filter(|_| figures.samples >= FEWEST)?;
     Some(format!(
-        "{guess} does as well: the preprocessing may be another (espalier init MODEL --data DATA looks for it; --mean, --std, --scale, \
-         --channels and --layout set it), or the order of the classes, or the network is not trained"
+        "{guess} does as well: the preprocessing may be wrong (espalier init MODEL --data DATA searches for it; --mean, --std, --scale, \
+         --channels and --layout set it), the classes may be in another order, or the network is not trained"
     ))
 }
 
@@ -130,7 +130,7 @@ impl Evaluation {
             Some(format!("{} {}", m.label, m.write_with(value, Some(self.total), self.intervals.get(&m.key).copied())))
         };
         let told: Vec<String> = self.task.metrics.iter().filter_map(one).collect();
-        if told.is_empty() { "no figure that is a number".into() } else { told.join(", ") }
+        if told.is_empty() { "no metric has a finite value".into() } else { told.join(", ") }
     }
 }
 

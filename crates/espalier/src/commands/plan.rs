@@ -189,7 +189,7 @@ impl fmt::Display for Plan {
             let stage = &planned.stage;
             let kind = if stage.name == stage.kind { String::new() } else { format!(" ({})", stage.kind) };
             let time = match (stage.cached, planned.seconds) {
-                (true, _) => "its result is there already".to_string(),
+                (true, _) => "already done".to_string(),
                 (false, Some(s)) => format!("about {}", text::duration(s)),
                 (false, None) => "time not known".to_string(),
             };

@@ -43,7 +43,7 @@ pub fn list_runs(folder: &Path) -> Result<Vec<RunSummary>> {
     let mut runs: Vec<RunSummary> =
         paths.filter(|p| p.join("run.json").is_file()).filter_map(|p| Some(summary(&p, &RunRecord::load(&p).ok()?))).collect();
     if runs.is_empty() {
-        return Err(Error::Input(format!("{} holds no run: espalier run puts each into a folder of its own there", folder.display())));
+        return Err(Error::Input(format!("{} holds no runs: espalier run creates a folder for each run there", folder.display())));
     }
     runs.sort_by(|a, b| b.started_unix.cmp(&a.started_unix).then_with(|| a.folder.cmp(&b.folder)));
     Ok(runs)

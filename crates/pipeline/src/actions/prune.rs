@@ -36,8 +36,8 @@ pub fn prune_notes(report: &SparsityReport) -> Vec<(bool, String)> {
     }
     if !report.emptied.is_empty() {
         let text = format!(
-            "nothing is left of {}: what such a layer gives no longer depends on its input; set min_per_layer = 0.05, a lower sparsity, \
-             scope = \"layer\", or name the layer in skip",
+            "every weight is zero in {}: the output of such a layer no longer depends on its input; set min_per_layer = 0.05, a lower \
+             sparsity, scope = \"layer\", or name the layer in skip",
             report.emptied.join(", ")
         );
         notes.push((true, text));

@@ -92,7 +92,7 @@ fn data(recipe: &Recipe) -> Result<(), Fault> {
         ));
     }
     if data.validation > 0.0 && data.validation_set.is_some() {
-        return Err(Fault::new("data.validation", "validation and validation_set are two answers to one question: give one"));
+        return Err(Fault::new("data.validation", "validation and validation_set exclude each other: give one of them"));
     }
     if let Some(preprocess) = &data.preprocess {
         preprocess.validate().map_err(|e| Fault::new("data.preprocess", e.to_string()))?;
@@ -127,7 +127,7 @@ fn goals(recipe: &Recipe) -> Result<(), Fault> {
 fn metrics(recipe: &Recipe) -> Result<(), Fault> {
     let (goals, task) = (&recipe.goals, &recipe.task);
     let known: Vec<&str> = task.metrics().iter().map(|m| m.key).collect();
-    let list = || format!("the task {} is judged by: {}", task.kind(), known.join(", "));
+    let list = || format!("the metrics of the task {} are: {}", task.kind(), known.join(", "));
     let own = [("max_accuracy_drop", goals.max_accuracy_drop), ("min_accuracy", goals.min_accuracy)];
     if let Some((key, _)) = own.into_iter().find(|(_, goal)| goal.is_some() && !known.contains(&"accuracy")) {
         let hint = format!("{}; for example metrics.{} = {{ max = 0.5 }}", list(), known.first().unwrap_or(&"mae"));
@@ -137,13 +137,13 @@ fn metrics(recipe: &Recipe) -> Result<(), Fault> {
         let path = format!("goals.metrics.{key}");
         if !known.contains(&key.as_str()) {
             let hint = did_you_mean(key, known.iter().copied()).map_or_else(list, |k| format!("did you mean '{k}'?"));
-            return Err(Fault::new(&path, format!("'{key}' is not a figure of the task {}", task.kind())).hint(hint));
+            return Err(Fault::new(&path, format!("'{key}' is not a metric of the task {}", task.kind())).hint(hint));
         }
         let values = [("min", goal.min), ("max", goal.max), ("max_drop", goal.max_drop), ("max_rise", goal.max_rise)];
         let given: Vec<(&str, f64)> = values.into_iter().filter_map(|(what, value)| Some((what, value?))).collect();
         if given.is_empty() {
             let hint = "min, max, max_drop or max_rise with a number";
-            return Err(Fault::new(&path, format!("the goal for '{key}' says nothing")).hint(hint));
+            return Err(Fault::new(&path, format!("the goal for '{key}' is empty")).hint(hint));
         }
         if let Some((what, value)) = given.iter().find(|(what, v)| !v.is_finite() || (what.starts_with("max_") && *v < 0.0)) {
             return Err(Fault::new(&format!("{path}.{what}"), format!("{what} = {value}: a number, 0 or more for a change, is needed")));

@@ -35,8 +35,8 @@ pub(super) const ENTRY: StageEntry = taught_stage!(
     DistillStage,
     Manual {
         name: "distill",
-        summary: "Trains a student to say what a teacher says.",
-        details: "losses says what is learned from the teacher; temperature and alpha are short for one hinton loss.",
+        summary: "Trains a student to reproduce the outputs of a teacher.",
+        details: "losses lists what the student learns from the teacher; temperature and alpha are short for one hinton loss.",
         source: "",
         example: "teacher = \"train\"\nstudent = { arch = \"resnet8\", width = 0.75 }\nepochs = 30\n",
     }

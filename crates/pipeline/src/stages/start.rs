@@ -52,7 +52,7 @@ pub(crate) fn ready(model: &mut Model) -> Result<Vec<String>, StageError> {
     let precision = if ::train::is_double(model) { "double" } else { "half" };
     if ::train::to_float32(model)? > 0 {
         let ends = if narrow(model) < before { ", its inputs too" } else { "" };
-        notes.push(format!("the model was in {precision} precision and is float32 now{ends}"));
+        notes.push(format!("the model was converted from {precision} precision to float32{ends}"));
     }
     deploy::lift(model)?;
     notes.extend(::train::prepare(model)?);

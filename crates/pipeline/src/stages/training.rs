@@ -78,7 +78,7 @@ pub(super) fn train_with(
         training.keep = Keep::Last;
         cx.note(
             true,
-            "the last epoch counts: the network comes from a file and has probably been trained on the samples that are held out of the \
+            "the last epoch is kept: the network comes from a file and was probably trained on the samples held out of the \
              training data; name unseen ones with data.validation_set to have the best epoch kept",
         );
     }
@@ -88,8 +88,8 @@ pub(super) fn train_with(
             cx.note(
                 false,
                 format!(
-                    "the recipe names no optimizer: adamw with lr = {lr} is taken, gentle with weights that have been trained; set optimizer \
-                     for another"
+                    "the recipe names no optimizer: adamw with lr = {lr} is taken, which changes trained weights in small steps; set \
+                     optimizer for another"
                 ),
             );
         }

@@ -15,7 +15,7 @@ pub(super) const ENTRY: Entry<dyn Correction> = member!(
     BiasCorrection as dyn Correction,
     Manual {
         name: "bias_correction",
-        summary: "Takes the mean error that rounding leaves in each channel of a layer off its bias.",
+        summary: "Subtracts from each layer's bias the mean error that quantization causes in each channel.",
         details: "\
 Empirical: layer by layer in the order of the graph, b <- b - (E[y_quantized] - E[y_float]), with y a layer's result [.., channels, ..]
 before it is rounded, and the layers before it corrected already. The float means come from one pass over the samples, the quantized

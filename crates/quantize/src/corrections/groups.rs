@@ -213,7 +213,7 @@ impl Search<'_> {
                 let member = Member { at: ChannelAxis::Last, run: inputs / channels, ..member };
                 node.output(0).map(|v| self.members.insert(v, member));
             }
-            _ => self.stop(value, || format!("since '{label}' makes one axis of the result that no layer reads")),
+            _ => self.stop(value, || format!("since '{label}' merges axes of the result in a way that no layer reads")),
         }
     }
 

@@ -13,7 +13,7 @@ pub(super) const ENTRY: Entry<dyn Observer> = member!(
     Auto as dyn Observer,
     Manual {
         name: "auto",
-        summary: "Of several the one with the least error at the network's outputs, on samples that are held back for it.",
+        summary: "Tries several observers and takes the one with the least error at the network's outputs, on held-back samples.",
         details: "\
 The data run once for all of them. Each gives the network its ranges; the error is the root mean square of the difference from the float
 outputs over that of the float outputs, averaged over the outputs. Of equals the first listed is taken. Where there are too few samples

@@ -81,7 +81,7 @@ pub struct Optimizers;
 impl Family for Optimizers {
     type Member = dyn Optimizer;
     const NAME: &'static str = "optimizer";
-    const SUMMARY: &'static str = "How weights move, given their gradients.";
+    const SUMMARY: &'static str = "How the weights are updated from their gradients.";
     const DEFAULT: Option<&'static str> = Some("sgd");
     fn members() -> &'static [Entry<dyn Optimizer>] {
         static LIST: &[Entry<dyn Optimizer>] = &[member!(Sgd as dyn Optimizer, sgd::SGD), member!(AdamW as dyn Optimizer, adamw::ADAMW)];

@@ -55,7 +55,7 @@ pub struct Schedules;
 impl Family for Schedules {
     type Member = dyn Schedule;
     const NAME: &'static str = "schedule";
-    const SUMMARY: &'static str = "How the learning rate goes over a stage, as a factor of the optimizer's lr.";
+    const SUMMARY: &'static str = "How the learning rate changes over a stage, as a factor of the optimizer's lr.";
     const DEFAULT: Option<&'static str> = Some("cosine");
     fn members() -> &'static [Entry<dyn Schedule>] {
         static LIST: &[Entry<dyn Schedule>] = &[

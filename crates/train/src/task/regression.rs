@@ -92,7 +92,7 @@ impl Task for Regression {
     }
 
     fn guessing(&self, _model: &Model, figures: &Figures, _errors: f64) -> Option<String> {
-        (*figures.values.get(FURTHER[0].key)? <= 0.0).then(|| "saying the mean of the targets".to_string())
+        (*figures.values.get(FURTHER[0].key)? <= 0.0).then(|| "predicting the mean of the targets".to_string())
     }
 
     fn output(&self, model: &Model) -> Option<ValueId> {

@@ -254,7 +254,7 @@ mod tests {
         assert!(done.step_memory_least_bytes < done.step_memory_bytes && done.notes.is_empty());
         let tight = TrainBenchOptions { memory: Some(done.step_memory_least_bytes), ..joint };
         let done = bench_train(&file, &bench, &tight).unwrap();
-        assert!(done.notes[0].contains("computed twice"), "{:?}", done.notes);
+        assert!(done.notes[0].contains("are recomputed"), "{:?}", done.notes);
         assert!(done.ms_by_operator.iter().any(|(name, _)| name == "recomputation"));
         let refused = bench_train(&file, &bench, &TrainBenchOptions { memory: Some(1000), ..tight }).unwrap_err().to_string();
         assert!(refused.contains("setting 'memory': is 1.0 kB, but a step"), "{refused}");

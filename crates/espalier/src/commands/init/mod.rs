@@ -125,7 +125,7 @@ fn draft(task: &Task, purpose: &Purpose, folder: &Path) -> Result<Written> {
         && let Some(why) = unended(&model, generous_limits())
     {
         return Err(Error::Input(format!(
-            "{}: not even one sample came to its end: {why}; espalier init writes a recipe, which espalier run runs without a limit",
+            "{}: even a run on one sample did not finish: {why}; espalier init writes a recipe, which espalier run runs without a limit",
             task.model.display()
         )));
     }
@@ -149,7 +149,7 @@ fn draft(task: &Task, purpose: &Purpose, folder: &Path) -> Result<Written> {
     let mut notes: Vec<String> = found.warning.map(str::to_string).into_iter().collect();
     notes.extend(guess.as_ref().and_then(|g| g.warning.clone()));
     notes.extend(
-        not_ended.map(|why| format!("the model was not run to its end: {why}; a run of the recipe may have none, Ctrl-C stops it")),
+        not_ended.map(|why| format!("the model's run did not finish: {why}; a run of the recipe may never finish, Ctrl-C stops it")),
     );
     notes.extend(classes(&model, &found));
     let facts = Facts {

@@ -45,7 +45,7 @@ fn data(out: &mut String, facts: &Facts) {
     }
     let _ = writeln!(out, "test = {}", quoted(&facts.test_path));
     let Some(guess) = &facts.guess else {
-        let _ = writeln!(out, "# How an image becomes an input stands in the model's metadata.");
+        let _ = writeln!(out, "# The model's metadata hold the preprocessing of the images.");
         return;
     };
     if guess.preprocess == Preprocess::default() && guess.reasons.is_empty() {
@@ -143,8 +143,8 @@ fn distill(out: &mut String, facts: &Facts, student: &str, width: f64, epochs: u
     let softened = if facts.task.wanted() == Wanted::Class { "temperature = 4.0\n" } else { "" };
     let _ = write!(
         out,
-        "\n# The student learns to say what the model says (alpha) and the labels (the rest).\n[[stages]]\nkind = \"distill\"\n\
-         teacher = {}\nstudent = {student}\n{softened}alpha = 0.7\nepochs = {epochs}\nbatch = {}\n\
+        "\n# The student learns from the model's outputs (with the weight alpha) and from the labels (with the rest).\n\
+         [[stages]]\nkind = \"distill\"\nteacher = {}\nstudent = {student}\n{softened}alpha = 0.7\nepochs = {epochs}\nbatch = {}\n\
          optimizer = {{ kind = \"{optimizer} }}\nschedule = {{ kind = \"cosine\", warm_up = 0.1 }}\n",
         quoted(&facts.model_path),
         facts.batch

@@ -43,8 +43,7 @@ pub fn shortcut(
         && is_file(student)
         && *width != 1.0
     {
-        let what =
-            format!("width = {width} is for an architecture of the zoo; the student {student} is a file, which has the width that it has");
+        let what = format!("width = {width} is for an architecture of the zoo; the student {student} is a file, whose width is fixed");
         return Err(Error::Input(what));
     }
     let written = draft(&what.task, &what.purpose, Path::new(""))?;
