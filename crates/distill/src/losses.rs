@@ -122,7 +122,7 @@ pub struct Seen<'a> {
     pub teacher: &'a HashMap<ValueId, Tensor>,
     /// The term's own parameters, in the order of [`Term::parameters`].
     pub parameters: &'a [Tensor],
-    /// The batch.
+    /// The batch that both networks ran on.
     pub batch: &'a Batch,
 }
 

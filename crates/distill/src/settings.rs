@@ -19,7 +19,7 @@ const ALPHA: f64 = 0.7;
 pub struct WeightedLoss {
     /// What it is multiplied with; 0 or more.
     pub weight: f64,
-    /// The loss.
+    /// The loss and its settings.
     pub loss: Choice<Losses>,
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Backward {
 
 /// An encoding on a table of levels.
 pub(crate) trait Leveled: fmt::Debug + Clone + Send + Sync + 'static {
-    /// Its name.
+    /// Name of the encoding, such as `ternary`.
     const KIND: &'static str;
 
     /// The axis of the channels that have parameters of their own.

@@ -16,7 +16,7 @@ pub(crate) enum Job {
     List,
 }
 
-/// The settings.
+/// What the command line asked for.
 pub(crate) struct Arguments {
     pub(crate) job: Job,
     /// For all targets together.

@@ -8,7 +8,7 @@ pub enum GraphError {
     Attribute {
         /// The node's name.
         node: String,
-        /// Its operator.
+        /// Operator type of the node, such as `Conv`.
         op_type: String,
         /// The attribute's name.
         attribute: String,
@@ -20,7 +20,7 @@ pub enum GraphError {
     Node {
         /// The node's name.
         node: String,
-        /// Its operator.
+        /// Operator type of the node, such as `Conv`.
         op_type: String,
         /// What is wrong with it.
         what: String,

@@ -32,7 +32,7 @@ pub struct Linked<'g> {
 }
 
 impl<'g> Linked<'g> {
-    /// The graph.
+    /// The graph that the links were built from.
     pub fn graph(&self) -> &'g Graph {
         self.graph
     }

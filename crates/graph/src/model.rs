@@ -25,7 +25,7 @@ pub struct Model {
     pub opsets: Vec<Opset>,
     /// Tool that wrote the file.
     pub producer_name: String,
-    /// Its version.
+    /// Version of the program that wrote the model; empty where the file has none.
     pub producer_version: String,
     /// The model's name space.
     pub domain: String,

@@ -71,7 +71,7 @@ pub enum Origin {
 /// A value known before the graph runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Constant {
-    /// Its elements.
+    /// The elements, with shape and element type.
     pub tensor: Tensor,
     /// Where it came from.
     pub origin: Origin,

@@ -17,7 +17,7 @@ pub enum OnnxError {
     /// The file system.
     #[error("{path}: {source}")]
     Io {
-        /// The file.
+        /// Path of the file.
         path: String,
         /// The system's error.
         source: std::io::Error,
@@ -25,7 +25,7 @@ pub enum OnnxError {
     /// A file is in the way that must not be lost.
     #[error("{path} {what}")]
     Taken {
-        /// The file.
+        /// Path of the file.
         path: String,
         /// Why it is kept, and what to do.
         what: String,

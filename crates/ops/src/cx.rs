@@ -20,7 +20,7 @@ pub trait RunSubgraph {
 
 /// The setting of one evaluation.
 pub struct EvalCx<'a> {
-    /// The node.
+    /// The node to evaluate.
     pub node: &'a Node,
     /// Version of the node's operator set that the model imports.
     pub opset: i64,

@@ -6,9 +6,9 @@ use graph::{Model, ValueId};
 pub struct Division {
     /// What is divided; nobody else reads it.
     pub dividend: ValueId,
-    /// The result.
+    /// Value that holds the quotient.
     pub quotient: ValueId,
-    /// The number.
+    /// The constant divisor.
     pub by: f32,
 }
 

@@ -14,7 +14,7 @@ pub enum OpError {
     /// The operator, this version of it, or this combination of attributes is not supported: refused by name.
     #[error("{op_type} is not supported: {what}")]
     Unsupported {
-        /// The operator.
+        /// Operator type of the node, such as `Conv`.
         op_type: String,
         /// What about it.
         what: String,

@@ -5,7 +5,7 @@ use graph::{Model, ValueId};
 /// The value that a loss on logits reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logits {
-    /// The value.
+    /// Value that holds the logits.
     pub value: ValueId,
     /// The node, by index in the main graph, that makes probabilities of it; `None` if the output itself is read.
     pub behind: Option<usize>,

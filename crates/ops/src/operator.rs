@@ -58,7 +58,7 @@ pub enum Effect {
 
 /// What shape inference sees: declared types of the inputs and elements of those that are known.
 pub struct ShapeCx<'a> {
-    /// The node.
+    /// The node whose output shapes are inferred.
     pub node: &'a Node,
     /// Version of the operator set.
     pub opset: i64,
@@ -88,7 +88,7 @@ impl ShapeCx<'_> {
 
 /// What counting sees: the shapes of one real run.
 pub struct MacsCx<'a> {
-    /// The node.
+    /// The node whose MACs are counted.
     pub node: &'a Node,
     /// Shapes of the inputs.
     pub inputs: Vec<Option<Vec<usize>>>,

@@ -89,7 +89,7 @@ pub enum Scaling {
     Offset {
         /// What it is added to.
         data: usize,
-        /// The constant.
+        /// Value of the constant operand.
         constant: ValueId,
     },
     /// The axes from the second on become one: each channel is a run of neighbours there.

@@ -15,7 +15,7 @@ pub(crate) type Rewrite = fn(&Node, i64, &[ValueType], &mut Parts) -> Result<Opt
 enum Rule {
     /// The roles of the inputs.
     ByRoles,
-    /// The node.
+    /// Decided by a function of the node.
     Own(fn(&Node) -> Effect),
     /// The node and the model around it.
     Within(fn(&Node, &Model) -> Effect),

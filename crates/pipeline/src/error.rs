@@ -8,7 +8,7 @@ pub type StageError = Box<dyn std::error::Error + Send + Sync>;
 /// A run that could not be finished.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// The recipe.
+    /// The recipe is invalid.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
     /// A stage failed.
@@ -30,13 +30,13 @@ pub enum PipelineError {
     /// Another run works in the same folder.
     #[error("{}: another run is using this folder; wait for it, or choose another --output", path.display())]
     Locked {
-        /// The folder.
+        /// The run's folder.
         path: PathBuf,
     },
     /// The disk has too little room.
     #[error("{}: {free} are free, about {needed} are needed: make room, or choose another --output", path.display())]
     Space {
-        /// The folder.
+        /// A folder on the full file system.
         path: PathBuf,
         /// What is needed.
         needed: String,

@@ -30,7 +30,7 @@ pub enum Event<'a> {
     },
     /// An epoch ended.
     Epoch {
-        /// Its figures.
+        /// Loss, metrics and learning rate of the epoch.
         point: &'a EpochPoint,
         /// Epochs of the stage.
         epochs: u64,
@@ -41,7 +41,7 @@ pub enum Event<'a> {
     Note(&'a Note),
     /// A stage ended, or its result was there already.
     StageFinished {
-        /// Its record.
+        /// The finished stage's record, as in `run.json`.
         record: &'a StageRecord,
         /// The task, whose figures it has.
         task: &'a TaskRecord,

@@ -9,7 +9,7 @@ use tensor::DType;
 /// A weight that may be pruned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
-    /// The weight.
+    /// Value of the weight.
     pub weight: ValueId,
     /// The weight's name in the graph.
     pub name: String,

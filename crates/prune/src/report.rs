@@ -8,7 +8,7 @@ use tensor::Tensor;
 pub struct LayerSparsity {
     /// The weight's name.
     pub name: String,
-    /// Its elements.
+    /// Number of elements of the weight.
     pub total: usize,
     /// Those that are zero: dead by the mask, or zero by themselves.
     pub zeros: usize,

@@ -30,7 +30,7 @@ const SHARE: f64 = 3.0 / 7.0;
 pub struct SumPart {
     /// The node's name.
     pub node: String,
-    /// Its result.
+    /// Value that holds the sum.
     pub output: ValueId,
     /// Where the grids of its data come from: one value, or the two factors of a product.
     pub data: Vec<ValueId>,

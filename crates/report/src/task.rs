@@ -9,10 +9,10 @@ pub(crate) const ACCURACY: &str = "accuracy";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
-    /// The larger.
+    /// Larger values are better, as of an accuracy.
     #[default]
     Higher,
-    /// The smaller.
+    /// Smaller values are better, as of an error.
     Lower,
 }
 
@@ -30,7 +30,7 @@ pub struct MetricRecord {
     pub percent: bool,
 }
 
-/// The task.
+/// The task that a run was about, and its metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskRecord {
     /// Its name in recipes.

@@ -25,7 +25,7 @@ pub enum QuantRule {
 pub struct FloatPart {
     /// The node's name.
     pub node: String,
-    /// Its operator.
+    /// Operator type of the node, such as `Softmax`.
     pub op_type: String,
     /// Why it stays float.
     pub reason: String,

@@ -73,7 +73,7 @@ impl<F: Family> Choice<F> {
         &self.settings
     }
 
-    /// The technique.
+    /// The chosen member, with its settings.
     pub fn member(&self) -> &Arc<F::Member> {
         &self.member
     }

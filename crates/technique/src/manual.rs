@@ -26,7 +26,7 @@ pub struct MemberManual {
 /// One setting.
 #[derive(Clone, Debug)]
 pub struct SettingManual {
-    /// Its key.
+    /// Key of the setting in a recipe.
     pub key: String,
     /// What it means.
     pub summary: String,

@@ -32,7 +32,7 @@ impl Context {
         Ok(Context { device, threads })
     }
 
-    /// Its device.
+    /// The device that the context computes on.
     pub fn device(&self) -> Device {
         self.device
     }

@@ -10,7 +10,7 @@ pub enum TensorError {
     /// Shapes that do not fit the operation or each other.
     #[error("{op}: {what}")]
     Shape {
-        /// The operation.
+        /// Name of the operation.
         op: &'static str,
         /// The shapes and why they do not fit.
         what: String,
@@ -18,7 +18,7 @@ pub enum TensorError {
     /// An element type the operation does not take.
     #[error("{op}: element type {dtype} {what}")]
     DType {
-        /// The operation.
+        /// Name of the operation.
         op: &'static str,
         /// The type that was given.
         dtype: DType,
@@ -28,7 +28,7 @@ pub enum TensorError {
     /// A value in the data that the operation is not defined for (an index out of range, a division by zero).
     #[error("{op}: {what}")]
     Value {
-        /// The operation.
+        /// Name of the operation.
         op: &'static str,
         /// The value and its position.
         what: String,
@@ -36,7 +36,7 @@ pub enum TensorError {
     /// More memory than there is room for under the limit ([`crate::memory::set_limit`]).
     #[error("{op}: needs {} for {what}, where the memory limit of {} leaves {}", bytes(*.needed), bytes(*.limit), bytes(*.left))]
     Memory {
-        /// The operation.
+        /// Name of the operation.
         op: &'static str,
         /// What the memory is for.
         what: String,
@@ -50,7 +50,7 @@ pub enum TensorError {
     /// A combination that is not implemented: refused by name.
     #[error("{op}: not supported: {what}")]
     Unsupported {
-        /// The operation.
+        /// Name of the operation.
         op: &'static str,
         /// What is not supported.
         what: String,

@@ -14,9 +14,9 @@ pub enum Reduction {
     Add,
     /// Product.
     Mul,
-    /// The smaller.
+    /// The smaller of old and new element.
     Min,
-    /// The larger.
+    /// The larger of old and new element.
     Max,
 }
 

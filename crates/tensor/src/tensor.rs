@@ -135,7 +135,7 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The storage.
+    /// The storage of the elements, in row-major order.
     ///
     /// # Panics
     /// If the elements are on a device that failed; [`Tensor::as_slice`] gives an error there.

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 /// A run and the folder that it wrote, which is gone when this is dropped.
 pub struct Run {
-    /// Its record.
+    /// The run's record, as in `run.json`.
     pub record: RunRecord,
     folder: TempDir,
 }

@@ -59,7 +59,7 @@ impl Default for TrainContext<'_> {
 
 /// The state of a training at one of its steps.
 pub struct StepContext<'a> {
-    /// The model.
+    /// The model in training; a participant may change it.
     pub model: &'a mut Model,
     /// What trains, in the order of the gradients.
     pub parameters: &'a [Parameter],

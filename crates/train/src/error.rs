@@ -9,7 +9,7 @@ pub enum TrainError {
     Node {
         /// The node's name.
         node: String,
-        /// Its operator.
+        /// Operator type of the node, such as `Conv`.
         op_type: String,
         /// Why.
         source: OpError,
@@ -19,9 +19,9 @@ pub enum TrainError {
     UnknownOperator {
         /// The node's name.
         node: String,
-        /// The operator.
+        /// Operator type of the node.
         op_type: String,
-        /// Its domain.
+        /// Domain of the operator; empty for ONNX's own.
         domain: String,
     },
     /// An annotation that could not be simulated.
@@ -57,7 +57,7 @@ pub enum TrainError {
     /// A setting that cannot be.
     #[error("setting '{setting}': {what}")]
     Setting {
-        /// The setting.
+        /// Key of the setting.
         setting: String,
         /// What is wrong with it.
         what: String,
@@ -68,7 +68,7 @@ pub enum TrainError {
     /// A checkpoint could not be written or read.
     #[error("checkpoint {path}: {what}")]
     Checkpoint {
-        /// The file.
+        /// Path of the checkpoint.
         path: String,
         /// What happened.
         what: String,

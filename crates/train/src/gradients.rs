@@ -13,7 +13,7 @@ pub struct GradientSource<'a> {
     pub data: &'a dyn Batches,
     /// Epoch of the data that they are drawn from, from its beginning.
     pub epoch: u64,
-    /// The loss.
+    /// The loss to differentiate.
     pub objective: &'a dyn Objective,
     /// Pass values through their masks and encodings.
     pub simulate: bool,

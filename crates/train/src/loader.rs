@@ -60,7 +60,7 @@ impl LoaderBatches {
         &self.dataset
     }
 
-    /// The options.
+    /// Options of the loader: batch size, preprocessing, augmentation, order.
     pub fn options(&self) -> &LoaderOptions {
         &self.options
     }

@@ -5,7 +5,7 @@ use graph::{Model, ValueId};
 /// The value that a loss on logits reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logits {
-    /// The value.
+    /// Value that holds the logits.
     pub value: ValueId,
     /// A sentence for the user where it is not the output itself.
     pub hint: Option<String>,

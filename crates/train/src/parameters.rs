@@ -26,7 +26,7 @@ pub struct ParameterId {
 /// A trainable tensor.
 #[derive(Clone, Debug)]
 pub struct Parameter {
-    /// Its address.
+    /// Address of the parameter in model and checkpoint.
     pub id: ParameterId,
     /// Its name: the value's, with `/scale` and the like behind it for a part of the encoding.
     pub name: String,

@@ -38,7 +38,7 @@ pub(crate) struct Stored {
     pub(crate) made: usize,
     /// The last step that reads it; the number of steps if the run gives it back.
     pub(crate) last: usize,
-    /// Its bytes.
+    /// Size in bytes.
     pub(crate) bytes: u64,
     /// Whether a record keeps it for the backward pass.
     pub(crate) held: bool,

@@ -23,7 +23,7 @@ pub enum Keep {
     /// The best by the validation split, the later one of ties; without a split, the last. Epochs in which a participant was
     /// not done yet ([`crate::Participant::settled`]: a sparsity that is still rising) are left out.
     Best,
-    /// The last.
+    /// The weights after the last epoch.
     #[default]
     Last,
 }

@@ -7,7 +7,7 @@ use tensor::{Activation, DType};
 
 /// Nodes that are computed together.
 pub(crate) struct Unit {
-    /// Their indices.
+    /// Indices of its nodes, in the order of the graph.
     pub(crate) members: Vec<usize>,
     /// The last of them, in whose place the unit is computed.
     pub(crate) last: usize,

@@ -21,7 +21,7 @@ pub enum ZooError {
     /// An option outside what the architecture can be built for.
     #[error("{architecture}: {option} {what}")]
     Option {
-        /// The architecture.
+        /// Name of the architecture.
         architecture: String,
         /// Which option.
         option: &'static str,
@@ -31,9 +31,9 @@ pub enum ZooError {
     /// The input is too small (or of the wrong rank) for a layer.
     #[error("{architecture}: layer '{layer}' cannot take an input of shape {shape:?}: {what}")]
     Layer {
-        /// The architecture.
+        /// Name of the architecture.
         architecture: String,
-        /// The layer.
+        /// Name of the layer.
         layer: String,
         /// Shape of the layer's input, without the batch.
         shape: Vec<usize>,
@@ -43,7 +43,7 @@ pub enum ZooError {
     /// Initialising a parameter failed.
     #[error("parameter '{name}': {source}")]
     Parameter {
-        /// The parameter.
+        /// Name of the parameter.
         name: String,
         /// Why.
         source: TensorError,

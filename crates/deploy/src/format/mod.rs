@@ -52,7 +52,7 @@ pub trait Format: Send + Sync {
         false
     }
 
-    /// The file.
+    /// Writes the lowered model in this format.
     ///
     /// # Errors
     /// As [`Format::lower`]; [`crate::DeployError::Target`] for what the target cannot run; whatever writing the file reports.
@@ -86,7 +86,7 @@ pub fn export(model: &Model) -> Result<Artifact> {
 /// A file that a runtime loads.
 #[derive(Clone, Debug)]
 pub struct Artifact {
-    /// The file.
+    /// Contents of the deployed file.
     pub bytes: Vec<u8>,
     /// The model in it, with what stays float and what was done.
     pub lowered: Lowered,

@@ -12,7 +12,7 @@ use train::{Executor, Mode, Named};
 pub struct NodeMacs {
     /// The node's name.
     pub node: String,
-    /// Its operator.
+    /// Operator type of the node, such as `Conv`.
     pub op_type: String,
     /// Multiply-accumulates, over all evaluations of the node in the run.
     pub macs: u64,

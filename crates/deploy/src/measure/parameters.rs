@@ -12,7 +12,7 @@ use tensor::Tensor;
 pub struct WeightCount {
     /// Name of the stored tensor.
     pub name: String,
-    /// Its elements.
+    /// Number of elements.
     pub elements: u64,
     /// How many of them stand for zero.
     pub zeros: u64,

@@ -67,7 +67,7 @@ pub trait Runtime: Send + Sync {
     /// Its name, as recipes and reports write it.
     fn name(&self) -> &'static str;
 
-    /// Its version.
+    /// Version of the runtime's library.
     fn version(&self) -> String;
 
     /// Prepares a model for running.
@@ -143,7 +143,7 @@ pub fn by_name(name: &str) -> Result<Box<dyn Runtime>> {
 
 /// A runtime to measure deployed files in.
 pub struct Choice {
-    /// The runtime.
+    /// The runtime to measure in.
     pub runtime: Box<dyn Runtime>,
     /// Why it is not the first choice, for the report.
     pub note: Option<String>,

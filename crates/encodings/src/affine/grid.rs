@@ -50,7 +50,7 @@ impl Grid {
         Ok(Grid { settings, scale, zero_point })
     }
 
-    /// The settings.
+    /// Settings that the grid was made with: bits, signedness, granularity.
     pub fn settings(&self) -> &AffineSettings {
         &self.settings
     }

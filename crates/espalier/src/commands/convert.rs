@@ -23,7 +23,7 @@ pub struct ConvertOptions {
 pub struct Converted {
     /// The file written.
     pub file: String,
-    /// Its bytes.
+    /// Size of the file in bytes.
     pub file_bytes: u64,
     /// Its operator set.
     pub opset: i64,

@@ -20,9 +20,9 @@ use train::{Batching, Figures, Mode, Task};
 /// On what, and how.
 #[derive(Clone, Debug)]
 pub struct EvaluateOptions {
-    /// The rows.
+    /// Which rows to run on, and their preprocessing.
     pub samples: SampleOptions,
-    /// The runtime.
+    /// Name of the runtime: `reference`, `onnxruntime` or `rten`.
     pub runtime: String,
     /// The runtime's graph optimizations off.
     pub literal: bool,
@@ -33,7 +33,7 @@ pub struct EvaluateOptions {
 /// How it did.
 #[derive(Clone, Debug, Serialize)]
 pub struct Evaluation {
-    /// The runtime.
+    /// Name of the runtime that ran the model.
     pub runtime: String,
     /// What the network is for, and by which figures it is judged.
     #[serde(skip)]

@@ -11,7 +11,7 @@ use train::{Executor, Mode};
 /// What was computed.
 #[derive(Clone, Debug, Serialize)]
 pub struct Execution {
-    /// The runtime.
+    /// Name of the runtime.
     pub runtime: String,
     /// Outputs by name: type and shape.
     pub outputs: BTreeMap<String, String>,

@@ -26,9 +26,9 @@ pub struct Port {
 /// A node that computes with weights, or counts.
 #[derive(Clone, Debug, Serialize)]
 pub struct Layer {
-    /// The node.
+    /// Name of the node.
     pub node: String,
-    /// Its operator.
+    /// Operator type of the node, such as `Conv`.
     pub op_type: String,
     /// Shape of its first output in the counted run.
     pub output: Option<Vec<usize>>,
@@ -49,7 +49,7 @@ pub struct Layer {
 /// What is in a model.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
-    /// The file.
+    /// Path of the model's file.
     pub file: String,
     /// Its bytes, those of the data files beside it included.
     pub file_bytes: u64,

@@ -21,13 +21,13 @@ pub struct NewOptions {
 /// What was written.
 #[derive(Clone, Debug, Serialize)]
 pub struct Created {
-    /// The file.
+    /// Path of the file written.
     pub file: String,
-    /// The architecture.
+    /// Name of the architecture.
     pub arch: String,
     /// Elements of weights, biases and normalization parameters, as `inspect` counts them.
     pub parameters: u64,
-    /// Its bytes.
+    /// Size of the file in bytes.
     pub file_bytes: u64,
 }
 

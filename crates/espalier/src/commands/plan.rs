@@ -24,7 +24,7 @@ pub struct Plan {
     pub out: PathBuf,
     /// Training, validation and test samples.
     pub images: [usize; 3],
-    /// The stages.
+    /// The stages in order, with their estimated times.
     pub stages: Vec<PlannedTime>,
     /// What could not be estimated, and why.
     pub notes: Vec<String>,
@@ -33,7 +33,7 @@ pub struct Plan {
 /// A stage with what it is estimated to take.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedTime {
-    /// The stage.
+    /// What the recipe says about the stage.
     pub stage: PlannedStage,
     /// Training steps.
     pub steps: u64,

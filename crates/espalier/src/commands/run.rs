@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 /// A finished run.
 #[derive(Clone, Debug)]
 pub struct RunResult {
-    /// Its record.
+    /// The run's record, as in `run.json`.
     pub record: RunRecord,
-    /// Its folder.
+    /// Path of the run's folder.
     pub out: PathBuf,
 }
 

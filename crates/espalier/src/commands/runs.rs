@@ -9,7 +9,7 @@ use std::path::Path;
 /// A run in a line.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunSummary {
-    /// Its folder.
+    /// Path of the run's folder.
     pub folder: String,
     /// The recipe's name.
     pub name: String,

@@ -12,7 +12,7 @@ const VERSION: &str = "1.32.0";
 /// The library that files are measured in.
 #[derive(Clone, Debug, Serialize)]
 pub struct FoundRuntime {
-    /// Its version.
+    /// Version of the library.
     pub version: String,
     /// The library, if it was fetched just now.
     pub library: Option<PathBuf>,

@@ -11,7 +11,7 @@ use train::{Batch, Batches, Feeding, InputRules, LoaderBatches, Tasks, TrainErro
 /// Which rows, and how an image becomes an input.
 #[derive(Clone, Debug)]
 pub struct SampleOptions {
-    /// The split.
+    /// Name of the split, such as `test`.
     pub split: String,
     /// Rows that run at once.
     pub batch: usize,

@@ -9,7 +9,7 @@ mod qlinear;
 
 use crate::Operator;
 
-/// The domain.
+/// Domain of ONNX Runtime's own operators.
 pub(crate) const DOMAIN: &str = "com.microsoft";
 
 pub(crate) static OPERATORS: &[&[&dyn Operator]] =

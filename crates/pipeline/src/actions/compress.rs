@@ -31,7 +31,7 @@ pub trait Compression {
 
 /// What a compression may look at beside the model.
 pub struct CompressOn<'a> {
-    /// The data.
+    /// The data sets to calibrate, train and measure on.
     pub sources: &'a Sources,
     /// The recipe's seed.
     pub seed: u64,

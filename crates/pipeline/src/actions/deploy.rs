@@ -28,7 +28,7 @@ const NOTICEABLY_SLOWER: f64 = 1.05;
 
 /// A deployed model and what was found about it.
 pub struct Deployment {
-    /// The file.
+    /// Contents of the deployed file.
     pub bytes: Vec<u8>,
     /// The model in the file.
     pub model: Model,
@@ -50,7 +50,7 @@ pub struct DeployOn<'a> {
     pub file: &'a str,
     /// Threads of the runtime, where the stage does not say.
     pub threads: usize,
-    /// The data.
+    /// The data sets to prove and measure on.
     pub sources: &'a Sources,
     /// The model that the run began with.
     pub original: Option<&'a Original>,

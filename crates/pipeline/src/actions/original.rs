@@ -12,7 +12,7 @@ pub struct Original {
     pub stage: String,
     /// Its bytes on disk, data files beside it included.
     pub file_bytes: u64,
-    /// The model.
+    /// The float network itself.
     pub model: Model,
     place: Place,
 }

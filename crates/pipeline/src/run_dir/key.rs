@@ -34,7 +34,7 @@ impl KeyBuilder {
         self
     }
 
-    /// The address.
+    /// The hash of everything added, as the result's address.
     pub fn finish(&self) -> Key {
         Key(self.0.finalize())
     }

@@ -84,7 +84,7 @@ impl RunDir {
         }
     }
 
-    /// The folder.
+    /// Path of the run's folder.
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -13,7 +13,7 @@ use std::time::Instant;
 
 /// The surroundings of one stage.
 pub struct StageCx<'a> {
-    /// The recipe.
+    /// The recipe, its path and its text.
     pub loaded: &'a Loaded,
     /// The stage's name.
     pub name: &'a str,

@@ -92,7 +92,7 @@ pub trait StageKind: StageBody + Any + Debug + Send + Sync {
 
 /// What a network that a stage brings is built from.
 pub struct NetworkCx<'a> {
-    /// The recipe.
+    /// The recipe that the stage belongs to.
     pub recipe: &'a Recipe,
     /// Seed of random weights.
     pub seed: u64,

@@ -29,7 +29,7 @@ For weights of 4 bits and fewer. Put bias_correction behind it, not in front.",
     }
 );
 
-/// The settings.
+/// Settings of `adaround`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdaRound {

@@ -46,7 +46,7 @@ pub enum Form {
     Analytic,
 }
 
-/// The settings.
+/// Settings of `bias_correction`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BiasCorrection {

@@ -30,7 +30,7 @@ For activations of 4 bits and fewer, or weights of 3 and fewer.",
     }
 );
 
-/// The settings.
+/// Settings of `block_reconstruction`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BlockReconstruction {

@@ -13,7 +13,7 @@ pub trait Collector: Send {
     /// A sentence for a tensor of another shape or type than the statistic is of.
     fn update(&mut self, tensor: &Tensor) -> Result<(), String>;
 
-    /// The statistic.
+    /// The statistic over all samples seen.
     ///
     /// # Errors
     /// A sentence if it cannot be told from what was seen.

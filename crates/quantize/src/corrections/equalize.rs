@@ -32,7 +32,7 @@ does, which changes the function where an activation exceeded it.",
     }
 );
 
-/// The settings.
+/// Settings of `equalize`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Equalize {

@@ -23,7 +23,7 @@ to hold any back, min_max is.",
     }
 );
 
-/// The settings.
+/// Settings of `auto`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auto {
@@ -75,7 +75,7 @@ impl Observer for Auto {
 /// The observer that was chosen.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Chosen {
-    /// The observer.
+    /// The candidate with the least error.
     pub observer: Choice<Observers>,
     /// Each candidate, as a sentence names it, with its error at the network's outputs: root mean square of the difference from float over
     /// that of the float outputs, averaged over the outputs; the least first.

@@ -24,7 +24,7 @@ Statistics are collected with one momentum: another one than the default runs th
 /// The momentum that statistics are collected with where no observer asks for another.
 pub const MOMENTUM: f64 = 0.9;
 
-/// The settings.
+/// Settings of `moving_average`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MovingAverage {

@@ -17,7 +17,7 @@ From a histogram of 4,096 bins over all batches. For activations with a few outl
     }
 );
 
-/// The settings.
+/// Settings of `percentile`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Percentile {

@@ -109,7 +109,7 @@ pub enum Arithmetic {
 pub struct RuntimeRecord {
     /// The runtime (`onnxruntime`, `reference`).
     pub runtime: String,
-    /// Its version.
+    /// Version of the runtime's library; absent where the runtime does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
     /// How it computes.

@@ -30,7 +30,7 @@ pub struct RunRecord {
     pub seconds: f64,
     /// Where it ran.
     pub environment: Environment,
-    /// The recipe.
+    /// The recipe's text and what was changed on the command line.
     pub recipe: RecipeRecord,
     /// What the network is for; absent: classification.
     #[serde(default, skip_serializing_if = "TaskRecord::is_default")]
@@ -106,7 +106,7 @@ pub struct GoalRecord {
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {what}")]
 pub struct RecordError {
-    /// The file.
+    /// Path of the `run.json`.
     pub path: String,
     /// What is wrong.
     pub what: String,

@@ -20,7 +20,7 @@ pub enum Status {
 pub struct StageRecord {
     /// Its name in the recipe.
     pub name: String,
-    /// Its kind.
+    /// Kind of stage, such as `prune`.
     pub kind: String,
     /// The address of its result: BLAKE3, in hex.
     pub key: String,
@@ -126,7 +126,7 @@ impl ClassesRecord {
 /// One class.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ClassRecord {
-    /// Its label.
+    /// Index of the class.
     pub label: u64,
     /// Its name, where the data say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,7 +140,7 @@ pub struct ClassRecord {
 /// Samples of one class that were taken for another.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Confused {
-    /// The label.
+    /// Index of the class in the data's labels.
     pub label: u64,
     /// What it was taken for.
     pub taken_for: u64,
@@ -153,7 +153,7 @@ pub struct Confused {
 pub struct LayerRecord {
     /// The weight's name.
     pub name: String,
-    /// Its elements.
+    /// Number of elements.
     pub elements: u64,
     /// Zeros among them as they are stored, 0..1: masked ones, and those that are nearer to zero than half a step.
     pub sparsity: f64,
@@ -169,9 +169,9 @@ pub struct LayerRecord {
 /// meant it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FloatPart {
-    /// The node.
+    /// Name of the node.
     pub node: String,
-    /// Its operator.
+    /// Operator type of the node, such as `Softmax`.
     pub op_type: String,
     /// Why.
     pub reason: String,
@@ -205,7 +205,7 @@ pub struct EpochPoint {
 pub struct Note {
     /// True where a figure may mislead or a promise is not kept.
     pub warning: bool,
-    /// The text.
+    /// The note, one sentence.
     pub text: String,
 }
 

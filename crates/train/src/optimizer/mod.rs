@@ -120,7 +120,7 @@ impl OptimizerState {
         OptimizerState { optimizer, state: BTreeMap::new(), steps: 0 }
     }
 
-    /// The optimizer.
+    /// The optimizer that the state belongs to.
     pub fn optimizer(&self) -> &dyn Optimizer {
         self.optimizer.member().as_ref()
     }

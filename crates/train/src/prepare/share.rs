@@ -42,7 +42,7 @@ enum Class {
     Mate(Key),
     /// A parameter of normalizations, by the input it is.
     Norm(usize),
-    /// Its own.
+    /// A class of one value: no other value equals it.
     Alone(usize),
 }
 

@@ -11,7 +11,7 @@ use std::path::Path;
 /// Time and memory of an inference.
 #[derive(Clone, Debug, Serialize)]
 pub struct InferBench {
-    /// The runtime.
+    /// Name of the runtime.
     pub runtime: String,
     /// Samples a run.
     pub batch: usize,

@@ -72,7 +72,7 @@ pub struct HostCopies {
     pub operator: String,
     /// How many a step.
     pub per_step: f64,
-    /// Their bytes.
+    /// Bytes copied in a step, the mean over the steps.
     pub bytes_per_step: f64,
 }
 

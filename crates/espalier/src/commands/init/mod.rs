@@ -22,7 +22,7 @@ use train::Tasks;
 /// A model and its data.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// The model.
+    /// Path of the model (ONNX).
     pub model: PathBuf,
     /// The data set.
     pub data: PathBuf,
@@ -77,7 +77,7 @@ impl Purpose {
 pub struct Written {
     /// The file; empty where there is none.
     pub file: String,
-    /// Its text.
+    /// The recipe's text (TOML).
     pub text: String,
     /// What the user should look at.
     pub notes: Vec<String>,
