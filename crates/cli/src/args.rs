@@ -92,7 +92,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Its name on the command line.
+    /// The subcommand's name on the command line, such as `run`.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Command::Run(_) => "run",
@@ -137,10 +137,10 @@ pub(crate) struct Run {
     /// Write report.html during training too, as a page that reloads itself
     #[arg(long)]
     pub(crate) watch: bool,
-    /// The spelling of --output in earlier releases
+    /// Older name of --output
     #[arg(long, value_name = "DIR", hide = true, conflicts_with = "output")]
     pub(crate) out: Option<PathBuf>,
-    /// The spelling of --data-root in earlier releases
+    /// Older name of --data-root
     #[arg(long, value_name = "DIR", hide = true, conflicts_with = "data_root")]
     pub(crate) data: Option<PathBuf>,
 }
@@ -169,7 +169,7 @@ pub(crate) struct Init {
     pub(crate) output: Option<PathBuf>,
 }
 
-/// What a command that stands for a recipe has in common with others.
+/// Arguments that `quantize`, `prune` and `distill` share.
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Short {
     #[command(flatten)]
@@ -326,7 +326,7 @@ pub(crate) struct Samples {
     pub(crate) preprocess: Preprocessing,
 }
 
-/// How an image becomes an input; what is not given is as the model's metadata say.
+/// How an image becomes an input. What is not given is taken from the model's metadata.
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Preprocessing {
     /// Factor on pixels [default: the model's own, else 1/255]; this and the following options each replace one setting
@@ -520,7 +520,7 @@ pub(crate) struct Completions {
 
 fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
     let (name, dims) = text.rsplit_once('=').ok_or("NAME=1,3,224,224 is needed")?;
-    // Nothing at all is the shape of a scalar.
+    // An empty list is the shape of a scalar.
     let list = dims.split(',').filter(|_| !dims.trim().is_empty());
     let dims = list.map(|d| d.trim().parse().map_err(|_| format!("'{d}' is not a size"))).collect::<Result<_, _>>()?;
     Ok((name.to_string(), dims))

@@ -33,7 +33,7 @@ pub enum DeployError {
         /// What is wrong with it.
         what: String,
     },
-    /// An annotation that has no form in standard ONNX.
+    /// An annotation that cannot be written in standard ONNX.
     #[error("value '{value}' cannot be lowered: {what}")]
     Lower {
         /// The value's name.
@@ -49,7 +49,7 @@ pub enum DeployError {
         /// Nodes or values, why, and what to do about it.
         what: String,
     },
-    /// Figures that cannot be computed from what was given.
+    /// A measurement that cannot be computed from the given data.
     #[error("{what}")]
     Measure {
         /// What is missing or does not fit.
@@ -58,16 +58,16 @@ pub enum DeployError {
     /// The graph is not well formed.
     #[error(transparent)]
     Graph(#[from] graph::GraphError),
-    /// Writing the file.
+    /// The file cannot be written.
     #[error(transparent)]
     Onnx(#[from] onnx::OnnxError),
-    /// A tensor operation.
+    /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] tensor::TensorError),
-    /// An operator.
+    /// An operator failed.
     #[error(transparent)]
     Op(#[from] ops::OpError),
-    /// The interpreter, or the data it was fed.
+    /// The interpreter failed, or its input was wrong.
     #[error(transparent)]
     Train(#[from] train::TrainError),
     /// A file that cannot be read.

@@ -76,7 +76,7 @@ pub trait Runtime: Send + Sync {
     /// [`DeployError::Runtime`] with the runtime's own message if it refuses the model.
     fn load(&self, source: Source, options: SessionOptions) -> Result<Box<dyn Session>>;
 
-    /// The graph that it really runs by default, after its own optimizations; `None` where it does not tell.
+    /// The graph that the runtime runs by default, after its own optimizations; `None` where it does not tell.
     ///
     /// # Errors
     /// As [`Runtime::load`], and if what it wrote cannot be read.
@@ -111,7 +111,7 @@ pub struct RuntimeEntry {
     open: fn() -> Result<Box<dyn Runtime>>,
 }
 
-/// All runtimes, those that this build is without among them.
+/// All runtimes, also those that were not compiled into this build.
 pub fn all() -> &'static [RuntimeEntry] {
     #[cfg(feature = "rten")]
     const RTEN: RuntimeEntry = rten::ENTRY;
