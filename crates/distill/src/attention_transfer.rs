@@ -1,4 +1,4 @@
-//! Attention transfer: where the student's features are large follows the teacher's (Zagoruyko & Komodakis 2017, arXiv:1612.03928).
+//! Attention transfer: the student's attention maps follow the teacher's (Zagoruyko & Komodakis 2017, arXiv:1612.03928).
 use crate::pairs::{Pair, matched, pairs, sum};
 use crate::{Loss, Models, Seen, Term};
 use graph::ValueId;
@@ -6,7 +6,7 @@ use technique::{Manual, Settings};
 use tensor::Tensor;
 use train::{TrainError, loss_error, read};
 
-/// Below the squared norm of a map; a map of zeros has no direction, and no gradient.
+/// Added below the squared norm of a map, against division by zero; a map of zeros has no direction, and no gradient.
 const EPSILON: f64 = 1e-12;
 
 /// `1/2 * |Q_s / |Q_s| - Q_t / |Q_t||^2`, the mean over the batch, summed over the pairs; `Q` `[space]` is the sum of squares over the
@@ -123,7 +123,7 @@ mod tests {
         // Channels in another order, and twice as many: the map is the same.
         let twice = Tensor::concat(&[x.flip(&[1]).unwrap(), x.clone()], 1).unwrap();
         assert!(of(&x, &twice) < 1e-12);
-        // Maps that are nowhere large together are 1 apart.
+        // Two maps without a common nonzero place are 1 apart.
         let one = |at: usize| Tensor::new((0..4).map(|i| f64::from(u8::from(i == at))).collect::<Vec<f64>>(), [1, 1, 2, 2]).unwrap();
         assert!((of(&one(0), &one(3)) - 1.0).abs() < 1e-9);
     }

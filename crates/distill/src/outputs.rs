@@ -1,4 +1,4 @@
-//! The teacher's outputs as targets: for networks whose outputs are numbers.
+//! The teacher's outputs as targets, for networks with numeric outputs.
 use crate::{Loss, Models, Seen, Term};
 use graph::{Model, ValueId};
 use technique::{Manual, Settings};

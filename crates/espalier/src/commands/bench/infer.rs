@@ -41,7 +41,7 @@ pub fn bench_infer(path: &Path, options: &BenchOptions, runtime: &str, literal: 
     let model = onnx::load(path)?;
     let (inputs, batch) = options.inputs(&model)?;
     drop(model);
-    // The library itself is no part of a file's memory.
+    // The library itself does not count as memory of the file.
     let installed = runtime != "onnxruntime" || deploy::runtime::OnnxRuntime::find().is_ok();
     let before = resident_memory().filter(|_| installed && peak_memory_from_here());
     let mut session = session(Source::File(path), runtime, literal, threads)?;

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use technique::Choice;
 use train::Tasks;
 
-/// A recipe that runs as it is, each guess with its reason.
+/// A recipe that runs as it is, with the reason for each guess.
 pub(super) fn text(facts: &Facts, purpose: &Purpose) -> String {
     let mut out = String::new();
     head(&mut out, facts);
@@ -110,7 +110,7 @@ fn quantize(out: &mut String, facts: &Facts, epochs: u64) {
     }
 }
 
-/// For weights that are good already.
+/// An optimizer for trained weights.
 fn optimizer(out: &mut String) {
     out.push_str(
         "# A small rate: the weights are trained already.\noptimizer = { kind = \"adamw\", lr = 1e-4 }\nschedule = { kind = \"cosine\" }\n",
@@ -160,7 +160,7 @@ fn task(task: &Choice<Tasks>) -> String {
     format!("{{ kind = {}{} }}", quoted(task.kind()), settings.concat())
 }
 
-/// What may follow, commented out.
+/// Further stages, commented out.
 fn more(out: &mut String, facts: &Facts) {
     if !facts.labelled {
         return;
@@ -184,7 +184,7 @@ fn more(out: &mut String, facts: &Facts) {
     }
 }
 
-/// A comment, broken at blanks.
+/// A comment, broken at spaces.
 fn comment(out: &mut String, text: &str) {
     const WIDTH: usize = 118;
     let mut line = String::from("#");
@@ -198,7 +198,7 @@ fn comment(out: &mut String, text: &str) {
     let _ = writeln!(out, "{line}");
 }
 
-/// A TOML string: JSON's is one.
+/// A TOML string; JSON strings are valid TOML.
 fn quoted(text: &str) -> String {
     serde_json::Value::String(text.to_string()).to_string()
 }
