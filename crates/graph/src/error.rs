@@ -1,4 +1,4 @@
-//! What can be wrong with a graph.
+//! Errors of graphs.
 
 /// A graph that is not well formed, or an edit that would make it so. Carries node and value by name.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum GraphError {
         /// What is wrong with it.
         what: String,
     },
-    /// The graph as a whole.
+    /// The graph as a whole is not well formed.
     #[error("graph '{graph}': {what}")]
     Graph {
         /// The graph's name.

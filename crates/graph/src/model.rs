@@ -1,7 +1,7 @@
 //! Model, graph, node.
 use crate::{Annotations, Attributes, GraphError, Value, ValueId, Values};
 
-/// Serialized protobuf fields that are carried through untouched. The meaning is the file format's affair.
+/// Serialized protobuf fields that are carried through untouched. Only the file format knows their meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
 pub struct Extra(pub Vec<u8>);
 
@@ -45,11 +45,11 @@ pub struct Model {
     pub annotations: Annotations,
     /// Fields that we do not model.
     pub extra: Extra,
-    /// The file it was read from; no part of what the model is.
+    /// The file it was read from; not part of the model's content.
     pub source: Option<Source>,
 }
 
-/// What a model was read from, so that an unedited one can be written back byte for byte.
+/// The source of a model, so that an unedited one can be written back byte for byte.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The file's bytes.
@@ -59,7 +59,7 @@ pub struct Source {
 }
 
 impl PartialEq for Model {
-    /// Everything but the source it was read from.
+    /// Equality of everything except the source.
     fn eq(&self, o: &Model) -> bool {
         self.ir_version == o.ir_version
             && self.opsets == o.opsets
@@ -80,7 +80,7 @@ impl PartialEq for Model {
 /// A graph: nodes in an order in which each comes after what it reads.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Graph {
-    /// Name of the graph; ONNX wants one, of no meaning.
+    /// Name of the graph; ONNX requires one, without a meaning.
     pub name: String,
     /// Nodes, topologically sorted.
     pub nodes: Vec<Node>,
@@ -101,7 +101,7 @@ pub struct Graph {
 /// A node: one application of an operator.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Node {
-    /// Its name; import gives unnamed nodes none, [`Node::label`] always has something to show.
+    /// Name of the node; empty for unnamed nodes, for which [`Node::label`] gives a text.
     pub name: String,
     /// Operator.
     pub op_type: String,

@@ -1,4 +1,4 @@
-//! Values: what flows along the edges of a graph, and the table that owns them.
+//! Values, the edges of a graph, and the table that owns them.
 use crate::Extra;
 use tensor::{DType, Tensor};
 
@@ -13,7 +13,7 @@ pub enum Dim {
     Known(usize),
     /// A named size, equal wherever the name stands.
     Symbol(String),
-    /// Nothing is known.
+    /// An unknown size.
     Unknown,
 }
 

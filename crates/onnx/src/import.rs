@@ -22,7 +22,7 @@ pub(crate) fn each<'a>(bytes: &'a [u8], place: &Place, extra: &mut Extra, mut vi
     Ok(())
 }
 
-/// Converts a wire-level complaint into an error at a place.
+/// Converts an error of the wire format into an error with a place.
 pub(crate) fn at<'p, T>(place: &'p Place, number: u32) -> impl FnOnce(std::result::Result<T, String>) -> Result<T> + 'p {
     move |r| r.map_err(|e| place.error(format!("field {number} {e}")))
 }
@@ -101,7 +101,7 @@ fn opset(bytes: &[u8], place: &Place) -> Result<Opset> {
 
 pub(crate) struct Reader<'a> {
     values: Values,
-    /// Names visible, innermost scope last.
+    /// Names in scope, innermost scope last.
     scopes: Vec<HashMap<String, ValueId>>,
     pub(crate) folder: Option<&'a Path>,
 }
@@ -115,7 +115,7 @@ impl Reader<'_> {
         self.scopes.last().and_then(|s| s.get(name).copied())
     }
 
-    /// A new value in the innermost scope.
+    /// Creates a value in the innermost scope.
     fn declare(&mut self, value: Value) -> ValueId {
         let name = value.name.clone();
         let id = self.values.add(value);
@@ -168,8 +168,8 @@ impl Reader<'_> {
             let stored = tensor_proto::read_sparse(b, self.folder, &place)?;
             self.constant(&mut g, stored, true, &place)?;
         }
-        // What the nodes will make is declared before they are read, so that a file whose nodes are not sorted is
-        // still resolved within its own scope.
+        // Outputs of all nodes are declared before the nodes are read, so that a file with unsorted nodes is still resolved
+        // within its own scope.
         let raw: Vec<RawNode> = nodes.into_iter().map(|b| raw_node(b, &place)).collect::<Result<_>>()?;
         let mut declared: HashMap<&str, Value> = HashMap::new();
         let infos: Vec<Value> = infos.into_iter().map(|b| value_info(b, &place)).collect::<Result<_>>()?;
@@ -233,7 +233,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A `Constant` node becomes a constant; any other node is handed back.
+    /// Converts a `Constant` node into a constant; returns any other node.
     fn constant_node(&mut self, node: Node, place: &Place) -> Result<std::result::Result<ValueId, Node>> {
         let (true, "Constant", Some(out)) = (node.is_onnx(), node.op_type.as_str(), node.output(0)) else { return Ok(Err(node)) };
         let [attribute] = node.attributes.list.as_slice() else { return Ok(Err(node)) };

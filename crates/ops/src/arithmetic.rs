@@ -66,7 +66,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &unary!("Atanh", "Inverse hyperbolic tangent of each element.", [9, 22], atanh),
 ];
 
-/// In the storage of an operand that nobody reads any more, if there is one.
+/// Works in the storage of an operand without other readers, if there is one.
 fn add(_: &EvalCx, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (a, b) = (inputs.take(0)?, inputs.take(1)?);
     one(a.add_owned(b)?)
@@ -82,7 +82,7 @@ fn mean(_: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     one(fold(inputs, Tensor::add)?.mul_scalar(1.0 / count)?)
 }
 
-/// The exponent may be of another type; the result is of the base's. Where either is a float, so is the computation.
+/// The exponent may have another type; the result has the base's. If either is a float, the computation is in float.
 fn pow(_: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (base, exponent) = (inputs.get(0)?, inputs.get(1)?);
     if !base.dtype().is_float() && exponent.dtype().is_float() {

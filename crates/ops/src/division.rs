@@ -1,10 +1,10 @@
-//! Divisions by a positive number: on a grid they change the scale alone.
+//! Divisions by a positive number: on a grid they change only the scale.
 use graph::{Model, ValueId};
 
 /// A Div by a positive constant number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Division {
-    /// What is divided; nobody else reads it.
+    /// The dividend; it has no other reader.
     pub dividend: ValueId,
     /// Value that holds the quotient.
     pub quotient: ValueId,
