@@ -1,4 +1,4 @@
-//! Comparison, logic, choice and bits.
+//! Comparisons, logic, selection and bits.
 use crate::shapes::{broadcast, broadcast_bool, broadcast_inputs, same, same_bool, typed};
 use crate::simple::{Simple, one};
 use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};

@@ -15,7 +15,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
 /// Block size, and whether the channel is the slower index (CRD) or the block position (DCR).
 fn block(node: &Node) -> Result<(usize, bool), OpError> {
     let size = node.int_required("blocksize")?;
-    // Its square is a number of channels.
+    // The square of the block size must be a valid number of channels.
     let size = usize::try_from(size)
         .ok()
         .filter(|b| (1..1 << 31).contains(b))
@@ -84,7 +84,7 @@ fn reverse_sequence(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError>
         let what = format!("lengths {lengths:?} for {batch} sequences of {time} steps (axes {batch_axis} and {time_axis})");
         return Err(cx.node.error(what).into());
     }
-    // Brought to [batch, time, rest], the reversal is one gathering of rows.
+    // In the layout [batch, time, rest] the reversal is one Gather of rows.
     let mut order = vec![batch_axis, time_axis];
     order.extend((0..x.rank()).filter(|i| *i != batch_axis && *i != time_axis));
     let mut back = vec![0; order.len()];
