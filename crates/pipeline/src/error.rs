@@ -1,8 +1,8 @@
-//! What can stop a run.
+//! Errors that stop a run.
 use crate::recipe::RecipeError;
 use std::path::{Path, PathBuf};
 
-/// The error a stage may end with; the run adds the stage's name.
+/// The error of a stage; the run adds the stage's name.
 pub type StageError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A run that could not be finished.
@@ -16,13 +16,13 @@ pub enum PipelineError {
     Stage {
         /// The stage's name.
         stage: String,
-        /// Why.
+        /// The stage's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A file or folder.
+    /// A file or folder cannot be used.
     #[error("{}: {what}", path.display())]
     File {
-        /// Which.
+        /// Its path.
         path: PathBuf,
         /// What is wrong with it.
         what: String,
@@ -33,14 +33,14 @@ pub enum PipelineError {
         /// The run's folder.
         path: PathBuf,
     },
-    /// The disk has too little room.
+    /// The disk has too little free space.
     #[error("{}: {free} are free, about {needed} are needed: make room, or choose another --output", path.display())]
     Space {
         /// A folder on the full file system.
         path: PathBuf,
-        /// What is needed.
+        /// Bytes needed, as text.
         needed: String,
-        /// What there is.
+        /// Bytes free, as text.
         free: String,
     },
     /// The user asked to stop. Finished stages, and the last epoch's checkpoint, are kept.

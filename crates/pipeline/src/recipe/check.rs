@@ -1,12 +1,12 @@
-//! What a recipe's types cannot say: ranges, and how its parts fit each other.
+//! Checks of a recipe that its types cannot express: ranges, and how its parts fit together.
 use super::{ModelSource, Recipe, Stage};
 use technique::{Fault, did_you_mean, within};
 use zoo::{ZooError, ZooOptions};
 
-/// More are a slip of the keyboard.
+/// Most epochs; more are taken for a typing error.
 const MOST_THREADS: f64 = 1024.0;
 
-/// More black pixels around an image are a slip of the keyboard.
+/// Most padding of images, in pixels; more is taken for a typing error.
 const MOST_PADDING: f64 = 4096.0;
 
 pub(super) fn check(recipe: &Recipe) -> Result<(), Fault> {
@@ -42,7 +42,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Checks where a model comes from; `path` is the key of the table that says it.
+/// Checks the origin of a model; `path` is the key of its table.
 ///
 /// # Errors
 /// A [`Fault`] at the key.
@@ -58,7 +58,7 @@ pub(crate) fn source(path: &str, model: &ModelSource) -> Result<(), Fault> {
     }
 }
 
-/// Checks an architecture and its options; `path` is the key of the table that names it.
+/// Checks an architecture and its options; `path` is the key of its table.
 ///
 /// # Errors
 /// A [`Fault`] at the key.
@@ -123,7 +123,7 @@ fn goals(recipe: &Recipe) -> Result<(), Fault> {
     }
 }
 
-/// Goals are about figures that the task has.
+/// Checks that the task has the metrics of the goals.
 fn metrics(recipe: &Recipe) -> Result<(), Fault> {
     let (goals, task) = (&recipe.goals, &recipe.task);
     let known: Vec<&str> = task.metrics().iter().map(|m| m.key).collect();
@@ -167,7 +167,7 @@ fn names(recipe: &Recipe) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The first stage must have something to work on. Paths of this and the following faults begin at the stage.
+/// The first stage needs a model. Paths of this and the following faults begin at the stage.
 fn starts(recipe: &Recipe, i: usize) -> Result<(), Fault> {
     if i > 0 || recipe.model.is_some() || recipe.stages[0].begins_anew().is_some() {
         return Ok(());

@@ -192,7 +192,7 @@ fn an_optimizer_that_is_not_named_follows_from_whether_the_weights_are_trained()
     assert!(optimizer.kind() == "adamw" && optimizer.lr() == 0.001 && !open, "{optimizer:?}");
 }
 
-/// Recipes that hold an example: as a stage of some kind, with the keys that such a stage must have.
+/// Recipes around an example: as a stage of some kind, with the keys that such a stage requires.
 fn with_example(example: &str) -> Result<Recipe, Vec<RecipeError>> {
     let head = format!("{HEAD}[[stages]]\nkind = \"train\"\n");
     let required = [
