@@ -210,7 +210,7 @@ impl Runner<'_, '_> {
         let stop = self.options.stop.clone();
         let failed = |e: StageError| match e.downcast::<PipelineError>() {
             Ok(own) => *own,
-            // The user stopped a Loop of the graph: that is no fault of the model.
+            // The stop flag ended a Loop of the graph: that is no fault of the model.
             Err(_) if stop.load(Ordering::Relaxed) => PipelineError::Interrupted { stage: name.to_string() },
             Err(other) => PipelineError::stage(name, other),
         };

@@ -30,7 +30,7 @@ pub struct Calibrated {
     pub choice: Option<Chosen>,
     /// There were too few samples to choose an observer by.
     pub alone: bool,
-    /// Notes on old spellings in the recipe.
+    /// Notes on keys in an old spelling, with the new one.
     pub old_spelling: Vec<String>,
 }
 

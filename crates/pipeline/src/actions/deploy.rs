@@ -17,10 +17,10 @@ use report::text;
 use std::collections::BTreeMap;
 use train::{Batches, Figures, Named};
 
-/// The key of the accuracy metric.
+/// Key of the share of samples with the same largest element, for tasks with classes.
 const SAME_CLASS: &str = "same_class";
 
-/// Extra runs of one sample in the reference interpreter.
+/// Most timed runs of one sample in the reference interpreter.
 const RUNS_IN_REFERENCE: usize = 16;
 
 /// A deployed file slower than its original by this factor (by median and by best run) gets a warning; smaller factors are within

@@ -74,7 +74,7 @@ fn layer(model: &Model, id: ValueId, name: &str, weight: &Tensor) -> Result<Laye
     })
 }
 
-/// The task's metrics on the test samples, or on `limit` evenly chosen ones, with annotations simulated; `None` if there are no
+/// The task's metrics on the test samples, or on `chosen` evenly chosen ones, with annotations simulated; `None` if there are no
 /// samples, or they have no targets.
 ///
 /// # Errors

@@ -3,7 +3,7 @@ use super::{ModelSource, Recipe, Stage};
 use technique::{Fault, did_you_mean, within};
 use zoo::{ZooError, ZooOptions};
 
-/// Most epochs; more are taken for a typing error.
+/// Most threads; more are taken for a typing error.
 const MOST_THREADS: f64 = 1024.0;
 
 /// Most padding of images, in pixels; more is taken for a typing error.
