@@ -20,7 +20,7 @@ use train::{Batches, Figures, Named};
 /// Key of the share of samples with the same largest element, for tasks with classes.
 const SAME_CLASS: &str = "same_class";
 
-/// Most timed runs of one sample in the reference interpreter.
+/// Number of runs that the reference interpreter checks too, where a run takes one sample.
 const RUNS_IN_REFERENCE: usize = 16;
 
 /// A deployed file slower than its original by this factor (by median and by best run) gets a warning; smaller factors are within
