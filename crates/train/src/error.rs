@@ -1,4 +1,4 @@
-//! What can go wrong while a graph runs or trains: always with the node or value it happened at.
+//! Errors of running or training a graph, with the node or value.
 use ops::OpError;
 
 /// A graph that could not be run or trained.
@@ -40,13 +40,13 @@ pub enum TrainError {
         /// What is wrong with it.
         what: String,
     },
-    /// The graph itself.
+    /// The graph is not well formed.
     #[error(transparent)]
     Graph(#[from] graph::GraphError),
-    /// An operation of a loss, a metric or a source of batches that a caller brings.
+    /// An operation of a caller's loss, metric or source of batches failed.
     #[error(transparent)]
     Tensor(#[from] tensor::TensorError),
-    /// The loss or a gradient.
+    /// The loss or a gradient is not finite.
     #[error("step {step}: {what}")]
     Step {
         /// Step of the stage, from 0.
@@ -54,7 +54,7 @@ pub enum TrainError {
         /// What happened, and what to do about it.
         what: String,
     },
-    /// A setting that cannot be.
+    /// An invalid setting.
     #[error("setting '{setting}': {what}")]
     Setting {
         /// Key of the setting.
@@ -76,7 +76,7 @@ pub enum TrainError {
     /// The user asked to stop; the last checkpoint holds the state.
     #[error("interrupted")]
     Interrupted,
-    /// A defect of ours, turned into an error at the executor's edge.
+    /// An internal error: a panic that the executor caught.
     #[error("internal error in node '{node}': {what}")]
     Internal {
         /// The node that was running.

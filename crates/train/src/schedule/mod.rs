@@ -1,4 +1,4 @@
-//! How the learning rate goes over a stage: the family of schedules.
+//! Learning-rate schedules.
 mod constant;
 mod cosine;
 mod linear;
@@ -68,7 +68,7 @@ impl Family for Schedules {
     }
 }
 
-/// Refuses what is no fraction of the stage.
+/// Refuses a number that is no fraction of the stage.
 fn fraction(key: &str, value: f64) -> Result<(), Fault> {
     within(key, value, 0.0, 1.0, "it is a fraction of the stage")
 }
