@@ -1,8 +1,8 @@
-//! The repository's own rules: who may import whom, and what no committed file may hold.
+//! The repository's own rules: allowed imports between crates, and forbidden contents of files.
 use std::collections::BTreeMap;
 use std::process::Command;
 
-/// Who may import whom among our own crates; every edge not listed is an error.
+/// Allowed imports between our own crates; every edge not listed is an error.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("files", &[]),
     ("technique", &[]),
@@ -93,13 +93,13 @@ const MAY_NAME_OPERATORS: &[&str] = &[
     "crates/train/src/units.rs",
 ];
 
-/// Crates that are about operators, or make graphs of them.
+/// Crates that work with operators, or build graphs of them.
 const OF_OPERATORS: &[&str] = &["ops", "onnx", "zoo", "fuzz"];
 
 /// Names of encodings, which only `encodings` knows: others go by how a stored value decodes.
 const ENCODINGS: &[&str] = &["\"affine\"", "\"codebook\"", "\"ternary\"", "\"binary\"", "\"power_of_two\"", "\"additive_power_of_two\""];
 
-/// Text that betrays one machine.
+/// Text that identifies one machine.
 const MACHINE_PATHS: &[&str] = &["/root/", "/home/", "/tmp/", "/opt/"];
 
 /// Runs all rules and reports every violation.
@@ -136,7 +136,7 @@ fn imports() -> Result<Vec<String>, String> {
         };
         for dependency in package["dependencies"].as_array().into_iter().flatten() {
             let own = dependency["path"].is_string();
-            // Tests may reach further than the code they test.
+            // Tests may import more crates than the code they test.
             let shipped = dependency["kind"].as_str() != Some("dev");
             let to = short(dependency["name"].as_str().unwrap_or_default());
             if own && shipped && !allowed.contains(&to.as_str()) {
@@ -147,7 +147,7 @@ fn imports() -> Result<Vec<String>, String> {
     Ok(wrong)
 }
 
-/// Names of operators and encodings where they do not belong. What stands behind `#[cfg(test)]` is free.
+/// Names of operators and encodings where they do not belong. Code after `#[cfg(test)]` is exempt.
 fn names() -> Result<Vec<String>, String> {
     let mut wrong = vec![];
     for path in output("git", &["ls-files", "crates/*/src/*.rs"])?.lines() {

@@ -19,19 +19,19 @@ pub(crate) struct Args {
     /// Print the result as JSON (one versioned envelope for all commands)
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// No progress, no notes
+    /// Print neither progress nor notes
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
-    /// More detail: each operator that stays float, with the reason
+    /// Print more detail: each operator that stays float, with the reason
     #[arg(short, long, global = true, conflicts_with = "quiet")]
     pub(crate) verbose: bool,
     /// Device to run on: cpu, gpu (the fastest) or gpu:N (see: espalier list devices)
     #[arg(long, global = true, value_name = "NAME", default_value = "cpu")]
     pub(crate) device: String,
-    /// Where a model's external data may lie beside its own folder (more than once for several)
+    /// Another folder that may hold a model's external data (repeat for several)
     #[arg(long, global = true, value_name = "PATH")]
     pub(crate) allow_external: Vec<PathBuf>,
-    /// Memory that all tensors may take, such as "8 GB"; what needs more is refused [default: four fifths of the machine's]
+    /// Limit on the memory of all tensors, such as "8 GB"; what needs more is refused [default: four fifths of the machine's]
     #[arg(long, global = true, value_name = "SIZE")]
     pub(crate) memory_limit: Option<ByteSize>,
     /// When to use colour (NO_COLOR is obeyed)
@@ -48,15 +48,15 @@ pub(crate) enum Color {
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Run a recipe; the same command again goes on where it was stopped
+    /// Run a recipe; repeat the command to resume a run that was stopped
     Run(Run),
     /// Write a recipe for a model and its data, with the reason for each guess
     Init(Init),
-    /// Quantize a model to 8 bits: the recipe for it, run at once
+    /// Quantize a model to 8 bits (writes a recipe and runs it)
     Quantize(Quantize),
-    /// Prune a model and train what is left: the recipe for it, run at once
+    /// Prune a model and train the weights that are left (writes a recipe and runs it)
     Prune(Prune),
-    /// Distil a model into a smaller one: the recipe for it, run at once
+    /// Distil a model into a smaller one (writes a recipe and runs it)
     Distill(Distill),
     /// List finished runs, or show how two differ
     #[command(subcommand)]
@@ -64,20 +64,20 @@ pub(crate) enum Command {
     /// Find ONNX Runtime, or fetch it
     #[command(subcommand)]
     Runtime(RuntimeCommand),
-    /// Import, clean up, raise the operator set, export
+    /// Rewrite a model: clean it up, raise its operator set, convert it to float32
     Convert(Convert),
-    /// Run a model on arrays
+    /// Run a model on arrays from an npz file
     Execute(Execute),
     /// Show operators, shapes, parameters, MACs and annotations
     Inspect(Inspect),
-    /// Score a model on a data set, by the figures of its task
+    /// Score a model on a data set with the metrics of its task
     Evaluate(Evaluate),
     /// Compare two models value by value on the same inputs
     Compare(Compare),
     /// Time a training step or an inference, on random inputs
     #[command(subcommand)]
     Bench(Bench),
-    /// Write a freshly initialised network of the zoo
+    /// Write a network of the zoo with random weights
     New(New),
     /// Show a run's summary and write its report.html again
     Report(Report),
@@ -92,7 +92,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Its name on the command line.
+    /// The subcommand's name on the command line, such as `run`.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Command::Run(_) => "run",
@@ -125,22 +125,22 @@ pub(crate) struct Run {
     /// The run's folder [default: runs/NAME]
     #[arg(short, long, value_name = "DIR")]
     pub(crate) output: Option<PathBuf>,
-    /// A folder in which the recipe's data sets and files are looked for first
+    /// Folder to look in first for the recipe's data sets and files
     #[arg(long, value_name = "DIR")]
     pub(crate) data_root: Option<PathBuf>,
-    /// Change a setting, stages by name: stages.prune.sparsity=0.7
+    /// Change a setting of the recipe, stages by name: stages.prune.sparsity=0.7
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// Print what the run would do, with estimated time and memory, and do nothing
+    /// Print the plan with estimated time and memory, and run nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Write report.html while it trains too, as a page that loads itself again
+    /// Write report.html during training too, as a page that reloads itself
     #[arg(long)]
     pub(crate) watch: bool,
-    /// The spelling of --output in earlier releases
+    /// Older name of --output
     #[arg(long, value_name = "DIR", hide = true, conflicts_with = "output")]
     pub(crate) out: Option<PathBuf>,
-    /// The spelling of --data-root in earlier releases
+    /// Older name of --data-root
     #[arg(long, value_name = "DIR", hide = true, conflicts_with = "data_root")]
     pub(crate) data: Option<PathBuf>,
 }
@@ -153,7 +153,7 @@ pub(crate) struct Task {
     /// The data set: a folder or file
     #[arg(long, value_name = "PATH")]
     pub(crate) data: PathBuf,
-    /// The samples that the result is measured on [default: the data set's test split]
+    /// Samples to measure the result on [default: the data set's test split]
     #[arg(long, value_name = "PATH")]
     pub(crate) test: Option<PathBuf>,
     #[command(flatten)]
@@ -169,7 +169,7 @@ pub(crate) struct Init {
     pub(crate) output: Option<PathBuf>,
 }
 
-/// What a command that stands for a recipe has in common with others.
+/// Arguments that `quantize`, `prune` and `distill` share.
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Short {
     #[command(flatten)]
@@ -189,7 +189,7 @@ pub(crate) struct Short {
 pub(crate) struct Quantize {
     #[command(flatten)]
     pub(crate) short: Short,
-    /// Passes over the training data with the quantizers active, after calibration
+    /// Training epochs with the quantizers active, after calibration
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) epochs: u64,
 }
@@ -201,7 +201,7 @@ pub(crate) struct Prune {
     /// Share of the weights that become zero, 0..1
     #[arg(long, value_name = "X", default_value_t = 0.5)]
     pub(crate) sparsity: f64,
-    /// Passes over the training data with what is left
+    /// Training epochs after pruning
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) epochs: u64,
 }
@@ -213,10 +213,10 @@ pub(crate) struct Distill {
     /// The student: an architecture (see: espalier list architectures) or an ONNX file
     #[arg(long, value_name = "ARCH|FILE", value_parser = Known(known::architectures), hide_possible_values = true)]
     pub(crate) student: String,
-    /// Multiplies the channels of the architecture's hidden layers
+    /// Factor on the channels of the architecture's hidden layers
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub(crate) width: f64,
-    /// Passes over the training data
+    /// Training epochs
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub(crate) epochs: u64,
 }
@@ -233,18 +233,18 @@ pub(crate) enum Runs {
     Diff {
         /// A run's folder, or its run.json
         a: PathBuf,
-        /// Another
+        /// Another run's folder, or its run.json
         b: PathBuf,
     },
 }
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum RuntimeCommand {
-    /// Say which ONNX Runtime is found, and where
+    /// Print which ONNX Runtime is found, and where
     Find,
-    /// Fetch ONNX Runtime with pip and say how it is named
+    /// Fetch ONNX Runtime with pip and print its path
     Fetch {
-        /// The folder to put it into [default: one of your own, in which it is looked for]
+        /// Folder to put the library into [default: a folder of the user that Espalier searches]
         #[arg(short, long, value_name = "DIR")]
         output: Option<PathBuf>,
     },
@@ -260,10 +260,10 @@ pub(crate) struct Convert {
     /// Fold constants and BatchNormalization, remove identities and dead nodes
     #[arg(long)]
     pub(crate) clean: bool,
-    /// Raise ONNX's operator set to this version
+    /// Raise the model's operator set (opset) to this version
     #[arg(long, value_name = "N")]
     pub(crate) opset: Option<i64>,
-    /// Make everything that is float16, bfloat16 or double float32, inputs and outputs too
+    /// Convert float16, bfloat16 and double tensors to float32, inputs and outputs too
     #[arg(long)]
     pub(crate) float32: bool,
 }
@@ -284,13 +284,13 @@ pub(crate) struct Execute {
 
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Runtime {
-    /// reference, onnxruntime or rten
+    /// Runtime: reference, onnxruntime or rten
     #[arg(long, value_name = "NAME", default_value = "reference", value_parser = Known(known::runtimes), hide_possible_values = true)]
     pub(crate) runtime: String,
-    /// Literal arithmetic: the runtime's graph optimizations off
+    /// Turn the runtime's graph optimizations off: literal arithmetic
     #[arg(long)]
     pub(crate) literal: bool,
-    /// Threads of the runtime
+    /// Number of threads of the runtime
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) threads: usize,
 }
@@ -299,7 +299,7 @@ pub(crate) struct Runtime {
 pub(crate) struct Inspect {
     /// The model
     pub(crate) model: PathBuf,
-    /// Shape of an input for counting: NAME=1,3,224,224
+    /// Shape of an input, to count MACs with: NAME=1,3,224,224
     #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
     pub(crate) shape: Vec<(String, Vec<usize>)>,
 }
@@ -310,41 +310,41 @@ pub(crate) struct Samples {
     /// The data set's split
     #[arg(long, default_value = "test")]
     pub(crate) split: String,
-    /// Rows that run at once [default: 64; 8 where two models are compared, whose values are all kept]
+    /// Rows in a batch [default: 64; 8 in compare, which keeps all values of both models]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: Option<u32>,
-    /// Only N rows, evenly chosen (the first N where a state goes from row to row)
+    /// Use N rows only, evenly spaced (the first N if a state is carried from row to row)
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<usize>,
-    /// What the network is for [default: the model's own, else classification]
+    /// The network's task [default: the model's own, else classification]
     #[arg(long, value_name = "TASK", value_parser = Known(known::tasks), hide_possible_values = true)]
     pub(crate) task: Option<String>,
-    /// The array to predict, for a task that predicts numbers from an npz file [default: y, target or targets]
+    /// Array of the npz file with the values to predict, for a regression [default: y, target or targets]
     #[arg(long, value_name = "ARRAY", requires = "task")]
     pub(crate) target: Option<String>,
     #[command(flatten)]
     pub(crate) preprocess: Preprocessing,
 }
 
-/// How an image becomes an input; what is not given is as the model's metadata say.
+/// How an image becomes an input. What is not given is taken from the model's metadata.
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Preprocessing {
-    /// Factor on pixels [default: the model's own, else 1/255]; this and the following replace one setting each
+    /// Factor on pixels [default: the model's own, else 1/255]; this and the following options each replace one setting
     #[arg(long, value_name = "X")]
     pub(crate) scale: Option<f64>,
-    /// Subtracted for each channel: 0.485,0.456,0.406
+    /// Mean that is subtracted from each channel: 0.485,0.456,0.406
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) mean: Vec<f64>,
-    /// Divided by for each channel
+    /// Standard deviation that each channel is divided by: 0.229,0.224,0.225
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) std: Vec<f64>,
     /// Resize images: the shorter side, or HEIGHT,WIDTH
     #[arg(long, value_name = "N", value_parser = size)]
     pub(crate) size: Option<Size>,
-    /// Cut the middle out of images: HEIGHT,WIDTH, or one number for both
+    /// Crop the centre of images: HEIGHT,WIDTH, or one number for both
     #[arg(long, value_name = "N", value_parser = sides)]
     pub(crate) crop: Option<[usize; 2]>,
-    /// Turn images grey (1) or into colours (3)
+    /// Convert images to grey (1) or to RGB (3)
     #[arg(long, value_name = "N")]
     pub(crate) channels: Option<usize>,
     /// Order of the input's axes: channels first or last
@@ -377,16 +377,16 @@ pub(crate) struct Evaluate {
 
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Compare {
-    /// The model that is taken as right
+    /// The reference model
     pub(crate) a: PathBuf,
-    /// The model that is compared with it
+    /// The model to compare with the reference
     pub(crate) b: PathBuf,
-    /// A data set to compare them on: a folder or file
+    /// Data set to compare the models on: a folder or file
     #[arg(long, value_name = "PATH", conflicts_with = "input")]
     pub(crate) data: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) samples: Samples,
-    /// npz file with the inputs; without data and arrays, seeded noise
+    /// npz file with the inputs [default: seeded noise, unless --data is given]
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
     /// Shape of an input: NAME=1,3,224,224
@@ -403,7 +403,7 @@ pub(crate) enum Bench {
     Train(BenchTrain),
     /// Time inferences in a runtime
     Infer(BenchInfer),
-    /// Measure what the machine reaches at most: arithmetic and memory
+    /// Measure the machine's peak arithmetic and memory bandwidth
     Machine,
 }
 
@@ -411,28 +411,28 @@ pub(crate) enum Bench {
 pub(crate) struct BenchTrain {
     /// The model
     pub(crate) model: PathBuf,
-    /// Samples a step, where the model leaves the batch open
+    /// Samples in a step, if the model's batch dimension is open
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: u32,
-    /// Steps that count; a few more warm up
+    /// Steps to time, after a few steps of warm-up
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: u32,
     /// Quantize to 8 bits first and train through the quantizers
     #[arg(long)]
     pub(crate) qat: bool,
-    /// Hold this share of the weights at zero by a mask
+    /// Share of the weights that a mask holds at zero, 0..1
     #[arg(long, value_name = "X")]
     pub(crate) sparsity: Option<f64>,
     /// Distil from this model in each step
     #[arg(long, value_name = "MODEL")]
     pub(crate) teacher: Option<PathBuf>,
-    /// What a step may hold, such as "2 GB": activations are computed again where it would be more (--memory-limit refuses instead)
+    /// Memory budget of a step, such as "2 GB": activations are recomputed to stay below it (--memory-limit refuses instead)
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<ByteSize>,
     /// Shape of an input: NAME=1,3,224,224
     #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
     pub(crate) shape: Vec<(String, Vec<usize>)>,
-    /// npz file with arrays by input; inputs that it lacks are random
+    /// npz file with arrays by input name; inputs that it lacks are random
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
 }
@@ -441,16 +441,16 @@ pub(crate) struct BenchTrain {
 pub(crate) struct BenchInfer {
     /// The model
     pub(crate) model: PathBuf,
-    /// Samples a run, where the model leaves the batch open
+    /// Samples in a run, if the model's batch dimension is open
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: u32,
-    /// Runs that count; none starts after ten seconds
+    /// Runs to time; no run starts after ten seconds
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) runs: u32,
     /// Shape of an input: NAME=1,3,224,224
     #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
     pub(crate) shape: Vec<(String, Vec<usize>)>,
-    /// npz file with arrays by input; inputs that it lacks are random
+    /// npz file with arrays by input name; inputs that it lacks are random
     #[arg(long, value_name = "FILE")]
     pub(crate) input: Option<PathBuf>,
     #[command(flatten)]
@@ -465,7 +465,7 @@ pub(crate) struct New {
     /// The file to write
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// Multiplies the channels of every hidden layer
+    /// Factor on the channels of every hidden layer
     #[arg(long, value_name = "X", default_value_t = 1.0)]
     pub(crate) width: f64,
     /// Number of classes
@@ -474,7 +474,7 @@ pub(crate) struct New {
     /// Shape of one input: channels,height,width
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub(crate) input: Option<Vec<usize>>,
-    /// Key of the weights
+    /// Seed of the random weights
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
 }
@@ -520,7 +520,7 @@ pub(crate) struct Completions {
 
 fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
     let (name, dims) = text.rsplit_once('=').ok_or("NAME=1,3,224,224 is needed")?;
-    // Nothing at all is the shape of a scalar.
+    // An empty list is the shape of a scalar.
     let list = dims.split(',').filter(|_| !dims.trim().is_empty());
     let dims = list.map(|d| d.trim().parse().map_err(|_| format!("'{d}' is not a size"))).collect::<Result<_, _>>()?;
     Ok((name.to_string(), dims))

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A goal of the recipe was missed.
 const MISSED: u8 = 3;
 
-/// Does what was asked for; the value is the exit code.
+/// Runs the command. Returns the exit code.
 pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error> {
     let name = command.name();
     let mut progress = Progress::new(printer);
@@ -136,12 +136,12 @@ fn run(args: &Run, printer: &Printer) -> Result<u8, Error> {
     Ok(finished("run", &done, &progress, printer))
 }
 
-/// A flag that is set by Ctrl-C.
+/// A flag that Ctrl-C sets.
 fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Error> {
     let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();
     let handler = ctrlc::set_handler(move || {
-        // A second Ctrl-C does not wait for the step.
+        // A second Ctrl-C ends the program at once.
         if asked.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
@@ -150,7 +150,7 @@ fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>, Error> {
     Ok(stop)
 }
 
-/// What every run is told: the command line, and the program that measures memory.
+/// Options of every run: the command line, and the program that measures memory.
 fn surroundings() -> RunOptions {
     RunOptions { command: std::env::args().collect(), program: std::env::current_exe().ok(), ..RunOptions::default() }
 }
@@ -158,7 +158,7 @@ fn surroundings() -> RunOptions {
 fn run_options(args: &Run, printer: &Printer) -> Result<RunOptions, Error> {
     for (old, new, given) in [("--out", "--output", args.out.is_some()), ("--data", "--data-root", args.data.is_some())] {
         if given {
-            printer.note(&format!("note: run's {old} is spelled {new} now"));
+            printer.note(&format!("note: run's {old} is now called {new}"));
         }
     }
     let out = args.output.clone().or(args.out.clone()).unwrap_or_default();
@@ -166,9 +166,9 @@ fn run_options(args: &Run, printer: &Printer) -> Result<RunOptions, Error> {
     Ok(RunOptions { out, data, watch: args.watch, ..surroundings() })
 }
 
-/// Shows a run's result; the value is the exit code.
+/// Prints a run's result. Returns the exit code.
 fn finished(name: &str, done: &lib::RunResult, progress: &Progress, printer: &Printer) -> u8 {
-    // What stands on stderr already is not said a second time.
+    // Warnings that were printed to stderr are not printed again.
     let seen = |stage: &str, text: &str| progress.has_warned(stage, text);
     printer.result(name, &done.record, report::terminal_after(&done.record, &seen));
     printer.note(&format!("report: {}", done.out.join("report.html").display()));
@@ -179,13 +179,13 @@ fn task(a: &Task) -> lib::Task {
     lib::Task { model: a.model.clone(), data: a.data.clone(), test: a.test.clone(), preprocess: changes(&a.preprocess) }
 }
 
-/// Runs the recipe that a command stands for, which is shown first.
+/// Prints the recipe that a short command was turned into, and runs it.
 fn shortcut(name: &str, a: &Short, purpose: lib::Purpose, printer: &Printer) -> Result<u8, Error> {
     let what = lib::Shortcut { task: task(&a.task), purpose, output: a.output.clone(), overrides: a.set.clone() };
     let out = a.run.clone().unwrap_or_default();
     let options = RunOptions { out, stop: stop_on_ctrl_c()?, ..surroundings() };
     let mut told = |text: &str, notes: &[String]| {
-        printer.note(&format!("this stands for the recipe\n\n{text}"));
+        printer.note(&format!("this command runs the recipe\n\n{text}"));
         notes.iter().for_each(|note| printer.note(&format!("note: {note}")));
     };
     let mut progress = Progress::new(printer);
@@ -201,7 +201,7 @@ fn bench_options(batch: u32, rounds: u32, shapes: &[(String, Vec<usize>)], input
     lib::BenchOptions { batch: batch as usize, rounds: rounds as usize, shapes, input: input.clone() }
 }
 
-/// Shows how far a command is.
+/// Prints a command's progress.
 fn ticks<'a>(progress: &'a mut Progress, what: &'static str) -> impl FnMut(u64, u64) + 'a {
     move |done, total| if done < total { progress.advance(what, done, total, None) } else { progress.clear() }
 }

@@ -4,7 +4,7 @@ use clap::{Arg, Command};
 use espalier::commands::{self as lib, Topic};
 use std::ffi::OsStr;
 
-/// Takes any text, and offers those names to completion scripts.
+/// A parser that accepts any text and offers these names to completion scripts.
 #[derive(Clone)]
 pub(crate) struct Known(pub(crate) fn() -> Vec<String>);
 
@@ -36,7 +36,7 @@ pub(crate) fn architectures() -> Vec<String> {
     lib::list(Topic::Architectures).into_iter().map(|entry| entry.name).collect()
 }
 
-/// All that can be explained.
+/// Every name that `explain` knows.
 pub(crate) fn names() -> Vec<String> {
     lib::explainable()
 }

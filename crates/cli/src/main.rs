@@ -1,4 +1,4 @@
-//! The `espalier` program: arguments, printing, exit codes. What it does is in the `espalier` library.
+//! The `espalier` program: arguments, printing, exit codes. The `espalier` library does the work.
 mod args;
 mod commands;
 mod known;

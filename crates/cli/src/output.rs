@@ -14,7 +14,7 @@ const ENVELOPE: u32 = 1;
 /// Exit code of a command line that cannot be read.
 pub(crate) const USAGE: u8 = 2;
 
-/// A command line that cannot be read, for those who asked for JSON.
+/// Prints a usage error as JSON, for calls with `--json`.
 pub(crate) fn usage_error(error: &clap::Error) {
     let text = error.to_string();
     let said = text.split("\n\nUsage:").next().unwrap_or_default().split("\n\nFor more").next().unwrap_or_default();
@@ -25,7 +25,7 @@ pub(crate) fn usage_error(error: &clap::Error) {
     let _ = writeln!(anstream::stdout(), "{}", json(&format!("{envelope:#}")));
 }
 
-/// JSON that controls no terminal: what the format leaves as it is, above 0x7e, is written as it may be.
+/// JSON that cannot control a terminal: characters above 0x7e that the format leaves as they are become escapes.
 fn json(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -37,7 +37,7 @@ fn json(text: &str) -> String {
     out
 }
 
-/// Prints as the flags say.
+/// Prints as `--json`, `--quiet`, `--verbose` and `--color` ask for.
 pub(crate) struct Printer {
     pub(crate) json: bool,
     pub(crate) quiet: bool,
@@ -55,7 +55,7 @@ impl Printer {
         Printer { json: args.json, quiet: args.quiet, verbose: args.verbose }
     }
 
-    /// A result: its JSON in the envelope, or its text.
+    /// Prints a result: its JSON in the envelope, or its text.
     pub(crate) fn result<T: Serialize>(&self, command: &str, value: &T, text: impl Display) {
         if self.json {
             self.envelope(&json!({ "schema_version": ENVELOPE, "command": command, "ok": true, "result": value }));
@@ -64,20 +64,20 @@ impl Printer {
         }
     }
 
-    /// Plain text on stdout: names in it that come from files cannot control the terminal. A reader that has gone away ends the
-    /// output, not the program.
+    /// Prints plain text on stdout. Names from files are escaped, so that they cannot control the terminal. If the reader closes
+    /// the pipe, the output ends, not the program.
     pub(crate) fn out(&self, text: &str) {
         let _ = anstream::stdout().write_all(text::block(text).as_bytes());
     }
 
-    /// A remark on stderr.
+    /// Prints a note on stderr.
     pub(crate) fn note(&self, text: &str) {
         if !self.quiet {
             let _ = writeln!(anstream::stderr(), "{}", text::block(text));
         }
     }
 
-    /// An error: one line, the place in the recipe, a hint.
+    /// Prints an error: one line, the place in the recipe, a hint.
     pub(crate) fn error(&self, command: &str, error: &Error) {
         if self.json {
             let (message, hint, code) = (error.to_string(), error.hint(), error.exit_code());

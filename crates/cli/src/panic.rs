@@ -1,15 +1,15 @@
-//! A defect of ours ends the program with one line and exit code 70.
+//! A panic ends the program with one line and exit code 70.
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 
 /// Exit code of an internal error.
 pub(crate) const INTERNAL: u8 = 70;
 
-/// What the last panic said, and where.
+/// Message and source line of the last panic.
 static LAST: Mutex<String> = Mutex::new(String::new());
 
-/// Calls `work`; `None` if it panicked, told on stderr. Panics that the library catches and turns into errors, which
-/// name the node, stay silent: the hook only remembers.
+/// Calls `work`; returns `None` after a panic, with a message on stderr. Panics that the library catches and turns into errors,
+/// which name the node, print nothing: the hook only remembers them.
 pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Option<T> {
     std::panic::set_hook(Box::new(|info| {
         let what = info.payload().downcast_ref::<&str>().map(|s| s.to_string());

@@ -8,25 +8,25 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-/// Hears what is done and shows it.
+/// Listens to a run's events and prints them.
 pub(crate) struct Progress<'a> {
     printer: &'a Printer,
-    /// Absent until there is something to show.
+    /// The bar; absent until there is progress to show.
     bar: Option<ProgressBar>,
     what: String,
-    /// When that began, and when a line was last written of it, where no bar can be drawn.
+    /// When the present work began, and when a line about it was last printed (where no bar can be drawn).
     began: Instant,
     told: Instant,
-    /// The stage that is at work.
+    /// The stage that runs.
     stage: String,
-    /// Warnings that were shown: stage and text.
+    /// Warnings that were printed: stage and text.
     warned: Vec<(String, String)>,
 }
 
-/// How often a line tells how far it is where no bar can be drawn.
+/// Time between two lines of progress where no bar can be drawn.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// `12.3/s`, or `4.56 s each` where that says more.
+/// A rate as text: `12.3/s`, or `4.56 s each` for slow work.
 fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
     let rate = state.per_sec();
     let _ = match rate {
@@ -42,7 +42,7 @@ impl<'a> Progress<'a> {
         Progress { printer, bar: None, what: String::new(), began: now, told: now, stage: String::new(), warned: vec![] }
     }
 
-    /// Shows how far something is.
+    /// Shows the progress of one kind of work.
     pub(crate) fn advance(&mut self, what: &str, done: u64, total: u64, loss: Option<f64>) {
         if self.printer.quiet {
             return;
@@ -66,7 +66,7 @@ impl<'a> Progress<'a> {
         bar.set_position(done);
     }
 
-    /// Now and then a line, where no bar can be drawn: a log that stands still for minutes says nothing.
+    /// Prints a line now and then where no bar can be drawn, so that a log does not stand still for minutes.
     fn tell(&mut self, what: &str, done: u64, total: u64) {
         if self.told.elapsed() < EVERY || done == 0 || total == 0 {
             return;
@@ -76,7 +76,7 @@ impl<'a> Progress<'a> {
         self.printer.note(&format!("  {what}: {done} of {total}, about {} left", text::duration(left)));
     }
 
-    /// Takes the bar away until there is progress again.
+    /// Removes the bar until there is progress again.
     pub(crate) fn clear(&mut self) {
         self.what.clear();
         if let Some(bar) = self.bar.take() {
@@ -84,7 +84,7 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// True if the warning was shown.
+    /// True if the warning was printed already.
     pub(crate) fn has_warned(&self, stage: &str, text: &str) -> bool {
         self.warned.iter().any(|(s, t)| s == stage && t == text)
     }

@@ -1,4 +1,4 @@
-//! Random changes to training images. What a row becomes depends on seed, stage, epoch and row, on nothing else.
+//! Random changes to training images. They depend on seed, stage, epoch and row only.
 use crate::preprocess::View;
 use crate::random::Draws;
 use schemars::JsonSchema;
@@ -14,7 +14,7 @@ pub struct Augment {
     pub flip: bool,
 }
 
-/// Set apart from the draws that order the rows.
+/// Salt of the random numbers, so that they differ from those that order the rows.
 const SALT: u64 = 1;
 
 impl Augment {
@@ -22,7 +22,7 @@ impl Augment {
         Draws::new(SALT, seed, stage, epoch)
     }
 
-    /// The change for one row.
+    /// The random change for one row.
     pub(crate) fn view(&self, draws: Draws) -> View {
         let shift = |index| draws.below(index, 2 * self.crop_padding + 1) as isize - self.crop_padding as isize;
         View { down: shift(0), right: shift(1), mirror: self.flip && draws.below(2, 2) == 1 }

@@ -15,22 +15,22 @@ pub struct Batch {
     pub rows: Vec<usize>,
     /// Input tensors by name; axis 0 has one entry a row.
     pub inputs: BTreeMap<String, Tensor>,
-    /// What the network should say.
+    /// The targets of the rows.
     pub targets: Targets,
-    /// True if the inputs are those of one run of a network as they stand ([`Content::Ready`]).
+    /// True if the inputs are those of one whole run of a network ([`Content::Ready`]).
     pub ready: bool,
-    /// True if the rows that were asked for together go on in the next batch: they do not have one shape, or are ready.
+    /// True if the next batch continues this one: the rows of a batch differ in shape, or each row is a whole run.
     pub continues: bool,
 }
 
-/// What is to be learnt from a batch.
+/// The targets of a batch.
 #[derive(Clone, Debug, Default)]
 pub struct Targets {
     /// The class of each row, i64 `[n]`; absent if a row has none.
     pub labels: Option<Tensor>,
     /// Targets of one shape in all rows, by name: `[n, ...]`.
     pub values: BTreeMap<String, Tensor>,
-    /// Further targets by name, of which each row has its own number.
+    /// Further targets by name, with another number of entries in each row.
     pub ragged: BTreeMap<String, Ragged>,
 }
 
@@ -43,7 +43,7 @@ pub struct Ragged {
     pub offsets: Vec<usize>,
 }
 
-/// What every worker needs to know to make a batch.
+/// What every worker needs to make a batch.
 pub(crate) struct Recipe {
     pub(crate) input: String,
     pub(crate) classes: Option<usize>,
@@ -152,7 +152,7 @@ enum Made {
     Arrays(BTreeMap<String, Tensor>),
 }
 
-/// A batch in the making.
+/// A batch to which rows are added.
 #[derive(Default)]
 struct Parts {
     rows: Vec<usize>,
@@ -164,7 +164,7 @@ struct Parts {
 }
 
 impl Parts {
-    /// True if a row can be stacked upon these.
+    /// True if the row has the shape of the rows already in the batch.
     fn takes(&self, made: &Made, preprocess: &Preprocess) -> bool {
         match made {
             _ if self.rows.is_empty() => true,
@@ -175,7 +175,7 @@ impl Parts {
         }
     }
 
-    /// The batch of these rows, if there are any; nothing is left.
+    /// Returns the batch of these rows, if there are any, and starts an empty one.
     fn finish(&mut self, dataset: &dyn Dataset, input: &str) -> Result<Option<Batch>> {
         let Parts { rows, labels, images, arrays, values, ragged } = std::mem::take(self);
         let (path, total) = (dataset.path(), rows.len());

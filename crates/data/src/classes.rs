@@ -1,10 +1,10 @@
-//! Looking at a data set's labels before it is used, and setting rows aside for validation.
+//! Checks of a data set's labels before it is used, and splitting rows off for validation.
 use crate::batch::{in_range, out_of_range};
 use crate::random::Draws;
 use crate::{DataError, Dataset, Result};
 use std::collections::BTreeMap;
 
-/// What a data set is about to be used for.
+/// What a data set will be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Purpose {
     /// Learning: each class must have rows.
@@ -58,7 +58,7 @@ pub fn check_classes(dataset: &dyn Dataset, rows: Option<&[usize]>, classes: usi
     }
 }
 
-/// How much of the training rows is set aside.
+/// How many of the training rows are held out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Holdout {
     /// A part of them, 0..1.
@@ -70,13 +70,13 @@ pub enum Holdout {
 /// Training rows, and rows held out of them, both in ascending order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
-    /// Rows to learn from.
+    /// Rows to train on.
     pub train: Vec<usize>,
-    /// Rows set aside.
+    /// Rows held out.
     pub held_out: Vec<usize>,
 }
 
-/// Set apart from the draws of the loader.
+/// Salt of the random numbers, so that they differ from those of the loader.
 const SALT: u64 = 3;
 
 /// At most `count` of `rows` rows, evenly chosen, so that a set sorted by class gives some of each.
@@ -85,7 +85,7 @@ pub fn evenly(rows: usize, count: usize) -> Vec<usize> {
     (0..count).map(|i| i * rows / count).collect()
 }
 
-/// Sets rows aside for validation, the same part of each class (largest remainders decide where it is not whole; rows
+/// Holds rows out for validation, the same share of each class (largest remainders decide where it is not a whole number; rows
 /// without a label count as a class). The same seed gives the same rows.
 ///
 /// # Errors

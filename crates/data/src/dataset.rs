@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// What a network's input takes, as far as arrays are cut by it.
+/// What a network's input takes, as far as it decides how arrays are cut into rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// Its rank, where that is declared.
@@ -14,7 +14,8 @@ pub struct Place {
     pub axis: Option<usize>,
     /// One array serves all samples, whatever its shape.
     pub held: bool,
-    /// A run takes one sample: which of its axes of size 1 is the samples' the declared shape does not tell, an array may.
+    /// A run takes one sample. The declared shape does not tell which of its axes of size 1 is the batch axis; an array's shape
+    /// may.
     pub single: bool,
 }
 
@@ -58,8 +59,8 @@ pub trait Dataset: Send + Sync {
         false
     }
 
-    /// True if a label is nothing but the position of its class among [`Dataset::class_names`]: a data set of fewer classes
-    /// then has other labels for the same ones.
+    /// True if a label is only the position of its class among [`Dataset::class_names`], so that a data set with fewer classes
+    /// has other labels for the same classes.
     fn labels_are_positions(&self) -> bool {
         false
     }
@@ -74,7 +75,7 @@ pub trait Dataset: Send + Sync {
         false
     }
 
-    /// What the user should know: files that were passed over.
+    /// Notes for the user, such as files that were passed over.
     fn notes(&self) -> Vec<String> {
         vec![]
     }

@@ -11,8 +11,8 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 /// Most pixels an image may claim to have (Pillow's limit against decompression bombs).
 const MAX_PIXELS: usize = 178_956_970;
 
-/// Decodes a file by its first bytes; the error is a sentence without the file's name. A decoder that panics on damaged bytes is
-/// held here: it owns nothing that outlives the call.
+/// Decodes a file by its first bytes. The error is a sentence without the file's name. A decoder's panic on damaged bytes is
+/// caught here: the decoder owns nothing that outlives the call.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Content, String> {
     catch_unwind(|| content(bytes))
         .unwrap_or_else(|_| Err("undecodable: the file is damaged in a way that its decoder does not expect".into()))
@@ -114,7 +114,7 @@ fn wav(bytes: &[u8]) -> Result<Audio, String> {
 mod tests {
     use super::*;
 
-    /// A palette of four bytes, which are one colour and a third of another: its decoder panics.
+    /// A palette of four bytes, one colour and a third of another: the decoder panics on it.
     const ODD_PALETTE: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x09\0\0\0\x07\x04\x03\0\0\x01\x5f\xb2\x4a\xc5\0\0\0\x04PLTE\0\0\0\0\xb4\xa3\xae\x7a\0\0\0\x0cIDAT\
 \x78\x9c\x63\x60\xa0\x3e\0\0\0\x54\0\x01\x93\xe7\xc3\x38\0\0\0\0IEND\xaeB\x60\x82";
 

@@ -18,7 +18,7 @@ pub enum DataError {
     /// A file that is not what its format promises.
     #[error("{}: {what}", path.display())]
     Format {
-        /// The file.
+        /// Path of the file or folder.
         path: PathBuf,
         /// What is wrong with it.
         what: String,

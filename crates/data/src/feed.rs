@@ -1,11 +1,11 @@
-//! The order of an epoch's rows, and reading them in it.
+//! The order of an epoch's rows, and reading the rows in that order.
 use crate::batch::{Batch, Recipe};
 use crate::loader::{LoaderOptions, Shuffle};
 use crate::random::Draws;
 use crate::{DataError, Dataset, Result, Sample};
 use std::sync::Arc;
 
-/// Set apart from the draws that augment rows.
+/// Salt of the random numbers, so that they differ from those that augment rows.
 const SALT: u64 = 2;
 
 /// Hands out the rows of an epoch, batch by batch.
@@ -22,7 +22,7 @@ pub(crate) struct Feed {
     drop_last: bool,
 }
 
-/// The rows of one batch: not read yet where a worker may as well do it.
+/// The rows of one batch; not read yet where a worker can read them.
 pub(crate) enum Rows {
     Unread(Arc<dyn Dataset>, Vec<usize>),
     Read(Arc<dyn Dataset>, Vec<(usize, Sample)>),
@@ -116,7 +116,7 @@ impl Feed {
         self.draws.below(self.drawn, bound)
     }
 
-    /// Passes over batches: the buffer is played through with row numbers alone, and what is left in it read at the end.
+    /// Skips batches: the shuffle buffer runs on row numbers only, and what is left in it is read at the end.
     fn skip(&mut self, batches: usize) -> Result<()> {
         let rows = batches.saturating_mul(self.batch);
         if self.capacity == 0 {

@@ -1,7 +1,7 @@
-//! Batches of an epoch, made on other threads ahead of whoever consumes them.
+//! Batches of an epoch, made on other threads ahead of their consumer.
 //!
-//! Workers take turns at the feed (a lock): whoever has it takes the next rows, puts the receiving end of its result
-//! into a bounded queue, and decodes after letting go. The queue thus holds batches in order however long each takes.
+//! Workers take turns at the feed (a lock): the worker that holds it takes the next rows, puts the receiving end of its result
+//! into a bounded queue, and decodes after releasing the lock. So the queue holds the batches in order, however long each takes.
 use crate::augment::Augment;
 use crate::batch::{Batch, Recipe};
 use crate::feed::Feed;
@@ -15,7 +15,7 @@ use std::thread::JoinHandle;
 /// The order of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Shuffle {
-    /// As they come.
+    /// In the data set's order.
     #[default]
     Off,
     /// A new order each epoch. Where any order is cheap to read, a permutation of all rows. Where rows come in runs
@@ -41,7 +41,7 @@ pub struct LoaderOptions {
     pub epoch: u64,
     /// Random changes to images.
     pub augment: Augment,
-    /// What makes an input of a row.
+    /// How a row becomes an input.
     pub preprocess: Preprocess,
     /// Threads that make batches; 0: the caller's own.
     pub workers: usize,
@@ -51,9 +51,9 @@ pub struct LoaderOptions {
     pub rows: Option<Arc<Vec<usize>>>,
     /// Name of the input (of images, sounds and lone arrays).
     pub input: String,
-    /// Number of classes that labels are checked against, beside as many as the data set names, if it does.
+    /// Number of classes that labels are checked against, beside the number of classes that the data set names, if it does.
     pub classes: Option<usize>,
-    /// Batches at the beginning of the epoch that are passed over without being made: where a resumed run goes on.
+    /// Batches to skip at the beginning of the epoch, without making them: for a resumed run.
     pub skip: usize,
     /// Rows of different shapes are no error: they come in batches of one shape each, [`Batch::continues`] set on all but the last.
     pub ragged: bool,
@@ -88,7 +88,7 @@ impl Default for LoaderOptions {
 pub struct Loader {
     batches: usize,
     source: Source,
-    /// The rest of a batch that does not have one shape.
+    /// The remaining pieces of a batch whose rows differ in shape.
     pending: VecDeque<Batch>,
     workers: Vec<JoinHandle<()>>,
 }
@@ -135,13 +135,13 @@ impl Loader {
         Ok(Loader { batches, source: Source::Threads(receiver), pending: VecDeque::new(), workers })
     }
 
-    /// Batches that the epoch still has.
+    /// Batches left in the epoch.
     pub fn remaining(&self) -> usize {
         self.batches
     }
 }
 
-/// What a worker does until the epoch ends or nobody wants its batches any more.
+/// A worker's loop: until the epoch ends or the consumer is gone.
 fn work(feed: &Mutex<Feed>, recipe: &Recipe, queue: &SyncSender<Receiver<Result<Vec<Batch>>>>) {
     loop {
         let (sender, receiver) = sync_channel(1);
@@ -194,7 +194,7 @@ impl Iterator for Loader {
 
 impl Drop for Loader {
     fn drop(&mut self) {
-        // Closing the queue is what tells the workers to stop.
+        // Closing the queue tells the workers to stop.
         self.source = Source::Ended;
         for worker in self.workers.drain(..) {
             let _ = worker.join();

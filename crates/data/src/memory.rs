@@ -1,6 +1,6 @@
-//! How much a file may announce before it is believed.
+//! Limits on the sizes that a file may announce.
 
-/// Where the system does not tell what is free.
+/// Assumed free memory where the system does not tell.
 const UNKNOWN: u64 = 4 << 30;
 
 /// Bytes that arrays of one file may take: half of the memory that is free.
@@ -11,7 +11,7 @@ pub(crate) fn most() -> u64 {
     kilobytes.map_or(UNKNOWN, |n| n.saturating_mul(1024) / 2)
 }
 
-/// Refuses what announces more.
+/// Refuses an announced size that is too large.
 ///
 /// # Errors
 /// A sentence with both numbers.

@@ -17,7 +17,7 @@ pub struct OpenOptions {
     pub input_column: Option<String>,
     /// Parquet: the column of the label; absent: `label`, `labels`, `fine_label` or the first one that holds classes.
     pub label_column: Option<String>,
-    /// What a row has to say beside its input: its class, or numbers.
+    /// The target of a row: its class, or numbers.
     pub wanted: Wanted,
 }
 
@@ -43,7 +43,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Dataset>> {
     let mut splits = if path.is_dir() { folder_splits(path)? } else { file_splits(path)? };
     let names = splits.keys().cloned().collect::<Vec<_>>().join(", ");
     let found = match &options.split {
-        // A single file, or a folder without splits, has nothing to choose from.
+        // A single file, or a folder without splits, leaves no choice of a split.
         Some(wanted) => splits.remove(canonical(wanted)).or_else(|| splits.remove("")),
         None if splits.len() <= 1 => splits.into_values().next(),
         None if splits.contains_key("") => splits.remove(""),
@@ -60,7 +60,7 @@ pub fn open(path: &Path, options: &OpenOptions) -> Result<Arc<dyn Dataset>> {
     Ok(dataset)
 }
 
-/// A file stands for the whole data set, under the empty split name.
+/// A single file is the whole data set, under the empty split name.
 fn file_splits(path: &Path) -> Result<Splits> {
     std::fs::metadata(path).map_err(DataError::io(path))?;
     match formats().iter().find_map(|format| (format.file)(path)) {

@@ -1,11 +1,11 @@
-//! What turns a decoded row into a network's input. It travels with the model, in its metadata.
+//! How a decoded row becomes a network's input. The settings travel with the model, in its metadata.
 use crate::resize::{Filter, resize};
 use crate::{Audio, Augment, DataError, Dataset, Image, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tensor::{DType, Tensor};
 
-/// Key of a model's metadata under which its preprocessing stands, as JSON.
+/// Key of the preprocessing in a model's metadata; its value is JSON.
 pub const METADATA_KEY: &str = "espalier.preprocess";
 
 /// How an image or a sound becomes an input tensor, always in this order: channels, size, crop, then
@@ -27,12 +27,12 @@ pub struct Preprocess {
     pub crop: Option<[usize; 2]>,
     /// Order of the axes of an input.
     pub layout: Layout,
-    /// What a pixel's value, 0..255, is multiplied by first.
+    /// Factor on a pixel's value, 0..255; applied first.
     pub scale: f64,
-    /// What is subtracted then, for each channel (or one value for all; absent: nothing).
+    /// Mean that is subtracted after `scale`, for each channel (or one value for all; absent: nothing).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub mean: Vec<f64>,
-    /// What is divided by last, for each channel (or one value for all; absent: nothing).
+    /// Standard deviation that is divided by last, for each channel (or one value for all; absent: nothing).
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub std: Vec<f64>,
     /// Samples a sound is cut to, or filled up to with silence; absent: sounds keep their length.
@@ -192,7 +192,7 @@ impl Preprocess {
         }
     }
 
-    /// An array of floats, normalised where `arrays` is set; what a shift leaves open is a value of 0.
+    /// An array of floats, normalised where `arrays` is set. A shift fills up with 0.
     pub(crate) fn array(&self, array: Tensor, view: View) -> Result<Tensor, String> {
         if !self.arrays {
             return Ok(array);
@@ -249,7 +249,7 @@ impl Preprocess {
     }
 }
 
-/// Refuses settings for images, given by the user, that data of arrays would not heed.
+/// Refuses image settings, given by the user, that have no effect on arrays.
 ///
 /// # Errors
 /// [`DataError::Invalid`], with what to do.
@@ -272,7 +272,7 @@ pub fn check_heeded(dataset: &dyn Dataset, given: Option<&Preprocess>, augment: 
     ))
 }
 
-/// Where an augmented image is read from: shifted (what lies outside is black), then mirrored left to right.
+/// Where an augmented image is read from: shifted (black outside the image), then mirrored left to right.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) down: isize,
@@ -312,7 +312,7 @@ fn shorter_side(image: &Image, side: usize) -> (usize, usize) {
     if image.height <= image.width { (side, longer) } else { (longer, side) }
 }
 
-/// The middle of an image; where the margins cannot be equal, torchvision's rounding (half to even) decides.
+/// The centre of an image; where the margins cannot be equal, torchvision's rounding (half to even) decides.
 fn crop(image: &Image, height: usize, width: usize) -> Result<Image, String> {
     if height > image.height || width > image.width {
         return Err(format!("preprocess.crop {height} x {width} is larger than the image, {} x {}", image.height, image.width));

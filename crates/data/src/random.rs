@@ -1,8 +1,8 @@
-//! Random numbers without state: a draw is a function of what it is for, so that neither the number of threads nor a
-//! resumed run changes it.
+//! Random numbers without state: a draw is a function of its purpose, so that it does not depend on the number of threads or on a
+//! resumed run.
 use tensor::random::{bits, derive};
 
-/// What a series of draws is for: hashed, so that neighbouring seeds, epochs and rows are unrelated.
+/// The purpose of a series of draws: hashed, so that neighbouring seeds, epochs and rows give unrelated numbers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Draws(u64);
 
@@ -12,7 +12,7 @@ impl Draws {
         Draws([seed, stage, epoch].into_iter().fold(salt, derive))
     }
 
-    /// The series for one row of it.
+    /// The series for one row.
     pub(crate) fn row(self, row: usize) -> Self {
         Draws(derive(self.0, row as u64))
     }

@@ -1,11 +1,11 @@
-//! Labels by the names of their classes, not by the positions that these have in one data set.
+//! Labels matched by the names of their classes instead of their positions in one data set.
 use crate::{DataError, Dataset, Place, Result, Sample};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A data set whose labels count in another list of classes.
+/// A data set whose labels are mapped to another list of classes.
 struct Relabelled {
     inner: Arc<dyn Dataset>,
     /// The new label of each old one.
@@ -13,11 +13,11 @@ struct Relabelled {
     names: Vec<String>,
 }
 
-/// The data set with labels that are positions in `names`, the classes that a network or a training set knows. A data set
-/// that does not name its classes, and one that numbers them itself and calls them otherwise, stays as it is.
+/// The data set with labels that are positions in `names`, the classes of a network or a training set. A data set that does not
+/// name its classes, and one that numbers them itself and uses other names, stays as it is.
 ///
 /// # Errors
-/// [`DataError::Invalid`] naming a class that `names` does not have, where labels are but positions of names
+/// [`DataError::Invalid`] naming a class that `names` does not have, where labels are only positions of names
 /// ([`Dataset::labels_are_positions`]).
 pub fn relabel(dataset: Arc<dyn Dataset>, names: &[String]) -> Result<Arc<dyn Dataset>> {
     let own = dataset.class_names();
@@ -44,8 +44,8 @@ pub fn relabel(dataset: Arc<dyn Dataset>, names: &[String]) -> Result<Arc<dyn Da
     )))
 }
 
-/// Refuses a data set whose labels are positions among classes of which a network tells another number apart: which of them
-/// is which cannot be known.
+/// Refuses a data set whose labels are positions among another number of classes than the network has: there is no way to know
+/// which class is which.
 ///
 /// # Errors
 /// [`DataError::Invalid`], with what to do.
@@ -71,7 +71,7 @@ fn listed<S: AsRef<str>>(names: &[S]) -> String {
 
 impl Relabelled {
     fn label(&self, label: Option<i64>) -> Option<i64> {
-        // A label that is no position is told where it is checked.
+        // A label that is no position is reported by the label check.
         label.map(|label| usize::try_from(label).ok().and_then(|at| self.labels.get(at)).copied().unwrap_or(-1))
     }
 }

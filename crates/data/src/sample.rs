@@ -48,7 +48,7 @@ pub enum Content {
 /// One row of a data set.
 #[derive(Clone, Debug)]
 pub struct Sample {
-    /// The input.
+    /// The network's input: an image, a sound or arrays.
     pub content: Content,
     /// The class, if the row has one.
     pub label: Option<i64>,

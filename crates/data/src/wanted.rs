@@ -1,4 +1,4 @@
-//! What rows say beside their inputs: a class, or numbers.
+//! The target of a row beside its inputs: a class, or numbers.
 use crate::source::arrays::LABELS;
 use std::collections::BTreeMap;
 use tensor::{DType, Tensor};
@@ -19,13 +19,13 @@ pub enum Wanted {
 /// Name of the target that [`Wanted::Values`] gives ([`crate::Targets::values`]).
 pub const TARGET: &str = "target";
 
-/// Names that an array of target values goes by.
+/// Names that an array of target values may have.
 pub const TARGET_NAMES: [&str; 5] = ["y", TARGET, "targets", "label", "labels"];
 
 /// Takes the array of target values out of a file's arrays, as f32, and drops class labels, which are no inputs.
 ///
 /// # Errors
-/// A sentence: which arrays there are, or why the one that was found does not serve.
+/// A sentence: which arrays there are, or why the array found cannot be used.
 pub(crate) fn take_values(arrays: &mut BTreeMap<String, Tensor>, array: Option<&str>) -> Result<Tensor, String> {
     let name = match array {
         Some(name) => Some(name).filter(|name| arrays.contains_key(*name)),

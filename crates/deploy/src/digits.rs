@@ -1,4 +1,4 @@
-//! Digits of one base in bytes: how indices into tables are stored together ([`crate::lower`]), but for those of 4, 7 and 8 bits.
+//! Digits of one base packed in bytes: how [`crate::lower`] stores indices into tables, except those of 4, 7 and 8 bits.
 use encodings::{Decode, Stored, pack};
 
 /// How indices of few levels are stored together.
@@ -10,9 +10,9 @@ pub(crate) struct Kind {
     pub(crate) unit: bool,
 }
 
-/// How data that decode from a table are stored; `None` for indices of 4 and 8 bits, which have element types of their own, and of 7,
-/// whose words take 56 bits: ONNX Runtime was seen to decode these wrongly. The fourth level of two bits is left out where no element has it and
-/// it repeats the third.
+/// How data that decode from a table are stored; `None` for indices of 4 and 8 bits, which have element types of their own, and
+/// of 7 bits, whose words take 56 bits: ONNX Runtime was seen to decode these wrongly. Of two bits the fourth level is left out
+/// if no element uses it and it repeats the third.
 pub(crate) fn kind_of(stored: &Stored) -> Option<Kind> {
     let Decode::Table { table, bits, .. } = &stored.decode else { return None };
     let data = stored.data.as_slice::<u8>().ok().filter(|_| matches!(*bits, 1..=3 | 5 | 6))?;
@@ -33,7 +33,7 @@ impl Kind {
         u32::from(self.base).next_power_of_two().ilog2()
     }
 
-    /// Bytes of a word: as few as hold a whole number of digits without a rest, but for base 3.
+    /// Bytes of a word: the fewest that hold a whole number of digits without a remainder (base 3 has one).
     pub(crate) fn word(self) -> usize {
         match self.base {
             ..=4 => 1,
@@ -47,12 +47,12 @@ impl Kind {
         if self.base == 3 { 5 } else { 8 * self.word() / self.bits() as usize }
     }
 
-    /// What a word is divided by for each of its digits.
+    /// The divisors that take each digit out of a word.
     pub(crate) fn powers(self) -> Vec<i64> {
         (0..self.digits() as u32).map(|i| i64::from(self.base).pow(i)).collect()
     }
 
-    /// What the bytes of a word are multiplied by: the first one is the lowest.
+    /// The factors that make a word of its bytes, the lowest byte first.
     pub(crate) fn places(self) -> Vec<i64> {
         (0..self.word() as u32).map(|i| 256i64.pow(i)).collect()
     }

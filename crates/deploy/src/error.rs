@@ -10,7 +10,7 @@ pub enum DeployError {
     /// The runtime is not installed, or is too old to be used.
     #[error("{runtime} cannot be used: {what}")]
     RuntimeAbsent {
-        /// The runtime.
+        /// Name of the runtime.
         runtime: &'static str,
         /// Where it was looked for, what was found, and how to get it.
         what: String,
@@ -18,7 +18,7 @@ pub enum DeployError {
     /// The runtime refused the model, or failed while it ran it.
     #[error("{runtime} {step}: {what}")]
     Runtime {
-        /// The runtime.
+        /// Name of the runtime.
         runtime: &'static str,
         /// What it was doing (`cannot load the model`, `cannot run the model`).
         step: &'static str,
@@ -33,7 +33,7 @@ pub enum DeployError {
         /// What is wrong with it.
         what: String,
     },
-    /// An annotation that has no form in standard ONNX.
+    /// An annotation that cannot be written in standard ONNX.
     #[error("value '{value}' cannot be lowered: {what}")]
     Lower {
         /// The value's name.
@@ -44,36 +44,36 @@ pub enum DeployError {
     /// A model that the target cannot run.
     #[error("target '{target}': {what}")]
     Target {
-        /// The target.
+        /// Name of the target.
         target: &'static str,
         /// Nodes or values, why, and what to do about it.
         what: String,
     },
-    /// Figures that cannot be computed from what was given.
+    /// A measurement that cannot be computed from the given data.
     #[error("{what}")]
     Measure {
         /// What is missing or does not fit.
         what: String,
     },
-    /// The graph.
+    /// The graph is not well formed.
     #[error(transparent)]
     Graph(#[from] graph::GraphError),
-    /// Writing the file.
+    /// The file cannot be written.
     #[error(transparent)]
     Onnx(#[from] onnx::OnnxError),
-    /// A tensor operation.
+    /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] tensor::TensorError),
-    /// An operator.
+    /// An operator failed.
     #[error(transparent)]
     Op(#[from] ops::OpError),
-    /// The interpreter, or the data it was fed.
+    /// The interpreter failed, or its input was wrong.
     #[error(transparent)]
     Train(#[from] train::TrainError),
     /// A file that cannot be read.
     #[error("{}: {source}", path.display())]
     Io {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The system's reason.
         source: std::io::Error,

@@ -1,16 +1,16 @@
-//! Operators on integers become the float operators that they stand for, between quantizers: the inverse of the format `qoperator`, so
-//! that a file in it can be lifted. By [`ops::IntegerForm`], whatever tool wrote the file.
+//! Replaces integer operators by the float operators that they stand for, between quantizers: the inverse of the format
+//! `qoperator`, so that such a file can be lifted. It goes by [`ops::IntegerForm`], whatever tool wrote the file.
 use crate::Result;
 use graph::{Attribute, AttributeValue, Graph, Model, Names, Node, ValueId, Values};
 use ops::{Effect, IntegerForm, Operator, Slot};
 use std::collections::HashMap;
 use tensor::{DType, Tensor};
 
-/// Rewrites the main graph. Returns how many operators were; one with computed scales, or an attribute that the float operator does not
-/// have, stays.
+/// Rewrites the main graph. Returns how many operators were replaced. An operator with computed scales, or with an attribute that
+/// the float operator does not have, stays.
 ///
 /// # Errors
-/// If the result has no order.
+/// If the result has a cycle.
 pub(crate) fn restore(model: &mut Model) -> Result<usize> {
     let forms = |node: &Node| ops::find(&node.domain, &node.op_type).and_then(|op| op.integer_form());
     if model.graph.nodes.iter().all(|node| forms(node).is_none()) {
@@ -58,7 +58,7 @@ struct Restoring<'a> {
 }
 
 impl Restoring<'_> {
-    /// The quantizers that are there.
+    /// The quantizers of the graph, by input and grid.
     fn known(&mut self, graph: &Graph) {
         for node in graph.nodes.iter().filter(|n| n.is_onnx()) {
             let (Some(from), Some(scale), Some(to)) = (node.input(0), node.input(1), node.output(0)) else { continue };
@@ -94,7 +94,7 @@ impl Restoring<'_> {
                 _ => {}
             }
         }
-        // Scales along an axis are for constants, which are lifted; others would need a newer operator set.
+        // Scales along an axis are for constants, which are lifted; other values would need a newer operator set.
         let fixed = |(_, integers, grid): &(usize, ValueId, Grid)| {
             self.model.values.tensor(grid.0).is_some_and(|s| s.len() == 1 || self.model.values.tensor(*integers).is_some())
         };
@@ -106,7 +106,7 @@ impl Restoring<'_> {
             Some(_) => Some(self.accumulator(&read)?),
             None => None,
         };
-        // What is certain from here on may be written.
+        // All checks are done: the graph may change from here on.
         let mut float = node.clone();
         float.op_type = form.of.into();
         float.domain = String::new();
@@ -127,13 +127,13 @@ impl Restoring<'_> {
         float.inputs = inputs;
         match input(Slot::OutputScale) {
             Some(scale) => out.extend(self.quantized(float, made, (scale, input(Slot::OutputZeroPoint)))),
-            // QGemm without an output grid makes floats.
+            // QGemm without an output grid returns floats.
             None => out.push(float),
         }
         Some(out)
     }
 
-    /// A node that moves integers of a known grid, as one that moves floats.
+    /// A node that moves integers of a known grid becomes one that moves floats.
     fn moved(&mut self, node: &Node) -> Option<Vec<Node>> {
         let op: &dyn Operator = ops::find(&node.domain, &node.op_type)?;
         let (from, grid) = node.input(0).and_then(|v| Some((v, *self.grids.get(&v)?)))?;
@@ -164,7 +164,7 @@ impl Restoring<'_> {
         [node, quantize]
     }
 
-    /// The floats that integers stand for, dequantized once for all readers.
+    /// The floats of quantized integers, dequantized once for all readers.
     fn dequantize(&mut self, integers: ValueId, grid: Grid, axis: Option<usize>, out: &mut Vec<Node>) -> ValueId {
         if let Some(there) = self.dequantized.get(&(integers, grid)) {
             return *there;
@@ -186,7 +186,7 @@ impl Restoring<'_> {
         node
     }
 
-    /// True if the operator set of the model and the version an operator is meant by are on the same side of 13, where Softmax changed.
+    /// True if the operator set of the model and the operator's version are on the same side of 13, where Softmax changed.
     fn means_the_same(&self, version: &AttributeValue) -> bool {
         matches!(version, AttributeValue::Int(v) if (*v >= 13) == (self.model.onnx_opset() >= 13))
     }

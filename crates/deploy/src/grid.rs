@@ -1,4 +1,4 @@
-//! The grid an encoding puts values on, in the form QuantizeLinear and DequantizeLinear take it.
+//! The grid of an encoding in the form that QuantizeLinear and DequantizeLinear take.
 use crate::{DeployError, Result};
 use encodings::Decode;
 use encodings::affine::AffineSettings;
@@ -41,7 +41,7 @@ impl Grid {
         decode.encoding().map_err(|e| DeployError::Lower { value: String::new(), what: e.to_string() })
     }
 
-    /// The reals at its two ends, for a grid of one scale that begins or ends at zero.
+    /// The real numbers at the two ends of the grid, for a grid with one scale that begins or ends at zero.
     ///
     /// # Errors
     /// Whatever reading scale and zero point reports.

@@ -1,4 +1,4 @@
-//! From an annotated graph to a deployed file, and what that file does.
+//! From an annotated graph to a deployed file, and measurements of that file.
 //!
 //! - [`lower`]: annotations become standard ONNX operators; [`lift()`] is its inverse.
 //! - [`mod@format`]: how the lowered model is written; one file a format.

@@ -15,8 +15,8 @@ use tensor::Tensor;
 ///
 /// Operators on integers (QLinearConv and its kin) become the float operators that they stand for first.
 ///
-/// Where a grid begins or ends at zero and cuts off what is made on the other side, a Clip to the grid's ends takes that over: whoever
-/// quantized the file has left out a Relu or a Clip that its grid covers, and it must not go with the grid.
+/// A grid that begins or ends at zero may also clip values: the tool that quantized the file left out a Relu or a Clip that the
+/// grid covers. A Clip to the grid's ends is added there, so that the clipping stays when the grid is removed.
 ///
 /// # Errors
 /// Whatever a constant that cannot be read reports.
@@ -46,8 +46,8 @@ pub fn lift(model: &mut Model) -> Result<usize> {
     Ok(lifted)
 }
 
-/// Brings the DequantizeLinear nodes of the main graph's constants out of the bodies of control flow, where lowering puts them: one for
-/// all bodies that read a constant.
+/// Moves the DequantizeLinear nodes of the main graph's constants out of the bodies of control flow, where lowering puts them:
+/// one node for all bodies that read a constant.
 fn hoist(model: &mut Model) {
     let constants: HashSet<ValueId> = model.graph.constants.iter().copied().collect();
     let of_constants = |n: &Node| {
@@ -88,22 +88,22 @@ fn take_out(graph: &mut Graph, which: &dyn Fn(&Node) -> bool, known: &mut Known,
     }
 }
 
-/// Names that are taken.
+/// Names in use.
 struct Taken {
     nodes: Names,
     values: Names,
 }
 
-/// Who makes and reads the values of the main graph, kept while it is edited: no edit looks through all nodes.
+/// Producer and readers of the main graph's values, kept up to date during the edits, so that no edit searches all nodes.
 struct Wires {
     links: Links,
     /// How often a value is read, in subgraphs and as an output too.
     uses: HashMap<ValueId, usize>,
-    /// What subgraphs read.
+    /// Values that subgraphs read.
     captured: HashSet<ValueId>,
     inputs: HashSet<ValueId>,
     outputs: HashSet<ValueId>,
-    /// Indices of nodes that are taken out at the end.
+    /// Indices of nodes to remove at the end.
     gone: HashSet<usize>,
 }
 
@@ -121,7 +121,7 @@ impl Wires {
         }
     }
 
-    /// Takes out the node that makes a value.
+    /// Removes the producer of a value.
     fn drop_maker(&mut self, value: ValueId) {
         self.gone.extend(self.links.unmade(value));
     }
@@ -159,7 +159,7 @@ impl Wires {
         }
     }
 
-    /// Makes the node that writes `from` write `to`. QuantizeLinear, now without readers, must not read a value that nobody makes.
+    /// Makes the producer of `from` write `to`. QuantizeLinear, now without readers, must not read a value without a producer.
     fn rename_output(&mut self, model: &mut Model, from: ValueId, to: ValueId) {
         if let Some(at) = self.links.unmade(from) {
             for v in model.graph.nodes[at].outputs.iter_mut().flatten().filter(|v| **v == from) {
@@ -171,7 +171,7 @@ impl Wires {
     }
 }
 
-/// Constants that are decoded from a table become float constants with an encoding, under the name of what decoded them.
+/// Constants that are decoded from a table become float constants with an encoding, under the name of the decoded value.
 fn lift_tables(model: &mut Model) -> Result<usize> {
     let mut found = vec![];
     let of_constant = |v: ValueId| model.constant(v);
@@ -182,7 +182,7 @@ fn lift_tables(model: &mut Model) -> Result<usize> {
             continue;
         };
         let Some(stored) = table::read(output, &makers, &of_constant) else { continue };
-        // What stands in front of the scales decodes, too.
+        // The Mul by the scales and the nodes before it belong to the decoding, too.
         let readers: Vec<&Node> = linked.readers(output).collect();
         let scaled = |n: &&Node| n.op_type == "Mul" && n.output(0).is_some_and(|v| table::read(v, &makers, &of_constant).is_some());
         if !readers.is_empty() && readers.iter().all(scaled) {
@@ -250,7 +250,7 @@ fn lift_pair(model: &mut Model, dequantize: &Node, wires: &mut Wires, names: &mu
             wires.replace_uses(model, output, source);
             source
         }
-        // Somebody reads the value unquantized, or on another grid: the quantized reading gets a value of its own.
+        // The value is also read unquantized, or on another grid: the quantized value becomes a new value.
         _ => {
             let name = names.nodes.fresh(&format!("{}_Identity", model.values[output].name));
             wires.push(model, Node::new("Identity", name, &[source], &[output]));

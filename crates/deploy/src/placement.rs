@@ -1,7 +1,7 @@
-//! Where a runtime really computes: which nodes of its own, optimized graph run on integers and which in float, and why.
+//! Which nodes of a runtime's optimized graph run on integers and which in float, and why.
 //!
-//! What lowering intends is one thing: a quantizer on each side of an operator. Whether the runtime takes it as an integer
-//! kernel is its own decision, so it is read from the graph that it made.
+//! Lowering puts a quantizer on each side of an operator. Whether the runtime then uses an integer kernel is its own decision, so
+//! it is read from the graph that the runtime wrote.
 use crate::{FloatPart, Lowered};
 use graph::{Graph, Links, Model, Node, ValueId};
 use ops::Effect;
@@ -30,7 +30,7 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Of the graph that a runtime made of a lowered model.
+    /// The placement of the graph that a runtime made of a lowered model.
     pub fn of(optimized: &Model, lowered: &Lowered) -> Placement {
         let mut walk = Walk { model: optimized, kinds: HashMap::new(), out: Placement::default(), reasons: Reasons::new(lowered) };
         walk.graph(&optimized.graph);
@@ -43,13 +43,13 @@ impl Placement {
     }
 }
 
-/// What elements of a value are.
+/// What the elements of a value are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     /// Integers that stand for real numbers.
     Quantized,
     Float,
-    /// Shapes, indices, truth values, sums of integers that are not scaled yet.
+    /// Shapes, indices, truth values, integer sums that are not scaled yet.
     Other,
 }
 
@@ -69,7 +69,7 @@ fn moves(model: &Model, node: &Node) -> bool {
         || OTHERS.contains(&node.op_type.as_str())
 }
 
-/// True for If, Loop, Scan: what they hold computes, they do not.
+/// True for If, Loop, Scan: their bodies compute, the nodes themselves do not.
 fn is_control_flow(node: &Node) -> bool {
     node.subgraphs().next().is_some()
 }
@@ -100,7 +100,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// What a node with subgraphs hands on as its output `i`: a Loop's body makes its condition first.
+    /// Output `i` of a node with subgraphs, in its body: a Loop's body returns its condition first.
     fn handed_on(&self, node: &Node, i: usize) -> Option<Kind> {
         let first = usize::from(node.op_type == "Loop");
         node.subgraphs().find_map(|g| self.kind(*g.outputs.get(first + i)?))
@@ -120,7 +120,7 @@ impl<'a> Walk<'a> {
             "Cast" | "CastLike" => {}
             _ if moves(self.model, node) || is_control_flow(node) => {}
             op if takes_integers(op) => self.count(op).integer += 1,
-            // What reads constants alone is no work of a run.
+            // A node that reads only constants does no work in a run.
             op if made == Kind::Float && fed.contains(&Kind::Float) => {
                 self.count(op).float += 1;
                 let part = self.reasons.of(self.model, around, node);
@@ -135,7 +135,7 @@ impl<'a> Walk<'a> {
         self.out.operators.entry(known_as(op_type).to_string()).or_default()
     }
 
-    /// What a node makes where the file does not declare it.
+    /// The output's type where the file does not declare it.
     fn made(&self, node: &Node, read: &[Kind], fed: &[Kind]) -> Kind {
         match node.op_type.as_str() {
             "QuantizeLinear" | "DynamicQuantizeLinear" => Kind::Quantized,
@@ -159,12 +159,12 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Finds the node of the lowered model behind one of the runtime's, and why it is not on integers.
+/// Finds the node of the lowered model for a runtime's node, and why it does not run on integers.
 struct Reasons<'a> {
     lowered: &'a Lowered,
-    /// Nodes by the names of what they make, and by their own.
+    /// Nodes by the names of their outputs, and by their own names.
     makers: HashMap<&'a str, (&'a Graph, &'a Node)>,
-    /// Nodes by what they make and by what they read.
+    /// Nodes by their outputs and by their inputs.
     made: HashMap<ValueId, (&'a Graph, &'a Node)>,
     readers: HashMap<ValueId, Vec<(&'a Graph, &'a Node)>>,
     labels: HashMap<String, (&'a Graph, &'a Node)>,
@@ -201,10 +201,10 @@ impl<'a> Reasons<'a> {
         let label = node.label(&optimized.values);
         let own = by_name(node).or_else(|| self.labels.get(original_name(&label)).copied());
         let Some((graph, own)) = own.or_else(|| self.part_of(&by_name, around, node)) else {
-            let reason = "the runtime put it in by itself, or several nodes together".to_string();
+            let reason = "the runtime added this node, or fused several nodes into it".to_string();
             return FloatPart { node: label, op_type, reason };
         };
-        // What the runtime fused into a layer stands for the layer.
+        // Nodes fused into a layer count as the layer.
         let own = self.layer(graph, own, &op_type).unwrap_or(own);
         let name = own.label(&self.lowered.model.values);
         let told = self.lowered.float_parts.iter().find(|p| p.node == name).map(|p| p.reason.clone());
@@ -212,7 +212,7 @@ impl<'a> Reasons<'a> {
         FloatPart { node: name, op_type, reason }
     }
 
-    /// The node that the runtime wrote out as several, of which `node` is one: what they make in the end has its name still.
+    /// The node that the runtime split into several, of which `node` is one: their last output still has its name.
     fn part_of(
         &self,
         by_name: &dyn Fn(&Node) -> Option<(&'a Graph, &'a Node)>,
@@ -241,7 +241,7 @@ impl<'a> Reasons<'a> {
         None
     }
 
-    /// Why the runtime does not take a node that lowering meant for integers.
+    /// Why the runtime did not use an integer kernel for a node that lowering meant for integers.
     fn why(&self, graph: &Graph, node: &Node) -> String {
         let values = &self.lowered.model.values;
         let producer = |v: ValueId| self.makers.get(values[v].name.as_str());
@@ -256,7 +256,7 @@ impl<'a> Reasons<'a> {
             };
             if !std::ptr::eq(*made_in, graph) {
                 return format!(
-                    "'{}' is dequantized outside of the subgraph that it stands in, and the runtime fuses within one",
+                    "'{}' is dequantized outside the subgraph of this node, and the runtime fuses only within one subgraph",
                     values[v].name
                 );
             }
@@ -268,15 +268,16 @@ impl<'a> Reasons<'a> {
                 );
             }
         }
-        let Some(output) = node.output(0) else { return "it makes nothing".into() };
+        let Some(output) = node.output(0) else { return "it has no output".into() };
         let readers = self.readers.get(&output).into_iter().flatten().filter(|(other, _)| std::ptr::eq(*other, graph));
         let readers: Vec<&Node> = readers.map(|(_, node)| *node).collect();
         match readers.as_slice() {
             [one] if one.op_type == "QuantizeLinear" => {
-                "quantized on both sides, but the runtime has no integer kernel for it as it stands".into()
+                "quantized on both sides, but the runtime has no integer kernel for it in this form".into()
             }
             [one] if rule(one) == Some(QuantRule::FusedActivation) => format!(
-                "{} '{}' stands between it and its quantizer, and the runtime drops that only where the grid ends exactly where it cuts",
+                "{} '{}' lies between it and its quantizer; the runtime removes it only where the quantizer's range ends exactly at its \
+                 bounds",
                 one.op_type,
                 one.label(values)
             ),
@@ -289,7 +290,7 @@ impl<'a> Reasons<'a> {
     }
 }
 
-/// A node's name without what the runtime appends to the names of nodes that it makes of others.
+/// A node's name without the suffixes that the runtime appends to nodes it derives from others.
 fn original_name(name: &str) -> &str {
     let cut = name.find("_token_").or_else(|| name.find("_nchwc")).unwrap_or(name.len());
     &name[..cut]

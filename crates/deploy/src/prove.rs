@@ -1,4 +1,4 @@
-//! The proof that a deployed file computes what the simulation computed, and how well it does in each arithmetic.
+//! The proof that a deployed file computes what the simulation computed, and the file's figures in each arithmetic.
 use crate::measure::{Agreement, Difference, Limits, Runs, output_step};
 use crate::runtime::{Choice, Runtime, SessionOptions, Source};
 use crate::{DeployError, Result};
@@ -8,14 +8,14 @@ use technique::Choice as Chosen;
 use tensor::Tensor;
 use train::{Batch, Better, Executor, Figures, MetricFacts, Mode, Reads, Score, Tasks, TrainError, by_value};
 
-/// Outputs nearer to noise than this (in decibels) get a warning where no label tells how good they are.
+/// Signal-to-noise ratio, in decibels, below which an output without labels gets a warning.
 pub const SQNR_FLOOR_DB: f64 = 10.0;
 
-/// Shares (accuracies) in literal and default arithmetic that are further apart than so many points get a warning, if it is more
-/// than chance.
+/// Difference between the accuracies in literal and default arithmetic, in percentage points, from which on there is a warning,
+/// if it is more than chance.
 const NOTICEABLE_POINTS: f64 = 0.1;
 
-/// Other figures get one if they are further apart than this part of the literal one.
+/// The same for other figures, as a share of the literal one.
 const NOTICEABLE_PART: f64 = 0.01;
 
 /// How a proof is made.
@@ -23,9 +23,9 @@ const NOTICEABLE_PART: f64 = 0.01;
 pub struct ProofOptions {
     /// Threads of the runtime's sessions.
     pub threads: usize,
-    /// What the deployed file is held to.
+    /// The limits that the deployed file must keep.
     pub limits: Limits,
-    /// What the file is for.
+    /// The task of the model.
     pub task: Chosen<Tasks>,
     /// The output that is scored; `None`: the one that the task names.
     pub scored: Option<String>,
@@ -49,14 +49,14 @@ impl Default for ProofOptions {
     }
 }
 
-/// What a deployed file was found to do.
+/// The result of a proof.
 #[derive(Clone, Debug)]
 pub struct Proof {
-    /// The runtime that served, with its version.
+    /// The runtime that ran the file, with its version.
     pub runtime: String,
     /// Samples that were run.
     pub samples: u64,
-    /// The file in literal arithmetic against the simulation, by output: what decides.
+    /// The file in literal arithmetic against the simulation, by output. This comparison decides.
     pub literal: Vec<Agreement>,
     /// The file with the runtime's defaults against the simulation, by output.
     pub default: Vec<Agreement>,
@@ -69,11 +69,11 @@ pub struct Proof {
     pub nearness: [BTreeMap<&'static str, f64>; 2],
     /// What goes beyond a limit, as sentences; none if the file is proved.
     pub violations: Vec<String>,
-    /// What the user should know.
+    /// Notes for the user.
     pub warnings: Vec<String>,
 }
 
-/// Something of one network in each of its forms, on the same samples.
+/// A figure of one network in each of its forms, on the same samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Scores<T> {
     /// The graph without its encodings; masks hold.
@@ -136,7 +136,7 @@ pub fn prove(
     Ok(tally.finish(format!("{} {}", runtime.name(), runtime.version()), choice.note.clone(), &options.limits))
 }
 
-/// The float network that was quantized: what a mask holds at zero is no noise of quantization.
+/// The float network that was quantized; its masks hold, since masking is no noise of quantization.
 fn without_encodings(model: &Model) -> Model {
     let mut masked = model.clone();
     let encoded: Vec<graph::ValueId> = model.annotations.iter().filter(|(_, a)| a.encoding.is_some()).map(|(id, _)| id).collect();
@@ -310,7 +310,7 @@ fn add(agreements: &mut [Agreement], forms: &Forms, deployed: &BTreeMap<String, 
     Ok(())
 }
 
-/// A sentence where the deployed file's output has NaN.
+/// A sentence if the deployed file's output has NaN.
 fn nan_warning(a: &Agreement) -> Option<String> {
     let (nan, samples) = (a.deployment.samples_nan(), a.deployment.samples());
     (nan > 0).then(|| {
@@ -322,13 +322,14 @@ fn nan_warning(a: &Agreement) -> Option<String> {
     })
 }
 
-/// A sentence where quantization left little of an output.
+/// A sentence if the quantized output is mostly noise.
 fn noise_warning(a: &Agreement) -> Option<String> {
     let sqnr = a.whole.sqnr_db();
     (a.whole.reference_rms() > 0.0 && sqnr < SQNR_FLOOR_DB).then(|| {
         format!(
-            "output '{}': {sqnr:.1} dB of signal to noise against the float network, below {SQNR_FLOOR_DB} dB: little of it may be left; \
-             `espalier compare` shows the layer where it is lost, `skip` keeps one in float, more bits or another observer may help",
+            "output '{}': {sqnr:.1} dB of signal to noise against the float network, below {SQNR_FLOOR_DB} dB: most of the output may be \
+             noise; `espalier compare` shows the layer that causes it, `skip` keeps a layer in float, more bits or another observer may \
+             help",
             a.output
         )
     })
@@ -352,8 +353,8 @@ fn arithmetic_warning(metric: &MetricFacts, literal: &Figures, default: &Figures
     };
     (told && (literal - default).abs() > noticeable).then(|| {
         format!(
-            "the runtime's default arithmetic, which ships and counts, has {} {}{direction}, literal arithmetic {}: its integer kernels may \
-             saturate on this processor; `reduce_range = true` (7-bit weights) avoids that",
+            "the runtime's default arithmetic (the one that ships and is measured) has {} {}{direction}, literal arithmetic {}: \
+             its integer kernels may saturate on this processor; `reduce_range = true` (7-bit weights) avoids that",
             metric.label,
             write(default),
             write(literal)

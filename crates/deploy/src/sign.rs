@@ -1,11 +1,11 @@
-//! What is never negative, as far as the operators tell.
+//! Values that are proved to be never negative, from the operators that compute them.
 use graph::{Links, Model, ValueId};
 use ops::NeverNegative;
 
-/// How far back is looked.
+/// How many nodes back are searched.
 const DEEPEST: usize = 12;
 
-/// How many values are looked at.
+/// How many values are searched.
 const MOST: usize = 1000;
 
 /// True if the value of the main graph is proved to have no negative element.

@@ -62,7 +62,7 @@ fn what_the_runtime_computes_in_float_is_named_with_the_reason() {
     // A grid that goes on behind where the activation cuts: the activation stays, and keeps the layer in float.
     let Some((placement, _)) = placed(&network(8, "Clip", 7.0)) else { return };
     let conv = placement.float_parts.iter().find(|p| p.op_type == "Conv").unwrap();
-    assert!(conv.node == "stem" && conv.reason.starts_with("Clip 'act' stands between it and its quantizer"), "{placement:?}");
+    assert!(conv.node == "stem" && conv.reason.starts_with("Clip 'act' lies between it and its quantizer"), "{placement:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Attention transfer: where the student's features are large follows the teacher's (Zagoruyko & Komodakis 2017, arXiv:1612.03928).
+//! Attention transfer: the student's attention maps follow the teacher's (Zagoruyko & Komodakis 2017, arXiv:1612.03928).
 use crate::pairs::{Pair, matched, pairs, sum};
 use crate::{Loss, Models, Seen, Term};
 use graph::ValueId;
@@ -6,7 +6,7 @@ use technique::{Manual, Settings};
 use tensor::Tensor;
 use train::{TrainError, loss_error, read};
 
-/// Below the squared norm of a map; a map of zeros has no direction, and no gradient.
+/// Added below the squared norm of a map, against division by zero; a map of zeros has no direction, and no gradient.
 const EPSILON: f64 = 1e-12;
 
 /// `1/2 * |Q_s / |Q_s| - Q_t / |Q_t||^2`, the mean over the batch, summed over the pairs; `Q` `[space]` is the sum of squares over the
@@ -24,7 +24,7 @@ impl Settings for AttentionTransfer {}
 impl AttentionTransfer {
     pub(crate) const MANUAL: Manual = Manual {
         name: "attention_transfer",
-        summary: "Where the student's features are large follows the teacher's: normalized sums of squares over channels.",
+        summary: "The student's attention maps follow the teacher's: normalized sums of squares of the features over the channels.",
         details: "1/2 * |Q_s / |Q_s| - Q_t / |Q_t||^2 a sample and pair, where Q is the sum of squares over the channels of a feature \
                   [n, channels, ...space]: one map of the space, whatever the number of channels, so no adapter is needed. The mean over \
                   the batch, the sum over the pairs. The distance is squared, as in the authors' program. Of maps of different sizes the \
@@ -65,8 +65,11 @@ impl Term for Maps {
         for pair in &self.pairs {
             let (student, teacher) = (read(seen.student, pair.student.value)?, read(seen.teacher, pair.teacher.value)?);
             if student.rank() < 3 {
-                let what =
-                    format!("'{}' has shape {:?}, and no space behind the channels: name others", pair.student.name, student.shape());
+                let what = format!(
+                    "'{}' has shape {:?}, and no spatial axes after the channels: name other values",
+                    pair.student.name,
+                    student.shape()
+                );
                 return Err(TrainError::Setting { setting: "attention_transfer.pairs".into(), what });
             }
             let maps = energy(student).and_then(|s| Ok((s, energy(teacher)?))).map_err(loss_error)?;
@@ -120,7 +123,7 @@ mod tests {
         // Channels in another order, and twice as many: the map is the same.
         let twice = Tensor::concat(&[x.flip(&[1]).unwrap(), x.clone()], 1).unwrap();
         assert!(of(&x, &twice) < 1e-12);
-        // Maps that are nowhere large together are 1 apart.
+        // Two maps without a common nonzero place are 1 apart.
         let one = |at: usize| Tensor::new((0..4).map(|i| f64::from(u8::from(i == at))).collect::<Vec<f64>>(), [1, 1, 2, 2]).unwrap();
         assert!((of(&one(0), &one(3)) - 1.0).abs() < 1e-9);
     }

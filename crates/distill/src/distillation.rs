@@ -17,7 +17,7 @@ pub struct Distillation<'m, T> {
     pub notes: Vec<String>,
 }
 
-/// A term, its weight, and which of the objective's parameters are its own.
+/// A term with its weight and the range of the objective's parameters that it owns.
 struct Weighted {
     weight: f64,
     term: Box<dyn Term>,
@@ -25,8 +25,8 @@ struct Weighted {
 }
 
 impl<'m, T: Objective> Distillation<'m, T> {
-    /// Distills from `teacher` (run as a float graph) into `student`, beside the task's loss. `seed` is the key of the randomness with
-    /// which parameters of the losses begin.
+    /// Distils from `teacher` (run as a float graph) into `student`, beside the task's loss. `seed` makes the initial parameters
+    /// of the losses.
     ///
     /// # Errors
     /// [`TrainError::Setting`] for a setting out of range, or what the models do not have; as [`Teacher::new`].

@@ -13,8 +13,8 @@ pub struct Feature {
     /// Pairs of value names, student's and teacher's, as `[["relu_9", "relu_27"]]`; empty: of each size that feature maps of both have,
     /// the last one.
     pub pairs: Vec<(String, String)>,
-    /// A 1x1 convolution with a bias, learned with the student and left out of its file, stands between the student's feature and the
-    /// teacher's. `false`: they are compared as they are, and must have equally many channels.
+    /// Puts a 1x1 convolution with a bias between the student's feature and the teacher's; it is trained with the student and
+    /// left out of its file. `false`: features are compared as they are, and need the same number of channels.
     pub adapter: bool,
 }
 
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(term.parameters()[2].value.shape(), [6, 4, 1, 1]);
         let shapes = |c: usize| [vec![2, c, 8, 8], vec![2, 2 * c, 4, 4], vec![2, 4 * c, 2, 2]];
         check_term(term.as_ref(), &shapes(2), &shapes(3)).unwrap();
-        // Another size on either side, and no space at all.
+        // Other spatial sizes on either side, and no spatial axes at all.
         for (a, b) in [(vec![2, 4, 8, 8], vec![2, 6, 4, 4]), (vec![2, 4, 2, 2], vec![2, 6, 4, 4])] {
             let pairs = vec![("relu1".to_string(), "relu1".to_string())];
             let term = Feature { pairs, adapter: true }.term(&Models::new(&student, &teacher, 1)).unwrap();

@@ -82,14 +82,14 @@ pub trait Loss: Send + Sync {
         false
     }
 
-    /// About how large it is for a student that knows nothing, in units of the logarithm of the number of classes; 0 where that
-    /// cannot be said. It tells a training that diverges from one whose loss is large by its temperature.
+    /// Approximate loss of an untrained student, in units of the logarithm of the number of classes; 0 where it is not known.
+    /// With it a diverging training is told from one whose loss is large because of its temperature.
     fn scale(&self) -> f64 {
         0.0
     }
 }
 
-/// A loss that knows its two models.
+/// A loss bound to its two models.
 pub trait Term: Send + Sync {
     /// Values of the student that it reads.
     fn student_values(&self) -> Vec<ValueId>;
@@ -97,12 +97,12 @@ pub trait Term: Send + Sync {
     /// Values of the teacher that it reads.
     fn teacher_values(&self) -> Vec<ValueId>;
 
-    /// Parameters that it owns, as they are at the beginning.
+    /// Initial values of the parameters that it owns.
     fn parameters(&self) -> Vec<LossParameter> {
         vec![]
     }
 
-    /// Sentences for the user: what is compared with what.
+    /// Sentences for the user: which values are compared.
     fn notes(&self) -> Vec<String> {
         vec![]
     }
@@ -118,27 +118,27 @@ pub trait Term: Send + Sync {
 pub struct Seen<'a> {
     /// The student's values on the batch.
     pub student: &'a HashMap<ValueId, Tensor>,
-    /// The teacher's. No gradient goes to them.
+    /// The teacher's values. No gradient flows to them.
     pub teacher: &'a HashMap<ValueId, Tensor>,
     /// The term's own parameters, in the order of [`Term::parameters`].
     pub parameters: &'a [Tensor],
-    /// The batch.
+    /// The batch that both networks ran on.
     pub batch: &'a Batch,
 }
 
-/// A student and its teacher, as a loss is made for them.
+/// The student and the teacher that a loss is made for.
 pub struct Models<'a> {
-    /// The one that learns.
+    /// The student's model.
     pub student: &'a Model,
-    /// The one that is asked.
+    /// The teacher's model.
     pub teacher: &'a Model,
-    /// Key of the randomness with which parameters of the loss begin.
+    /// Seed of the initial parameters of the loss.
     pub seed: u64,
     types: [OnceLock<HashMap<ValueId, ValueType>>; 2],
 }
 
 impl<'a> Models<'a> {
-    /// `seed`: key of the randomness with which parameters of losses begin.
+    /// `seed`: seed of the initial parameters of the losses.
     pub fn new(student: &'a Model, teacher: &'a Model, seed: u64) -> Self {
         Models { student, teacher, seed, types: Default::default() }
     }
@@ -154,7 +154,7 @@ impl<'a> Models<'a> {
     }
 }
 
-/// What a graph that contradicts itself declares does not count; running it names the node.
+/// Declarations of a contradictory graph are ignored; running it names the node.
 fn types(model: &Model) -> HashMap<ValueId, ValueType> {
     let declared = model.values.iter().map(|(id, v)| (id, v.ty.clone()));
     let constants = model.values.iter().filter_map(|(id, v)| Some((id, v.constant.as_ref()?)));

@@ -1,4 +1,4 @@
-//! The teacher's outputs as targets: for networks whose outputs are numbers.
+//! The teacher's outputs as targets, for networks with numeric outputs.
 use crate::{Loss, Models, Seen, Term};
 use graph::{Model, ValueId};
 use technique::{Manual, Settings};
@@ -20,8 +20,8 @@ impl Outputs {
         name: "outputs",
         summary: "The student's outputs follow the teacher's: mean squared error.",
         details: "mean((student - teacher)^2) over the elements of an output [n, ...], which needs the same number of elements a sample on both \
-                  sides. Use it where outputs are numbers: it is what a regression's teacher says where a stage names no losses, with \
-                  weight = alpha and task_weight = 1 - alpha. A teacher's outputs carry less noise than the targets. On the logits of \
+                  sides. Use it where outputs are numbers: it is the default of a regression's teacher where a stage names no losses, \
+                  with weight = alpha and task_weight = 1 - alpha. A teacher's outputs carry less noise than the targets. On the logits of \
                   classes it is what hinton tends to at high temperatures.",
         source: "Ba & Caruana 2014, arXiv:1312.6184, section 2.2",
         example: "task_weight = 0.5\nlosses = [{ kind = \"outputs\", weight = 0.5 }]",

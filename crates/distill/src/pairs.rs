@@ -1,4 +1,4 @@
-//! Which feature of the student is compared with which of the teacher, and how they come to one size.
+//! Which features of student and teacher are compared, and how they are brought to one size.
 use crate::Models;
 use graph::{Dim, Model, ValueId, ValueType};
 use ops::{Role, Roles};
@@ -50,8 +50,8 @@ pub(crate) struct Pair {
     pub(crate) teacher: Feature,
 }
 
-/// The pairs that a recipe names, or those that are chosen: of each size that features of both models have, the last one of each model.
-/// The sentence says which.
+/// The pairs that a recipe names, or else the chosen ones: of each size that feature maps of both models have, the last one of
+/// each model. The sentence says which pairs were chosen.
 ///
 /// # Errors
 /// [`TrainError::Setting`] for a name that is no value that the model computes, for sizes that cannot be compared, and where nothing is
@@ -99,7 +99,7 @@ fn sizes(space: &[usize]) -> String {
     space.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
 }
 
-/// A value that the model computes, by its name.
+/// The computed value of this name.
 fn find(model: &Model, name: &str, whose: &str, technique: &str) -> Result<ValueId, TrainError> {
     let computed: Vec<(&str, ValueId)> =
         model.graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten()).map(|v| (model.values[*v].name.as_str(), *v)).collect();
@@ -133,8 +133,8 @@ fn chosen(models: &Models, technique: &str) -> Result<Vec<(ValueId, ValueId)>, T
     Ok(list)
 }
 
-/// The last feature map of each size, of those with more than one element a channel that are no output: what the network knows before
-/// it goes on to the next size. A feature map is what a convolution gives, and what keeps either its channels or its size.
+/// The last feature map of each size that has more than one element per channel and is no output: the features before the network
+/// changes the size. A feature map is the output of a convolution, or of a node that keeps its number of channels or its size.
 fn last_of_each_size(model: &Model, types: &Types) -> BTreeMap<Vec<usize>, ValueId> {
     let shape_of = |v: ValueId| match types.get(&v) {
         Some(ValueType::Tensor { shape: Some(dims), dtype }) if dtype.is_float() && dims.len() > 2 => {
@@ -218,7 +218,7 @@ pub(crate) fn sum(losses: Vec<Tensor>) -> Result<Tensor, TrainError> {
     losses.try_fold(first, |sum, loss| sum.add(&loss).map_err(loss_error))
 }
 
-/// Their mean; one alone as it is.
+/// The mean of scalars.
 ///
 /// # Errors
 /// As [`sum`].

@@ -9,17 +9,17 @@ use std::borrow::Cow;
 use technique::{Choice, Fault};
 use train::Task;
 
-/// The teacher's temperature where a recipe says nothing.
+/// The teacher's temperature where a recipe gives none.
 const TEMPERATURE: f64 = 4.0;
-/// The teacher's share of the loss where a recipe says nothing.
+/// The teacher's share of the loss where a recipe gives none.
 const ALPHA: f64 = 0.7;
 
 /// A loss with its weight: `{ kind = "feature", weight = 0.1, ... }`, or a name alone for the weight 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WeightedLoss {
-    /// What it is multiplied with; 0 or more.
+    /// Factor on the loss; 0 or more.
     pub weight: f64,
-    /// The loss.
+    /// The loss and its settings.
     pub loss: Choice<Losses>,
 }
 
@@ -148,17 +148,17 @@ impl DistillationSettings {
         if let Some(key) = [("temperature", temperature), ("alpha", alpha)].into_iter().find_map(|(key, v)| v.map(|_| key)) {
             let (t, a) = (temperature.unwrap_or(TEMPERATURE), alpha.unwrap_or(ALPHA));
             let hint = format!(
-                "leave it out; what temperature and alpha alone mean is task_weight = {} and losses = [{{ kind = \"hinton\", weight = {a}, \
+                "leave it out; temperature and alpha alone stand for task_weight = {} and losses = [{{ kind = \"hinton\", weight = {a}, \
                  temperature = {t} }}]",
                 rounded(1.0 - a)
             );
-            return Err(Fault::new(key, format!("{key} is Hinton's loss in short, and losses says which losses there are")).hint(hint));
+            return Err(Fault::new(key, format!("{key} is a short form of Hinton's loss, and losses already lists every loss")).hint(hint));
         }
         let task_weight = task_weight.unwrap_or(1.0);
         positive("task_weight", task_weight)?;
         if losses.is_empty() {
             let hint = "name one: losses = [{ kind = \"hinton\", weight = 0.7 }]";
-            return Err(Fault::new("losses", "losses is an empty list: the teacher would say nothing").hint(hint));
+            return Err(Fault::new("losses", "losses is an empty list: the student would learn nothing from the teacher").hint(hint));
         }
         if let (Some(wrong), false) = (losses.iter().find(|l| l.loss.compares_classes()), task.wanted() == Wanted::Class) {
             let what = format!("{} compares probabilities of classes, and this task has none", wrong.loss.kind());
@@ -168,18 +168,18 @@ impl DistillationSettings {
         Ok(DistillationSettings { task_weight, losses: losses.to_vec() })
     }
 
-    /// True if the teacher counts: a loss between student and teacher has a weight above 0.
+    /// True if the teacher has an effect: a loss between student and teacher has a weight above 0.
     pub fn has_weight(&self) -> bool {
         self.losses.iter().any(|l| l.weight > 0.0)
     }
 
-    /// About how large the objective is for a student that knows nothing, in units of the logarithm of the number of classes.
+    /// Approximate objective of an untrained student, in units of the logarithm of the number of classes.
     pub fn scale(&self) -> f64 {
         self.task_weight + self.losses.iter().map(|l| l.weight * l.loss.scale()).sum::<f64>()
     }
 }
 
-/// A number as one would write it: 0.3, not 0.30000000000000004.
+/// A number in short decimal form: 0.3, not 0.30000000000000004.
 fn rounded(v: f64) -> f64 {
     (v * 1e9).round() / 1e9
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use tensor::Tensor;
 use train::{Batch, Executor, Feeding, InputRules, Mode, Named, Overrides, TrainError, loss_error};
 
-/// A model that only answers. It is neither trained nor changed.
+/// A frozen model that is only run, neither trained nor changed.
 pub struct Teacher<'m> {
     executor: Executor<'m>,
     feeding: Feeding,
@@ -13,7 +13,7 @@ pub struct Teacher<'m> {
 }
 
 impl<'m> Teacher<'m> {
-    /// A teacher of which the values `taps` are wanted. In `mode` [`Mode::FLOAT`] its annotations are ignored.
+    /// A teacher whose values `taps` are read. In `mode` [`Mode::FLOAT`] its annotations are ignored.
     ///
     /// # Errors
     /// As [`Executor::new`].
@@ -23,8 +23,8 @@ impl<'m> Teacher<'m> {
         Ok(Teacher { executor: Executor::with_taps(model, taps)?, feeding, inputs, mode })
     }
 
-    /// The taps' values for a batch. A teacher and a student with one input each need not agree on its name, nor on how many
-    /// samples they take at once: a teacher with a fixed batch answers run by run, and its answers are put together along axis 0.
+    /// The taps' values for a batch. A teacher and a student with one input each may use different names for it and different
+    /// batch sizes: a teacher with a fixed batch runs several times, and its results are joined along axis 0.
     ///
     /// # Errors
     /// Whatever running the teacher reports.

@@ -1,4 +1,4 @@
-//! What encodings have in common whose levels are a fixed symmetric set in [-1, 1], times a scale at which weights are clipped: powers
+//! Common code of encodings whose levels are a fixed symmetric set in [-1, 1], times a scale at which weights are clipped: powers
 //! of two and sums of them.
 use crate::levels::{Backward, Elements, Leveled, Levels, each, finite, for_each, integer, parameter};
 use crate::{EncodingError, Parameters, Result};
@@ -7,23 +7,23 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use tensor::Tensor;
 
-/// Scales that are tried around the largest magnitude, as shares of it, before the best is refined.
+/// Scales to try around the largest magnitude, as shares of it, before the best one is refined.
 const TRIED: std::ops::RangeInclusive<u32> = 6..=26;
 
-/// How often a scale and the levels that it leads to are fitted to each other.
+/// How often a scale and its levels are fitted to each other.
 const ROUNDS: usize = 8;
 
 /// A set of levels.
 pub(crate) trait LevelSet: std::fmt::Debug + Clone + Copy + Send + Sync + PartialEq + 'static {
     /// Name of the encoding.
     const KIND: &'static str;
-    /// How it is called in a sentence.
+    /// Its name in a sentence.
     const WORDS: &'static str;
-    /// The magnitudes of a width, ascending from 0 to 1; at most `2^(bits - 1)`.
+    /// The magnitudes for a number of bits, ascending from 0 to 1; at most `2^(bits - 1)`.
     fn magnitudes(bits: u32) -> Vec<f64>;
 }
 
-/// What is fixed about a weight on such a set.
+/// Fixed settings of a weight on such a set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Clipped<S> {
     pub(crate) bits: u32,
@@ -31,24 +31,24 @@ pub(crate) struct Clipped<S> {
     pub(crate) axis: Option<usize>,
     /// The weight is centred and divided by its standard deviation first; the scale is in units of that.
     pub(crate) normalize: bool,
-    /// Scales are powers of two, and stay.
+    /// Scales are powers of two and are not trained.
     pub(crate) shifts: bool,
     pub(crate) set: PhantomData<S>,
 }
 
-/// Levels in ascending order with the middles between them.
+/// Levels in ascending order, with the midpoints between them.
 struct Steps {
     levels: Vec<f64>,
     middles: Vec<f64>,
 }
 
 impl Steps {
-    /// Index of the nearest level; the lower one in the middle between two.
+    /// Index of the nearest level; the lower one at a midpoint.
     fn nearest(&self, z: f64) -> usize {
         self.middles.partition_point(|m| *m < z)
     }
 
-    /// Squared error at a scale, and the scale of least error for the levels that this one leads to.
+    /// Squared error at a scale, and the scale of least error for the levels that the elements have at this scale.
     fn error(&self, x: &[f64], scale: f64) -> (f64, f64) {
         let (mut error, mut xl, mut ll) = (0f64, 0f64, 0f64);
         for x in x {
@@ -59,7 +59,7 @@ impl Steps {
         (error, if ll > 0.0 { xl / ll } else { scale })
     }
 
-    /// The scale of least squared error that is found; 1 where there is nothing but zeros.
+    /// The scale with the least squared error found; 1 for zeros alone.
     fn fit(&self, x: &[f64], shifts: bool) -> f64 {
         let largest = x.iter().fold(0f64, |m, x| m.max(x.abs()));
         if !((largest as f32).is_normal()) {
@@ -94,7 +94,7 @@ impl Steps {
     }
 }
 
-/// What a channel's elements are divided by and centred on.
+/// Centre and divisor of each channel's elements.
 struct Frame {
     scale: Vec<f64>,
     deviation: Vec<f64>,
@@ -223,7 +223,7 @@ impl<S: LevelSet> Leveled for Clipped<S> {
         Ok(out)
     }
 
-    /// The scale is learned, or stays.
+    /// Whether the scale is trained.
     fn follows(&self) -> bool {
         self.normalize
     }

@@ -1,11 +1,11 @@
-//! An encoding whose settings are read: what the executor, lowering and lifting hold.
+//! An encoding with its settings read: what executor, lowering and lifting use.
 use crate::{Decode, Result, Stored};
 use graph::Encoding;
 use std::collections::BTreeMap;
 use std::fmt;
 use tensor::{Activation, Tensor};
 
-/// The tensors of an encoding, by name: they may be tracked, and change from step to step.
+/// The tensors of an encoding, by name. They may be tracked by the tape, and change from step to step.
 pub type Parameters = BTreeMap<String, Tensor>;
 
 /// The settings of one annotation, read and checked once; its parameters are given to each call.
@@ -17,7 +17,7 @@ pub trait Codec: fmt::Debug + Send + Sync {
     /// If a parameter is missing or does not fit the value.
     fn simulate(&self, value: &Tensor, parameters: &Parameters) -> Result<Tensor>;
 
-    /// [`Codec::simulate`] of an activation of the value: in the same pass over memory, where the encoding can.
+    /// [`Codec::simulate`] of an activation function of the value, in one pass over memory where the encoding supports it.
     ///
     /// # Errors
     /// As [`Codec::simulate`].
@@ -60,13 +60,13 @@ pub trait Codec: fmt::Debug + Send + Sync {
         true
     }
 
-    /// True if [`Codec::follow`] has something to say.
+    /// True if [`Codec::follow`] may return parameters.
     fn follows(&self) -> bool {
         false
     }
 
-    /// The parameters of a live weight that follow from it, or from how far the training is (`progress`, 0 to 1), and are to be set
-    /// before each step; `None` where nothing follows. What is learned stays as it is.
+    /// The parameters of a masked weight that are derived from it, or from the training's progress (`progress`, 0 to 1), and are
+    /// to be set before each step; `None` if there are none. Trained parameters stay as they are.
     ///
     /// # Errors
     /// For a weight that is not finite.
@@ -74,7 +74,7 @@ pub trait Codec: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
-    /// The same form fitted to a live weight again, after training or pruning.
+    /// The encoding with the same settings, fitted again to a masked weight after training or pruning.
     ///
     /// # Errors
     /// For a weight that is not finite.

@@ -1,4 +1,4 @@
-//! How stored data decode, for exporters: they match on this, never on an encoding's name.
+//! How stored data decode. Exporters match on this, never on an encoding's name.
 use crate::affine::AffineSettings;
 use crate::{Result, codebook};
 use graph::Encoding;
@@ -26,7 +26,7 @@ pub enum Decode {
         axis: Option<usize>,
         /// Channels that share a table.
         group: usize,
-        /// f32 `[channels]`, multiplied in f32 with what the table gives; absent: 1.
+        /// Factor on the decoded value, f32 `[channels]`; absent: 1.
         scale: Option<Tensor>,
     },
 }

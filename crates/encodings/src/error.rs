@@ -10,7 +10,7 @@ pub enum EncodingError {
     /// No encoding has this name.
     #[error("there is no encoding '{kind}'; known are: {}", known.join(", "))]
     UnknownKind {
-        /// The name.
+        /// The unknown name.
         kind: String,
         /// All names.
         known: Vec<&'static str>,
@@ -18,9 +18,9 @@ pub enum EncodingError {
     /// A setting that is missing, of the wrong type or out of range.
     #[error("encoding '{kind}': setting '{setting}' {what}")]
     Setting {
-        /// The encoding.
+        /// Name of the encoding.
         kind: &'static str,
-        /// The setting.
+        /// Key of the setting.
         setting: &'static str,
         /// What is wrong with it.
         what: String,
@@ -28,9 +28,9 @@ pub enum EncodingError {
     /// A parameter that is missing or does not fit.
     #[error("encoding '{kind}': parameter '{parameter}' {what}")]
     Parameter {
-        /// The encoding.
+        /// Name of the encoding.
         kind: &'static str,
-        /// The parameter.
+        /// Name of the parameter, such as `scale`.
         parameter: &'static str,
         /// What is wrong with it.
         what: String,
@@ -38,7 +38,7 @@ pub enum EncodingError {
     /// A value that cannot be encoded (NaN, a range without bounds).
     #[error("encoding '{kind}': {what}")]
     Value {
-        /// The encoding.
+        /// Name of the encoding.
         kind: &'static str,
         /// What is wrong with the value.
         what: String,

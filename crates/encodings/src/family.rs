@@ -59,19 +59,19 @@ use tensor::Tensor;
 /// assert_eq!(espalier_encodings::simulate(&weight, &annotation).unwrap(), Tensor::vector(vec![-1f32, 0.0, 0.0, 1.0]));
 /// ```
 pub trait WeightEncoding: fmt::Debug + Send + Sync {
-    /// Bits a weight.
+    /// Bits of a stored weight.
     fn bits(&self) -> u32;
 
-    /// What shares one set of parameters.
+    /// Which elements share one set of parameters.
     fn granularity(&self) -> Granularity;
 
-    /// The integer grid of a weight with these output channels, if layers can compute with the stored integers; `None` where
-    /// they compute in float with what is decoded.
+    /// The integer grid of a weight with these output channels, if layers can compute on the stored integers; `None` if layers
+    /// compute in float on the decoded weight.
     fn grid(&self, _axis: Option<usize>) -> Option<AffineSettings> {
         None
     }
 
-    /// Parameters of least error for a live weight (masked elements are zero in it).
+    /// Parameters with the least error for a masked weight (masked elements are zero in it).
     ///
     /// # Errors
     /// [`EncodingError::Value`] for a weight that is not finite; a tensor error if the axis does not exist.

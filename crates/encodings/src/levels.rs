@@ -1,6 +1,5 @@
-//! What encodings have in common that choose each element from a table of levels which follows from a few parameters: binary,
-//! ternary, powers of two. They store, decode and read like a codebook; how elements are assigned, how the gradient passes and
-//! what is learned is theirs.
+//! Common code of encodings that choose each element from a table of levels computed from a few parameters: binary, ternary,
+//! powers of two. They store, decode and read like a codebook; assignment, gradient and trained parameters are their own.
 use crate::codebook::form::Form;
 use crate::{Codec, Decode, EncodingError, Parameters, Result, Stored};
 use graph::{Encoding, Setting};
@@ -42,7 +41,7 @@ pub(crate) struct Backward {
 
 /// An encoding on a table of levels.
 pub(crate) trait Leveled: fmt::Debug + Clone + Send + Sync + 'static {
-    /// Its name.
+    /// Name of the encoding, such as `ternary`.
     const KIND: &'static str;
 
     /// The axis of the channels that have parameters of their own.
@@ -51,10 +50,10 @@ pub(crate) trait Leveled: fmt::Debug + Clone + Send + Sync + 'static {
     /// The levels that the parameters stand for.
     fn levels(&self, parameters: &Parameters) -> Result<Levels>;
 
-    /// The index of each element; what is not a number gets any.
+    /// The index of each element; NaN gets any index.
     fn assign(&self, elements: &Elements, parameters: &Parameters) -> Result<Vec<u8>>;
 
-    /// Gradients for those of the output, `dy`. `learned` says whether those of parameters are wanted.
+    /// Gradients from the gradient of the output, `dy`. `learned` says whether gradients of parameters are wanted.
     fn backward(&self, elements: &Elements, indices: &[u8], dy: &[f64], parameters: &Parameters, learned: bool) -> Result<Backward>;
 
     /// As [`Codec::describe`].
@@ -70,10 +69,10 @@ pub(crate) trait Leveled: fmt::Debug + Clone + Send + Sync + 'static {
         true
     }
 
-    /// The parameters of a live weight; `keep` are those of before, whose learned ones stay.
+    /// The parameters of a masked weight. `keep` are the previous parameters, of which the trained ones stay.
     fn fitted(&self, weight: &Tensor, mask: Option<&Tensor>, keep: Option<&Parameters>) -> Result<Parameters>;
 
-    /// True if parameters follow from the weight, or from how far the training is, between two steps.
+    /// True if parameters are derived from the weight, or from the training's progress, before each step.
     fn follows(&self) -> bool;
 
     /// The settings that [`crate::WeightEncoding::open`] reads.
@@ -90,7 +89,7 @@ pub(crate) trait Leveled: fmt::Debug + Clone + Send + Sync + 'static {
 pub(crate) struct LevelCodec<L>(pub(crate) L);
 
 impl Levels {
-    /// The codebook that decodes alike.
+    /// The codebook that decodes to the same values.
     fn form(&self) -> Form {
         let group = if self.table.len() > 1 << self.bits { 1 } else { usize::MAX };
         Form { bits: self.bits, axis: self.axis, group }
@@ -115,7 +114,7 @@ impl<'e> Elements<'e> {
         (0..self.x.len()).map(|i| i / self.run % self.channels)
     }
 
-    /// What `mask` lets live, by channel.
+    /// The elements that `mask` keeps, by channel.
     pub(crate) fn live(&self, mask: Option<&Tensor>) -> Result<Vec<Vec<f64>>> {
         let mask = mask.map(|m| m.as_slice::<bool>()).transpose()?;
         let mut out = vec![vec![]; self.channels];
@@ -275,7 +274,7 @@ impl<L: Leveled> Codec for LevelCodec<L> {
         self.0.trainable()
     }
 
-    /// A learned scale stays positive: a step takes it down to half of what it was at most.
+    /// A trained scale stays positive: a step reduces it to half of its value at most.
     fn project(&self, _: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
         Ok(after.max(&before.mul_scalar(0.5)?)?)
     }
@@ -304,10 +303,10 @@ impl<L: Leveled> Codec for LevelCodec<L> {
     }
 }
 
-/// The parameter that holds how far the training is, 0 to 1, where the gradient depends on it.
+/// The parameter that holds the training's progress, 0 to 1, where the gradient depends on it.
 pub(crate) const PROGRESS: &str = "progress";
 
-/// What is not a number has no level.
+/// NaN has no level.
 fn not_a_number_stays<T: Element + Copy>(mut out: Tensor, x: &[f64], nan: T) -> Result<Tensor> {
     if x.iter().any(|v| v.is_nan()) {
         let list = out.as_mut_slice::<T>()?;

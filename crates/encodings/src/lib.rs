@@ -128,8 +128,8 @@ pub fn refit(weight: &Tensor, mask: Option<&Tensor>, encoding: &Encoding) -> Res
     open(encoding)?.refit(&live(weight, mask)?, mask, &encoding.parameters)
 }
 
-/// The parameters of a weight's encoding that follow from the weight or from how far the training is (`progress`, 0 to 1), as
-/// they are now; `None` where nothing follows.
+/// The present values of those parameters of a weight's encoding that are derived from the weight or from the training's progress
+/// (`progress`, 0 to 1); `None` if there are none.
 ///
 /// # Errors
 /// If the encoding is not well formed, or for a weight that is not finite.
@@ -141,8 +141,8 @@ pub fn follow(weight: &Tensor, mask: Option<&Tensor>, encoding: &Encoding, progr
     codec.follow(&live(weight, mask)?, mask, progress, &encoding.parameters)
 }
 
-/// The encoding of a value whose every channel along `axis` is multiplied by a factor, for one that decodes from a table: as it was
-/// with other scales. `None` for one that does not, or whose channels lie along another axis.
+/// The encoding of a value after every channel along `axis` is multiplied by a factor, for an encoding that decodes from a table:
+/// the same with other scales. `None` for other encodings, and for channels along another axis.
 ///
 /// # Errors
 /// If the encoding is not well formed.
@@ -152,7 +152,7 @@ pub fn scaled(encoding: &Encoding, axis: usize, factor: &[f64]) -> Result<Option
         return Ok(None);
     }
     let before = scale.map(|s| s.to_f64_vec()).transpose()?.unwrap_or_else(|| vec![1.0; factor.len()]);
-    // A channel of factor zero gives nothing, at any scale.
+    // A channel with factor zero is zero at any scale.
     let product = |(s, f): (&f64, &f64)| if ((s * f) as f32).is_normal() { (s * f) as f32 } else { f32::MIN_POSITIVE };
     let scale = Some(Tensor::vector(before.iter().zip(factor).map(product).collect::<Vec<f32>>()));
     Ok(Some(Decode::Table { table, bits, axis: Some(axis), group, scale }.encoding()?))
@@ -163,7 +163,7 @@ pub fn describe(encoding: &Encoding) -> String {
     open(encoding).map_or_else(|_| encoding.kind.clone(), |codec| codec.describe(&encoding.parameters))
 }
 
-/// A parameter of an encoding that a step took from `before` to `after`, projected onto its valid range.
+/// Projects a parameter of an encoding, which a step took from `before` to `after`, onto its valid range.
 ///
 /// # Errors
 /// If the encoding is not known, or the two do not have one shape.
@@ -171,7 +171,7 @@ pub fn project(encoding: &Encoding, parameter: &str, before: &Tensor, after: Ten
     open(encoding)?.project(parameter, before, after)
 }
 
-/// Names of the parameters of an encoding that may be learned; none for an encoding that is not known.
+/// Names of the trainable parameters of an encoding; none for an unknown encoding.
 pub fn trainable(encoding: &Encoding) -> Vec<String> {
     open(encoding).map_or(vec![], |codec| codec.trainable(&encoding.parameters).iter().map(|name| name.to_string()).collect())
 }

@@ -1,4 +1,4 @@
-//! Masks: which elements of a weight live.
+//! Masks: which elements of a weight are kept.
 use crate::Result;
 use tensor::{DType, Tensor, TensorError};
 
@@ -8,7 +8,7 @@ pub(crate) fn apply(value: &Tensor, mask: &Tensor) -> Result<Tensor> {
         let what = format!("a mask is bool of the value's shape {:?}, this is {} {:?}", value.shape(), mask.dtype(), mask.shape());
         return Err(TensorError::shape("mask", what).into());
     }
-    // Selecting, not multiplying: -x * 0 would be -0, and NaN * 0 NaN.
+    // Selection instead of multiplication: -x * 0 would be -0, and NaN * 0 NaN.
     let zero = Tensor::scalar(0f32).cast(value.dtype())?;
     Ok(Tensor::where_(mask, value, &zero)?)
 }

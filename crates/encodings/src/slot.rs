@@ -1,8 +1,8 @@
-//! Where a weight stands, as far as its encoding depends on it.
+//! Properties of a weight that its encoding may depend on.
 use crate::affine::Precision;
 use tensor::Tensor;
 
-/// Which part of a weight shares one set of parameters.
+/// Which elements of a weight share one set of parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Granularity {
@@ -19,11 +19,12 @@ pub enum Granularity {
 pub struct Slot<'a> {
     /// The axis of the output channels, if every reader has the same.
     pub axis: Option<usize>,
-    /// Which elements live: bool, of the weight's shape.
+    /// Which elements are kept: bool, of the weight's shape.
     pub mask: Option<&'a Tensor>,
     /// How precise scales may be for the layer's integer sums to stay exact in f32.
     pub precision: Precision,
-    /// The square of the mean of the layer's data to their variance: what errors of one sign cost beside those that cancel.
+    /// The squared mean of the layer's data divided by their variance: how much errors of one sign count beside errors that
+    /// cancel.
     pub evenness: f64,
 }
 

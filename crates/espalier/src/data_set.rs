@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use technique::Choice;
 use train::{Batches, Figures, LoaderBatches, Mode, Task, Tasks};
 
-/// A data set with its splits, and how its rows become a model's inputs: what is not said here is read from the model's metadata.
+/// A data set with its splits and its preprocessing; settings that are not given here are read from the model's metadata.
 /// [`data::Dataset`] is the rows of one split.
 ///
 /// ```
@@ -37,31 +37,32 @@ impl DataSet {
         DataSet { path: path.into(), options: SampleOptions::default(), seed: 0 }
     }
 
-    /// With so many samples in a batch.
+    /// Sets the number of samples in a batch.
     pub fn batch(mut self, samples: usize) -> DataSet {
         self.options.batch = samples;
         self
     }
 
-    /// With another order of the training samples.
+    /// Sets the seed of the order of the training samples.
     pub fn seed(mut self, seed: u64) -> DataSet {
         self.seed = seed;
         self
     }
 
-    /// For this task: `Regression::default().choice()?`.
+    /// Sets the task: `Regression::default().choice()?`.
     pub fn task(mut self, task: Choice<Tasks>) -> DataSet {
         self.options.task = Some(task);
         self
     }
 
-    /// With these settings of the preprocessing in the place of the model's own.
+    /// Sets changes to the model's own preprocessing.
     pub fn preprocess(mut self, changes: PreprocessChanges) -> DataSet {
         self.options.preprocess = changes;
         self
     }
 
-    /// Writes task and preprocessing into a model's metadata, so that neither it nor a file deployed from it needs to be told again.
+    /// Writes task and preprocessing into a model's metadata, so that they need not be given again for it or for a file deployed
+    /// from it.
     ///
     /// # Errors
     /// For metadata that cannot be read.
@@ -105,7 +106,7 @@ impl DataSet {
         main(&*task, &train::score(&*task, model, self.test(model)?.epoch(0), Mode::SIMULATED)?.figures())
     }
 
-    /// The same of a deployed file, in ONNX Runtime where that is installed, else in the reference interpreter.
+    /// As [`DataSet::score`] for a deployed file, in ONNX Runtime if it is installed, else in the reference interpreter.
     ///
     /// # Errors
     /// As [`DataSet::test`], and if the runtime cannot run the file.

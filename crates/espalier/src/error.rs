@@ -1,4 +1,4 @@
-//! One error type at the edge: what went wrong, whose fault it is, and what helps.
+//! The error type of the commands: what went wrong, the exit code, and a hint.
 use deploy::DeployError;
 use pipeline::PipelineError;
 use quantize::QuantizeError;
@@ -46,7 +46,7 @@ pub enum Error {
     /// A graph that is not well formed.
     #[error(transparent)]
     Graph(#[from] graph::GraphError),
-    /// Anything else that the user can put right.
+    /// Any other invalid input.
     #[error("{0}")]
     Input(String),
 }
@@ -57,8 +57,8 @@ impl From<pipeline::recipe::RecipeError> for Error {
     }
 }
 
-/// True where a panic in an operator is at the bottom of it. Errors that pass another one through show no source of
-/// their own, so these are looked into by name.
+/// True if a panic in an operator is the cause. Errors that wrap another one show no source of their own, so these are matched by
+/// name.
 fn is_defect(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<TrainError>() {
         return matches!(error, TrainError::Internal { .. });
@@ -71,7 +71,7 @@ fn is_defect(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 impl Error {
-    /// 1: the user's input, recipe or model; 70: a defect of ours; 130: stopped by Ctrl-C, as shells have it.
+    /// Exit code: 1 for the user's input, recipe or model; 70 for an internal error; 130 if stopped by Ctrl-C, as in shells.
     pub fn exit_code(&self) -> u8 {
         let defect = match self {
             Error::Pipeline(PipelineError::Interrupted { .. }) => return 130,
@@ -83,7 +83,7 @@ impl Error {
         if defect { 70 } else { 1 }
     }
 
-    /// What helps.
+    /// A hint for the user.
     pub fn hint(&self) -> Option<String> {
         match self {
             Error::Pipeline(PipelineError::Recipe(e)) => e.hint.clone(),
@@ -94,7 +94,7 @@ impl Error {
                 Some("--device cpu needs neither feature nor driver".into())
             }
             Error::Deploy(DeployError::RuntimeAbsent { .. }) => Some("--runtime reference needs nothing installed".into()),
-            // Some layers between keep the text of an error alone.
+            // Some layers in between keep only the text of an error.
             other if other.to_string().contains("the memory limit of") => {
                 Some("--memory-limit SIZE sets another limit; smaller batches and inputs need less".into())
             }

@@ -67,9 +67,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A loss and a metric of one's own, over an output of the graph and a ragged target: a network learns how many boxes an
-//! image has. Masks, quantizers and a teacher ([`distill::Distillation`] takes any [`train::Objective`]) work with it as with the
-//! losses that are there.
+//! A custom loss and metric over an output of the graph and a ragged target: a network learns how many boxes an image has. Masks,
+//! quantizers and a teacher ([`distill::Distillation`] takes any [`train::Objective`]) work with it as with the built-in losses.
 //!
 //! ```
 //! use espalier::graph::{Model, ValueId};

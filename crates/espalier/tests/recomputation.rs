@@ -56,7 +56,7 @@ fn check(model: &Model, objective: &dyn Objective, batch: &Batch) {
     assert!(plain.model.values != model.values, "nothing was trained");
     for budget in [needs.least, (needs.least + needs.whole) / 2] {
         let tight = trained(model, objective, batch, &TrainSettings { memory: Some(budget), ..settings.clone() });
-        assert!(tight.notes.len() == 1 && tight.notes[0].contains("computed twice"), "{budget}: {:?}", tight.notes);
+        assert!(tight.notes.len() == 1 && tight.notes[0].contains("are recomputed"), "{budget}: {:?}", tight.notes);
         println!("{needs:?}: {} bytes alive instead of {}; {}", tight.peak, plain.peak, tight.notes[0]);
         for (id, value) in plain.model.values.iter() {
             assert_eq!(value.constant, tight.model.values[id].constant, "{budget}: {}", value.name);

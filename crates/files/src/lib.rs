@@ -1,22 +1,22 @@
-//! Files that appear whole or not at all: written beside their place, synced, renamed, and the folder synced. A reader,
-//! a kill or a full disk sees the old file or the new one. Every crate that writes does it through here.
+//! Files that appear complete or not at all: written to a temporary name, synced, renamed, and the folder synced. After a kill or
+//! with a full disk a reader sees the old file or the new one. Every crate that writes files uses this.
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// What a file is called until it is whole ends in this.
+/// Ending of a file's temporary name.
 const PARTIAL: &str = ".partial";
 
 /// Writes bytes.
 ///
 /// # Errors
-/// What the system reports; the old file is then as it was, and nothing is left beside it.
+/// The system's error; the old file is then unchanged, and no temporary file is left.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write_with(path, |e| e, |file| file.write_all(bytes))
 }
 
-/// Writes what `fill` puts into the file; `wrap` makes the caller's error of the system's.
+/// Writes a file with `fill`; `wrap` converts the system's error into the caller's.
 ///
 /// # Errors
 /// As [`write()`], and whatever `fill` reports.
@@ -28,17 +28,17 @@ pub fn write_with<E>(
     let partial = partial_path(path).map_err(&wrap)?;
     let written = fill_and_sync(&partial, &wrap, fill).and_then(|()| std::fs::rename(&partial, path).map_err(&wrap));
     if written.is_err() {
-        // The first error is the one that matters.
+        // The first error is the one to report.
         std::fs::remove_file(&partial).ok();
     }
     written?;
     sync_folder(folder_of(path)).map_err(wrap)
 }
 
-/// Writes several files that belong together: all are whole on the disk before the first gets its name, in the given order.
+/// Writes several files that belong together: all are complete on the disk before the first gets its name, in the given order.
 ///
 /// # Errors
-/// The file at fault and what the system reports. Before all are whole, the old files are as they were.
+/// The file and the system's error. Until all files are complete, the old files are unchanged.
 pub fn write_together<'a>(files: &[(&'a Path, &[u8])]) -> Result<(), (&'a Path, io::Error)> {
     let mut waiting: Vec<(PathBuf, &Path)> = vec![];
     let prepared = files.iter().try_for_each(|(path, bytes)| {
@@ -55,8 +55,8 @@ pub fn write_together<'a>(files: &[(&'a Path, &[u8])]) -> Result<(), (&'a Path, 
     files.iter().try_for_each(|(path, _)| sync_folder(folder_of(path)).map_err(|e| (*path, e)))
 }
 
-/// Where a file is written before it gets its name: hidden, so that a leftover of a kill is no row of a folder of images, and
-/// of this process alone. What processes that are gone left for the same file is removed.
+/// The temporary path of a file: hidden, so that a leftover after a kill is no row of a folder of images, and with this process's
+/// number. Leftovers of ended processes for the same file are removed.
 fn partial_path(path: &Path) -> io::Result<PathBuf> {
     let Some(name) = path.file_name() else { return Err(io::Error::new(io::ErrorKind::InvalidInput, "does not name a file")) };
     if path.is_dir() {
@@ -80,13 +80,13 @@ fn fill_and_sync<E>(
     file.flush().and_then(|()| file.get_ref().sync_all()).map_err(wrap)
 }
 
-/// Removes what killed processes left half written in a folder.
+/// Removes the temporary files of ended processes from a folder.
 pub fn clear_partials(folder: &Path) {
     clear(folder, |_| true, alive);
 }
 
-/// Removes the partial files whose name is `wanted` and whose process is gone. What cannot be read or removed stays: it is
-/// in nobody's way.
+/// Removes the temporary files whose name is `wanted` and whose process has ended. Files that cannot be read or removed stay;
+/// they do no harm.
 fn clear(folder: &Path, wanted: impl Fn(&str) -> bool, alive: impl Fn(u32, &Path) -> bool) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -97,13 +97,14 @@ fn clear(folder: &Path, wanted: impl Fn(&str) -> bool, alive: impl Fn(u32, &Path
     }
 }
 
-/// The file and the process that a partial file is of.
+/// The final name of a temporary file, and its process.
 fn partial_of(name: &str) -> Option<(&str, u32)> {
     let (of, process) = name.strip_prefix('.')?.strip_suffix(PARTIAL)?.rsplit_once('.')?;
     Some((of, process.parse().ok()?))
 }
 
-/// True if the process may still be writing. Where the system does not list processes, one that has not written for a day is not.
+/// True if the process may still be writing. Where the system does not list processes, a file that is a day old counts as
+/// abandoned.
 fn alive(process: u32, file: &Path) -> bool {
     const LONG_AGO: Duration = Duration::from_secs(24 * 3600);
     if process == std::process::id() {
@@ -115,7 +116,7 @@ fn alive(process: u32, file: &Path) -> bool {
     }
 }
 
-/// True if both paths name one file or folder that is there.
+/// True if both paths name one existing file or folder.
 pub fn same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
 }
@@ -125,7 +126,7 @@ pub fn destroyed<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) 
     inputs.into_iter().find(|input| same(output, input)).map(Path::to_path_buf)
 }
 
-/// Makes renames within a folder last. A file system that cannot sync folders is left to itself.
+/// Syncs the folder, so that renames in it are durable. Errors of file systems that cannot sync folders are ignored.
 ///
 /// # Errors
 /// What the system reports.
@@ -139,7 +140,7 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// The folder a file lies in; the working directory for a bare name.
+/// The folder of a file; the working directory for a bare name.
 pub fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -197,7 +198,7 @@ mod tests {
     fn what_a_killed_process_left_goes_with_the_next_writing_and_nothing_else_does() {
         let folder = tempfile::tempdir().unwrap();
         let place = |name: &str| folder.path().join(name);
-        // A process that has ended, and has been waited for.
+        // A process that has ended and has been waited for.
         let mut dead =
             std::process::Command::new(std::env::current_exe().unwrap()).arg("--list").stdout(std::process::Stdio::null()).spawn().unwrap();
         let gone = dead.id();

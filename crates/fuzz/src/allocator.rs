@@ -1,9 +1,10 @@
-//! The allocator of the workers: counts what is held, and gives nothing beyond a bound. Who asked for that is written to stderr.
+//! The allocator of the workers: it counts the bytes in use, and refuses requests beyond a limit. The code that made such a
+//! request is written to stderr.
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Most bytes that may be held at once while it is bounded.
+/// Most bytes in use at once, while the limit is on.
 pub(crate) const MOST: usize = 1 << 30;
 
 static HELD: AtomicUsize = AtomicUsize::new(0);
@@ -11,11 +12,11 @@ static PEAK: AtomicUsize = AtomicUsize::new(0);
 static BOUNDED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// Set while the place of a request is found out, which itself allocates.
+    /// Set while the place of a request is looked up, which itself allocates.
     static TELLING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Counts over the system's allocator.
+/// Counts, and forwards to the system's allocator.
 pub(crate) struct Bounded;
 
 /// From here on requests beyond [`MOST`] fail.
@@ -23,12 +24,12 @@ pub(crate) fn bound() {
     BOUNDED.store(true, Ordering::Relaxed);
 }
 
-/// Most bytes that were held at once.
+/// Most bytes that were in use at once.
 pub(crate) fn peak() -> usize {
     PEAK.load(Ordering::Relaxed)
 }
 
-/// Bytes that are held.
+/// Bytes in use.
 pub(crate) fn held() -> usize {
     HELD.load(Ordering::Relaxed)
 }
@@ -46,7 +47,7 @@ fn take(bytes: usize) -> bool {
     true
 }
 
-/// The innermost functions of ours that asked.
+/// The innermost functions of this workspace on the stack.
 fn tell(bytes: usize) {
     let trace = std::backtrace::Backtrace::force_capture().to_string();
     let names = trace.lines().filter(|l| l.contains("espalier_") && !l.contains("espalier_fuzz"));

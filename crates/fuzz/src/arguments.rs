@@ -1,4 +1,4 @@
-//! The command line, and that of the processes that do the work.
+//! The command line of the supervisor and of its workers.
 use std::path::PathBuf;
 
 const USAGE: &str =
@@ -6,27 +6,27 @@ const USAGE: &str =
 
 /// What this process does.
 pub(crate) enum Job {
-    /// Starts the others and counts.
+    /// Starts the workers and counts.
     Supervise,
-    /// Runs cases of one target from a number on.
+    /// Runs cases of one target, from a number on.
     Work { target: String, from: u64 },
     /// Runs one case and keeps its files.
     Once { target: String, number: u64 },
-    /// Names the targets.
+    /// Prints the names of the targets.
     List,
 }
 
-/// The settings.
+/// What the command line asked for.
 pub(crate) struct Arguments {
     pub(crate) job: Job,
-    /// For all targets together.
+    /// Seconds for all targets together.
     pub(crate) seconds: f64,
     /// Most cases of each target.
     pub(crate) cases: u64,
     pub(crate) seed: u64,
     /// The targets; empty: all.
     pub(crate) targets: Vec<String>,
-    /// Where the files of findings go.
+    /// Folder for the files of findings.
     pub(crate) findings: PathBuf,
 }
 

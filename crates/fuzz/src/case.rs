@@ -1,11 +1,11 @@
-//! A case: files by name, as they are put into an empty folder.
+//! A case: files by name, which are written into an empty folder.
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The files of one case; the first is what is opened.
+/// The files of one case; the first is the one to open.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
-    /// The seed it was made from.
+    /// The seed that it was made from.
     pub(crate) of: String,
     pub(crate) files: Vec<(String, Vec<u8>)>,
 }

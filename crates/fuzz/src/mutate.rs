@@ -1,7 +1,7 @@
 //! Changes to bytes and to text.
 use crate::random::Random;
 
-/// Numbers at the edges of what types hold.
+/// Extreme values of the integer types.
 pub(crate) const NUMBERS: &[i64] = &[
     0,
     1,
@@ -100,7 +100,7 @@ fn change(r: &mut Random, file: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
-/// Values that a key of a text may be given.
+/// Values to put in a text in place of others.
 const WORDS: &[&str] = &[
     "0",
     "-1",
@@ -135,7 +135,7 @@ const WORDS: &[&str] = &[
     "18446744073709551616",
 ];
 
-/// Changes a text a few times, by lines and by words; now and then by bytes.
+/// Changes a text a few times, by lines and by words, sometimes by bytes.
 pub(crate) fn text(r: &mut Random, file: &mut Vec<u8>, other: &[u8]) {
     for _ in 0..=r.below(4) {
         if r.chance(15) {
@@ -170,7 +170,7 @@ fn change_text(r: &mut Random, own: &str, other: &str) -> String {
             }
         }
         _ => {
-            // A value is what follows an equals sign or a colon.
+            // A value follows an equals sign or a colon.
             let line = &mut lines[at];
             let value = line.find(['=', ':']).map_or(0, |i| i + 1);
             let comma = if line.trim_end().ends_with(',') { "," } else { "" };

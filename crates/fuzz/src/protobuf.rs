@@ -1,9 +1,9 @@
-//! Changes to a serialized protobuf message that leave it well formed, so that they reach beyond its reader: fields lost, repeated,
-//! moved, taken from elsewhere; numbers at the edges of their types.
+//! Changes to a serialized protobuf message that leave it well formed, so that they reach the code behind its reader: fields
+//! removed, repeated, moved, copied from elsewhere; numbers at the limits of their types.
 use crate::mutate::{self, NUMBERS};
 use crate::random::Random;
 
-/// Messages nested deeper are bytes.
+/// Messages nested deeper count as bytes.
 const DEEPEST: usize = 24;
 
 struct Field {
@@ -83,7 +83,7 @@ fn value(r: &mut Random, value: &mut Value, other: &[u8]) {
                 .to_le_bytes();
         }
         Value::Fixed64(b) => *b = r.pick(&[0.0, 1.0, -1.0, f64::NAN, f64::INFINITY, f64::MAX, 1e-320]).to_le_bytes(),
-        // Packed numbers of 8 bytes, dimensions and shapes, are worth more than any bytes.
+        // Packed numbers of 8 bytes, such as dimensions and shapes, are changed more often than other bytes.
         Value::Bytes(b) if b.len() >= 8 && b.len() % 8 == 0 && r.chance(50) => {
             let at = 8 * r.below(b.len() / 8);
             b[at..at + 8].copy_from_slice(&r.pick(NUMBERS).to_le_bytes());
@@ -198,7 +198,7 @@ mod tests {
         };
         assert_eq!(changed(3), changed(3));
         assert!((0..50).filter(|n| changed(*n) != file).count() > 40);
-        // Most stay well formed: that is what this is for.
+        // Most changed messages stay well formed.
         assert!((0..50).filter(|n| parse(&changed(*n)).is_some()).count() > 40);
     }
 }

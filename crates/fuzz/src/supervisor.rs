@@ -1,4 +1,4 @@
-//! Starts a worker for each target, starts it again behind a case that ended it, and counts.
+//! Starts a worker for each target, starts it again after a case that ended it, and counts.
 use crate::arguments::Arguments;
 use crate::targets;
 use crate::worker::Source;
@@ -7,15 +7,15 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-/// A target that ends this many workers is given up.
+/// A target is given up after this many ended workers.
 const MOST_ENDS: usize = 200;
 
-/// What a target came to.
+/// The result of a target.
 #[derive(Default)]
 struct Tally {
     cases: u64,
     peak: u64,
-    /// The first case of each finding, how many there were, and what was said.
+    /// The first case of each finding, the number of findings, and the message.
     findings: BTreeMap<String, (u64, usize, String)>,
 }
 
@@ -73,7 +73,7 @@ fn target(a: &Arguments, name: &str, seconds: f64) -> Result<Tally, String> {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|e| format!("a worker does not start: {e}"))?;
-        // Both are read to the end, so that neither pipe fills.
+        // Both pipes are read to the end, so that neither fills.
         let mut errors = child.stderr.take();
         let told = std::thread::spawn(move || {
             let mut text = vec![];
@@ -91,7 +91,7 @@ fn target(a: &Arguments, name: &str, seconds: f64) -> Result<Tally, String> {
                 }
                 ["finding", _, rest] => {
                     let (place, what) = rest.split_once('\t').unwrap_or((rest, ""));
-                    // One promise broken in two ways is two findings, whatever the numbers in them.
+                    // Findings count as different if their messages differ apart from numbers.
                     let place = if place == "promise" { format!("promise: {}", unnumbered(what)) } else { place.to_string() };
                     tally.add(place, number, what.to_string());
                 }
@@ -109,7 +109,7 @@ fn target(a: &Arguments, name: &str, seconds: f64) -> Result<Tally, String> {
             return Ok(tally);
         }
         let Some(number) = at else { return Err(format!("the worker of {name} did nothing: {status}\n{told}")) };
-        // What was told last is what ended it; requests for memory that failed without harm were told before.
+        // The last message belongs to the end of the worker; earlier ones are requests for memory that failed without harm.
         let last = told.lines().rev().find(|l| l.starts_with("over:") || l.starts_with("deadline:"));
         let place = match last {
             Some(l) if l.starts_with("over:") => format!("memory: {}", l.split(" by ").nth(1).unwrap_or_default()),

@@ -1,4 +1,4 @@
-//! The process that runs one target's cases, one after another, until its time is up or a case ends it.
+//! The process that runs one target's cases in sequence until its time is up or a case ends it.
 use crate::allocator;
 use crate::arguments::Arguments;
 use crate::case::Case;
@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 /// Seconds of processor time that a case may take.
 const DEADLINE: u64 = 10;
 
-/// Panics since the case began: where, and what they said.
+/// Panics since the case began: place and message.
 static PANICS: Mutex<Vec<(String, String)>> = Mutex::new(vec![]);
-/// The number of the case at work, from 1.
+/// Number of the present case, from 1.
 static AT: AtomicU64 = AtomicU64::new(0);
 
 /// A target with its seeds.
@@ -34,7 +34,7 @@ impl Source {
         Ok(Source { target, seeds })
     }
 
-    /// The case of a number: the seeds themselves first.
+    /// The case with this number: the seeds themselves come first.
     pub(crate) fn case(&self, seed: u64, number: u64) -> Case {
         if let Some(case) = self.seeds.get(number as usize) {
             return case.clone();
@@ -52,7 +52,7 @@ impl Source {
     }
 }
 
-/// Runs cases from a number on and tells the supervisor: `case N` before each, `finding N WHERE<tab>WHAT` after a bad one.
+/// Runs cases from a number on and reports to the supervisor: `case N` before each, `finding N WHERE<tab>WHAT` after a bad one.
 pub(crate) fn work(a: &Arguments, target: &str, from: u64) -> Result<(), String> {
     let source = Source::new(target)?;
     prepare();
@@ -71,7 +71,7 @@ pub(crate) fn work(a: &Arguments, target: &str, from: u64) -> Result<(), String>
     writeln!(out, "done {number} {} {}", allocator::peak(), allocator::held()).map_err(|e| e.to_string())
 }
 
-/// Runs one case, shows what it came to, and keeps its files. True if it is no finding.
+/// Runs one case, prints the result, and keeps its files. True if it is no finding.
 pub(crate) fn once(a: &Arguments, target: &str, number: u64) -> Result<bool, String> {
     let source = Source::new(target)?;
     let case = source.case(a.seed, number);
@@ -92,7 +92,7 @@ pub(crate) fn once(a: &Arguments, target: &str, number: u64) -> Result<bool, Str
     Ok(true)
 }
 
-/// Sets memory's bound, the deadline, and what happens at a panic.
+/// Sets the memory limit, the deadline, and the panic hook.
 fn prepare() {
     std::panic::set_hook(Box::new(|info| {
         let what = info.payload().downcast_ref::<&str>().map(|s| s.to_string());
@@ -102,7 +102,7 @@ fn prepare() {
     }));
     tensor::set_threads(Some(2));
     allocator::bound();
-    // Tensors are refused by name before the allocator has nothing left to give.
+    // The memory limit of tensors is lower than the allocator's, so that large tensors are refused by name first.
     tensor::memory::set_limit(Some(allocator::MOST as u64 / 2));
     std::thread::spawn(watch);
 }
@@ -122,13 +122,13 @@ fn watch() {
     }
 }
 
-/// Processor time of this process where the system tells it, so that a busy machine makes no finding; else time by the clock.
+/// Processor time of this process where the system tells it, so that a busy machine causes no finding; else wall-clock time.
 fn spent() -> Duration {
     static BEGUN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    /// What Linux counts processor time in, by its interface to programs.
+    /// Unit of the processor times that Linux reports.
     const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string("/proc/self/stat").ok();
-    // Behind the name in parentheses: the 12th and 13th of the fields that follow.
+    // After the name in parentheses: fields 12 and 13.
     let ticks = stat.as_ref().and_then(|s| s.rsplit_once(')')).and_then(|(_, rest)| {
         let fields: Vec<&str> = rest.split_whitespace().collect();
         Some(fields.get(11)?.parse::<u32>().ok()? + fields.get(12)?.parse::<u32>().ok()?)
@@ -136,7 +136,7 @@ fn spent() -> Duration {
     ticks.map_or_else(|| BEGUN.get_or_init(Instant::now).elapsed(), |t| TICK * t)
 }
 
-/// Runs a case in a folder of its own; a finding is where and what.
+/// Runs a case in a folder of its own. A finding has a place and a message.
 fn run(source: &Source, case: &Case, number: u64) -> Result<(), (String, String)> {
     PANICS.lock().unwrap_or_else(PoisonError::into_inner).clear();
     AT.store(number + 1, Ordering::Relaxed);
@@ -145,7 +145,7 @@ fn run(source: &Source, case: &Case, number: u64) -> Result<(), (String, String)
         (source.target.run)(case, folder.path())
     }));
     let panics = std::mem::take(&mut *PANICS.lock().unwrap_or_else(PoisonError::into_inner));
-    // A dependency's panic that was caught at a file's edge, and told as that file's error, is what should happen.
+    // A dependency's panic that was caught and reported as an error of the file is the wanted behaviour.
     let ours = panics.into_iter().find(|(place, _)| result.is_err() || !place.contains("/registry/"));
     match (ours, result) {
         (Some(panic), _) => Err(panic),

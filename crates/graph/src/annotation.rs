@@ -32,14 +32,14 @@ pub struct Encoding {
 /// The compression of one value.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Annotation {
-    /// Which elements live: bool, of the value's shape. Only on weights.
+    /// Which elements are kept: bool, of the value's shape. Only on weights.
     pub mask: Option<Tensor>,
     /// How the value is stored.
     pub encoding: Option<Encoding>,
 }
 
 impl Annotation {
-    /// True if it says nothing.
+    /// True if there is neither a mask nor an encoding.
     pub fn is_empty(&self) -> bool {
         self.mask.is_none() && self.encoding.is_none()
     }

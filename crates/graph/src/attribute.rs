@@ -27,7 +27,7 @@ pub enum AttributeValue {
 pub struct Attribute {
     /// The attribute's name as ONNX spells it: `kernel_shape`.
     pub name: String,
-    /// Its value.
+    /// The value: an integer, a float, a string, a tensor, a graph, or a list of these.
     pub value: AttributeValue,
     /// Serialized fields that we do not model (doc_string, ...).
     pub extra: Extra,

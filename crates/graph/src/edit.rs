@@ -3,7 +3,7 @@ use crate::{Graph, GraphError, Model, Node, ValueId, Values};
 use std::collections::{HashMap, HashSet};
 
 impl Graph {
-    /// How often each value is read in this graph and its subgraphs (a graph output counts as one reading).
+    /// How often each value is read in this graph and its subgraphs (a graph output counts as one read).
     pub fn use_counts(&self) -> HashMap<ValueId, usize> {
         let mut counts = HashMap::new();
         fn add(g: &Graph, counts: &mut HashMap<ValueId, usize>) {
@@ -23,12 +23,12 @@ impl Graph {
         counts
     }
 
-    /// Index of the node that makes a value. Looks through all nodes: whoever asks for many takes [`Graph::linked`].
+    /// Index of the node that computes a value. Searches all nodes: for many values use [`Graph::linked`].
     pub fn producer(&self, id: ValueId) -> Option<usize> {
         self.nodes.iter().position(|n| n.outputs.contains(&Some(id)))
     }
 
-    /// Indices of the nodes of this graph that read a value directly. Looks through all nodes, as [`Graph::producer`] does.
+    /// Indices of the nodes of this graph that read a value directly. Searches all nodes, as [`Graph::producer`] does.
     pub fn consumers(&self, id: ValueId) -> Vec<usize> {
         self.nodes.iter().enumerate().filter(|(_, n)| n.inputs.contains(&Some(id))).map(|(i, _)| i).collect()
     }
@@ -38,7 +38,7 @@ impl Graph {
         self.replace_all_uses(&HashMap::from([(from, to)]));
     }
 
-    /// The same for many values at once. What takes a value's place may be replaced itself; of a circle the values stay.
+    /// As [`Graph::replace_uses`] for many values at once. A replacement may be replaced itself; values of a circle stay.
     pub fn replace_all_uses(&mut self, replaced: &HashMap<ValueId, ValueId>) {
         let mut resolved: HashMap<ValueId, ValueId> = HashMap::new();
         for start in replaced.keys() {
@@ -64,7 +64,7 @@ impl Graph {
         }
     }
 
-    /// Sorts the nodes so that each comes after what it reads; keeps the present order where it may.
+    /// Sorts the nodes so that each comes after its inputs' producers; keeps the present order where possible.
     ///
     /// # Errors
     /// [`GraphError::Graph`] if there is a cycle.
@@ -113,21 +113,21 @@ impl Graph {
     }
 }
 
-/// Names that are taken, for whoever needs many new ones. See [`Model::names`].
+/// Names in use, for code that needs many new ones. See [`Model::names`].
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     taken: HashSet<String>,
-    /// The last number tried behind each base.
+    /// The last number tried for each base name.
     tried: HashMap<String, u64>,
 }
 
 impl Names {
-    /// Those of a table.
+    /// Names of a table's values.
     pub fn of(values: &Values) -> Names {
         Names { taken: values.iter().map(|(_, v)| v.name.clone()).collect(), tried: HashMap::new() }
     }
 
-    /// Those of a graph's nodes, subgraphs' included.
+    /// Names of a graph's nodes, also in subgraphs.
     pub fn of_nodes(graph: &Graph) -> Names {
         let mut names = Names::default();
         graph.visit(&mut |node| {
@@ -136,7 +136,7 @@ impl Names {
         names
     }
 
-    /// A name that is not taken, and is from now on: `base`, or `base_1`, `base_2`, ...
+    /// A name not in use yet, which is reserved: `base`, or `base_1`, `base_2`, ...
     pub fn fresh(&mut self, base: &str) -> String {
         if self.taken.insert(base.to_string()) {
             return base.to_string();
@@ -153,29 +153,30 @@ impl Names {
         name
     }
 
-    /// A name that is not taken any more.
+    /// Releases a name.
     pub fn release(&mut self, name: &str) {
         self.taken.remove(name);
     }
 }
 
 impl Model {
-    /// The names that its values have.
+    /// The names of its values.
     pub fn names(&self) -> Names {
         Names::of(&self.values)
     }
 
-    /// A name that no value of the model has yet: `base`, or `base_1`, `base_2`, ... Looks through all values: whoever needs many
-    /// takes [`Model::names`].
+    /// A name that no value of the model has yet: `base`, or `base_1`, `base_2`, ... Searches all values: for many names use
+    /// [`Model::names`].
     pub fn fresh_name(&self, base: &str) -> String {
         self.names().fresh(base)
     }
 
-    /// Removes nodes of the main graph nothing depends on, and constants nobody reads. Returns how many nodes went.
+    /// Removes nodes of the main graph without effect on its outputs, and constants without readers. Returns how many nodes were
+    /// removed.
     pub fn remove_dead(&mut self) -> usize {
         let before = self.graph.nodes.len();
         let mut uses = self.graph.use_counts();
-        // Readers come after what they read, so one way from the back finds all; a graph that is not sorted takes more.
+        // Readers come after producers, so one pass from the back finds all; a graph that is not sorted takes more.
         loop {
             let (mut kept, all) = (vec![], self.graph.nodes.len());
             for node in std::mem::take(&mut self.graph.nodes).into_iter().rev() {
@@ -213,7 +214,7 @@ mod tests {
     use crate::AttributeValue;
     use tensor::Tensor;
 
-    /// `x → Relu → … → Relu`, `n` of them, of which nobody reads the last; and a constant that the first also reads in a branch.
+    /// `x → Relu → … → Relu`, `n` of them, the last without readers; and a constant that the first one also reads in a branch.
     fn chain(n: usize) -> Model {
         let mut m = Model::new(17);
         let x = m.values.add_named("x");

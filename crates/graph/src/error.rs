@@ -1,4 +1,4 @@
-//! What can be wrong with a graph.
+//! Errors of graphs.
 
 /// A graph that is not well formed, or an edit that would make it so. Carries node and value by name.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -8,7 +8,7 @@ pub enum GraphError {
     Attribute {
         /// The node's name.
         node: String,
-        /// Its operator.
+        /// Operator type of the node, such as `Conv`.
         op_type: String,
         /// The attribute's name.
         attribute: String,
@@ -20,7 +20,7 @@ pub enum GraphError {
     Node {
         /// The node's name.
         node: String,
-        /// Its operator.
+        /// Operator type of the node, such as `Conv`.
         op_type: String,
         /// What is wrong with it.
         what: String,
@@ -33,7 +33,7 @@ pub enum GraphError {
         /// What is wrong with it.
         what: String,
     },
-    /// The graph as a whole.
+    /// The graph as a whole is not well formed.
     #[error("graph '{graph}': {what}")]
     Graph {
         /// The graph's name.

@@ -3,10 +3,10 @@ use crate::{Attribute, AttributeValue, Function, Graph, GraphError, Model, Node,
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-/// Functions that call functions deeper than this call themselves.
+/// Deeper nesting of calls counts as recursion.
 const DEEPEST: usize = 32;
 
-/// Most nodes that calls may unfold to: a function that calls another twice, ten times over, is a thousand of the last.
+/// Most nodes after inlining: ten functions that each call the previous one twice repeat its nodes a thousand times.
 const MOST_NODES: usize = 1_000_000;
 
 /// The model with every call of one of its functions replaced by the function's body, also in subgraphs.
@@ -18,7 +18,7 @@ const MOST_NODES: usize = 1_000_000;
 pub fn inline_functions(model: &Model) -> Result<Model, GraphError> {
     let mut out = model.clone();
     let mut graph = std::mem::take(&mut out.graph);
-    // The first of a name counts.
+    // Of several functions with one name the first one counts.
     let functions = model.functions.iter().rev().map(|f| (key(&f.domain, &f.name, &f.overload), Callee::of(f))).collect();
     let mut inliner = Inliner { model, functions, values: std::mem::take(&mut out.values), calls: 0, made: 0 };
     inliner.graph(&mut graph, 0)?;
@@ -34,7 +34,7 @@ fn key<'a>(domain: &'a str, name: &'a str, overload: &'a str) -> Key<'a> {
     (domain, name, overload)
 }
 
-/// A function, and what is asked about it at each call.
+/// A function, with the data needed at each call.
 #[derive(Clone)]
 struct Callee<'a> {
     function: &'a Function,
@@ -52,7 +52,7 @@ struct Inliner<'a> {
     functions: HashMap<Key<'a>, Callee<'a>>,
     values: Values,
     calls: usize,
-    /// Nodes and values that calls have unfolded to.
+    /// Nodes and values inlined so far.
     made: usize,
 }
 
@@ -74,7 +74,7 @@ impl Inliner<'_> {
     fn call(&mut self, graph: &mut Graph, callee: &Callee, node: &Node, depth: usize) -> Result<(), GraphError> {
         let function = callee.function;
         if depth >= DEEPEST {
-            return Err(node.error("functions call each other without end"));
+            return Err(node.error("functions call each other endlessly"));
         }
         if node.inputs.len() > function.graph.inputs.len() || node.outputs.len() > function.graph.outputs.len() {
             return Err(node.error(format!("passes more than function '{}' takes", function.name)));
@@ -89,13 +89,13 @@ impl Inliner<'_> {
         }
         self.calls += 1;
         let prefix = format!("{}#{}/", function.name, self.calls);
-        // Formal inputs stand for the actual ones; an omitted one stays omitted.
+        // Formal inputs are replaced by the actual ones; an omitted input stays omitted.
         let mut map: HashMap<ValueId, Option<ValueId>> = HashMap::new();
         for (i, formal) in function.graph.inputs.iter().enumerate() {
             map.insert(*formal, node.input(i));
         }
         for (i, formal) in function.graph.outputs.iter().enumerate() {
-            // A constant stays a constant of the body: an Identity below hands it on.
+            // A constant stays a constant of the body: an Identity below passes it on.
             if let Some(actual) = node.output(i)
                 && !map.contains_key(formal)
                 && !callee.constants.contains(formal)
@@ -105,7 +105,7 @@ impl Inliner<'_> {
         }
         let mut body = Graph::default();
         self.copy(function, &function.graph, &mut body, &mut map, node, &prefix)?;
-        // An output that is also an input, a constant, or listed twice has no node of its own to make it.
+        // An output that is also an input or a constant, or is listed twice, has no node of its own that computes it.
         for (i, formal) in function.graph.outputs.iter().enumerate() {
             let (Some(actual), Some(Some(source))) = (node.output(i), map.get(formal)) else { continue };
             if *source != actual {
@@ -145,7 +145,7 @@ impl Inliner<'_> {
                 let value = match &a.value {
                     AttributeValue::Reference(name) => match call.attributes.get(name).or_else(|| f.attribute_defaults.get(name)) {
                         Some(v) => v.clone(),
-                        // An attribute that the caller leaves out is left out inside too.
+                        // An attribute that the caller omits is omitted inside too.
                         None => continue,
                     },
                     AttributeValue::Graph(g) => AttributeValue::Graph(Box::new(self.subgraph(f, g, map, call, prefix)?)),

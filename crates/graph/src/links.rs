@@ -1,14 +1,14 @@
-//! Who makes and who reads each value of a graph, found out once.
+//! Producer and readers of each value of a graph, found once.
 use crate::{Graph, Node, ValueId};
 use std::collections::HashMap;
 
 impl Graph {
-    /// The graph with who makes and who reads each of its values.
+    /// The graph with the producer and the readers of each of its values.
     pub fn linked(&self) -> Linked<'_> {
         Linked { graph: self, links: self.links() }
     }
 
-    /// The same by the indices of the nodes as they are now, for whoever edits the graph and follows the edits: see [`Links`].
+    /// Producer and readers by the indices of the nodes, for code that edits the graph and updates the links: see [`Links`].
     pub fn links(&self) -> Links {
         let mut links = Links::default();
         for (i, node) in self.nodes.iter().enumerate() {
@@ -23,8 +23,8 @@ impl Graph {
     }
 }
 
-/// A graph with who makes and who reads each of its values. It borrows the graph, so no edit can make it wrong. Nodes of subgraphs are
-/// not in it: each graph has one of its own.
+/// A graph with the producer and the readers of each of its values. It borrows the graph, so no edit can make it wrong. Nodes of
+/// subgraphs are not included: each graph has links of its own.
 #[derive(Clone, Debug)]
 pub struct Linked<'g> {
     graph: &'g Graph,
@@ -32,12 +32,12 @@ pub struct Linked<'g> {
 }
 
 impl<'g> Linked<'g> {
-    /// The graph.
+    /// The graph that the links were built from.
     pub fn graph(&self) -> &'g Graph {
         self.graph
     }
 
-    /// The node that makes a value.
+    /// The node that computes a value.
     pub fn maker(&self, id: ValueId) -> Option<&'g Node> {
         self.links.producer(id).map(|at| &self.graph.nodes[at])
     }
@@ -47,15 +47,15 @@ impl<'g> Linked<'g> {
         self.links.consumers(id).iter().map(|at| &self.graph.nodes[*at])
     }
 
-    /// The same as indices.
+    /// As [`Linked::readers`], as indices.
     pub fn links(&self) -> &Links {
         &self.links
     }
 }
 
-/// Who makes and who reads each value of a graph, by the indices of its nodes. An edit of the graph leaves it as it is: whoever edits
-/// tells it ([`Links::made_by`], [`Links::unmade`], [`Links::read_by`]) and keeps the nodes in their places until the end. Whoever only
-/// looks takes [`Graph::linked`].
+/// Producer and readers of each value of a graph, by the indices of its nodes. An edit of the graph does not update them: the
+/// editing code does ([`Links::made_by`], [`Links::unmade`], [`Links::read_by`]) and keeps the nodes in place until the end. Code
+/// that only reads uses [`Graph::linked`].
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Links {
     makers: HashMap<ValueId, usize>,
@@ -68,17 +68,17 @@ impl Links {
         self.makers.get(&id).copied()
     }
 
-    /// Says that another node makes a value from now on.
+    /// Sets the producer of a value.
     pub fn made_by(&mut self, id: ValueId, node: usize) {
         self.makers.insert(id, node);
     }
 
-    /// Says that nobody makes a value any more; gives the node that did.
+    /// Removes the producer of a value and returns its index.
     pub fn unmade(&mut self, id: ValueId) -> Option<usize> {
         self.makers.remove(&id)
     }
 
-    /// Says that one more node reads a value.
+    /// Adds a reader of a value.
     pub fn read_by(&mut self, id: ValueId, node: usize) {
         let readers = self.readers.entry(id).or_default();
         if readers.last() != Some(&node) {
@@ -99,8 +99,8 @@ mod tests {
 
     const VALUES: u32 = 12;
 
-    /// Nodes with up to four inputs and two outputs among few values: values that nobody makes, that several read, that one reads twice,
-    /// and omitted ones.
+    /// Nodes with up to four inputs and two outputs among few values: values without a producer, with several readers, read twice
+    /// by one node, and omitted ones.
     fn nodes() -> impl Strategy<Value = Vec<Node>> {
         let slot = || prop_oneof![1 => Just(None), 5 => (0..VALUES).prop_map(|v| Some(ValueId(v)))];
         let node = (proptest::collection::vec(slot(), 0..4), proptest::collection::vec(slot(), 0..2));
@@ -134,7 +134,7 @@ mod tests {
             let mut links = graph.links();
             for node in more {
                 let at = graph.nodes.len();
-                // A value has one maker: the new node takes it from the one before.
+                // A value has one producer: the new node replaces the one before.
                 for v in node.outputs.iter().flatten() {
                     let made = |output: &mut Option<ValueId>| *output == Some(*v);
                     graph.nodes.iter_mut().flat_map(|n| &mut n.outputs).filter_map(|o| made(o).then_some(o)).for_each(|o| *o = None);

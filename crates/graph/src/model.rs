@@ -1,7 +1,7 @@
 //! Model, graph, node.
 use crate::{Annotations, Attributes, GraphError, Value, ValueId, Values};
 
-/// Serialized protobuf fields that are carried through untouched. The meaning is the file format's affair.
+/// Serialized protobuf fields that are carried through untouched. Only the file format knows their meaning.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Hash)]
 pub struct Extra(pub Vec<u8>);
 
@@ -25,7 +25,7 @@ pub struct Model {
     pub opsets: Vec<Opset>,
     /// Tool that wrote the file.
     pub producer_name: String,
-    /// Its version.
+    /// Version of the program that wrote the model; empty where the file has none.
     pub producer_version: String,
     /// The model's name space.
     pub domain: String,
@@ -45,11 +45,11 @@ pub struct Model {
     pub annotations: Annotations,
     /// Fields that we do not model.
     pub extra: Extra,
-    /// The file it was read from; no part of what the model is.
+    /// The file it was read from; not part of the model's content.
     pub source: Option<Source>,
 }
 
-/// What a model was read from, so that an unedited one can be written back byte for byte.
+/// The source of a model, so that an unedited one can be written back byte for byte.
 #[derive(Clone, Debug)]
 pub struct Source {
     /// The file's bytes.
@@ -59,7 +59,7 @@ pub struct Source {
 }
 
 impl PartialEq for Model {
-    /// Everything but the source it was read from.
+    /// Equality of everything except the source.
     fn eq(&self, o: &Model) -> bool {
         self.ir_version == o.ir_version
             && self.opsets == o.opsets
@@ -80,7 +80,7 @@ impl PartialEq for Model {
 /// A graph: nodes in an order in which each comes after what it reads.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Graph {
-    /// Name of the graph; ONNX wants one, of no meaning.
+    /// Name of the graph; ONNX requires one, without a meaning.
     pub name: String,
     /// Nodes, topologically sorted.
     pub nodes: Vec<Node>,
@@ -101,7 +101,7 @@ pub struct Graph {
 /// A node: one application of an operator.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct Node {
-    /// Its name; import gives unnamed nodes none, [`Node::label`] always has something to show.
+    /// Name of the node; empty for unnamed nodes, for which [`Node::label`] gives a text.
     pub name: String,
     /// Operator.
     pub op_type: String,
@@ -283,6 +283,6 @@ impl Model {
     /// # Errors
     /// [`GraphError::Value`] if the id is of another model.
     pub fn value(&self, id: ValueId) -> Result<&Value, GraphError> {
-        self.values.get(id).ok_or_else(|| GraphError::Value { value: format!("#{}", id.0), what: "is not of this model".into() })
+        self.values.get(id).ok_or_else(|| GraphError::Value { value: format!("#{}", id.0), what: "does not belong to this model".into() })
     }
 }

@@ -1,4 +1,4 @@
-//! Values: what flows along the edges of a graph, and the table that owns them.
+//! Values, the edges of a graph, and the table that owns them.
 use crate::Extra;
 use tensor::{DType, Tensor};
 
@@ -13,7 +13,7 @@ pub enum Dim {
     Known(usize),
     /// A named size, equal wherever the name stands.
     Symbol(String),
-    /// Nothing is known.
+    /// An unknown size.
     Unknown,
 }
 
@@ -71,7 +71,7 @@ pub enum Origin {
 /// A value known before the graph runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Constant {
-    /// Its elements.
+    /// The elements, with shape and element type.
     pub tensor: Tensor,
     /// Where it came from.
     pub origin: Origin,

@@ -3,8 +3,8 @@ use crate::{Graph, GraphError, Model, ValueId};
 use std::collections::HashSet;
 
 impl Model {
-    /// Checks that every id is of this model, every value is made once and before it is read, names are unique within
-    /// their scope, and every annotation sits on a value of matching shape.
+    /// Checks that every id belongs to this model, every value is computed once and before it is read, names are unique within
+    /// their scope, and every annotation has the shape of its value.
     ///
     /// # Errors
     /// The first violation, by name.
@@ -24,7 +24,7 @@ impl Model {
         Ok(())
     }
 
-    /// `known` are the values that what comes may read: the same before and after.
+    /// `known` are the values that the graph may read: the same before and after.
     fn verify_graph(&self, g: &Graph, known: &mut HashSet<ValueId>) -> Result<(), GraphError> {
         let mut names: HashSet<&str> = HashSet::new();
         let (inputs, mut own): (HashSet<ValueId>, Vec<ValueId>) = (g.inputs.iter().copied().collect(), vec![]);
@@ -57,7 +57,7 @@ impl Model {
             for v in node.inputs.iter().flatten() {
                 let value = self.value(*v)?;
                 if !known.contains(v) {
-                    return Err(node.error(format!("reads '{}', which nothing before it makes", value.name)));
+                    return Err(node.error(format!("reads '{}', which no node before it computes", value.name)));
                 }
             }
             for sub in node.subgraphs() {
@@ -66,7 +66,7 @@ impl Model {
             for v in node.outputs.iter().flatten() {
                 let value = self.value(*v)?;
                 if !learn(known, *v) || !names.insert(&value.name) {
-                    return Err(node.error(format!("makes '{}', which exists already", value.name)));
+                    return Err(node.error(format!("computes '{}', which exists already", value.name)));
                 }
             }
         }
@@ -75,7 +75,7 @@ impl Model {
             if !known.contains(v) {
                 return Err(GraphError::Value {
                     value: value.name.clone(),
-                    what: format!("is an output of graph '{}' that nothing makes", g.name),
+                    what: format!("is an output of graph '{}' that no node computes", g.name),
                 });
             }
         }

@@ -38,8 +38,9 @@ fn wrong(what: impl Into<String>) -> OnnxError {
     OnnxError::Format { place: format!("metadata '{KEY}'"), what: what.into() }
 }
 
-/// The model with its annotations as metadata and initializers; unchanged if it has none. A value of a subgraph that shares its name
-/// with another gets one of its own where one of the two is annotated. Annotations of values that the graph no longer has are dropped.
+/// The model with its annotations as metadata and initializers; unchanged if it has none. If a value of a subgraph shares its
+/// name with another and one of the two is annotated, it gets a new name. Annotations of values that the graph no longer has are
+/// dropped.
 pub(crate) fn store(model: &Model) -> Result<Model> {
     let mut m = model.clone();
     if model.annotations.is_empty() {
@@ -133,8 +134,8 @@ pub(crate) fn restore(model: &mut Model) -> Result<()> {
     Ok(())
 }
 
-/// Gives each annotated value a name that no other has: it is found by it when it is read back. Names of the main graph stay.
-/// Returns the values of all graphs.
+/// Gives each annotated value a unique name, by which it is found when it is read back. Names of the main graph stay. Returns the
+/// values of all graphs.
 fn tell_apart(m: &mut Model) -> HashSet<ValueId> {
     let (mut main, mut inner) = (vec![], vec![]);
     own_values(&m.graph, &mut main);
@@ -159,7 +160,7 @@ fn tell_apart(m: &mut Model) -> HashSet<ValueId> {
     main.into_iter().chain(inner).collect()
 }
 
-/// Values that a graph itself has: inputs, constants, what its nodes make.
+/// Values of a graph itself: inputs, constants, outputs of its nodes.
 fn own_values(graph: &Graph, into: &mut Vec<ValueId>) {
     into.extend(graph.inputs.iter().chain(graph.constants.iter().filter(|v| !graph.inputs.contains(v))));
     into.extend(graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten()));

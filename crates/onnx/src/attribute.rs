@@ -10,7 +10,7 @@ use tensor::Tensor;
 /// Number of the field that holds a tensor.
 pub(crate) const TENSOR: u32 = 5;
 
-/// Splits what an attribute carries through into its tensor's part and its own.
+/// Splits the carried-through fields of an attribute into those of its tensor and its own.
 pub(crate) fn split_extra(extra: &Extra) -> (Extra, Extra) {
     let (mut of_tensor, mut own) = (Extra::default(), Extra::default());
     let mut fields = Fields::new(&extra.0);

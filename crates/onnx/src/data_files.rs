@@ -4,26 +4,26 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-/// Where external data may lie beside a model's own folder.
+/// Folders besides a model's own that may hold external data.
 static ALLOWED: RwLock<Vec<PathBuf>> = RwLock::new(vec![]);
 
 /// Lets models of the whole process read external data below these files and folders too. By default it lies below the model's
 /// own folder: a file from elsewhere could name any other on this machine.
 ///
 /// # Errors
-/// Of the system, with the path that is not there.
+/// Of the system, with the path that does not exist.
 pub fn allow_external(paths: &[PathBuf]) -> Result<(), (PathBuf, std::io::Error)> {
     let real = paths.iter().map(|p| p.canonicalize().map_err(|e| (p.clone(), e))).collect::<Result<_, _>>()?;
     *ALLOWED.write().unwrap_or_else(PoisonError::into_inner) = real;
     Ok(())
 }
 
-/// What [`allow_external`] was given.
+/// The paths given to [`allow_external`].
 pub(crate) fn allowed() -> Vec<PathBuf> {
     ALLOWED.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// The files beside a model that its tensors lie in (external data), each once, below the folder that it was read from.
+/// The data files beside a model that hold its tensors (external data), each once, below the folder that it was read from.
 pub fn data_files(model: &Model) -> Vec<PathBuf> {
     let Some(folder) = model.source.as_ref().and_then(|s| s.folder.as_ref()) else { return vec![] };
     let locations = model.values.iter().filter_map(|(_, v)| match &v.constant.as_ref()?.origin {
@@ -36,7 +36,7 @@ pub fn data_files(model: &Model) -> Vec<PathBuf> {
 /// Bytes that a model takes on disk: of its file and of the data files beside it.
 ///
 /// # Errors
-/// Of the system, if one of them is not there.
+/// Of the system, if one of them does not exist.
 pub fn bytes_on_disk(path: &Path, model: &Model) -> std::io::Result<u64> {
     let files = data_files(model);
     std::iter::once(path).chain(files.iter().map(PathBuf::as_path)).map(|f| Ok(std::fs::metadata(f)?.len())).sum()

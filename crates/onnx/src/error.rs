@@ -1,4 +1,4 @@
-//! What can be wrong with a model file.
+//! Errors of model files.
 
 /// A file that could not be read or written: what, and where in it.
 #[derive(Debug, thiserror::Error)]
@@ -11,21 +11,21 @@ pub enum OnnxError {
         /// What is wrong there.
         what: String,
     },
-    /// A version or feature that is not supported.
+    /// The version or a feature is not supported.
     #[error("not supported: {0}")]
     Unsupported(String),
-    /// The file system.
+    /// The file system reported an error.
     #[error("{path}: {source}")]
     Io {
-        /// The file.
+        /// Path of the file.
         path: String,
         /// The system's error.
         source: std::io::Error,
     },
-    /// A file is in the way that must not be lost.
+    /// Writing would destroy another file.
     #[error("{path} {what}")]
     Taken {
-        /// The file.
+        /// Path of the file.
         path: String,
         /// Why it is kept, and what to do.
         what: String,
@@ -36,7 +36,7 @@ pub enum OnnxError {
 }
 
 impl OnnxError {
-    /// The same error with the file it is about.
+    /// The same error with the path of the file.
     pub(crate) fn in_file(self, path: &std::path::Path) -> Self {
         match self {
             OnnxError::Format { place, what } => OnnxError::Format { place: format!("{}: {place}", path.display()), what },

@@ -1,4 +1,4 @@
-//! From [`graph::Model`] to protobuf. Every message writes its known fields and then what it carried through.
+//! From [`graph::Model`] to protobuf. Every message writes its known fields, then the fields that it carried through.
 use crate::attribute;
 use crate::data_type;
 use crate::tensor_proto::{self, write_entry};
@@ -24,8 +24,8 @@ pub(crate) fn model(m: &Model, beside: Option<&str>) -> (Vec<u8>, Vec<u8>) {
     (out.0, w.data)
 }
 
-/// The model's version of the format, raised to 4 where a graph has an initializer that is not an input too: before, each had to
-/// be one.
+/// The model's version of the format, raised to 4 if a graph has an initializer that is not an input too; before version 4 each
+/// had to be one.
 fn ir_version(m: &Model) -> i64 {
     let own = |g: &Graph| {
         let written = |v: &ValueId| m.values[*v].constant.as_ref().is_some_and(|c| !matches!(c.origin, Origin::ConstantNode { .. }));
@@ -59,7 +59,7 @@ impl Writer<'_> {
 
     fn graph(&mut self, g: &Graph) -> Message {
         let mut m = Message::default();
-        // A constant that came from a node goes back to one, before everything that may read it.
+        // A constant that came from a node is written as a node again, before all its possible readers.
         for v in &g.constants {
             if let Some(node) = self.constant_node(*v) {
                 m.message(1, node);
@@ -107,7 +107,7 @@ impl Writer<'_> {
         }
     }
 
-    /// The `Constant` node a constant came from. Another attribute than `value` is kept while the tensor still fits it.
+    /// The `Constant` node that a constant came from. An attribute other than `value` is kept if the tensor still fits it.
     fn constant_node(&mut self, v: ValueId) -> Option<Message> {
         let value = &self.values[v];
         let c = value.constant.as_ref()?;

@@ -1,6 +1,6 @@
-//! Files that are something else than an ONNX model, named for what they are.
+//! Recognises files that are not ONNX models, and names their format.
 
-/// What bytes are that are no ONNX model, with what to do; `None` where they may be one.
+/// The format of bytes that are no ONNX model, with advice; `None` if they may be an ONNX model.
 pub(crate) fn named(bytes: &[u8]) -> Option<&'static str> {
     let at = |from: usize, magic: &[u8]| bytes.get(from..from + magic.len()) == Some(magic);
     let text = |start: &str| bytes.get(..start.len()).is_some_and(|b| b.eq_ignore_ascii_case(start.as_bytes()));
@@ -23,7 +23,7 @@ pub(crate) fn named(bytes: &[u8]) -> Option<&'static str> {
         _ if text("version https://git-lfs") => "this is a Git LFS pointer, not the model itself: fetch it with git lfs pull",
         _ if text("<!doctype") || text("<html") => "this is a web page, not an ONNX model: the download gave something else",
         _ if text("<?xml") => "this is XML (OpenVINO's .xml?), not an ONNX model",
-        // A model's first bytes are tags and lengths, which no text has.
+        // A model begins with tags and lengths, which do not occur in text.
         _ if bytes.len() >= 16 && bytes.iter().take(64).all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => {
             "this is text, not an ONNX model; a recipe is run with: espalier run RECIPE"
         }

@@ -22,7 +22,7 @@ pub(crate) fn each<'a>(bytes: &'a [u8], place: &Place, extra: &mut Extra, mut vi
     Ok(())
 }
 
-/// Converts a wire-level complaint into an error at a place.
+/// Converts an error of the wire format into an error with a place.
 pub(crate) fn at<'p, T>(place: &'p Place, number: u32) -> impl FnOnce(std::result::Result<T, String>) -> Result<T> + 'p {
     move |r| r.map_err(|e| place.error(format!("field {number} {e}")))
 }
@@ -101,7 +101,7 @@ fn opset(bytes: &[u8], place: &Place) -> Result<Opset> {
 
 pub(crate) struct Reader<'a> {
     values: Values,
-    /// Names visible, innermost scope last.
+    /// Names in scope, innermost scope last.
     scopes: Vec<HashMap<String, ValueId>>,
     pub(crate) folder: Option<&'a Path>,
 }
@@ -115,7 +115,7 @@ impl Reader<'_> {
         self.scopes.last().and_then(|s| s.get(name).copied())
     }
 
-    /// A new value in the innermost scope.
+    /// Creates a value in the innermost scope.
     fn declare(&mut self, value: Value) -> ValueId {
         let name = value.name.clone();
         let id = self.values.add(value);
@@ -168,8 +168,8 @@ impl Reader<'_> {
             let stored = tensor_proto::read_sparse(b, self.folder, &place)?;
             self.constant(&mut g, stored, true, &place)?;
         }
-        // What the nodes will make is declared before they are read, so that a file whose nodes are not sorted is
-        // still resolved within its own scope.
+        // Outputs of all nodes are declared before the nodes are read, so that a file with unsorted nodes is still resolved
+        // within its own scope.
         let raw: Vec<RawNode> = nodes.into_iter().map(|b| raw_node(b, &place)).collect::<Result<_>>()?;
         let mut declared: HashMap<&str, Value> = HashMap::new();
         let infos: Vec<Value> = infos.into_iter().map(|b| value_info(b, &place)).collect::<Result<_>>()?;
@@ -180,7 +180,7 @@ impl Reader<'_> {
         for node in &raw {
             for out in node.outputs.iter().filter(|o| !o.is_empty()) {
                 if self.here(out).is_some() {
-                    return Err(place.error(format!("node '{}' ({}) makes '{out}', which exists already", node.name, node.op_type)));
+                    return Err(place.error(format!("node '{}' ({}) computes '{out}', which exists already", node.name, node.op_type)));
                 }
                 let value = declared.get(out.as_str()).cloned().unwrap_or_else(|| Value { name: out.clone(), ..Value::default() });
                 self.declare(value);
@@ -220,7 +220,7 @@ impl Reader<'_> {
         }
         let id = match self.here(&stored.name) {
             Some(id) if self.values[id].constant.is_some() => {
-                return Err(place.error(format!("initializer '{}' is there twice", stored.name)));
+                return Err(place.error(format!("initializer '{}' is given twice", stored.name)));
             }
             Some(id) => id,
             None => {
@@ -233,7 +233,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A `Constant` node becomes a constant; any other node is handed back.
+    /// Converts a `Constant` node into a constant; returns any other node.
     fn constant_node(&mut self, node: Node, place: &Place) -> Result<std::result::Result<ValueId, Node>> {
         let (true, "Constant", Some(out)) = (node.is_onnx(), node.op_type.as_str(), node.output(0)) else { return Ok(Err(node)) };
         let [attribute] = node.attributes.list.as_slice() else { return Ok(Err(node)) };
@@ -274,7 +274,7 @@ impl Reader<'_> {
         for name in &raw.inputs {
             inputs.push(match name.is_empty() {
                 true => None,
-                false => Some(self.look_up(name).ok_or_else(|| place.error(format!("reads '{name}', which nothing makes")))?),
+                false => Some(self.look_up(name).ok_or_else(|| place.error(format!("reads '{name}', which no node computes")))?),
             });
         }
         let outputs = raw.outputs.iter().map(|n| if n.is_empty() { None } else { self.here(n) }).collect();
@@ -283,7 +283,7 @@ impl Reader<'_> {
         for bytes in &raw.attributes {
             let a = self.attribute(bytes, &place)?;
             if !names.insert(a.name.clone()) {
-                return Err(place.error(format!("attribute '{}' is there twice", a.name)));
+                return Err(place.error(format!("attribute '{}' is given twice", a.name)));
             }
             attributes.list.push(a);
         }
@@ -383,7 +383,7 @@ fn function(bytes: &[u8], folder: Option<&Path>, model_place: &Place) -> Result<
     let raw: Vec<RawNode> = nodes.into_iter().map(|b| raw_node(b, &place)).collect::<Result<_>>()?;
     for out in raw.iter().flat_map(|n| &n.outputs).filter(|o| !o.is_empty()) {
         if reader.here(out).is_some() {
-            return Err(place.error(format!("makes '{out}' twice")));
+            return Err(place.error(format!("computes '{out}' twice")));
         }
         reader.declare(Value { name: out.clone(), ..Value::default() });
     }

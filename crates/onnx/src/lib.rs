@@ -1,8 +1,8 @@
 //! The ONNX file format: protobuf to [`graph::Model`] and back.
 //!
-//! The reader is driven by field numbers and lends slices of the input, so a length that lies cannot make it allocate;
-//! fields it does not know are carried through as bytes at every level. A model that was read and not edited is written
-//! back byte for byte: "not edited" is decided by reading its source again and comparing, so no edit can be missed.
+//! The reader goes by field numbers and lends slices of the input, so a false length cannot make it allocate; fields it does not
+//! know are carried through as bytes at every level. A model that was read and not edited is written back byte for byte: the
+//! source is read again and compared, so no edit can be missed.
 mod annotations;
 mod attribute;
 mod data_files;
@@ -28,7 +28,7 @@ use tensor::Tensor;
 
 /// The newest operator set this release knows.
 pub const NEWEST_OPSET: i64 = 28;
-/// The oldest it reads.
+/// The oldest operator set that is read.
 pub const OLDEST_OPSET: i64 = 7;
 
 /// Reads a model file; external data is looked for beside it.
@@ -117,8 +117,8 @@ fn refers_to(path: &Path, name: &str) -> bool {
     std::fs::read(path).is_ok_and(|bytes| tensor_proto::external_locations(&bytes).contains(name))
 }
 
-/// The source's bytes, if the model still says the same. Where the two are not equal, their exports may be: a NaN is not equal
-/// to itself.
+/// The source's bytes, if the model still equals it. If the two are not equal, their exports may be: a NaN is not equal to
+/// itself.
 fn original(model: &Model) -> Option<Arc<[u8]>> {
     let source = model.source.as_ref()?;
     let again = parse(&source.bytes, source.folder.as_deref()).ok()?;

@@ -1,11 +1,11 @@
-//! What an exporter notes for itself: stack traces, paths, class hierarchies. Nothing of it computes.
+//! Removes an exporter's notes: stack traces, paths, class hierarchies. They have no effect on the computation.
 use crate::attribute::{TENSOR, split_extra};
 use crate::wire::{Fields, Message, Wire};
 use graph::{Attribute, AttributeValue, Extra, Graph, Model, Node, Origin, Values};
 
-/// Takes doc strings out of a model and its functions, graphs, nodes, attributes, values and tensors, metadata of all of these
-/// but the model, and the model's own metadata of PyTorch's exporter (`pkg.*`); other metadata (class names, preprocessing,
-/// licences) stays. Returns the bytes that this saves.
+/// Removes doc strings from a model and its functions, graphs, nodes, attributes, values and tensors, metadata of all of these
+/// but the model, and the metadata of the model that PyTorch's exporter writes (`pkg.*`); other metadata (class names,
+/// preprocessing, licences) stays. Returns the bytes saved.
 pub fn strip(model: &mut Model) -> usize {
     let mut saved = 0;
     model.metadata.retain(|(key, value)| {
@@ -67,7 +67,7 @@ fn attributes(list: &mut [Attribute], saved: &mut usize) {
     }
 }
 
-/// What an attribute carries through: its own, and in a field of the tensor's number that of its tensor.
+/// The carried-through fields of an attribute: its own, and those of its tensor, in a field of the tensor's number.
 fn attribute(extra: &mut Extra, saved: &mut usize) {
     let (before, (mut of_tensor, mut own)) = (*saved, split_extra(extra));
     without(&mut of_tensor, &[12, 16], saved);
@@ -86,7 +86,7 @@ fn text(text: &mut String, saved: &mut usize) {
     text.clear();
 }
 
-/// Takes fields of these numbers out of serialized ones; damaged ones stay as they are.
+/// Removes the fields of these numbers from serialized fields; damaged fields stay.
 fn without(extra: &mut Extra, numbers: &[u32], saved: &mut usize) {
     let mut kept = vec![];
     let mut fields = Fields::new(&extra.0);
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn traces_go_and_what_computes_stays() {
-        // Field 9 (metadata_props, here `{key: "a"}`), and field 11, which is none of ours.
+        // Field 9 (metadata_props, here `{key: "a"}`), and field 11, which is kept.
         let props = [0x4a, 3, 0x0a, 1, b'a'];
         let other = [0x5a, 1, b'x'];
         let mut model = Model::new(17);
@@ -144,7 +144,7 @@ mod tests {
             m.text(number, PATH);
             Extra(m.0)
         };
-        // An attribute's own note, and its tensor's.
+        // Notes of an attribute, and of its tensor.
         let both = || {
             let mut m = Message(note(13).0);
             m.message(TENSOR, Message(note(12).0));

@@ -8,7 +8,7 @@ use std::path::{Component, Path};
 use std::sync::Arc;
 use tensor::{Buffer, DType, Tensor};
 
-/// A stored tensor with all that its message says.
+/// A stored tensor with all fields of its message.
 pub(crate) struct Stored {
     pub(crate) name: String,
     pub(crate) tensor: Tensor,
@@ -16,7 +16,7 @@ pub(crate) struct Stored {
     pub(crate) extra: Extra,
 }
 
-/// Where external bytes lie.
+/// The place of external bytes.
 pub(crate) struct External {
     pub(crate) location: String,
     pub(crate) offset: u64,
@@ -173,7 +173,7 @@ impl Raw<'_> {
             }
             DType::U8 | DType::F8E4M3FN | DType::F8E4M3FNUZ | DType::F8E5M2 | DType::F8E5M2FNUZ | DType::F8E8M0 => ints!(U8, u8),
             DType::I4 | DType::U4 | DType::F4E2M1 | DType::I2 | DType::U2 => {
-                // One packed byte an int32.
+                // One packed byte in each int32.
                 let bytes: Vec<u8> = self.ints.iter().map(|v| *v as u8).collect();
                 if data_type::packed_len(dtype, count) != Some(bytes.len()) {
                     return Err(format!("{} packed bytes are not {count} elements of {dtype}", bytes.len()));
@@ -200,9 +200,9 @@ fn external(r: &Raw, place: &Place) -> Result<External> {
     Ok(e)
 }
 
-/// The places of external data that a serialized model names, at any depth. What cannot be read names none.
+/// The places of external data in a serialized model, at any depth. Parts that cannot be read are skipped.
 pub(crate) fn external_locations(model: &[u8]) -> BTreeSet<String> {
-    /// What a message of the schema is, as far as a tensor can lie in it.
+    /// Messages of the schema that may contain a tensor.
     #[derive(Clone, Copy)]
     enum In {
         Model,
@@ -266,7 +266,7 @@ fn read_external(e: &External, folder: &Path, dtype: DType, count: usize, place:
     Ok(raw)
 }
 
-/// Writes a `TensorProto`; with `external`, the message says only where the bytes are.
+/// Writes a `TensorProto`; with `external`, the message holds only the place of the bytes.
 pub(crate) fn write(name: &str, t: &Tensor, extra: &Extra, external: Option<(&str, u64, &[(String, String)])>) -> Message {
     let mut m = Message::default();
     m.packed_ints(1, &t.shape().iter().map(|d| *d as i64).collect::<Vec<_>>());

@@ -24,7 +24,7 @@ pub(crate) fn value_info(bytes: &[u8], place: &Place) -> Result<Value> {
     Ok(v)
 }
 
-/// A plain dense tensor type is understood; everything else (sequences, denotations) is kept as it is.
+/// A dense tensor type is parsed; everything else (sequences, denotations) is kept as bytes.
 fn value_type(bytes: &[u8], place: &Place) -> Result<ValueType> {
     let other = || Ok(ValueType::Other(Extra(bytes.to_vec())));
     let mut extra = Extra::default();

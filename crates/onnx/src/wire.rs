@@ -1,5 +1,5 @@
-//! Protobuf's wire format: a bounds-checked reader that lends slices, and a writer. Nothing is allocated for a length
-//! that the input merely claims.
+//! Protobuf's wire format: a bounds-checked reader that lends slices, and a writer. A length that the input claims allocates
+//! nothing.
 
 /// A field of a message: its number, its value, and all its bytes including the tag, for carrying it through untouched.
 pub(crate) struct Field<'a> {
@@ -28,7 +28,7 @@ impl<'a> Fields<'a> {
         Fields { all: message, at: 0 }
     }
 
-    /// The next field, `None` at the end, an error's text for malformed bytes.
+    /// The next field, `None` at the end, an error message for malformed bytes.
     pub(crate) fn next_field(&mut self) -> Result<Option<Field<'a>>, String> {
         if self.at == self.all.len() {
             return Ok(None);

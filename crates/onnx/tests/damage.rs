@@ -91,7 +91,7 @@ fn lies_are_found_out_and_named() {
         ("too many elements", tensor(&[&huge[..], &huge[..]].concat()), "has more than"),
         ("a negative dimension", tensor(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]), "is negative"),
         ("a cycle", model_with(&[node(b"b", b"a"), node(b"a", b"b"), output(b"b")].concat()), "cycle"),
-        ("an undefined input", model_with(&[node(b"q", b"a"), output(b"a")].concat()), "reads 'q', which nothing makes"),
+        ("an undefined input", model_with(&[node(b"q", b"a"), output(b"a")].concat()), "reads 'q', which no node computes"),
         (
             "a value made twice",
             model_with(&[message(11, &message(1, b"x")), node(b"x", b"a"), node(b"x", b"a")].concat()),
@@ -140,7 +140,7 @@ fn a_hundred_thousand_attributes_constants_or_branches_are_read_at_once() {
     let back = onnx::from_bytes(&bytes, None).unwrap();
     assert_eq!((back.graph.nodes[0].attributes.list.len(), back.graph.constants.len()), (MANY, MANY));
     m.graph.nodes[0].attributes.list.push(one(7));
-    assert!(onnx::from_bytes(&onnx::to_bytes(&m).unwrap(), None).unwrap_err().to_string().contains("attribute 'a7' is there twice"));
+    assert!(onnx::from_bytes(&onnx::to_bytes(&m).unwrap(), None).unwrap_err().to_string().contains("attribute 'a7' is given twice"));
 }
 
 #[test]

@@ -31,12 +31,12 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Gelu", "x times the normal distribution function of x, exact or by tanh.", &[20], gelu, same),
     &Simple::new("PRelu", "x above zero, slope*x below, with a slope that is learned.", &[1, 6, 7, 9, 16], prelu, same).role(slope_role),
     &Simple::new("SwiGLU", "Swish of the first input times the second.", &[28], swiglu, broadcast),
-    &Simple::new("Clip", "Holds each element between two bounds.", &[1, 6, 11, 12, 13], clip, same)
+    &Simple::new("Clip", "Limits each element to the range between two bounds.", &[1, 6, 11, 12, 13], clip, same)
         .effect(|_| Effect::Clips)
         .upgrade(upgrade_clip),
 ];
 
-/// In the input's storage, where nobody reads that any more (so for Clip).
+/// Works in the input's storage if there is no other reader (also for Clip).
 fn relu(_: &EvalCx, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     one(inputs.take(0)?.clip_owned(Some(0.0), None)?)
 }
@@ -49,7 +49,7 @@ fn gelu(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     }
 }
 
-/// A slope trains like the scale of a normalization: it multiplies activations and must not decay.
+/// A slope is trained like the scale of a normalization: it multiplies activations and must not decay.
 fn slope_role(_: &Node, input: usize) -> Role {
     if input == 1 { Role::NormScale } else { Role::Data }
 }
@@ -91,7 +91,7 @@ pub fn clip_bounds(model: &Model, node: &Node) -> Option<(f32, f32)> {
 fn clip(cx: &EvalCx, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let x = inputs.take(0)?;
     if x.dtype().is_int() && (inputs.opt(1).is_some() || inputs.opt(2).is_some()) {
-        // Whole numbers beyond 2^53 would not survive the way through f64.
+        // Integers beyond 2^53 would lose digits in f64.
         let low = inputs.opt(1).map_or_else(|| Ok(x.clone()), |min| x.max(min))?;
         return one(inputs.opt(2).map_or_else(|| Ok(low.clone()), |max| low.min(max))?);
     }

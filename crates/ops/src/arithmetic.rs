@@ -42,12 +42,12 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &variadic!("Min", "Smallest of its inputs, element by element, broadcast.", [1, 6, 8, 12, 13], min),
     &variadic!("Sum", "Sum of its inputs, broadcast.", [1, 6, 8, 13], add),
     &Simple::new("Mean", "Mean of its inputs, element by element, broadcast.", &[1, 6, 8, 13], mean, broadcast),
-    &unary!("Neg", "Turns the sign of each element.", [1, 6, 13], neg),
+    &unary!("Neg", "Changes the sign of each element.", [1, 6, 13], neg),
     &unary!("Abs", "Magnitude of each element.", [1, 6, 13], abs),
     &unary!("Sqrt", "Square root of each element.", [1, 6, 13], sqrt),
     &unary!("Exp", "e to the power of each element.", [1, 6, 13], exp),
     &unary!("Log", "Natural logarithm of each element.", [1, 6, 13], log),
-    &unary!("Reciprocal", "One over each element.", [1, 6, 13], reciprocal),
+    &unary!("Reciprocal", "Reciprocal (1 / x) of each element.", [1, 6, 13], reciprocal),
     &unary!("Sign", "-1, 0 or 1 by the sign of each element.", [9, 13], sign),
     &unary!("Floor", "Largest integer not above each element.", [1, 6, 13], floor),
     &unary!("Ceil", "Smallest integer not below each element.", [1, 6, 13], ceil),
@@ -66,7 +66,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &unary!("Atanh", "Inverse hyperbolic tangent of each element.", [9, 22], atanh),
 ];
 
-/// In the storage of an operand that nobody reads any more, if there is one.
+/// Works in the storage of an operand without other readers, if there is one.
 fn add(_: &EvalCx, mut inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (a, b) = (inputs.take(0)?, inputs.take(1)?);
     one(a.add_owned(b)?)
@@ -82,7 +82,7 @@ fn mean(_: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     one(fold(inputs, Tensor::add)?.mul_scalar(1.0 / count)?)
 }
 
-/// The exponent may be of another type; the result is of the base's. Where either is a float, so is the computation.
+/// The exponent may have another type; the result has the base's. If either is a float, the computation is in float.
 fn pow(_: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (base, exponent) = (inputs.get(0)?, inputs.get(1)?);
     if !base.dtype().is_float() && exponent.dtype().is_float() {

@@ -116,7 +116,7 @@ fn joined(node: &Node, inputs: &Inputs, y: Tensor) -> Result<Tensor, OpError> {
     }
 }
 
-/// True if a query may see no key at all: its row is to become zeros, where a plain softmax gives NaN.
+/// True if a query may see no key at all: its row becomes zeros, where a plain softmax gives NaN.
 fn has_dead_rows(bias: Option<&Tensor>) -> Result<bool, OpError> {
     let Some(bias) = bias.filter(|b| !b.is_empty()) else { return Ok(false) };
     let top = bias.detach().max_reduce(&[bias.rank().saturating_sub(1)], true)?;
@@ -128,12 +128,12 @@ fn masked_softmax(x: &Tensor) -> Result<Tensor, OpError> {
     let last = x.rank().saturating_sub(1);
     let top = x.detach().max_reduce(&[last], true)?;
     let dead = top.isinf(false, true)?;
-    // Dead rows get a finite row, so that neither they nor their gradient become NaN.
+    // Rows without keys get finite scores, so that neither they nor their gradient become NaN.
     let safe = Tensor::where_(&dead, &x.scalar_like(0.0)?, x)?;
     Ok(Tensor::where_(&dead, &x.scalar_like(0.0)?, &safe.softmax(last)?)?)
 }
 
-/// What is added to the scores: mask, causal frontier, window and padding, `None` if there is none.
+/// The sum of mask, causal limit, window and padding that is added to the scores; `None` if there is none.
 fn bias(cx: &EvalCx, inputs: &Inputs, q: &Tensor, keys: usize, past: usize) -> Result<Option<Tensor>, OpError> {
     let node = cx.node;
     let (batch, queries) = (q.shape()[0], q.shape()[2]);
@@ -186,7 +186,7 @@ fn bias(cx: &EvalCx, inputs: &Inputs, q: &Tensor, keys: usize, past: usize) -> R
     Ok(sum)
 }
 
-/// Scores and weighted sum: each `queries x keys x size` for every head.
+/// MACs of scores and weighted sum: `queries x keys x size` each, for every head.
 fn macs(cx: &MacsCx) -> u64 {
     let shape = |i: usize| cx.inputs.get(i).and_then(|s| s.as_deref());
     let (Some(q), Some(k), Some(v)) = (shape(0), shape(1), shape(2)) else { return 0 };
@@ -195,7 +195,7 @@ fn macs(cx: &MacsCx) -> u64 {
     match (q, k, v) {
         ([b, hq, n, d], [_, _, s, _], [.., dv]) => all(&[*b, *hq, *n, s.saturating_add(past), d.saturating_add(*dv)]),
         ([b, n, wide], [_, s, kw], [_, _, vw]) => {
-            // Value width over key width is the same for one head as for all.
+            // The ratio of value width to key width is the same for one head and for all.
             let both = wide.saturating_add(wide.saturating_mul(*vw) / (*kw).max(1));
             all(&[*b, *n, s.saturating_add(past), both])
         }

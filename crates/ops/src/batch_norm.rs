@@ -31,7 +31,7 @@ fn eval(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         return Err(OpError::unsupported(node, "spatial = 0: statistics for each pixel"));
     }
     let (x, scale, bias, mean, var) = (inputs.get(0)?, inputs.get(1)?, inputs.get(2)?, inputs.get(3)?, inputs.get(4)?);
-    // One axis is a batch of one channel.
+    // A tensor of one axis is a batch with one channel.
     let data = match x.rank() {
         1 => x.reshape([x.len(), 1])?,
         0 => return Err(node.error("a scalar has no channels").into()),

@@ -1,11 +1,10 @@
-//! What stands behind a layer and belongs to it: the one reader of its result that normalizes its channels, or holds its elements within
-//! bounds.
+//! Nodes behind a layer that belong to it: the only reader of its result, if it normalizes channels or clips.
 use crate::{Effect, find};
 use graph::{Linked, Model, Node, ValueId};
 use std::collections::HashMap;
 
-/// The node of a graph of `model` that alone reads a value once, as its first input, where it has this effect. `uses`: how often
-/// each value is read, as an output too ([`graph::Graph::use_counts`]).
+/// The node of a graph of `model` with this effect that is the only reader of a value and reads it once, as its first input.
+/// `uses`: how often each value is read, outputs included ([`graph::Graph::use_counts`]).
 fn only_reader<'g>(
     (model, graph): (&Model, &Linked<'g>),
     uses: &HashMap<ValueId, usize>,
@@ -17,17 +16,17 @@ fn only_reader<'g>(
     find(&reader.domain, &reader.op_type).filter(|op| op.effect(reader, model) == *effect).map(|_| reader)
 }
 
-/// The BatchNormalization that alone reads a value: it scales and shifts the channels of the layer that makes the value.
+/// The BatchNormalization that is the only reader of a value: it scales and shifts the channels of the layer before it.
 pub fn norm_behind<'g>(of: (&Model, &Linked<'g>), uses: &HashMap<ValueId, usize>, value: ValueId) -> Option<&'g Node> {
     only_reader(of, uses, value, &Effect::Normalizes)
 }
 
-/// The activation (Relu, Clip) that alone reads a value, and that a grid which ends at its bounds makes superfluous.
+/// The activation (Relu, Clip) that is the only reader of a value, and that a grid ending at its bounds replaces.
 pub fn activation_behind<'g>(of: (&Model, &Linked<'g>), uses: &HashMap<ValueId, usize>, value: ValueId) -> Option<&'g Node> {
     only_reader(of, uses, value, &Effect::Clips)
 }
 
-/// True for an activation that holds each element within bounds.
+/// True for an activation that only clips.
 pub fn clips(model: &Model, node: &Node) -> bool {
     find(&node.domain, &node.op_type).is_some_and(|op| op.effect(node, model) == Effect::Clips)
 }

@@ -14,8 +14,8 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Det", "Determinant of square matrices.", &[11, 22], det, infer_det),
 ];
 
-/// The transpose of the convolution that cuts an image into columns: each kernel element is its own output of an
-/// identity weight, so the gradient is that of the transposed convolution.
+/// The transpose of the convolution that cuts an image into columns: each kernel element is an output channel of an identity
+/// weight, so the gradient is that of the transposed convolution.
 fn col2im(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (node, x) = (cx.node, inputs.get(0)?);
     let list = |i: usize| -> Result<Vec<usize>, OpError> {
@@ -34,7 +34,7 @@ fn col2im(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         return Err(node.error(format!("{columns} columns where the windows have {places:?} places")).into());
     }
     let channels = width / area;
-    // What the windows leave over at the far side.
+    // Pixels at the far side that no window covers.
     let rest: Vec<usize> = (0..image.len())
         .map(|i| (image[i].saturating_add(window.pads[i].0 + window.pads[i].1) - window.extent(i)) % window.strides[i])
         .collect();
@@ -62,7 +62,7 @@ fn det(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     one(Tensor::new(out, batch)?.cast(x.dtype())?)
 }
 
-/// By elimination with the largest pivot of each column.
+/// Gaussian elimination with the largest pivot of each column.
 fn determinant(mut a: Vec<f64>, n: usize) -> f64 {
     let mut product = 1.0;
     for k in 0..n {

@@ -66,7 +66,7 @@ fn bit_cast(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (bits, shape) = (bits(x)?, x.shape());
     one(match to {
         DType::Bool if bits.iter().any(|b| *b & 0xff > 1) => {
-            return Err(OpError::unsupported(cx.node, "a byte other than 0 and 1 as a boolean"));
+            return Err(OpError::unsupported(cx.node, "a boolean stored in a byte other than 0 and 1"));
         }
         DType::Bool => Tensor::new(bits.iter().map(|b| *b & 0xff != 0).collect::<Vec<bool>>(), shape)?,
         DType::F32 => Tensor::new(bits.iter().map(|b| f32::from_bits(*b as u32)).collect(), shape)?,

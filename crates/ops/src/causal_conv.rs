@@ -57,7 +57,7 @@ fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     Ok(types)
 }
 
-/// One multiplication for each output and element of its channel's kernel.
+/// MACs: one for each output and element of its channel's kernel.
 fn macs(cx: &MacsCx) -> u64 {
     let (Some(Some(w)), Some(Some(y))) = (cx.inputs.get(1), cx.outputs.first()) else { return 0 };
     crate::conv::product(y).saturating_mul(w.last().copied().unwrap_or(0) as u64)

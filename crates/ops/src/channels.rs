@@ -1,5 +1,5 @@
-//! Arithmetic that is the same all over each channel: what a normalization with fixed statistics is, and what exporters write
-//! as Add, Sub, Mul and Div with a constant.
+//! Arithmetic with one factor and one shift for each channel: a normalization with fixed statistics, and Add, Sub, Mul and Div
+//! with a constant, as exporters write it.
 use crate::OpError;
 use graph::{Node, ValueId, Values};
 use tensor::{DType, Tensor};
@@ -11,7 +11,7 @@ pub(crate) struct Affine {
 }
 
 impl Affine {
-    /// A BatchNormalization's; `None` if a parameter is not a constant of one f32 for each channel.
+    /// From a BatchNormalization; `None` if a parameter is not a constant with one f32 for each channel.
     pub(crate) fn of_norm(norm: &Node, values: &Values) -> Result<Option<Affine>, OpError> {
         let mut parameters = vec![];
         for i in 1..5 {
@@ -35,7 +35,7 @@ impl Affine {
         self.factor.len()
     }
 
-    /// The steps, the last first, and then this; `None` for a step that is not the same all over each channel of a tensor of
+    /// The given steps, the last first, followed by this one; `None` if a step is not the same within each channel of a tensor of
     /// `rank` axes.
     pub(crate) fn behind(mut self, steps: &[Step], rank: usize) -> Option<Affine> {
         for step in steps {
@@ -52,15 +52,15 @@ impl Affine {
 pub(crate) struct Step {
     pub(crate) constant: ValueId,
     multiplies: bool,
-    /// What is added or multiplied with: the constant, its negative or its inverse.
+    /// The number added or multiplied: the constant, its negative or its inverse.
     by: Tensor,
 }
 
 impl Step {
-    /// Of a node, with the value it reads beside the constant.
+    /// From a node, with the value that it reads beside the constant.
     pub(crate) fn of(node: &Node, values: &Values) -> Option<(Step, ValueId)> {
         let (a, b) = (node.input(0)?, node.input(1)?);
-        // Before operator set 7, attributes said how to broadcast.
+        // Before operator set 7, attributes specified the broadcast.
         if !node.is_onnx() || !node.attributes.list.is_empty() {
             return None;
         }
@@ -80,7 +80,8 @@ impl Step {
     }
 }
 
-/// One number for each channel of a tensor of `rank` axes that `t` is broadcast to; `None` if it differs within a channel.
+/// The elements of `t` for each channel of a tensor of `rank` axes that `t` is broadcast to; `None` if they differ within a
+/// channel.
 fn channel_by_channel(t: &Tensor, rank: usize, channels: usize) -> Option<Vec<f64>> {
     let list = t.to_f64_vec().ok()?;
     if t.rank() <= rank && list.len() == 1 {

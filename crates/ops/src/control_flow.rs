@@ -1,4 +1,4 @@
-//! If, Loop and Scan: subgraphs run eagerly, so that what ran is what is differentiated.
+//! If, Loop and Scan: subgraphs run eagerly, so the gradient follows the executed path.
 use crate::simple::Simple;
 use crate::{Effect, EvalCx, Inputs, OpError, Operator, ShapeCx};
 use graph::{Graph, Node, ValueId, ValueType};
@@ -19,7 +19,7 @@ fn unknown(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     Ok(vec![ValueType::Unknown; cx.node.outputs.len()])
 }
 
-/// The one element of a condition.
+/// The only element of a condition.
 fn condition(node: &Node, t: &Tensor) -> Result<bool, OpError> {
     if t.dtype() != DType::Bool {
         return Err(node.error(format!("its condition has type {}, not bool", t.dtype())).into());
@@ -86,7 +86,7 @@ fn eval_loop(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     Ok(carried)
 }
 
-/// Scan outputs of a loop that never ran: no rows of the shape that the body declares.
+/// Scan outputs of a loop without iterations: no rows, of the shape that the body declares.
 fn empty_outputs(cx: &EvalCx, body: &Graph, first: usize) -> Result<Vec<Tensor>, OpError> {
     let empty = |id: &ValueId| match cx.subgraphs.declared(*id) {
         ValueType::Tensor { dtype, shape: Some(dims) } => {

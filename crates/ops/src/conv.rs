@@ -42,7 +42,7 @@ pub fn depthwise_axis(node: &Node, weight: &[usize]) -> Option<usize> {
     depthwise.then_some(0)
 }
 
-/// The window as the tensor library wants it.
+/// The window in the tensor library's form.
 pub(crate) fn options(node: &Node, window: &Window) -> Result<ConvOptions, OpError> {
     let groups = node.int_or("group", 1)?;
     let groups = usize::try_from(groups).ok().filter(|g| *g > 0);
@@ -82,19 +82,19 @@ fn infer_conv(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     like_first(cx, conv_shape(cx, 0, 1)?)
 }
 
-/// One multiplication for each output and element of its filter.
+/// MACs: one for each output and element of its filter.
 fn conv_macs(cx: &MacsCx) -> u64 {
     let (Some(Some(w)), Some(Some(y))) = (cx.inputs.get(1), cx.outputs.first()) else { return 0 };
     product(y).saturating_mul(product(w.get(1..).unwrap_or_default()))
 }
 
-/// One multiplication for each input and element of its filter.
+/// MACs: one for each input and element of its filter.
 fn transpose_macs(cx: &MacsCx) -> u64 {
     let (Some(Some(x)), Some(Some(w))) = (cx.inputs.first(), cx.inputs.get(1)) else { return 0 };
     product(x).saturating_mul(product(w.get(1..).unwrap_or_default()))
 }
 
-/// Elements of a shape, which may be a declared one that no tensor could have: at most the largest number there is.
+/// Number of elements of a shape; saturates, since a declared shape may be larger than any tensor.
 pub(crate) fn product(shape: &[usize]) -> u64 {
     shape.iter().fold(1, |n, d| n.saturating_mul(*d as u64))
 }
@@ -109,7 +109,7 @@ fn transposed(node: &Node, weight: &[usize], input: &[usize]) -> Result<(Window,
     let mut output_padding = sizes(node, "output_padding", axes, 0)?;
     let wanted = match node.ints("output_shape")? {
         Some(list) => {
-            // Some exporters write batch and channels too.
+            // Some exporters also write entries for batch and channels.
             let skip = list.len().saturating_sub(axes);
             let list: Option<Vec<usize>> = list[skip..].iter().map(|v| usize::try_from(*v).ok()).collect();
             Some(list.filter(|l| l.len() == axes).ok_or_else(|| node.attribute_error("output_shape", "does not fit the input"))?)
@@ -118,7 +118,7 @@ fn transposed(node: &Node, weight: &[usize], input: &[usize]) -> Result<(Window,
         None => None,
     };
     if let Some(wanted) = &wanted {
-        // A wanted output beyond what the windows cover is padded at its end.
+        // A requested output larger than the windows cover is padded at its end.
         for i in 0..axes {
             let full = window.spread(node, i, input[i], output_padding[i])?;
             output_padding[i] += wanted[i].saturating_sub(full);

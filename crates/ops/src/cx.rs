@@ -1,4 +1,4 @@
-//! What an operator sees while it is evaluated.
+//! The environment of a node's evaluation.
 use crate::OpError;
 use graph::{Graph, Node, ValueId, ValueType};
 use std::cell::RefCell;
@@ -12,21 +12,21 @@ pub trait RunSubgraph {
     /// Whatever a node inside reports, named.
     fn run_subgraph(&self, graph: &Graph, inputs: Vec<Tensor>) -> Result<Vec<Tensor>, OpError>;
 
-    /// Declared type of a value: the shape of what a loop that never ran would have returned.
+    /// Declared type of a value: the shape of the output of a loop without iterations.
     fn declared(&self, _id: ValueId) -> ValueType {
         ValueType::Unknown
     }
 }
 
-/// The setting of one evaluation.
+/// The environment of one evaluation.
 pub struct EvalCx<'a> {
-    /// The node.
+    /// The node to evaluate.
     pub node: &'a Node,
     /// Version of the node's operator set that the model imports.
     pub opset: i64,
     /// Training mode: batch statistics in BatchNormalization, dropping in Dropout.
     pub training: bool,
-    /// Key of this node's randomness in this step; equal keys give equal draws.
+    /// Seed of this node's random numbers in this step; equal seeds give equal draws.
     pub seed: u64,
     /// Runs subgraphs.
     pub subgraphs: &'a dyn RunSubgraph,
@@ -36,13 +36,13 @@ pub struct EvalCx<'a> {
 }
 
 impl<'a> EvalCx<'a> {
-    /// The same with another version of the operator set, for an operator that is another one's in disguise.
+    /// The same with another version of the operator set, for an operator that is evaluated as another one.
     pub(crate) fn at_opset(&self, opset: i64) -> EvalCx<'a> {
         EvalCx { node: self.node, opset, training: self.training, seed: self.seed, subgraphs: self.subgraphs, updates: RefCell::default() }
     }
 }
 
-/// The inputs of one evaluation. Taking one out lets an operation write in place where nobody else holds it.
+/// The inputs of one evaluation. Taking one out lets an operation work in place, if there is no other reference.
 pub struct Inputs(Vec<Option<Tensor>>);
 
 impl Inputs {

@@ -1,4 +1,4 @@
-//! DeformConv: a convolution whose window is bent by learned offsets.
+//! DeformConv: a convolution whose window is deformed by learned offsets.
 use crate::conv::product;
 use crate::shapes::{like_first, unknown};
 use crate::simple::{Simple, one};
@@ -21,13 +21,12 @@ fn groups(node: &Node, name: &str) -> Result<usize, OpError> {
     n.ok_or_else(|| node.attribute_error(name, "must be positive").into())
 }
 
-/// Samples the columns that an ordinary convolution would cut out, each element at its own position, and multiplies
-/// them with the weight. All of it is differentiable: by data, weight, offsets, bias and mask (Dai et al., 2017, and
-/// with the mask Zhu et al., 2019).
+/// Samples the columns that an ordinary convolution would cut out, each element at its own position, and multiplies them with the
+/// weight. Differentiable by data, weight, offsets, bias and mask (Dai et al., 2017, and with the mask Zhu et al., 2019).
 fn deform_conv(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (node, x, w, offset) = (cx.node, inputs.get(0)?, inputs.get(1)?, inputs.get(2)?);
     let (&[batch, channels, height, width], &[filters, depth, ..]) = (x.shape(), w.shape()) else {
-        return Err(OpError::unsupported(node, format!("data of {} axes: only images of four are", x.rank())));
+        return Err(OpError::unsupported(node, format!("data of {} axes; images have four", x.rank())));
     };
     let window = Window::of_weight(node, w.shape())?.padded_for(node, spatial(node, x.shape())?)?;
     let (group, bent) = (groups(node, "group")?, groups(node, "offset_group")?);
@@ -123,7 +122,7 @@ fn sample(image: &Tensor, rows: &Taps, columns: &Taps, width: usize, part: usize
     sum.ok_or_else(|| OpError::Inner("an image has four corners".into()))
 }
 
-/// Spatial sizes are the offsets'.
+/// The spatial sizes of the output are those of the offsets.
 fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     let shape = match (cx.shape(0), cx.shape(1), cx.shape(2)) {
         (Some([n, ..]), Some([m, ..]), Some([_, _, h, w])) => Some(vec![n.clone(), m.clone(), h.clone(), w.clone()]),
@@ -133,7 +132,7 @@ fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     like_first(cx, shape)
 }
 
-/// Those of a convolution; the bilinear weights are not counted.
+/// MACs of a convolution; the bilinear interpolation is not counted.
 fn macs(cx: &MacsCx) -> u64 {
     let (Some(Some(w)), Some(Some(y))) = (cx.inputs.get(1), cx.outputs.first()) else { return 0 };
     product(y).saturating_mul(product(w.get(1..).unwrap_or_default()))

@@ -82,7 +82,7 @@ fn image(node: &Node, x: &Tensor) -> Result<[usize; 4], OpError> {
     }
 }
 
-/// Bilinear weights of the four pixels around a point; nothing outside the image.
+/// Bilinear weights of the four pixels around a point; empty outside the image.
 fn bilinear(y: f64, x: f64, h: usize, w: usize) -> Option<[(usize, f64); 4]> {
     if y < -1.0 || y > h as f64 || x < -1.0 || x > w as f64 || y.is_nan() || x.is_nan() {
         return None;
@@ -96,7 +96,7 @@ fn bilinear(y: f64, x: f64, h: usize, w: usize) -> Option<[(usize, f64); 4]> {
     Some([(y0 * w + x0, (1.0 - ly) * (1.0 - lx)), (y0 * w + x1, (1.0 - ly) * lx), (y1 * w + x0, ly * (1.0 - lx)), (y1 * w + x1, ly * lx)])
 }
 
-/// Not differentiable by this input: a tracked one is refused.
+/// Refuses a tracked input by which there is no gradient.
 fn untracked(node: &Node, x: &Tensor) -> Result<(), OpError> {
     if x.is_tracked() { Err(OpError::unsupported(node, "a gradient by this input, in this mode")) } else { Ok(()) }
 }
@@ -130,7 +130,7 @@ fn roi_align(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         return Err(node.error("a region is not finite or absurdly large").into());
     }
     let offset = if half_pixel { 0.5 } else { 0.0 };
-    // What each cell reads, the same in all channels: a list of four pixels and weights a sampling point.
+    // Pixels and weights of each cell, the same in all channels: four for each sampling point.
     tensor::memory::room::<f64>("roi_align", &[owners.len(), channels, rows, columns])?;
     let mut points = 0f64;
     let mut cells: Vec<Vec<[(usize, f64); 4]>> = Vec::with_capacity(owners.len() * rows * columns);
@@ -180,12 +180,12 @@ fn roi_align(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
 struct Planes {
     channels: usize,
     area: usize,
-    /// The image of each region.
+    /// Image index of each region.
     owners: Vec<usize>,
 }
 
 impl Planes {
-    /// Calls with where a plane starts and with the number of a cell, for every element of the output.
+    /// Calls `f` with the start of the plane and the number of the cell, for every element of the output.
     fn visit(&self, cells: usize, mut f: impl FnMut(usize, usize)) {
         for (region, owner) in self.owners.iter().enumerate() {
             for c in 0..self.channels {

@@ -1,14 +1,14 @@
-//! Divisions by a positive number: on a grid they change the scale alone.
+//! Divisions by a positive number: on a grid they change only the scale.
 use graph::{Model, ValueId};
 
 /// A Div by a positive constant number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Division {
-    /// What is divided; nobody else reads it.
+    /// The dividend; it has no other reader.
     pub dividend: ValueId,
-    /// The result.
+    /// Value that holds the quotient.
     pub quotient: ValueId,
-    /// The number.
+    /// The constant divisor.
     pub by: f32,
 }
 

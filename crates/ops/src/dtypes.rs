@@ -1,4 +1,4 @@
-//! Element types that attributes name.
+//! Element types named by attributes.
 use crate::OpError;
 use graph::{Node, dtype_of_code};
 use tensor::DType;

@@ -1,4 +1,4 @@
-//! Einsum: products and sums named by letters.
+//! Einsum: products and sums of axes named by letters.
 use crate::shapes::{broadcast_dims, like_first, unknown};
 use crate::simple::{Simple, one};
 use crate::{EvalCx, Inputs, MacsCx, OpError, Operator, Role, ShapeCx};
@@ -13,7 +13,7 @@ fn role(_: &Node, input: usize) -> Role {
     if input == 0 { Role::Data } else { Role::Weight }
 }
 
-/// A named axis: a letter of the equation, or one of the axes that an ellipsis stands for, counted from its end.
+/// A label: a letter of the equation, or one of the axes of an ellipsis, counted from its end.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Label {
     Ellipsis(usize),
@@ -76,7 +76,7 @@ fn parse(node: &Node, ranks: &[usize]) -> Result<Equation, OpError> {
     Ok(Equation { operands, output })
 }
 
-/// Without an arrow: the ellipsis, then the letters that occur once, in alphabetical order.
+/// The output labels of an equation without an arrow: the ellipsis, then the letters that occur once, in alphabetical order.
 fn implied_output(operands: &[Vec<Label>], widest: usize) -> Vec<Label> {
     let mut counts: BTreeMap<Label, usize> = BTreeMap::new();
     operands.iter().flatten().for_each(|l| *counts.entry(*l).or_default() += 1);
@@ -91,7 +91,7 @@ struct Named {
 }
 
 impl Named {
-    /// Keeps the diagonal where a label comes twice.
+    /// Takes the diagonal of axes with the same label.
     fn diagonal(mut self) -> Result<Self, OpError> {
         while let Some((first, second)) = repeated(&self.labels) {
             let n = self.data.shape()[first];
@@ -109,7 +109,7 @@ impl Named {
         Ok(self)
     }
 
-    /// Sums over labels nobody needs any more.
+    /// Sums over labels that are not needed any more.
     fn reduce(self, needed: impl Fn(&Label) -> bool) -> Result<Self, OpError> {
         let gone: Vec<usize> = (0..self.labels.len()).filter(|i| !needed(&self.labels[*i])).collect();
         if gone.is_empty() {
@@ -135,7 +135,7 @@ fn repeated(labels: &[Label]) -> Option<(usize, usize)> {
     (0..labels.len()).find_map(|j| labels[..j].iter().position(|l| *l == labels[j]).map(|i| (i, j)))
 }
 
-/// The product of two operands, summed over the labels of both that are not `needed` any more: one batched matrix product.
+/// The product of two operands, summed over the labels of both that are no longer `needed`: one batched matrix product.
 fn contract(node: &Node, a: Named, b: Named, needed: impl Fn(&Label) -> bool) -> Result<Named, OpError> {
     let shared = |l: &Label| a.labels.contains(l) && b.labels.contains(l);
     let batch: Vec<Label> = a.labels.iter().copied().filter(|l| shared(l) && needed(l)).collect();
@@ -209,7 +209,7 @@ fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     like_first(cx, Some(if dims.len() == equation.output.len() { dims } else { unknown(equation.output.len()) }))
 }
 
-/// The product of the sizes of all labels: what a plain loop over them would multiply.
+/// MACs: the product of the sizes of all labels.
 fn macs(cx: &MacsCx) -> u64 {
     let Some(shapes) = cx.inputs.iter().cloned().collect::<Option<Vec<_>>>() else { return 0 };
     let Ok(equation) = parse(cx.node, &shapes.iter().map(Vec::len).collect::<Vec<_>>()) else { return 0 };

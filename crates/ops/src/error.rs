@@ -1,4 +1,4 @@
-//! An operator that could not be evaluated, with the node.
+//! Errors of the evaluation of an operator.
 use graph::{GraphError, Node};
 use tensor::TensorError;
 
@@ -8,15 +8,15 @@ pub enum OpError {
     /// The tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// The graph is not what the operator's schema says.
+    /// The node contradicts the operator's schema.
     #[error(transparent)]
     Graph(#[from] GraphError),
-    /// The operator, this version of it, or this combination of attributes is not supported: refused by name.
+    /// The operator, its version, or this combination of attributes is not supported.
     #[error("{op_type} is not supported: {what}")]
     Unsupported {
-        /// The operator.
+        /// Operator type of the node, such as `Conv`.
         op_type: String,
-        /// What about it.
+        /// What is not supported.
         what: String,
     },
     /// An error inside a subgraph or called function, with the inner node already named.

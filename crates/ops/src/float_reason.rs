@@ -1,10 +1,9 @@
-//! What to tell the user of a node that computes in float.
+//! Reasons for nodes that compute in float.
 use crate::{Effect, find};
 use graph::{Graph, Model, Node};
 
-/// Why a node of `graph`, a graph of `model`, computes in float: the operator's own `reason`, with what keeps this very node from
-/// it where that is known. `None` for control flow, which computes nothing itself: what lies in its subgraphs speaks for
-/// itself.
+/// Why a node of `graph`, a graph of `model`, computes in float: the operator's own `reason`, with the cause in this graph if it
+/// is known. `None` for control flow: the nodes in its subgraphs have reasons of their own.
 pub fn float_reason(model: &Model, graph: &Graph, node: &Node, reason: &str) -> Option<String> {
     if node.subgraphs().next().is_some() {
         return None;

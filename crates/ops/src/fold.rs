@@ -1,16 +1,17 @@
-//! BatchNormalization into the layer before it: clean-up that needs no evaluation.
+//! Folding of BatchNormalization into the layer before it.
 use crate::OpError;
 use crate::channels::{Affine, Step};
 use graph::{Annotations, AttributeValue, Dim, Graph, GraphError, Links, Model, Names, Node, ValueId, Values};
 use std::collections::{HashMap, HashSet};
 use tensor::{DType, Tensor};
 
-/// Folds each BatchNormalization in inference form into the Conv, ConvTranspose, Gemm or MatMul whose output it alone reads,
-/// with what is added to or multiplied with each channel between the two. A MatMul becomes the Gemm that has a bias.
-/// Computed in f64 and rounded once. Masks stay as they are: zero times a factor is zero. Returns how many were folded.
+/// Folds each BatchNormalization in inference form into the Conv, ConvTranspose, Gemm or MatMul before it, if it is the only
+/// reader of that output, together with constants that are added to or multiplied with each channel between the two. A MatMul
+/// becomes a Gemm, which has a bias. Computed in f64 and rounded once. Masks stay as they are: zero times a factor is zero.
+/// Returns how many were folded.
 ///
-/// An initializer that is a graph input too, a default for what may be fed, is one no more once it is folded: whoever feeds it
-/// afterwards is refused instead of ignored.
+/// An initializer that is also a graph input (a default that may be replaced) loses that input when it is folded: feeding it
+/// afterwards is an error.
 ///
 /// An encoding made for the folded weight ([`crate::KeptNorm`]) takes its place.
 ///
@@ -34,7 +35,7 @@ pub fn fold_batch_norm(model: &mut Model) -> Result<usize, OpError> {
     Ok(folded)
 }
 
-/// Why the BatchNormalization that makes `output` in `graph`, a graph of `model`, is not part of a layer.
+/// Why the BatchNormalization that computes `output` in `graph`, a graph of `model`, was not folded into a layer.
 pub(crate) fn why_not_folded(model: &Model, graph: &Graph, output: ValueId) -> String {
     let (ranks, opset) = (ranks(model), model.onnx_opset());
     let scope = Scope { values: &model.values, annotations: &model.annotations, ranks: &ranks, opset };
@@ -46,7 +47,7 @@ pub(crate) fn why_not_folded(model: &Model, graph: &Graph, output: ValueId) -> S
     }
 }
 
-/// Ranks of what MatMul makes, where one is normalized: only a matrix has its channels on the last axis.
+/// Ranks of MatMul outputs that are normalized: only a matrix has its channels on the second axis.
 pub(crate) fn ranks(model: &Model) -> HashMap<ValueId, usize> {
     let (mut products, mut norms) = (vec![], false);
     model.graph.visit(&mut |node| {
@@ -56,7 +57,7 @@ pub(crate) fn ranks(model: &Model) -> HashMap<ValueId, usize> {
     if !norms || products.is_empty() {
         return HashMap::new();
     }
-    // A graph that contradicts itself is for whoever runs it to refuse.
+    // A contradictory graph is refused when it runs.
     let types = crate::infer_types(model).unwrap_or_default();
     let rank = |v: &ValueId| match types.get(v) {
         Some(graph::ValueType::Tensor { shape: Some(shape), .. }) => Some(shape.len()),
@@ -65,7 +66,7 @@ pub(crate) fn ranks(model: &Model) -> HashMap<ValueId, usize> {
     products.into_iter().filter_map(|v| Some((v, rank(&v)?))).collect()
 }
 
-/// What is known beside the graph itself.
+/// Data about the model outside the graph.
 pub(crate) struct Scope<'a> {
     pub(crate) values: &'a Values,
     pub(crate) annotations: &'a Annotations,
@@ -79,7 +80,7 @@ impl Scope<'_> {
     }
 }
 
-/// What is known of a graph: found out once, and kept up while its normalizations are folded.
+/// Data about a graph, computed once and updated while its normalizations are folded.
 pub(crate) struct Known {
     uses: HashMap<ValueId, usize>,
     links: Links,
@@ -100,18 +101,18 @@ impl Known {
 /// A layer and the normalization that can be folded into it.
 pub(crate) struct Unit {
     pub(crate) producer: usize,
-    /// The nodes between the two, from the normalization back.
+    /// The nodes between the two, from the normalization backwards.
     between: Vec<usize>,
     output: ValueId,
     pub(crate) affine: Affine,
     pub(crate) layer: Layer,
 }
 
-/// A unit, or why the normalization cannot be folded.
+/// A layer and its normalization, or why the normalization cannot be folded.
 type Found = Result<Unit, String>;
 
 impl Unit {
-    /// Of the node at `at`; `None` if it is no BatchNormalization.
+    /// For the node at `at`; `None` if it is no BatchNormalization.
     pub(crate) fn of(graph: &Graph, at: usize, scope: &Scope, known: &Known) -> Result<Option<Found>, OpError> {
         let norm = &graph.nodes[at];
         if norm.op_type != "BatchNormalization" || !norm.is_onnx() {
@@ -164,23 +165,23 @@ struct Folding<'a> {
     ranks: HashMap<ValueId, usize>,
     opset: i64,
     names: Names,
-    /// What was folded: no such value is any more the parameter of that name.
+    /// Folded values: no other value is the parameter of that name any more.
     folded_in: HashSet<ValueId>,
 }
 
-/// A graph that is being folded.
+/// A graph in which normalizations are folded.
 struct Place<'g> {
     graph: &'g mut Graph,
     known: Known,
     /// The graph's own constants.
     own: HashSet<ValueId>,
-    /// Nodes that became part of a layer; they are removed at the end.
+    /// Nodes that became part of a layer, to be removed at the end.
     gone: HashSet<usize>,
     folded: usize,
 }
 
 impl Place<'_> {
-    /// Constants of this graph that have no other reader. One of an outer graph may be read by another branch too.
+    /// Constants of this graph without other readers. A constant of an outer graph may also be read by another branch.
     fn alone(&self, v: ValueId) -> bool {
         self.known.uses.get(&v) == Some(&1) && self.own.contains(&v)
     }
@@ -201,7 +202,7 @@ impl Folding<'_> {
         let (known, own) = (Known::of(graph), graph.constants.iter().copied().collect());
         let mut place = Place { graph, known, own, gone: HashSet::new(), folded: 0 };
         let ended = (0..place.graph.nodes.len()).try_for_each(|at| self.node(&mut place, at));
-        // Where one was refused, those before it are folded all the same.
+        // After a refusal, earlier normalizations have still been folded.
         let Place { graph, gone, .. } = place;
         let hidden: HashSet<ValueId> = gone.iter().flat_map(|i| graph.nodes[*i].inputs.iter().flatten().copied()).collect();
         let mut at = 0..;
@@ -221,7 +222,7 @@ impl Folding<'_> {
         id
     }
 
-    /// Folds the node at `at`, if it is a normalization that can be; it and what lies between are left to be removed.
+    /// Folds the node at `at`, if it is a normalization that can be folded. It and the nodes in between are marked for removal.
     fn node(&mut self, place: &mut Place, at: usize) -> Result<(), OpError> {
         let scope = Scope { values: self.values, annotations: self.annotations, ranks: &self.ranks, opset: self.opset };
         let Some(Ok(unit)) = Unit::of(place.graph, at, &scope, &place.known)? else { return Ok(()) };
@@ -236,7 +237,7 @@ impl Folding<'_> {
         let (weight, bias) = layer.folded(&affine)?;
         let label = unit.label(self.values);
         let node = &mut place.graph.nodes[producer];
-        // What it is known by stays, though its output is another.
+        // The layer keeps its name, though its output is another value.
         node.name = label;
         if layer.op_type == "MatMul" {
             node.op_type = "Gemm".into();
@@ -293,7 +294,7 @@ fn reads(node: &Node) -> Vec<ValueId> {
 /// A layer that a normalization can be folded into.
 pub(crate) struct Layer {
     op_type: String,
-    /// Axes of what it makes; channels lie along the second.
+    /// Number of axes of its output; channels lie along the second.
     rank: usize,
     pub(crate) weight_id: ValueId,
     weight: Tensor,
@@ -302,12 +303,12 @@ pub(crate) struct Layer {
     /// Output channel of each run of `run` consecutive elements of the weight.
     channel: Box<dyn Fn(usize) -> usize>,
     run: usize,
-    /// The axis of the weight that tells output channels apart, if one alone does.
+    /// The weight's axis of the output channels, if there is exactly one.
     pub(crate) axis: Option<usize>,
 }
 
 impl Layer {
-    /// `None` if the node is no such layer, or its parameters are computed, not f32, or of another number of channels.
+    /// `None` if the node is no such layer, or its parameters are computed, not f32, or have another number of channels.
     fn of(node: &Node, scope: &Scope, channels: usize) -> Result<Option<Layer>, OpError> {
         let values = scope.values;
         let Some((weight_id, weight)) = node.input(1).and_then(|v| Some((v, values.tensor(v)?.clone()))) else { return Ok(None) };
@@ -321,7 +322,7 @@ impl Layer {
             "Conv" => (inner(0), shape[0], Box::new(|run| run)),
             "Gemm" if node.int_or("transB", 0)? != 0 => (inner(0), shape[0], Box::new(|run| run)),
             "Gemm" => (1, shape[1], Box::new(move |run| run % channels)),
-            // A Gemm takes its place, which has matrices alone, and a bias for each column from operator set 7 on.
+            // It is replaced by a Gemm, which takes matrices only, and a bias for each column from operator set 7 on.
             "MatMul" if shape.len() == 2 && scope.opset >= 7 && node.output(0).and_then(|v| scope.ranks.get(&v)) == Some(&2) => {
                 (1, shape[1], Box::new(move |run| run % channels))
             }
@@ -354,7 +355,7 @@ impl Layer {
         Ok(Some(Layer { op_type: node.op_type.clone(), rank, weight_id, weight, bias, channel, run, axis }))
     }
 
-    /// Weight and bias with the normalization in them.
+    /// Weight and bias with the normalization folded in.
     fn folded(&self, affine: &Affine) -> Result<(Tensor, Tensor), OpError> {
         let mut weight = self.weight.clone();
         for (i, run) in weight.as_mut_slice::<f32>()?.chunks_mut(self.run.max(1)).enumerate() {

@@ -1,4 +1,4 @@
-//! Operators that make tensors from little: Constant, ConstantOfShape, Range, EyeLike.
+//! Operators that generate tensors: Constant, ConstantOfShape, Range, EyeLike.
 use crate::dtypes::dtype_attribute;
 use crate::layout::sizes;
 use crate::shapes::{known_ints, typed, unknown, vector_length};
@@ -40,7 +40,7 @@ fn infer_constant(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     Ok(vec![typed(Some(t.dtype()), Some(t.shape().iter().map(|d| Dim::Known(*d)).collect()))])
 }
 
-/// The value that fills the shape: f32 zero unless the node says otherwise.
+/// The fill value: f32 zero unless the node has one.
 fn filling(node: &Node) -> Result<Tensor, OpError> {
     match node.attributes.get("value") {
         None => Ok(Tensor::scalar(0f32)),
@@ -62,7 +62,7 @@ fn infer_constant_of_shape(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     Ok(vec![typed(Some(filling(cx.node)?.dtype()), dims)])
 }
 
-/// How many numbers there are, checked before any memory is asked for.
+/// The number of elements, checked before memory is allocated.
 fn range_count(node: &Node, start: &Tensor, limit: &Tensor, delta: &Tensor) -> Result<usize, OpError> {
     let one =
         |t: &Tensor| t.to_f64_vec()?.first().copied().ok_or_else(|| OpError::from(node.error("start, limit and delta must be numbers")));

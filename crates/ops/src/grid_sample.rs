@@ -43,7 +43,7 @@ impl Sampler {
         Ok(Sampler { padding, filter, align_corners: node.int_or("align_corners", 0)? != 0 })
     }
 
-    /// A coordinate reflected at the image's borders until it lies inside, and whether it runs backwards there.
+    /// A coordinate reflected at the image's borders until it lies inside, and whether its direction is reversed there.
     fn reflect(&self, x: f64, size: usize) -> (f64, bool) {
         let (lo, hi) = if self.align_corners { (0.0, size as f64 - 1.0) } else { (-0.5, size as f64 - 0.5) };
         let span = hi - lo;
@@ -54,7 +54,7 @@ impl Sampler {
         if t > span { (lo + 2.0 * span - t, true) } else { (lo + t, false) }
     }
 
-    /// The pixel that stands for an index: none where padding is zero.
+    /// The pixel for an index: none where padding is zero.
     fn pixel(&self, i: f64, size: usize) -> Option<usize> {
         let last = size as f64 - 1.0;
         let i = match self.padding {
@@ -79,7 +79,7 @@ impl Sampler {
                 x = inside;
                 speed = if backwards { -speed } else { speed };
             }
-            // A coordinate held at the border does not move with the grid.
+            // A coordinate clamped to the border does not depend on the grid.
             speed = if (0.0..=n - 1.0).contains(&x) { speed } else { 0.0 };
             x = x.clamp(0.0, n - 1.0);
         }
@@ -163,7 +163,7 @@ fn grid_sample(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         return Err(node.error(format!("an image {:?} and a grid {:?} do not fit", x.shape(), grid.shape())).into());
     }
     if axes > 3 {
-        return Err(OpError::unsupported(node, format!("{axes} spatial axes: at most 3 are")));
+        return Err(OpError::unsupported(node, format!("{axes} spatial axes, more than 3")));
     }
     let sampler = Sampler::of(node)?;
     let (batch, channels, sizes) = (x.shape()[0], x.shape()[1], &x.shape()[2..]);

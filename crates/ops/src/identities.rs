@@ -1,9 +1,9 @@
-//! Identity nodes that say nothing.
+//! Removal of Identity nodes.
 use graph::{Annotations, Graph, Model, Node, ValueId};
 use std::collections::{HashMap, HashSet};
 
-/// Removes Identity nodes that carry no annotation of their own. One that names a graph output stays where its input is
-/// an input, a constant or read elsewhere too. Returns how many went.
+/// Removes Identity nodes without an annotation of their own. One whose output is a graph output stays if its input is a graph
+/// input, a constant or has other readers. Returns how many were removed.
 pub fn remove_identities(model: &mut Model) -> usize {
     fn in_graph(graph: &mut Graph, annotations: &Annotations) -> usize {
         let mut removed = 0;
@@ -27,7 +27,7 @@ pub fn remove_identities(model: &mut Model) -> usize {
             None => true,
         });
         graph.replace_all_uses(&replaced);
-        // One that names a graph output: what makes its input makes the output instead.
+        // An Identity that computes a graph output: the producer of its input computes the output instead.
         let (uses, links) = (graph.use_counts(), graph.links());
         let mut renamed: HashMap<ValueId, ValueId> = HashMap::new();
         graph.nodes.retain(|node| {

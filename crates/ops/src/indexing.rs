@@ -22,7 +22,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Compress", "The slices (or elements) for which a condition holds.", &[9, 11, 28], compress, infer_compress).moves(),
 ];
 
-/// A table of embeddings trains; the indices do not.
+/// An embedding table is trained; the indices are not.
 fn table_role(_: &Node, input: usize) -> Role {
     if input == 0 { Role::Weight } else { Role::Constant }
 }
@@ -124,7 +124,7 @@ fn tensor_scatter(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     one(cache.scatter_elements(&indices, update, axis, Reduction::None)?)
 }
 
-/// Where the new axis stands in the result: one position more than the input has axes.
+/// The place of the new axis in the result, which has one axis more than the input.
 fn hot_axis(node: &Node, rank: usize) -> Result<usize, OpError> {
     axis(node, -1, rank + 1)
 }

@@ -1,12 +1,12 @@
-//! Shape inference: types of all values, forward through the graph, with the elements of small tensors carried along so
-//! that arithmetic on shapes is seen through.
+//! Shape inference: types of all values, forward through the graph. The elements of small tensors are carried along, so that
+//! arithmetic on shapes can be evaluated.
 use crate::{EvalCx, Inputs, OpError, RunSubgraph, ShapeCx, find};
 use graph::{Dim, Graph, Model, Node, ValueId, ValueType, Values};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use tensor::{DType, Tensor};
 
-/// Tensors with more elements are no arithmetic on shapes; their elements are not carried along.
+/// Larger tensors do not count as arithmetic on shapes; their elements are not carried along.
 const MOST_ELEMENTS: usize = 1024;
 
 /// Types by value: what the file declares, made more precise by what follows from the inputs. Values of subgraphs too.
@@ -18,16 +18,16 @@ pub fn infer_types(model: &Model) -> Result<HashMap<ValueId, ValueType>, OpError
     Ok(infer(model)?.types)
 }
 
-/// What is known of a model's values before it runs.
+/// Facts about a model's values before it runs.
 #[derive(Clone, Debug, Default)]
 pub struct Inferred {
     /// Types by value, as [`infer_types`] gives them.
     pub types: HashMap<ValueId, ValueType>,
-    /// Elements of small values that nodes make and that are the same in every run with inputs of the declared shapes.
+    /// Elements of small computed values that are the same in every run with inputs of the declared shapes.
     pub elements: HashMap<ValueId, Tensor>,
 }
 
-/// As [`infer_types`], with the elements that arithmetic on shapes and constants gives.
+/// As [`infer_types`], with the elements of arithmetic on shapes and constants.
 ///
 /// # Errors
 /// As [`infer_types`].
@@ -128,13 +128,13 @@ impl Pass<'_> {
         }
     }
 
-    /// Elements of a value that no run changes: a constant that is no input with a default, or arithmetic on such.
+    /// Elements of a value that are the same in every run: a constant that is no graph input, or arithmetic on such constants.
     fn value_of(&self, id: ValueId) -> Option<Tensor> {
         let constant = self.model.constant(id).filter(|t| t.len() <= MOST_ELEMENTS);
         constant.or_else(|| self.known.get(&id)).cloned()
     }
 
-    /// The elements a node makes, where all it reads is known and little.
+    /// The elements of a node's outputs, if all its inputs are known and small.
     fn elements(&self, cx: &ShapeCx, inferred: &[ValueType]) -> Vec<Tensor> {
         let node = cx.node;
         if let Some(of_shape) = elements_of_shape(cx) {
@@ -148,12 +148,12 @@ impl Pass<'_> {
         }
         let Some(op) = find(&node.domain, &node.op_type) else { return vec![] };
         let eval = EvalCx { node, opset: cx.opset, training: false, seed: 0, subgraphs: &NoSubgraphs, updates: RefCell::new(vec![]) };
-        // What cannot be computed is an error when the graph runs, not one of its types.
+        // A failure to compute elements is an error of the run, not of the types.
         op.eval(&eval, Inputs::new(cx.values.clone())).unwrap_or_default()
     }
 }
 
-/// What Shape makes of an input whose sizes (or the sizes asked for) are all known.
+/// The elements of a Shape node, if all sizes of its input (or the requested ones) are known.
 fn elements_of_shape(cx: &ShapeCx) -> Option<Tensor> {
     if cx.node.op_type != "Shape" || !cx.node.is_onnx() {
         return None;
@@ -178,7 +178,7 @@ fn count(ty: &ValueType) -> Option<usize> {
     }
 }
 
-/// What is computed, made more precise by what is declared where the two agree.
+/// The computed type, made more precise by the declared one if the two agree.
 fn merge(computed: ValueType, declared: ValueType) -> ValueType {
     match (computed, declared) {
         (ValueType::Unknown, declared) => declared,
@@ -196,7 +196,7 @@ fn merge(computed: ValueType, declared: ValueType) -> ValueType {
     }
 }
 
-/// What holds for both branches of an If.
+/// The type that holds for both branches of an If.
 fn join(a: ValueType, b: ValueType) -> ValueType {
     let (ValueType::Tensor { dtype, shape: left }, ValueType::Tensor { dtype: other, shape: right }) = (a, b) else {
         return ValueType::Unknown;
@@ -300,7 +300,7 @@ mod tests {
             let y = m.values.add_named("y");
             let inputs = if op == "ConstantOfShape" { vec![shape] } else { vec![x, shape] };
             m.graph.nodes.push(Node::new(op, "", &inputs, &[y]));
-            // No panic, whether it is refused or left open.
+            // There must be no panic, whether the model is refused or the type left open.
             if let Ok(types) = infer_types(&m) {
                 assert!(!matches!(types.get(&y), Some(ValueType::Tensor { shape: Some(_), .. })), "{op}");
             }

@@ -1,10 +1,11 @@
-//! Operators that a file leaves in their training form.
+//! Operators that a file leaves in training form.
 use crate::OpError;
 use graph::{Graph, GraphError, Model, Node, ValueId};
 use std::collections::HashMap;
 
-/// Turns BatchNormalization and Dropout in training form (`training_mode` set) to inference: by its running statistics, and handing on what
-/// comes. In training form a sample's result depends on the others in its batch, or on chance. Returns what was turned, as sentences.
+/// Turns BatchNormalization and Dropout in training form (`training_mode` set) into inference form: BatchNormalization uses its
+/// running statistics, Dropout passes its input on. In training form a sample's result depends on the other samples of its batch,
+/// or on chance. Returns what was changed, as sentences.
 ///
 /// # Errors
 /// [`OpError::Graph`] for a BatchNormalization whose batch statistics something reads, by name.
@@ -24,7 +25,7 @@ pub fn to_inference_form(model: &mut Model) -> Result<Vec<String>, OpError> {
 #[derive(Default)]
 struct Turned {
     norms: Vec<String>,
-    /// Those whose running statistics are as before any training.
+    /// BatchNormalizations with initial running statistics (0 and 1).
     fresh: Vec<String>,
     dropouts: Vec<String>,
 }
@@ -42,7 +43,7 @@ impl Turned {
                 _ => format!(" (those of {} are 0 and 1, as before any training)", list(&self.fresh)),
             };
             out.push(format!(
-                "{} BatchNormalization in training form, where a sample's result depends on the others in its batch, go by their running \
+                "{} BatchNormalization in training form, where a sample's result depends on the others in its batch, use their running \
                  statistics from here on{fresh}: {}",
                 self.norms.len(),
                 list(&self.norms)
@@ -50,7 +51,7 @@ impl Turned {
         }
         if !self.dropouts.is_empty() {
             out.push(format!(
-                "{} Dropout in training form drop nothing from here on, but in training: {}",
+                "{} Dropout in training form drop nothing from here on, except in training: {}",
                 self.dropouts.len(),
                 list(&self.dropouts)
             ));

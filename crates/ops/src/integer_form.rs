@@ -1,8 +1,8 @@
-//! Operators on integers that stand for a float operator between DequantizeLinear and QuantizeLinear: which one, and how their inputs
-//! follow from its. One table serves both ways: writing such operators and reading them back.
+//! Integer operators that stand for a float operator between DequantizeLinear and QuantizeLinear: which operator, and how its
+//! inputs follow from the float operator's. One table serves both directions: writing such operators and reading them.
 use crate::{Operator, all};
 
-/// What an input of an operator on integers is, in terms of the float operator that it stands for.
+/// The meaning of an integer operator's input, in terms of the float operator that it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slot {
     /// The integers of input `i`.
@@ -19,11 +19,11 @@ pub enum Slot {
     OutputZeroPoint,
     /// Input `i` as int32 on the grid of the accumulator: its scale is the product of those of inputs 0 and 1. May be absent.
     Bias(usize),
-    /// Input `i` as it is: no number (a condition).
+    /// Input `i` unchanged: not a number (a condition).
     Plain(usize),
 }
 
-/// An operator on integers as the counterpart of a float operator.
+/// An integer operator as the counterpart of a float operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IntegerForm {
     /// The float operator, of ONNX's own domain.
@@ -32,10 +32,10 @@ pub struct IntegerForm {
     pub slots: &'static [Slot],
     /// The input of the float operator whose scale may be one for each output channel.
     pub weight: Option<usize>,
-    /// Attributes of the float operator that it has too, under the same name and with the same meaning. Others must be neutral (1)
-    /// for it to stand in.
+    /// Attributes of the float operator that it has too, under the same name and with the same meaning. Other attributes must be
+    /// neutral (1).
     pub attributes: &'static [&'static str],
-    /// True if its attribute `opset` holds the version of ONNX's operator set by which the float operator is meant.
+    /// True if its attribute `opset` holds the operator set version of the float operator.
     pub opset: bool,
 }
 
@@ -62,7 +62,7 @@ impl IntegerForm {
     }
 }
 
-/// The operators on integers that stand for an operator of ONNX's own domain.
+/// The integer operators that stand for an operator of ONNX's own domain.
 pub fn integer_forms_of(op_type: &str) -> impl Iterator<Item = (&'static dyn Operator, &'static IntegerForm)> {
     all().filter_map(|op| Some((op, op.integer_form()?))).filter(move |(_, form)| form.of == op_type)
 }

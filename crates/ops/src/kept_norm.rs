@@ -12,7 +12,7 @@ use crate::fold::{Known, Scope, Unit, ranks};
 use graph::{Encoding, FOLDED_SCALE, Graph, Model, Setting, ValueId};
 use tensor::Tensor;
 
-/// The setting of an encoding that says that the statistics it depends on have stopped moving.
+/// Setting of an encoding: true once the statistics that it depends on no longer change.
 const FROZEN: &str = "frozen_statistics";
 
 /// A layer with a BatchNormalization that can be folded into it.
@@ -24,9 +24,9 @@ pub struct KeptNorm {
     pub weight: ValueId,
     /// The layer's bias, if it has one.
     pub bias: Option<ValueId>,
-    /// What the normalization multiplies each channel with.
+    /// The factor of the normalization for each channel.
     pub factor: Vec<f64>,
-    /// The weight's axis of these channels; `None` where none has an index for each (a grouped transposed convolution).
+    /// The weight's axis of these channels; `None` if no axis counts them (a grouped transposed convolution).
     pub axis: Option<usize>,
 }
 
@@ -61,12 +61,12 @@ fn in_graph(graph: &Graph, scope: &Scope, found: &mut Vec<KeptNorm>) -> Result<(
     Ok(())
 }
 
-/// True if a weight of the model is stored folded before a BatchNormalization that stayed.
+/// True if a weight of the model is stored folded before a BatchNormalization that is kept.
 pub fn keeps_norms(model: &Model) -> bool {
     model.annotations.iter().any(|(_, a)| a.encoding.as_ref().is_some_and(|e| e.parameters.contains_key(FOLDED_SCALE)))
 }
 
-/// Sets the working scales by the present running statistics. To be called after they have moved.
+/// Sets the working scales from the present running statistics. Call it after these have changed.
 ///
 /// # Errors
 /// As [`foldable_norms`].
@@ -78,7 +78,7 @@ pub fn refresh_kept_norms(model: &mut Model) -> Result<(), OpError> {
         let Some(folded) = model.annotations.encoding(unit.weight).and_then(|e| e.parameters.get(FOLDED_SCALE)) else { continue };
         let working = |(s, f): (f32, &f64)| {
             let scale = (f64::from(s) / f.abs()) as f32;
-            // A channel of factor zero gives nothing, on any grid.
+            // A channel with factor zero is zero on any grid.
             if scale.is_finite() && scale > 0.0 { scale } else { s }
         };
         let scale = Tensor::vector(folded.to_f32_vec()?.into_iter().zip(&unit.factor).map(working).collect::<Vec<f32>>());
@@ -89,7 +89,7 @@ pub fn refresh_kept_norms(model: &mut Model) -> Result<(), OpError> {
     Ok(())
 }
 
-/// Says of all of them whether their statistics have stopped moving.
+/// Marks all of them with whether their statistics have stopped changing.
 pub fn mark_kept_norms(model: &mut Model, frozen: bool) {
     for (_, annotation) in model.annotations.iter_mut() {
         if let Some(encoding) = annotation.encoding.as_mut().filter(|e| e.parameters.contains_key(FOLDED_SCALE)) {
@@ -98,7 +98,7 @@ pub fn mark_kept_norms(model: &mut Model, frozen: bool) {
     }
 }
 
-/// Names of those whose statistics still moved when the model was last trained.
+/// Names of the normalizations whose statistics still changed when the model was last trained.
 ///
 /// # Errors
 /// As [`foldable_norms`].
@@ -108,7 +108,7 @@ pub fn moving_norms(model: &Model) -> Result<Vec<String>, OpError> {
     Ok(units.into_iter().filter(|u| model.annotations.encoding(u.weight).is_some_and(moves)).map(|u| u.norm).collect())
 }
 
-/// The encoding of the folded weight; `None` if there is none beside the working one.
+/// The encoding of the folded weight; `None` if there is only the working one.
 pub(crate) fn folded(encoding: &Encoding) -> Option<Encoding> {
     let mut encoding = encoding.clone();
     let scale = encoding.parameters.remove(FOLDED_SCALE)?;

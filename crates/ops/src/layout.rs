@@ -1,4 +1,4 @@
-//! Operators that give the same elements another shape or order, and those that ask for a shape.
+//! Operators that change only the shape or the order of the elements, and operators that return a shape.
 use crate::shapes::{axes, axes_if_known, broadcast_dims, known_ints, like_first, same, typed, unknown, vector_length};
 use crate::simple::{Constants, Simple, attribute_to_input, one};
 use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
@@ -38,7 +38,7 @@ fn given_axes(cx: &EvalCx, inputs: &Inputs) -> Result<Option<Vec<i64>>, OpError>
     }
 }
 
-/// Sizes as they stand in a shape input.
+/// Sizes as a shape input holds them.
 ///
 /// # Errors
 /// If one is negative.
@@ -90,7 +90,7 @@ fn infer_reshape(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     like_first(cx, Some(dims))
 }
 
-/// The size that is left when the sizes `by` are divided out of `from`: names cancel, numbers divide.
+/// The size that remains when `from` is divided by the sizes `by`: names cancel, numbers divide.
 fn quotient(from: &[Dim], by: &[Dim]) -> Dim {
     let mut left: Vec<Dim> = from.to_vec();
     let mut divisor = 1usize;
@@ -115,7 +115,7 @@ fn quotient(from: &[Dim], by: &[Dim]) -> Dim {
     }
 }
 
-/// The axis where Flatten divides: one past the last is allowed.
+/// The axis where Flatten splits the shape; one past the last is allowed.
 fn flatten_axis(node: &Node, rank: usize) -> Result<usize, OpError> {
     let axis = node.int_or("axis", 1)?;
     if axis == rank as i64 { Ok(rank) } else { Ok(shape::axis("axis", axis, rank)?) }
@@ -196,7 +196,7 @@ fn infer_unsqueeze(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 fn expand(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let x = inputs.get(0)?;
     let to = sizes(cx.node, &inputs.get(1)?.to_i64_vec()?)?;
-    // Broadcasting goes both ways: a size of 1 in the target keeps the input's.
+    // Broadcasting works both ways: a size of 1 in the target keeps the input's size.
     one(x.expand(&shape::broadcast("expand", x.shape(), &to)?)?)
 }
 
@@ -226,7 +226,7 @@ fn infer_tile(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     like_first(cx, Some(dims.iter().zip(&repeats).map(times).collect()))
 }
 
-/// The axes that Shape reports, clamped to those there are.
+/// The axes that Shape returns, clamped to the axes of the tensor.
 pub(crate) fn reported(node: &Node, rank: usize) -> Result<std::ops::Range<usize>, OpError> {
     let r = rank as i64;
     let clamp = |p: i64| if p < 0 { p.saturating_add(r) } else { p }.clamp(0, r) as usize;

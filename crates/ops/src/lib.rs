@@ -1,5 +1,5 @@
-//! What each ONNX operator means. One file an operator (or a family that shares all its code); adding an operator is
-//! adding a file and one line in `registry.rs`.
+//! The meaning of each ONNX operator. One file for an operator (or a family that shares all its code); to add an operator, add
+//! a file and one line in `registry.rs`.
 mod activation;
 mod arithmetic;
 mod attention;

@@ -1,4 +1,4 @@
-//! LinearAttention: attention whose keys and values are summed into a state instead of being kept.
+//! LinearAttention: attention that sums keys and values into a state instead of keeping them.
 use crate::attention::{heads, repeat_heads, split_heads};
 use crate::shapes::typed;
 use crate::simple::Simple;
@@ -10,11 +10,11 @@ pub(crate) static OPERATORS: &[&dyn Operator] =
     &[&Simple::new("LinearAttention", "Attention by a recurrent state of summed key-value products.", &[27], evaluate, infer)
         .role(|_, _| Role::Data)];
 
-/// How a step changes the state.
+/// How a step updates the state.
 struct Rule {
-    /// The state decays before it is written to.
+    /// The state decays before the new product is added.
     gated: bool,
-    /// What the state already answers to the key is subtracted from the value (the delta rule).
+    /// The state's present output for the key is subtracted from the value (the delta rule).
     delta: bool,
 }
 

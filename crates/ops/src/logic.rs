@@ -1,4 +1,4 @@
-//! Comparison, logic, choice and bits.
+//! Comparisons, logic, selection and bits.
 use crate::shapes::{broadcast, broadcast_bool, broadcast_inputs, same, same_bool, typed};
 use crate::simple::{Simple, one};
 use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
@@ -20,11 +20,11 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &pairwise!("And", "True where both inputs are, broadcast.", [1, 7], and, broadcast_bool),
     &pairwise!("Or", "True where either input is, broadcast.", [1, 7], or, broadcast_bool),
     &pairwise!("Xor", "True where exactly one input is, broadcast.", [1, 7], xor, broadcast_bool),
-    &Simple::new("Not", "Turns true and false round.", &[1], |_, i| one(i.get(0)?.not()?), same),
+    &Simple::new("Not", "Logical negation of each element.", &[1], |_, i| one(i.get(0)?.not()?), same),
     &pairwise!("BitwiseAnd", "Bits that both integers have, broadcast.", [18], bitwise_and, broadcast),
     &pairwise!("BitwiseOr", "Bits that either integer has, broadcast.", [18], bitwise_or, broadcast),
     &pairwise!("BitwiseXor", "Bits that exactly one integer has, broadcast.", [18], bitwise_xor, broadcast),
-    &Simple::new("BitwiseNot", "Turns every bit round.", &[18], |_, i| one(i.get(0)?.bitwise_not()?), same),
+    &Simple::new("BitwiseNot", "Inverts every bit of each integer.", &[18], |_, i| one(i.get(0)?.bitwise_not()?), same),
     &Simple::new("BitShift", "Moves bits left or right by a count for each element.", &[11, 28], bit_shift, broadcast),
     &Simple::new("IsNaN", "True where an element is not a number.", &[9, 13, 20], |_, i| one(as_float(i.get(0)?)?.isnan()?), same_bool),
     &Simple::new("IsInf", "True where an element is infinite, of the signs asked for.", &[10, 20], is_inf, same_bool),

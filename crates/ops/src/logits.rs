@@ -1,18 +1,18 @@
-//! The logits behind an output: what a loss or a metric on classes reads.
+//! The logits of an output, which losses and metrics on classes read.
 use crate::registry::find;
 use graph::{Model, ValueId};
 
 /// The value that a loss on logits reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logits {
-    /// The value.
+    /// Value that holds the logits.
     pub value: ValueId,
-    /// The node, by index in the main graph, that makes probabilities of it; `None` if the output itself is read.
+    /// Index in the main graph of the node that makes probabilities of the logits; `None` if the output itself is read.
     pub behind: Option<usize>,
 }
 
-/// The logits of an output of the main graph: what a final operator that gives probabilities (Softmax, LogSoftmax) reads, also with
-/// Identity nodes after it; else the output itself.
+/// The logits of an output of the main graph: the input of a final operator that gives probabilities (Softmax, LogSoftmax), also
+/// with Identity nodes after it; else the output itself.
 pub fn logits(model: &Model, output: ValueId) -> Logits {
     let mut value = output;
     while let Some(at) = model.graph.producer(value) {
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
     use graph::Node;
 
-    /// Operators in a row, of which the last makes the output; their values are `x`, `v0`, `v1`, ...
+    /// A chain of operators whose last one computes the output; its values are `x`, `v0`, `v1`, ...
     fn chain(operators: &[&str]) -> Model {
         let mut m = Model::new(17);
         let mut last = m.values.add_named("x");

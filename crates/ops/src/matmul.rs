@@ -74,7 +74,7 @@ fn matmul_dims(cx: &ShapeCx) -> Result<Option<Vec<Dim>>, OpError> {
     Ok(Some(dims))
 }
 
-/// Elements of the output times the length of the inner axis.
+/// MACs: elements of the output times the length of the inner axis.
 fn matmul_macs(cx: &MacsCx) -> u64 {
     let shape = |list: &[Option<Vec<usize>>], i: usize| list.get(i).cloned().flatten().unwrap_or_default();
     let inner = shape(&cx.inputs, 0).last().copied().unwrap_or(0);

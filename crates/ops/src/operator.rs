@@ -1,9 +1,9 @@
-//! The trait that answers everything about an operator.
+//! The trait that describes an operator.
 use crate::{EvalCx, Inputs, IntegerForm, OpError, Parts};
 use graph::{Dim, Model, Node, ValueType};
 use tensor::Tensor;
 
-/// What an input is for. What trains follows from the role alone: a constant in an Add or Mul is [`Role::Constant`].
+/// The role of an input. Whether it is trained follows from the role alone: a constant in an Add or Mul is [`Role::Constant`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Activations.
@@ -18,7 +18,7 @@ pub enum Role {
     NormBias,
     /// A running statistic: updated in training, not by the optimizer.
     Statistic,
-    /// Shapes, axes, indices, scalars: never trains.
+    /// Shapes, axes, indices, scalars: never trained.
     Constant,
 }
 
@@ -33,32 +33,32 @@ pub struct WeightRule {
     pub bias: Option<usize>,
 }
 
-/// What an operator does with the numbers of its data, whatever the runtime. Which of these run on integers, and in which form, is for
-/// a target to say (crate `target`).
+/// What an operator does with the numbers of its data, independent of the runtime. Which operators run on integers, and in which
+/// form, is defined by a target (crate `target`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// Computes new numbers of its data, and of a weight where it has one.
+    /// Computes new numbers from its data, and from a weight if it has one.
     Computes {
         /// Inputs with data.
         data: Vec<usize>,
         /// The weight of a layer.
         weight: Option<WeightRule>,
     },
-    /// Moves or selects elements: what it makes lies on the grid of its first input.
+    /// Moves or selects elements: its output has the grid of its first input.
     Moves,
-    /// Holds each element within bounds (Relu, Clip): a grid that ends at the bounds does the same.
+    /// Clips (Relu, Clip): a grid that ends at the bounds has the same effect.
     Clips,
-    /// Scales and shifts each channel by stored statistics: a part of the layer before it, where there is one.
+    /// Scales and shifts each channel by stored statistics: it can be folded into the layer before it, if there is one.
     Normalizes,
-    /// Computes on integers, or reads a weight of few bits, by its definition; for this reason it is not quantized.
+    /// Computes on integers, or reads a weight of few bits, by its definition; it is not quantized, for this reason.
     AlreadyQuantized(&'static str),
-    /// Is not quantized in any runtime, for this reason.
+    /// Not quantized in any runtime, for this reason.
     NotQuantizable(&'static str),
 }
 
-/// What shape inference sees: declared types of the inputs and elements of those that are known.
+/// Input of shape inference: declared types of the inputs, and elements of those that are known.
 pub struct ShapeCx<'a> {
-    /// The node.
+    /// The node whose output shapes are inferred.
     pub node: &'a Node,
     /// Version of the operator set.
     pub opset: i64,
@@ -86,9 +86,9 @@ impl ShapeCx<'_> {
     }
 }
 
-/// What counting sees: the shapes of one real run.
+/// Input of counting MACs: the shapes of one real run.
 pub struct MacsCx<'a> {
-    /// The node.
+    /// The node whose MACs are counted.
     pub node: &'a Node,
     /// Shapes of the inputs.
     pub inputs: Vec<Option<Vec<usize>>>,
@@ -109,11 +109,11 @@ pub trait Operator: Sync {
     /// One sentence for `espalier explain`.
     fn summary(&self) -> &'static str;
 
-    /// Opset versions at which ONNX changed the operator, oldest first. A model that imports an opset newer than any
-    /// we know is refused before this is asked.
+    /// Opset versions in which ONNX changed the operator, oldest first. A model that imports an opset newer than any known one is
+    /// refused earlier.
     fn versions(&self) -> &'static [i64];
 
-    /// What input `i` is for.
+    /// The role of input `i`.
     fn role(&self, _node: &Node, _input: usize) -> Role {
         Role::Data
     }
@@ -121,10 +121,10 @@ pub trait Operator: Sync {
     /// Evaluates the node. Differentiable where it is written in differentiable tensor operations.
     ///
     /// # Errors
-    /// What the tensor operations report; [`OpError::Unsupported`] for what is not implemented.
+    /// Errors of the tensor operations; [`OpError::Unsupported`] for what is not implemented.
     fn eval(&self, cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError>;
 
-    /// Types of the outputs as far as they follow from the inputs' types.
+    /// Types of the outputs, as far as they follow from the inputs' types.
     ///
     /// # Errors
     /// If the inputs contradict the operator's schema.
@@ -137,8 +137,8 @@ pub trait Operator: Sync {
         0
     }
 
-    /// What the node does with numbers. What that depends on beside the node (a constant's value or rank, who reads the result) is
-    /// looked up in the model. Unless told otherwise it computes, of the inputs that are data.
+    /// What the node does with numbers. If that depends on more than the node (a constant's value or rank, the readers of the
+    /// result), it is looked up in the model. By default the node computes from the inputs that are data.
     fn effect(&self, node: &Node, _model: &Model) -> Effect {
         Effect::Computes { data: (0..node.inputs.len()).filter(|i| self.role(node, *i) == Role::Data).collect(), weight: None }
     }
@@ -158,8 +158,8 @@ pub trait Operator: Sync {
         Ok(())
     }
 
-    /// The same for upgrades that depend on the declared types of the inputs (the rank, mostly). This is what is called;
-    /// an operator that needs no types implements [`Operator::upgrade`] alone.
+    /// As [`Operator::upgrade`], for upgrades that depend on the declared types of the inputs (mostly the rank). Callers use this
+    /// method; an operator that needs no types implements only [`Operator::upgrade`].
     ///
     /// # Errors
     /// As [`Operator::upgrade`].
@@ -174,8 +174,7 @@ pub trait Operator: Sync {
         self.upgrade(node, from, to, constants)
     }
 
-    /// Nodes that mean in version `to` what the node meant before, where no single one does: asked before
-    /// [`Operator::upgrade_typed`]. They are written in version `to`.
+    /// Several nodes of version `to` that replace the node, if no single node can. Asked before [`Operator::upgrade_typed`].
     ///
     /// # Errors
     /// As [`Operator::upgrade`].
@@ -188,14 +187,14 @@ pub trait Operator: Sync {
         false
     }
 
-    /// How many of the first outputs of a [`Effect::Moves`] operator lie on its input's grid. Others (a mask, indices)
-    /// are no elements of it.
+    /// How many of the first outputs of an [`Effect::Moves`] operator have its input's grid. Further outputs (a mask, indices) do
+    /// not.
     fn outputs_on_grid(&self, _node: &Node) -> usize {
         1
     }
 
-    /// For an operator between two grids (QLinearConv): the float operator that it stands for, and how its inputs follow from that
-    /// one's.
+    /// For an integer operator (QLinearConv): the float operator that it stands for, and how its inputs follow from that
+    /// operator's.
     fn integer_form(&self) -> Option<&'static IntegerForm> {
         None
     }

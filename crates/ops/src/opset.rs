@@ -9,8 +9,8 @@ use tensor::Tensor;
 /// domains and model-local functions (which import their own operator sets) are not touched.
 ///
 /// # Errors
-/// [`OpError::Unsupported`] if `to` is older than what the model uses, for an operator we do not know, or one whose
-/// meaning cannot be expressed in the newer version.
+/// [`OpError::Unsupported`] if `to` is older than the model's version, for an unknown operator, or one whose meaning cannot be
+/// expressed in the newer version.
 pub fn convert_opset(model: &mut Model, to: i64) -> Result<(), OpError> {
     let from = model.onnx_opset();
     let refused = |what: String| OpError::Unsupported { op_type: "opset conversion".into(), what };
@@ -38,13 +38,13 @@ struct Upgrade<'a> {
     names: Names,
     nodes: Names,
     uses: HashMap<ValueId, usize>,
-    /// Inferred before anything changes: an upgrade changes no value.
+    /// Types are inferred before anything changes: an upgrade changes no value.
     types: &'a HashMap<ValueId, ValueType>,
     from: i64,
     to: i64,
 }
 
-/// Makes what an upgrade adds: constants, values and names for nodes, all named after the node and none named twice.
+/// Creates constants, values and names for the nodes of an upgrade, all named after the old node and unique.
 pub struct Parts<'a> {
     base: String,
     values: &'a mut Values,
@@ -63,13 +63,13 @@ impl Parts<'_> {
         id
     }
 
-    /// A value that a node is to make.
+    /// A new value for a node's output.
     pub fn value(&mut self, suffix: &str) -> ValueId {
         let name = self.names.fresh(&format!("{}_{suffix}", self.base));
         self.values.add_named(name)
     }
 
-    /// The same, on the grid of another value of the node: one whose elements only move on the way from one to the other.
+    /// A new value on the grid of another value of the node: for elements that only move between the two.
     pub fn value_stored_as(&mut self, suffix: &str, other: ValueId) -> ValueId {
         let id = self.value(suffix);
         if let Some(encoding) = self.annotations.encoding(other).cloned() {
@@ -78,12 +78,12 @@ impl Parts<'_> {
         id
     }
 
-    /// What the node is known by.
+    /// The node's name for messages.
     pub fn label(&self) -> String {
         self.base.clone()
     }
 
-    /// A name for a node.
+    /// A new name for a node.
     pub fn node(&mut self, suffix: &str) -> String {
         self.nodes.fresh(&format!("{}_{suffix}", self.base))
     }
@@ -103,8 +103,8 @@ impl Upgrade<'_> {
         Ok(())
     }
 
-    /// Takes back outputs that nobody reads and whose meaning changes between versions. (Below operator set 7, a
-    /// BatchNormalization that has them is in training.)
+    /// Removes outputs without readers whose meaning changes between versions. (Below operator set 7, a BatchNormalization with
+    /// such outputs is in training form.)
     fn drop_unread(&self, node: &mut Node) -> Result<(), OpError> {
         let optional = match node.op_type.as_str() {
             "Dropout" => true,
@@ -120,7 +120,7 @@ impl Upgrade<'_> {
         Ok(())
     }
 
-    /// Raises one node from version `from` on, and appends what it becomes.
+    /// Raises one node from version `from`, and appends the resulting nodes.
     fn node(&mut self, mut node: Node, from: i64, into: &mut Vec<Node>, added: &mut Vec<ValueId>) -> Result<(), OpError> {
         if !node.is_onnx() {
             into.push(node);
@@ -128,7 +128,7 @@ impl Upgrade<'_> {
         }
         let to = self.to;
         let Some(op) = find("", &node.op_type) else {
-            let what = format!("an operator we do not know cannot be raised from operator set {} to {to}", self.from);
+            let what = format!("an unknown operator cannot be raised from operator set {} to {to}", self.from);
             return Err(OpError::unsupported(&node, what));
         };
         let mut at = op.versions().iter().copied().filter(|v| *v <= from).max().unwrap_or(from);

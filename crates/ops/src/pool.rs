@@ -16,7 +16,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("MaxUnpool", "Puts elements back where MaxPool found them, zeros elsewhere.", &[9, 11, 22], max_unpool, infer_unpool),
 ];
 
-/// For a mean over windows: how many elements it adds up at most, 0 for all of a channel.
+/// For a mean over windows: most elements in a sum; 0 for all of a channel.
 pub fn mean_of(node: &Node) -> Option<usize> {
     match node.op_type.as_str() {
         "GlobalAveragePool" if node.is_onnx() => Some(0),
@@ -150,7 +150,7 @@ fn max_unpool(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
             list.filter(|l| l.len() == x.rank()).ok_or_else(|| cx.node.error("output_shape does not fit the input's rank"))?
         }
     };
-    // Indices count in the size the attributes give; a larger output only adds zeros at the end.
+    // Indices refer to the size that the attributes give; a larger output only adds zeros at the end.
     let flat = Tensor::zeros(x.dtype(), &[tensor::shape::count(&own)?])?;
     let placed = flat.scatter_elements(&indices.reshape([indices.len()])?, &x.reshape([x.len()])?, 0, tensor::Reduction::None)?;
     let y = placed.reshape(own.clone())?;

@@ -87,7 +87,7 @@ fn qlinear_conv(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     if let Some(bias) = inputs.opt(8) {
         sums = sums.add(&along(cx.node, &bias.cast(DType::F64)?, x.rank(), 1)?)?;
     }
-    // One division at the end: a sum halfway between two integers is seen to be so.
+    // One division at the end, so that a sum halfway between two integers stays exactly halfway.
     let scale = inputs.get(1)?.cast(DType::F64)?.mul(&inputs.get(4)?.cast(DType::F64)?)?;
     let real = sums.mul(&along(cx.node, &scale, x.rank(), 1)?)?;
     requantize(cx, &real.div(&along(cx.node, &inputs.get(6)?.cast(DType::F64)?, x.rank(), 1)?)?, inputs.get(7)?, 1)

@@ -1,6 +1,6 @@
 //! QuantizeLinear, DequantizeLinear, DynamicQuantizeLinear.
 //!
-//! Integers carry no gradient: to train through a quantizer, it is lifted to an encoding first, whose simulation has a
+//! Integers have no gradient: to train through a quantizer, it is first lifted to an encoding, whose simulation has a
 //! straight-through gradient.
 use crate::dtypes::dtype_attribute;
 use crate::shapes::typed;
@@ -9,7 +9,7 @@ use crate::{Effect, EvalCx, Inputs, OpError, Operator, ShapeCx};
 use graph::{Dim, Node, ValueType};
 use tensor::{CastOptions, DType, Tensor};
 
-/// The version of ONNX's operator set whose quantizers those of `com.microsoft` are.
+/// The ONNX operator set version that the quantizers of `com.microsoft` correspond to.
 const NEWER: i64 = 21;
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
@@ -29,10 +29,10 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         infer_dequantize,
     )
     .effect(|_| Effect::NotQuantizable("it is a quantizer itself")),
-    // ONNX Runtime's own forms, which its tools write for types that the model's operator set does not have.
+    // ONNX Runtime's own operators, which its tools write for types that the model's operator set lacks.
     &Simple::new(
         "QuantizeLinear",
-        "As ONNX's, for types that older operator sets lack.",
+        "The ONNX operator of this name, for types that older operator sets lack.",
         &[1],
         |cx, i| quantize(&cx.at_opset(NEWER), i),
         infer_quantize,
@@ -41,7 +41,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     .effect(|_| Effect::NotQuantizable("it is a quantizer itself")),
     &Simple::new(
         "DequantizeLinear",
-        "As ONNX's, for types that older operator sets lack.",
+        "The ONNX operator of this name, for types that older operator sets lack.",
         &[1],
         |cx, i| dequantize(&cx.at_opset(NEWER), i),
         infer_dequantize,
@@ -84,7 +84,7 @@ pub(crate) fn to_grid(node: &Node, values: &Tensor, dtype: DType) -> Result<Tens
     Ok(values.clip(Some(lo), Some(hi))?.cast(dtype)?)
 }
 
-/// Scales or zero points in a shape that broadcasts to the data's.
+/// Scales or zero points in a shape that broadcasts to the data.
 fn granular(node: &Node, opset: i64, v: &Tensor, shape: &[usize]) -> Result<Tensor, OpError> {
     let block = node.int_or("block_size", 0)?;
     if v.len() == 1 && v.rank() <= 1 && block == 0 {
@@ -120,7 +120,7 @@ fn quantize(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     if asked.is_some_and(|d| d != to) {
         return Err(node.attribute_error("output_dtype", format!("is not the zero point's type, {to}")).into());
     }
-    // ONNX divides in the scale's type unless told otherwise.
+    // ONNX divides in the type of the scale by default.
     let precision = dtype_attribute_or_none(node, "precision")?.unwrap_or(scale.dtype());
     let precision = if precision.is_float() { precision } else { DType::F32 };
     let scale = granular(node, cx.opset, &scale.cast(precision)?, x.shape())?;
@@ -141,7 +141,7 @@ fn quantize(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     one(to_grid(node, &rounded, to)?)
 }
 
-/// An element type attribute whose 0 means absent.
+/// An element type attribute; 0 means absent.
 fn dtype_attribute_or_none(node: &Node, name: &str) -> Result<Option<DType>, OpError> {
     if node.int_or(name, 0)? == 0 { Ok(None) } else { dtype_attribute(node, name) }
 }
@@ -161,7 +161,7 @@ fn dequantize(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     one(values.cast(compute)?.mul(&scale)?.cast(to)?)
 }
 
-/// Scale and zero point of the 256 steps that cover values and zero.
+/// Scale and zero point of a grid of 256 steps that covers the values and zero.
 pub(crate) fn dynamic_range(values: &[f32]) -> (f32, f32) {
     let (lo, hi) = values.iter().fold((0f32, 0f32), |(lo, hi), v| (lo.min(*v), hi.max(*v)));
     let scale = if hi == lo { 1.0 } else { (hi - lo) / 255.0 };

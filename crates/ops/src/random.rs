@@ -1,4 +1,4 @@
-//! Random tensors and Dropout. Draws depend on the evaluation's seed (and the node's own, where it has one) alone.
+//! Random tensors and Dropout. Draws depend only on the seed of the evaluation (and the node's own, if it has one).
 use crate::dtypes::dtype_attribute;
 use crate::layout::sizes;
 use crate::shapes::typed;
@@ -39,7 +39,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
 ];
 
 fn seed(cx: &EvalCx) -> Result<u64, OpError> {
-    // Dropout's is an integer, the others' a float.
+    // The seed attribute is an integer in Dropout and a float in the others.
     let own = match cx.node.attributes.get("seed") {
         Some(AttributeValue::Int(s)) => Some(*s as u64),
         _ => cx.node.float("seed")?.map(|s| u64::from(s.to_bits())),
@@ -119,7 +119,7 @@ fn infer_multinomial(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     Ok(vec![typed(Some(dtype), Some(vec![batch, samples]))])
 }
 
-/// Drops in training, whatever an inference export says, and where the node's own `training_mode` is true.
+/// Drops in training mode, also for a model exported for inference, and where the node's own `training_mode` is true.
 fn dropout(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let x = inputs.get(0)?;
     let ratio = match inputs.opt(1) {
@@ -137,7 +137,7 @@ fn dropout(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     } else {
         (x.clone(), Tensor::scalar(true).expand(x.shape())?)
     };
-    // The mask is of the data's type up to opset 9.
+    // The mask has the data's type up to opset 9.
     let mask = if cx.opset < 10 { kept.cast(x.dtype())? } else { kept };
     Ok(vec![y, mask])
 }
@@ -161,7 +161,7 @@ fn upgrade_dropout(node: &mut Node, to: i64, _: &[ValueType], constants: Constan
     }
 }
 
-/// The mask becomes bool with operator set 10: who reads it reads it cast back.
+/// The mask is bool from operator set 10 on: its readers get it cast back.
 fn rewrite_dropout(node: &Node, to: i64, types: &[ValueType], parts: &mut Parts) -> Result<Option<Vec<Node>>, OpError> {
     let Some(mask) = node.output(1).filter(|_| to == 10) else { return Ok(None) };
     let dtype = match types.first() {

@@ -8,15 +8,14 @@ use tensor::{Tensor, shape};
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("DepthToSpace", "Moves channels into blocks of pixels.", &[1, 11, 13, 28], depth_to_space, infer_depth_to_space).moves(),
     &Simple::new("SpaceToDepth", "Moves blocks of pixels into channels.", &[1, 13, 28], space_to_depth, infer_space_to_depth).moves(),
-    &Simple::new("ReverseSequence", "Turns each sequence of a batch round, up to its own length.", &[10, 28], reverse_sequence, same)
-        .moves(),
+    &Simple::new("ReverseSequence", "Reverses each sequence of a batch, up to its own length.", &[10, 28], reverse_sequence, same).moves(),
     &Simple::new("Trilu", "The upper or lower triangle of matrices.", &[14], trilu, same).moves(),
 ];
 
 /// Block size, and whether the channel is the slower index (CRD) or the block position (DCR).
 fn block(node: &Node) -> Result<(usize, bool), OpError> {
     let size = node.int_required("blocksize")?;
-    // Its square is a number of channels.
+    // The square of the block size must be a valid number of channels.
     let size = usize::try_from(size)
         .ok()
         .filter(|b| (1..1 << 31).contains(b))
@@ -85,7 +84,7 @@ fn reverse_sequence(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError>
         let what = format!("lengths {lengths:?} for {batch} sequences of {time} steps (axes {batch_axis} and {time_axis})");
         return Err(cx.node.error(what).into());
     }
-    // Brought to [batch, time, rest], the reversal is one gathering of rows.
+    // In the layout [batch, time, rest] the reversal is one Gather of rows.
     let mut order = vec![batch_axis, time_axis];
     order.extend((0..x.rank()).filter(|i| *i != batch_axis && *i != time_axis));
     let mut back = vec![0; order.len()];

@@ -1,4 +1,4 @@
-//! What RNN, GRU and LSTM share: attributes, directions, activations, and the walk along the sequence.
+//! Shared code of RNN, GRU and LSTM: attributes, directions, activations, and the loop over the sequence.
 use crate::conv::product;
 use crate::shapes::typed;
 use crate::{EvalCx, Inputs, MacsCx, OpError, Role, ShapeCx};
@@ -35,7 +35,7 @@ impl CellActivation {
         alphas: &mut impl Iterator<Item = f32>,
         betas: &mut impl Iterator<Item = f32>,
     ) -> Result<Self, OpError> {
-        // Kind, and the defaults of those that have an alpha and a beta.
+        // Kind, and the defaults of alpha and beta where it has them.
         let (kind, alpha, beta) = match name.to_ascii_lowercase().as_str() {
             "relu" => (Kind::Relu, None, None),
             "tanh" => (Kind::Tanh, None, None),
@@ -111,7 +111,7 @@ impl Settings {
         })
     }
 
-    /// Limits what goes into an activation, if the node says so.
+    /// Clips the input of an activation, if the node asks for it.
     pub(crate) fn clipped(&self, x: Tensor) -> Result<Tensor, OpError> {
         Ok(match self.clip {
             Some(c) => x.clip(Some(-c), Some(c))?,
@@ -134,8 +134,8 @@ pub(crate) fn part(t: &Tensor, direction: usize) -> Result<Tensor, OpError> {
     Ok(t.narrow(0, direction, 1)?.squeeze(&[0])?)
 }
 
-/// What a cell computes at one step: from the step's inputs `[batch, gates * hidden]` (already multiplied) and the
-/// state, the new state; the first state tensor is the hidden one.
+/// The step function of a cell: from the step's inputs `[batch, gates * hidden]` (already multiplied) and the state to the new
+/// state; the first state tensor is the hidden one.
 pub(crate) type Step<'a> = dyn Fn(&Tensor, &[Tensor]) -> Result<Vec<Tensor>, OpError> + 'a;
 
 /// Inputs in time-major order and the states before the first step.
@@ -176,8 +176,8 @@ impl Sequence {
         Ok(Sequence { x, lengths, initial })
     }
 
-    /// Walks one direction: all hidden states `[steps, batch, hidden]` (zero behind a sequence's end), and the last
-    /// states. A shorter sequence read backwards starts at its own last step.
+    /// Runs one direction. Returns all hidden states `[steps, batch, hidden]` (zero after a sequence's end) and the last states.
+    /// A shorter sequence in reverse direction starts at its own last step.
     fn walk(&self, gates: &Tensor, direction: usize, backwards: bool, step: &Step) -> Result<(Tensor, Vec<Tensor>), OpError> {
         let steps = self.x.shape()[0];
         let mut state: Vec<Tensor> = self.initial.iter().map(|t| part(t, direction)).collect::<Result<_, _>>()?;
@@ -206,8 +206,8 @@ impl Sequence {
         Ok((all, state))
     }
 
-    /// Runs all directions; `cell` makes the walk's step and the multiplied inputs `[steps, batch, gates * hidden]` of
-    /// one direction. Returns `Y` and the last states in the node's layout.
+    /// Runs all directions. `cell` returns the step function and the multiplied inputs `[steps, batch, gates * hidden]` of one
+    /// direction. Returns `Y` and the last states in the node's layout.
     pub(crate) fn run<'a>(
         &self,
         settings: &Settings,
@@ -267,7 +267,7 @@ pub(crate) fn role(_: &Node, input: usize) -> Role {
     }
 }
 
-/// Input and recurrence product of each step, sequence and direction.
+/// MACs: input and recurrence product of each step, sequence and direction.
 pub(crate) fn macs(cx: &MacsCx) -> u64 {
     let (Some(Some(x)), Some(Some(w)), Some(Some(r))) = (cx.inputs.first(), cx.inputs.get(1), cx.inputs.get(2)) else { return 0 };
     let sequences = product(&x[..x.len().min(2)]);
@@ -284,7 +284,7 @@ pub(crate) fn infer(cx: &ShapeCx, states: usize) -> Result<Vec<ValueType>, OpErr
     infer_hidden(cx, states, hidden)
 }
 
-/// The same for a known size of the hidden state.
+/// As above, for a known size of the hidden state.
 pub(crate) fn infer_hidden(cx: &ShapeCx, states: usize, hidden: Dim) -> Result<Vec<ValueType>, OpError> {
     let directions = Dim::Known(directions(cx.node)?.len());
     let (steps, batch) = match cx.shape(0) {
@@ -302,7 +302,7 @@ pub(crate) fn infer_hidden(cx: &ShapeCx, states: usize, hidden: Dim) -> Result<V
     Ok(out)
 }
 
-/// Evaluates through f32 where the data is narrower: a long recurrence loses too much otherwise.
+/// Evaluates in f32 if the data type is narrower: a long recurrence would lose too much precision.
 pub(crate) fn in_full_precision(
     cx: &EvalCx,
     inputs: Inputs,

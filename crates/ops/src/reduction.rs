@@ -43,7 +43,7 @@ fn axes_to_input(node: &mut Node, constants: Constants) -> Result<(), OpError> {
     attribute_to_input(node, "axes", 1, constants)
 }
 
-/// No axes means all, unless the node says that it then means none.
+/// An empty list of axes means all axes, unless the node says that it means none.
 fn resolve(node: &Node, given: Option<Vec<i64>>, rank: usize) -> Result<Vec<usize>, OpError> {
     match given {
         Some(list) if !list.is_empty() => axes(&list, rank),

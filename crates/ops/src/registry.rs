@@ -3,7 +3,7 @@ use crate::Operator;
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-/// Each file contributes its operators here: one line a file.
+/// The lists of all files: one line a file.
 static FILES: &[&[&dyn Operator]] = &[
     crate::activation::OPERATORS,
     crate::arithmetic::OPERATORS,

@@ -1,4 +1,4 @@
-//! Where the samples of a resized axis lie and how they are weighted.
+//! Positions and weights of the samples of a resized axis.
 use crate::OpError;
 use graph::Node;
 
@@ -29,14 +29,14 @@ impl Transform {
     }
 }
 
-/// Which neighbour is the nearest.
+/// Which neighbour counts as the nearest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Nearest {
     RoundPreferFloor,
     RoundPreferCeil,
     Floor,
     Ceil,
-    /// Truncation, or the ceiling where the axis shrinks: Upsample and Resize of operator set 10 as ONNX Runtime does them.
+    /// Truncation, or the ceiling where the axis shrinks: as ONNX Runtime computes Upsample and Resize of operator set 10.
     Simple,
 }
 
@@ -63,7 +63,7 @@ impl Nearest {
     }
 }
 
-/// The weights of the neighbours.
+/// The weights of the neighbouring samples.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Filter {
     Nearest(Nearest),
@@ -106,7 +106,7 @@ impl Filter {
     }
 }
 
-/// A position as far from the input as any needs to be: f64 counts whole numbers up to here.
+/// Positions are clamped to this distance from the input: f64 counts whole numbers up to here.
 const FARTHEST: f64 = 9_007_199_254_740_992.0;
 
 /// One axis to resize.
@@ -144,8 +144,8 @@ impl Axis {
         }
     }
 
-    /// For each output index the input indices and weights; and the outputs that lie outside the input, which
-    /// `TfCropAndResize` alone fills with a value.
+    /// For each output index the input indices and weights; and the outputs outside the input, which only `TfCropAndResize` fills
+    /// with a value.
     pub(crate) fn samples(&self, filter: Filter, transform: Transform, antialias: bool, exclude_outside: bool) -> Samples {
         let last = self.input.saturating_sub(1) as i64;
         let mut samples = Samples { taps: vec![], ends: Vec::with_capacity(self.output), outside: vec![] };
@@ -157,10 +157,10 @@ impl Axis {
                 samples.ends.push(samples.taps.len());
                 continue;
             }
-            // A filter for a smaller output is stretched, so that it sees every input pixel.
+            // A filter for a smaller output is stretched, so that it covers every input pixel.
             let stretch = if antialias { self.scale.min(1.0) } else { 1.0 };
             let reach = filter.radius() / stretch;
-            // So far outside, every neighbour is the edge.
+            // Far outside the input every neighbour is the edge.
             let x = x.clamp(-FARTHEST, FARTHEST);
             let (from, to) = ((x - reach).floor() as i64 + 1, (x + reach).ceil() as i64);
             let mut taps: Vec<(i64, f64)> = (from..to.max(from + 1)).map(|i| (i, filter.weight((i as f64 - x) * stretch))).collect();
@@ -178,11 +178,11 @@ impl Axis {
     }
 }
 
-/// What each output of an axis is made of.
+/// The samples of each output of an axis.
 pub(crate) struct Samples {
-    /// Input indices and weights, of one output after the other.
+    /// Input indices and weights, output by output.
     taps: Vec<(usize, f64)>,
-    /// Where each output's end.
+    /// End of each output's samples.
     ends: Vec<usize>,
     pub(crate) outside: Vec<bool>,
 }

@@ -1,4 +1,4 @@
-//! Resize and Upsample: one matrix product (or selection) an axis, so that gradients follow by themselves.
+//! Resize and Upsample: one matrix product (or selection) for each axis, from which the gradients follow.
 use crate::resample::{Axis, Filter, Nearest, Samples, Transform};
 use crate::shapes::{axes, known_ints, like_first, unknown};
 use crate::simple::{Constants, Simple, one, set_input};
@@ -13,7 +13,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new(
         "Upsample",
         "Resizes by nearest or linear interpolation (Resize took its place in operator set 10).",
-        // At 11 the Resize it has become changes.
+        // In version 11 it becomes a Resize, which changes too.
         &[1, 7, 9, 10, 11],
         upsample,
         infer,
@@ -31,13 +31,13 @@ fn rule(node: &Node) -> Effect {
     }
 }
 
-/// True if what lies outside becomes a number that is not on every grid.
+/// True if positions outside the input get a number that may not be on the grid.
 fn fills(node: &Node) -> bool {
     let crops = node.string_or("coordinate_transformation_mode", "half_pixel") == Ok("tf_crop_and_resize");
     crops && node.float_or("extrapolation_value", 0.0) != Ok(0.0)
 }
 
-/// Everything a resize does, apart from the data.
+/// All parameters of a resize.
 struct Plan {
     axes: Vec<Option<Axis>>,
     filter: Filter,
@@ -159,7 +159,7 @@ impl Plan {
         let mut outside: Option<Tensor> = None;
         for (axis, plan) in self.axes.iter().enumerate() {
             let Some(plan) = plan else { continue };
-            // A filter for a smaller output is wider.
+            // MACs: a filter for a smaller output is wider.
             let width = if self.antialias { 2.0 + 2.0 * self.filter.radius() / plan.scale.min(1.0) } else { 4.0 };
             memory::room::<(usize, f64)>("resize", &[plan.output, width.ceil() as usize])?;
             let mut samples = plan.samples(self.filter, self.transform, self.antialias, self.exclude_outside);
@@ -193,7 +193,7 @@ fn select(x: &Tensor, axis: usize, samples: Samples) -> Result<Tensor, OpError> 
     Ok(x.gather(&Tensor::vector(index), axis)?)
 }
 
-/// The axis turned last, times a matrix of weights `[input, output]`.
+/// Moves the axis to the end and multiplies by a matrix of weights `[input, output]`.
 fn weigh(x: &Tensor, axis: usize, plan: &Axis, samples: Samples) -> Result<Tensor, OpError> {
     let mut matrix = vec![0f64; memory::room::<f64>("resize", &[plan.input, plan.output])?];
     for (column, taps) in samples.taps().enumerate() {
@@ -215,7 +215,7 @@ fn resize(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     one(Plan::of(cx.node, cx.opset, x.shape(), floats(scales)?, floats(sizes)?, floats(roi)?)?.apply(x)?)
 }
 
-/// Scales of an Upsample: an attribute before operator set 9, two of them in the first.
+/// Scales of an Upsample: an attribute before operator set 9, two attributes in the first version.
 fn attribute_scales(node: &Node, opset: i64, rank: usize) -> Result<Option<Vec<f64>>, OpError> {
     if opset >= 7 {
         return Ok(node.floats("scales")?.map(|s| s.into_iter().map(f64::from).collect()));
@@ -251,7 +251,7 @@ fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
         let out = Plan::of(cx.node, opset, &shape, scales, sizes, roi)?.output(&shape);
         return like_first(cx, Some(out.into_iter().map(Dim::Known).collect()));
     }
-    // A batch of unknown size that is not resized stays what it is.
+    // An open batch size that is not resized stays open.
     let dims = match (scales, known_ints(cx, 3), cx.node.ints("axes")?) {
         (Some(s), _, None) if s.len() == x.len() => x
             .iter()
@@ -270,8 +270,8 @@ fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     like_first(cx, Some(dims))
 }
 
-/// Operator set 10 knew neither modes nor roi: what it computed is `asymmetric`. Its nearest neighbour is the floor where
-/// an axis grows and the ceiling where it shrinks; which it is, the scales decide, and they are an input.
+/// Operator set 10 had neither modes nor roi: it computes as `asymmetric`. Its nearest neighbour is the floor if an axis grows
+/// and the ceiling if it shrinks; this depends on the scales, which are an input.
 fn upgrade_resize(node: &mut Node, to: i64, _: &[ValueType], constants: Constants) -> Result<(), OpError> {
     match (to, node.string_or("mode", "nearest")?) {
         (11, "nearest") => Err(OpError::unsupported(node, "mode = 'nearest' of operator set 10, whose rounding depends on the scales")),
@@ -280,7 +280,7 @@ fn upgrade_resize(node: &mut Node, to: i64, _: &[ValueType], constants: Constant
     }
 }
 
-/// Gives a Resize of operator set 10 the inputs and the mode that operator set 11 says the same with.
+/// Gives a Resize of operator set 10 the inputs and the mode with the same meaning in operator set 11.
 fn asymmetric(node: &mut Node, constants: Constants) -> Result<(), OpError> {
     node.attributes.set("coordinate_transformation_mode", AttributeValue::String(b"asymmetric".to_vec()));
     let scales = node.input(1);
@@ -310,7 +310,7 @@ fn upgrade_upsample(node: &mut Node, to: i64, types: &[ValueType], constants: Co
         }
         10 => node.op_type = "Resize".into(),
         11 => {
-            // An Upsample only grows, so its nearest neighbour is the floor.
+            // An Upsample only grows an axis, so its nearest neighbour is the floor.
             if node.string_or("mode", "nearest")? == "nearest" {
                 node.attributes.set("nearest_mode", AttributeValue::String(b"floor".to_vec()));
             }

@@ -23,7 +23,7 @@ fn biases(inputs: &Inputs, direction: usize, width: usize) -> Result<Option<(Ten
     Ok(Some((b.narrow(0, 0, width)?, b.narrow(0, width, width)?)))
 }
 
-/// Both biases added, for gates that sum them anyway.
+/// The sum of both biases, for gates that add them.
 fn summed(pair: Option<(Tensor, Tensor)>) -> Result<Option<Tensor>, OpError> {
     Ok(pair.map(|(a, b)| a.add(&b)).transpose()?)
 }
@@ -80,7 +80,7 @@ fn gru(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
 /// A product with one direction's weight, transposed.
 pub(crate) type Product<'a> = Box<dyn Fn(&Tensor) -> Result<Tensor, OpError> + 'a>;
 
-/// What one direction of a cell multiplies.
+/// The two products of one direction of a cell.
 pub(crate) struct Products<'a> {
     /// `[steps, batch, features]` into `[steps, batch, gates * hidden]`.
     pub(crate) inputs: Product<'a>,
@@ -96,7 +96,7 @@ fn lstm(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     })
 }
 
-/// An LSTM with its products made by `products` for each direction; biases, states and peepholes as the plain one's.
+/// An LSTM whose products come from `products` for each direction; biases, states and peepholes as in the plain one.
 pub(crate) fn lstm_with<'a>(
     cx: &EvalCx,
     inputs: &Inputs,

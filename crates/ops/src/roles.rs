@@ -1,26 +1,26 @@
-//! What a node's inputs are for where the graph around the node decides it: a constant in an Add is what it is added to.
+//! Roles of inputs that depend on the graph around the node: a constant in an Add.
 //!
-//! Behind a layer it is the layer's bias (MatMul and Add is how many exporters write a fully connected layer); behind an
-//! embedding or the patches of an image, with further layers behind it, it is a table of positions. Everywhere else (a mask
-//! on attention scores, anchors of a detector, an epsilon) it is a constant. All other roles are the operators' own.
+//! After a layer it is the layer's bias (many exporters write a fully connected layer as MatMul and Add); after an embedding or
+//! the patches of an image, with further layers after it, it is a table of positions. Everywhere else (a mask on attention
+//! scores, anchors of a detector, an epsilon) it is a constant. All other roles are defined by the operators.
 use crate::{Role, find};
 use graph::{Graph, Model, Node, ValueId};
 use std::collections::{HashMap, HashSet};
 use tensor::DType;
 
-/// How many nodes back the source of an offset is looked for.
+/// How many nodes back the origin of the data is searched.
 const FARTHEST: usize = 16;
 
 /// The roles of a model's inputs.
 pub struct Roles<'m> {
     model: &'m Model,
     makers: HashMap<ValueId, &'m Node>,
-    /// Values that a later layer or normalization reads, directly or through other nodes.
+    /// Values that reach a later layer or normalization, directly or through other nodes.
     leads: HashSet<ValueId>,
 }
 
 impl<'m> Roles<'m> {
-    /// Of a model, subgraphs included. The model should have no functions left.
+    /// For a model, subgraphs included. Its functions should have been inlined.
     pub fn of(model: &'m Model) -> Self {
         let mut roles = Roles { model, makers: HashMap::new(), leads: HashSet::new() };
         roles.collect(&model.graph);
@@ -40,7 +40,7 @@ impl<'m> Roles<'m> {
         }
     }
 
-    /// What input `i` of a node is for.
+    /// The role of input `i` of a node.
     pub fn role(&self, node: &Node, i: usize) -> Role {
         if let Some(role) = self.added(node, i) {
             return role;
@@ -48,8 +48,8 @@ impl<'m> Roles<'m> {
         find(&node.domain, &node.op_type).map_or(Role::Data, |op| op.role(node, i))
     }
 
-    /// The layer whose bias a node adds: a MatMul, Gemm or convolution in front of an Add of a constant that has one element
-    /// for each of its output channels. Gives the layer and which input of the Add the bias is.
+    /// The layer whose bias a node adds: a MatMul, Gemm or convolution before an Add of a constant with one element for each of
+    /// its output channels. Returns the layer and the Add's input that is the bias.
     pub fn bias_of(&self, node: &Node) -> Option<(&'m Node, usize)> {
         let (offset, source) = self.offset(node)?;
         let layer = self.maker(source)?;
@@ -57,7 +57,7 @@ impl<'m> Roles<'m> {
         let weight = self.shape(layer.input(1)?)?;
         self.stored(layer.input(1)?)?;
         let flag = |name: &str| layer.int_or(name, 0).is_ok_and(|t| t != 0);
-        // Channels, and how many axes lie behind theirs.
+        // The number of channels, and the number of axes after the channel axis.
         let (channels, behind) = match (layer.op_type.as_str(), weight.as_slice()) {
             ("MatMul", [_, n]) => (*n, 0),
             ("Gemm", [n, k]) => (if flag("transB") { *n } else { *k }, 0),
@@ -70,7 +70,7 @@ impl<'m> Roles<'m> {
         (layer.is_onnx() && alone).then_some((layer, offset))
     }
 
-    /// The role of a constant that an Add puts on a value; `None` where it is none, or a plain constant.
+    /// The role of a constant in an Add; `None` if there is no constant, or a plain one.
     fn added(&self, node: &Node, i: usize) -> Option<Role> {
         let (offset, source) = self.offset(node)?;
         if offset != i {
@@ -79,7 +79,7 @@ impl<'m> Roles<'m> {
         (self.bias_of(node).is_some() || self.positions(node, offset, source)).then_some(Role::Bias)
     }
 
-    /// The constant of an Add and what it is added to.
+    /// The constant of an Add, and its other input.
     fn offset(&self, node: &Node) -> Option<(usize, ValueId)> {
         if node.op_type != "Add" || !node.is_onnx() {
             return None;
@@ -92,14 +92,14 @@ impl<'m> Roles<'m> {
         }
     }
 
-    /// True for a table that is added to an embedding or to an image's patches, with layers behind it.
+    /// True for a table that is added to an embedding or to an image's patches, with layers after it.
     fn positions(&self, node: &Node, offset: usize, source: ValueId) -> bool {
         let shape = node.input(offset).and_then(|v| self.shape(v)).unwrap_or_default();
         let leads = node.output(0).is_some_and(|v| self.leads.contains(&v));
         leads && shape.iter().filter(|n| **n > 1).count() >= 2 && self.embeds(source, false, FARTHEST)
     }
 
-    /// True if a value is an embedding, or a layer's result laid out anew (`laid` if a node on the way did so).
+    /// True if a value is an embedding, or a layer's result in another layout (`laid` if a node on the way changed it).
     fn embeds(&self, value: ValueId, laid: bool, left: usize) -> bool {
         let Some(node) = self.makers.get(&value).filter(|n| n.is_onnx() && left > 0) else { return false };
         let before = |i: usize, laid: bool| node.input(i).is_some_and(|v| self.embeds(v, laid, left - 1));
@@ -114,7 +114,7 @@ impl<'m> Roles<'m> {
         }
     }
 
-    /// What makes a value, quantizers in between left out.
+    /// The producer of a value, with quantizers skipped.
     fn maker(&self, value: ValueId) -> Option<&'m Node> {
         let node = *self.makers.get(&value)?;
         match node.op_type.as_str() {
@@ -123,7 +123,7 @@ impl<'m> Roles<'m> {
         }
     }
 
-    /// The constant that a value is: itself, the integers that a DequantizeLinear reads, or one that is only turned.
+    /// The constant behind a value: itself, the integers that a DequantizeLinear reads, or a transposed constant.
     fn stored(&self, value: ValueId) -> Option<ValueId> {
         if let Some(tensor) = self.model.values.tensor(value) {
             return (tensor.dtype() == DType::F32 || tensor.dtype().is_int()).then_some(value);
@@ -179,7 +179,7 @@ mod tests {
             self.0.graph.nodes.push(Node::new(op, "", inputs, &[out]));
             out
         }
-        /// Role of the second input of the last Add.
+        /// Role of the second input of the last Add in the graph.
         fn added(&self) -> Role {
             let node = self.0.graph.nodes.iter().rev().find(|n| n.op_type == "Add").unwrap();
             Roles::of(&self.0).role(node, 1)

@@ -1,10 +1,10 @@
-//! What becomes of a factor above zero for each channel of a value: which layers can take it into their weights, and which
-//! nodes hand it on.
+//! How a positive factor for each channel of a value passes through nodes: which layers can take it into their weights, and which
+//! nodes pass it on.
 use crate::clip_bounds;
 use graph::{Model, Node, ValueId};
 use tensor::DType;
 
-/// Along which axis of a value its channels lie.
+/// The axis of a value's channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelAxis {
     /// The second: convolutions.
@@ -13,14 +13,14 @@ pub enum ChannelAxis {
     Last,
 }
 
-/// A layer with a weight of which each element belongs to one input channel and one output channel.
+/// A layer whose weight's elements each belong to one input channel and one output channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerChannels {
     /// Input index of the weight.
     pub weight: usize,
-    /// Input index of the bias, where the operator takes one, be it given or not.
+    /// Input index of the bias, if the operator takes one, also where it is omitted.
     pub bias: Option<usize>,
-    /// Where the channels of data and result lie.
+    /// The axis of the channels of data and result.
     pub at: ChannelAxis,
     /// The weight's axis that counts output channels (of one group, if `groups_by_input`).
     output: usize,
@@ -31,8 +31,8 @@ pub struct LayerChannels {
 }
 
 impl LayerChannels {
-    /// Of a node of ONNX's convolutions and matrix products, for a weight of this shape; `None` for other nodes, and for a shape
-    /// or attributes that do not fit the operator.
+    /// For a node of ONNX's convolutions and matrix products, with a weight of this shape; `None` for other nodes, and if the
+    /// shape or the attributes do not fit the operator.
     pub fn of(node: &Node, weight: &[usize]) -> Option<LayerChannels> {
         let groups = || usize::try_from(node.int_or("group", 1).ok()?).ok().filter(|g| *g > 0);
         let flag = |name: &str| node.int_or(name, 0).is_ok_and(|v| v != 0);
@@ -52,7 +52,7 @@ impl LayerChannels {
         (ranks.contains(&weight.len()) && weight[grouped].is_multiple_of(layer.groups)).then_some(layer)
     }
 
-    /// How many input and output channels a weight of this shape has.
+    /// Number of input and output channels of a weight of this shape.
     pub fn counts(&self, weight: &[usize]) -> (usize, usize) {
         let (inputs, outputs) = (weight[self.input], weight[self.output]);
         if self.groups_by_input { (inputs, outputs * self.groups) } else { (inputs * self.groups, outputs) }
@@ -73,34 +73,35 @@ impl LayerChannels {
     }
 }
 
-/// What a node does with a factor above zero for each channel of what it reads.
+/// What a node does with a positive factor for each channel of its input.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Scaling {
-    /// A layer: the factor can be taken into its weight, and its result can be given another.
+    /// A layer: its weight can absorb the factor, and its result can get another one.
     Layer(LayerChannels),
-    /// The result has the factor that all of these inputs have. Other inputs are constants that do not matter to it.
+    /// The result has the factor of all of these inputs, which must be the same. Other inputs are constants without influence on
+    /// it.
     Passes {
         /// Inputs that must have the same factors.
         data: Vec<usize>,
-        /// True where the node is one that reads channels along the second axis.
+        /// True if the node needs channels along the second axis.
         second: bool,
     },
-    /// A constant is added: it has to have the factor too.
+    /// A constant is added, which must have the factor too.
     Offset {
-        /// What it is added to.
+        /// Index of the other input.
         data: usize,
-        /// The constant.
+        /// Value of the constant operand.
         constant: ValueId,
     },
-    /// The axes from the second on become one: each channel is a run of neighbours there.
+    /// The axes from the second on become one: each channel becomes a run of neighbouring elements.
     Flattens,
-    /// Holds each element between zero and this: only a factor of the bound itself would pass.
+    /// Clips each element between zero and this bound: a factor passes only if the bound is scaled too.
     Clips(f32),
     /// Another function: no factor passes.
     Stops,
 }
 
-/// What a node of this model does with a factor above zero for each channel. An initializer is a constant here, also where the
+/// What a node of this model does with a positive factor for each channel. An initializer counts as a constant here, also if the
 /// graph has an input of its name.
 pub fn scaling(model: &Model, node: &Node) -> Scaling {
     if !node.is_onnx() {

@@ -1,9 +1,9 @@
-//! Shape inference that many operators share.
+//! Shape inference shared by many operators.
 use crate::{OpError, ShapeCx};
 use graph::{Dim, ValueType};
 use tensor::{DType, Tensor};
 
-/// A tensor type, or nothing where not even the element type is known.
+/// A tensor type, or nothing if even the element type is unknown.
 pub(crate) fn typed(dtype: Option<DType>, shape: Option<Vec<Dim>>) -> ValueType {
     dtype.map_or(ValueType::Unknown, |dtype| ValueType::Tensor { dtype, shape })
 }
@@ -53,7 +53,7 @@ pub(crate) fn broadcast_dims(cx: &ShapeCx, a: &[Dim], b: &[Dim]) -> Result<Vec<D
             (x, y) if x == y => Ok(x),
             (Dim::Known(1), other) | (other, Dim::Known(1)) => Ok(other),
             (Dim::Known(x), Dim::Known(y)) => Err(cx.node.error(format!("sizes {x} and {y} do not broadcast")).into()),
-            // A size that is not 1 wins over one that is not known: that one can only be 1 or equal.
+            // A size other than 1 wins over an unknown one, which can only be 1 or equal.
             (Dim::Known(n), _) | (_, Dim::Known(n)) => Ok(Dim::Known(n)),
             _ => Ok(Dim::Unknown),
         })
@@ -65,8 +65,7 @@ pub(crate) fn known_ints(cx: &ShapeCx, i: usize) -> Option<Vec<i64>> {
     cx.values.get(i)?.as_ref().and_then(|t: &Tensor| t.to_i64_vec().ok())
 }
 
-/// Axes from input `i` or the attribute: `Ok(None)` if neither is given, an empty-handed `Err(())` if the input is there
-/// but not known.
+/// Axes from input `i` or the attribute: `Ok(None)` if neither is given, `Err(())` if the input is given but not known.
 pub(crate) fn axes_if_known(cx: &ShapeCx, i: usize, attribute: &str) -> Result<Result<Option<Vec<i64>>, ()>, OpError> {
     match (cx.node.input(i), known_ints(cx, i)) {
         (Some(_), Some(axes)) => Ok(Ok(Some(axes))),
@@ -80,7 +79,7 @@ pub(crate) fn unknown(rank: usize) -> Vec<Dim> {
     vec![Dim::Unknown; rank]
 }
 
-/// More axes than any tensor has: what a file claims beyond is not believed.
+/// Most axes of a tensor: a larger number in a file is not used.
 const MOST_AXES: usize = 1024;
 
 /// The number of elements of a rank-1 input that holds one for each axis of a tensor, if known.

@@ -1,10 +1,10 @@
-//! What operators say of the sign of what they make.
+//! Signs of operators' results.
 use graph::{AttributeValue, Model, Node};
 
-/// When no element of a node's first output is negative.
+/// The condition under which no element of a node's first output is negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NeverNegative {
-    /// Whatever it reads.
+    /// Always.
     Always,
     /// If no input has a negative element.
     IfAll,
@@ -12,11 +12,11 @@ pub enum NeverNegative {
     IfAny,
     /// If the first input has none.
     IfFirst,
-    /// Not known.
+    /// Unknown.
     Unknown,
 }
 
-/// When no element of the node's first output is negative.
+/// The condition under which no element of the node's first output is negative.
 pub fn never_negative(model: &Model, node: &Node) -> NeverNegative {
     if !node.is_onnx() {
         return NeverNegative::Unknown;

@@ -76,7 +76,7 @@ fn dft(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     if onesided && inverse != (parts == 2) {
         return Err(OpError::unsupported(node, "onesided for a complex signal, or the inverse of a real one"));
     }
-    // The axis goes last, the part (real, imaginary) first; both go back at the end.
+    // The axis is moved to the end, the part (real, imaginary) to the front; both are moved back at the end.
     let mut swap: Vec<usize> = (0..rank - 1).collect();
     swap.swap(axis, rank - 2);
     let fit = |t: Tensor, length: usize| -> Result<Tensor, OpError> {
@@ -91,7 +91,7 @@ fn dft(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let mut real = fit(component(0)?, length)?;
     let mut imaginary = if parts == 2 { Some(fit(component(1)?, length)?) } else { None };
     if inverse && onesided {
-        // The other half is the conjugate; the mean, and the middle of an even length, stand alone.
+        // The other half is the conjugate; the first coefficient, and the middle one of an even length, have none.
         let pairs: Vec<f64> = (0..length).map(|k| if k == 0 || 2 * k == n { 1.0 } else { 2.0 }).collect();
         let pairs = Tensor::vector(pairs).cast(x.dtype())?;
         real = real.mul(&pairs)?;

@@ -1,4 +1,4 @@
-//! An operator as a record of functions: for the many that differ in their formula alone.
+//! An operator as a record of functions, for the many operators that differ only in their formula.
 use crate::{Effect, EvalCx, Inputs, IntegerForm, MacsCx, OpError, Operator, Parts, Role, ShapeCx};
 use graph::{Model, Node, ValueId, ValueType};
 use tensor::Tensor;
@@ -6,22 +6,22 @@ use tensor::Tensor;
 pub(crate) type Eval = fn(&EvalCx, Inputs) -> Result<Vec<Tensor>, OpError>;
 pub(crate) type Infer = fn(&ShapeCx) -> Result<Vec<ValueType>, OpError>;
 pub(crate) type Constants<'a> = &'a mut dyn FnMut(&str, Tensor) -> ValueId;
-/// What an upgrade sees besides the node: the version it comes to, and the declared types of its inputs.
+/// The context of an upgrade: the target version, and the declared types of its inputs.
 pub(crate) type Upgrade = fn(&mut Node, i64, &[ValueType], Constants) -> Result<(), OpError>;
-/// What takes a node's place in a version, seen from it, the version and the types of its inputs.
+/// A function that returns the replacement of a node in a version, from the node, the version and the types of its inputs.
 pub(crate) type Rewrite = fn(&Node, i64, &[ValueType], &mut Parts) -> Result<Option<Vec<Node>>, OpError>;
 
 /// What an effect depends on.
 enum Rule {
-    /// The roles of the inputs.
+    /// Decided by the roles of the inputs.
     ByRoles,
-    /// The node.
+    /// Decided by a function of the node.
     Own(fn(&Node) -> Effect),
-    /// The node and the model around it.
+    /// Decided by the node and the model around it.
     Within(fn(&Node, &Model) -> Effect),
 }
 
-/// One operator, of ONNX's own domain unless told otherwise.
+/// One operator; its domain is ONNX's own by default.
 pub(crate) struct Simple {
     op_type: &'static str,
     domain: &'static str,
@@ -75,30 +75,30 @@ impl Simple {
         self
     }
 
-    /// An effect that depends on more than the node.
+    /// Sets an effect that depends on more than the node.
     pub(crate) const fn effect_within(mut self, rule: fn(&Node, &Model) -> Effect) -> Self {
         self.effect = Rule::Within(rule);
         self
     }
 
-    /// Moves or selects elements, so that quantized data keeps its grid.
+    /// The operator moves or selects elements, so that quantized data keep their grid.
     pub(crate) const fn moves(self) -> Self {
         self.effect(|_| Effect::Moves)
     }
 
-    /// The same for an operator whose outputs are all made of its first input's elements.
+    /// The same for an operator all of whose outputs consist of elements of its first input.
     pub(crate) const fn pieces_on_grid(mut self) -> Self {
         self.all_on_grid = true;
         self.moves()
     }
 
-    /// Turns logits into probabilities or their logarithms.
+    /// The operator turns logits into probabilities or their logarithms.
     pub(crate) const fn probabilities(mut self) -> Self {
         self.probabilities = true;
         self
     }
 
-    /// Computes, with all its inputs as data.
+    /// The operator computes, with all its inputs as data.
     pub(crate) const fn all_data(self) -> Self {
         self.effect(|node| Effect::Computes { data: (0..node.inputs.len()).collect(), weight: None })
     }
@@ -113,7 +113,7 @@ impl Simple {
         self
     }
 
-    /// An operator between two grids that stands for a float operator.
+    /// An integer operator that stands for a float operator.
     pub(crate) const fn integer_form(mut self, form: &'static IntegerForm) -> Self {
         self.integer_form = Some(form);
         self
@@ -184,7 +184,7 @@ pub(crate) fn one(t: Tensor) -> Result<Vec<Tensor>, OpError> {
     Ok(vec![t])
 }
 
-/// Turns an integer-list attribute into an input at position `at`, as newer versions of many operators have it.
+/// Turns an integer-list attribute into an input at position `at`, as in newer versions of many operators.
 pub(crate) fn attribute_to_input(node: &mut Node, attribute: &str, at: usize, constants: Constants) -> Result<(), OpError> {
     let Some(values) = node.ints(attribute)? else { return Ok(()) };
     node.attributes.remove(attribute);
@@ -192,7 +192,7 @@ pub(crate) fn attribute_to_input(node: &mut Node, attribute: &str, at: usize, co
     Ok(())
 }
 
-/// Sets an input, with omitted ones before it where the node has fewer.
+/// Sets an input, with omitted inputs before it if the node has fewer.
 pub(crate) fn set_input(node: &mut Node, at: usize, value: ValueId) {
     if node.inputs.len() <= at {
         node.inputs.resize(at + 1, None);

@@ -28,7 +28,7 @@ struct Range {
     steps: Vec<i64>,
 }
 
-/// From inputs 1 to 4, or attributes up to opset 9. `input` gives an input's elements; `None` means they are not known.
+/// From inputs 1 to 4, or attributes up to opset 9. `input` returns an input's elements, or `None` if they are not known.
 fn range(node: &Node, rank: usize, input: impl Fn(usize) -> Result<Option<Vec<i64>>, OpError>) -> Result<Option<Range>, OpError> {
     let by_input = node.input(1).is_some();
     let get = |i: usize, name: &str| match (by_input, node.input(i)) {
@@ -64,7 +64,7 @@ fn infer_slice(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
         };
         *dim = match dim.known() {
             Some(n) => Dim::Known(shape::slice_range(n, start, end, step)?.1),
-            // All of an axis of unknown size is that size.
+            // A slice of a whole axis of unknown size has that size.
             None if start == 0 && end >= i32::MAX as i64 && step == 1 => dim.clone(),
             None => Dim::Unknown,
         };
@@ -163,7 +163,7 @@ fn infer_split(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
 fn upgrade_split(node: &mut Node, to: i64, _: &[ValueType], constants: Constants) -> Result<(), OpError> {
     match to {
         13 => attribute_to_input(node, "split", 1, constants),
-        // Version 18 wants the number of even pieces said.
+        // Version 18 requires the number of even pieces.
         18 if node.input(1).is_none() => {
             node.attributes.set("num_outputs", AttributeValue::Int(node.outputs.len() as i64));
             Ok(())
@@ -188,9 +188,8 @@ fn pairs(node: &Node, list: &[i64], on: Option<Vec<i64>>, rank: usize) -> Result
     Ok(all)
 }
 
-/// Pads and value are attributes up to opset 10, then inputs; axes come with 18.
-/// What is padded with lies on any grid if it is zero (or comes from the tensor itself); the lowest number does where only
-/// maxima are taken. Another constant needs a grid that covers it.
+/// Pads and value are attributes up to opset 10, then inputs; axes are added in 18. A padding of zero (or with elements of the
+/// tensor) is on any grid; so is the lowest number if all readers take maxima. Another constant needs a grid that covers it.
 fn pad_rule(node: &Node, model: &Model) -> Effect {
     let constant = node.string_or("mode", "constant").is_ok_and(|mode| mode == "constant");
     let value = match node.input(2) {
@@ -298,7 +297,7 @@ fn center_crop_pad(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> 
     let mut pads = vec![(0, 0); x.rank()];
     for (axis, size) in centered(cx.node, &inputs.get(1)?.to_i64_vec()?, x.rank())? {
         let missing = size as i64 - x.shape()[axis] as i64;
-        // What is odd goes to the end when padding, and is cut from the end when cropping.
+        // An odd element goes to the end when padding, and is cut from the end when cropping.
         let before = missing / 2;
         pads[axis] = (before, missing - before);
     }

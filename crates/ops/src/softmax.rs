@@ -43,8 +43,8 @@ fn hardmax(x: &Tensor, axis: usize) -> tensor::Result<Tensor> {
     first.one_hot(x.shape()[axis], axis, &x.scalar_like(0.0)?, &x.scalar_like(1.0)?)
 }
 
-/// The axis that means the same from operator set 13 on: the flattening meaning equals the new one where only one axis is left from
-/// `axis` on, sizes of 1 aside.
+/// The equivalent axis from operator set 13 on: flattening has the same meaning if only one axis is left from `axis` on, apart
+/// from sizes of 1.
 fn new_axis(node: &Node, types: &[ValueType]) -> Result<Option<i64>, OpError> {
     let axis = node.int_or("axis", 1)?;
     Ok(match types.first() {
@@ -71,7 +71,7 @@ fn upgrade(node: &mut Node, to: i64, types: &[ValueType], _: Constants) -> Resul
     Ok(())
 }
 
-/// Flattens from the axis on, applies itself to what is then the last axis, and gives the result its shape back.
+/// Flattens from the axis on, applies the operator to the last axis, and restores the shape.
 fn rewrite(node: &Node, to: i64, types: &[ValueType], parts: &mut Parts) -> Result<Option<Vec<Node>>, OpError> {
     if to != 13 || new_axis(node, types)?.is_some() {
         return Ok(None);
@@ -86,7 +86,7 @@ fn rewrite(node: &Node, to: i64, types: &[ValueType], parts: &mut Parts) -> Resu
         _ => return Ok(None),
     };
     let (Some(x), Some(y)) = (node.input(0), node.output(0)) else { return Ok(None) };
-    // A 0 keeps the size of the axis, -1 takes all that is left.
+    // A 0 keeps the size of the axis, -1 takes the rest.
     let target: Vec<i64> = std::iter::repeat_n(0, axis).chain([-1]).collect();
     let target = parts.constant("flat_shape", Tensor::vector(target));
     let [full, flat] = ["shape", "flat"].map(|part| parts.value(part));

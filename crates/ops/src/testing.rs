@@ -11,7 +11,7 @@ impl RunSubgraph for NoSubgraphs {
     }
 }
 
-/// A node to try out.
+/// A node to test.
 pub(crate) struct Case {
     pub(crate) node: Node,
     pub(crate) opset: i64,
@@ -61,7 +61,7 @@ impl Case {
         self
     }
 
-    /// All outputs; checks that shape inference, given everything or only types, does not contradict them.
+    /// All outputs. Also checks that shape inference, given everything or only types, does not contradict them.
     pub(crate) fn run_optional(mut self, inputs: Vec<Option<Tensor>>) -> Result<Vec<Tensor>, OpError> {
         let op = find(&self.node.domain, &self.node.op_type).ok_or_else(|| OpError::unsupported(&self.node, "it is not registered"))?;
         self.node.inputs = inputs.iter().enumerate().map(|(i, t)| t.as_ref().map(|_| ValueId(i as u32))).collect();

@@ -1,4 +1,4 @@
-//! Windows that slide over spatial axes: the attributes that convolutions and pools share.
+//! Sliding windows over spatial axes: attributes shared by convolutions and pools.
 use crate::OpError;
 use graph::{Dim, Node};
 
@@ -47,13 +47,13 @@ impl Window {
         })
     }
 
-    /// The window that `kernel_shape` names.
+    /// The window given by `kernel_shape`.
     pub(crate) fn of_pool(node: &Node) -> Result<Window, OpError> {
         let kernel = node.ints("kernel_shape")?.ok_or_else(|| node.attribute_error("kernel_shape", "is missing"))?;
         Window::of(node, to_sizes(node, "kernel_shape", &kernel)?)
     }
 
-    /// The window of a convolution, whose kernel is the weight's.
+    /// The window of a convolution; its kernel size is the weight's.
     pub(crate) fn of_weight(node: &Node, weight: &[usize]) -> Result<Window, OpError> {
         let kernel = weight.get(2..).unwrap_or_default().to_vec();
         if let Some(declared) = node.ints("kernel_shape")?
@@ -95,7 +95,7 @@ impl Window {
         }
         let whole = (padded - extent) / stride + 1;
         let covered = (padded - extent).div_ceil(stride) + 1;
-        // A last window that would start in the padding behind the input is left out.
+        // A last window that starts in the padding after the input is left out.
         let extra = self.ceil_mode && covered > whole && (covered - 1).saturating_mul(stride) < size.saturating_add(begin);
         Ok(if extra { covered } else { whole })
     }
@@ -129,7 +129,7 @@ impl Window {
             .collect()
     }
 
-    /// Pixels that a transposed window covers along an axis of `size` input pixels, `more` behind them, without padding.
+    /// Pixels that a transposed window covers along an axis of `size` input pixels, with `more` after them, without padding.
     pub(crate) fn spread(&self, node: &Node, axis: usize, size: usize, more: usize) -> Result<usize, OpError> {
         let steps = size.saturating_sub(1).checked_mul(self.strides[axis]);
         let full = steps.and_then(|s| s.checked_add(more)?.checked_add(self.extent(axis)));
@@ -163,10 +163,10 @@ pub(crate) fn sizes(node: &Node, name: &str, len: usize, default: usize) -> Resu
     Ok(list)
 }
 
-/// Refuses sizes that no window of a tensor has, so that sums and products of two need no further check.
+/// Refuses sizes larger than any tensor's, so that sums and products of two need no further check.
 fn fits(node: &Node, name: &str, list: &[usize]) -> Result<(), OpError> {
     match list.iter().find(|n| **n > tensor::MAX_AXIS) {
-        Some(n) => Err(OpError::unsupported(node, format!("{n} in attribute '{name}': no more than {} is", tensor::MAX_AXIS))),
+        Some(n) => Err(OpError::unsupported(node, format!("{n} in attribute '{name}', more than {}", tensor::MAX_AXIS))),
         None => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
 //! The machine and the software, for the record.
 use report::record::Environment;
 
-/// What is known of this machine, with the number of threads that compute.
+/// Facts about this machine, with the number of threads that compute.
 pub fn environment(threads: usize) -> Environment {
     Environment {
         espalier: env!("CARGO_PKG_VERSION").to_string(),

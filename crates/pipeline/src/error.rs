@@ -1,14 +1,14 @@
-//! What can stop a run.
+//! Errors that stop a run.
 use crate::recipe::RecipeError;
 use std::path::{Path, PathBuf};
 
-/// The error a stage may end with; the run adds the stage's name.
+/// The error of a stage; the run adds the stage's name.
 pub type StageError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A run that could not be finished.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError {
-    /// The recipe.
+    /// The recipe is invalid.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
     /// A stage failed.
@@ -16,31 +16,31 @@ pub enum PipelineError {
     Stage {
         /// The stage's name.
         stage: String,
-        /// Why.
+        /// The stage's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A file or folder.
+    /// A file or folder cannot be used.
     #[error("{}: {what}", path.display())]
     File {
-        /// Which.
+        /// Its path.
         path: PathBuf,
         /// What is wrong with it.
         what: String,
     },
     /// Another run works in the same folder.
-    #[error("{}: another run is at work in this folder; wait for it, or choose another --output", path.display())]
+    #[error("{}: another run is using this folder; wait for it, or choose another --output", path.display())]
     Locked {
-        /// The folder.
+        /// The run's folder.
         path: PathBuf,
     },
-    /// The disk has too little room.
+    /// The disk has too little free space.
     #[error("{}: {free} are free, about {needed} are needed: make room, or choose another --output", path.display())]
     Space {
-        /// The folder.
+        /// A folder on the full file system.
         path: PathBuf,
-        /// What is needed.
+        /// Bytes needed, as text.
         needed: String,
-        /// What there is.
+        /// Bytes free, as text.
         free: String,
     },
     /// The user asked to stop. Finished stages, and the last epoch's checkpoint, are kept.

@@ -1,17 +1,17 @@
-//! A stage that ends below where it began.
+//! Warnings about stages after which the main metric is worse than before.
 use crate::actions::metric_record;
 use crate::recipe::{Recipe, Stage};
 use report::record::{MetricRecord, StageRecord};
 use report::text;
 
-/// A share that falls by so many points is told, if that is not within what the number of samples leaves open.
+/// Smallest drop, in percentage points, that is reported, if it is beyond the uncertainty from the number of samples.
 const TOLD: f64 = 0.5;
 
-/// Another figure is told if it becomes worse by this part of itself, and by more than its interval leaves open.
+/// Smallest relative change of another metric that is reported, if it is beyond its confidence interval.
 const TOLD_PART: f64 = 0.05;
 
-/// The warning for stage `index` if the task's main figure became worse, with what helps. A stage that puts another network in the place of the
-/// one before it has lost nothing.
+/// The warning for stage `index` if the task's main metric became worse, with a remedy. A stage that replaces the network has
+/// lost nothing.
 pub(crate) fn fall(recipe: &Recipe, index: usize, before: &StageRecord, after: &StageRecord) -> Option<String> {
     let metric = metric_record(recipe.task.member().as_ref());
     let stage = recipe.stages.get(index)?;
@@ -20,7 +20,7 @@ pub(crate) fn fall(recipe: &Recipe, index: usize, before: &StageRecord, after: &
     }
     let tested = before.shown_beside(&metric, after).zip(after.shown(&metric));
     let (from, to) = tested.or(before.metrics.validation_figure().zip(after.metrics.validation_figure()))?;
-    // Shares in points, as they are told.
+    // Shares are reported in percentage points.
     let scale = if metric.percent { 100.0 } else { 1.0 };
     let lost = metric.loss(from, to) * scale;
     if lost <= left_open(&metric, from, before, after) {
@@ -34,7 +34,7 @@ pub(crate) fn fall(recipe: &Recipe, index: usize, before: &StageRecord, after: &
     Some(format!("the stage {began} ({from} before, {to} after): {}", helps(recipe, index, stage)))
 }
 
-/// How much worse a figure may become without a word.
+/// How much worse a metric may become without a warning.
 fn left_open(metric: &MetricRecord, from: f64, before: &StageRecord, after: &StageRecord) -> f64 {
     if metric.percent {
         let samples = after.metrics.images.or(before.metrics.images).unwrap_or(0).max(1) as f64;
@@ -45,7 +45,7 @@ fn left_open(metric: &MetricRecord, from: f64, before: &StageRecord, after: &Sta
     (TOLD_PART * from.abs()).max(interval)
 }
 
-/// What helps, by what the stage did.
+/// A remedy, by the kind of stage.
 fn helps(recipe: &Recipe, index: usize, stage: &Stage) -> String {
     if stage.trains() {
         let lr = recipe.optimizer(index).map_or(0.0, |(optimizer, _)| optimizer.lr());
@@ -55,7 +55,7 @@ fn helps(recipe: &Recipe, index: usize, stage: &Stage) -> String {
         };
     }
     let later = recipe.stages.iter().skip(index + 1).any(Stage::trains);
-    let later = if later { "; a stage after it trains and may win it back" } else { "" };
+    let later = if later { "; a later stage trains and may recover it" } else { "" };
     let own = stage.remedies().map_or("its notes say why", |(_, untrained)| untrained);
     format!("{own}{later}")
 }
@@ -87,7 +87,7 @@ mod tests {
         assert!(
             told(1, 0.9, 0.8, 10_000)
                 .unwrap()
-                .contains("a lower sparsity, or epochs = 1 or more to train what is left; a stage after it trains")
+                .contains("a lower sparsity, or epochs = 1 or more to train what is left; a later stage trains")
         );
         assert_eq!(told(0, 0.62, 0.616, 10_000), None, "small");
         assert_eq!(told(0, 0.90, 0.89, 100), None, "one sample of 100");

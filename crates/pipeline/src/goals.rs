@@ -1,12 +1,12 @@
-//! Comparing what was measured with what was asked for.
+//! Comparison of the measured figures with the recipe's goals.
 use crate::recipe::{Goals, MetricGoal};
 use crate::stages::distill::teacher_figure;
 use report::record::{Better, GoalRecord, MetricRecord, Metrics, RunRecord, StageRecord};
 use report::text;
 
-/// The verdict on each goal. A change is counted from the model file that the run begins with, or from the first stage with a
-/// measured figure; what counts in the end is the last deployed file as its runtime computes by default, or the last stage
-/// where nothing was deployed.
+/// The verdict on each goal. A change is relative to the model file that the run begins with, or to the first stage with a
+/// measured metric. The final value is that of the last deployed file in default arithmetic, or of the last stage if nothing was
+/// deployed.
 pub fn judge(goals: &Goals, record: &RunRecord) -> Vec<GoalRecord> {
     let last = record.deployed().map(|(stage, _)| stage).or(record.stages.last());
     let size = last.map(|s| &s.metrics).and_then(|m: &Metrics| m.file_bytes);
@@ -33,7 +33,7 @@ pub fn judge(goals: &Goals, record: &RunRecord) -> Vec<GoalRecord> {
     out
 }
 
-/// The verdicts on one figure; `names` are those of the goals `max_drop`, `max_rise`, `min` and `max`.
+/// The verdicts on one metric; `names` are those of the goals `max_drop`, `max_rise`, `min` and `max`.
 fn figure(
     metric: &MetricRecord,
     goal: &MetricGoal,
@@ -42,7 +42,7 @@ fn figure(
     last: Option<&StageRecord>,
     out: &mut Vec<GoalRecord>,
 ) {
-    // Shares are written in percent, in goals too.
+    // Shares are in percent, in goals too.
     let scale = if metric.percent { 100.0 } else { 1.0 };
     let now = last.and_then(|s| s.shown(metric));
     let first = last.and_then(|last| baseline(metric, record, last));
@@ -75,9 +75,9 @@ fn figure(
     }
 }
 
-/// The figure that changes are counted from: that of the first measured model; of a teacher from outside the run where that
-/// model is its student, or knows less than half of what the teacher knows (a student that is not trained yet). `None` where it is
-/// over other samples than the figure of `last`.
+/// The metric that changes are relative to: that of the first measured model; that of a teacher from outside the run if that
+/// model is its student, or has less than half of the teacher's score (a student that is not trained yet). `None` if it was
+/// measured on other samples than `last`.
 fn baseline(metric: &MetricRecord, record: &RunRecord, last: &StageRecord) -> Option<f64> {
     let (begun, first) = record.measured().find_map(|s| Some((s, s.shown(metric)?)))?;
     let taught = |s: &StageRecord| s.metrics.other.get(&teacher_figure(&metric.key)).copied();
@@ -130,7 +130,7 @@ mod tests {
                 (false, "max_latency_ms: not measured"),
             ]
         );
-        // The file is judged as it ships, not by its literal arithmetic.
+        // The file counts in default arithmetic, as it ships.
         let runtime = |arithmetic, accuracy| RuntimeRecord { arithmetic, accuracy: Some(accuracy), ..RuntimeRecord::default() };
         record.stages[1].deploy = Some(DeployRecord {
             runtimes: vec![runtime(Arithmetic::Literal, 0.985), runtime(Arithmetic::Default, 0.96)],

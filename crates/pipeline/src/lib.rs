@@ -1,8 +1,8 @@
 //! From a recipe to a deployed, measured file: recipe, stages, content-addressed results, resume, run record.
 //!
-//! [`recipe`] reads what is wanted; [`run`] goes through the stages. A stage's result stands in the [`run_dir`] under the
-//! hash of all that it depends on, so a run that was killed goes on where it was. The crate never prints: an
-//! [`Listener`] hears what happens.
+//! [`recipe`] reads the recipe; [`run`] runs its stages. A stage's result is stored in the [`run_dir`] under the hash of
+//! everything that it depends on, so a run that was killed continues where it stopped. The crate never prints: a [`Listener`]
+//! gets the events.
 pub mod actions;
 mod environment;
 mod error;

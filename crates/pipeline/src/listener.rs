@@ -1,10 +1,10 @@
-//! How a run tells what happens.
+//! Events of a run.
 use report::record::{EpochPoint, MetricRecord, Note, StageRecord, TaskRecord};
 
-/// Something that happened.
+/// An event of a run.
 #[derive(Clone, Debug)]
 pub enum Event<'a> {
-    /// The model file that the run begins with is being measured; what it came to follows as a stage's end.
+    /// The model file that the run begins with is being measured. Its result follows as the end of a stage.
     Start,
     /// A stage begins.
     StageStarted {
@@ -17,7 +17,7 @@ pub enum Event<'a> {
         /// The kind of stage: `prune`.
         kind: &'a str,
     },
-    /// Work went on.
+    /// Progress within a stage.
     Progress {
         /// What is being done (`train`, `calibrate`, `evaluate`, ...).
         what: &'a str,
@@ -30,31 +30,31 @@ pub enum Event<'a> {
     },
     /// An epoch ended.
     Epoch {
-        /// Its figures.
+        /// Loss, metrics and learning rate of the epoch.
         point: &'a EpochPoint,
         /// Epochs of the stage.
         epochs: u64,
-        /// What the task goes by.
+        /// The task's main metric.
         metric: &'a MetricRecord,
     },
-    /// Something the user should know.
+    /// A note for the user.
     Note(&'a Note),
-    /// A stage ended, or its result was there already.
+    /// A stage ended, or its result was stored already.
     StageFinished {
-        /// Its record.
+        /// The finished stage's record, as in `run.json`.
         record: &'a StageRecord,
-        /// The task, whose figures it has.
+        /// The task, with its metrics.
         task: &'a TaskRecord,
     },
 }
 
-/// Hears what happens.
+/// Receives the events of a run.
 pub trait Listener: Send {
     /// Called for each event, in order, from the thread that runs.
     fn event(&mut self, event: &Event);
 }
 
-/// Hears nothing.
+/// Ignores all events.
 pub struct Quiet;
 
 impl Listener for Quiet {

@@ -1,23 +1,24 @@
-//! What a run's folder shows while the run is at work: the record and its page after each stage, the curves after each epoch.
+//! Files in a run's folder that are updated during the run: the record and its page after each stage, the curves after each
+//! epoch.
 use crate::run::{CURVES, PAGE, RECORD};
 use crate::run_dir::RunDir;
 use crate::{Event, Listener, PipelineError};
 use report::record::{RunRecord, StageRecord};
 use std::time::{Duration, Instant};
 
-/// Epochs that follow each other faster are not written one by one.
+/// Shortest time between two writes of the curves.
 const AT_MOST_EVERY: Duration = Duration::from_secs(1);
 
-/// A watched page loads itself again after so many seconds.
+/// Seconds after which a watched page reloads itself.
 const REFRESH_S: u32 = 3;
 
-/// Passes on what happens, and keeps the run's folder up to date.
+/// Passes on events, and keeps the run's folder up to date.
 pub(crate) struct Live<'o> {
     listener: &'o mut dyn Listener,
     dir: &'o RunDir,
-    /// What is known so far.
+    /// The record so far.
     pub(crate) record: RunRecord,
-    /// The stage that is at work.
+    /// The running stage.
     at_work: Option<StageRecord>,
     watch: bool,
     written: Instant,
@@ -28,13 +29,13 @@ impl<'o> Live<'o> {
         Live { listener, dir, record, at_work: None, watch, written: Instant::now() }
     }
 
-    /// Writes the record of the stages that are done.
+    /// Writes the record of the finished stages.
     pub(crate) fn write(&mut self) -> Result<(), PipelineError> {
         self.at_work = None;
         write(self.dir, &self.record, self.watch.then_some(REFRESH_S))
     }
 
-    /// Writes the curves (and the page, if it is watched) with the stage that is at work.
+    /// Writes the curves (and the page, if it is watched), including the running stage.
     fn epoch(&mut self) -> Result<(), PipelineError> {
         let mut record = self.record.clone();
         record.stages.extend(self.at_work.clone());
@@ -46,7 +47,7 @@ impl<'o> Live<'o> {
     }
 }
 
-/// Writes a record, its page and its curves; `refresh`: the page loads itself again after so many seconds.
+/// Writes a record, its page and its curves; `refresh`: seconds after which the page reloads itself.
 pub(crate) fn write(dir: &RunDir, record: &RunRecord, refresh: Option<u32>) -> Result<(), PipelineError> {
     dir.write(RECORD, record.to_json().as_bytes())?;
     dir.write(CURVES, report::curves(record).as_bytes())?;
@@ -66,7 +67,7 @@ impl Listener for Live<'_> {
                 stage.epochs.push((*point).clone());
                 if self.written.elapsed() >= AT_MOST_EVERY {
                     self.written = Instant::now();
-                    // A view that cannot be written stops no training; the record that follows will say why.
+                    // An error in writing a view does not stop the training; writing the record will report it.
                     self.epoch().ok();
                 }
             }

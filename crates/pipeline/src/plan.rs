@@ -1,4 +1,4 @@
-//! What a run would do, without doing it.
+//! The plan of a run, without running it.
 use crate::recipe::{Loaded, Recipe, Stage};
 use crate::run::{common_key, stage_key};
 use crate::run_dir::{Key, StageDir};
@@ -12,19 +12,19 @@ pub struct PlannedStage {
     pub name: String,
     /// The kind of stage: `prune`.
     pub kind: String,
-    /// Whether its result is there already.
+    /// Whether the stage's result is stored already, so that it does not run.
     pub cached: bool,
     /// Passes over the training data.
     pub epochs: u64,
-    /// What it does that the recipe does not say in so many words.
+    /// Behaviour that the recipe does not state explicitly.
     pub details: Vec<String>,
 }
 
-/// The stages of a recipe in their order, with which of them are finished in the run's folder. Reads the data sets and files
-/// that the recipe names, to know whether they are those of the earlier run; writes nothing.
+/// The stages of a recipe in order, with whether their results are stored in the run's folder. Reads the data sets and files that
+/// the recipe names, to know whether they are those of the earlier run; writes nothing.
 ///
 /// # Errors
-/// If something that the recipe names cannot be read.
+/// If a file or data set of the recipe cannot be read.
 pub fn plan(loaded: &Loaded, options: &RunOptions) -> Result<Vec<PlannedStage>, PipelineError> {
     let (common, _) = common_key(loaded, options)?;
     let store = options.out.join("store");

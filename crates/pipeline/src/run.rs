@@ -1,4 +1,4 @@
-//! Going through the stages.
+//! Runs the stages of a recipe.
 use crate::actions::task_record;
 use crate::fall::fall;
 use crate::live::Live;
@@ -15,32 +15,32 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use technique::Choice;
 
-/// The name under which the model that a run begins with is recorded.
+/// The name of the original model's record.
 pub(crate) const START: &str = "start";
-/// The run's record, its page, and the curves of its trainings.
+/// File names of the run's record, its page, and its training curves.
 pub(crate) const RECORD: &str = "run.json";
 pub(crate) const PAGE: &str = "report.html";
 pub(crate) const CURVES: &str = "curves.csv";
 
-/// Where and how a recipe runs.
+/// Options of a run.
 #[derive(Clone, Debug, Default)]
 pub struct RunOptions {
     /// The run's folder.
     pub out: PathBuf,
-    /// A folder in which the recipe's files and data sets are looked for first.
+    /// A folder to look in first for the recipe's files and data sets.
     pub data: Option<PathBuf>,
-    /// Set to stop after the present step.
+    /// Set to stop after the current step.
     pub stop: Arc<AtomicBool>,
     /// The command line, for the record.
     pub command: Vec<String>,
-    /// The `espalier` program, which a deploy stage starts to measure memory in a process that does nothing else; absent: it is not
+    /// The `espalier` program, which a deploy stage starts to measure memory in a separate process; absent: memory is not
     /// measured.
     pub program: Option<PathBuf>,
-    /// Writes the report after each epoch too, as a page that loads itself again.
+    /// Writes the report after each epoch too, as a page that reloads itself.
     pub watch: bool,
 }
 
-/// Runs a recipe, stage by stage; results that are there already are taken.
+/// Runs a recipe, stage by stage; stored results are reused.
 ///
 /// # Errors
 /// [`PipelineError`]; finished stages and the last checkpoint are kept, so that the same call goes on from there.
@@ -48,7 +48,7 @@ pub fn run(loaded: &Loaded, options: &RunOptions, listener: &mut dyn Listener) -
     run_stages(loaded, options, listener, &crate::stages::body, true)
 }
 
-/// [`run`] with other work behind the stages.
+/// [`run`] with other work in place of the stages' own.
 ///
 /// # Errors
 /// As [`run`].
@@ -56,7 +56,7 @@ pub fn run_with(loaded: &Loaded, options: &RunOptions, listener: &mut dyn Listen
     run_stages(loaded, options, listener, bodies, false)
 }
 
-/// With a trial of the plan before the first stage that has to be run, if `to_try`.
+/// With a trial of the plan before the first stage that has to run, if `to_try`.
 fn run_stages(
     loaded: &Loaded,
     options: &RunOptions,
@@ -134,13 +134,13 @@ struct Runner<'a, 'o> {
     results: BTreeMap<String, PathBuf>,
     keys: BTreeMap<String, Key>,
     last: Option<(Key, PathBuf)>,
-    /// What was measured last.
+    /// The last measured record.
     standing: Option<StageRecord>,
-    /// Whether the plan is still to be tried out.
+    /// Whether the trial of the plan is still to be made.
     to_try: bool,
 }
 
-/// What is to be done, and as what it is recorded.
+/// A stage's work, and the name of its record.
 struct Task<'a> {
     name: &'a str,
     kind: &'a str,
@@ -149,8 +149,8 @@ struct Task<'a> {
 }
 
 impl Runner<'_, '_> {
-    /// The model file that the run begins with, measured as it is: a loss of accuracy is counted from it. `None` where
-    /// the run builds its own network.
+    /// The model file that the run begins with, measured as it is: losses of accuracy are relative to it. `None` if the run
+    /// builds its own network.
     fn start(&mut self) -> Result<Option<StageRecord>, PipelineError> {
         let Some(source @ ModelSource { file: Some(file), .. }) = self.loaded.recipe.begins_with() else { return Ok(None) };
         self.live.event(&Event::Start);
@@ -204,13 +204,13 @@ impl Runner<'_, '_> {
         Ok(record)
     }
 
-    /// Runs a task in the surroundings of a stage and stores what comes out.
+    /// Runs a task in the context of a stage and stores the result.
     fn work(&mut self, task: Task, key: &Key, input: Option<Model>) -> Result<StoredResult, PipelineError> {
         let Task { name, kind, index, body } = task;
         let stop = self.options.stop.clone();
         let failed = |e: StageError| match e.downcast::<PipelineError>() {
             Ok(own) => *own,
-            // A Loop of the graph was ended: that is no fault of the model.
+            // The stop flag ended a Loop of the graph: that is no fault of the model.
             Err(_) if stop.load(Ordering::Relaxed) => PipelineError::Interrupted { stage: name.to_string() },
             Err(other) => PipelineError::stage(name, other),
         };
@@ -264,7 +264,7 @@ impl Runner<'_, '_> {
         dir.commit(&bytes, &output.files, &record)
     }
 
-    /// The graph a stage starts from: the result before it as it was written, so that a resumed run reads the same.
+    /// The graph that a stage starts from: the previous result, read back from its file, so that a resumed run reads the same.
     fn input(&self, stage: &str) -> Result<Option<Model>, PipelineError> {
         let failed = |e: Box<dyn std::error::Error + Send + Sync>| PipelineError::stage(stage, e);
         match (&self.last, &self.loaded.recipe.model) {
@@ -277,7 +277,7 @@ impl Runner<'_, '_> {
         }
     }
 
-    /// Shows the result's files under the stage's name.
+    /// Publishes the result's files under the stage's name.
     fn publish(&self, name: &str, stored: &StoredResult) -> Result<StageRecord, PipelineError> {
         let mut record = stored.record.clone();
         let main = format!("{name}.onnx");
@@ -290,8 +290,8 @@ impl Runner<'_, '_> {
     }
 }
 
-/// Everything a stage's result depends on; `keys` are those of the stages before it, `last` is the one just before. A memory
-/// budget is no part of it: a training that ran out of memory goes on with a smaller one.
+/// Everything that a stage's result depends on; `keys` are those of the stages before it, `last` is the one just before. A memory
+/// budget is not included: a training that ran out of memory can continue with a smaller one.
 pub(crate) fn stage_key(
     loaded: &Loaded,
     options: &RunOptions,
@@ -324,14 +324,14 @@ pub(crate) fn stage_key(
     Ok(key.finish())
 }
 
-/// The names that a run writes its results under.
+/// The names of a run's output files.
 fn outputs(loaded: &Loaded) -> Vec<String> {
     let stages = loaded.recipe.stages.iter().flat_map(|s| [format!("{}.onnx", s.name()), format!("{}.deployed.onnx", s.name())]);
     ["recipe.toml", RECORD, PAGE, CURVES].map(String::from).into_iter().chain(stages).collect()
 }
 
-/// What every stage depends on: the code, the seed, the threads, the data, the model the first one starts from. And what of
-/// that was read, for the record.
+/// Everything that all stages depend on: the code, the seed, the threads, the data, the first model. Also returns what was read,
+/// for the record.
 pub(crate) fn common_key(loaded: &Loaded, options: &RunOptions) -> Result<(KeyBuilder, Vec<InputRecord>), PipelineError> {
     let recipe = &loaded.recipe;
     let json = |value: Result<String, serde_json::Error>| value.map_err(|e| PipelineError::file(&loaded.folder, e));
@@ -367,7 +367,7 @@ pub(crate) fn common_key(loaded: &Loaded, options: &RunOptions) -> Result<(KeyBu
     Ok((key, inputs))
 }
 
-/// A model file and the data files beside it. One that cannot be read is an error where it is needed.
+/// A model file and its data files. A file that cannot be read is an error where it is used.
 fn model_files(path: &Path) -> Vec<PathBuf> {
     let beside = onnx::load(path).map(|model| onnx::data_files(&model)).unwrap_or_default();
     std::iter::once(path.to_path_buf()).chain(beside).collect()
@@ -384,7 +384,7 @@ fn model_fingerprint(path: &Path) -> Result<String, PipelineError> {
     Ok(all.finish().to_string())
 }
 
-/// A generous guess of what the run will write: for each stage its result twice, and a checkpoint with the best weights
+/// An upper estimate of the bytes that the run writes: for each stage its result twice, and a checkpoint with the best weights
 /// and the optimizer's state, each of the size of the largest model that the recipe starts from or builds.
 fn needed_bytes(loaded: &Loaded, options: &RunOptions) -> Result<u64, PipelineError> {
     const FLOOR: u64 = 16 << 20;

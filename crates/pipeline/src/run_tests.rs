@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-/// Marks the model's metadata with its stage, so that what was read can be seen in what was written.
+/// Marks the model's metadata with its stage, so that the output shows what was read.
 struct Dummy {
     ran: Arc<Mutex<Vec<String>>>,
     stop_in: Option<String>,

@@ -1,5 +1,5 @@
-//! The trial: before anything is trained, the plan's compression is put on the untrained graph, which is lowered, loaded in the target's
-//! runtime and run once. What cannot be deployed is refused then, and not after hours of training.
+//! The trial: before anything is trained, the plan's compression is applied to the untrained graph, which is lowered, loaded in
+//! the target's runtime and run once. So a plan that cannot be deployed is refused at once, and not after hours of training.
 use crate::PipelineError;
 use crate::actions::{CompressOn, Compression, Sources, export_options, settle_norms};
 use crate::recipe::{DeployStage, Loaded, QuantizeStage, Recipe, Stage, Training};
@@ -13,8 +13,9 @@ use std::path::Path;
 /// Samples that the trial calibrates on.
 const SAMPLES: usize = 4;
 
-/// Tries out the stages from `first` on, starting from `model`, the graph before them. Nothing is tried where none of them before the
-/// first deploy stage trains or asks for fewer than 8 bits: then that stage itself finds out soon enough. A sentence comes back where the trial could not go to its end although the run may.
+/// Tries the stages from `first` on, starting from `model`, the graph before them. There is no trial if none of them before the
+/// first deploy stage trains or asks for fewer than 8 bits: then that stage itself reports problems soon enough. Returns a
+/// sentence if the trial could not be completed although the run may succeed.
 ///
 /// # Errors
 /// [`PipelineError::Stage`] for a stage that would fail after training.
@@ -32,7 +33,7 @@ pub(crate) fn trial(loaded: &Loaded, root: Option<&Path>, first: usize, model: O
             Ok(()) => {}
             Err(e) if !stage.deploys() && depends_on_training(e.as_ref()) => {
                 return Ok(Some(format!(
-                    "whether the plan can be deployed was not found out before the run: stage '{}': {e}",
+                    "the trial before the run could not tell whether the plan can be deployed: stage '{}': {e}",
                     stage.name()
                 )));
             }
@@ -42,18 +43,18 @@ pub(crate) fn trial(loaded: &Loaded, root: Option<&Path>, first: usize, model: O
     Ok(None)
 }
 
-/// True for what untrained weights may bring about alone: a value without a range.
+/// True for errors that may come from untrained weights alone: a value without a range.
 fn depends_on_training(e: &(dyn std::error::Error + 'static)) -> bool {
     matches!(e.downcast_ref(), Some(quantize::QuantizeError::Value { .. }))
 }
 
-/// The trial as it goes on.
+/// The state of the trial.
 pub struct Trial<'a> {
     loaded: &'a Loaded,
     root: Option<&'a Path>,
     sources: Sources,
     model: Option<Model>,
-    /// What the file will be deployed for.
+    /// The target of the deployment.
     target: target::Choice,
     /// Results of the stages so far, by name.
     results: BTreeMap<String, Model>,
@@ -73,7 +74,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// The recipe that is tried.
+    /// The recipe under trial.
     pub(crate) fn recipe(&self) -> &'a Recipe {
         &self.loaded.recipe
     }
@@ -86,7 +87,7 @@ impl<'a> Trial<'a> {
         }
     }
 
-    /// Puts a stage's own network in the place of the graph before it, if it has one.
+    /// Replaces the graph by a stage's own network, if it has one.
     pub(crate) fn replace(&mut self, stage: &dyn StageKind, teacher: Option<&Model>) -> Result<(), StageError> {
         let recipe = &self.loaded.recipe;
         let place = |p: &str| self.loaded.resolve(p, self.root);
@@ -103,7 +104,7 @@ impl<'a> Trial<'a> {
         few.apply(model, &on, &mut |_, _| {}).map(|_| ())
     }
 
-    /// Lowers what the plan makes, loads it literally and as the runtime does by default, and runs a sample through each.
+    /// Lowers the planned model, loads it with literal and with default arithmetic, and runs a sample through each.
     pub(crate) fn deploy(&mut self, index: usize, settings: &DeployStage) -> Result<(), StageError> {
         let Some(mut model) = self.model.clone() else { return Ok(()) };
         let quantize = self.loaded.recipe.stages[..index].iter().rev().find_map(|s| s.get::<QuantizeStage>());
@@ -119,7 +120,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// The runtime's own message, and what can be done.
+/// The runtime's own message, with a remedy.
 fn refused(e: &DeployError, options: SessionOptions, quantize: Option<&QuantizeStage>) -> StageError {
     let how = if options.optimize { "the deployed file, by default (it runs literally)" } else { "the deployed file" };
     let few: Vec<String> = quantize

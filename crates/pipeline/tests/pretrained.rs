@@ -9,7 +9,7 @@ const DISTIL: &str = "kind = \"distill\"\nteacher = \"train\"\nstudent = { arch 
 fn warnings(model: &str, validation: &str) -> Vec<bool> {
     let data = format!("train = \"data/digits\"\n{validation}\npreprocess = {{ scale = 0.0625 }}");
     let record = run(&recipe(&data, model, &[TRAIN, DISTIL]), &[]).unwrap().record;
-    let told = |s: &report::record::StageRecord| s.notes.iter().any(|n| n.warning && n.text.starts_with("the last epoch counts"));
+    let told = |s: &report::record::StageRecord| s.notes.iter().any(|n| n.warning && n.text.starts_with("the last epoch is kept"));
     record.stages.iter().map(told).collect()
 }
 

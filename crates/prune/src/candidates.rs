@@ -9,17 +9,17 @@ use tensor::DType;
 /// A weight that may be pruned.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
-    /// The weight.
+    /// Value of the weight.
     pub weight: ValueId,
     /// The weight's name in the graph.
     pub name: String,
-    /// Axis of its output channels, where the operator that reads it has one.
+    /// Axis of its output channels, if the operator that reads it has one.
     pub axis: Option<usize>,
-    /// The BatchNormalization that scales those channels and nothing else reads before, by its scale and variance.
+    /// The BatchNormalization that scales those channels as the only reader of the result, by its scale and variance.
     pub norm: Option<Normalization>,
 }
 
-/// What a BatchNormalization multiplies each channel by: `scale / sqrt(variance + epsilon)`.
+/// The factor of a BatchNormalization for each channel: `scale / sqrt(variance + epsilon)`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalization {
     /// Scale (gamma), one element a channel.

@@ -1,4 +1,4 @@
-//! How the importance of weights is judged: the family of criteria.
+//! Criteria: how the importance of weights is computed.
 use crate::magnitude::{MAGNITUDE, Magnitude};
 use crate::taylor::{TAYLOR, Taylor};
 use crate::{Candidate, PruneError, Result};
@@ -7,33 +7,33 @@ use std::collections::BTreeMap;
 use technique::{Entry, Family, member};
 use train::GradientMoments;
 
-/// What a criterion reads.
+/// The data that a criterion needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Needs {
-    /// The model alone.
+    /// The model only.
     Weights,
-    /// The gradient of the training's loss by each weight, over so many training batches.
+    /// The gradient of the training loss by each weight, over several training batches.
     Gradients {
-        /// How many.
+        /// Number of batches.
         batches: u64,
     },
 }
 
-/// What importance is computed from.
+/// The data that importance is computed from.
 pub struct ImportanceContext<'a> {
-    /// The model, with the masks and encodings that it has so far.
+    /// The model, with its present masks and encodings.
     pub model: &'a Model,
     /// Moments of the gradient by weight; empty unless the criterion asks for them.
     pub gradients: BTreeMap<ValueId, GradientMoments>,
 }
 
 impl<'a> ImportanceContext<'a> {
-    /// Of a model alone.
+    /// A context with a model only.
     pub fn new(model: &'a Model) -> Self {
         ImportanceContext { model, gradients: BTreeMap::new() }
     }
 
-    /// A constant that importance is read from, as f32 in its own order.
+    /// Reads a constant as f32, in its own order.
     ///
     /// # Errors
     /// [`PruneError::Weight`] if the graph computes it; [`PruneError::Tensor`] if its elements are not numbers.
@@ -55,7 +55,7 @@ impl<'a> ImportanceContext<'a> {
     }
 }
 
-/// Says how important the elements of a weight are.
+/// Computes the importance of a weight's elements.
 ///
 /// A criterion is a type that holds its settings, in a file of its own, and a line in [`Criteria::members`]. Connection sensitivity (Lee
 /// et al. 2019, arXiv:1810.02340, equation 5), whole but for its manual page:
@@ -83,13 +83,13 @@ impl<'a> ImportanceContext<'a> {
 /// assert_eq!((member.build)(Default::default()).unwrap().needs(), Needs::Gradients { batches: 0 });
 /// ```
 pub trait Criterion: Send + Sync {
-    /// What it reads.
+    /// The data that it needs.
     fn needs(&self) -> Needs {
         Needs::Weights
     }
 
-    /// Importance of each element, in the weight's own order: never negative, comparable between layers; the least
-    /// important die first.
+    /// Importance of each element, in the weight's own order: never negative, comparable between layers; the least important
+    /// elements are pruned first.
     ///
     /// # Errors
     /// If the weight or what the criterion reads beside it is not f32.

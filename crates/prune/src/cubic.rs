@@ -1,4 +1,4 @@
-//! Cubic: gradual pruning, fast at first, while much is redundant, and slow at the end.
+//! Cubic schedule: gradual pruning, fast at first, while many weights are redundant, and slow at the end.
 use crate::SparsitySchedule;
 use technique::{Fault, Manual, Settings, within};
 
@@ -19,7 +19,7 @@ Wants several epochs. Best for high sparsities, which one shot does not recover 
     example: "epochs = 10\nsparsity_schedule = { kind = \"cubic\", begin = 0.0, end = 0.5, every = 50 }",
 };
 
-/// Sparsity that rises by a cubic while the stage trains.
+/// Sparsity that rises with a cubic function during training.
 ///
 /// # Source
 /// Zhu & Gupta 2017, arXiv:1710.01878, equation 1.
@@ -32,7 +32,7 @@ pub struct Cubic {
     pub end: f64,
     /// Steps between two prunings.
     pub every: u64,
-    /// Sparsity that it begins with.
+    /// Initial sparsity.
     pub initial: f64,
 }
 
@@ -59,7 +59,7 @@ impl Settings for Cubic {
 }
 
 impl Cubic {
-    /// First and last step before which it prunes.
+    /// First and last step before which weights are pruned.
     fn range(&self, steps: u64) -> (u64, u64) {
         let at = |share: f64| ((share * steps as f64).round() as u64).min(steps.saturating_sub(1));
         (at(self.begin), at(self.end))
@@ -115,7 +115,7 @@ mod tests {
         assert!((events[0].1 - 0.2).abs() < 1e-12 && events[3].1 == 0.8, "{events:?}");
         assert_eq!(events[1].1, cubic(0.2, 0.8, 15.0 / 40.0));
         assert_eq!(schedule.end(100), Some(50));
-        // So few steps that begin and end are one: everything before the only step.
+        // With so few steps, beginning and end coincide: all pruning comes before the only step.
         assert_eq!(schedule.sparsity(0, 1, 0.8), Some(0.8));
     }
 

@@ -1,12 +1,12 @@
-//! Pruning while a training goes on.
+//! Pruning during training.
 use crate::prune::to_sparsity;
 use crate::{PruneError, PruneSettings, Result, SparsityReport};
 use graph::Model;
 use tensor::Tensor;
 use train::{GradientSource, Participant, ParticipantState, StepContext, TrainError};
 
-/// Takes part in a training and raises the sparsity by the settings' schedule, by their criterion. What was pruned stays pruned. A
-/// criterion that needs gradients gets them from training batches and the loss of the training.
+/// A participant that raises the sparsity during training by the settings' schedule and criterion. Pruned elements stay pruned. A
+/// criterion that needs gradients gets them from training batches and the training loss.
 ///
 /// Checkpoints save the masks: a training that was killed and resumed ends in the same bytes. Epochs before the schedule's end are
 /// never kept as the best.
@@ -17,7 +17,7 @@ pub struct GradualPruning {
 }
 
 impl GradualPruning {
-    /// By a gradual schedule.
+    /// With a gradual schedule.
     ///
     /// # Errors
     /// [`PruneError::Setting`] for settings that [`PruneSettings::check`] refuses.
@@ -26,7 +26,7 @@ impl GradualPruning {
         Ok(GradualPruning { settings: settings.clone(), report: None })
     }
 
-    /// What the last pruning left, after the training.
+    /// The report of the last pruning.
     pub fn report(&self) -> Option<&SparsityReport> {
         self.report.as_ref()
     }
@@ -39,7 +39,7 @@ impl Participant for GradualPruning {
 
     fn before_step(&mut self, cx: &mut StepContext) -> Result<(), TrainError> {
         let Some(sparsity) = self.settings.sparsity_schedule.sparsity(cx.step, cx.steps, self.settings.sparsity) else { return Ok(()) };
-        // Batches in an order that no epoch of the training has, another at each pruning.
+        // Batches in an order that no training epoch uses, another one at each pruning.
         let epoch = cx.settings.epochs + cx.step;
         let source = GradientSource { data: cx.data, epoch, objective: cx.objective, simulate: cx.settings.simulate };
         let report = to_sparsity(cx.model, &self.settings, sparsity, Some(&source), true)?;

@@ -1,6 +1,7 @@
-//! Chooses which weights live. A [`Criterion`] says how important each element of a weight is (one file a criterion), a [`Scope`]
-//! over what a sparsity is reached, a [`SparsitySchedule`] when. The result is a mask in the model's annotations. Values of weights
-//! stay as they are: the mask is part of the value wherever the graph runs in simulation and where it is lowered.
+//! Chooses which weights are kept. A [`Criterion`] computes the importance of each element of a weight (one file a criterion); a
+//! [`Scope`] says over which weights a sparsity is reached, a [`SparsitySchedule`] when. The result is a mask in the model's
+//! annotations. Values of weights do not change: the mask is applied wherever the graph runs in simulation and where it is
+//! lowered.
 mod candidates;
 mod criterion;
 mod cubic;

@@ -1,4 +1,4 @@
-//! Magnitude: what is small matters little.
+//! Magnitude: small weights are the least important.
 use crate::{Candidate, Criterion, ImportanceContext, Result};
 use technique::{Manual, Settings};
 

@@ -1,4 +1,4 @@
-//! One shot: the whole sparsity before the training begins.
+//! One shot: the whole sparsity before the training.
 use crate::SparsitySchedule;
 use technique::{Manual, Settings};
 

@@ -1,4 +1,4 @@
-//! Masks for a sparsity: importance, then the least important elements die.
+//! Masks for a sparsity: the least important elements are pruned.
 use crate::{
     Candidate, Criterion, ImportanceContext, Needs, PruneError, PruneSettings, Result, Scope, SparsityReport, candidates, least_important,
     report,
@@ -8,16 +8,16 @@ use technique::Fault;
 use tensor::Tensor;
 use train::{GradientSource, gradient_moments};
 
-/// Sets masks so that the given share of the prunable elements is dead: exactly `round(sparsity * total)` of them (fewer
-/// where `min_per_layer` forbids more), ties broken by position. Elements that a mask holds dead already die first, so
-/// pruning in steps never revives what it need not.
+/// Sets masks so that the given share of the prunable elements is pruned: exactly `round(sparsity * total)` of them (fewer where
+/// `min_per_layer` forbids more), ties broken by position. Elements that are masked already are pruned first, so that pruning in
+/// steps restores none without need.
 ///
-/// Elements that are zero by themselves (a filter bank, a network that was pruned elsewhere) are no part of the total: they
-/// would be taken for the share that was asked for. They are masked too, so that they stay zero, and counted apart in the
-/// report; a layer of zeros alone, which may be meant to begin there, is left as it is.
+/// Elements that are zero without a mask (a filter bank, a network that was pruned elsewhere) do not count in the total:
+/// otherwise they would use up the requested share. They are masked too, so that they stay zero, and counted separately in the
+/// report. A layer of zeros only, which may be a deliberate start, is left as it is.
 ///
-/// For a criterion that reads the weights alone; see [`prune_with`] for the others. The schedule of the settings is not looked at:
-/// the whole sparsity is reached at once.
+/// For a criterion that needs only the weights; see [`prune_with`] for the others. The schedule of the settings is ignored: the
+/// whole sparsity is reached at once.
 ///
 /// # Errors
 /// [`PruneError::Setting`] for settings that [`PruneSettings::check`] refuses, a criterion that needs gradients, or nothing to
@@ -26,18 +26,18 @@ pub fn prune(model: &mut Model, settings: &PruneSettings) -> Result<SparsityRepo
     prune_with(model, settings, None)
 }
 
-/// [`prune`] by a criterion that may need gradients: they are taken over the source's batches, with the masks and encodings that the
-/// model has so far.
+/// [`prune`] by a criterion that may need gradients: they are computed over the source's batches, with the model's present masks
+/// and encodings.
 ///
 /// # Errors
-/// As [`prune`]; [`PruneError::Train`] for what taking gradients reports.
+/// As [`prune`]; [`PruneError::Train`] for errors of computing gradients.
 pub fn prune_with(model: &mut Model, settings: &PruneSettings, source: Option<&GradientSource>) -> Result<SparsityReport> {
     settings.check()?;
     to_sparsity(model, settings, settings.sparsity, source, false)
 }
 
-/// Sets masks for `sparsity` instead of that of the settings. With `keep_dead`, no element lives again that a mask holds dead already,
-/// even where the sparsity or `min_per_layer` would ask for it.
+/// Sets masks for `sparsity` in place of that of the settings. With `keep_dead`, no masked element is restored, even where the
+/// sparsity or `min_per_layer` would ask for it.
 pub(crate) fn to_sparsity(
     model: &mut Model,
     settings: &PruneSettings,
@@ -82,7 +82,7 @@ pub(crate) fn to_sparsity(
     Ok(SparsityReport { zero_before, emptied, ..report(model, &list) })
 }
 
-/// What the criterion asks for.
+/// The data that the criterion needs.
 fn context<'a>(
     model: &'a Model,
     settings: &PruneSettings,
@@ -99,17 +99,17 @@ fn context<'a>(
     Ok(ImportanceContext { gradients, ..ImportanceContext::new(model) })
 }
 
-/// A weight's elements in the order of their importance.
+/// A weight's elements with their importance.
 struct Layer {
-    /// Where an element may be pruned: it is not zero by itself.
+    /// Which elements may be pruned: those that are not zero without a mask.
     prunable: Vec<bool>,
-    /// Importance of those, the ones that must live at infinity.
+    /// Importance of those; infinite for elements that must be kept.
     ranked: Vec<f32>,
-    /// Those that must live.
+    /// Elements that must be kept.
     floor: usize,
-    /// Elements that are zero by themselves.
+    /// Elements that are zero without a mask.
     zeros: usize,
-    /// Others that a mask holds dead already.
+    /// Other elements that are masked already.
     dead: usize,
 }
 
@@ -135,18 +135,18 @@ impl Layer {
         Ok(Layer { prunable, ranked, floor, zeros, dead })
     }
 
-    /// Elements that may die.
+    /// Number of elements that may be pruned.
     fn most(&self) -> usize {
         self.ranked.len() - self.floor
     }
 
-    /// Which elements live; `alive` says it of those that may be pruned, in their order.
+    /// The mask; `alive` holds it for the elements that may be pruned, in their order.
     fn mask(&self, alive: &mut impl Iterator<Item = bool>) -> Vec<bool> {
         self.prunable.iter().map(|prunable| *prunable && alive.next().unwrap_or(true)).collect()
     }
 }
 
-/// Importance of each element; below every live one where the element is dead already.
+/// Importance of each element; for masked elements below all others.
 fn ranked(context: &ImportanceContext, criterion: &dyn Criterion, candidate: &Candidate) -> Result<Vec<f32>> {
     let mut importance = criterion.importance(context, candidate)?;
     if let Some(at) = importance.iter().position(|v| v.is_nan()) {
@@ -155,7 +155,7 @@ fn ranked(context: &ImportanceContext, criterion: &dyn Criterion, candidate: &Ca
     }
     if let Some(mask) = context.model.annotations.mask(candidate.weight) {
         let mask = mask.as_slice::<bool>().map_err(|source| PruneError::Tensor { weight: candidate.name.clone(), source })?;
-        // Importance is never negative, so the negated reciprocal sorts dead elements before live ones, in their own order.
+        // Importance is never negative, so the negated reciprocal sorts masked elements before the others, in their own order.
         for (value, _) in importance.iter_mut().zip(mask).filter(|(_, live)| !**live) {
             *value = -1.0 / value.abs();
         }

@@ -1,4 +1,4 @@
-//! What pruning left.
+//! The result of pruning.
 use crate::Candidate;
 use graph::Model;
 use tensor::Tensor;
@@ -8,9 +8,9 @@ use tensor::Tensor;
 pub struct LayerSparsity {
     /// The weight's name.
     pub name: String,
-    /// Its elements.
+    /// Number of elements of the weight.
     pub total: usize,
-    /// Those that are zero: dead by the mask, or zero by themselves.
+    /// Elements that are zero: masked, or zero without a mask.
     pub zeros: usize,
     /// `zeros / total`.
     pub sparsity: f64,
@@ -21,12 +21,12 @@ pub struct LayerSparsity {
 pub struct SparsityReport {
     /// Each weight.
     pub layers: Vec<LayerSparsity>,
-    /// Zeros over all their elements.
+    /// Share of zeros over all weights.
     pub sparsity: f64,
-    /// Elements that were zero by themselves before anything was pruned: no part of what was asked for.
+    /// Elements that were zero before pruning: not part of the requested sparsity.
     #[serde(default)]
     pub zero_before: usize,
-    /// Layers of which pruning left nothing: what they compute no longer depends on their input.
+    /// Layers whose weights are all zero: their output no longer depends on their input.
     #[serde(default)]
     pub emptied: Vec<String>,
 }

@@ -1,9 +1,9 @@
-//! When a sparsity is reached: the family of schedules.
+//! Sparsity schedules: when a sparsity is reached.
 use crate::cubic::{CUBIC, Cubic};
 use crate::one_shot::{ONE_SHOT, OneShot};
 use technique::{Entry, Family, Fault, member};
 
-/// Says which sparsity is reached at which step of a training.
+/// Defines the sparsity at each step of a training.
 ///
 /// A schedule is a type that holds its settings, in a file of its own, and a line in [`SparsitySchedules::members`]. Growth by the same amount
 /// at each step of the first half of a training, whole but for its manual page:
@@ -31,14 +31,14 @@ use technique::{Entry, Family, Fault, member};
 /// assert_eq!([0, 25, 50, 51].map(|step| linear.sparsity(step, 100, 0.8)), [Some(0.0), Some(0.4), Some(0.8), None]);
 /// ```
 pub trait SparsitySchedule: Send + Sync {
-    /// Step of a training of `steps` steps before which the target is reached; `None` if it is reached before the training
+    /// The step of a training with `steps` steps before which the target is reached; `None` if it is reached before the training
     /// begins.
     fn end(&self, _steps: u64) -> Option<u64> {
         None
     }
 
-    /// The sparsity that is reached before `step` (from 0) of `steps`, for a final one of `target`; `None` where masks stay as
-    /// they are. It never falls, and is `target` at [`SparsitySchedule::end`].
+    /// The sparsity to reach before `step` (from 0) of `steps`, for a final sparsity of `target`; `None` if the masks do not
+    /// change. It never falls, and is `target` at [`SparsitySchedule::end`].
     fn sparsity(&self, _step: u64, _steps: u64, _target: f64) -> Option<f64> {
         None
     }
@@ -51,7 +51,7 @@ pub trait SparsitySchedule: Send + Sync {
         Ok(())
     }
 
-    /// True if it prunes while the stage trains.
+    /// True if it prunes during training.
     fn is_gradual(&self) -> bool {
         self.end(1).is_some()
     }

@@ -1,6 +1,6 @@
-//! Taking exactly the least important elements.
+//! Selection of exactly the least important elements.
 
-/// Which elements live when the `count` least important die; among equals the first die. NaN counts as most important.
+/// The mask that prunes the `count` least important elements; among equals the first ones. NaN counts as most important.
 pub fn least_important(importance: &[f32], count: usize) -> Vec<bool> {
     let mut live = vec![true; importance.len()];
     if count >= importance.len() {

@@ -1,43 +1,43 @@
-//! What a recipe says about pruning.
+//! Settings of pruning in a recipe.
 use crate::{Criteria, SparsitySchedules};
 use technique::{Choice, Fault, within};
 
-/// Over what a sparsity is reached.
+/// Over which weights a sparsity is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
-    /// All weights of the network together: layers that matter less lose more.
+    /// All weights of the network together: less important layers lose more.
     #[default]
     Global,
-    /// Each layer by itself, to the same sparsity.
+    /// Each layer separately, to the same sparsity.
     Layer,
 }
 
-/// How to prune.
+/// Settings of pruning.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PruneSettings {
-    /// Share of the weights that may be pruned which become zero: at least 0 and below 1.
+    /// Share of the prunable weights that become zero: at least 0 and below 1.
     pub sparsity: f64,
-    /// How the importance of weights is judged: a criterion's name, or `{ kind = "taylor", batches = 32 }`.
+    /// The criterion of importance: a name, or `{ kind = "taylor", batches = 32 }`.
     #[serde(default, alias = "method")]
     pub criterion: Choice<Criteria>,
-    /// When the sparsity is reached: `one_shot` before the stage trains, or `{ kind = "cubic", ... }` step by step while it does.
+    /// When the sparsity is reached: `one_shot` before the training, or `{ kind = "cubic", ... }` step by step during it.
     #[serde(default)]
     pub sparsity_schedule: Choice<SparsitySchedules>,
-    /// Among which weights the least important are found.
+    /// Over which weights the least important elements are chosen.
     #[serde(default)]
     pub scope: Scope,
-    /// Least share of each layer's weights that lives, 0..1, however little the layer matters.
+    /// Least share of each layer's weights that is kept, 0..1, whatever their importance.
     #[serde(default)]
     pub min_per_layer: f64,
-    /// Patterns of weight names that stay whole; `*` stands for any run of characters.
+    /// Patterns of weight names that are not pruned; `*` stands for any characters.
     #[serde(default)]
     pub skip: Vec<String>,
 }
 
 impl PruneSettings {
-    /// To a sparsity, with the default of every other setting.
+    /// For a sparsity, with the default of every other setting.
     pub fn new(sparsity: f64) -> Self {
         PruneSettings {
             sparsity,

@@ -1,4 +1,4 @@
-//! Taylor: what the loss would hardly miss matters little.
+//! Taylor: weights with little effect on the loss are the least important.
 use crate::{Candidate, Criterion, ImportanceContext, Needs, Result};
 use technique::{Fault, Manual, Settings};
 
@@ -31,7 +31,7 @@ safer there.",
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Taylor {
-    /// Training batches that gradients are taken over.
+    /// Number of training batches for the gradients.
     pub batches: u64,
 }
 

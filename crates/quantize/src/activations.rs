@@ -3,7 +3,7 @@ use serde::{Deserialize, Deserializer};
 use std::fmt;
 use technique::{Fault, within};
 
-/// How activations are stored: unsigned and asymmetric integers with one scale a tensor, or not at all.
+/// How activations are stored: unsigned and asymmetric integers with one scale for each tensor, or float.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct ActivationSettings {
     /// Integers with a scale, or float.
@@ -13,14 +13,14 @@ pub struct ActivationSettings {
     pub bits: u32,
 }
 
-/// The form of activations.
+/// The form in which activations are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ActivationKind {
     /// Integers with a scale and a zero point.
     #[default]
     Affine,
-    /// Float: weights alone are stored in fewer bits.
+    /// Float: only weights are stored in fewer bits.
     Float,
 }
 

@@ -5,7 +5,7 @@ use encodings::affine::{AffineSettings, fit_bias};
 use graph::{Model, ValueId};
 use tensor::Tensor;
 
-/// What the scale of a bias follows from.
+/// The values that a bias' scale depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BiasPart {
     /// The activation whose grid the layer reads.
@@ -14,8 +14,8 @@ pub struct BiasPart {
     pub weight: ValueId,
 }
 
-/// Sets the scales of all biases from those of input and weight. To be called after either has changed (learned scales,
-/// weights fitted anew) and before lowering.
+/// Sets the scales of all biases from those of input and weight. Call it after either has changed (learned scales, weights fitted
+/// anew) and before lowering.
 ///
 /// # Errors
 /// As [`crate::plan`]; [`crate::QuantizeError::Value`] for a bias that is not finite.
@@ -24,7 +24,7 @@ pub fn refresh_biases(model: &mut Model, settings: &QuantizeSettings) -> Result<
     fit_biases(model, &plan, settings.exact)
 }
 
-/// As [`refresh_biases`], for a plan. Returns how many biases have an encoding; one whose input or weight has none stays
+/// As [`refresh_biases`], for a plan. Returns how many biases have an encoding; a bias whose input or weight has none stays
 /// float.
 pub(crate) fn fit_biases(model: &mut Model, plan: &QuantPlan, exact: bool) -> Result<usize> {
     let mut fitted = 0;

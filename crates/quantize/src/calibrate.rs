@@ -1,5 +1,5 @@
-//! Observations: one pass over data for all observers, memory bounded by the model and one batch; ranges are concluded from
-//! its statistics afterwards, so that another observer or width does not run the data again.
+//! Observation: one pass over the data for all observers, with memory bounded by the model and one batch. Ranges are computed
+//! from the statistics afterwards, so that another observer or width does not run the data again.
 use crate::bias::fit_biases;
 use crate::corrections::{CorrectionInput, CorrectionReport, Phase, correct, samples_wanted};
 use crate::earlier::{Earlier, keep_earlier};
@@ -18,11 +18,11 @@ use technique::Fault;
 use tensor::{DType, Tensor};
 use train::{Batch, Executor, Mode, TrainError};
 
-/// What an error of clipping counts beside one of rounding: it has one sign, and strikes the elements that say most. Measured
-/// on residual networks, where 1 loses up to 1 dB.
+/// Weight of a clipping error relative to a rounding error: clipping errors have one sign, and hit the most important elements.
+/// Measured on residual networks, where 1 loses up to 1 dB.
 const CLIPPED: f64 = 3.0;
 
-/// The range an activation was given.
+/// The range of an activation.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct ActivationRange {
     /// The value's name.
@@ -33,34 +33,34 @@ pub struct ActivationRange {
     pub high: f32,
 }
 
-/// What was quantized.
+/// The result of a calibration.
 #[derive(Clone, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize)]
 pub struct CalibrationReport {
-    /// Samples seen.
+    /// Number of calibration samples.
     pub samples: usize,
     /// Constants with a grid.
     pub constants: usize,
-    /// Biases in int32.
+    /// Number of biases in int32.
     pub biases: usize,
     /// Activations with their ranges, in the order of value ids.
     pub activations: Vec<ActivationRange>,
     /// Nodes that stay float, each with its reason.
     pub float_parts: Vec<FloatPart>,
-    /// Layers that `skip` leaves out and that keep what an earlier quantization gave them.
+    /// Layers that `skip` leaves out and that keep their earlier encodings.
     #[serde(default)]
     pub kept: Vec<String>,
-    /// What is worse than one would expect, with its remedy, as sentences.
+    /// Warnings with their remedies, as sentences.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// What the corrections did.
+    /// Reports of the corrections.
     #[serde(default)]
     pub corrections: Vec<CorrectionReport>,
 }
 
-/// What a pass over the data showed: enough for every observer and width.
+/// The statistics of a pass over the data: enough for every observer and width.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Observations {
-    /// Samples seen.
+    /// Number of samples.
     pub samples: usize,
     /// Statistics of the planned activations, by value id.
     values: BTreeMap<u32, Statistics>,
@@ -70,11 +70,10 @@ pub struct Observations {
     floats: BTreeSet<u32>,
 }
 
-/// Quantizes a model: plans, fits weights to themselves, runs the data through the float graph (masks held) to fit the
-/// activations, and fits the biases. Encodings that the model has already are replaced but for layers that `skip` leaves out;
-/// masks stay.
+/// Quantizes a model: plans, fits weights to their own elements, runs the data through the float graph (with masks) to fit the
+/// activations, and fits the biases. Existing encodings are replaced except in layers that `skip` leaves out; masks stay.
 /// BatchNormalization should have been folded. The same as [`prepare`], [`correct`], [`observe`], [`fit`], [`keep_earlier`] and
-/// [`correct`] again. Batches that corrections look at are kept in memory until then.
+/// [`correct`] again. Batches that corrections use are kept in memory until then.
 ///
 /// # Errors
 /// As those five.
@@ -109,8 +108,8 @@ fn first(batches: &mut impl Iterator<Item = std::result::Result<Batch, TrainErro
     Ok(first)
 }
 
-/// Makes the float graph that is observed: functions inlined, encodings removed, which it returns, and constants that nodes on
-/// integers and in float share given to each. Of the settings only `skip` matters.
+/// Makes the float graph to observe: inlines functions, removes encodings, which it returns, and copies constants that integer
+/// nodes share with float nodes. Of the settings only `skip` matters.
 ///
 /// # Errors
 /// [`QuantizeError::Graph`] for functions that cannot be inlined.
@@ -143,7 +142,7 @@ pub fn observe(
     let mut size = 0;
     for batch in batches {
         let batch = batch?;
-        // A smaller last batch would have its activations beside those kept for the others.
+        // The activations of a smaller last batch would be kept beside those of the other batches.
         if std::mem::replace(&mut size, batch.len()) != batch.len() {
             tensor::release_kept();
         }
@@ -165,7 +164,7 @@ pub fn observe(
             return Err(failure);
         }
         seen.samples += batch.len();
-        // Without activations to fit one batch tells which values are floats.
+        // Without activations to fit, one batch shows which values are floats.
         if seen.values.is_empty() {
             break;
         }
@@ -177,7 +176,7 @@ pub fn observe(
     Ok(seen)
 }
 
-/// Gives weights, activations and biases of a prepared model their grids.
+/// Fits the grids of weights, activations and biases of a prepared model.
 ///
 /// # Errors
 /// [`QuantizeError::Value`] for an activation that the statistics do not have: they belong to another model or other
@@ -186,7 +185,7 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) 
     let plan = plan(model, settings)?;
     let observer = &settings.observer;
     if !observer.candidates().is_empty() {
-        let what = format!("'{}' stands for a choice that has not been made", observer.kind());
+        let what = format!("'{}' is a choice among observers that has not been made", observer.kind());
         return Err(Fault::new("observer", what).hint("choose() makes it, on data held back").into());
     }
     if plan.constants.is_empty() && plan.activations.is_empty() {
@@ -246,13 +245,13 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) 
     Ok(report)
 }
 
-/// The grid whose ends are the ends of a range.
+/// The grid with the ends of a range.
 fn fixed((low, high): (f32, f32), grid: &AffineSettings) -> graph::Encoding {
     let scale = (high - low) / (grid.qmax() - grid.qmin()) as f32;
     grid.encoding(Tensor::scalar(scale), Tensor::scalar(grid.qmin() as f32 - (low / scale).round()))
 }
 
-/// How precise the scales of the data of sums may be.
+/// The precision allowed for the scales of the sums' data.
 fn data_precisions(
     model: &Model,
     settings: &QuantizeSettings,
@@ -272,7 +271,7 @@ fn data_precisions(
     Sums { model, plan, largest: &seen.largest, values: &seen.values }.of_data(&steps)
 }
 
-/// The sums whose results are watched, and how many elements the data of means had.
+/// The observed sums, and the number of elements in the data of means.
 struct SumsSeen<'a> {
     parts: BTreeMap<ValueId, &'a crate::SumPart>,
     elements: BTreeMap<ValueId, usize>,
@@ -295,21 +294,21 @@ impl<'a> SumsSeen<'a> {
     }
 }
 
-/// The bounds of what clips, by the clipped value.
+/// The bounds of clipping nodes, by the clipped value.
 fn clips(model: &Model) -> BTreeMap<ValueId, (f32, f32)> {
     let mut out = BTreeMap::new();
     model.graph.visit(&mut |node: &Node| out.extend(node.output(0).and_then(|v| Some((v, ops::clip_bounds(model, node)?)))));
     out
 }
 
-/// True if the grid itself clips where the bounds do, so that nothing is left for the Clip to do: a runtime then fuses the
-/// layer before it with the quantizer behind it.
+/// True if the grid clips at the same bounds, so that the Clip has no effect of its own: a runtime then fuses the layer before it
+/// with the quantizer after it.
 fn covers((min, max): (f32, f32), scale: f32, zero_point: f32, grid: &AffineSettings) -> bool {
     let step = |v: f32| (v / scale).round_ties_even() + zero_point;
     step(min) <= grid.qmin() as f32 && step(max) >= grid.qmax() as f32
 }
 
-/// What can be done about a value that has no range.
+/// A remedy for a value without a range.
 fn remedy(model: &Model, id: ValueId) -> String {
     let mut nodes = vec![];
     model.graph.visit(&mut |node: &Node| {
@@ -323,14 +322,14 @@ fn remedy(model: &Model, id: ValueId) -> String {
     }
 }
 
-/// A warning for a range that reaches far below zero and not above, as a mask makes it.
+/// A warning for a range that reaches far below zero but not above, as masks cause it.
 fn looks_masked(model: &Model, id: ValueId, low: f32, high: f32) -> Option<String> {
     if low > MASKED || high > -low / 100.0 || high <= 0.0 {
         return None;
     }
     let name = &model.values[id].name;
     Some(format!(
-        "value '{name}' reaches from {low} to {high}: if what is so low is masked, it should not count, but that cannot be told \
+        "value '{name}' ranges from {low} to {high}: if the lowest values are masked, they should not count, but this cannot be detected \
          here{}",
         remedy(model, id)
     ))

@@ -1,10 +1,10 @@
-//! One grid for a value and its quotient by a number: what is divided is rounded once, and a runtime divides nothing.
+//! One grid for a dividend and its quotient by a number: the dividend is rounded once, and a runtime does not divide.
 use crate::plan::QuantPlan;
 use graph::{Annotations, Model, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Gives what is divided by a number the grid of the quotient, its scale times the number, where both have one for the whole tensor in
-/// the same width. Returns the quotients. `held`: values whose grids must end where an activation cuts.
+/// Gives a dividend the grid of its quotient, with the scale times the divisor, if both have one scale for the whole tensor and
+/// the same width. Returns the quotients. `held`: values whose grids must end at an activation's bounds.
 pub(crate) fn tie(model: &mut Model, plan: &QuantPlan, held: &BTreeMap<ValueId, (f32, f32)>) -> BTreeSet<ValueId> {
     let mut tied = BTreeSet::new();
     for division in ops::divisions(model) {

@@ -1,4 +1,4 @@
-//! What an earlier quantization left: a layer that the present one leaves out keeps it.
+//! Encodings of an earlier quantization, which layers keep that the present one leaves out.
 use crate::calibrate::CalibrationReport;
 use crate::rules::Rules;
 use crate::weights::refit;
@@ -13,15 +13,15 @@ use target::QuantRule;
 pub struct Earlier(BTreeMap<ValueId, Encoding>);
 
 impl Earlier {
-    /// Takes all encodings out of a model.
+    /// Removes all encodings from a model and returns them.
     pub(crate) fn take(model: &mut Model) -> Self {
         Earlier(model.annotations.iter_mut().filter_map(|(id, a)| Some((id, a.encoding.take()?))).collect())
     }
 }
 
-/// Gives the layers that `skip` leaves out the encodings of their weights, inputs and results back, where an earlier
-/// quantization had given them some and the present one gives none; their biases follow the grids that there are now. The
-/// report lists them as kept, no longer as float.
+/// Restores the encodings of weights, inputs and results in the layers that `skip` leaves out, if an earlier quantization had
+/// given them some and the present one gives none; their biases follow the present grids. The report lists these layers as kept,
+/// no longer as float.
 ///
 /// # Errors
 /// As [`crate::refresh_biases`].
@@ -34,7 +34,7 @@ pub fn keep_earlier(model: &mut Model, settings: &QuantizeSettings, earlier: &Ea
     for id in values {
         let Some(encoding) = earlier.0.get(&id).filter(|_| model.annotations.encoding(id).is_none()) else { continue };
         model.annotations.entry(id).encoding = Some(encoding.clone());
-        // Its normalization has been folded since: the weight is another.
+        // Its normalization has been folded since, which changed the weight.
         if encoding.parameters.contains_key(FOLDED_SCALE) && model.values.tensor(id).is_some() {
             refit(model, id)?;
         }
@@ -73,7 +73,7 @@ fn collect(
     }
 }
 
-/// Where the earlier grid of a value is: back through operators that only move elements.
+/// The value with the earlier grid of a value: back through operators that only move elements.
 fn grid(model: &Model, here: &Linked, value: ValueId, earlier: &Earlier) -> ValueId {
     let mut at = value;
     while !earlier.0.contains_key(&at)

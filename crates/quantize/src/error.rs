@@ -1,11 +1,11 @@
-//! Why a model could not be quantized: always with the value's name.
+//! Errors of quantization, with the value's name.
 use encodings::EncodingError;
 use train::TrainError;
 
 /// Result of quantizing.
 pub type Result<T, E = QuantizeError> = std::result::Result<T, E>;
 
-/// A model, setting or calibration that does not work.
+/// Quantization failed because of the model, a setting or the calibration data.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum QuantizeError {
     /// A setting out of range, or a pattern that matches nothing.
@@ -39,7 +39,7 @@ impl From<TrainError> for QuantizeError {
     }
 }
 
-/// Puts a value's name on an encoding's error.
+/// Adds a value's name to an error of its encoding.
 pub(crate) fn named(value: &str) -> impl Fn(EncodingError) -> QuantizeError + '_ {
     move |e| QuantizeError::Value { value: value.to_string(), what: e.to_string() }
 }

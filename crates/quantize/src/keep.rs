@@ -1,9 +1,9 @@
-//! Quantization of a graph whose BatchNormalization stays an operator: planned, observed and fitted on the folded graph,
-//! and carried over to the one that keeps its normalizations. Both have the same value ids, for folding replaces tensors
-//! and not values; [`ops::refresh_kept_norms`] says how the folded weight is simulated on the graph as it is.
+//! Quantization of a graph whose BatchNormalization stays an operator: planned, observed and fitted on the folded graph, and
+//! transferred to the graph with its normalizations. Both have the same value ids, since folding replaces tensors and not values;
+//! [`ops::refresh_kept_norms`] makes the unfolded graph simulate the folded weight.
 //!
-//! A weight that decodes from a table is fitted to itself instead, not to its folded form: its normalization may go on moving,
-//! and goes into the scales of its channels when it is folded.
+//! A weight that decodes from a table is fitted to itself instead, not to its folded form: its normalization may still change,
+//! and becomes part of the channels' scales when it is folded.
 use crate::error::named;
 use crate::{QuantizeError, QuantizeSettings, Result};
 use encodings::Decode;
@@ -12,8 +12,8 @@ use graph::{Encoding, FOLDED_SCALE, Model, ValueId};
 use ops::KeptNorm;
 use std::collections::BTreeSet;
 
-/// Carries the encodings of `folded`, which is `model` with its BatchNormalization folded and then quantized, over to
-/// `model`. Biases of layers with a normalization get theirs when it is folded.
+/// Transfers the encodings of `folded`, which is `model` with its BatchNormalization folded and then quantized, to `model`.
+/// Biases of layers with a normalization get their encoding when it is folded.
 ///
 /// # Errors
 /// [`QuantizeError::Value`] for integers without a scale for each output channel, and for a weight that several layers share: its
@@ -73,7 +73,8 @@ fn behind_tables(model: &Model) -> Result<Vec<KeptNorm>> {
     Ok(found)
 }
 
-/// Takes a weight's encoding off and puts what it stands for in the weight's place; gives what stands for the folded weight.
+/// Removes a weight's encoding and replaces the weight by its decoded value. Returns the weight and the encoding of its folded
+/// form.
 fn taken_off(model: &mut Model, unit: &KeptNorm) -> Result<(ValueId, Encoding)> {
     let name = model.values[unit.weight].name.clone();
     let refuse = |what: &str| QuantizeError::Value { value: name.clone(), what: what.into() };
@@ -89,11 +90,11 @@ fn taken_off(model: &mut Model, unit: &KeptNorm) -> Result<(ValueId, Encoding)> 
     Ok((unit.weight, scaled))
 }
 
-/// Folds the normalizations that were kept, and fits the biases that come out. Returns how many were folded.
+/// Folds the kept normalizations, and fits the resulting biases. Returns how many were folded.
 ///
 /// # Errors
-/// [`QuantizeError::Value`] for one whose running statistics still moved in the last epoch: what was trained is not what
-/// would be stored. As [`crate::refresh_biases`].
+/// [`QuantizeError::Value`] for a normalization whose running statistics still changed in the last epoch: the trained weight is
+/// not the one that would be stored. As [`crate::refresh_biases`].
 pub fn fold_kept(model: &mut Model, settings: &QuantizeSettings) -> Result<usize> {
     let tables = behind_tables(model)?;
     if !ops::keeps_norms(model) && tables.is_empty() {

@@ -1,15 +1,15 @@
 //! Masks that are added to the scores of an attention, subtracted from them, or take their place: -10000, the lowest f32 or -inf where nothing
 //! is to be attended to.
 //!
-//! No grid holds such a number and the scores beside it. So what adds it and the Softmax behind stay float, and so does what
-//! makes the mask: the range of the scores is that of the scores. A mask is a constant that holds such a number, or a value
-//! that nothing learned goes into, added to one that has.
+//! No grid covers such a number and the scores beside it. So the node that adds the mask and the Softmax behind it stay float,
+//! and so do the nodes that compute the mask. A mask is a constant with such a number, or a value that does not depend on trained
+//! parameters, added to one that does.
 use graph::{Graph, Model, Node, ValueId};
 use ops::Role;
 use std::collections::{BTreeMap, BTreeSet};
 use tensor::Tensor;
 
-/// What no score and no learned bias is, but a mask.
+/// Below this bound a number is a mask, not a score or a trained bias.
 pub(crate) const MASKED: f32 = -1e3;
 
 /// First outputs of the nodes that stay float because of a mask.
@@ -37,13 +37,13 @@ struct Search<'a> {
     producers: BTreeMap<ValueId, &'a Node>,
     /// Values that hold masked scores.
     masked: BTreeMap<ValueId, bool>,
-    /// Values that a layer or a product of two values goes into.
+    /// Values that depend on a layer or on a product of two values.
     learned: BTreeMap<ValueId, bool>,
     found: &'a mut BTreeSet<ValueId>,
 }
 
 impl Search<'_> {
-    /// True for scores with a mask; what makes them so is found.
+    /// True for scores with a mask; also marks the nodes that add it.
     fn masked(&mut self, value: ValueId) -> bool {
         if let Some(known) = self.masked.get(&value) {
             return *known;
@@ -55,7 +55,7 @@ impl Search<'_> {
             "Add" | "Where" => {
                 let terms = if node.op_type == "Add" { &inputs[..] } else { inputs.get(1..).unwrap_or(&[]) };
                 let masks: Vec<ValueId> = terms.iter().copied().filter(|v| self.is_mask(*v)).collect();
-                // All of them are looked at: each finds the nodes behind it.
+                // All of them are checked: each check finds the nodes behind it.
                 let scores: Vec<bool> = terms.iter().filter(|v| !masks.contains(v)).map(|v| self.masked(*v)).collect();
                 let adds = !masks.is_empty() && masks.len() < terms.len();
                 if adds {
@@ -98,7 +98,7 @@ impl Search<'_> {
         }
     }
 
-    /// True if a layer with weights, or a product of two values, goes into it.
+    /// True if the value depends on a layer with weights, or on a product of two values.
     fn learned(&mut self, value: ValueId) -> bool {
         if let Some(known) = self.learned.get(&value) {
             return *known;
@@ -110,7 +110,7 @@ impl Search<'_> {
         learned
     }
 
-    /// The nodes that make a mask.
+    /// The nodes that compute a mask.
     fn keep_float(&mut self, mask: ValueId) {
         let Some(node) = self.producers.get(&mask).copied() else { return };
         if node.output(0).is_some_and(|v| self.found.insert(v)) {

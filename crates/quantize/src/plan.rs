@@ -1,4 +1,4 @@
-//! Which values are quantized: a walk over the graph by its operators' own rules.
+//! Which values are quantized, from a walk over the graph by its operators' rules.
 use crate::bias::BiasPart;
 use crate::rules::{Rules, Scheme};
 use crate::sums::SumPart;
@@ -12,10 +12,10 @@ use target::{FloatPart, QuantRule};
 use technique::Choice;
 use tensor::DType;
 
-/// How a constant is to be stored.
+/// How a constant will be stored.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StoredConstant {
-    /// On a grid like an activation: a constant that is read as data, a table of embeddings.
+    /// On a grid like an activation: a constant that is read as data, or a table of embeddings.
     Data(AffineSettings),
     /// A weight.
     Weight {
@@ -44,7 +44,7 @@ impl StoredConstant {
     }
 }
 
-/// What is to be quantized.
+/// The values to quantize.
 ///
 /// - A constant that an integer operator reads as its weight, as its rule or the settings say; per output channel where it has one
 ///   axis for all its readers; a float constant that it reads as data: like an activation.
@@ -71,8 +71,8 @@ pub struct QuantPlan {
     pub float_parts: Vec<(FloatPart, Vec<ValueId>)>,
 }
 
-/// Plans the quantization of a model. Whether each `skip` pattern names a node is for [`crate::check_skip`] to say, on the graph as the
-/// user knows it.
+/// Plans the quantization of a model. [`crate::check_skip`] checks whether each `skip` pattern matches a node, on the graph as
+/// the user knows it.
 ///
 /// # Errors
 /// [`crate::QuantizeError::Setting`] for a setting out of range.
@@ -98,7 +98,7 @@ pub(crate) struct Planner<'a> {
     scales: BTreeSet<ValueId>,
     /// First outputs of the nodes behind the last layer.
     tail: BTreeSet<ValueId>,
-    /// First outputs of the nodes that a mask keeps in float.
+    /// First outputs of the nodes that stay float because of a mask.
     masked: BTreeSet<ValueId>,
     /// Biases that an Add puts on the result of a layer, by that result.
     added: BTreeMap<ValueId, AddedBias>,
@@ -106,7 +106,7 @@ pub(crate) struct Planner<'a> {
 
 /// The bias of a layer that has no input for it (a MatMul on more than two axes), as an Add behind it.
 struct AddedBias {
-    /// What the Add makes.
+    /// The output of the Add.
     sum: ValueId,
     bias: ValueId,
     part: BiasPart,
@@ -140,7 +140,7 @@ impl<'a> Planner<'a> {
             }
             match self.rule(node) {
                 QuantRule::Integer { data, weight } => {
-                    // Behind a layer the sum is rounded, neither the product nor the bias for itself.
+                    // Behind a layer the sum is quantized, not the product or the bias separately.
                     let adds = node.output(0).is_some_and(|v| self.added.values().any(|a| a.sum == v));
                     for input in data.iter().filter_map(|i| node.input(*i)).filter(|_| !adds) {
                         self.data(here, input, node);
@@ -171,7 +171,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The operator's rule; float where the operator is not known or the node is to be left alone.
+    /// The operator's rule; float if the operator is unknown or the node is skipped.
     pub(crate) fn rule(&self, node: &Node) -> QuantRule {
         let scheme = self.scheme(node);
         if scheme.skip {
@@ -180,7 +180,7 @@ impl<'a> Planner<'a> {
         let known = ops::find(&node.domain, &node.op_type).is_some();
         match self.settings.target.rule(node, self.model) {
             QuantRule::Integer { .. } | QuantRule::FusedActivation if node.output(0).is_some_and(|v| self.tail.contains(&v)) => {
-                QuantRule::Float("it lies behind the last layer with weights; rounding it would save nothing and coarsen the output")
+                QuantRule::Float("it lies behind the last layer with weights; quantizing it would save nothing and make the output coarser")
             }
             QuantRule::Integer { .. } if node.output(0).is_some_and(|v| self.scales.contains(&v)) => {
                 QuantRule::Float("it scales what an integer operator has summed up")
@@ -189,7 +189,7 @@ impl<'a> Planner<'a> {
                 QuantRule::Float("its activations stay float")
             }
             _ if known && node.output(0).is_some_and(|v| self.masked.contains(&v)) => {
-                QuantRule::Float("a mask goes into it, and no grid holds that and the scores beside it")
+                QuantRule::Float("an attention mask is added to it, and no grid covers both the mask and the scores")
             }
             rule => rule,
         }
@@ -220,14 +220,14 @@ impl<'a> Planner<'a> {
         self.rules.scheme(self.model, node)
     }
 
-    /// A value on the grid that is asked for of the node that makes or reads it, unless another node has decided.
+    /// Puts a value on the grid requested by the node that computes or reads it, unless another node has decided.
     fn activation(&mut self, value: ValueId, node: &Node) {
         if let Some(grid) = self.activation_grid(node) {
             self.plan.activations.entry(value).or_insert(grid);
         }
     }
 
-    /// The grid of what a node reads and makes; `None` where that stays float.
+    /// The grid of a node's inputs and outputs; `None` if they stay float.
     fn activation_grid(&self, node: &Node) -> Option<AffineSettings> {
         let signed = self.settings.target.signed_activations();
         self.scheme(node).activations.map(|bits| AffineSettings { signed, ..AffineSettings::activation(bits) })
@@ -249,12 +249,12 @@ impl<'a> Planner<'a> {
         if is_input || self.plan.activations.contains_key(&root) {
             self.activation(root, node);
         } else {
-            // Behind a float operator: its other readers keep the unquantized value's grid out of their way.
+            // The value comes from a float operator: its other readers read it unquantized.
             self.activation(value, node);
         }
     }
 
-    /// Where a value's grid comes from: back through operators that only move elements.
+    /// The origin of a value's grid: back through operators that only move elements.
     fn root(&self, here: &Linked, value: ValueId) -> ValueId {
         let mut value = value;
         while let Some(node) = here.maker(value) {
@@ -268,7 +268,7 @@ impl<'a> Planner<'a> {
         value
     }
 
-    /// True if the node hands on its input's grid to `output`.
+    /// True if the node passes its input's grid on to `output`.
     fn keeps_grid(&self, node: &Node, output: ValueId) -> bool {
         let on_grid = ops::find(&node.domain, &node.op_type).map_or(0, |op| op.outputs_on_grid(node));
         self.rule(node) == QuantRule::SameGrid && node.outputs.iter().take(on_grid).any(|v| *v == Some(output))
@@ -276,7 +276,7 @@ impl<'a> Planner<'a> {
 
     fn weight(&mut self, here: &Linked, node: &Node, rule: WeightRule) {
         let Some(id) = node.input(rule.input) else { return };
-        // One weight that an embedding reads as it is and a layer turned: a grid for the whole of it serves both.
+        // A weight that an embedding reads as it is and a layer reads transposed: one grid for the whole weight serves both.
         let root = self.root(here, id);
         let turned = root != id && self.is_f32(root) && self.model.values.tensor(root).is_some();
         let id = if turned { root } else { id };
@@ -286,7 +286,7 @@ impl<'a> Planner<'a> {
         }
         let encoding = self.scheme(node).weights.clone();
         let bias = rule.bias.and_then(|i| node.input(i)).and_then(|b| self.model.values.tensor(b));
-        // In a grouped transposed convolution one index of the axis stands for a channel of each group.
+        // In a grouped transposed convolution one index of the axis is a channel of each group.
         let whole = |axis: &usize| tensor.shape().get(*axis).is_some_and(|n| bias.is_none_or(|b| b.len() == *n));
         let axis = self.settings.target.weight_axis(node, &rule).or_else(|| ops::depthwise_axis(node, tensor.shape()));
         let by_channel = encoding.grid(None).is_none() || encoding.granularity() != Granularity::Tensor;
@@ -298,7 +298,7 @@ impl<'a> Planner<'a> {
         self.plan.constants.insert(id, StoredConstant::Weight { encoding, axis });
     }
 
-    /// A table of embeddings is stored as what is looked up in it: one grid, so that the runtime looks up integers.
+    /// A table of embeddings has the grid of its looked-up rows, so that the runtime looks up integers.
     fn table(&mut self, node: &Node) {
         let (Some(table), Some(index)) = (node.input(0), node.input(1)) else { return };
         let learned = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.role(node, 0) == Role::Weight);
@@ -311,7 +311,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Finds the biases that stand in an Add of their own.
+    /// Finds biases that are added by an Add.
     fn added_biases(&self, roles: &Roles) -> BTreeMap<ValueId, AddedBias> {
         let uses = self.model.graph.use_counts();
         let mut found = BTreeMap::new();
@@ -363,7 +363,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The rule of a layer whose weight lies on a grid, be it one that `skip` has let keep an earlier one.
+    /// The rule of a layer whose weight is on a grid, also on an earlier one that `skip` kept.
     fn bias_rule(&self, node: &Node) -> QuantRule {
         match self.settings.target.rule(node, self.model) {
             QuantRule::Integer { data, weight: Some(rule) } if node.input(rule.input).is_some_and(|w| self.kept(w)) => {
@@ -403,7 +403,7 @@ impl<'a> Planner<'a> {
                     Some(stored) => constant = Some((id, stored.axis())),
                     None => data.push(self.root(here, id)),
                 }
-                // The channels of a convolution's result stand before its spatial axes, those of a product last.
+                // Channels of a convolution's result come before its spatial axes, those of a product last.
                 let spatial = self.model.values.tensor(id).map_or(0, |t| t.rank().saturating_sub(2));
                 behind = if node.op_type.starts_with("Conv") { spatial } else { 0 };
             }

@@ -1,4 +1,4 @@
-//! Rules: which layer is stored how. A plan is the settings for all layers with rules for some of them on top.
+//! Rules for how layers are stored: settings for all layers, and rules for some of them.
 use crate::{ActivationSettings, QuantizeSettings, Result};
 use encodings::Encodings;
 use graph::{Model, Node, ValueId};
@@ -6,7 +6,7 @@ use std::fmt;
 use target::QuantRule;
 use technique::{Choice, Fault};
 
-/// Where a layer stands among the layers with a weight.
+/// The position of a layer among the layers with a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Position {
@@ -16,8 +16,8 @@ pub enum Position {
     Last,
 }
 
-/// One rule. It applies to the nodes that fit all of `match`, `op` and `position`; where several apply, the last one that says
-/// something about weights decides on weights, and so for activations.
+/// One rule. It applies to the nodes that fit all of `match`, `op` and `position`. If several apply, the last one with `weights`
+/// decides on weights, and the last one with `activations` on activations.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rule {
@@ -33,16 +33,16 @@ pub struct Rule {
     /// How the weights of these nodes are stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Choice<Encodings>>,
-    /// How the activations that these nodes make are stored; false: in float.
+    /// How the outputs of these nodes are stored; false: in float.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activations: Option<ActivationSettings>,
-    /// Leaves these nodes as they are: in float, or as an earlier quantization left them.
+    /// Skips these nodes: they stay in float, or as an earlier quantization left them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub skip: bool,
 }
 
 impl Rule {
-    /// The rule that an entry of `skip` means.
+    /// The rule for an entry of `skip`.
     pub fn skipping(pattern: &str) -> Rule {
         Rule { pattern: Some(pattern.to_string()), skip: true, ..Rule::default() }
     }
@@ -59,7 +59,7 @@ impl Rule {
     }
 }
 
-/// A line as one would say it: `match = "conv1*": weights codebook with bits = 4`.
+/// The rule in a line: `match = "conv1*": weights codebook with bits = 4`.
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut which: Vec<String> = vec![];
@@ -84,7 +84,7 @@ pub(crate) struct Scheme<'s> {
     pub(crate) skip: bool,
 }
 
-/// The rules of settings on one model.
+/// The rules of the settings, resolved for one model.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules<'s> {
     settings: &'s QuantizeSettings,
@@ -133,7 +133,7 @@ fn has_weight(model: &Model, settings: &QuantizeSettings, node: &Node) -> bool {
 }
 
 impl QuantizeSettings {
-    /// All rules in order, those that `skip` means first.
+    /// All rules in order, those of `skip` first.
     pub fn all_rules(&self) -> Vec<Rule> {
         self.skip.iter().map(|p| Rule::skipping(p)).chain(self.rules.iter().cloned()).collect()
     }
@@ -149,8 +149,8 @@ impl QuantizeSettings {
     }
 }
 
-/// Checks that each rule applies to a node. To be asked before BatchNormalization is folded: what goes into a layer then is no longer
-/// there, and must not be called unknown for it.
+/// Checks that each rule applies to a node. Call it before BatchNormalization is folded: folded nodes no longer exist, and rules
+/// for them must not be refused.
 ///
 /// # Errors
 /// [`crate::QuantizeError::Setting`] for a rule or a pattern of `skip` that matches no node.

@@ -1,4 +1,4 @@
-//! Arithmetic on scales in files that quantize as they run: `Cast(integer sums) * (scale of the data * scale of the weight)`.
+//! Arithmetic on scales in files that quantize at run time: `Cast(integer sums) * (scale of the data * scale of the weight)`.
 use graph::{Graph, Node, ValueId};
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! How to quantize: the types that recipes read.
+//! Settings of quantization in a recipe.
 use crate::observer::Observers;
 use crate::{ActivationSettings, Corrections, Rule};
 use encodings::Encodings;
@@ -14,19 +14,20 @@ pub struct QuantizeSettings {
     pub weights: Choice<Encodings>,
     /// How activations are stored.
     pub activations: ActivationSettings,
-    /// How ranges of activations are found. `auto` needs data held back: [`crate::choose`] gives the observer to take in its place.
+    /// The observer for ranges of activations. `auto` needs held-back data: [`crate::choose`] returns the observer to use in its
+    /// place.
     pub observer: Choice<Observers>,
-    /// Scales of so few significant bits that the sums of a layer are exact, and the deployed file computes the simulation
-    /// to the bit. `false`: scales of full precision, which cost least error; sums may then differ in their last places.
+    /// Uses scales with so few significant bits that the sums of a layer are exact, and the deployed file computes the simulation
+    /// to the bit. `false`: scales of full precision, with the least error; sums may then differ in their last places.
     pub exact: bool,
-    /// Patterns of names of nodes that are left as they are; `*` stands for any run of characters. Each is a rule with `skip`.
+    /// Patterns of names of nodes to skip; `*` stands for any characters. Each is a rule with `skip`.
     pub skip: Vec<String>,
     /// Rules for some of the layers, in order; of those that apply to a layer the last one decides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
-    /// What the model will be deployed for: which operators run on integers, and in which form.
+    /// The target of the deployment: which operators run on integers, and in which form.
     pub target: target::Choice,
-    /// What is corrected without training: within each phase in this order.
+    /// Corrections without training, in this order within each phase.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub corrections: Vec<Choice<Corrections>>,
 }
@@ -48,7 +49,7 @@ impl Default for QuantizeSettings {
 }
 
 impl QuantizeSettings {
-    /// Checks the ranges of all settings. What observers and corrections say of theirs was checked when they were read.
+    /// Checks the ranges of all settings. Observers and corrections checked theirs when they were read.
     ///
     /// # Errors
     /// A [`Fault`] at the setting.

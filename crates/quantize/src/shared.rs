@@ -1,12 +1,12 @@
-//! Constants that nodes on integers share with nodes that compute in float.
+//! Constants that integer nodes share with float nodes.
 use crate::QuantizeSettings;
 use crate::plan::{Planner, is_data};
 use graph::{Model, ValueId};
 use std::collections::BTreeMap;
 use tensor::DType;
 
-/// Gives the nodes that read a float constant as quantized data a copy of it where others read it in float: on the grid of
-/// the former a 1 might be 0.98 for the latter. Weights stay one, with all their readers.
+/// If a float constant is read both as quantized data and in float, the integer nodes get a copy: on their grid a 1 might be 0.98
+/// for the float nodes. Weights stay one constant, with all their readers.
 pub(crate) fn unshare(model: &mut Model, settings: &QuantizeSettings) {
     let mut readers: BTreeMap<ValueId, (Vec<(usize, usize)>, bool)> = BTreeMap::new();
     let planner = Planner::new(model, &ops::Roles::of(model), settings);

@@ -1,10 +1,10 @@
 //! How precise the scales of a layer may be for its sums to stay exact in f32.
 //!
-//! In units of the two scales' powers of two a product is an integer, and so is a sum: exact in any order as long as it and
-//! what is summed on the way stay below 2^24. How long the sums get is seen in calibration: the largest result of each
-//! output channel, and for sums that cancel four standard deviations of as many independent products; never more than the
-//! largest possible sum. What is left of 2^24 is shared between the scales of data and weight, the weight getting the larger part,
-//! for it has a scale for each channel and the data one for all their readers.
+//! In units of the two scales' powers of two a product is an integer, and so is a sum: it is exact in any order as long as it and
+//! its partial sums stay below 2^24. The size of the sums comes from calibration: the largest result of each output channel, and
+//! for sums that cancel four standard deviations of as many independent products; never more than the largest possible sum. The
+//! remaining room up to 2^24 is shared between the scales of data and weight. The weight gets the larger part, since it has a
+//! scale for each channel and the data one scale for all readers.
 use crate::observer::Statistics;
 use crate::{QuantPlan, Result};
 use encodings::affine::{Precision, channels, unit};
@@ -16,13 +16,13 @@ use tensor::Tensor;
 /// Integers that f32 counts exactly.
 const EXACT: f64 = (1u64 << 24) as f64;
 
-/// Largest result to largest sum on the way there.
+/// Ratio of the largest partial sum to the largest result.
 const ON_THE_WAY: f64 = 1.5;
 
-/// Standard deviations of a sum of independent products that are reckoned with.
+/// Standard deviations of a sum of independent products that are covered.
 const DEVIATIONS: f64 = 4.0;
 
-/// The data's share of the room, as a power.
+/// The data's share of the room, as an exponent.
 const SHARE: f64 = 3.0 / 7.0;
 
 /// A node whose results are sums of products of quantized numbers.
@@ -30,9 +30,9 @@ const SHARE: f64 = 3.0 / 7.0;
 pub struct SumPart {
     /// The node's name.
     pub node: String,
-    /// Its result.
+    /// Value that holds the sum.
     pub output: ValueId,
-    /// Where the grids of its data come from: one value, or the two factors of a product.
+    /// Origin of the grids of its data: one value, or the two factors of a product.
     pub data: Vec<ValueId>,
     /// A constant weight with the axis of its output channels, and the axis of the result they become, from the last.
     pub weight: Option<(ValueId, Option<usize>)>,
@@ -40,21 +40,21 @@ pub struct SumPart {
     pub behind: usize,
     /// A constant bias.
     pub bias: Option<ValueId>,
-    /// For a mean: how many elements are added up; 0: all of a channel.
+    /// For a mean: the number of summed elements; 0: all of a channel.
     pub mean_of: Option<usize>,
 }
 
 /// The largest results of a sum.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Largest {
-    /// Largest magnitude in each channel, or in all.
+    /// Largest magnitude in each channel, or over all.
     results: Vec<f32>,
     /// Largest number of elements of the data for each of the results.
     elements: usize,
 }
 
 impl Largest {
-    /// Takes in results of shape `[.., channels, behind..]`, of data of `elements` elements.
+    /// Adds results of shape `[.., channels, behind..]`, from data of `elements` elements.
     pub(crate) fn update(&mut self, results: &Tensor, part: &SumPart, elements: Option<usize>) {
         let Ok(x) = results.as_slice::<f32>() else { return };
         let axis = results.rank().checked_sub(part.behind + 1).filter(|_| part.weight.is_some_and(|w| w.1.is_some()));
@@ -73,7 +73,7 @@ impl Largest {
     }
 }
 
-/// What calibration saw of a model's sums and data.
+/// Observed sums and data of a model.
 pub(crate) struct Sums<'a> {
     pub(crate) model: &'a Model,
     pub(crate) plan: &'a QuantPlan,
@@ -82,8 +82,8 @@ pub(crate) struct Sums<'a> {
 }
 
 impl Sums<'_> {
-    /// For each value whose grid sums depend on, how precise its scale may be. `steps` are the scales that would cover the
-    /// ranges exactly.
+    /// For each value whose grid sums depend on, the precision of its scale. `steps` are the scales that would cover the ranges
+    /// exactly.
     pub(crate) fn of_data(&self, steps: &BTreeMap<ValueId, f64>) -> Result<BTreeMap<ValueId, Precision>> {
         let mut limits: BTreeMap<ValueId, f64> = BTreeMap::new();
         for part in &self.plan.sums {
@@ -111,8 +111,8 @@ impl Sums<'_> {
         Ok(limits.into_iter().map(|(id, limit)| (id, Precision::up_to(limit))).collect())
     }
 
-    /// For each constant weight, how precise its scales may be beside those that its data have been given, and the nodes whose
-    /// sums are not exact with any.
+    /// For each constant weight, the precision of its scales given those of its data, and the nodes whose sums are not exact with
+    /// any precision.
     pub(crate) fn of_weights(&self) -> Result<(BTreeMap<ValueId, Precision>, Vec<String>)> {
         let mut limits: BTreeMap<ValueId, f64> = BTreeMap::new();
         let mut inexact = vec![];
@@ -143,8 +143,8 @@ impl Sums<'_> {
         Ok((limits.into_iter().map(|(id, limit)| (id, Precision::up_to(limit))).collect(), inexact))
     }
 
-    /// The longest sum of each channel, bias included, where the bias is not the larger part: [`encodings::affine::fit_bias`]
-    /// makes room for such a one.
+    /// The longest sum of each channel, bias included, if the bias is not the larger part: [`encodings::affine::fit_bias`] makes
+    /// room for a larger one.
     fn longest(&self, part: &SumPart) -> Result<Vec<f64>> {
         let Some(seen) = self.largest.get(&part.output.0) else { return Ok(vec![]) };
         let data: Vec<(f64, f64)> = part.data.iter().map(|v| self.magnitudes(*v)).collect();
@@ -167,12 +167,12 @@ impl Sums<'_> {
             if bias > products { products } else { products + bias }
         });
         let longest: Vec<f64> = longest.collect();
-        // One scale for all channels: the longest of all.
+        // One scale for all channels: the longest sum of all.
         Ok(if axis.is_none() { vec![longest.into_iter().fold(0.0, f64::max)] } else { longest })
     }
 
-    /// For each constant weight the square of its data's mean to their variance: what errors of one sign cost beside those that
-    /// cancel.
+    /// For each constant weight the squared mean of its data divided by their variance: how much errors of one sign count beside
+    /// errors that cancel.
     pub(crate) fn evenness(&self) -> BTreeMap<ValueId, f64> {
         let of = |part: &SumPart| {
             let histogram = self.values.get(&part.data.first()?.0)?.histogram();

@@ -1,14 +1,14 @@
-//! The end of a network: what turns the result of the last layer into the network's outputs.
+//! The end of a network: the nodes from the result of the last layer to the network's outputs.
 use graph::{Model, Node, ValueId};
 use ops::{Role, Roles};
 use std::collections::BTreeSet;
 
-/// First outputs of the main graph's nodes that follow a layer with weights and lead to none: a final Softmax, the
-/// decoding of boxes. An activation that a runtime fuses into the layer before it belongs to the layer, and so
-/// does its bias in an Add.
+/// First outputs of the main graph's nodes that depend on a layer with weights and that no layer depends on: a final Softmax, the
+/// decoding of boxes. An activation that a runtime fuses into the layer before it belongs to the layer, and so does its bias in
+/// an Add.
 pub(crate) fn nodes_behind_the_last_layer(model: &Model, roles: &Roles) -> BTreeSet<ValueId> {
     let nodes = &model.graph.nodes;
-    // Values that some layer reads, directly or through other nodes.
+    // Values that a layer depends on, directly or through other nodes.
     let mut leads = BTreeSet::new();
     for node in nodes.iter().rev() {
         if is_layer(node) || node.outputs.iter().flatten().any(|v| leads.contains(v)) {
@@ -40,7 +40,7 @@ fn is_layer(node: &Node) -> bool {
     weighted || node.subgraphs().any(|g| g.nodes.iter().any(is_layer))
 }
 
-/// What a node reads, its subgraphs' captures included.
+/// All values that a node reads, also in its subgraphs.
 fn reads(node: &Node) -> Vec<ValueId> {
     node.inputs.iter().flatten().copied().chain(node.subgraphs().flat_map(|g| g.use_counts().into_keys())).collect()
 }

@@ -15,7 +15,7 @@ pub(crate) fn refit(model: &mut Model, id: ValueId) -> Result<()> {
     Ok(())
 }
 
-/// Fits a plan's constants; `precisions` says how precise the scales of each may be, and what it does not name is in no sum.
+/// Fits a plan's constants; `precisions` has the precision of each one's scales; constants that it lacks are in no sum.
 pub(crate) fn fit_constants(
     model: &mut Model,
     plan: &QuantPlan,

@@ -344,7 +344,7 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
     let settings = QuantizeSettings { observer: Choice::known("auto"), ..Default::default() };
     let seen = observe(&prepared, &settings, (0..3).map(|s| spiky(&m, s))).unwrap();
     let open = fit(&mut prepared.clone(), &settings, &seen).unwrap_err().to_string();
-    assert!(open.contains("'auto' stands for a choice that has not been made"), "{open}");
+    assert!(open.contains("'auto' is a choice among observers that has not been made"), "{open}");
     let plain = |seed: u64| Ok(Batch { inputs: BTreeMap::from([("input".to_string(), input(&m, seed))]), ..Default::default() });
     let choice = choose(&prepared, &settings, &seen, (10..12).map(plain)).unwrap();
     assert_eq!(choice.samples, 8);

@@ -2,14 +2,14 @@
 use crate::html::escape;
 use std::fmt::Write as _;
 
-// Narrow enough that text is still read where a phone shows the picture, with room for labels of the larger text there.
+// Narrow enough to be read on a phone, with room for labels in larger text.
 const WIDTH: f64 = 420.0;
 const HEIGHT: f64 = 230.0;
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 44.0;
-/// Size of a letter of a point's name, on a phone.
+/// Width of a letter of a point's name, on a phone.
 const LETTER: (f64, f64) = (8.0, 15.0);
 
 /// Named points, joined by lines.
@@ -18,24 +18,24 @@ pub(crate) struct Series {
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// What stands at the axes.
+/// Labels of the axes.
 #[derive(Clone, Copy)]
 pub(crate) struct Axes<'a> {
     pub(crate) title: &'a str,
     pub(crate) x: &'a str,
     pub(crate) y: &'a str,
-    /// How a value is written at each axis, where ticks are so far apart; 0: by itself.
+    /// Writes a value at each axis, given the distance between ticks; 0: a value outside an axis.
     pub(crate) write_x: fn(f64, f64) -> String,
     pub(crate) write_y: fn(f64, f64) -> String,
-    /// Ticks of the first axis are at least so far apart: 1 where it counts.
+    /// Least distance between ticks of the first axis: 1 for counts.
     pub(crate) least_step: f64,
-    /// Writes each series' name beside its points, instead of a legend.
+    /// Writes each series' name beside its points instead of a legend.
     pub(crate) named: bool,
-    /// Draws the value axis by powers of ten where the values, all positive, span more than [`DECADES`] of them.
+    /// Uses a logarithmic value axis if the values, all positive, span more than [`DECADES`] powers of ten.
     pub(crate) may_be_logarithmic: bool,
 }
 
-/// Powers of ten from which on a linear axis hides the small values.
+/// Powers of ten beyond which a linear axis hides the small values.
 const DECADES: f64 = 1.5;
 
 /// Lines over a common pair of axes, with a legend; points carry their value as a tooltip. Empty without a finite point.
@@ -45,7 +45,7 @@ pub(crate) fn lines(axes: &Axes, series: &[Series]) -> String {
     if all.is_empty() {
         return String::new();
     }
-    // Lines reach both sides; points with names keep off them.
+    // Lines reach both sides; named points keep a distance from them.
     let (x0, x1) = range(all.iter().map(|p| p.0), if axes.named { 0.06 } else { 0.0 });
     let (low, high) = range(all.iter().map(|p| p.1), 0.0);
     let logarithmic = axes.may_be_logarithmic && all.iter().all(|p| p.1 > 0.0) && (high / low).log10() > DECADES;
@@ -75,7 +75,7 @@ pub(crate) fn lines(axes: &Axes, series: &[Series]) -> String {
     }
     for x in round_values(x0, x1, axes.least_step) {
         let px = place_x(x);
-        // A label in the middle of the last tick would leave the picture.
+        // The middle of a label at the last tick would leave the picture.
         let anchor = if px > WIDTH - 2.0 * RIGHT { "end" } else { "middle" };
         let at = if anchor == "end" { px.max(WIDTH - RIGHT) } else { px };
         let _ = write!(
@@ -129,7 +129,7 @@ fn overlap(a: &Box, b: &Box) -> bool {
     a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3]
 }
 
-/// A point's name beside it: on the side that has room, moved up or down until it covers no other.
+/// A point's name beside it: on the side with room, moved up or down until it covers no other.
 fn name(text: &str, px: f64, py: f64, taken: &mut Vec<Box>) -> String {
     let width = text.chars().count() as f64 * LETTER.0;
     let left = px + 8.0 + width > WIDTH;
@@ -151,7 +151,7 @@ fn name(text: &str, px: f64, py: f64, taken: &mut Vec<Box>) -> String {
     format!("{lead}<text class=\"tick name\" x=\"{x:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{}</text>", y + 4.0, escape(text))
 }
 
-/// Digits behind the point that tell ticks apart which are this far from each other.
+/// Digits after the decimal point that distinguish ticks of this distance.
 pub(crate) fn digits(step: f64) -> usize {
     if step > 0.0 { (-step.log10() - 1e-9).ceil().clamp(0.0, 6.0) as usize } else { 1 }
 }
@@ -163,7 +163,7 @@ fn range(values: impl Iterator<Item = f64>, margin: f64) -> (f64, f64) {
     (low - spread, high + spread)
 }
 
-/// A distance between ticks of 1, 2 or 5 times a power of ten that gives three to seven of them.
+/// A distance of 1, 2 or 5 times a power of ten that gives three to seven ticks.
 fn round_step(distance: f64) -> f64 {
     let power = 10f64.powf((distance / 4.0).log10().floor());
     let factor = distance / 4.0 / power;
@@ -179,7 +179,7 @@ fn round_step(distance: f64) -> f64 {
         }
 }
 
-/// Multiples of the round step, but at least `least`, within a range, its ends included up to rounding.
+/// Multiples of the round step, but at least `least`, within a range, ends included up to rounding.
 fn round_values(from: f64, to: f64, least: f64) -> impl Iterator<Item = f64> {
     let step = round_step(to - from).max(least);
     let (first, last) = ((from / step - 1e-6).ceil() as i64, (to / step + 1e-6).floor() as i64);

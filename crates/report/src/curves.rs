@@ -1,9 +1,9 @@
-//! The curves of all trainings as a table that other programs read.
+//! The training curves as a CSV table for other programs.
 use crate::record::RunRecord;
 use std::fmt::Write as _;
 
-/// A line an epoch, comma-separated, under a heading; a figure that was not measured is empty. Shares are 0..1. The columns are called after the task's main
-/// figure.
+/// A line for each epoch, comma-separated, under a heading. Metrics that were not measured are empty. Shares are 0..1. Columns
+/// are named after the task's main metric.
 pub fn curves(record: &RunRecord) -> String {
     let key = record.task.main().key;
     let mut out = format!("stage,epoch,loss,train_{key},validation_{key},lr,images_per_s\n");

@@ -1,4 +1,4 @@
-//! The page: one file with style and charts inside, nothing fetched, light and dark.
+//! The page: one file with style and charts inside, no network access, light and dark.
 use crate::chart::{Axes, Series, bar, digits, lines};
 use crate::record::{Arithmetic, RunRecord, RuntimeRecord, StageRecord};
 use crate::sections;
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 const STYLE: &str = include_str!("report.css");
 
-/// What stands in every page that [`html`] makes.
+/// A mark in every page that [`html`] makes.
 pub const PAGE_MARK: &str = " · Espalier</title>";
 
 /// Text as HTML, safe in elements and in quoted attributes.
@@ -21,7 +21,7 @@ pub fn html(record: &RunRecord) -> String {
     page(record, "")
 }
 
-/// [`html`] of a run that is at work: the page loads itself again after so many seconds.
+/// [`html`] of a run in progress: the page reloads itself after so many seconds.
 pub fn html_live(record: &RunRecord, seconds: u32) -> String {
     page(record, &format!("<meta http-equiv=\"refresh\" content=\"{seconds}\">"))
 }
@@ -65,7 +65,7 @@ pub(crate) fn table<S: AsRef<str>>(head: &[S], rows: &[Vec<String>]) -> String {
     format!("<div class=\"scroll\"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>")
 }
 
-/// The title with what the run came to.
+/// The title with the run's result.
 fn header(record: &RunRecord) -> String {
     let mut tiles = String::new();
     let mut tile = |label: &str, value: String, from: Option<String>| {
@@ -158,13 +158,13 @@ fn curves(record: &RunRecord) -> String {
     section("curves", "Training", &if charts.is_empty() { charts } else { format!("<div class=\"charts\">{charts}</div>") })
 }
 
-/// A word at the beginning of a title.
+/// A word with a capital first letter.
 fn capital(word: &str) -> String {
     let mut letters = word.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// A figure at an axis.
+/// A metric at an axis.
 fn plain(v: f64, step: f64) -> String {
     if step > 0.0 { format!("{v:.*}", digits(step)) } else { text::number(v) }
 }
@@ -176,7 +176,7 @@ fn share(v: f64, step: f64) -> String {
 
 fn trade(record: &RunRecord) -> String {
     let metric = record.task.main();
-    // Figures over a part of the samples are no matter of size.
+    // Metrics over part of the samples are left out of the chart of sizes.
     let points = record.measured().filter(|s| s.chosen_images().is_none()).filter_map(|s| {
         let point = (s.metrics.file_bytes? as f64, s.shown(&metric)?);
         Some(Series { name: s.name.clone(), points: vec![point] })
@@ -193,7 +193,7 @@ fn trade(record: &RunRecord) -> String {
         named: true,
         may_be_logarithmic: false,
     };
-    // One stage's point says nothing about a price.
+    // A single point shows no trade-off.
     let body = if series.len() > 1 { format!("<div class=\"charts\">{}</div>", lines(&axes, &series)) } else { String::new() };
     section("trade", "What size costs", &body)
 }
@@ -244,7 +244,7 @@ fn runtimes(record: &RunRecord) -> String {
     section("runtimes", "The deployed file: literal against default arithmetic", &(file + &table(&head, &rows)))
 }
 
-/// How near a file's answers are to the simulation's: the share that is the same, or the differences.
+/// Agreement of a file's results with the simulation's: the share that is equal, or the differences.
 fn agreement(r: &RuntimeRecord, share: impl Fn(Option<f64>) -> String) -> String {
     match (r.differences.get("mean_difference"), r.differences.get("largest_difference")) {
         (Some(mean), Some(largest)) => {
@@ -256,7 +256,7 @@ fn agreement(r: &RuntimeRecord, share: impl Fn(Option<f64>) -> String) -> String
 
 fn layers(record: &RunRecord) -> String {
     let Some(stage) = record.stages.iter().rev().find(|s| !s.layers.is_empty()) else { return String::new() };
-    // 60 dB and more is drawn as a full bar.
+    // 60 dB and more is a full bar.
     const FULL_DB: f64 = 60.0;
     let row = |l: &crate::record::LayerRecord| {
         let error = l.sqnr_db.map_or("–".into(), |d| format!("{}{d:.1} dB", bar(d / FULL_DB, "error")));

@@ -1,6 +1,6 @@
 //! The record of a run, and its views: a self-contained HTML page, a terminal table, Markdown.
 //!
-//! Every number in a view comes from the [`record::RunRecord`]; the views compute nothing about models.
+//! Every number in a view comes from the [`record::RunRecord`]; the views do not run models.
 mod chart;
 mod curves;
 mod html;

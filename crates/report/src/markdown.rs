@@ -4,7 +4,7 @@ use crate::table::{changes, remarks, summary};
 use crate::text;
 use std::fmt::Write as _;
 
-/// Text that stays text: no cell, element, link, emphasis or code begins in it.
+/// Escaped text: no cell, element, link, emphasis or code begins in it.
 fn escape(s: &str) -> String {
     let line = text::line(&s.replace(['\n', '\r'], " "));
     let mut out = String::with_capacity(line.len());
@@ -24,7 +24,7 @@ fn code(s: &str) -> String {
     text::line(s).replace('`', "'")
 }
 
-/// A heading, the table, the file beside the original, warnings, the goals and the command.
+/// The summary: a heading, the table, the file beside the original, warnings, the goals and the command.
 pub fn markdown(record: &RunRecord) -> String {
     let table = summary(record);
     let mut out = format!("### {}\n\n", escape(&record.name));

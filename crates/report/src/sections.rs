@@ -6,7 +6,7 @@ use crate::table::{NOTHING, changes};
 use crate::text;
 use std::collections::HashMap;
 
-/// What may mislead or is not kept, at the top.
+/// Warnings, at the top.
 pub(crate) fn warnings(record: &RunRecord) -> String {
     let item = |(stage, text): (&str, &str)| format!("<li class=\"missed\"><b>{}</b> {}</li>", escape(stage), escape(text));
     let items: String = record.warnings().map(item).collect();
@@ -22,7 +22,7 @@ pub(crate) fn before_and_after(record: &RunRecord) -> String {
     section("before-after", "Before and after", &body)
 }
 
-/// What the runtime computes on integers and in float.
+/// Which nodes the runtime computes on integers and in float.
 pub(crate) fn placement(record: &RunRecord) -> String {
     let placed = record.deployed().and_then(|(_, d)| Some((d, d.placement.as_ref()?)));
     let Some((deploy, placement)) = placed else { return String::new() };
@@ -38,10 +38,10 @@ pub(crate) fn placement(record: &RunRecord) -> String {
     section("placement", "On integers and in float", &(table(&["operator", "on integers", "in float"], &rows) + &said))
 }
 
-/// With more classes, the matrix is no picture any more: the worst classes and pairs are listed.
+/// Most classes for a matrix; with more, the worst classes and pairs are listed.
 const MOST_DRAWN: usize = 20;
 
-/// Class by class, and what was taken for what.
+/// Results by class, and the confusion matrix.
 pub(crate) fn classes(record: &RunRecord) -> String {
     let Some((stage, after)) = record.stages.iter().rev().find_map(|s| Some((s, s.classes.as_ref()?))) else { return String::new() };
     let first = record.measured().find_map(|s| Some((s, s.classes.as_ref()?))).filter(|(s, _)| s.key != stage.key || s.name != stage.name);
@@ -81,7 +81,7 @@ pub(crate) fn classes(record: &RunRecord) -> String {
     section("classes", &format!("Classes after {}", escape(&stage.name)), &body)
 }
 
-/// What was taken for what: a row a class, a column an answer.
+/// The confusion matrix: a row for each class, a column for each prediction.
 fn matrix(classes: &ClassesRecord, name: &dyn Fn(u64) -> String) -> String {
     let mut labels: Vec<u64> = classes.classes.iter().map(|c| c.label).chain(classes.confused.iter().map(|c| c.taken_for)).collect();
     labels.sort_unstable();
@@ -96,7 +96,7 @@ fn matrix(classes: &ClassesRecord, name: &dyn Fn(u64) -> String) -> String {
         let cell = |taken: &u64| {
             let n = counts.get(&(c.label, *taken)).copied().unwrap_or(0);
             let (share, class) = (n as f64 / c.images.max(1) as f64, if *taken == c.label { "right" } else { "wrong" });
-            // A few wrong ones among many are still to be seen.
+            // A few wrong predictions among many must still be visible.
             let shade = if n == 0 { 0.0 } else { 12.0 + 68.0 * share };
             format!("<td class=\"{class}\" style=\"--share:{shade:.0}%\">{}</td>", if n == 0 { String::new() } else { n.to_string() })
         };
@@ -117,7 +117,7 @@ fn pairs(classes: &ClassesRecord, name: &dyn Fn(u64) -> String) -> String {
     if rows.is_empty() { String::new() } else { table(&["class", "taken for", "samples"], &rows) }
 }
 
-/// Where the run's time went.
+/// The time of the run by activity.
 pub(crate) fn time(record: &RunRecord) -> String {
     let total = record.work_seconds();
     let row = |s: &StageRecord| {
@@ -148,7 +148,7 @@ pub(crate) fn time(record: &RunRecord) -> String {
     section("time", "Where the time went", &body)
 }
 
-/// The command, the recipe, what was read, and on what.
+/// The command, the recipe, the inputs and the environment.
 pub(crate) fn reproduce(record: &RunRecord) -> String {
     let e = &record.environment;
     let mut rows =

@@ -1,5 +1,5 @@
-//! What every view shows in its own way: the summary table with what is to be known of it, and the comparison of the deployed
-//! file with the model that the run began with.
+//! Data shared by all views: the summary table with its notes, and the comparison of the deployed file with the model that the
+//! run began with.
 use crate::record::{Latency, RunRecord, StageRecord, Status};
 use crate::text;
 
@@ -11,10 +11,10 @@ pub(crate) struct Table {
 
 pub(crate) const NOTHING: &str = "–";
 
-/// A share of zeros that quantization alone does not make.
+/// A sparsity that quantization alone does not reach.
 const PRUNED: f64 = 0.05;
 
-/// Stage by stage: what each left behind. Columns that no stage has a figure for are left out.
+/// Stage by stage: the measurements of each. Columns without a value in any stage are left out.
 pub(crate) fn summary(record: &RunRecord) -> Table {
     type Column<'a> = (&'a str, Box<dyn Fn(&StageRecord) -> Option<String> + 'a>);
     let metrics = &record.task.metrics;
@@ -39,7 +39,7 @@ pub(crate) fn summary(record: &RunRecord) -> Table {
     Table { head: kept.iter().map(|(h, _)| text::line(h)).collect(), rows: record.measured().map(row).collect() }
 }
 
-/// How long a stage took when it ran, also where that was in an earlier call.
+/// Time of a stage when it ran, also if that was in an earlier call.
 fn time(stage: &StageRecord) -> Option<String> {
     let took = text::duration(stage.seconds);
     Some(if stage.status == Status::Cached { format!("{took} (earlier)") } else { took })
@@ -49,7 +49,7 @@ pub(crate) fn milliseconds(ms: f64) -> String {
     if ms < 0.1 { format!("{ms:.3} ms") } else { format!("{ms:.2} ms") }
 }
 
-/// What is to be known of the table's figures, as sentences.
+/// Notes on the table's figures, as sentences.
 pub(crate) fn remarks(record: &RunRecord) -> Vec<String> {
     let mut out = vec![];
     let metric = record.task.main();
@@ -74,7 +74,7 @@ pub(crate) fn remarks(record: &RunRecord) -> Vec<String> {
     out
 }
 
-/// A figure of the model that the run began with, and of the deployed file.
+/// A figure of the original model and of the deployed file.
 pub(crate) struct Change {
     pub(crate) what: String,
     pub(crate) before: String,
@@ -83,8 +83,8 @@ pub(crate) struct Change {
     pub(crate) ratio: String,
 }
 
-/// The last deployed file beside the model that the run began with: both in the same runtime. Its name and the runtime's, then
-/// the figures; `None` where they were not measured beside each other.
+/// The last deployed file beside the model that the run began with, both in the same runtime. Its name and the runtime's, then
+/// the figures; `None` if they were not measured beside each other.
 pub(crate) fn changes(record: &RunRecord) -> Option<(String, Vec<Change>)> {
     let (stage, deploy) = record.deployed()?;
     let original = deploy.original.as_ref()?;
@@ -118,7 +118,7 @@ pub(crate) fn changes(record: &RunRecord) -> Option<(String, Vec<Change>)> {
     change("peak memory", of(original.peak_memory_bytes), of(runtime.peak_memory_bytes), bytes, ["less", "more"]);
     change("MACs", of(original.macs), of(stage.metrics.macs), count, ["fewer", "more"]);
     change("parameters", of(first.and_then(|s| s.metrics.parameters)), of(stage.metrics.parameters), count, ["fewer", "more"]);
-    // Runs that something else on the machine delayed say nothing about the file.
+    // Runs that were delayed by other work on the machine say nothing about the file.
     if theirs.into_iter().chain(own).any(delayed)
         && let Some(p95) = out.iter_mut().find(|c| c.what == "latency p95")
     {
@@ -129,12 +129,12 @@ pub(crate) fn changes(record: &RunRecord) -> Option<(String, Vec<Change>)> {
     Some((format!("{} → {} in {} {version}{threads}, runs in turn", original.stage, stage.name, runtime.runtime), out))
 }
 
-/// True where one run of twenty took more than three times as long as the middle one.
+/// True if at least one run of twenty took more than three times as long as the median.
 fn delayed(l: &Latency) -> bool {
     l.p95_ms > 3.0 * l.p50_ms
 }
 
-/// `3.7 times smaller`; nothing where the two are the same.
+/// `3.7 times smaller`; nothing if the two are equal.
 fn ratio(before: f64, after: f64, [less, more]: [&str; 2]) -> String {
     let (larger, smaller, word) = if after <= before { (before, after, less) } else { (after, before, more) };
     if smaller <= 0.0 || larger / smaller < 1.005 {

@@ -1,45 +1,45 @@
-//! What the network of a run is for, and how its figures are written.
+//! The task of a run, and how its metrics are written.
 use crate::text;
 use serde::{Deserialize, Serialize};
 
-/// Key of the figure that has fields of its own in the record.
+/// Key of the metric that has its own fields in the record.
 pub(crate) const ACCURACY: &str = "accuracy";
 
-/// Which of two figures is the better one.
+/// Which of two values of a metric is better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Better {
-    /// The larger.
+    /// Larger values are better, as of an accuracy.
     #[default]
     Higher,
-    /// The smaller.
+    /// Smaller values are better, as of an error.
     Lower,
 }
 
-/// A figure that the network is judged by.
+/// A metric of the task.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricRecord {
-    /// Its key in the record and in goals: `accuracy`, `mae`.
+    /// Key in the record and in goals: `accuracy`, `mae`.
     pub key: String,
-    /// What it is called: `accuracy`, `MAE`.
+    /// Label: `accuracy`, `MAE`.
     pub label: String,
-    /// Which direction is better.
+    /// Whether larger or smaller values are better.
     pub better: Better,
-    /// True for a share 0..1 that is written in percent.
+    /// True for a share 0..1, written in percent.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub percent: bool,
 }
 
-/// The task.
+/// The task that a run was about, and its metrics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TaskRecord {
-    /// Its name in recipes.
+    /// Name of the task in recipes.
     pub kind: String,
-    /// Its figures, the main one first.
+    /// Metrics, the main one first.
     pub metrics: Vec<MetricRecord>,
 }
 
-/// Classification by accuracy: what records are about that name no task.
+/// Classification with accuracy: the task of records that name none.
 impl Default for TaskRecord {
     fn default() -> Self {
         TaskRecord { kind: "classification".into(), metrics: vec![MetricRecord::accuracy()] }
@@ -47,7 +47,7 @@ impl Default for TaskRecord {
 }
 
 impl TaskRecord {
-    /// The figure that goals and charts go by.
+    /// The metric of goals and charts.
     pub fn main(&self) -> MetricRecord {
         self.metrics.first().cloned().unwrap_or_else(MetricRecord::accuracy)
     }
@@ -64,12 +64,12 @@ impl MetricRecord {
         MetricRecord { key: ACCURACY.into(), label: ACCURACY.into(), better: Better::Higher, percent: true }
     }
 
-    /// The figure as text: `91.73 %`, `0.2145`.
+    /// A value as text: `91.73 %`, `0.2145`.
     pub fn write(&self, value: f64) -> String {
         if self.percent { text::percent(value) } else { text::number(value) }
     }
 
-    /// The figure with its interval of 95 % where it is over few samples: `98.61 % (96.8..99.4)`, `0.2145 (0.1990..0.2300)`.
+    /// A value with its 95 % confidence interval if there are few samples: `98.61 % (96.8..99.4)`, `0.2145 (0.1990..0.2300)`.
     pub fn write_with(&self, value: f64, samples: Option<u64>, interval: Option<[f64; 2]>) -> String {
         if self.percent {
             return text::accuracy(value, samples);
@@ -92,7 +92,7 @@ impl MetricRecord {
         }
     }
 
-    /// How much worse `new` is than `old`, in the figure's own unit; negative where it is better.
+    /// How much worse `new` is than `old`, in the metric's own unit; negative if it is better.
     pub fn loss(&self, old: f64, new: f64) -> f64 {
         match self.better {
             Better::Higher => old - new,

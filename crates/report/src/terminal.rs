@@ -9,7 +9,7 @@ pub fn terminal(record: &RunRecord) -> String {
     terminal_after(record, &|_, _| false)
 }
 
-/// [`terminal`] without the warnings (stage, text) that the reader has seen.
+/// [`terminal`] without the warnings (stage, text) that were shown before.
 pub fn terminal_after(record: &RunRecord, seen: &dyn Fn(&str, &str) -> bool) -> String {
     let table = summary(record);
     let width = |s: &str| s.chars().count();

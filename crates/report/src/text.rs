@@ -1,4 +1,4 @@
-//! Numbers as people read them.
+//! Numbers and names as text.
 
 /// Bytes with a decimal unit: `1.10 MB`.
 pub fn bytes(n: u64) -> String {
@@ -23,7 +23,7 @@ pub fn percent(share: f64) -> String {
     format!("{:.2} %", share * 100.0)
 }
 
-/// A figure with four significant digits: `0.2145`, `12.30`, `1234`.
+/// A number with four significant digits: `0.2145`, `12.30`, `1234`.
 pub fn number(value: f64) -> String {
     if value == 0.0 || !value.is_finite() {
         return value.to_string();
@@ -38,17 +38,17 @@ pub fn signed(value: f64) -> String {
     if value >= 0.0 { format!("+{number}") } else { number }
 }
 
-/// True for so few samples that an interval belongs beside a figure.
+/// True for so few samples that a confidence interval should be shown.
 pub(crate) fn few(samples: u64) -> bool {
     samples < FEW
 }
 
-/// What is to be known wherever a sparsity is shown.
+/// The note that goes with a sparsity.
 pub const SPARSITY_ALONE: &str = "zeros alone make neither the file smaller nor the run faster: they are stored and computed with like any \
                                   other value, and pay where the file is compressed or kernels for sparse weights are used";
 
-/// The interval within which a share lies with 95 % confidence, where `right` of `all` were seen (E. B. Wilson, "Probable
-/// inference, the law of succession, and statistical inference", 1927).
+/// The 95 % confidence interval of a share, from `right` of `all` (E. B. Wilson, "Probable inference, the law of succession, and
+/// statistical inference", 1927).
 pub fn wilson(right: f64, all: u64) -> (f64, f64) {
     const Z: f64 = 1.959_963_984_540_054;
     if all == 0 {
@@ -61,10 +61,10 @@ pub fn wilson(right: f64, all: u64) -> (f64, f64) {
     ((middle - half).max(0.0), (middle + half).min(1.0))
 }
 
-/// Test sets with fewer samples have the interval written beside an accuracy.
+/// Smallest number of test samples for which an accuracy is written without its interval.
 const FEW: u64 = 5000;
 
-/// An accuracy, with its interval of 95 % where it is over few samples: `98.61 % (96.8..99.4)`.
+/// An accuracy, with its 95 % confidence interval if there are few samples: `98.61 % (96.8..99.4)`.
 pub fn accuracy(share: f64, samples: Option<u64>) -> String {
     match samples.filter(|n| few(*n)) {
         Some(n) => {
@@ -104,8 +104,8 @@ pub fn date(unix: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", seconds / 3600, seconds % 3600 / 60)
 }
 
-/// True for what a terminal or a browser obeys instead of showing it: control characters, and those that change the direction of
-/// text or break lines.
+/// True for characters that control a terminal or a browser: control characters, and those that change the direction of text or
+/// break lines.
 fn obeyed(c: char) -> bool {
     c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
@@ -121,7 +121,7 @@ fn shown(s: &str, kept: &[char]) -> String {
     out
 }
 
-/// A name from a file, as one line that can be shown anywhere: what would be obeyed is written as `\u{1b}`.
+/// A name from a file, as one line that can be shown anywhere: control characters are written as `\u{1b}`.
 pub fn line(s: &str) -> String {
     shown(s, &[])
 }
@@ -131,7 +131,7 @@ pub fn block(s: &str) -> String {
     shown(s, &['\n', '\t'])
 }
 
-/// A command line that a shell reads as it was given.
+/// A command line, quoted for a shell.
 pub fn command_line(arguments: &[String]) -> String {
     let plain = |s: &str| !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_./=:,+%@".contains(c));
     let quote = |s: &String| if plain(s) { s.clone() } else { format!("'{}'", s.replace('\'', r"'\''")) };
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn intervals_are_wilsons() {
-        // By definition, what was seen is 1.96 standard deviations of the bound away from it.
+        // By definition the observed share is 1.96 standard deviations away from the bound, at the bound's own deviation.
         for (right, all) in [(354.0, 359), (1.0, 10), (9173.0, 10_000)] {
             let (seen, bounds) = (right / f64::from(all), wilson(right, all as u64));
             for bound in [bounds.0, bounds.1] {

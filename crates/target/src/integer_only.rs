@@ -10,7 +10,7 @@ use tensor::DType;
 
 pub(crate) const MANUAL: Manual = Manual {
     name: "integer_only",
-    summary: "A microcontroller's demands: signed int8 throughout, nothing in float but the input's quantizer and the output's dequantizer.",
+    summary: "For microcontrollers: signed int8 throughout, nothing in float but the input's quantizer and the output's dequantizer.",
     details: "Activations: int8 in -128..127, one scale and zero point a tensor. Weights: int8 in -127..127, zero point 0; a scale for each \
               output channel in convolutions, one scale in fully connected layers (Gemm, MatMul). Biases: int32, scale = that of the data \
               times that of the weight. Softmax and Sigmoid give 0..255/256 (scale 1/256, zero point -128), Tanh -1..127/128. Also what \
@@ -20,7 +20,7 @@ pub(crate) const MANUAL: Manual = Manual {
     example: "target = \"integer_only\"",
 };
 
-/// The target `integer_only`.
+/// Settings of `integer_only`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct IntegerOnly {}
@@ -50,15 +50,15 @@ const ON_INTEGERS: &[&str] = &[
 /// Layers whose kernels take one scale for the whole weight.
 const FULLY_CONNECTED: &[&str] = &["Gemm", "MatMul"];
 
-/// How many of the nodes that would compute in float are named.
+/// Most float nodes to name in the error.
 const NAMED: usize = 3;
 
 impl IntegerOnly {
-    /// A layer whose weight is made of integers by something else than DequantizeLinear (a table), and that weight.
+    /// A layer whose weight is decoded by other nodes than DequantizeLinear (a table), and that weight.
     fn decoded(&self, model: &Model) -> Option<(String, String)> {
         let mut made_by: HashMap<ValueId, &Node> = HashMap::new();
         model.graph.visit(&mut |node| made_by.extend(node.outputs.iter().flatten().map(|v| (*v, node))));
-        // Back through what only moves elements.
+        // Back through nodes that only move elements.
         let source = |value: ValueId| {
             let mut node = *made_by.get(&value)?;
             while self.rule(node, model) == QuantRule::SameGrid {
@@ -115,7 +115,8 @@ impl Target for IntegerOnly {
         }
     }
 
-    /// All of them: whoever converts the file need not know what an absent one means, and ONNX Runtime makes a Gemm of MatMul and Add.
+    /// All operators: converters then need not know what an absent zero point means, and ONNX Runtime turns MatMul and Add into a
+    /// Gemm.
     fn writes_zero_point(&self, _op_type: &str) -> bool {
         true
     }

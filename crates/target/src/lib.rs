@@ -1,8 +1,8 @@
-//! Targets: what the runtimes that files are made for can do. One file a target.
+//! Targets: the abilities of the runtimes that files are made for. One file a target.
 //!
-//! An operator (crate `ops`) says what is true of ONNX: its inputs and their roles, whether it computes, moves or clips elements. A
-//! target says what its runtime does with that: what runs on integers, what is fused, which signs and granularities it takes.
-//! Quantization plans by the target of the recipe's deploy stage; lowering, and the report of what stays float, ask the same one.
+//! An operator (crate `ops`) describes ONNX: its inputs and their roles, whether it computes, moves or clips elements. A target
+//! describes its runtime: what runs on integers, what is fused, which signs and granularities it takes. Quantization plans for
+//! the target of the recipe's deploy stage; lowering, and the report of what stays float, use the same one.
 mod integer_only;
 mod onnxruntime;
 mod reference;
@@ -60,14 +60,14 @@ pub trait Target: Send + Sync {
     /// The runtime in which a file for this target is measured, by its name in `deploy::runtime`.
     fn runtime(&self) -> &'static str;
 
-    /// Why a node that computes new numbers stays float; `None` where there is a kernel on integers for it.
+    /// Why a node that computes new numbers stays float; `None` if there is an integer kernel for it.
     fn why_float(&self, op: &dyn Operator, node: &Node) -> Option<&'static str>;
 
     /// True if its kernel of this operator, which moves or selects elements, also takes 8-bit integers in this version of ONNX's
-    /// operator set. Where it does not, such a node stands between DequantizeLinear and QuantizeLinear.
+    /// operator set. Otherwise such a node lies between DequantizeLinear and QuantizeLinear.
     fn moves_integers(&self, op_type: &str, opset: i64) -> bool;
 
-    /// What it does with a node. The same for all targets: only [`Target::why_float`] differs.
+    /// What it does with a node. The same for all targets, except for [`Target::why_float`].
     fn rule(&self, node: &Node, model: &Model) -> QuantRule {
         let Some(op) = ops::find(&node.domain, &node.op_type) else { return QuantRule::Float("the operator is not known") };
         match op.effect(node, model) {
@@ -92,27 +92,27 @@ pub trait Target: Send + Sync {
         rule.axis
     }
 
-    /// True if what follows the last layer with weights stays float, where rounding saves nothing.
+    /// True if nodes after the last layer with weights stay float, where quantization saves nothing.
     fn float_tail(&self) -> bool {
         true
     }
 
-    /// The range that the kernel of this node gives its output, whatever the data.
+    /// The fixed output range of this node's kernel, independent of the data.
     fn fixed_range(&self, _node: &Node) -> Option<(f32, f32)> {
         None
     }
 
-    /// True if an integer weight of this operator needs a zero point that is written down, though it is zero.
+    /// True if an integer weight of this operator needs an explicit zero point, though it is zero.
     fn writes_zero_point(&self, _op_type: &str) -> bool {
         false
     }
 
-    /// True if a bias that an Add puts on a layer's result is added to its integer sums.
+    /// True if a bias in an Add behind a layer is added to the layer's integer sums.
     fn adds_bias_on_integers(&self) -> bool {
         false
     }
 
-    /// Refuses what it cannot run: nodes that compute in float, or a width.
+    /// Refuses a model that it cannot run: because of nodes in float, or of a width.
     ///
     /// # Errors
     /// A sentence that names the node or value, the reason and a remedy.
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(rule(&target, "Nothing"), QuantRule::Float("the operator is not known"));
     }
 
-    /// A name that is misspelt in a target's table would silently match nothing.
+    /// A misspelt name in a target's table would silently match nothing.
     #[test]
     fn targets_name_known_operators() {
         for (name, known) in onnxruntime::names().into_iter().chain(integer_only::names()).map(|n| (n, ops::find("", n).is_some())) {

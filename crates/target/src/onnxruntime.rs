@@ -1,4 +1,4 @@
-//! ONNX Runtime on the processor.
+//! ONNX Runtime on the CPU.
 use crate::Target;
 use graph::Node;
 use ops::Operator;
@@ -15,14 +15,14 @@ pub(crate) const MANUAL: Manual = Manual {
     example: "target = \"onnxruntime\"",
 };
 
-/// The target `onnxruntime`.
+/// Settings of `onnxruntime`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct OnnxRuntime {}
 
 impl Settings for OnnxRuntime {}
 
-/// Operators that compute and have a kernel on integers, or run between quantizers without loss (Pad, Concat).
+/// Operators that compute and have an integer kernel, or run between quantizers without loss (Pad, Concat).
 const ON_INTEGERS: &[&str] = &[
     "Add",
     "AveragePool",
@@ -39,7 +39,7 @@ const ON_INTEGERS: &[&str] = &[
     "Softmax",
 ];
 
-/// Why others stay float, where there is more to say than that no kernel is known.
+/// Reasons for operators that stay float, if there is more to say than that no kernel is known.
 const IN_FLOAT: &[(&str, &[&str])] = &[
     ("ONNX Runtime has no static integer kernel for it", &["Attention"]),
     ("interpolation runs in float", &["Resize", "Upsample"]),
@@ -58,8 +58,8 @@ const IN_FLOAT: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// Operators that move or select elements with a kernel for 8-bit integers, each from a version of the operator set on (ONNX Runtime
-/// 1.32, processor).
+/// Operators that move or select elements and have a kernel for 8-bit integers, each from a version of the operator set on (ONNX
+/// Runtime 1.32, CPU).
 const MOVES_INTEGERS: &[(&str, i64)] = &[
     ("DepthToSpace", 13),
     ("Expand", 8),
@@ -79,8 +79,8 @@ const MOVES_INTEGERS: &[(&str, i64)] = &[
     ("Unsqueeze", 1),
 ];
 
-/// Operators of its own that its optimizations put in: their ONNX names, and whether they take quantized operands by their definition.
-/// Those that ONNX has, or that stand for an operator by [`ops::IntegerForm`], are not listed.
+/// ONNX Runtime's own operators that its optimizations add: their ONNX names, and whether they take quantized operands by
+/// definition. Operators of ONNX, and those with an [`ops::IntegerForm`], are not listed.
 const OWN: &[(&str, &str, bool)] = &[
     ("FusedConv", "Conv", false),
     ("NhwcFusedConv", "Conv", false),
@@ -115,13 +115,13 @@ impl Target for OnnxRuntime {
         MOVES_INTEGERS.iter().any(|(name, since)| *name == op_type && opset >= *since)
     }
 
-    /// ONNX Runtime (1.32) computes a Gemm in float where the zero point is left out, while it takes Conv and MatMul either way.
+    /// ONNX Runtime (1.32) computes a Gemm in float if the zero point is left out, while it accepts Conv and MatMul either way.
     fn writes_zero_point(&self, op_type: &str) -> bool {
         op_type == "Gemm"
     }
 }
 
-/// The operator that a node of ONNX Runtime's optimized graph stands for, under ONNX's name.
+/// The ONNX operator that a node of ONNX Runtime's optimized graph stands for.
 pub fn known_as(op_type: &str) -> &str {
     if let Some((_, name, _)) = OWN.iter().find(|(own, ..)| *own == op_type) {
         return name;

@@ -15,7 +15,7 @@ pub(crate) const MANUAL: Manual = Manual {
     example: "target = \"reference\"",
 };
 
-/// The target `reference`.
+/// Settings of `reference`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Reference {}

@@ -1,8 +1,8 @@
-//! What a target does with a node, and what stays float.
+//! How a target treats a node, and which nodes stay float.
 use ops::WeightRule;
 use serde::{Deserialize, Serialize};
 
-/// What a runtime does with a node whose data is quantized.
+/// How a runtime treats a node whose data is quantized.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QuantRule {
     /// Runs on integers if these data inputs are quantized; its output is then quantized too.
@@ -12,9 +12,9 @@ pub enum QuantRule {
         /// The weight, if it has one.
         weight: Option<WeightRule>,
     },
-    /// Moves or selects elements: the output lies on the input's grid and shares its scale.
+    /// Moves or selects elements: the output has the input's grid.
     SameGrid,
-    /// An activation that is fused into the node before it (Relu, Clip): the quantizer goes behind it.
+    /// An activation that is fused into the node before it (Relu, Clip): the quantizer comes after it.
     FusedActivation,
     /// Stays float, for this reason.
     Float(&'static str),
@@ -25,7 +25,7 @@ pub enum QuantRule {
 pub struct FloatPart {
     /// The node's name.
     pub node: String,
-    /// Its operator.
+    /// Operator type of the node, such as `Softmax`.
     pub op_type: String,
     /// Why it stays float.
     pub reason: String,

@@ -1,4 +1,4 @@
-//! The technique that a recipe chose.
+//! A chosen technique.
 use crate::{Family, Fault, find};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Error as _, MapAccess, Visitor};
@@ -10,7 +10,7 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A member of a family with its settings. Read from `"name"` or `{ kind = "name", ... }`; written as it was given.
+/// A member of a family with its settings. Read from `"name"` or `{ kind = "name", ... }`; written in the form it was read in.
 pub struct Choice<F: Family> {
     kind: &'static str,
     settings: Map<String, Value>,
@@ -21,7 +21,7 @@ impl<F: Family> Choice<F> {
     /// A member by its name, with settings that differ from its defaults.
     ///
     /// # Errors
-    /// A [`Fault`] for an unknown name or settings that it refuses.
+    /// A [`Fault`] for an unknown name or invalid settings.
     pub fn new(kind: &str, settings: Map<String, Value>) -> Result<Self, Fault> {
         let entry = find::<F>(kind)?;
         Ok(Choice { kind: entry.manual.name, member: (entry.build)(settings.clone())?, settings })
@@ -35,12 +35,12 @@ impl<F: Family> Choice<F> {
         Self::new(kind, Map::new())
     }
 
-    /// A member with its defaults, by a name that stands in the code.
+    /// A member with its defaults, by a name in the code.
     ///
     /// # Panics
-    /// If the family has no member of that name with defaults: a defect, which a test of the caller finds.
+    /// If the family has no member of that name with defaults: a programming error, which a test of the caller finds.
     pub fn known(kind: &'static str) -> Self {
-        Self::named(kind).expect("a name that stands in the code is that of a member with defaults")
+        Self::named(kind).expect("the default names a member whose settings have defaults")
     }
 
     /// A member and its settings by their own type.
@@ -54,7 +54,7 @@ impl<F: Family> Choice<F> {
         }
     }
 
-    /// A member that is there, as it is: nothing is checked.
+    /// A member as it is, without checks.
     pub fn of(kind: &'static str, settings: &impl Serialize, member: Arc<F::Member>) -> Self {
         let settings = match serde_json::to_value(settings) {
             Ok(Value::Object(map)) => map,
@@ -63,17 +63,17 @@ impl<F: Family> Choice<F> {
         Choice { kind, settings, member }
     }
 
-    /// The member's name, as recipes spell it.
+    /// The member's name in recipes.
     pub fn kind(&self) -> &'static str {
         self.kind
     }
 
-    /// The settings that were given.
+    /// The given settings.
     pub fn settings(&self) -> &Map<String, Value> {
         &self.settings
     }
 
-    /// The technique.
+    /// The chosen member, with its settings.
     pub fn member(&self) -> &Arc<F::Member> {
         &self.member
     }
@@ -87,7 +87,7 @@ impl<F: Family> Deref for Choice<F> {
 }
 
 /// # Panics
-/// If the family has no default: a defect of the family, which the registry's test finds.
+/// If the family has no default: a programming error, which the registry's test finds.
 impl<F: Family> Default for Choice<F> {
     fn default() -> Self {
         let name = F::DEFAULT.expect("a family whose choice may be left out has a default");

@@ -1,7 +1,7 @@
-//! What is wrong with a setting.
+//! Errors of settings.
 use std::fmt;
 
-/// A setting that cannot be used: where it is, what is wrong, and what to write instead.
+/// An invalid setting: its place, what is wrong, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Keys from the outermost table to the setting.
@@ -19,13 +19,13 @@ impl Fault {
         Fault { path, what: what.into(), hint: None }
     }
 
-    /// With a remedy.
+    /// Adds a remedy.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same fault, seen from outside a table.
+    /// The same fault with the key of an outer table before its path.
     pub fn under(mut self, outer: &str) -> Self {
         self.path.splice(0..0, outer.split('.').filter(|key| !key.is_empty()).map(str::to_string));
         self
@@ -56,7 +56,7 @@ pub fn within(path: &str, value: f64, least: f64, most: f64, why: &str) -> Resul
     Err(Fault::new(path, format!("{key} = {value} is not within {least}..{most}: {why}")))
 }
 
-/// The known name closest to what was written, if it is close enough to be a slip.
+/// The known name closest to the given one, if it is close enough to be a typing error.
 pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (written.chars().count() / 3).max(2);
     let scored = known.into_iter().map(|k| (strsim::damerau_levenshtein(&written.to_lowercase(), &k.to_lowercase()), k));

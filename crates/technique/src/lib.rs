@@ -1,4 +1,4 @@
-//! What every technique has in common: a family, a name, settings, a manual page.
+//! Common parts of all techniques: a family, a name, settings, a manual page.
 //!
 //! A **family** is a choice that a recipe offers (`criterion`, `observer`, `losses`, ...). A **member** is one technique: a type that
 //! holds its own settings and implements the family's trait. One file a member, one line in the family's list; recipes, the schema,

@@ -6,9 +6,9 @@ use crate::{Family, Manual};
 pub struct FamilyManual {
     /// Its name: the recipe's key.
     pub name: &'static str,
-    /// One sentence: what is chosen.
+    /// One sentence: what the choice decides.
     pub summary: &'static str,
-    /// The member that is meant where a recipe says nothing.
+    /// The default member.
     pub default: Option<&'static str>,
     /// All members.
     pub members: Vec<MemberManual>,
@@ -26,11 +26,11 @@ pub struct MemberManual {
 /// One setting.
 #[derive(Clone, Debug)]
 pub struct SettingManual {
-    /// Its key.
+    /// Key of the setting in a recipe.
     pub key: String,
-    /// What it means.
+    /// The setting's meaning.
     pub summary: String,
-    /// Its default as JSON; `None` where it must be given.
+    /// Its default as JSON; `None` if the setting is required.
     pub default: Option<String>,
 }
 

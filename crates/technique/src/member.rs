@@ -18,7 +18,8 @@ pub trait Settings: DeserializeOwned + Serialize + JsonSchema + Default + 'stati
         Ok(())
     }
 
-    /// The technique with these settings as a family's choice: the same as its name and the settings that differ from its defaults.
+    /// The technique with these settings as a choice of the family: the same as its name with the settings that differ from its
+    /// defaults.
     ///
     /// # Errors
     /// A [`Fault`] for settings that [`Settings::check`] refuses, or a type that is no member of the family.
@@ -40,13 +41,13 @@ pub trait Settings: DeserializeOwned + Serialize + JsonSchema + Default + 'stati
 pub struct Manual {
     /// Its name in recipes.
     pub name: &'static str,
-    /// One sentence: what it does.
+    /// One sentence: what the technique does.
     pub summary: &'static str,
     /// Formula, shapes, and when to use it; may be empty.
     pub details: &'static str,
     /// The paper and equation; empty where it is common knowledge.
     pub source: &'static str,
-    /// Keys of a recipe that use it, as they stand below the heading of a stage that takes it.
+    /// Keys of a recipe that use it, as written below the heading of a stage that takes it.
     pub example: &'static str,
 }
 
@@ -68,9 +69,9 @@ pub trait Family: 'static {
     type Member: ?Sized + Send + Sync + 'static;
     /// Its name: the recipe's key.
     const NAME: &'static str;
-    /// One sentence: what is chosen.
+    /// One sentence: what the choice decides.
     const SUMMARY: &'static str;
-    /// The member that is meant where a recipe says nothing.
+    /// The default member.
     const DEFAULT: Option<&'static str>;
     /// All members: the one list.
     fn members() -> &'static [Entry<Self::Member>];
@@ -95,7 +96,7 @@ macro_rules! member {
 /// Settings from a recipe's keys, checked.
 ///
 /// # Errors
-/// A [`Fault`] for an unknown key, a value of the wrong type, or what [`Settings::check`] refuses.
+/// A [`Fault`] for an unknown key, a value of the wrong type, or an error of [`Settings::check`].
 pub fn read<S: Settings>(settings: Map<String, Value>) -> Result<S, Fault> {
     let read: S = serde_json::from_value(Value::Object(settings)).map_err(|e| Fault::new("", e.to_string()))?;
     read.check()?;

@@ -6,7 +6,7 @@ use crate::unary::differentiable;
 use crate::{Result, Tensor};
 use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI, SQRT_2};
 
-/// Without overflow on either side.
+/// The logistic function, without overflow on either side.
 macro_rules! logistic {
     ($x:expr) => {{
         let x = $x;
@@ -44,7 +44,7 @@ differentiable! {
     /// `x` above zero, `alpha (e^(x / alpha) - 1)` below.
     celu(alpha: f64) = |x| if x < 0.0 { (x / alpha as T).exp_m1() * alpha as T } else { x },
         slope by input |x| if x < 0.0 { (x / alpha as T).exp() } else { 1.0 };
-    /// `alpha x + beta`, held between 0 and 1.
+    /// `alpha x + beta`, clipped to 0..1.
     hard_sigmoid(alpha: f64, beta: f64) = |x| (x * alpha as T + beta as T).clamp(0.0, 1.0),
         slope by output |y| if y > 0.0 && y < 1.0 { alpha as T } else { 0.0 };
     /// `x` times the hard sigmoid of slope 1/6 and offset 1/2.

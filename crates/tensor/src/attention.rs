@@ -1,5 +1,5 @@
-//! Scaled dot-product attention. f32 has a kernel; its meaning in tensor operations serves other types and is the kernel's
-//! reference.
+//! Scaled dot-product attention. f32 has a kernel; its definition in tensor operations is used for other types and is the
+//! kernel's reference.
 use crate::kernels::attention::{Bias, Heads, backward, forward};
 use crate::{DType, Result, Tensor, memory, record, recycle, shape};
 
@@ -64,7 +64,7 @@ impl Tensor {
     }
 }
 
-/// The sizes of an attention that the kernel serves.
+/// The sizes of an attention that the kernel computes.
 #[derive(Clone, Copy)]
 struct Sizes {
     heads: usize,
@@ -75,8 +75,8 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// `None` where the kernel does not serve: other types, operands on a device, heads that broadcast, a bias that is
-    /// larger than the scores or wants a gradient, nothing to compute.
+    /// `None` if the kernel does not apply: other types, operands on a device, heads that broadcast, a bias that is larger than
+    /// the scores or needs a gradient, empty tensors.
     fn of(q: &Tensor, k: &Tensor, v: &Tensor, bias: Option<&Tensor>, options: AttentionOptions) -> Option<Sizes> {
         let tensors = || [Some(q), Some(k), Some(v), bias].into_iter().flatten();
         if tensors().any(|t| t.dtype() != DType::F32 || t.on_device() || t.is_empty()) || bias.is_some_and(Tensor::is_tracked) {
@@ -138,7 +138,7 @@ mod tests {
         }
     }
 
-    /// The kernel in f32 against its meaning in f64: output and the gradients by queries, keys and values.
+    /// The kernel in f32 against its definition in f64: output and the gradients by queries, keys and values.
     fn compare(shape: [usize; 5], bias: Option<&[usize]>, options: AttentionOptions, seed: u64) {
         let [heads, m, n, d, e] = shape;
         let draw = |seed, shape: &[usize]| uniform(seed, shape, -2.0, 2.0).unwrap();

@@ -1,10 +1,10 @@
-//! Batch normalization, one kernel with the residual add and the activation behind it.
+//! Batch normalization: one kernel with the residual addition and the activation after it.
 use crate::device::on_device;
 use crate::kernels::batch_norm::{Activated, Layout, Normalized, backward, forward, moments};
 use crate::norm::column_shape;
 use crate::{DType, Result, Tensor, TensorError, record_many, recycle};
 
-/// What follows a normalization in the same pass over memory.
+/// The activation after a normalization, in the same pass over memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     /// Nothing.
@@ -170,7 +170,7 @@ fn check_residual(x: &Tensor, residual: Option<&Tensor>) -> Result<()> {
     }
 }
 
-/// The kernel's meaning in tensor operations: its reference, and what serves other types.
+/// The definition in tensor operations: the kernel's reference, and the code for other types.
 fn plain(
     x: &Tensor,
     centred: &Tensor,
@@ -207,7 +207,7 @@ fn record_affine(
 ) -> Tensor {
     let inputs: Vec<&Tensor> = [x, scale, bias].into_iter().chain(residual).collect();
     let (x, scale, with_residual) = (x.detach(), scale.detach(), residual.is_some_and(Tensor::is_tracked));
-    // The output is needed only to know where the activation was flat, and only if a residual went into it too.
+    // The output shows where the activation is flat; it is kept only if a residual went into it too.
     let kept = (activation != Activation::None && residual.is_some()).then(|| y.clone());
     let mut out = record_many("batch_norm", &inputs, vec![y], move |mut dy| {
         let Some(mut dy) = dy.pop().flatten() else { return Ok(vec![]) };
@@ -253,7 +253,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(60))]
-        /// The fused f32 kernel against its meaning in f64, values and gradients.
+        /// The fused f32 kernel against its definition in f64, values and gradients.
         #[test]
         fn fused_kernel_agrees_with_its_meaning(n in 1usize..5, c in 1usize..5, h in 1usize..40, with_residual: bool, training: bool, kind in 0usize..3, seed: u64) {
             prop_assume!(n * h > 1);
@@ -266,7 +266,8 @@ mod tests {
                 true => all(leaves, activation).unwrap(),
                 false => leaves[0].batch_norm(&leaves[1], &leaves[2], &mean.cast(dtype).unwrap(), &var.cast(dtype).unwrap(), 1e-3, leaves.get(3), activation).unwrap(),
             };
-            // At a corner of the activation f32 and f64 may fall on different sides, and the statistics carry that through the channel.
+            // At a corner of the activation f32 and f64 may fall on different sides, which the statistics spread through the
+            // channel.
             let wide: Vec<Tensor> = inputs.iter().map(|t| t.cast(DType::F64).unwrap()).collect();
             let corners = [&[][..], &[0.0], &[-0.3, 0.8]][kind];
             let apart = |v: &f64| corners.iter().all(|corner: &f64| (v - corner).abs() > 1e-4);

@@ -27,7 +27,7 @@ pub enum Buffer {
 
 /// A Rust type that a tensor's elements can have.
 pub trait Element: Clone + Send + Sync + PartialEq + std::fmt::Debug + 'static {
-    /// The tensor type whose elements are plainly of this Rust type.
+    /// The tensor type that corresponds directly to this Rust type.
     const DTYPE: DType;
     /// Wraps a vector.
     fn wrap(data: Arc<Vec<Self>>) -> Buffer;

@@ -5,7 +5,7 @@ use crate::{Buffer, DType, Element, Result, Tensor, TensorError, memory, record}
 use half::{bf16, f16};
 use num_traits::AsPrimitive;
 
-/// How a value between two powers of two becomes a float8e8m0.
+/// Rounding of a value between two powers of two to float8e8m0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum PowerRounding {
     /// To the larger power.
@@ -17,10 +17,10 @@ pub enum PowerRounding {
     Nearest,
 }
 
-/// What happens to values a narrow float cannot hold.
+/// Handling of values that a narrow float cannot hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CastOptions {
-    /// The largest finite value (else infinity or NaN) stands for values beyond it, in 8-bit floats.
+    /// Saturates: values beyond the largest finite one become that value instead of infinity or NaN, in 8-bit floats.
     pub saturate: bool,
     /// Rounding of float8e8m0.
     pub power_rounding: PowerRounding,
@@ -154,7 +154,7 @@ impl Tensor {
         }
         let shape = self.shape();
         if !matches!(to, F32 | F64 | I8 | I16 | I32 | I64 | U8 | U16 | U32 | U64) {
-            // Numbers that most machines have stand in between.
+            // The conversion goes through intermediate values of a common type.
             memory::work_space::<u64>("cast", self.len(), if to == String { 4 } else { 2 })?;
         }
         if let Some(format) = SmallFloat::of(to) {

@@ -126,7 +126,7 @@ impl Tensor {
         integer_bits!("bitwise_xor", self.dtype(), T => zip("bitwise_xor", self, other, |a: T, b: T| a ^ b))
     }
 
-    /// Every bit turned.
+    /// Inverts every bit.
     pub fn bitwise_not(&self) -> Result<Tensor> {
         integer_bits!("bitwise_not", self.dtype(), T => map(self, |a: T| !a))
     }

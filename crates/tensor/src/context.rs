@@ -1,9 +1,9 @@
-//! A device and threads of one's own, for a program that computes several things side by side.
+//! A device and threads for one piece of work, for programs that compute several things side by side.
 use crate::{Device, Result, TensorError};
 use std::fmt;
 
-/// Where the tensors of one piece of work are computed: a device, and threads that no other work shares. What runs outside of
-/// any context uses the process' device and threads ([`crate::device::select`], [`crate::set_threads`]).
+/// The device and the threads of one piece of work; no other work shares these threads. Code outside of any context uses the
+/// process' device and threads ([`crate::device::select`], [`crate::set_threads`]).
 ///
 /// ```
 /// use espalier_tensor::{Context, Device, Tensor};
@@ -19,11 +19,11 @@ pub struct Context {
 }
 
 impl Context {
-    /// `threads`: how many; `None`: one for each processor.
+    /// `threads`: number of threads; `None`: one for each processor.
     ///
     /// # Errors
-    /// [`TensorError::Unsupported`] for a GPU that there is not, or beside another one that the process uses; a sentence if the
-    /// system starts no more threads.
+    /// [`TensorError::Unsupported`] for a GPU that does not exist, or if the process uses another one; a sentence if the system
+    /// cannot start the threads.
     pub fn new(device: Device, threads: Option<usize>) -> Result<Self> {
         crate::device::open(device)?;
         let n = threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
@@ -32,17 +32,17 @@ impl Context {
         Ok(Context { device, threads })
     }
 
-    /// Its device.
+    /// The device that the context computes on.
     pub fn device(&self) -> Device {
         self.device
     }
 
-    /// How many threads compute in it.
+    /// Number of threads of the context.
     pub fn threads(&self) -> usize {
         self.threads.current_num_threads()
     }
 
-    /// Does `work` in this context: on one of its threads, with its device.
+    /// Runs `work` in this context: on one of its threads, with its device.
     pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.threads.install(|| crate::device::within(self.device, work))
     }

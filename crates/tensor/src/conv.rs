@@ -14,9 +14,9 @@ pub struct ConvOptions {
     pub strides: Vec<usize>,
     /// Padding with zeros before and after, in elements.
     pub pads: Vec<(usize, usize)>,
-    /// Distance between the elements one filter sees.
+    /// Distance between the elements that one filter reads.
     pub dilations: Vec<usize>,
-    /// Groups of channels that see nothing of each other.
+    /// Groups of channels that are independent of each other.
     pub groups: usize,
 }
 
@@ -27,7 +27,7 @@ impl ConvOptions {
     }
 }
 
-/// Which kernel serves a geometry in f32.
+/// The kernel for a geometry in f32.
 enum Path {
     Direct,
     Merged(Box<Merge>),
@@ -35,7 +35,7 @@ enum Path {
     Patches,
 }
 
-/// The kernel for a geometry, whose work space must have room: it is asked for where it can be much larger than the tensors.
+/// Chooses the kernel for a geometry, and checks the memory limit for its work space, which can be much larger than the tensors.
 fn path(g: &Geometry) -> Result<Path> {
     let tasks = g.n.saturating_mul(g.groups).min(rayon::current_num_threads());
     match (g.is_planar() && !g.is_sparse(), g.is_depthwise()) {
@@ -48,7 +48,7 @@ fn path(g: &Geometry) -> Result<Path> {
     }
 }
 
-/// Room for the patches of a geometry.
+/// Checks the memory limit for the patches of a geometry.
 fn patches<T>(g: &Geometry) -> Result<()> {
     let tasks = g.n.saturating_mul(g.groups).min(rayon::current_num_threads());
     memory::work_space::<T>("conv", (g.group_in() * g.taps()).saturating_mul(g.pixels_out()), tasks)
@@ -58,7 +58,7 @@ fn output_shape(g: &Geometry, rank: usize) -> Vec<usize> {
     [g.n, g.o].into_iter().chain(g.output[5 - rank..].iter().copied()).collect()
 }
 
-/// What a pass computes.
+/// Which of the three convolutions a pass computes.
 #[derive(Clone, Copy, PartialEq)]
 enum Of {
     Values,
@@ -68,8 +68,8 @@ enum Of {
 /// Significant bits of a number on the grid of 8 bits and a scale of 4.
 const GRID_BITS: u32 = 12;
 
-/// True if sums with these weights must be as exact as they can be. Values on grids of few bits have exact sums, which other
-/// runtimes then find bit for bit, where Winograd's would be rounded; nobody needs that of gradients.
+/// True if sums with these weights must be as exact as possible. Values on grids of few bits have exact sums, which other
+/// runtimes reproduce bit for bit, while Winograd's sums are rounded. Gradients need no such exactness.
 fn exact(of: Of, w: &[f32]) -> bool {
     of == Of::Values && w.iter().all(|v| v.to_bits().trailing_zeros() >= f32::MANTISSA_DIGITS - GRID_BITS)
 }
@@ -322,7 +322,7 @@ mod tests {
         }
     }
 
-    /// Small images with 1x1 kernels are laid side by side: every count of images and pixels, against patches.
+    /// Small images with 1x1 kernels are merged: every count of images and pixels, against patches.
     #[test]
     fn merged_images_agree_with_patches() {
         for (n, side) in [(4, 3), (6, 1), (64, 3), (9, 4), (8, 7), (5, 2)] {
@@ -340,7 +340,7 @@ mod tests {
         }
     }
 
-    /// Sizes that are worth Winograd's transforms, in all passes of both operations, against f64.
+    /// Sizes for which Winograd's transforms pay, in all passes of both operations, against f64.
     #[test]
     fn large_kernels_of_three_rows_agree_with_patches() {
         let options = ConvOptions { pads: vec![(1, 1); 2], ..ConvOptions::plain(2) };
@@ -363,7 +363,7 @@ mod tests {
         }
     }
 
-    /// Sums of numbers on grids of few bits fit f32: they must be exact, as they are in any other runtime.
+    /// Sums of numbers on grids of few bits fit f32: they must be exact, as in any other runtime.
     #[test]
     fn sums_of_quantized_numbers_are_exact() {
         let grid = |seed: u64, shape: &[usize], steps: f32, scale: f32| {

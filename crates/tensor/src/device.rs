@@ -1,7 +1,7 @@
-//! Which device computes. The processor is always there; a GPU in builds with the feature `gpu` (see `gpu/`).
+//! The computing device. The CPU is always available; a GPU in builds with the feature `gpu` (see `gpu/`).
 //!
-//! A device is chosen once, at the program's start. Tensors stay values: an operation gives the same numbers (to rounding)
-//! wherever its operands are, and what has no kernel on the device is computed by the processor and counted.
+//! A device is chosen once, at the program's start. Tensors stay values: an operation gives the same numbers (up to rounding)
+//! wherever its operands are. Operations without a kernel on the device run on the CPU and are counted.
 use crate::{Result, TensorError};
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// A device to compute on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Device {
-    /// The processor.
+    /// The CPU.
     #[default]
     Cpu,
     /// A GPU: the one of this number in `devices`, or the fastest.
@@ -27,7 +27,7 @@ impl FromStr for Device {
             "gpu" => Some(Device::Gpu(None)),
             _ => name.strip_prefix("gpu:").and_then(number),
         }
-        .ok_or_else(|| TensorError::value("device", format!("'{name}' is not one: cpu, gpu or gpu:N are")))
+        .ok_or_else(|| TensorError::value("device", format!("'{name}' is not a device: use cpu, gpu or gpu:N")))
     }
 }
 
@@ -41,11 +41,11 @@ impl fmt::Display for Device {
     }
 }
 
-/// Why a GPU cannot be chosen in a build without the feature.
+/// The error for a GPU in a build without the feature.
 #[cfg(not(feature = "gpu"))]
 const NOT_BUILT: &str = "this program was built without GPU support: build it with --features gpu";
 
-/// The GPUs that can be chosen, in the order of their numbers: name, kind and driver. None in builds without the feature.
+/// The GPUs of this machine, in the order of their numbers: name, kind and driver. None in builds without the feature.
 pub fn gpus() -> Vec<String> {
     #[cfg(feature = "gpu")]
     return crate::gpu::adapters();
@@ -53,7 +53,7 @@ pub fn gpus() -> Vec<String> {
     vec![]
 }
 
-/// Chooses the device that computes from now on, for the whole process, and returns its name.
+/// Chooses the device of the whole process from now on, and returns its name.
 ///
 /// # Errors
 /// [`TensorError::Unsupported`] for a GPU in a build without the feature `gpu`, where there is none, or where another one
@@ -83,7 +83,7 @@ pub(crate) fn open(device: Device) -> Result<()> {
     }
 }
 
-/// Does `work` with this thread's operations on a device that was opened, whatever was chosen.
+/// Runs `work` with this thread's operations on an opened device, whatever device was chosen.
 pub(crate) fn within<R>(device: Device, work: impl FnOnce() -> R) -> R {
     #[cfg(feature = "gpu")]
     return crate::gpu::scoped(device != Device::Cpu, work);
@@ -94,7 +94,7 @@ pub(crate) fn within<R>(device: Device, work: impl FnOnce() -> R) -> R {
     }
 }
 
-/// The name of what computes: `cpu`, or the GPU's.
+/// The name of the device: `cpu`, or the GPU's name.
 pub fn selected() -> String {
     #[cfg(feature = "gpu")]
     if let Some(name) = crate::gpu::selected_name() {
@@ -112,13 +112,13 @@ pub fn is_gpu() -> bool {
     false
 }
 
-/// Does `work` with this thread's operations on the processor, whatever was chosen.
+/// Runs `work` with this thread's operations on the CPU, whatever device was chosen.
 pub fn on_processor<R>(work: impl FnOnce() -> R) -> R {
     within(Device::Cpu, work)
 }
 
-/// Tensors that were copied from the device to the processor since the last call: by what asked for them (operator and
-/// direction, as in [`crate::profile`]), how many and how many bytes.
+/// Tensors copied from the device to the CPU since the last call: for each operator and direction (as in [`crate::profile`]),
+/// their number and bytes.
 pub fn take_host_copies() -> Vec<(String, u64, u64)> {
     #[cfg(feature = "gpu")]
     return crate::gpu::take_host_copies();
@@ -126,8 +126,7 @@ pub fn take_host_copies() -> Vec<(String, u64, u64)> {
     vec![]
 }
 
-/// Waits until the device has done all that it was asked to do. Timings need it: a kernel's call returns when it is
-/// recorded.
+/// Waits until the device has finished all recorded work. Timings need it: a kernel's call returns as soon as it is recorded.
 ///
 /// # Errors
 /// [`TensorError::Value`] if the device failed.
@@ -139,7 +138,7 @@ pub fn synchronize() -> Result<()> {
 }
 
 impl crate::Tensor {
-    /// True if its elements are on the device, so that kernels there are the shortest way.
+    /// True if its elements are on the device, so that kernels there avoid a copy.
     #[inline(always)]
     pub fn on_device(&self) -> bool {
         #[cfg(feature = "gpu")]
@@ -149,7 +148,7 @@ impl crate::Tensor {
     }
 }
 
-/// Returns from the function with what the device computes, if it does (`Ok(Some(..))`); nothing in builds without it.
+/// Returns from the function with the device's result, if there is one (`Ok(Some(..))`); nothing in builds without the feature.
 macro_rules! on_device {
     ($device:expr) => {
         #[cfg(feature = "gpu")]
@@ -161,7 +160,7 @@ macro_rules! on_device {
     };
 }
 
-/// What the device computes, if it does, else the second expression.
+/// The device's result, if there is one, else the second expression.
 macro_rules! device_or {
     ($device:expr, $host:expr) => {{
         #[cfg(feature = "gpu")]

@@ -43,7 +43,7 @@ impl Elementary for f32 {
         if self < -86.6 { 0.0 } else { y }
     }
 
-    /// Within 4e-7 of the truth.
+    /// Within 4e-7 of the exact value.
     ///
     /// # Source
     /// The rational approximation `x P(x^2) / Q(x^2)` on -4..4 of Eigen and XLA; from 3.8 on, where it is less exact than

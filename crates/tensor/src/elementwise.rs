@@ -46,7 +46,7 @@ kernel!(modulo_values, "modulo", with_number, T::modulo);
 // At a base of zero the slope of an exponent below one, which is infinite, counts as zero (as that of the square root).
 kernel!(pow_by_base, "pow", with_float, |a: T, b: T| if b == 0.0 || a == 0.0 && b < 1.0 { 0.0 } else { b * a.powf(b - 1.0) });
 kernel!(pow_by_exponent, "pow", with_float, |a: T, b: T| if a > 0.0 { a.powf(b) * a.ln() } else { 0.0 });
-// Share of the gradient that goes to the first of two operands: a tie is split evenly.
+// Share of the gradient for the first of two operands: a tie is split evenly.
 kernel!(share_of_larger, "max", with_float, |a: T, b: T| if a > b {
     1.0
 } else if a == b {
@@ -84,7 +84,7 @@ impl Tensor {
         let shape_a = a.is_tracked().then(|| a.shape().to_vec());
         let shape_b = b.is_tracked().then(|| b.shape().to_vec());
         record(name, &[a, b], out, move |dy| {
-            // The last one asked gets the gradient for its own.
+            // The last user of the gradient gets it without a copy.
             let Some(shape_b) = shape_b else { return Ok(vec![shape_a.map(|s| by_a(dy)?.sum_to(&s)).transpose()?, None]) };
             let da = shape_a.map(|s| by_a(dy.clone())?.sum_to(&s)).transpose()?;
             Ok(vec![da, Some(by_b(dy)?.sum_to(&shape_b)?)])
@@ -100,7 +100,7 @@ impl Tensor {
         Ok(Self::record_binary("add", self, other, out, Ok, Ok))
     }
 
-    /// [`Tensor::add`] in the storage of either operand, where it has the result's shape and nobody else holds it.
+    /// [`Tensor::add`] in the storage of either operand, if it has the result's shape and no other reference.
     pub fn add_owned(mut self, mut other: Tensor) -> Result<Tensor> {
         same_dtype("add", &self, &other)?;
         let to = crate::shape::broadcast("add", self.shape(), other.shape())?;
@@ -129,7 +129,7 @@ impl Tensor {
     /// Product.
     pub fn mul(&self, other: &Tensor) -> Result<Tensor> {
         let out = mul_values(self, other)?;
-        // Each side's closure holds the other side, and only if it will be asked.
+        // Each closure keeps the other operand, and only if its own gradient is needed.
         let a = other.is_tracked().then(|| self.detach());
         let b = self.is_tracked().then(|| other.detach());
         let times = |dy: Tensor, t: Option<Tensor>| match t {
@@ -152,8 +152,8 @@ impl Tensor {
         Ok(Self::record_binary("div", self, other, out, move |dy| dy.div(&b), by_b))
     }
 
-    /// `self` to the power `exponent`. A base of zero or less gives its exponent no gradient, and a base of zero gets none where the
-    /// exponent is below one.
+    /// `self` to the power `exponent`. If the base is zero or less, the exponent gets no gradient; if it is zero and the exponent
+    /// is below one, the base gets none.
     pub fn pow(&self, exponent: &Tensor) -> Result<Tensor> {
         let out = pow_values(self, exponent)?;
         let (a, b) = (self.detach(), exponent.detach());

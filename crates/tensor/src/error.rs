@@ -1,16 +1,16 @@
-//! What can go wrong in a tensor operation, as data; the caller adds the node and the stage.
+//! Errors of tensor operations, as data; the caller adds the node and the stage.
 use crate::DType;
 
 /// Result of a tensor operation.
 pub type Result<T, E = TensorError> = std::result::Result<T, E>;
 
-/// An operation that could not be done. Nothing in this crate panics on data.
+/// A failed operation. Nothing in this crate panics on data.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TensorError {
     /// Shapes that do not fit the operation or each other.
     #[error("{op}: {what}")]
     Shape {
-        /// The operation.
+        /// Name of the operation.
         op: &'static str,
         /// The shapes and why they do not fit.
         what: String,
@@ -18,46 +18,46 @@ pub enum TensorError {
     /// An element type the operation does not take.
     #[error("{op}: element type {dtype} {what}")]
     DType {
-        /// The operation.
+        /// Name of the operation.
         op: &'static str,
         /// The type that was given.
         dtype: DType,
-        /// What was expected instead.
+        /// The expected types.
         what: String,
     },
     /// A value in the data that the operation is not defined for (an index out of range, a division by zero).
     #[error("{op}: {what}")]
     Value {
-        /// The operation.
+        /// Name of the operation.
         op: &'static str,
         /// The value and its position.
         what: String,
     },
-    /// More memory than there is room for under the limit ([`crate::memory::set_limit`]).
+    /// More memory than the limit allows ([`crate::memory::set_limit`]).
     #[error("{op}: needs {} for {what}, where the memory limit of {} leaves {}", bytes(*.needed), bytes(*.limit), bytes(*.left))]
     Memory {
-        /// The operation.
+        /// Name of the operation.
         op: &'static str,
         /// What the memory is for.
         what: String,
         /// Bytes that are needed.
         needed: u64,
-        /// The limit, and what it leaves.
+        /// The limit in bytes.
         limit: u64,
-        /// Bytes that are left.
+        /// Bytes that the limit still leaves.
         left: u64,
     },
     /// A combination that is not implemented: refused by name.
     #[error("{op}: not supported: {what}")]
     Unsupported {
-        /// The operation.
+        /// Name of the operation.
         op: &'static str,
         /// What is not supported.
         what: String,
     },
 }
 
-/// Bytes in the unit that leaves one to three digits before the point.
+/// Bytes in the unit with one to three digits before the point.
 fn bytes(n: u64) -> String {
     let units = ["B", "kB", "MB", "GB", "TB", "PB", "EB"];
     let mut value = n as f64;

@@ -8,7 +8,7 @@ use crate::parallel::{CHUNK, fill};
 use crate::recycle::storage;
 use crate::{Activation, Result, Tensor, TensorError, record, shape};
 
-/// Where the scale of each element is: runs of `run` consecutive elements share one of `channels` scales, in turn.
+/// Which scale each element has: runs of `run` consecutive elements share one of `channels` scales, in turn.
 #[derive(Clone, Copy)]
 struct Layout {
     run: usize,
@@ -31,12 +31,12 @@ impl Layout {
         Ok(Layout { run: x.shape()[axis + 1..].iter().product::<usize>().max(1), channels: scale.len().max(1) })
     }
 
-    /// True if a scale's runs are so short that going from one to the next costs more than the elements.
+    /// True if the runs are so short that switching between them costs more than the elements.
     fn is_short(self, run: usize) -> bool {
         self.channels > 1 && self.run < run
     }
 
-    /// What each of the first elements from `start` on finds in `of`, until it repeats or `len` elements are reached.
+    /// The values of `of` for the first elements from `start` on, until they repeat or `len` elements are reached.
     fn pattern<T: Copy>(self, of: &[T], start: usize, len: usize) -> Vec<T> {
         let n = len.min(self.run * self.channels);
         let mut out = Vec::with_capacity(n);
@@ -69,13 +69,13 @@ trait Grid: Element + Copy + Default {
     const ZERO: Self;
     fn from_f32(v: f32) -> Self;
     fn read_back(self, scale: Self, zero: Self, lo: Self, hi: Self) -> Self;
-    /// `self` between two bounds; NaN stays NaN.
+    /// `self` clipped to two bounds; NaN stays NaN.
     fn hold(self, lo: Self, hi: Self) -> Self;
     /// Strictly between two bounds.
     fn is_within(self, lo: Self, hi: Self) -> bool;
     /// Slopes of the result by `self` (straight through inside the range), by the scale (LSQ) and by the zero point.
     fn slopes(self, scale: Self, zero: Self, lo: Self, hi: Self) -> [Self; 3];
-    /// The same where bounds hold `self` before the grid.
+    /// The same with bounds applied to `self` before the grid.
     #[inline(always)]
     fn held_slopes(self, (least, most): (Self, Self), scale: Self, zero: Self, lo: Self, hi: Self) -> [Self; 3] {
         let [by_x, by_scale, by_zero] = self.hold(least, most).slopes(scale, zero, lo, hi);
@@ -123,7 +123,7 @@ macro_rules! grid {
 }
 grid!(f32, f64);
 
-/// The bounds of an activation in front of the grid, if there is one.
+/// The bounds of an activation before the grid, if there is one.
 type Bounds<T> = Option<(T, T)>;
 
 fn forward<T: Grid>(x: &Tensor, bounds: Bounds<T>, scale: &Tensor, zero: &Tensor, layout: Layout, lo: T, hi: T) -> Result<Tensor> {
@@ -161,7 +161,7 @@ fn device_grid<'a>(scale: &'a Tensor, zero: &'a Tensor, layout: Layout, bounds: 
     crate::gpu::Grid { scale, zero, run: layout.run, channels: layout.channels, bounds }
 }
 
-/// Which of the grid's parameters a gradient is wanted of.
+/// Which parameters of the grid need a gradient.
 #[derive(Clone, Copy)]
 struct Wanted {
     scale: bool,
@@ -184,7 +184,7 @@ fn backward<T: Grid>(
     let sums_len = if wanted.scale || wanted.zero { layout.channels } else { 0 };
     // Pieces fixed by the data's size keep the sum over a scale's elements the same for any number of threads.
     let (dx, partial) = rewrite(dy, CHUNK, |at, piece: &mut [T]| {
-        // Only the channels that this piece meets, from its first on.
+        // Only the channels in this piece, from its first one on.
         let first = at / layout.run;
         let met = (at + piece.len()).div_ceil(layout.run) - first;
         let mut sums = vec![[T::ZERO; 2]; met.min(sums_len)];
@@ -216,7 +216,7 @@ fn backward<T: Grid>(
             .then(|| {
                 let mut sums = vec![T::ZERO; like.len()];
                 for (first, part) in &partial {
-                    // Up to the last channel, then from the first one on.
+                    // Up to the last channel, then from the first one.
                     let at = first % layout.channels;
                     let (early, late) = part.split_at(part.len().min(layout.channels - at));
                     for (from, part) in [(at, early), (0, late)] {
@@ -231,9 +231,9 @@ fn backward<T: Grid>(
     Ok(vec![Some(dx), ds, dz])
 }
 
-/// Interleaved sums of a run. Shorter runs of the backward pass go side by side, which adds up in the same order.
+/// Interleaved sums of a run. Shorter runs of the backward pass are processed side by side, which adds up in the same order.
 const SUMS: usize = 16;
-/// Elements of a run below which the forward pass takes runs side by side.
+/// Run length below which the forward pass processes runs side by side.
 const SHORT: usize = 128;
 
 /// A grid whose runs are short: scales and sums are laid out element by element, for loops over many runs at a time.
@@ -244,18 +244,18 @@ struct Short<'a, T> {
     bounds: Bounds<T>,
     lo: T,
     hi: T,
-    /// A gradient is wanted of the zero points, too.
+    /// The zero points need a gradient, too.
     zeros: bool,
 }
 
 impl<T: Grid> Short<'_, T> {
-    /// Turns a piece of `dy` from element `at` on into the gradient by `x`, and adds those by scale and zero point to `sums`, if
-    /// there are any, whose first is that of run `first`.
+    /// Turns a piece of `dy`, from element `at` on, into the gradient by `x`, and adds the gradients by scale and zero point to
+    /// `sums`, if given, whose first entry belongs to run `first`.
     fn piece(&self, at: usize, dy: &mut [T], x: &[T], first: usize, sums: &mut [[T; 2]]) {
         let layout = self.layout;
         let (s, z) = (layout.pattern(self.scale, at, dy.len()), layout.pattern(self.zero, at, dy.len()));
         let period = s.len();
-        // Bounds that hold nothing change nothing.
+        // Infinite bounds have no effect.
         let b = self.bounds.unwrap_or((T::from_f32(f32::NEG_INFINITY), T::from_f32(f32::INFINITY)));
         let count = if sums.is_empty() { 0 } else { 1 + usize::from(self.zeros) };
         let mut by = [1, 2].map(|least| vec![T::ZERO; if count >= least { period } else { 0 }]);
@@ -284,8 +284,8 @@ impl<T: Grid> Short<'_, T> {
         }
     }
 
-    /// Turns `dy`, of which each element meets another of the pattern, into the gradient by `x`, and adds the first `COUNT` of those
-    /// by scale and zero point to the pattern's, element by element.
+    /// Turns `dy`, whose elements each have another position in the pattern, into the gradient by `x`, and adds the first `COUNT`
+    /// of the gradients by scale and zero point to the pattern's sums, element by element.
     #[inline(always)]
     fn period<const COUNT: usize>(
         &self,
@@ -313,7 +313,8 @@ impl<T: Grid> Short<'_, T> {
     }
 }
 
-/// Turns `dy` into the gradient by x and adds the first `COUNT` (1 or 2) of those by scale and zero point to `total`, in interleaved sums.
+/// Turns `dy` into the gradient by x and adds the first `COUNT` (1 or 2) of the gradients by scale and zero point to `total`, in
+/// interleaved sums.
 #[inline(always)]
 fn sum_slopes<T: Grid, const COUNT: usize>(dy: &mut [T], x: &[T], slopes: impl Fn(T) -> [T; 3], total: &mut [T; 2]) {
     let mut sums = [[T::ZERO; SUMS]; 2];
@@ -331,7 +332,7 @@ fn sum_slopes<T: Grid, const COUNT: usize>(dy: &mut [T], x: &[T], slopes: impl F
     let (x_whole, x_rest) = x.as_chunks::<SUMS>();
     whole.iter_mut().zip(x_whole).for_each(|(dy, x)| add(dy, x));
     if !rest.is_empty() {
-        // Zeros at the end: they leave the sums as they are.
+        // Zeros at the end do not change the sums.
         let (mut last, mut x_last) = ([T::ZERO; SUMS], [T::ZERO; SUMS]);
         last[..rest.len()].copy_from_slice(rest);
         x_last[..rest.len()].copy_from_slice(x_rest);
@@ -344,8 +345,8 @@ fn sum_slopes<T: Grid, const COUNT: usize>(dy: &mut [T], x: &[T], slopes: impl F
 }
 
 impl Tensor {
-    /// `(clamp(round_half_even(x / scale) + zero_point, qmin, qmax) - zero_point) * scale`: what DequantizeLinear reads of
-    /// what QuantizeLinear wrote, to the bit (a division, not a product with the reciprocal).
+    /// `(clamp(round_half_even(x / scale) + zero_point, qmin, qmax) - zero_point) * scale`: the result of DequantizeLinear after
+    /// QuantizeLinear, to the bit (a division, not a product with the reciprocal).
     ///
     /// # Shapes
     /// `scale` and `zero_point`: one element, or with `axis` one for each index along it; of `self`'s type, f32 or f64.
@@ -359,7 +360,7 @@ impl Tensor {
         self.fake_quantize_activated(Activation::None, scale, zero_point, axis, qmin, qmax)
     }
 
-    /// [`Tensor::fake_quantize`] of an activation of `self`, in the same pass over memory each way.
+    /// [`Tensor::fake_quantize`] of an activation of `self`, in one pass over memory each way.
     ///
     /// # Errors
     /// As [`Tensor::fake_quantize`].
@@ -380,7 +381,7 @@ impl Tensor {
         if qmin.is_nan() || qmax.is_nan() || qmin > qmax {
             return Err(TensorError::value("fake_quantize", format!("the range {qmin} to {qmax} is empty")));
         }
-        // The device's kernel knows the grid alone.
+        // The device's kernel has no activation.
         #[cfg(feature = "gpu")]
         if crate::gpu::active() && activation != Activation::None && self.dtype() == crate::DType::F32 {
             return activation.apply(self)?.fake_quantize(scale, zero_point, axis, qmin, qmax);
@@ -407,7 +408,7 @@ impl Tensor {
         })
     }
 
-    /// The elements where `mask` is true, zero elsewhere; the gradient is masked alike.
+    /// The elements where `mask` is true, zero elsewhere; the gradient is masked in the same way.
     ///
     /// # Shapes
     /// `mask`: bool, of `self`'s shape.
@@ -479,8 +480,8 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(80))]
-        /// One pass over activation and grid against the two one after the other, with gradients by x, scale and zero point,
-        /// whatever the runs' length and whether or not the gradient is shared.
+        /// One pass over activation and grid against two passes in sequence, with gradients by x, scale and zero point, whatever
+        /// the runs' length and whether or not the gradient is shared.
         #[test]
         fn activated_agrees_with_its_parts(
             outer in 1usize..6, channels in 1usize..5, inner in 1usize..6000, per_channel: bool, relu: bool, shared: bool, learned: bool, seed: u64
@@ -503,7 +504,7 @@ mod tests {
                 let held = shared.then(|| own.clone());
                 let mut gradients = y.backward_from(own).unwrap();
                 drop(held);
-                // As numbers: where no gradient passes, zero may have either sign.
+                // Compared as numbers: where there is no gradient, zero may have either sign.
                 let mut out = vec![y.to_f32_vec().unwrap()];
                 out.extend(leaves.iter().filter_map(|l| gradients.take(l)).map(|g| g.to_f32_vec().unwrap()));
                 out
@@ -531,7 +532,7 @@ mod tests {
             let (xs, ds_in, s, z) = (x.to_f32_vec().unwrap(), dy.to_f32_vec().unwrap(), scale.to_f32_vec().unwrap(), zero.to_f32_vec().unwrap());
             let (least, most) = activation.bounds();
             let mut sums = vec![[0f64; 2]; n];
-            // In pieces, as the kernel adds.
+            // Summed in pieces, as in the kernel.
             let mut in_order = vec![[0f32; 2]; n];
             for (piece, range) in (0..xs.len()).step_by(CHUNK).map(|at| (at, at..(at + CHUNK).min(xs.len()))) {
                 let mut part = vec![[0f32; 2]; n];

@@ -6,8 +6,8 @@ const STEP: f64 = 1e-5;
 /// Largest difference allowed, relative to the larger of 1 and the gradient.
 const TOLERANCE: f64 = 2e-6;
 
-/// Compares the gradients of `f` by each f64 input with central differences. `f` may give any shape: its elements are
-/// weighed with fixed pseudo-random numbers and summed. Inputs that are not f64 are passed through unchecked.
+/// Compares the gradients of `f` by each f64 input with central differences. `f` may return any shape: its elements are weighted
+/// with fixed pseudo-random numbers and summed. Inputs that are not f64 are passed through unchecked.
 ///
 /// # Errors
 /// A sentence that names the input and element that differ, or the error of `f`.

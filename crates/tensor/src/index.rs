@@ -1,11 +1,11 @@
 //! Reading and writing elements at computed positions.
 //!
-//! Every operation here reduces to lists of *blocks*: runs of consecutive elements named by their number. Reading a
-//! list of blocks and adding to it are each other's gradient.
+//! Every operation here is reduced to lists of *blocks*: runs of consecutive elements, each given by its number. Reading a list
+//! of blocks is the gradient of adding to it, and the other way round.
 use crate::number::{Number, with_float, with_number};
 use crate::{DType, Element, Result, Tensor, TensorError, memory, record, shape};
 
-/// What a scatter does with the element that is already there.
+/// How a scatter combines the update with the existing element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reduction {
     /// The update replaces it (which of several updates of one element wins is not defined).
@@ -14,9 +14,9 @@ pub enum Reduction {
     Add,
     /// Product.
     Mul,
-    /// The smaller.
+    /// The smaller of old and new element.
     Min,
-    /// The larger.
+    /// The larger of old and new element.
     Max,
 }
 
@@ -42,7 +42,7 @@ fn merge_blocks<T: Copy>(onto: &mut [T], blocks: &[usize], width: usize, from: &
     }
 }
 
-/// An index that may count from the end, as a position.
+/// Converts an index that may count from the end into a position.
 fn position(op: &'static str, index: i64, dim: usize) -> Result<usize> {
     let at = if index < 0 { index.saturating_add(dim as i64) } else { index };
     if (0..dim as i64).contains(&at) {

@@ -5,8 +5,8 @@
 //! tensor on which [`Tensor::tracked`] was called) records itself, and [`Tensor::backward`] walks the record.
 //! The crate knows nothing of ONNX.
 //!
-//! One idea a file: `dtype`, `buffer`, `tensor` (the type itself), `tape` (differentiation), and one file for each
-//! family of operations; the hand-written fast paths are under `kernels`, those of a GPU (feature `gpu`) under `gpu`.
+//! One topic a file: `dtype`, `buffer`, `tensor` (the type itself), `tape` (differentiation), and one file for each family of
+//! operations; hand-written fast paths are under `kernels`, those for GPUs (feature `gpu`) under `gpu`.
 mod activation;
 mod attention;
 mod batch_norm;

@@ -50,7 +50,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f32) -> Result
             let scale = 1.0 / n as T;
             g.iter_mut().for_each(|g| *g = (*g - off) * scale);
             g[label] -= on * scale;
-            // Where nothing is smoothed, a logit of minus infinity elsewhere counts nothing.
+            // Without smoothing, a logit of minus infinity at another class has no effect.
             let of_all = if off > 0.0 { f64::from(off) * sum_f64(x, |x| log_sum - f64::from(x)) } else { 0.0 };
             of_all + if on > 0.0 { f64::from(on) * (log_sum - f64::from(x[label])) } else { 0.0 }
         });
@@ -63,7 +63,7 @@ pub fn cross_entropy(logits: &Tensor, labels: &Tensor, smoothing: f32) -> Result
 /// rows cut by the size alone, which are added in order.
 fn by_rows<T: Element + Copy + Default>(n: usize, c: usize, f: impl Fn(usize, &mut [T]) -> f64 + Sync) -> (f64, Vec<T>) {
     let mut grad = storage::<T>(n * c);
-    // A row costs several passes and exponentials: worth a thread sooner than plain passes.
+    // A row takes several passes and exponentials, so splitting pays earlier than for plain passes.
     let rows = (CHUNK / 4 / c).max(1);
     let chunk =
         |(i, g): (usize, &mut [T])| -> f64 { vectorised!(g.chunks_exact_mut(c).enumerate().map(|(k, g)| f(i * rows + k, g)).sum::<f64>()) };
@@ -142,7 +142,7 @@ pub fn distillation_loss(student: &Tensor, teacher: &Tensor, temperature: f32) -
             let log_q = softmax_row(s, g, inverse);
             let mut sums = [0f64; LANES];
             for ((p, (s, k)), lane) in p.iter().zip(s.iter().zip(k)).zip((0..LANES).cycle()) {
-                // log p - log q; where the teacher gives nothing, nothing counts.
+                // log p - log q; terms where the teacher's probability is zero are zero.
                 let ratio = f64::from(*k - *s) * f64::from(inverse) - (log_p - log_q);
                 sums[lane] += if *p > 0.0 { f64::from(*p) * ratio } else { 0.0 };
             }

@@ -53,9 +53,9 @@ where
     Tensor::new(out, to)
 }
 
-/// Rewrites the elements of `a` in pieces of `chunk`: `f(offset, piece)` finds the old values in the piece, and what it
-/// returns is collected in order. The storage is `a`'s own if nobody else holds it; else each piece is copied to new
-/// storage just before, so that memory is passed over once either way. The result is outside the record.
+/// Rewrites the elements of `a` in pieces of `chunk`: `f(offset, piece)` gets the old values in the piece, and its results are
+/// collected in order. The storage is `a`'s own if there is no other reference; else each piece is copied to new storage just
+/// before, so that there is one pass over memory either way. The result is not recorded on the tape.
 pub(crate) fn rewrite<T, R>(mut a: Tensor, chunk: usize, f: impl Fn(usize, &mut [T]) -> R + Sync) -> Result<(Tensor, Vec<R>)>
 where
     T: Element + Copy + Default,

@@ -57,7 +57,7 @@ fn batched(a: &Tensor, b: &Tensor, transpose_a: bool, transpose_b: bool) -> Resu
     let batch = shape::broadcast("matmul", batch_a, batch_b)?;
     let to = [batch.as_slice(), &[m, n]].concat();
     let count = shape::count(&to)?;
-    // A single right-hand matrix turns all rows of the left into one product.
+    // A single matrix on the right turns all rows on the left into one product.
     if !transpose_a && batch_b.iter().all(|d| *d == 1) && batch == batch_a && a.rank() > 2 {
         let rows = a.reshape([a.len().checked_div(k).unwrap_or(count.checked_div(n).unwrap_or(0)), k])?;
         let matrix = b.reshape([*rb, *cb])?;
@@ -90,7 +90,7 @@ fn mark(transposed: bool) -> &'static str {
     if transposed { " transposed" } else { "" }
 }
 
-/// Where each batch's matrix starts in an operand whose batch axes are broadcast.
+/// Start of each batch's matrix in an operand whose batch axes are broadcast.
 fn batch_offsets(batch: &[usize], own: &[usize], size: usize) -> Vec<usize> {
     let strides = shape::broadcast_strides(own, batch);
     let places = shape::strides(batch);

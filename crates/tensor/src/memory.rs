@@ -1,8 +1,8 @@
-//! Bytes of tensors that are alive, as one thread counts them: what it makes adds, what it drops subtracts. Scratch of
-//! kernels and storage that waits for reuse do not count; elements count once, however many tensors share them. Elements on
-//! a GPU do not count, copies of them on the processor do.
+//! Bytes of live tensors, counted by thread: allocation adds, dropping subtracts. Scratch of kernels and storage kept for reuse
+//! do not count; elements count once, however many tensors share them. Elements on a GPU do not count, their copies on the CPU
+//! do.
 //!
-//! All threads together have a limit ([`set_limit`]): an operation that would make more is refused by name before it asks the
+//! All threads together have a limit ([`set_limit`]): an operation that would exceed it is refused by name before it asks the
 //! system, which would end the process.
 use crate::{Result, TensorError, recycle, shape};
 use std::cell::Cell;
@@ -21,11 +21,11 @@ static LIVE: AtomicI64 = AtomicI64::new(0);
 static LIMIT: AtomicU64 = AtomicU64::new(NONE);
 const NONE: u64 = u64::MAX;
 
-/// Requests below this many bytes do not look for storage that waits for reuse.
+/// Smaller requests, in bytes, do not release storage kept for reuse.
 const SMALL: u64 = 1 << 20;
 
-/// Live bytes now. Negative where the thread dropped more than it made (tensors that came from other threads): only
-/// differences mean something.
+/// Live bytes now. Negative if the thread dropped more than it allocated (tensors from other threads): only differences have a
+/// meaning.
 pub fn live() -> i64 {
     COUNT.get().0
 }
@@ -35,19 +35,19 @@ pub fn peak() -> i64 {
     COUNT.get().1
 }
 
-/// Begins to watch the peak anew, from what is alive now.
+/// Restarts the peak from the present number of live bytes.
 pub fn watch_peak() {
     COUNT.set((live(), live()));
 }
 
-/// Sets how many bytes tensors of the whole process may take together, work space of an operation included (`None`: no limit,
-/// as at the beginning), and returns what was set before.
+/// Sets how many bytes the tensors of the whole process may take together, work space included (`None`: no limit, the initial
+/// state), and returns the former limit.
 pub fn set_limit(bytes: Option<u64>) -> Option<u64> {
     Some(LIMIT.swap(bytes.unwrap_or(NONE), Ordering::Relaxed)).filter(|b| *b != NONE)
 }
 
-/// Asks whether a tensor of shape `of` in elements of `T` has room under the limit; returns its number of elements. For code
-/// that makes the elements itself.
+/// Checks whether a tensor of shape `of` with elements of `T` fits under the limit; returns its number of elements. For code that
+/// allocates the elements itself.
 ///
 /// # Errors
 /// [`TensorError::Shape`] for more than [`shape::MAX_ELEMENTS`] elements, [`TensorError::Memory`] where there is no room.
@@ -88,8 +88,7 @@ fn ask(op: &'static str, needed: u64, what: impl Fn() -> String) -> Result<()> {
     Ok(())
 }
 
-/// Tensors that were made outside of operations are counted too late to be refused before; those that go beyond the limit are
-/// refused here.
+/// Tensors allocated outside of operations are counted too late for a check before; those beyond the limit are refused here.
 ///
 /// # Errors
 /// [`TensorError::Memory`].
@@ -100,19 +99,19 @@ pub(crate) fn within(op: &'static str) -> Result<()> {
 
 fn change(by: i64) {
     LIVE.fetch_add(by, Ordering::Relaxed);
-    // A tensor that a thread drops while it ends is not counted.
+    // A tensor that is dropped while its thread ends is not counted.
     let _ = COUNT.try_with(|c| {
         let (live, peak) = c.get();
         c.set((live + by, peak.max(live + by)));
     });
 }
 
-/// Counts elements that were made.
+/// Counts allocated elements.
 pub(crate) fn made<T>(elements: &[T]) {
     change(size_of_val(elements) as i64);
 }
 
-/// Counts elements that nobody holds any more.
+/// Counts dropped elements.
 pub(crate) fn dropped<T>(elements: &[T]) {
     change(-(size_of_val(elements) as i64));
 }

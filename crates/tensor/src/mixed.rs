@@ -7,11 +7,11 @@ use crate::random::bits;
 use crate::recycle::storage;
 use crate::{Result, Tensor, TensorError, memory, record};
 
-/// Draws of 16 bits that one number of 64 gives.
+/// Draws of 16 bits in one 64-bit number.
 const DRAWS: usize = 4;
 
-/// Calls `f(i, first)` for elements `at..at + len`, `i` counted from `at`: `first` with the probability `limit / 2^16`. What is drawn
-/// depends on the seed and on the element's place alone.
+/// Calls `f(i, first)` for elements `at..at + len`, `i` counted from `at`: `first` with the probability `limit / 2^16`. The draw
+/// depends only on the seed and the element's position.
 #[inline(always)]
 fn draw(seed: u64, limit: u64, at: usize, len: usize, mut f: impl FnMut(usize, bool)) {
     let (mut i, mut drawn) = (0, bits(seed, (at / DRAWS) as u64) >> (16 * (at % DRAWS)));
@@ -41,8 +41,8 @@ fn part<T: Element + Copy + Default>(dy: Tensor, first: bool, limit: u64, seed: 
 }
 
 impl Tensor {
-    /// Each element of this tensor with the probability `share` (0..1, to 16 bits), else that of `other`, a tensor of the same shape.
-    /// Gradients go where the element came from.
+    /// Each element of this tensor with the probability `share` (0..1, to 16 bits), else that of `other`, a tensor of the same
+    /// shape. Gradients flow to the tensor that the element came from.
     ///
     /// # Errors
     /// [`TensorError::Shape`] if the shapes differ, [`TensorError::DType`] if the types differ or are not f32 or f64.

@@ -5,10 +5,10 @@ use crate::parallel::fill;
 use crate::strided::Strided;
 use crate::{Buffer, DType, Element, Result, Tensor, TensorError, memory, record, recycle, shape};
 
-/// What padding puts beyond the border.
+/// The elements beyond the border.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PadMode {
-    /// A value.
+    /// A constant value.
     Constant,
     /// The mirror image, without the border element itself.
     Reflect,
@@ -18,7 +18,7 @@ pub enum PadMode {
     Wrap,
 }
 
-/// A strided reading of a tensor in which no element is read twice.
+/// A strided view of a tensor in which no element occurs twice.
 #[derive(Clone)]
 struct View {
     shape: Vec<usize>,
@@ -207,7 +207,7 @@ impl Tensor {
         }
     }
 
-    /// The order turned round along the axes.
+    /// The order of the elements reversed along the axes.
     ///
     /// # Errors
     /// [`TensorError::Shape`] if an axis does not exist or comes twice.
@@ -409,7 +409,7 @@ impl Tensor {
     }
 }
 
-/// Which element stands at each position of a padded axis.
+/// The source position of each element of a padded axis.
 fn border_indices(dim: usize, (before, after): (usize, usize), mode: PadMode) -> Result<Vec<i64>> {
     if dim == 0 {
         return Err(TensorError::shape("pad", "an axis without elements cannot be continued"));

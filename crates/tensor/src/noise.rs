@@ -1,7 +1,7 @@
 //! Signal to noise: how far a value is from its reference.
 use crate::{Result, Tensor, TensorError};
 
-/// Squares of a reference and of what another computation differs from it by, summed over any number of elements.
+/// Squares of a reference and of another computation's difference from it, summed over any number of elements.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SignalToNoise {
     /// Sum of the squares of the reference.
@@ -11,7 +11,7 @@ pub struct SignalToNoise {
 }
 
 impl SignalToNoise {
-    /// Of two tensors with equally many elements, read as f32.
+    /// From two tensors with equally many elements, read as f32.
     ///
     /// # Errors
     /// [`TensorError`] if the numbers of elements differ, or they cannot be read as numbers.
@@ -30,7 +30,7 @@ impl SignalToNoise {
         reference.iter().zip(other).for_each(|(a, b)| self.add(f64::from(*a), f64::from(a - b)));
     }
 
-    /// Adds an element of the reference and what the other differs from it by.
+    /// Adds an element of the reference and the other computation's difference from it.
     pub fn add(&mut self, reference: f64, difference: f64) {
         self.signal += reference * reference;
         self.noise += difference * difference;

@@ -1,5 +1,5 @@
-//! Normalizations over other axes than the batch. Those over the last axes have a kernel for f32; their meaning in tensor
-//! operations serves other types and is the kernel's reference.
+//! Normalizations over other axes than the batch. Those over the last axes have a kernel for f32; their definition in tensor
+//! operations is used for other types and is the kernel's reference.
 use crate::kernels::layer_norm::{Rows, backward, forward};
 use crate::{DType, Result, Tensor, TensorError, record_many};
 
@@ -34,8 +34,8 @@ impl Tensor {
         Ok((y, mean, inv))
     }
 
-    /// The f32 kernel: y, mean and inverse deviation; `None` where it does not serve (other types, parameters that do not
-    /// have the shape of a row).
+    /// The f32 kernel: y, mean and inverse deviation; `None` if it does not apply (other types, parameters that do not have the
+    /// shape of a row).
     fn normalized_rows(
         &self,
         name: &'static str,
@@ -46,7 +46,7 @@ impl Tensor {
         centred: bool,
     ) -> Result<Option<(Tensor, Tensor, Tensor)>> {
         let Some(row) = self.shape().get(axis..) else { return Ok(None) };
-        // On the device the operations of the composed form run there.
+        // On the device the composed operations run there.
         if self.on_device() || [scale, bias].into_iter().flatten().any(Tensor::on_device) {
             return Ok(None);
         }
@@ -149,7 +149,7 @@ impl Tensor {
         let norm = match p {
             1 => self.l1(&[axis], true)?,
             2 => self.l2(&[axis], true)?,
-            _ => return Err(TensorError::unsupported("lp_norm", format!("p = {p}; 1 and 2 are"))),
+            _ => return Err(TensorError::unsupported("lp_norm", format!("p = {p}, neither 1 nor 2"))),
         };
         let zero = norm.equal(&norm.zeros_like()?)?;
         self.div(&Tensor::where_(&zero, &norm.ones_like()?, &norm)?)
@@ -232,7 +232,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(60))]
-        /// The f32 kernel against its meaning in f64: values, statistics, and gradients that come through each of them.
+        /// The f32 kernel against its definition in f64: values, statistics, and gradients through each of them.
         #[test]
         fn kernel_agrees_with_its_meaning(n in 1usize..6, rows in 1usize..40, width in 1usize..300, parameters in 0usize..3, root_mean_square: bool, statistics: bool, seed: u64) {
             let mut inputs = vec![uniform(seed, &[n, rows, width], 0.5, 3.0).unwrap()];

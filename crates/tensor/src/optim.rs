@@ -134,7 +134,7 @@ mod tests {
         assert!((p.item::<f32>().unwrap() - (1.0 - 0.01 - 0.1)).abs() < 1e-5);
     }
 
-    /// Pieces and threads change nothing: each element is updated by its own numbers alone.
+    /// Pieces and threads do not matter: the update of each element depends only on its own numbers.
     #[test]
     fn large_parameters_are_updated_as_small_ones() {
         let n = 2 * PIECE + 13;

@@ -1,8 +1,8 @@
-//! Splitting work over threads in chunks whose bounds depend on the data's size alone, so that results do not depend on
-//! the number of threads.
+//! Splitting work over threads in chunks whose bounds depend only on the data's size, so that results do not depend on the number
+//! of threads.
 use rayon::prelude::*;
 
-/// Elements that one thread handles at a time.
+/// Elements of one thread's piece.
 pub(crate) const CHUNK: usize = 1 << 14;
 
 /// Below this many elements a second thread costs more than it saves.

@@ -23,7 +23,7 @@ pub struct PoolOptions {
     pub count_include_pad: bool,
 }
 
-/// A sound window and the shape of the result.
+/// A checked window and the shape of the result.
 #[derive(Clone)]
 struct Windows {
     window: Window,
@@ -38,7 +38,7 @@ impl Windows {
         let moves = Moves { strides: &o.strides, pads: &o.pads, dilations: &o.dilations, ceil_mode: o.ceil_mode };
         let window = Window::new(op, *c, spatial, &o.kernel, moves)?;
         let shape = [&[*n, *c], &window.output[3 - spatial.len()..]].concat();
-        // Before anything is laid out for each output.
+        // Checked before memory is allocated for each output.
         memory::room::<f32>(op, &shape)?;
         memory::work_space::<[usize; 3]>(op, window.output.iter().sum(), 1)?;
         Ok(Windows { window, shape })
@@ -52,14 +52,14 @@ impl Windows {
         self.window.pixels_out()
     }
 
-    /// The windows as the kernel takes them: of planes that are not empty. `seen` are the elements that an average divides
-    /// by: all of a window or, where padding does not count, those inside.
+    /// The windows in the kernel's form, for planes that are not empty. `seen` is the number of elements that an average divides
+    /// by: all of a window or, if padding does not count, those inside.
     fn plane(&self, include_pad: bool) -> Option<Geometry> {
         let w = &self.window;
         if w.input[0] != 1 || w.kernel[0] != 1 || w.output[0] != 1 || w.before[0] + w.after[0] > 0 {
             return None;
         }
-        // The kernel lays out every phase of a row, which steps far wider than the input would fill with padding.
+        // The kernel lays out every phase of a row; steps far wider than the input would fill it with padding.
         if self.pixels_in() == 0 || self.pixels_out() == 0 || w.is_sparse() || w.stride[2] > w.input[2] + w.before[2] + w.after[2] {
             return None;
         }
@@ -83,7 +83,7 @@ impl Windows {
     /// Calls `f(output pixel, its inputs in order, elements that an average with padding divides by)`.
     fn each(&self, mut f: impl FnMut(usize, &[usize], usize)) {
         let w = &self.window;
-        // Along each axis, for each output: the first input seen, how many are, and how many places count.
+        // Along each axis, for each output: the first input, the number of inputs, and the number of positions that count.
         let axis = |i: usize, out: usize| {
             let start = out * w.stride[i];
             let real = range(start, w.dilation[i], w.before[i], w.input[i], w.kernel[i]);
@@ -110,7 +110,7 @@ impl Windows {
 }
 
 impl Tensor {
-    /// The largest element of each window, and where it lies: its index in the flattened `[n, c, spatial..]` input.
+    /// The largest element of each window and its position: its index in the flattened `[n, c, spatial..]` input.
     ///
     /// # Errors
     /// [`TensorError::Shape`] where the window does not fit; [`TensorError::DType`] for types without order.
@@ -118,7 +118,7 @@ impl Tensor {
         self.max_pool_with(options, true)
     }
 
-    /// [`Tensor::max_pool`] without the places.
+    /// [`Tensor::max_pool`] without the positions.
     ///
     /// # Errors
     /// As [`Tensor::max_pool`].
@@ -126,7 +126,7 @@ impl Tensor {
         Ok(self.max_pool_with(options, false)?.0)
     }
 
-    /// The places are empty if they are not `wanted` and cost something.
+    /// The positions are empty if they are not `wanted` and would cost time.
     fn max_pool_with(&self, options: &PoolOptions, wanted: bool) -> Result<(Tensor, Tensor)> {
         let w = Windows::new("max_pool", self.shape(), options)?;
         match self.dtype() {
@@ -136,7 +136,7 @@ impl Tensor {
             }
             _ => {}
         }
-        // An empty window (it sees padding alone) and one too large for a byte are left to the plain loop.
+        // An empty window (padding only) and one too large for a byte are left to the plain loop.
         let empty = |g: &Geometry| g.seen.iter().any(|s| s.contains(&0));
         match w.plane(false).filter(|g| self.dtype() == DType::F32 && !empty(g) && g.kernel[0] * g.kernel[1] <= 255) {
             Some(g) => self.max_pool_planes(w, g, wanted),
@@ -174,7 +174,7 @@ impl Tensor {
         let len = memory::room::<[i64; 2]>("max_pool", &w.shape)?;
         let (y, at) = with_float!("max_pool", self.dtype(), T => {
             let x = self.as_slice::<T>()?;
-            // Where the largest element is; -1 for a window that sees padding alone.
+            // Position of the largest element; -1 for a window of padding only.
             let (mut y, mut at) = (vec![T::default(); len], vec![-1i64; len]);
             y.par_chunks_mut(pixels_out.max(1)).zip(at.par_chunks_mut(pixels_out.max(1))).enumerate().for_each(|(plane, (y, at))| {
                 let base = plane * pixels_in;
@@ -190,7 +190,7 @@ impl Tensor {
             });
             Ok((Tensor::new(y, w.shape.clone())?, at))
         })?;
-        // Told as the first of its plane, but without a share in the gradient.
+        // Reported as the first element of its plane, but without a gradient.
         let told = at.iter().enumerate().map(|(i, p)| if *p < 0 { (i / pixels_out.max(1) * pixels_in) as i64 } else { *p }).collect();
         let indices = Tensor::new(told, w.shape)?;
         let shape = self.shape().to_vec();

@@ -1,5 +1,5 @@
-//! Where the time of a step goes. While a thread profiles, sections that it enters by [`section`] are timed by name; a
-//! section inside another counts for itself alone, so the times add up. Otherwise a section costs one look at a flag.
+//! Time of a step by operation. While a thread profiles, the sections that it enters by [`section`] are timed by name; the time
+//! of an inner section is not counted in the outer one, so the times add up. Otherwise a section costs one check of a flag.
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,17 +18,17 @@ thread_local! {
     static PROFILE: RefCell<Option<Profile>> = const { RefCell::new(None) };
 }
 
-/// Begins to time this thread's sections, from nothing.
+/// Starts timing this thread's sections, from zero.
 pub fn start() {
     PROFILE.set(Some(Profile::default()));
 }
 
-/// Stops, and gives what was timed since [`start`].
+/// Stops, and returns the times since [`start`].
 pub fn stop() -> Times {
     PROFILE.take().map(|p| p.times).unwrap_or_default()
 }
 
-/// Runs `work` as a section; `name` is asked for only while this thread profiles.
+/// Runs `work` as a section; `name` is called only while this thread profiles.
 pub fn section<R>(name: impl Fn() -> String, work: impl FnOnce() -> R) -> R {
     // Copies from the device are counted by section, profiled or not.
     #[cfg(feature = "gpu")]
@@ -47,7 +47,7 @@ fn timed<R>(name: impl FnOnce() -> String, work: impl FnOnce() -> R) -> R {
     let result = work();
     let took = began.elapsed();
     PROFILE.with_borrow_mut(|p| {
-        // Nothing is left to close if a new profile began, or this one ended, inside the section.
+        // There is nothing to close if a new profile began, or this one ended, inside the section.
         if let Some(p) = p.as_mut()
             && let Some(inner) = p.inner.pop()
         {

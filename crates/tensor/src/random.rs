@@ -1,5 +1,5 @@
-//! Pseudo-random numbers by counter: draw `i` of a seed depends on the seed and `i` alone, so the number of threads and
-//! the order of evaluation change nothing.
+//! Pseudo-random numbers by counter: draw `i` of a seed depends only on the seed and `i`, so the number of threads and the order
+//! of evaluation do not matter.
 use crate::map::map;
 use crate::parallel::fill;
 use crate::{Result, Tensor, memory};

@@ -1,11 +1,10 @@
-//! Recycles the storage of large f32 tensors: a training step asks for the same sizes again and again, and fresh pages
-//! cost as much as the arithmetic on them. A recycled vector keeps its old elements, so whoever takes one must write
-//! every element.
+//! Reuses the storage of large f32 tensors: a training step allocates the same sizes again and again, and new pages cost as much
+//! as the arithmetic on them. A reused vector has its old elements, so its user must write every element.
 //!
-//! Only as many vectors of a length are kept as were handed out and not yet given back, so storage that was made
-//! elsewhere (batches from disk) goes back to the allocator. Nor are more elements kept than were once handed out together
-//! (or 512 MiB of them), however many lengths come by; whoever has to make do with less memory sets a limit. Beyond it the
-//! lengths that were not asked for longest go first.
+//! Only as many vectors of a length are kept as were taken and not yet returned, so storage that was allocated elsewhere (batches
+//! from disk) goes back to the allocator. No more elements are kept than were once in use together (or 512 MiB of them), however
+//! many lengths occur; with less memory, set a limit. Beyond it the lengths that have not been used for longest are dropped
+//! first.
 use crate::Element;
 use crate::kernels::pages;
 use crate::parallel::fill;
@@ -13,30 +12,30 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
-/// Smaller vectors are left to the allocator.
+/// Smaller vectors are not reused.
 const SMALLEST: usize = 1 << 12;
-/// Elements that are kept for reuse in any case where nobody set a limit (512 MiB).
+/// Elements that are kept for reuse in any case, unless a limit is set (512 MiB).
 const LEAST: usize = 1 << 27;
 
 /// The vectors of one length.
 #[derive(Default)]
 struct Shelf {
     free: Vec<Vec<f32>>,
-    /// Handed out and not yet given back.
+    /// Number taken and not yet returned.
     out: usize,
-    /// When one was last asked for.
+    /// Time of the last request.
     asked: u64,
 }
 
 #[derive(Default)]
 struct Pool {
     shelves: HashMap<usize, Shelf>,
-    /// Kept.
+    /// Elements kept.
     elements: usize,
-    /// Handed out and not yet given back, now and at most.
+    /// Elements taken and not yet returned, now and at most.
     out: usize,
     highest: usize,
-    /// Most elements kept, if somebody has set it.
+    /// Most elements kept, if a limit is set.
     limit: Option<usize>,
     clock: u64,
 }
@@ -74,7 +73,7 @@ impl Pool {
         self.limit.unwrap_or(self.highest.max(LEAST))
     }
 
-    /// Lets go of vectors until no more than `most` elements are kept.
+    /// Drops vectors until at most `most` elements are kept.
     fn shrink(&mut self, most: usize) {
         while self.elements > most {
             let idle = self.shelves.iter_mut().filter(|(_, s)| !s.free.is_empty()).min_by_key(|(_, s)| s.asked);
@@ -85,8 +84,8 @@ impl Pool {
     }
 }
 
-/// Sets how many bytes are kept for reuse at most (`None`: as many as were in use at once), lets go of what is more, and
-/// returns what was set before. Reusing storage saves the time that fresh pages cost.
+/// Sets how many bytes are kept for reuse at most (`None`: as many as were in use at once), drops the excess, and returns the
+/// former limit. Reusing storage saves the cost of new pages.
 pub fn keep_for_reuse(bytes: Option<u64>) -> Option<u64> {
     let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     let before = pool.limit.map(|elements| (elements * size_of::<f32>()) as u64);
@@ -96,18 +95,18 @@ pub fn keep_for_reuse(bytes: Option<u64>) -> Option<u64> {
     before
 }
 
-/// Lets go of all storage that is kept for reuse: for when tensors of other sizes come next.
+/// Drops all storage kept for reuse: before tensors of other sizes are allocated.
 pub fn release_kept() {
     POOL.lock().unwrap_or_else(PoisonError::into_inner).shrink(0);
 }
 
-/// Lets go of storage until no more than `bytes` are kept: for when something larger comes next.
+/// Drops storage until at most `bytes` are kept: before something larger is allocated.
 pub(crate) fn make_room(bytes: u64) {
     let most = usize::try_from(bytes).unwrap_or(usize::MAX) / size_of::<f32>();
     POOL.lock().unwrap_or_else(PoisonError::into_inner).shrink(most);
 }
 
-/// A vector of `len` elements of any value.
+/// A vector of `len` elements of undefined value.
 pub(crate) fn take(len: usize) -> Vec<f32> {
     if len >= SMALLEST
         && let Some(v) = POOL.lock().unwrap_or_else(PoisonError::into_inner).take(len)
@@ -117,7 +116,7 @@ pub(crate) fn take(len: usize) -> Vec<f32> {
     pages::zeros(len)
 }
 
-/// [`take`] for whatever element type: other types than f32 come fresh and zero.
+/// [`take`] for any element type: other types than f32 are newly allocated and zero.
 pub(crate) fn storage<T: Element + Copy + Default>(len: usize) -> Vec<T> {
     if T::DTYPE == crate::DType::F32 {
         let mut taken = Some(take(len));
@@ -142,7 +141,7 @@ pub(crate) fn copy<T: Element>(from: &Vec<T>) -> Vec<T> {
     from.clone()
 }
 
-/// Gives a vector back.
+/// Returns a vector for reuse.
 pub(crate) fn give(v: Vec<f32>) {
     if v.len() >= SMALLEST {
         POOL.lock().unwrap_or_else(PoisonError::into_inner).give(v);

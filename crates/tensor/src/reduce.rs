@@ -91,7 +91,7 @@ fn fold_middle<T: Number, F: Fold<T>>(x: &[T], outer: usize, count: usize, inner
 /// Folds the axes of `x` that are marked, one group of neighbours at a time, the last group first.
 fn fold_axes<T: Number, F: Fold<T>>(x: &Tensor, marked: &[bool], to: &[usize]) -> Result<Vec<T>> {
     let len = memory::room::<T>("reduce", to)?;
-    // Nothing to fold: what is left is where folding starts.
+    // Nothing to fold: the result has the initial values.
     if x.is_empty() {
         return Ok(vec![F::START; len]);
     }
@@ -152,8 +152,8 @@ impl Tensor {
 
     /// Sum over `axes`; the reduced axes stay with size 1 if `keep_dims` (so for all reductions below).
     ///
-    /// Of no elements, sums are 0, products 1, the largest is -inf and the smallest inf (of integers, the least and the greatest
-    /// there is), a mean is NaN, and a logarithm of a sum -inf, as ONNX has it.
+    /// Without elements, sums are 0, products 1, the largest element is -inf and the smallest inf (for integers, the least and
+    /// the greatest value), a mean is NaN, and a logarithm of a sum -inf, as in ONNX.
     ///
     /// # Errors
     /// [`TensorError`] if an axis does not exist or the type has no arithmetic (so for all below).
@@ -270,7 +270,7 @@ impl Tensor {
         if !self.dtype().is_float() {
             return self.cast(DType::F64)?.log_sum_exp(axes, keep_dims)?.cast(self.dtype());
         }
-        // Where all are infinite, the shift must not be: infinity less infinity is NaN.
+        // If all are infinite, the shift must not be: infinity minus infinity is NaN.
         let lowest = if self.dtype() == DType::F64 { f64::MIN } else { f32::MIN as f64 };
         let largest = self.detach().max_reduce(axes, true)?.clip(Some(lowest), Some(-lowest))?;
         let sum = self.sub(&largest)?.exp()?.sum(axes, keep_dims)?.log()?;
@@ -284,8 +284,8 @@ impl Tensor {
     }
 }
 
-/// For each element, the product of the other elements that a reduction over `axes` multiplies it with. Zeros are why
-/// this is not a division.
+/// For each element, the product of the other elements in its reduction over `axes`. It is not computed by division because of
+/// zeros.
 fn products_of_others(x: &Tensor, axes: &[usize]) -> Result<Tensor> {
     let kept: Vec<usize> = (0..x.rank()).filter(|i| !axes.contains(i)).collect();
     let last: Vec<usize> = (0..x.rank()).filter(|i| axes.contains(i)).collect();

@@ -1,7 +1,7 @@
 //! Arithmetic on shapes: element counts, strides, broadcasting.
 use crate::{Result, TensorError};
 
-/// The most elements one tensor may have: beyond that a shape is taken for a mistake and refused before memory is asked for.
+/// Most elements of a tensor: a larger shape is taken for a mistake and refused before memory is allocated.
 pub const MAX_ELEMENTS: usize = 1 << 31;
 
 /// Number of elements.

@@ -10,7 +10,7 @@ use crate::reduce::around;
 use crate::{DType, Result, Tensor, record};
 use num_traits::Float;
 
-/// Brings an axis to the last place, applies `f` to the rows, and brings it back.
+/// Moves an axis to the end, applies `f` to the rows, and moves it back.
 fn on_rows(t: &Tensor, axis: usize, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
     if axis + 1 == t.rank() {
         return f(t);

@@ -1,4 +1,4 @@
-//! Walking several arrays in step with strides of their own: what broadcasting, transposing and slicing share.
+//! Iteration over several arrays in step, each with its own strides: common code of broadcasting, transposing and slicing.
 
 /// A common index space, with one stride for each of `N` arrays along each axis. Axes are merged where all arrays allow
 /// it, so that the innermost run is as long as possible.

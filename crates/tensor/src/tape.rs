@@ -1,6 +1,6 @@
-//! Reverse-mode differentiation: each recorded operation keeps a closure that turns the gradient of its outputs into
-//! the gradients of its inputs. The record is a graph of reference-counted nodes, so whatever no live tensor descends
-//! from is freed at once, and each closure (with the activations it holds) is dropped as soon as it has run.
+//! Reverse-mode differentiation: each recorded operation keeps a closure that turns the gradient of its outputs into the
+//! gradients of its inputs. The record is a graph of reference-counted nodes, so nodes that no live tensor depends on are freed
+//! at once, and each closure (with the activations it holds) is dropped as soon as it has run.
 use crate::device::on_device;
 use crate::map::zip_onto;
 use crate::{DType, Result, Tensor, TensorError, profile};
@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex};
 type BackwardFn = Box<dyn FnOnce(Vec<Option<Tensor>>) -> Result<Vec<Option<Tensor>>> + Send>;
 type AgainFn = Box<dyn FnOnce(Vec<Tensor>) -> Result<Vec<Tensor>> + Send>;
 
-/// How a node's gradients go on to its parents.
+/// How gradients pass from a node to its parents.
 enum Backward {
-    /// From the gradients of the outputs follow those of the inputs.
+    /// A closure computes the gradients of the inputs from those of the outputs.
     Gradients(BackwardFn),
-    /// The work is done again, now recorded, and the walk goes on through that record. `slots` are the outputs' places
-    /// among the node's.
+    /// The operations are run again, now recorded, and the backward pass continues through that record. `slots` are the positions
+    /// of the outputs among the node's.
     Replay { inputs: Vec<Tensor>, slots: Vec<Option<usize>>, again: AgainFn },
 }
 
-/// A recorded operation, or a leaf (no closure) whose gradient is wanted.
+/// A recorded operation, or a leaf (no closure) whose gradient is requested.
 pub(crate) struct GradNode {
     id: u64,
     name: &'static str,
@@ -118,11 +118,11 @@ pub fn record_many(
     outputs
 }
 
-/// Trades the record of a piece of work for doing it again: `outputs` come from `inputs` by recorded operations; what
-/// those keep is given up, and the backward pass calls `again` on the same inputs for the same outputs, recorded anew.
+/// Replaces the record of some operations by running them again: `outputs` were computed from `inputs` by recorded operations;
+/// their record is dropped, and the backward pass calls `again` on the same inputs for the same outputs, recorded anew.
 ///
-/// The backward pass then walks that record in place of the first one, in the same order, so gradients do not change by
-/// a bit. An output that is one of the inputs, or that no tracked input leads to, is returned as it is.
+/// The backward pass then walks that record in place of the first one, in the same order, so gradients are the same to the bit.
+/// An output that is one of the inputs, or that depends on no tracked input, is returned as it is.
 ///
 /// # Source
 /// Chen et al. 2016, arXiv:1604.06174.
@@ -133,7 +133,7 @@ pub fn record_replay(
     again: impl FnOnce(Vec<Tensor>) -> Result<Vec<Tensor>> + Send + 'static,
 ) -> Vec<Tensor> {
     let is_input = |r: &GradRef| inputs.iter().filter_map(|t| t.grad.as_ref()).any(|i| i.is(r));
-    // Two outputs that are the same in the record stay the same.
+    // Outputs that share a record entry continue to share one.
     let mut distinct: Vec<GradRef> = vec![];
     let slots: Vec<Option<usize>> = outputs
         .iter()
@@ -165,7 +165,7 @@ pub fn record_replay(
 }
 
 impl Tensor {
-    /// This tensor as a leaf whose gradient is wanted.
+    /// This tensor as a leaf whose gradient is requested.
     ///
     /// # Errors
     /// [`TensorError::DType`] if its elements are not floats.
@@ -180,7 +180,7 @@ impl Tensor {
         Ok(t)
     }
 
-    /// The same values outside the record.
+    /// The same values without a record.
     pub fn detach(&self) -> Tensor {
         let mut t = self.clone();
         t.grad = None;
@@ -222,8 +222,8 @@ impl Tensor {
         self.walk(seed, &mut |_, _| true)
     }
 
-    /// Which operation of the record first turns finite gradients of `sum(self)` into some that are not: its place in the order of
-    /// recording, to be compared with [`Tensor::recorded_at`]. Uses up the record, as [`Tensor::backward`] does.
+    /// The operation of the record that first turns finite gradients of `sum(self)` into infinite ones or NaN: its position in
+    /// the order of recording, comparable with [`Tensor::recorded_at`]. Uses up the record, as [`Tensor::backward`] does.
     ///
     /// # Errors
     /// As [`Tensor::backward_from`].
@@ -237,12 +237,12 @@ impl Tensor {
         Ok(found)
     }
 
-    /// The place of the operation that made this tensor in the order of recording, if it was recorded.
+    /// The position in the order of recording of the operation that computed this tensor, if it was recorded.
     pub fn recorded_at(&self) -> Option<u64> {
         self.grad.as_ref().map(|g| g.node.id)
     }
 
-    /// The backward pass. `go_on` sees each operation's place and the gradients that it gives, and may end the walk.
+    /// The backward pass. `go_on` gets each operation's position and its gradients, and may end the walk.
     fn walk(&self, seed: Tensor, go_on: &mut dyn FnMut(u64, &[Option<Tensor>]) -> bool) -> Result<Gradients> {
         let Some(root) = &self.grad else { return Ok(Gradients::default()) };
         if seed.shape() != self.shape() {
@@ -261,11 +261,14 @@ impl Tensor {
                     let mut inputs = inputs;
                     inputs.iter_mut().zip(&node.parents).for_each(|(t, parent)| t.grad = parent.clone());
                     let outputs = profile::section(|| node.name.into(), || again(inputs))?;
-                    // The new nodes' ids are larger than any that waits: they are walked before all else.
+                    // The new nodes' ids are larger than all pending ones: they are walked first.
                     for (out, slot) in outputs.iter().zip(slots) {
                         let Some(grad) = slot.and_then(|s| grads.get_mut(s)?.take()) else { continue };
                         let Some(to) = &out.grad else {
-                            return Err(TensorError::value("backward", format!("{} gives other values the second time", node.name)));
+                            return Err(TensorError::value(
+                                "backward",
+                                format!("{} gives different values when it is recomputed", node.name),
+                            ));
                         };
                         accumulate(&mut pending, &mut order, to, grad)?;
                     }
@@ -326,7 +329,7 @@ fn accumulate(pending: &mut HashMap<u64, Vec<Option<Tensor>>>, order: &mut Binar
     Ok(())
 }
 
-/// `sum + grad`, written into the storage of whichever nobody else holds.
+/// `sum + grad`, written into the storage of one without other references.
 fn add_into(mut sum: Tensor, grad: Tensor) -> Result<Tensor> {
     if sum.shape() != grad.shape() || sum.dtype() != grad.dtype() {
         return Err(TensorError::shape("backward", format!("gradients {sum:?} and {grad:?} of one value differ")));
@@ -355,7 +358,7 @@ mod tests {
     use crate::gradcheck::check;
     use crate::random::{uniform, uniform_f64};
 
-    /// `x * w`, a function of that and `x`, `x` itself, and the first once more.
+    /// `x * w`, a function of `x * w` and `x`, `x` itself, and the first once more.
     fn products(i: &[Tensor]) -> Result<Vec<Tensor>> {
         let y = i[0].mul(&i[1])?;
         Ok(vec![y.clone(), y.mul(&i[0])?.tanh()?.tanh()?.tanh()?, i[0].clone(), y])
@@ -402,6 +405,6 @@ mod tests {
         assert_eq!(y.iter().map(Tensor::is_tracked).collect::<Vec<_>>(), [true, true, false, true]);
         let different = record_replay("again", &[x.clone(), w.tracked().unwrap()], y, move |i| Ok(vec![x.clone(); i.len() + 2]));
         let error = different[0].backward_from(Tensor::full(1f32, [3]).unwrap()).err().unwrap();
-        assert_eq!(error.to_string(), "backward: again gives other values the second time");
+        assert_eq!(error.to_string(), "backward: again gives different values when it is recomputed");
     }
 }

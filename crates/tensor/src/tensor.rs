@@ -1,4 +1,4 @@
-//! The tensor itself: element type, shape, shared storage, and its place in the record of differentiation.
+//! The tensor type: element type, shape, shared storage, and its position in the record of differentiation.
 use crate::buffer::{Buffer, Element};
 use crate::tape::GradRef;
 use crate::{DType, Result, TensorError, memory, shape};
@@ -11,7 +11,7 @@ pub struct Tensor {
     dtype: DType,
     shape: Arc<[usize]>,
     data: Buffer,
-    /// The elements, where they are on the device; `data` is empty then.
+    /// The elements, if they are on the device; `data` is empty then.
     #[cfg(feature = "gpu")]
     pub(crate) device: Option<Arc<crate::gpu::DeviceData>>,
     pub(crate) grad: Option<GradRef>,
@@ -57,7 +57,7 @@ impl Tensor {
         if !fits {
             return Err(TensorError::dtype("tensor", dtype, "is not what the storage holds"));
         }
-        // Storage that a tensor shares already is counted already.
+        // Storage shared with a tensor has been counted already.
         crate::with_buffer!(&data, v => if Arc::strong_count(v) == 1 { memory::made(v) });
         let out = Self::assemble(dtype, shape.into(), data);
         memory::within("tensor")?;
@@ -135,7 +135,7 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// The storage.
+    /// The storage of the elements, in row-major order.
     ///
     /// # Panics
     /// If the elements are on a device that failed; [`Tensor::as_slice`] gives an error there.
@@ -146,7 +146,7 @@ impl Tensor {
         }
     }
 
-    /// Elements of a tensor of shape `to` and this one's type, for which there must be room.
+    /// Number of elements of a tensor of shape `to` and this one's type; checks the memory limit.
     pub(crate) fn room(&self, op: &'static str, to: &[usize]) -> Result<usize> {
         if self.on_device() {
             return shape::count(to);
@@ -155,7 +155,7 @@ impl Tensor {
         memory::room_of(op, bytes, to)
     }
 
-    /// The elements on the processor: brought there if need be.
+    /// The elements on the CPU, copied there if necessary.
     #[inline(always)]
     fn host(&self) -> Result<&Buffer> {
         #[cfg(feature = "gpu")]
@@ -165,7 +165,7 @@ impl Tensor {
         Ok(&self.data)
     }
 
-    /// Brings the elements to the processor for good.
+    /// Moves the elements to the CPU.
     #[inline(always)]
     fn settle(&mut self) -> Result<()> {
         #[cfg(feature = "gpu")]
@@ -186,7 +186,7 @@ impl Tensor {
             .ok_or_else(|| TensorError::dtype("read", self.dtype, format!("where {} is needed", T::DTYPE)))
     }
 
-    /// The elements as a vector of their own: without a copy if nobody shares them.
+    /// The elements as a vector: without a copy if there is no other reference.
     ///
     /// # Errors
     /// [`TensorError::DType`] if they are held as another type.
@@ -207,7 +207,7 @@ impl Tensor {
         self.settle()?;
         let dtype = self.dtype;
         let v = T::peek_mut(&mut self.data).ok_or_else(|| TensorError::dtype("write", dtype, format!("where {} is needed", T::DTYPE)))?;
-        // What the device's cache knows of (weakly) moves, and is not found there again.
+        // A vector that the device's cache references (weakly) moves, and is no longer found there.
         if Arc::strong_count(v) != 1 {
             *v = Arc::new(crate::recycle::copy::<T>(v));
             memory::made(v);
@@ -215,7 +215,7 @@ impl Tensor {
         Ok(Arc::make_mut(v).as_mut_slice())
     }
 
-    /// The elements for writing if they are on the processor and nobody else holds them.
+    /// The elements for writing, if they are on the CPU and there is no other reference.
     pub(crate) fn unshared<T: Element>(&mut self) -> Option<&mut [T]> {
         #[cfg(feature = "gpu")]
         if self.device.is_some() {
@@ -224,7 +224,7 @@ impl Tensor {
         T::peek_mut(&mut self.data).and_then(Arc::get_mut).map(Vec::as_mut_slice)
     }
 
-    /// What stands for this tensor in the record: its shape and place there, without its elements.
+    /// This tensor's shape and position in the record, without its elements.
     pub(crate) fn stand_in(&self) -> Tensor {
         let mut out = Self::assemble(self.dtype, self.shape.clone(), f32::wrap(Arc::default()));
         out.grad = self.grad.clone();
@@ -259,7 +259,7 @@ impl Tensor {
 }
 
 impl Drop for Tensor {
-    /// Storage that nobody else holds goes back for reuse.
+    /// Storage without other references is returned for reuse.
     fn drop(&mut self) {
         crate::with_buffer!(&mut self.data, v => if Arc::strong_count(v) == 1 { memory::dropped(v) });
         if let Buffer::F32(v) = &mut self.data

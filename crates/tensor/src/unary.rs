@@ -7,9 +7,9 @@ use crate::number::{Number, with_float, with_number};
 use crate::parallel::CHUNK;
 use crate::{DType, Result, Tensor, record};
 
-/// Defines methods that apply a differentiable function to each element, written once for f32 and f64 (`T`); 16-bit
-/// floats go through f32. The slope is given by the input (`by input`) or by the output (`by output`): the backward
-/// pass keeps that one alone.
+/// Defines methods that apply a differentiable function to each element, written once for f32 and f64 (`T`); 16-bit floats are
+/// computed in f32. The slope is given in terms of the input (`by input`) or of the output (`by output`): the backward pass keeps
+/// only that one.
 macro_rules! differentiable {
     ($( $(#[$doc:meta])* $name:ident($($arg:ident: $ty:ty),*) = |$x:ident| $value:expr, slope by $kept:ident |$s:ident| $slope:expr; )*) => {
         impl $crate::Tensor {$(
@@ -45,8 +45,8 @@ macro_rules! differentiable {
 pub(crate) use differentiable;
 
 differentiable! {
-    /// Square root. Its slope at zero, which is infinite, counts as zero: an argument that a grid rounds to zero, a norm of zeros,
-    /// takes no part in the step instead of ending the training.
+    /// Square root. Its slope at zero, which is infinite, counts as zero: an argument that quantization rounds to zero, or a norm
+    /// of zeros, gets no gradient instead of ending the training.
     sqrt() = |x| x.sqrt(), slope by output |y| if y == 0.0 { 0.0 } else { 0.5 / y };
     /// `e` to the power of each element.
     exp() = |x| x.exp(), slope by output |y| y;
@@ -78,7 +78,7 @@ differentiable! {
     atanh() = |x| x.atanh(), slope by input |x| 1.0 / (1.0 - x * x);
     /// Gauss error function.
     erf() = |x| x.gauss_error(), slope by input |x| (-x * x).exponential() * std::f64::consts::FRAC_2_SQRT_PI as T;
-    /// One over each element.
+    /// Reciprocal (1 / x) of each element.
     reciprocal() = |x| 1.0 / x, slope by output |y| -y * y;
     /// Largest integer not above each element.
     floor() = |x| x.floor(), slope by input |_x| 0.0;
@@ -90,14 +90,14 @@ differentiable! {
     round() = |x| x.round_ties_even(), slope by input |_x| 0.0;
 }
 
-/// Applies a function that integers have too.
+/// Applies a function that is also defined for integers.
 macro_rules! any_number {
     ($t:expr, $op:literal, $f:expr) => {
         device_or!(crate::gpu::unary($op, &[], $t), with_number!($op, $t.dtype(), T => map($t, $f))?)
     };
 }
 
-/// An element held between two bounds; NaN stays NaN.
+/// An element clipped to two bounds; NaN stays NaN.
 fn hold<T: Number>(min: Option<f64>, max: Option<f64>) -> impl Fn(T) -> T + Copy + Sync {
     let low = min.map_or(T::LOWEST, T::from_f64);
     let high = max.map_or(T::HIGHEST, T::from_f64);
@@ -128,7 +128,7 @@ fn record_clip(x: &Tensor, out: Tensor, min: Option<f64>, max: Option<f64>) -> T
 }
 
 impl Tensor {
-    /// Each element with its sign turned; integers wrap.
+    /// Each element with its sign changed; integers wrap.
     ///
     /// # Errors
     /// [`TensorError::DType`](crate::TensorError::DType) if the type has no arithmetic (so for all below).
@@ -164,7 +164,7 @@ impl Tensor {
         self.clip(Some(0.0), None)
     }
 
-    /// Each element held between two bounds. Outside and on them the gradient is zero.
+    /// Each element clipped to two bounds. Outside and on them the gradient is zero.
     pub fn clip(&self, min: Option<f64>, max: Option<f64>) -> Result<Tensor> {
         if self.is_half() {
             return self.cast(DType::F32)?.clip(min, max)?.cast(self.dtype());
@@ -179,7 +179,7 @@ impl Tensor {
         Ok(record_clip(self, out, min, max))
     }
 
-    /// [`Tensor::clip`] in this tensor's own storage, where nobody else holds it.
+    /// [`Tensor::clip`] in this tensor's own storage, if there is no other reference.
     pub fn clip_owned(self, min: Option<f64>, max: Option<f64>) -> Result<Tensor> {
         if self.is_half() || self.on_device() {
             return self.clip(min, max);
@@ -210,7 +210,7 @@ impl Tensor {
             ($($variant:ident: $($dtype:ident)|+ => $zero:expr),*) => {
                 match dtype {
                     $($(DType::$dtype)|+ => {
-                        // The variant says what type the zero is of.
+                        // The variant gives the type of the zero.
                         let zero = [$zero];
                         let n = crate::memory::room_of("zeros", crate::memory::of_each(&zero), shape)?;
                         let [zero] = zero;
@@ -315,7 +315,7 @@ mod tests {
             let dx = y.backward_from(Tensor::full(1f32, y.shape()).unwrap()).unwrap().take(&x).unwrap();
             assert_eq!(dx.to_f32_vec().unwrap(), expected, "function {i}");
         }
-        // Where there is no real value, there is no slope either.
+        // Where there is no real value, there is no slope.
         let x = Tensor::vector(vec![-1f32]).tracked().unwrap();
         let y = x.sqrt().unwrap();
         assert!(y.backward_from(Tensor::vector(vec![1f32])).unwrap().take(&x).unwrap().to_f32_vec().unwrap()[0].is_nan());

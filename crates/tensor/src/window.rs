@@ -4,17 +4,17 @@ use crate::shape::MAX_ELEMENTS;
 use crate::{Result, TensorError};
 use std::ops::Deref;
 
-// Places along an axis have 31 bits, products of two axes 62.
+// Positions along an axis have 31 bits, products of two axes 62.
 const _: () = assert!(usize::BITS >= 64, "sizes of windows are computed in 64 bits");
 
-/// The largest size along an axis that a window knows: kernel, stride, dilation, and the input with its padding. All places
-/// along an axis, and differences between them, fit 32 bits with a sign.
+/// The largest size along an axis of a window: kernel, stride, dilation, and the input with its padding. All positions along an
+/// axis, and differences between them, fit 32 bits with a sign.
 pub const MAX_AXIS: usize = i32::MAX as usize;
 
 /// Sizes along depth, height and width.
 pub(crate) type Size3 = [usize; 3];
 
-/// The sizes of a [`Window`]; axes that are not there are one long and lead.
+/// The sizes of a [`Window`]; missing axes have length one and come first.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Sizes {
     /// Input size.
@@ -43,14 +43,14 @@ pub(crate) struct Moves<'a> {
     pub(crate) ceil_mode: bool,
 }
 
-/// Sizes that fit each other. What holds for every window there is:
+/// Checked sizes of a window. Guarantees of every window:
 ///
 /// - along each axis, kernel, stride and dilation are at least 1, and they and the padded input at most [`MAX_AXIS`];
 /// - the window fits the padded input, and the start of the last one lies in it: `(output - 1) * stride` is less than its size;
 /// - the padded input of all channels together has no more than [`MAX_ELEMENTS`] elements, so that any place in it, and any
 ///   distance between two, is computed without overflow.
 ///
-/// The only way to make one is [`Window::new`] or [`Window::transposed`], and nothing changes one.
+/// Created only by [`Window::new`] and [`Window::transposed`], and never changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Window(Sizes);
 
@@ -109,7 +109,7 @@ impl Window {
                 return wrong(format!("kernel {kernel:?} does not fit padded input {input:?}"));
             };
             let last = if moves.ceil_mode { room.div_ceil(w.stride[i]) } else { room / w.stride[i] };
-            // A window that would start behind the input and its leading padding is left out.
+            // A window that would start after the input and its leading padding is left out.
             let starts = !moves.ceil_mode || last * w.stride[i] < w.input[i] + w.before[i];
             w.output[i] = last + usize::from(starts);
             elements = elements.and_then(|n| n.checked_mul(padded));
@@ -158,7 +158,7 @@ impl Window {
             output.push(left.ok_or_else(|| TensorError::shape(op, format!("pads {cut} leave nothing of {full} elements")))?);
         }
         let Window(mut w) = Window::new(op, channels, &output, kernel, moves)?;
-        // Added elements may have room for more steps, which the input does not have.
+        // The added elements may have room for more steps than the input has.
         let lead = 3 - input.len();
         for (i, size) in input.iter().enumerate() {
             if *size > w.output[lead + i] {
@@ -184,13 +184,14 @@ impl Window {
         self.output.iter().product()
     }
 
-    /// True if there is hardly anything but padding: kernels that lay out a padded copy of the input would mostly handle zeros.
+    /// True if almost all is padding: kernels that lay out a padded copy of the input would mostly process zeros.
     pub(crate) fn is_sparse(&self) -> bool {
         self.padded() > SPARSE * (self.pixels_in() + self.pixels_out()) + SMALL
     }
 }
 
-/// Elements of a padded input for each that is read or written, from which a window is sparse, and those that are few anyway.
+/// Ratio of padded input to read or written elements from which on a window counts as sparse, and a number of elements that is
+/// always small enough.
 const SPARSE: usize = 16;
 const SMALL: usize = 1 << 14;
 
@@ -198,7 +199,7 @@ fn sum<const N: usize>(of: [usize; N]) -> Option<usize> {
     of.into_iter().try_fold(0usize, usize::checked_add)
 }
 
-/// `base` plus the products of all pairs: how far an access reaches. Kernels compare it with what they were given.
+/// `base` plus the products of all pairs: the range of an access. Kernels compare it with the lengths of their slices.
 ///
 /// # Panics
 /// If it is no number of 64 bits, in release builds too.
@@ -229,7 +230,7 @@ mod tests {
         proptest::array::uniform3(extreme())
     }
 
-    /// What the type promises, in 128 bits.
+    /// The guarantees of the type, in 128 bits.
     fn sound(w: &Window, channels: usize) {
         let wide = |v: usize| v as u128;
         let mut elements = wide(channels.max(1));
@@ -249,7 +250,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 50 } else { 20_000 }))]
-        /// Whatever the sizes: refused, or what the type promises holds. No overflow on the way.
+        /// For any sizes: either refused, or the guarantees of the type hold, without overflow.
         #[test]
         fn no_window_is_unsound(
             channels in extreme(), input in three(), kernel in three(), strides in three(), dilations in three(), before in three(),

@@ -16,13 +16,13 @@ pub fn fixtures() -> PathBuf {
     repository().join("tests/fixtures")
 }
 
-/// The folder of test data that is not in the repository, whether it is there or not: `ESPALIER_DATA`, else `../shared/data` beside
+/// The folder of test data that is not in the repository, whether it exists or not: `ESPALIER_DATA`, else `../shared/data` beside
 /// the checkout.
 pub fn data() -> PathBuf {
     std::env::var_os("ESPALIER_DATA").map_or_else(|| repository().join("../shared/data"), PathBuf::from)
 }
 
-/// A file or folder of that data. `None` where it is absent: the reason is printed, and the test that asked ends there.
+/// A file or folder of that data. `None` if it is absent: the reason is printed, and the calling test should end.
 pub fn shared(name: &str) -> Option<PathBuf> {
     let path = data().join(name);
     if path.exists() {
@@ -32,7 +32,7 @@ pub fn shared(name: &str) -> Option<PathBuf> {
     None
 }
 
-/// The files of a folder of that data with this ending, sorted; none, with the reason printed, where it is absent.
+/// The files of a folder of that data with this ending, sorted; none, with the reason printed, if it is absent.
 pub fn shared_files(folder: &str, ending: &str) -> Vec<PathBuf> {
     shared(folder).map(|folder| files(&folder, ending)).unwrap_or_default()
 }

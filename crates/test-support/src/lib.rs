@@ -1,7 +1,7 @@
-//! What the tests of several crates share. A dev-dependency only.
+//! Code shared by the tests of several crates. A dev-dependency only.
 //!
-//! [`folders`] says where recipes, fixtures and test data lie; [`recipe`] puts the text of a recipe together; [`runs`] (feature
-//! `runs`) takes such a text through a whole run.
+//! [`folders`] finds recipes, fixtures and test data; [`recipe`] builds the text of a recipe; [`runs`] (feature `runs`) runs such
+//! a recipe as a whole.
 pub mod folders;
 pub mod recipe;
 #[cfg(feature = "runs")]

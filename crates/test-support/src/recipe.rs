@@ -1,4 +1,4 @@
-//! The text of a recipe from parts, so that a test shows only what it is about.
+//! The text of a recipe from parts, so that a test shows only the keys that it tests.
 //!
 //! ```
 //! use test_support::recipe::{DEPLOY, DIGITS, QUANTIZE, RESNET8, recipe};
@@ -25,7 +25,7 @@ pub const QUANTIZE: &str = "kind = \"quantize\"\ncalibration = { images = 64 }";
 /// Deployment, timed once.
 pub const DEPLOY: &str = "kind = \"deploy\"\nlatency_runs = 1";
 
-/// Deployment for the reference interpreter, which is always there.
+/// Deployment for the reference interpreter, which is always available.
 pub const DEPLOY_REFERENCE: &str = "kind = \"deploy\"\ntarget = \"reference\"\nlatency_runs = 1";
 
 /// A recipe with seed 1 from the keys of its `[data]`, its `[model]` and each of its stages.

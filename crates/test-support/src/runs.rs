@@ -7,9 +7,9 @@ use report::RunRecord;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A run and the folder that it wrote, which is gone when this is dropped.
+/// A run and its folder, which is deleted when this is dropped.
 pub struct Run {
-    /// Its record.
+    /// The run's record, as in `run.json`.
     pub record: RunRecord,
     folder: TempDir,
 }
@@ -29,10 +29,10 @@ impl Run {
     }
 }
 
-/// Runs a recipe, with overrides (`stages.quantize.weights.bits=4`), into the folder `out`; paths in it count from `folder`.
+/// Runs a recipe, with overrides (`stages.quantize.weights.bits=4`), into the folder `out`; paths in it are relative to `folder`.
 ///
 /// # Errors
-/// What reading the recipe and running it report.
+/// Errors of reading the recipe and running it.
 pub fn run_in(folder: &Path, out: &Path, text: &str, overrides: &[&str]) -> Result<RunRecord, PipelineError> {
     let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
     let loaded = Loaded { recipe: parse(text, &overrides)?, text: text.to_string(), folder: folder.to_path_buf(), overrides };
@@ -48,8 +48,7 @@ pub fn run(text: &str, overrides: &[&str]) -> Result<Run, PipelineError> {
     Ok(Run { record: run_in(&folders::recipes(), folder.path(), text, overrides)?, folder })
 }
 
-/// The error of a run that must fail, on the data that comes with the repository, and whether its stage `train` had left a result
-/// by then.
+/// The error of a run that must fail, on the data in the repository, and whether its stage `train` had a result by then.
 ///
 /// # Panics
 /// If it succeeds.
@@ -59,10 +58,10 @@ pub fn refused(text: &str, overrides: &[&str]) -> (String, bool) {
     (error.to_string(), out.path().join("train.onnx").exists())
 }
 
-/// Why a recipe cannot be read.
+/// The error of a recipe that must be invalid.
 ///
 /// # Panics
-/// If it can.
+/// If the recipe is valid.
 pub fn unreadable(text: &str, overrides: &[&str]) -> String {
     let overrides: Vec<String> = overrides.iter().map(|o| o.to_string()).collect();
     parse(text, &overrides).expect_err("a recipe that cannot be read").to_string()

@@ -4,23 +4,23 @@ use graph::Model;
 use std::collections::BTreeMap;
 use tensor::Tensor;
 
-/// Ends a training with the mean of the weights that its last epochs ended with, and measures the running statistics of batch
+/// Ends a training with the mean of the weights at the ends of its last epochs, and measures the running statistics of batch
 /// normalizations again, on training batches, for the averaged weights.
 ///
 /// For each trained parameter `w`: `mean = (w_from + ... + w_last) / n` over the ends of the epochs `from..`. Masks are part of the
 /// model and not averaged: an element that a mask holds at zero stays exactly zero. Learned scales of encodings are averaged too
 /// and then projected onto what their encoding allows.
 ///
-/// Averages help most with a learning rate that stays well above zero over the averaged epochs, constant say; behind a rate that
-/// falls to zero the last epochs hardly differ. The average replaces whatever epoch [`crate::Keep`] asks for.
+/// Averages help most with a learning rate that stays well above zero over the averaged epochs, such as a constant one; with a
+/// rate that falls to zero the last epochs hardly differ. The average replaces the epoch that [`crate::Keep`] selects.
 ///
 /// # Source
 /// Izmailov et al. 2018, arXiv:1803.05407, algorithm 1, with one model an epoch (`c` = one epoch).
 #[derive(Clone, Debug)]
 pub struct WeightAverage {
-    /// First epoch whose weights count, from 0.
+    /// First epoch whose weights are averaged, from 0.
     from: u64,
-    /// Batches that statistics are measured on.
+    /// Batches to measure statistics on.
     batches: u64,
     /// Epochs averaged so far.
     count: u64,
@@ -84,7 +84,7 @@ impl Participant for WeightAverage {
             let value = parameters::projected(cx.model, p, &before, mean.clone())?;
             parameters::put(cx.model, &p.id, value);
         }
-        // An epoch of its own: the training has not drawn its batches in this order.
+        // An epoch number of its own: the training has not used this order of batches.
         let (epoch, seed) = (cx.settings.epochs, cx.settings.seed);
         let samples = measure_norm_statistics(cx.model, cx.data, epoch, self.batches, cx.settings.simulate, seed)?;
         let statistics = match samples {

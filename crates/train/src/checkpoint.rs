@@ -1,4 +1,4 @@
-//! Checkpoints: everything a stage needs to go on after the process was killed, and to end in the same bytes.
+//! Checkpoints: everything that a stage needs to continue after the process was killed, and to end in the same bytes.
 use crate::trainer::{Best, EpochRecord};
 use crate::{ParticipantState, TrainError};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
@@ -7,12 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use tensor::{DType, Tensor};
 
-/// State between two epochs.
+/// The state between two epochs.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {
-    /// Epochs done.
+    /// Number of finished epochs.
     pub epochs_done: u64,
-    /// Steps done.
+    /// Number of finished steps.
     pub steps_done: u64,
     /// Parameters and running statistics, by name.
     pub values: BTreeMap<String, Tensor>,

@@ -5,18 +5,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tensor::{Activation, Tensor};
 
-/// Codecs by value. What cannot be read is left out, and reported where it is used.
+/// Codecs by value. Encodings that cannot be read are left out, and reported where they are used.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Codecs(HashMap<ValueId, Arc<dyn Codec>>);
 
 impl Codecs {
-    /// Those of a model's annotations.
+    /// The codecs of a model's annotations.
     pub(crate) fn of(model: &Model) -> Self {
         let encoded = model.annotations.iter().filter_map(|(id, a)| Some((id, a.encoding.as_ref()?)));
         Codecs(encoded.filter_map(|(id, encoding)| Some((id, encodings::open(encoding).ok()?))).collect())
     }
 
-    /// A value as its annotation stores it, `parameters` in place of the encoding's own.
+    /// A value as its annotation stores it, with `parameters` in place of the encoding's own.
     ///
     /// # Errors
     /// As [`encodings::simulate`].

@@ -1,4 +1,4 @@
-//! What a training is given beside its settings, and what its participants see of it.
+//! The context of a training beside its settings, and the part that participants see.
 use crate::objective::{Batch, Objective};
 use crate::parameters::Parameter;
 use crate::trainer::{EpochRecord, TrainSettings};
@@ -7,26 +7,26 @@ use graph::Model;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
-/// Where batches come from. An epoch's batches follow from its number alone.
+/// A source of batches. An epoch's batches depend only on its number.
 pub trait Batches: Send + Sync {
-    /// Batches an epoch has.
+    /// Number of batches in an epoch.
     fn batches(&self) -> u64;
-    /// The batches of an epoch in order. Those that belong to one step say so: [`crate::Portion::continues`].
+    /// The batches of an epoch in order. Batches that belong to one step are marked: [`crate::Portion::continues`].
     fn epoch(&self, epoch: u64) -> Box<dyn Iterator<Item = Result<Batch, TrainError>> + '_>;
-    /// True if a step has as many runs as samples, or nearly: the model fixes its batch, or each row is a run of its own.
-    /// Statistics of such a run mean nothing.
+    /// True if a step has about as many runs as samples: the model fixes its batch, or each row is a run of its own. Statistics
+    /// of such a run are meaningless.
     fn runs_alone(&self) -> bool {
         false
     }
 }
 
-/// Is told how a training goes.
+/// Receives the events of a training.
 pub trait Watch: Send {
     /// After each step.
     fn step(&mut self, _step: u64, _steps: u64, _loss: f64, _samples: usize) {}
     /// After each epoch.
     fn epoch(&mut self, _record: &EpochRecord) {}
-    /// Something the user should know.
+    /// A note for the user.
     fn note(&mut self, _text: &str) {}
 }
 
@@ -34,21 +34,21 @@ pub trait Watch: Send {
 pub struct Silent;
 impl Watch for Silent {}
 
-/// What a training is given beside model, data, objective and settings.
+/// The context of a training, beside model, data, objective and settings.
 pub struct TrainContext<'a> {
-    /// Judges a model after an epoch; higher is better.
+    /// Scores a model after an epoch; higher is better.
     pub validate: Option<&'a mut dyn FnMut(&Model) -> Result<f64, TrainError>>,
-    /// Is told how it goes.
+    /// Receives the events.
     pub watch: &'a mut dyn Watch,
-    /// Where the checkpoint is kept, and resumed from if it exists.
+    /// Path of the checkpoint; training resumes from it if it exists.
     pub checkpoint: Option<PathBuf>,
-    /// Set to stop after the present step.
+    /// Set to stop after the current step.
     pub stop: Option<&'a AtomicBool>,
-    /// What takes part in the training, in the order in which their hooks are called.
+    /// Participants, in the order in which their hooks are called.
     pub participants: Vec<&'a mut dyn Participant>,
 }
 
-/// Without validation, checkpoint, stop flag and participants; tells nobody.
+/// Without validation, checkpoint, stop flag and participants; events are ignored.
 impl Default for TrainContext<'_> {
     fn default() -> Self {
         // A type without fields: nothing is allocated, nothing leaks.
@@ -59,27 +59,27 @@ impl Default for TrainContext<'_> {
 
 /// The state of a training at one of its steps.
 pub struct StepContext<'a> {
-    /// The model.
+    /// The model in training; a participant may change it.
     pub model: &'a mut Model,
-    /// What trains, in the order of the gradients.
+    /// The trained parameters, in the order of the gradients.
     pub parameters: &'a [Parameter],
-    /// What is minimized.
+    /// The loss to minimize.
     pub objective: &'a dyn Objective,
-    /// The training data. Whoever draws batches of its own takes an epoch number that follows from `step`, so that a resumed
-    /// training draws the same.
+    /// The training data. Code that draws batches of its own uses an epoch number derived from `step`, so that a resumed training
+    /// draws the same.
     pub data: &'a dyn Batches,
     /// Settings of the training.
     pub settings: &'a TrainSettings,
     /// Epoch of the stage, from 0.
     pub epoch: u64,
-    /// Step of the stage, from 0: the one that is taken, or after an epoch the number of those taken.
+    /// Step of the stage, from 0: the current one, or after an epoch the number of finished steps.
     pub step: u64,
     /// Steps of the whole stage.
     pub steps: u64,
-    /// How the graph is run in this step.
+    /// Mode of this step's run.
     pub mode: Mode,
     /// The learning rate schedule's factor at this step.
     pub factor: f64,
-    /// Is told what the user should know.
+    /// Receives notes for the user.
     pub watch: &'a mut dyn Watch,
 }

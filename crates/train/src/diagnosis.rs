@@ -1,15 +1,15 @@
-//! Where a step that failed stopped being finite: the node, and what helps there. The step runs once more and is looked at value
-//! by value.
+//! Finds the node at which a failed step stopped being finite, and a remedy. The step runs once more and is checked value by
+//! value.
 use crate::parameters::{self, Parameter};
 use crate::{Batch, Executor, Mode, Objective};
 use graph::{Model, Node, ValueId};
 use std::collections::{HashMap, HashSet};
 use tensor::Tensor;
 
-/// Operators that have no finite result, or slope, at zero.
+/// Operators with an infinite or undefined result or slope at zero.
 const AT_ZERO: [&str; 6] = ["Div", "Log", "Pow", "Reciprocal", "ReduceLogSum", "Sqrt"];
 
-/// The node at which the first value, or the first gradient, is not finite, as the end of a sentence; empty where none is found.
+/// The node at which the first value, or the first gradient, is not finite, as the end of a sentence; empty if none is found.
 pub(crate) fn not_finite(
     model: &Model,
     parameters: &[Parameter],
@@ -36,7 +36,7 @@ fn look(model: &Model, parameters: &[Parameter], taps: &[ValueId], objective: &d
             places.extend(t.recorded_at().map(|at| (at, v)));
             let Some(bad) = odd(t) else { return };
             infinite.insert(v);
-            // A mask of -inf is no fault: what it is made of, or what it is added to, is not finite either.
+            // A mask of -inf is no fault: its inputs, or the value that it is added to, are not finite either.
             let made_here = makers.get(&v).is_some_and(|node| {
                 let mut inputs = node.inputs.iter().flatten().peekable();
                 inputs.peek().is_some() && inputs.all(|i| !infinite.contains(i) && model.constant(*i).is_none_or(|c| odd(c).is_none()))
@@ -53,7 +53,7 @@ fn look(model: &Model, parameters: &[Parameter], taps: &[ValueId], objective: &d
     }
     let values = batch.counted_values(ran.ok()?.values).ok()?;
     let at = objective.loss(&values, batch).ok()?.find_infinite_slope().ok()??;
-    // The value that the operation made, or the next one: an operator may record several.
+    // The value that the operation computed, or the next one: an operator may record several.
     let (_, v) = places.into_iter().filter(|(made, _)| *made >= at).min_by_key(|(made, _)| *made)?;
     let (name, op) = node(v)?;
     Some(format!(": the gradient through node '{name}' ({op}) is not finite{}", remedy(&name, op)))
@@ -70,8 +70,8 @@ fn odd(t: &Tensor) -> Option<f64> {
 fn remedy(name: &str, op: &str) -> String {
     if AT_ZERO.contains(&op) {
         return format!(
-            "; an argument that is zero, or that quantizing rounds to zero, does that: add a small number to it in the model, or leave the node \
-             in float (skip = [\"{name}\"])"
+            "; an argument that is zero, or that quantization rounds to zero, causes this: add a small number to it in the model, or leave \
+             the node in float (skip = [\"{name}\"])"
         );
     }
     String::new()

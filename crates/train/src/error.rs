@@ -1,4 +1,4 @@
-//! What can go wrong while a graph runs or trains: always with the node or value it happened at.
+//! Errors of running or training a graph, with the node or value.
 use ops::OpError;
 
 /// A graph that could not be run or trained.
@@ -9,7 +9,7 @@ pub enum TrainError {
     Node {
         /// The node's name.
         node: String,
-        /// Its operator.
+        /// Operator type of the node, such as `Conv`.
         op_type: String,
         /// Why.
         source: OpError,
@@ -19,9 +19,9 @@ pub enum TrainError {
     UnknownOperator {
         /// The node's name.
         node: String,
-        /// The operator.
+        /// Operator type of the node.
         op_type: String,
-        /// Its domain.
+        /// Domain of the operator; empty for ONNX's own.
         domain: String,
     },
     /// An annotation that could not be simulated.
@@ -40,13 +40,13 @@ pub enum TrainError {
         /// What is wrong with it.
         what: String,
     },
-    /// The graph itself.
+    /// The graph is not well formed.
     #[error(transparent)]
     Graph(#[from] graph::GraphError),
-    /// An operation of a loss, a metric or a source of batches that a caller brings.
+    /// An operation of a caller's loss, metric or source of batches failed.
     #[error(transparent)]
     Tensor(#[from] tensor::TensorError),
-    /// The loss or a gradient.
+    /// The loss or a gradient is not finite.
     #[error("step {step}: {what}")]
     Step {
         /// Step of the stage, from 0.
@@ -54,10 +54,10 @@ pub enum TrainError {
         /// What happened, and what to do about it.
         what: String,
     },
-    /// A setting that cannot be.
+    /// An invalid setting.
     #[error("setting '{setting}': {what}")]
     Setting {
-        /// The setting.
+        /// Key of the setting.
         setting: String,
         /// What is wrong with it.
         what: String,
@@ -68,7 +68,7 @@ pub enum TrainError {
     /// A checkpoint could not be written or read.
     #[error("checkpoint {path}: {what}")]
     Checkpoint {
-        /// The file.
+        /// Path of the checkpoint.
         path: String,
         /// What happened.
         what: String,
@@ -76,7 +76,7 @@ pub enum TrainError {
     /// The user asked to stop; the last checkpoint holds the state.
     #[error("interrupted")]
     Interrupted,
-    /// A defect of ours, turned into an error at the executor's edge.
+    /// An internal error: a panic that the executor caught.
     #[error("internal error in node '{node}': {what}")]
     Internal {
         /// The node that was running.

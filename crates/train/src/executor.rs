@@ -22,36 +22,36 @@ pub struct Mode {
     pub training: bool,
     /// Pass annotated values through their masks and encodings.
     pub simulate: bool,
-    /// Key of the randomness of this run.
+    /// Seed of the random numbers of this run.
     pub seed: u64,
 }
 
 impl Mode {
-    /// Inference as the graph stands, annotations ignored.
+    /// Inference on the float graph, annotations ignored.
     pub const FLOAT: Mode = Mode { training: false, simulate: false, seed: 0 };
     /// Inference with annotations simulated.
     pub const SIMULATED: Mode = Mode { training: false, simulate: true, seed: 0 };
 }
 
-/// Sets the draws of [`Overrides::unencoded`] apart from others of the same seed.
+/// Salt that separates the draws of [`Overrides::unencoded`] from others of the same seed.
 const UNENCODED: u64 = 0x51d2_0b07;
 
-/// Values that stand in for the model's own during one run.
+/// Values that replace the model's own during one run.
 #[derive(Clone, Default)]
 pub struct Overrides {
     /// Constants (tracked master weights).
     pub constants: HashMap<ValueId, Tensor>,
     /// Parameters of encodings, by value and parameter name (tracked scales).
     pub encodings: HashMap<(ValueId, String), Tensor>,
-    /// Elements of constants that a mask holds at zero get the gradient that they would have without it. The values of the run
-    /// stay as they are.
+    /// Elements of constants that a mask holds at zero get the gradient that they would have without the mask. The values of the
+    /// run do not change.
     pub dense_gradients: bool,
-    /// The probability with which an element of an encoded activation stays as it was before its encoding, drawn anew for each
+    /// The probability that an element of an encoded activation keeps its value from before the encoding, drawn anew for each
     /// [`Mode::seed`] (Wei et al. 2022, arXiv:2203.05740).
     pub unencoded: f64,
 }
 
-/// What one run gives back.
+/// The result of one run.
 pub struct RunOutput {
     /// Graph outputs and tapped values, by id.
     pub values: HashMap<ValueId, Tensor>,
@@ -85,12 +85,12 @@ impl<'m> Executor<'m> {
     /// Prepares a model.
     ///
     /// # Errors
-    /// [`TrainError::UnknownOperator`] for an operator nobody knows, [`TrainError::Graph`] for a malformed graph.
+    /// [`TrainError::UnknownOperator`] for an unknown operator, [`TrainError::Graph`] for a malformed graph.
     pub fn new(model: &'m Model) -> Result<Self, TrainError> {
         Self::with_taps(model, &[])
     }
 
-    /// Prepares a model of which some inner values are wanted too (the value before a final Softmax, a layer's output).
+    /// Prepares a model, keeping some inner values (the value before a final Softmax, a layer's output).
     ///
     /// # Errors
     /// As [`Executor::new`].
@@ -105,7 +105,7 @@ impl<'m> Executor<'m> {
         Ok(Executor { model, plan, codecs, taps: taps.to_vec(), limits: Limits::default() })
     }
 
-    /// Prepares a model for [`Executor::run_observed`]: nothing is fused, so every value can be seen.
+    /// Prepares a model for [`Executor::run_observed`]: nothing is fused, so every value can be observed.
     ///
     /// # Errors
     /// As [`Executor::new`].
@@ -113,7 +113,7 @@ impl<'m> Executor<'m> {
         Self::build(model, &[], false)
     }
 
-    /// The same with bounds on what loops may do.
+    /// The same with limits on loops.
     pub fn within(self, limits: Limits) -> Self {
         Executor { limits, ..self }
     }
@@ -126,7 +126,7 @@ impl<'m> Executor<'m> {
     /// Runs the graph on named inputs and returns its named outputs.
     ///
     /// # Errors
-    /// [`TrainError::Input`] for what does not fit, [`TrainError::Node`] for a node that fails.
+    /// [`TrainError::Input`] for inputs that do not fit, [`TrainError::Node`] for a node that fails.
     pub fn run(&self, inputs: &Named, mode: Mode) -> Result<Named, TrainError> {
         let mut out = self.run_with(inputs, &Overrides::default(), mode, None)?;
         self.model
@@ -145,7 +145,7 @@ impl<'m> Executor<'m> {
             .collect()
     }
 
-    /// Runs the graph and shows each value as it is made (inputs and node outputs, after their annotation).
+    /// Runs the graph and passes on each computed value (inputs and node outputs, after their annotation).
     ///
     /// # Errors
     /// As [`Executor::run`].
@@ -241,7 +241,7 @@ impl<'a, 'o> Run<'a, 'o> {
         }
     }
 
-    /// Turns a defect in a kernel into an error that names the node; tensors are values, so no state is torn.
+    /// Converts a panic in a kernel into an error that names the node; tensors are values, so no state is left inconsistent.
     pub(crate) fn guarded<R>(&self, work: impl FnOnce() -> Result<R, TrainError>) -> Result<R, TrainError> {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok(result) => result,
@@ -276,7 +276,7 @@ impl<'a, 'o> Run<'a, 'o> {
         }
     }
 
-    /// What the run gives back: graph outputs, taps and statistics.
+    /// The result of the run: graph outputs, taps and statistics.
     pub(crate) fn output(&self, taps: &[ValueId]) -> Result<RunOutput, TrainError> {
         let wanted = self.model.graph.outputs.iter().chain(taps);
         let values = wanted.map(|v| Ok((*v, self.read(*v, false)?))).collect::<Result<_, TrainError>>()?;
@@ -314,7 +314,8 @@ impl<'a, 'o> Run<'a, 'o> {
         Ok(())
     }
 
-    /// The result of an activation as its encoding stores it, in one pass; `None` if it has none or is to be seen before.
+    /// The result of an activation as its encoding stores it, in one pass; `None` if it has no encoding, or if its own value is
+    /// observed.
     fn encoded_activation(
         &self,
         node: &Node,
@@ -390,7 +391,7 @@ impl<'a, 'o> Run<'a, 'o> {
         Ok(y)
     }
 
-    /// A value for reading; `last` gives up the environment's own hold on it.
+    /// A value for reading; `last` drops the environment's reference to it.
     pub(crate) fn read(&self, v: ValueId, last: bool) -> Result<Tensor, TrainError> {
         let mut env = self.env.borrow_mut();
         let slot = &mut env[v.0 as usize];
@@ -430,7 +431,7 @@ impl<'a, 'o> Run<'a, 'o> {
         Ok(())
     }
 
-    /// An encoded activation of which some elements, drawn at random, are as they were before: see [`Overrides::unencoded`].
+    /// An encoded activation with some elements, drawn at random, as they were before the encoding: see [`Overrides::unencoded`].
     fn partly_encoded(
         &self,
         v: ValueId,
@@ -452,8 +453,8 @@ impl<'a, 'o> Run<'a, 'o> {
         self.encoded(v, name, &t, Activation::None).unwrap_or(Ok(t))
     }
 
-    /// An activation of a value as the value's annotation stores it, with tracked parameters where there are some; `None` if
-    /// annotations do not count or it has none.
+    /// An activation of a value as the value's annotation stores it, with tracked parameters if given; `None` if annotations are
+    /// ignored or there is none.
     fn encoded(&self, v: ValueId, name: &str, x: &Tensor, activation: Activation) -> Option<Result<Tensor, TrainError>> {
         let annotation = self.model.annotations.get(v).filter(|_| self.mode.simulate)?;
         let tracked = self.overrides.encodings.iter().filter(|((id, _), _)| *id == v).map(|((_, p), t)| (p.clone(), t.clone()));
@@ -473,14 +474,14 @@ impl<'a, 'o> Run<'a, 'o> {
     }
 }
 
-/// A masked value to which the dead elements of its master are added and taken away again: the value stays the same, and
-/// its gradient reaches them.
+/// A masked value to which the masked elements of its master are added and subtracted again: the value stays the same, and its
+/// gradient reaches them.
 fn let_through(master: &Tensor, mask: &Tensor, masked: Tensor) -> Result<Tensor, TensorError> {
     let dead = Tensor::where_(mask, &Tensor::scalar(0f32).cast(master.dtype())?, master)?;
     masked.add(&dead.sub(&dead.detach())?)
 }
 
-/// Queries, keys as `[.., d, n]`, values and what is added to the scores.
+/// Queries, keys as `[.., d, n]`, values and the bias of the scores.
 fn attention(inputs: Vec<Option<Tensor>>, scale: f64) -> Result<Tensor, OpError> {
     let inputs = Inputs::new(inputs);
     let options = tensor::AttentionOptions { scale, keys_transposed: true };

@@ -1,9 +1,9 @@
-//! How rows of data become the inputs of a model's runs: the one place that knows along which axis an input has its samples,
-//! how many a run takes, and what is fed where the data say nothing.
+//! How rows of data become the inputs of a model's runs: the only place that knows the sample axis of each input, how many
+//! samples a run takes, and which inputs the data do not hold.
 //!
-//! A model with a fixed batch runs on as many samples as it was exported for, one run after the other; whoever gets the
-//! batches ([`crate::measure`], calibration, a proof, a training) sees runs alone. The last run is filled up by repeating a
-//! sample, and [`Batch::counted`] takes the repetitions out of what is computed.
+//! A model with a fixed batch runs on as many samples as it was exported for, one run after another; users of the batches
+//! ([`crate::measure`], calibration, a proof, a training) see only runs. The last run is filled up by repeating a sample, and
+//! [`Batch::counted`] removes the repetitions from the results.
 use crate::{Batch, Executor, Mode, Named, Portion, TrainError};
 use data::Place;
 use graph::{Dim, Model};
@@ -12,21 +12,21 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use tensor::{DType, Tensor, TensorError};
 
-/// What an input is fed, where neither its declared shape nor the data's names tell.
+/// The rule for an input, if neither its declared shape nor the data's names determine it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InputRule {
     /// A number that every run gets, in the input's shape.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<f64>,
-    /// The output that is fed back: each run gets what the network, without masks and quantizers, had come to in the run before.
-    /// Rows then run in their order, and the first gets zeros.
+    /// The output that is fed back: each run gets the float network's output of the run before. Rows then run in their order, and
+    /// the first gets zeros.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub carried: Option<String>,
-    /// With `carried`: begin with zeros again after so many rows; absent: only at the beginning of each pass over the data.
+    /// With `carried`: starts with zeros again after this many rows; absent: only at the beginning of each pass over the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reset: Option<usize>,
-    /// The axis along which a batch's samples lie; absent: the one whose declared size is named as the first input's first.
+    /// The axis of the samples; absent: the axis whose declared size has the name of the first input's first axis.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub axis: Option<usize>,
     /// One array in the data serves all samples.
@@ -34,10 +34,10 @@ pub struct InputRule {
     pub held: bool,
 }
 
-/// Key of a model's metadata under which its rules stand, as JSON.
+/// Key of the rules in a model's metadata; their value is JSON.
 pub const INPUTS_KEY: &str = "espalier.inputs";
 
-/// Key of a model's metadata under which the names of its classes stand, in the order of its outputs, as JSON.
+/// Key of the class names in a model's metadata, in the order of its outputs; their value is JSON.
 pub const CLASSES_KEY: &str = "espalier.classes";
 
 /// Rules by input.
@@ -61,13 +61,13 @@ pub struct Feeding {
     fixed: Option<usize>,
 }
 
-/// An input of some rows.
+/// How an input is made of some rows.
 enum Given {
     /// Samples along an axis.
     Stacked(Tensor, usize),
     /// Whole inputs along a new first axis, one a row.
     EachRow(Tensor),
-    /// One for all.
+    /// One array for all.
     Same(Tensor),
 }
 
@@ -75,8 +75,8 @@ fn wrong(input: &str, what: impl Into<String>) -> TrainError {
     TrainError::Input { input: input.to_string(), what: what.into() }
 }
 
-/// The axis along which an input has its samples, as far as the declared shapes tell: the first, unless the outputs begin with an
-/// open size that the input has further behind (time first, as recurrent layers have it: `[5, N, 8]` to `[N, 4]`).
+/// The sample axis of an input, as far as the declared shapes tell: the first, unless the outputs begin with an open size that
+/// the input has at a later axis (time first, as in recurrent layers: `[5, N, 8]` to `[N, 4]`).
 pub(crate) fn main_axis(model: &Model, input: graph::ValueId) -> usize {
     let shapes = model.graph.outputs.iter().map(|v| model.values[*v].shape());
     let Some(outputs) = shapes.collect::<Option<Vec<_>>>() else { return 0 };
@@ -101,7 +101,7 @@ impl Feeding {
                 return Err(wrong(name, format!("has a rule, but is not an input of the model; its inputs: {}", names.join(", "))));
             }
             if usize::from(rule.value.is_some()) + usize::from(rule.carried.is_some()) + usize::from(rule.held) > 1 {
-                return Err(wrong(name, "value, carried and held are three answers to one question: give one"));
+                return Err(wrong(name, "value, carried and held exclude each other: give one of them"));
             }
             let outputs: Vec<&str> = model.graph.outputs.iter().map(|v| model.values[*v].name.as_str()).collect();
             if let Some(output) = rule.carried.as_ref().filter(|o| !outputs.contains(&o.as_str())) {
@@ -136,12 +136,12 @@ impl Feeding {
         Ok(Feeding { intakes, main, fixed })
     }
 
-    /// The input that images, sounds and lone arrays are for.
+    /// The input for images, sounds and lone arrays.
     pub fn main(&self) -> &str {
         &self.intakes[self.main].name
     }
 
-    /// Samples of one run, where the model fixes them.
+    /// Samples of one run, if the model fixes them.
     pub fn fixed(&self) -> Option<usize> {
         self.fixed
     }
@@ -165,7 +165,7 @@ impl Feeding {
         self.intakes.iter().map(|i| (i.name.clone(), place(i))).collect()
     }
 
-    /// One sentence an input: what it wants.
+    /// One sentence for each input: its samples.
     pub fn describe(&self) -> Vec<(String, String)> {
         let tell = |(at, i): (usize, &Intake)| {
             let text = match (&i.rule, i.axis, self.fixed) {
@@ -198,7 +198,7 @@ impl Feeding {
                 given.insert(intake.name.clone(), one);
             }
         }
-        // What the model does not know is refused where it runs, by name.
+        // Unknown inputs are refused by the run, by name.
         let unknown = batch.inputs.into_iter().map(|(name, t)| (name, Given::Stacked(t, 0)));
         given.extend(unknown.collect::<Vec<_>>());
         self.check_given(given.keys())?;
@@ -225,7 +225,7 @@ impl Feeding {
         self.cut(given.collect(), &batch.targets, rows, batch.portion.continues)
     }
 
-    /// Says what is missing, and how it can be given.
+    /// Which input is missing, and how it can be given.
     fn check_given<'a>(&self, names: impl Iterator<Item = &'a String>) -> Result<(), TrainError> {
         let names: BTreeSet<&str> = names.map(String::as_str).collect();
         let missing = self.intakes.iter().find(|i| i.rule.value.is_none() && i.rule.carried.is_none() && !names.contains(i.name.as_str()));
@@ -247,7 +247,7 @@ impl Feeding {
     fn ready(&self, mut batch: data::Batch) -> Result<Batch, TrainError> {
         let known = |name: &String| self.intakes.iter().any(|i| i.name == *name);
         let foreign: Vec<String> = batch.inputs.keys().filter(|name| !known(name)).cloned().collect();
-        // Labels under another name: the one array of integers that is no input.
+        // Labels under another name: the only array of integers that is no input.
         if let ([name], None, true) = (foreign.as_slice(), &batch.targets.labels, batch.targets.values.is_empty())
             && batch
                 .inputs
@@ -309,7 +309,7 @@ impl Feeding {
     }
 }
 
-/// Where an input that is not the first has its samples.
+/// The sample axis of an input that is not the first.
 fn sample_axis(intake: &Intake, batch: Option<&Dim>) -> Option<usize> {
     if intake.rule.held {
         return None;
@@ -321,7 +321,7 @@ fn sample_axis(intake: &Intake, batch: Option<&Dim>) -> Option<usize> {
     let named = batch.filter(|d| **d != Dim::Unknown).and_then(|batch| dims.iter().position(|d| d == batch));
     let open: Vec<usize> = dims.iter().enumerate().filter(|(_, d)| d.known().is_none()).map(|(a, _)| a).collect();
     match (batch, open.as_slice()) {
-        // The first axis, where that may be the batch by its size.
+        // The first axis, if its size may be that of the batch.
         (Some(batch), _) if dims[0] == *batch => Some(0),
         _ if named.is_some() => named,
         (Some(Dim::Known(_)), _) => None,
@@ -332,7 +332,7 @@ fn sample_axis(intake: &Intake, batch: Option<&Dim>) -> Option<usize> {
 }
 
 impl Intake {
-    /// Floats of another width than the input's (float16 arrays for a graph that was made float32) in the input's.
+    /// Floats of another width (float16 arrays for a graph converted to float32), converted to the input's type.
     fn as_declared(&self, t: Tensor) -> Result<Tensor, TensorError> {
         match self.dtype.filter(|d| d.is_float() && t.dtype().is_float() && *d != t.dtype()) {
             Some(dtype) => t.cast(dtype),
@@ -340,7 +340,7 @@ impl Intake {
         }
     }
 
-    /// What stacked rows are for this input.
+    /// How stacked rows become this input.
     fn given(&self, t: Tensor, rows: usize) -> Result<Given, TensorError> {
         let Some(rank) = self.dims.as_ref().map(Vec::len) else { return Ok(Given::Stacked(t, 0)) };
         let shape = t.shape().to_vec();
@@ -356,7 +356,7 @@ impl Intake {
         if shape.len() == rank {
             return Ok(Given::Stacked(to_axis(t, axis)?, axis));
         }
-        // A row has the whole input, with an axis for its one sample; or it is a grey image, and the network knows no channels.
+        // A row holds the whole input, with an axis for its one sample; or it is a grey image without a channel axis.
         let lone = [axis + 1, rank].into_iter().find(|a| more && shape.get(*a) == Some(&1) && (*a == axis + 1 || rank == 3));
         match lone {
             Some(lone) => {
@@ -398,7 +398,7 @@ fn to_axis(t: Tensor, axis: usize) -> Result<Tensor, TensorError> {
 }
 
 impl Given {
-    /// What a run on `count` samples from `start` on gets, filled up to a number of samples by repeating the last.
+    /// The input of a run on `count` samples from `start` on, filled up to a number of samples by repeating the last.
     fn part(&self, start: usize, count: usize, rows: usize, filled_to: Option<usize>) -> Result<Tensor, TensorError> {
         match self {
             Given::Same(t) => Ok(t.clone()),
@@ -435,7 +435,7 @@ fn part_of_targets(targets: &BTreeMap<String, Tensor>, start: usize, count: usiz
     Ok(out)
 }
 
-/// The outputs that are fed back from run to run: what the network, without annotations, comes to.
+/// The outputs fed back from run to run: those of the network without annotations.
 pub(crate) struct Carry<'m> {
     executor: Executor<'m>,
     feeding: &'m Feeding,
@@ -444,12 +444,12 @@ pub(crate) struct Carry<'m> {
 }
 
 impl<'m> Carry<'m> {
-    /// Begins with zeros.
+    /// Starts with zeros.
     pub(crate) fn new(model: &'m Model, feeding: &'m Feeding) -> Result<Self, TrainError> {
         Ok(Carry { executor: Executor::new(model)?, feeding, state: Named::new(), runs: 0 })
     }
 
-    /// Gives a run its state, and takes the next one from it.
+    /// Gives a run its state, and stores the next one.
     pub(crate) fn feed(&mut self, batch: &mut Batch) -> Result<(), TrainError> {
         let carried = || self.feeding.intakes.iter().filter_map(|i| Some((i, i.rule.carried.as_ref()?)));
         for (intake, _) in carried() {

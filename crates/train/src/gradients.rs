@@ -1,4 +1,4 @@
-//! Statistics of gradients over batches, without an update: what criteria of importance are computed from.
+//! Statistics of gradients over batches, without an update, for criteria of importance.
 use crate::parameters::{self, Parameter, ParameterId, Part};
 use crate::trainer::next_step;
 use crate::{Batch, Batches, Executor, Mode, Objective, TrainError};
@@ -6,14 +6,14 @@ use graph::{Model, ValueId};
 use ops::Role;
 use std::collections::BTreeMap;
 
-/// Which batches gradients are taken over, by which loss.
+/// The batches and the loss of the gradients.
 #[derive(Clone, Copy)]
 pub struct GradientSource<'a> {
-    /// The data. Batches of one step that run one after the other ([`crate::Portion::continues`]) count as one.
+    /// The data. Batches of one step that run one after another ([`crate::Portion::continues`]) count as one.
     pub data: &'a dyn Batches,
     /// Epoch of the data that they are drawn from, from its beginning.
     pub epoch: u64,
-    /// The loss.
+    /// The loss to differentiate.
     pub objective: &'a dyn Objective,
     /// Pass values through their masks and encodings.
     pub simulate: bool,
@@ -31,12 +31,12 @@ pub struct GradientMoments {
 /// Gradients of the loss by the fp32 masters of `weights` (constants of the model), over the first `batches` batches of the source (fewer where it has
 /// fewer). Nothing is updated: normalizations use their running statistics, dropout drops nothing.
 ///
-/// With `simulate`, the gradient is that of the simulated network: zero for an element that a mask holds dead, straight
-/// through for a value that an encoding rounds.
+/// With `simulate`, the gradient is that of the simulated network: zero for a masked element, straight through for a value that
+/// an encoding rounds.
 ///
 /// # Errors
-/// [`TrainError::Data`] if there is no batch; [`TrainError::Step`] for a loss that is not finite; whatever the graph or the
-/// data report.
+/// [`TrainError::Data`] if there is no batch; [`TrainError::Step`] for a loss that is not finite; errors of the graph or the
+/// data.
 pub fn gradient_moments(
     model: &Model,
     source: &GradientSource,

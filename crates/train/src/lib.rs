@@ -1,8 +1,8 @@
 //! Running and training a graph.
 //!
-//! [`Executor`] runs any graph of run-time rank: as it stands, in simulation (annotated values pass through their masks
-//! and encodings), or in training. [`train`] is the loop around it; [`Objective`], [`Metric`], [`Batches`],
-//! [`Watch`] and [`Participant`] are what a caller brings.
+//! [`Executor`] runs any graph of run-time rank: as a float graph, in simulation (annotated values pass through their masks and
+//! encodings), or in training. [`train`] is the loop around it; a caller provides [`Objective`], [`Metric`], [`Batches`],
+//! [`Watch`] and [`Participant`].
 mod average;
 mod checkpoint;
 mod codecs;

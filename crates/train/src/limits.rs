@@ -1,25 +1,25 @@
-//! What ends a run from outside: a bound on what loops may do, and a user who asks to stop.
+//! Limits on a run from outside: on loops, and a user's request to stop.
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// What an error says of loops that [`Limits`] ended.
+/// The error message of loops that [`Limits`] ended.
 pub const LOOPS_ENDED: &str = "its loops were ended";
 
-/// Bounds of one run, for graphs of which nobody knows that they end. They are looked at before each run of a subgraph.
+/// Limits of one run, for graphs that may not end. They are checked before each run of a subgraph.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
     /// Most runs of subgraphs: iterations of Loop and Scan, branches of If.
     pub iterations: Option<u64>,
     /// Most nodes that are run in subgraphs.
     pub nodes: Option<u64>,
-    /// When it must have ended.
+    /// Deadline of the run.
     pub deadline: Option<Instant>,
 }
 
 impl Limits {
-    /// What is exceeded after so many runs of subgraphs with so many nodes.
+    /// The limit that is exceeded after so many runs of subgraphs with so many nodes, if any.
     pub(crate) fn exceeded(&self, iterations: u64, nodes: u64) -> Option<String> {
         match (self.iterations, self.nodes, self.deadline) {
             (Some(most), _, _) if iterations > most => Some(format!("{LOOPS_ENDED} after {most} iterations")),
@@ -34,12 +34,12 @@ thread_local! {
     static STOP: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
 }
 
-/// Ends loops of graphs on this thread once `flag` is set, for as long as what it returns lives: a Loop may have no other end.
+/// Ends loops of graphs on this thread once `flag` is set, while the returned guard lives: a Loop may not end otherwise.
 pub fn stop_when(flag: Arc<AtomicBool>) -> StopGuard {
     StopGuard(STOP.replace(Some(flag)))
 }
 
-/// Until it is dropped, loops look at a flag ([`stop_when`]).
+/// While it lives, loops check a flag ([`stop_when`]).
 pub struct StopGuard(Option<Arc<AtomicBool>>);
 
 impl Drop for StopGuard {
@@ -48,7 +48,7 @@ impl Drop for StopGuard {
     }
 }
 
-/// True if somebody asked to stop: the flag of [`stop_when`] is set. Long work looks at it now and then, and gives up with
+/// True if the flag of [`stop_when`] is set. Long computations check it now and then, and end with
 /// [`crate::TrainError::Interrupted`].
 pub fn stopped() -> bool {
     STOP.with_borrow(|flag| flag.as_ref().is_some_and(|f| f.load(Ordering::Relaxed)))

@@ -1,4 +1,4 @@
-//! Batches from a data set: the loader's, under the names the graph and the loss know.
+//! Batches from a data set: the loader's, under the names of the graph and the loss.
 use crate::feeding::Carry;
 use crate::objective::OFFSETS;
 use crate::{Batch, Batches, Feeding, Portion, TrainError};
@@ -7,16 +7,16 @@ use graph::Model;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-/// Encoded rows that the buffer of [`LoaderBatches::shuffled`] holds where one is needed.
+/// Encoded rows in the buffer of [`LoaderBatches::shuffled`], if one is needed.
 const SHUFFLED: usize = 4096;
 
-/// A data set as a source of batches. The options' epoch is replaced by the one asked for.
+/// A data set as a source of batches. The options' epoch is replaced by the requested one.
 #[derive(Clone)]
 pub struct LoaderBatches {
     dataset: Arc<dyn Dataset>,
     options: LoaderOptions,
     feeding: Option<Arc<Feeding>>,
-    /// The network whose outputs are fed back, where some are.
+    /// The network whose outputs are fed back, if any.
     carries: Option<Arc<Model>>,
 }
 
@@ -26,10 +26,10 @@ impl LoaderBatches {
         LoaderBatches { dataset, options, feeding: None, carries: None }
     }
 
-    /// In the runs that a model takes: as many samples at once as it fixes, each input's samples along their axis.
+    /// Cuts batches into the runs that a model takes: its fixed number of samples, each input's samples along its own axis.
     ///
     /// # Errors
-    /// What arrays that cannot be cut into rows for this model report.
+    /// Errors of arrays that cannot be cut into rows for this model.
     pub fn for_model(dataset: Arc<dyn Dataset>, mut options: LoaderOptions, model: &Model, feeding: &Feeding) -> Result<Self, TrainError> {
         let dataset = dataset.arranged(&feeding.places()).map_err(fault)?.unwrap_or(dataset);
         options.input = feeding.main().to_string();
@@ -41,7 +41,7 @@ impl LoaderBatches {
         Ok(LoaderBatches { dataset, options, feeding: Some(Arc::new(feeding.clone())), carries })
     }
 
-    /// The same rows in a new order each epoch; in their own where an output is fed back to the next row.
+    /// The same rows in a new order each epoch; in their own order if an output is fed back to the next row.
     pub fn shuffled(mut self, seed: u64) -> Self {
         if self.carries.is_none() {
             self.options.shuffle = Shuffle::On { buffer: SHUFFLED };
@@ -60,7 +60,7 @@ impl LoaderBatches {
         &self.dataset
     }
 
-    /// The options.
+    /// Options of the loader: batch size, preprocessing, augmentation, order.
     pub fn options(&self) -> &LoaderOptions {
         &self.options
     }

@@ -1,13 +1,13 @@
-//! Finding the logits: losses and metrics on classes compare them, not probabilities.
+//! Finding the logits: losses and metrics on classes use them instead of probabilities.
 use crate::TrainError;
 use graph::{Model, ValueId};
 
 /// The value that a loss on logits reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logits {
-    /// The value.
+    /// Value that holds the logits.
     pub value: ValueId,
-    /// A sentence for the user where it is not the output itself.
+    /// A sentence for the user if it is not the output itself.
     pub hint: Option<String>,
 }
 
@@ -19,11 +19,11 @@ pub fn logits(model: &Model) -> Result<ValueId, TrainError> {
     logits_of(model, None).map(|l| l.value)
 }
 
-/// The logits of an output of the main graph: what a final Softmax or LogSoftmax reads, else the output itself.
-/// `output` is the output's name; `None` is the first.
+/// The logits of an output of the main graph: the input of a final Softmax or LogSoftmax, else the output itself. `output` is the
+/// output's name; `None` is the first.
 ///
 /// # Errors
-/// [`TrainError::Setting`] if the model has no such output, with those it has.
+/// [`TrainError::Setting`] if the model has no such output, listing its outputs.
 pub fn logits_of(model: &Model, output: Option<&str>) -> Result<Logits, TrainError> {
     let outputs = &model.graph.outputs;
     let wrong = |what: String| TrainError::Setting { setting: "output".into(), what };

@@ -1,4 +1,4 @@
-//! Parameters that an objective owns: they train with the model's, and are no part of the model.
+//! Parameters of an objective: they train together with the model's, and are not part of the model.
 use crate::{Batch, Objective, OptimizerState, TrainError};
 use graph::ValueId;
 use std::collections::{BTreeMap, HashMap};
@@ -6,15 +6,15 @@ use tensor::Tensor;
 
 /// A trainable tensor of an objective: an adapter between a student's and a teacher's features, a loss' learned weight.
 ///
-/// The trainer updates it with the model's optimizer (with a state of its own), counts its gradient in `clip_norm`, and keeps it in
-/// checkpoints. Learned scales, `freeze`, masks and the model that is written know nothing of it.
+/// The trainer updates it with the model's optimizer (with a state of its own), counts its gradient in `clip_norm`, and keeps it
+/// in checkpoints. Learned scales, `freeze`, masks and the written model do not include it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LossParameter {
     /// Its name, unique within the objective.
     pub name: String,
-    /// Its elements at the beginning: f32.
+    /// Its initial elements: f32.
     pub value: Tensor,
-    /// Whether weight decay pulls on it: on weights, not on biases.
+    /// Whether weight decay applies: to weights, not to biases.
     pub decays: bool,
 }
 
@@ -24,22 +24,22 @@ pub(crate) struct LossParameters {
 }
 
 impl LossParameters {
-    /// As they are at the beginning.
+    /// The initial parameters.
     pub(crate) fn of(objective: &dyn Objective) -> Self {
         LossParameters { list: objective.parameters() }
     }
 
-    /// The objective with their present elements, which are leaves of the record.
+    /// The objective with the present elements, which are leaves of the record.
     ///
     /// # Errors
-    /// [`TrainError::Value`] for one that is not of floats.
+    /// [`TrainError::Value`] for a parameter that is not of floats.
     pub(crate) fn track<'a>(&self, objective: &'a dyn Objective) -> Result<Bound<'a>, TrainError> {
         let leaf = |p: &LossParameter| p.value.tracked().map_err(|e| wrong(p, &e));
         Ok(Bound { objective, leaves: self.list.iter().map(leaf).collect::<Result<_, _>>()? })
     }
 
-    /// One step of the optimizer, by gradients in the order of the parameters. `clip` scales gradients where it is below 1, `factor`
-    /// is the schedule's.
+    /// One step of the optimizer, with gradients in the order of the parameters. `clip` scales gradients if it is below 1;
+    /// `factor` is the schedule's.
     ///
     /// # Errors
     /// As [`OptimizerState::update`].
@@ -66,10 +66,10 @@ impl LossParameters {
         self.list.iter().map(|p| (p.name.clone(), p.value.clone())).collect()
     }
 
-    /// The elements that a checkpoint holds.
+    /// Restores the elements of a checkpoint.
     ///
     /// # Errors
-    /// [`TrainError::Value`] for one that it lacks, or holds in another shape.
+    /// [`TrainError::Value`] for a parameter that is missing in it, or has another shape.
     pub(crate) fn restore(&mut self, mut state: BTreeMap<String, Tensor>) -> Result<(), TrainError> {
         for p in &mut self.list {
             match state.remove(&p.name) {

@@ -1,4 +1,4 @@
-//! Mean squared error on a graph's float outputs: what trains a graph of which no more is known than that.
+//! Mean squared error on a graph's float outputs: the loss of a graph about which nothing more is known.
 use crate::{Batch, Executor, Mode, Named, Objective, TrainError, loss_error, read};
 use graph::{Model, ValueId};
 use std::collections::{BTreeMap, HashMap};
@@ -12,7 +12,7 @@ pub struct MeanSquaredError {
 }
 
 impl MeanSquaredError {
-    /// On every output of the model that is not declared as something else than a tensor of floats.
+    /// On every output of the model that may be a tensor of floats.
     ///
     /// # Errors
     /// [`TrainError::Setting`] if there is none.
@@ -48,8 +48,8 @@ impl Objective for MeanSquaredError {
     }
 }
 
-/// Targets for [`MeanSquaredError`] where there is no data: evenly distributed numbers from -1 to 1, of the shapes that the
-/// model's float outputs have for these inputs. Equal seeds give equal targets.
+/// Targets for [`MeanSquaredError`] without data: evenly distributed numbers from -1 to 1, in the shapes of the model's float
+/// outputs for these inputs. Equal seeds give equal targets.
 ///
 /// # Errors
 /// Whatever running the model once reports.

@@ -1,34 +1,34 @@
-//! What a model is judged by: an extension point beside [`crate::Objective`], over the same named outputs and targets.
+//! Metrics: an extension point beside [`crate::Objective`], over the same named outputs and targets.
 use crate::objective::{Batch, flat, judge, read};
 use crate::{Better, Correct, Executor, Mode, TrainError, logits};
 use graph::{Model, ValueId};
 use std::collections::HashMap;
 use tensor::Tensor;
 
-/// A figure over a whole data set, gathered batch by batch.
+/// A metric over a whole data set, computed batch by batch.
 pub trait Metric: Send {
     /// Values of the graph it reads: graph outputs or inner values.
     fn taps(&self) -> Vec<ValueId>;
 
-    /// Takes in one batch.
+    /// Adds one batch.
     ///
     /// # Errors
-    /// Whatever it cannot be computed from, named.
+    /// An error if the metric cannot be computed, with the name of the value or target.
     fn add(&mut self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<(), TrainError>;
 
-    /// The figure over all batches so far.
+    /// The metric over all batches so far.
     fn value(&self) -> f64;
 
-    /// Which direction of it is better.
+    /// Whether larger or smaller values are better.
     fn better(&self) -> Better {
         Better::Higher
     }
 }
 
-/// Runs a model over batches, each of which the metric takes in.
+/// Runs a model over batches and adds each to the metric.
 ///
 /// # Errors
-/// Whatever running the model, reading the data or the metric reports.
+/// Errors of running the model, reading the data or the metric.
 pub fn measure(
     model: &Model,
     batches: impl Iterator<Item = Result<Batch, TrainError>>,
@@ -49,7 +49,7 @@ pub fn measure(
 pub struct Accuracy {
     /// Logits `[n, classes, ...]`.
     logits: ValueId,
-    /// What was counted.
+    /// The counts so far.
     pub score: Correct,
 }
 

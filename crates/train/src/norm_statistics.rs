@@ -6,13 +6,14 @@ use graph::{AttributeValue, Graph, Model, ValueId};
 use std::collections::BTreeMap;
 use tensor::Tensor;
 
-/// Replaces the running mean and variance of every batch normalization by their mean over batches, each batch by its share of the
-/// samples: `mean = sum(n_b * mean_b) / sum(n_b)`, and likewise the variance. Reads the first `batches` batches of the data's
-/// epoch `epoch` (fewer where it has fewer). With `simulate`, masks and encodings are active. Nothing else changes. Returns the
-/// number of samples: 0 if the model has no running statistics, or if its samples run one by one, whose statistics mean nothing.
+/// Replaces the running mean and variance of every batch normalization by their mean over batches, each batch weighted by its
+/// share of the samples: `mean = sum(n_b * mean_b) / sum(n_b)`, and likewise the variance. Reads the first `batches` batches of
+/// the data's epoch `epoch` (fewer if it has fewer). With `simulate`, masks and encodings are active. Nothing else changes.
+/// Returns the number of samples: 0 if the model has no running statistics, or if its samples run one by one, where statistics
+/// are meaningless.
 ///
 /// # Errors
-/// Whatever the graph or the data report.
+/// Errors of the graph or the data.
 ///
 /// # Source
 /// Izmailov et al. 2018, arXiv:1803.05407, section 3.2.
@@ -71,8 +72,8 @@ fn add(
     Ok(())
 }
 
-/// Has the nodes that keep running statistics forget the past, so that an update is the statistic of one batch alone. Returns how
-/// many there are.
+/// Sets the momentum of the nodes with running statistics so that an update is the statistic of one batch alone. Returns their
+/// number.
 fn forget(graph: &mut Graph, values: &graph::Values) -> usize {
     let mut found = 0;
     for node in &mut graph.nodes {

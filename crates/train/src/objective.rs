@@ -1,10 +1,10 @@
-//! What training minimizes, and what it is judged by: extension points over named outputs and named targets.
+//! Losses and their data: extension points over named outputs and named targets.
 use crate::{LossParameter, TrainError, logits};
 use graph::{Model, ValueId};
 use std::collections::{BTreeMap, HashMap};
 use tensor::Tensor;
 
-/// One batch: what the graph reads, and what the loss compares with.
+/// One batch: inputs of the graph and targets of the loss.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Tensors by graph input.
@@ -12,23 +12,23 @@ pub struct Batch {
     /// Tensors by name (`label`: int64 `[n]`). A ragged target `NAME` stands as its values, all rows' one after the other
     /// along axis 0, and as `NAME.offsets`, int64 `[n + 1]`: see [`Batch::ragged`].
     pub targets: BTreeMap<String, Tensor>,
-    /// Which of the samples that were asked for together these are.
+    /// Which part of the requested samples these are.
     pub portion: Portion,
 }
 
-/// The part that one run has in the samples that were asked for together.
+/// The part of the requested samples in one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Portion {
-    /// Samples, where the tensors' shapes do not tell.
+    /// Number of samples, if the tensors' shapes do not tell.
     pub samples: Option<usize>,
-    /// Samples that were repeated at the end, to fill a run that takes so many.
+    /// Samples that were repeated at the end, to fill up a run with a fixed batch.
     pub filled: usize,
     /// True if the next batch belongs to the same step of training.
     pub continues: bool,
 }
 
 impl Batch {
-    /// A value of a run without what belongs to samples that only fill it up.
+    /// A value of a run without the samples that only fill it up.
     ///
     /// # Errors
     /// [`TrainError::Value`] if it cannot be cut.
@@ -52,7 +52,8 @@ impl Batch {
         values.into_iter().map(|(key, t)| Ok((key, self.counted(t)?))).collect()
     }
 
-    /// Number of samples: what the portion says, else the labels', else what a ragged target's offsets count, else the first dimension of a target or
+    /// Number of samples: the portion's, else that of the labels, else the count in a ragged target's offsets, else the first
+    /// dimension of a target or
     /// an input.
     pub fn len(&self) -> usize {
         let first = |t: &Tensor| t.shape().first().copied().unwrap_or(1);
@@ -68,12 +69,12 @@ impl Batch {
         }
     }
 
-    /// True if it has no sample.
+    /// True if there is no sample.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A target that must be there.
+    /// A required target.
     ///
     /// # Errors
     /// [`TrainError::Input`] if the batch has none of that name.
@@ -81,7 +82,8 @@ impl Batch {
         self.targets.get(name).ok_or_else(|| TrainError::Input { input: name.to_string(), what: "is not among the batch's targets".into() })
     }
 
-    /// A ragged target, sample by sample: boxes of an image, letters of a word. Each is `[own number, ...]`, and may be empty.
+    /// A ragged target, sample by sample: boxes of an image, letters of a word. Each has the shape `[own number, ...]`, and may
+    /// be empty.
     ///
     /// # Errors
     /// [`TrainError::Input`] if the batch has no such target, or its offsets do not fit its values.
@@ -98,13 +100,13 @@ impl Batch {
     }
 }
 
-/// Ends the name of the offsets of a ragged target.
+/// Ending of the name of a ragged target's offsets.
 pub(crate) const OFFSETS: &str = ".offsets";
 
 /// A loss over the values of one forward pass.
 ///
-/// One that owns parameters implements [`Objective::parameters`] and [`Objective::loss_with`], and gives in [`Objective::loss`] the
-/// loss with the parameters as they are at the beginning.
+/// An objective with parameters implements [`Objective::parameters`] and [`Objective::loss_with`]; its [`Objective::loss`] uses
+/// the initial parameters.
 pub trait Objective: Send + Sync {
     /// Values of the graph the loss reads: graph outputs or inner values (before a final Softmax).
     fn taps(&self) -> Vec<ValueId>;
@@ -112,10 +114,10 @@ pub trait Objective: Send + Sync {
     /// The scalar to minimize.
     ///
     /// # Errors
-    /// Whatever the loss cannot be computed from, named.
+    /// An error if the loss cannot be computed, with the name of the value or target.
     fn loss(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError>;
 
-    /// Parameters that it owns, as they are at the beginning. They train with the model's, and are no part of the model.
+    /// Initial values of its parameters. They train together with the model's, and are not part of the model.
     fn parameters(&self) -> Vec<LossParameter> {
         vec![]
     }
@@ -128,7 +130,7 @@ pub trait Objective: Send + Sync {
         self.loss(values, batch)
     }
 
-    /// How many samples of the batch are right, for the training curve; `None` where that has no meaning.
+    /// How many samples of the batch are classified correctly, for the training curve; `None` if that has no meaning.
     fn correct(&self, _values: &HashMap<ValueId, Tensor>, _batch: &Batch) -> Option<usize> {
         None
     }
@@ -184,16 +186,16 @@ impl Objective for CrossEntropy {
     }
 }
 
-/// What became of the rows of a batch.
+/// Results of a batch's rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
-    /// Rows whose largest element is at the label.
+    /// Rows whose largest element is at the label's index.
     pub correct: usize,
-    /// Rows with a NaN: none of them is right, whatever its label.
+    /// Rows with NaN; they count as wrong, whatever the label.
     pub nan: usize,
 }
 
-/// Looks where the largest element of each row of `logits` `[n, classes, ...]` is, against the label `[n]`, int64.
+/// Compares the index of the largest element of each row of `logits` `[n, classes, ...]` with the label `[n]`, int64.
 ///
 /// # Errors
 /// [`TrainError::Data`] if the two do not have the same number of rows, or a label is not a class.
@@ -218,14 +220,14 @@ pub fn judge(logits: &Tensor, labels: &Tensor) -> Result<Judged, TrainError> {
     Ok(judged)
 }
 
-/// How many classes the model tells apart: the elements of its first output for one sample, where the shape is declared.
+/// Number of classes of the model: the elements of its first output for one sample, if the shape is declared.
 pub fn classes(model: &Model) -> Option<usize> {
     let shape = model.values[*model.graph.outputs.first()?].shape()?;
     shape.get(1..)?.iter().map(graph::Dim::known).product()
 }
 
-/// [`classes`] of a model whose first output is a score for each of them, `[n, classes]`, and nothing for one that says
-/// something else (boxes, a picture).
+/// [`classes`] of a model whose first output is a score for each class, `[n, classes]`; `None` for other outputs (boxes, a
+/// picture).
 pub fn class_scores(model: &Model) -> Option<usize> {
     let shape = model.values[*model.graph.outputs.first()?].shape()?;
     shape.get(2..)?.iter().all(|d| d.known() == Some(1)).then(|| classes(model)).flatten()

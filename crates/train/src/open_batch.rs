@@ -1,27 +1,26 @@
 //! Opening a fixed batch: a graph that was exported for one sample at a time trains and is scored on many.
 //!
-//! Whether samples stay apart is not read off the operators but shown: the opened graph runs on two batches of random
-//! samples at once, and must give what the graph as it stands gives for each. A Reshape to a constant batch, a mean over the
-//! batch or whatever else ties samples together shows itself there, and is named.
+//! Whether samples are independent is not derived from the operators but tested: the opened graph runs on two batches of random
+//! samples at once, and must give the original graph's result for each. A Reshape to a constant batch, a mean over the batch or
+//! any other dependence shows there, and its node is named.
 use crate::{Executor, Mode, Named, TrainError};
 use graph::{Dim, Graph, Model, Node, ValueId, ValueType};
 use std::collections::HashMap;
 use tensor::{Tensor, TensorError};
 
-/// Largest difference between a sample alone and among others, as a part of the largest value: sums may be taken in
-/// another order.
+/// Largest difference between a sample alone and among others, as a share of the largest value: sums may run in another order.
 const TOLERANCE: f32 = 1e-4;
 
 type Seen = HashMap<ValueId, Tensor>;
 
-/// What became of a model's batch.
+/// The result of opening a model's batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Batching {
-    /// It was open, or the model takes none.
+    /// It was open already, or the model has no batch.
     Open,
     /// It was fixed, and is open now.
     Opened,
-    /// It is fixed and stays so: the model runs on so many samples at a time ([`crate::Feeding`]).
+    /// It stays fixed: the model runs on so many samples at a time ([`crate::Feeding`]).
     Fixed {
         /// Samples of one run.
         samples: usize,
@@ -31,7 +30,7 @@ pub enum Batching {
 }
 
 impl Batching {
-    /// A sentence for the user where samples cannot run together.
+    /// A sentence for the user if samples cannot run together.
     pub fn note(&self) -> Option<String> {
         let Batching::Fixed { samples, why } = self else { return None };
         let at_a_time = if *samples == 1 { "one sample".to_string() } else { format!("{samples} samples") };
@@ -42,8 +41,8 @@ impl Batching {
     }
 }
 
-/// Makes the first dimension of the first input, and of the inputs that share its size, an open one where it is fixed and
-/// samples stay apart. Otherwise the graph stays as it is.
+/// Makes the first dimension of the first input, and of the inputs that share its size, an open one if it is fixed and samples
+/// are independent. Otherwise the graph stays as it is.
 pub fn open_batch(model: &mut Model) -> Batching {
     match try_open(model) {
         Ok(batching) => batching,
@@ -88,7 +87,7 @@ fn batched_inputs(model: &Model, batch: usize) -> Vec<ValueId> {
     model.free_inputs().into_iter().filter(has).collect()
 }
 
-/// Random numbers of the inputs' declared shapes; zeros where they are no floats.
+/// Random numbers in the inputs' declared shapes; zeros for other types than floats.
 fn samples(model: &Model, seed: u64) -> Result<Named, String> {
     let mut inputs = Named::new();
     for (i, id) in model.free_inputs().into_iter().enumerate() {
@@ -108,7 +107,7 @@ fn samples(model: &Model, seed: u64) -> Result<Named, String> {
     Ok(inputs)
 }
 
-/// The graph with its batch open: declared sizes that may follow from the batch are taken back.
+/// The graph with an open batch: declared sizes that may depend on the batch are removed.
 fn opened(model: &Model, batch: usize) -> Model {
     let mut opened = model.clone();
     let symbol = Dim::Symbol("N".into());
@@ -129,7 +128,7 @@ fn opened(model: &Model, batch: usize) -> Model {
     opened
 }
 
-/// Values that nodes make, those of subgraphs too.
+/// Values that nodes compute, also in subgraphs.
 fn made(graph: &Graph, out: &mut Vec<ValueId>) {
     for node in &graph.nodes {
         out.extend(node.outputs.iter().flatten());
@@ -146,9 +145,9 @@ fn observe(model: &Model, inputs: &Named) -> Result<Seen, TrainError> {
     Ok(seen)
 }
 
-/// True if the values of two batches run at once are those of each, one after the other, or do not depend on the batch.
+/// True if the values of two batches run at once are those of each, one after another, or do not depend on the batch.
 fn samples_stay_apart(one: Option<&Tensor>, other: Option<&Tensor>, both: Option<&Tensor>) -> bool {
-    // What no node makes (an output that is an input or a constant) is not seen, and stays as it is.
+    // Values without a producer node (an output that is an input or a constant) are not compared, and stay as they are.
     let (Some(one), Some(other), Some(both)) = (one, other, both) else { return one.is_none() && both.is_none() };
     if one == other && one == both {
         return true;
@@ -163,8 +162,8 @@ fn close(a: &Tensor, b: &Tensor) -> bool {
     a.iter().zip(&b).all(|(x, y)| x == y || (x - y).abs() <= TOLERANCE * largest || (x.is_nan() && y.is_nan()))
 }
 
-/// True for the node at which samples that came apart leave together. Arithmetic on shapes is none: it knows the batch
-/// without tying samples together.
+/// True for the first node whose independent inputs give a dependent output. Arithmetic on shapes does not count: it uses the
+/// batch size without mixing samples.
 fn ties(node: &Node, both: &Seen, apart: &impl Fn(&ValueId) -> bool) -> bool {
     let float = |v: &&ValueId| both.get(v).is_some_and(|t| t.dtype().is_float());
     node.inputs.iter().flatten().filter(float).all(apart) && !node.outputs.iter().flatten().filter(float).all(apart)

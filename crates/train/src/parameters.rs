@@ -1,11 +1,11 @@
-//! What trains: named parameters, found by the role of the input they feed.
+//! Trained parameters: named, and found by the role of the input that they feed.
 use crate::{Overrides, TrainError};
 use graph::{Model, ValueId};
 use ops::{Role, Roles};
 use std::collections::BTreeMap;
 use tensor::{DType, Tensor};
 
-/// Which part of a value a parameter is.
+/// The part of a value that is a parameter.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
     /// The fp32 master of a constant.
@@ -17,7 +17,7 @@ pub enum Part {
 /// Address of a trainable tensor.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ParameterId {
-    /// The value it belongs to.
+    /// The value that it belongs to.
     pub value: ValueId,
     /// Which part of it.
     pub part: Part,
@@ -26,26 +26,26 @@ pub struct ParameterId {
 /// A trainable tensor.
 #[derive(Clone, Debug)]
 pub struct Parameter {
-    /// Its address.
+    /// Address of the parameter in model and checkpoint.
     pub id: ParameterId,
     /// Its name: the value's, with `/scale` and the like behind it for a part of the encoding.
     pub name: String,
-    /// What it is for.
+    /// Its role.
     pub role: Role,
 }
 
 impl Parameter {
-    /// Weight decay pulls on weights alone: not on biases, norms and scales.
+    /// True if weight decay applies: to weights, not to biases, norms and scales.
     pub fn decays(&self) -> bool {
         self.role == Role::Weight && self.id.part == Part::Master
     }
 }
 
-/// Everything of the model that may train, in the order of value ids.
+/// All trainable parameters of the model, in the order of value ids.
 ///
-/// A constant trains if the operator it feeds gives that input the role of a weight, bias or norm parameter and it is
-/// f32. A value that feeds several inputs takes the first role that trains. `freeze` are patterns (`*` stands for any
-/// run of characters) of names that stay as they are.
+/// A constant is trained if the operator it feeds gives that input the role of a weight, bias or norm parameter and it is f32. A
+/// value that feeds several inputs takes the first role that is trained. `freeze` are patterns (`*` stands for any characters) of
+/// names that are not trained.
 ///
 /// # Errors
 /// [`TrainError::Setting`] for a pattern that matches nothing: it is most likely misspelt.
@@ -104,7 +104,7 @@ pub fn get(model: &Model, id: &ParameterId) -> Result<Tensor, TrainError> {
     }
 }
 
-/// A parameter of an encoding behind an update, projected onto its valid range; any other as it is.
+/// A parameter of an encoding after an update, projected onto its valid range; other parameters unchanged.
 ///
 /// # Errors
 /// [`TrainError::Value`] for an encoding that is not known.
@@ -117,7 +117,7 @@ pub(crate) fn projected(model: &Model, p: &Parameter, before: &Tensor, after: Te
     }
 }
 
-/// The parameters as leaves of the record: what stands in for them in a run, and the leaves in order.
+/// The parameters as leaves of the record: the replacements of a run, and the leaves in order.
 pub(crate) fn track(model: &Model, parameters: &[Parameter]) -> Result<(Overrides, Vec<Tensor>), TrainError> {
     let mut overrides = Overrides::default();
     let mut leaves = Vec::with_capacity(parameters.len());

@@ -1,7 +1,7 @@
-//! What takes part in a training: code that is called at named points of the loop, with state that checkpoints save.
+//! Participants of a training: code that is called at named points of the loop, with state that checkpoints save.
 //!
 //! Gradual pruning and averaging of weights are participants. A participant that draws at random, or reads data of its own,
-//! derives both from the step's number, so that a training that was killed and resumed ends in the same bytes.
+//! derives both from the step's number, so that a resumed training ends in the same bytes.
 use crate::{StepContext, TrainError};
 use graph::Model;
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ pub struct ParticipantState {
     pub values: serde_json::Value,
 }
 
-/// Takes part in a training. Every hook may do nothing.
+/// A participant of a training. By default every hook does nothing.
 ///
 /// Weights kept within -1..1, as networks of binary weights need it (Courbariaux et al. 2015, arXiv:1511.00363, section 2.4):
 /// ```
@@ -56,7 +56,7 @@ pub trait Participant: Send {
         Ok(())
     }
 
-    /// With the step's gradients, one for each of the context's parameters in their order; `None` where none reaches it.
+    /// With the step's gradients, one for each of the context's parameters in their order; `None` for a parameter without one.
     /// They have the parameters' shapes and have not been clipped.
     ///
     /// # Errors
@@ -81,8 +81,8 @@ pub trait Participant: Send {
         Ok(())
     }
 
-    /// At the end of the training, with the weights that it ends with. A training that is resumed behind its last epoch
-    /// calls it again, with the state that the last checkpoint saved.
+    /// At the end of the training, with its final weights. A training that is resumed after its last epoch calls it again, with
+    /// the state of the last checkpoint.
     ///
     /// # Errors
     /// Whatever stops the training.
@@ -97,13 +97,13 @@ pub trait Participant: Send {
         false
     }
 
-    /// False while the model is not yet what the stage is to end with (its sparsity is not reached, say): such an epoch is
-    /// never kept as the best, and early stopping does not count it. Asked after each epoch.
+    /// False while the model is not in its final form (its sparsity is not reached, for example): such an epoch is never kept as
+    /// the best, and early stopping does not count it. Asked after each epoch.
     fn settled(&self, _cx: &StepContext) -> bool {
         true
     }
 
-    /// True if [`Participant::finish`] puts other weights in the place of the last epoch's: the best epoch is then not put back.
+    /// True if [`Participant::finish`] replaces the last epoch's weights: the best epoch is then not restored.
     fn replaces_weights(&self) -> bool {
         false
     }
@@ -113,7 +113,7 @@ pub trait Participant: Send {
         ParticipantState::default()
     }
 
-    /// Puts back a checkpoint's state; parameters and running statistics are put back already.
+    /// Restores the state of a checkpoint; parameters and running statistics are restored already.
     ///
     /// # Errors
     /// If the state does not fit the model.

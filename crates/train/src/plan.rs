@@ -1,4 +1,4 @@
-//! A graph made ready to run: nodes bound to their operators, units fused, and the last reader of each value known.
+//! A graph prepared for running: nodes bound to their operators, units fused, and the last reader of each value known.
 use crate::TrainError;
 use crate::units::{Unit, plain_activation, unit_at};
 use graph::{Graph, Model, Node, ValueId};
@@ -6,15 +6,15 @@ use ops::Operator;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use tensor::Activation;
 
-/// One thing to do.
+/// One step of the plan.
 pub(crate) struct Step {
     /// Index in the graph's nodes: the last node of a fused unit.
     pub(crate) node: usize,
-    /// What to do.
+    /// The work of the step.
     pub(crate) work: Work,
-    /// What it reads, in order; the flag says that nothing later reads the value, so it may be consumed.
+    /// Its inputs in order; the flag says that no later step reads the value, so that it may be overwritten.
     pub(crate) reads: Vec<Option<(ValueId, bool)>>,
-    /// Values read by subgraphs of this node alone, free to drop once it has run.
+    /// Values that only subgraphs of this node read, to be dropped after it has run.
     pub(crate) drops: Vec<ValueId>,
 }
 
@@ -28,12 +28,12 @@ impl Step {
         }
     }
 
-    /// Values that its subgraphs read or return, their own among them.
+    /// Values that its subgraphs read or return, including their own.
     fn captured(&self, graph: &Graph) -> BTreeSet<ValueId> {
         graph.nodes[self.node].subgraphs().flat_map(|g| g.use_counts().into_keys()).collect()
     }
 
-    /// All that it reads, itself or in its subgraphs.
+    /// All values that it reads, itself or in its subgraphs.
     pub(crate) fn uses(&self, graph: &Graph) -> BTreeSet<ValueId> {
         let mut uses = self.captured(graph);
         uses.extend(self.reads.iter().flatten().map(|(v, _)| *v));
@@ -41,11 +41,11 @@ impl Step {
     }
 }
 
-/// The kinds of steps.
+/// Kinds of steps.
 pub(crate) enum Work {
     /// Evaluate one node.
     Node(&'static dyn Operator),
-    /// Evaluate an activation with constant bounds, which passes into its result's encoding where there is one.
+    /// Evaluate an activation with constant bounds, together with its result's encoding if there is one.
     Activation(&'static dyn Operator, Activation),
     /// BatchNormalization, then an optional residual Add, then an optional activation: one kernel. Reads x, scale, bias,
     /// mean, var and the residual.
@@ -56,7 +56,7 @@ pub(crate) enum Work {
         activation: Activation,
     },
     /// A MatMul of queries and keys, an optional factor, an optional Add, Softmax and the MatMul with the values: one kernel.
-    /// Reads queries, keys as `[.., d, n]`, values, and what is added to the scores.
+    /// Reads queries, keys as `[.., d, n]`, values, and the bias of the scores.
     Attention {
         /// The factor of the scores.
         scale: f64,
@@ -70,7 +70,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Plans the main graph. `kept` are values somebody wants to see, so no unit may swallow them.
+    /// Plans the main graph. `kept` are values that are observed, so no unit may hide them.
     pub(crate) fn new(model: &Model, kept: &HashSet<ValueId>, fuse: bool) -> Result<Plan, TrainError> {
         let graph = &model.graph;
         check_operators(model, graph)?;
@@ -138,7 +138,7 @@ pub(crate) fn operator(model: &Model, node: &Node) -> Result<&'static dyn Operat
     })
 }
 
-/// Every node, subgraphs included, has an operator: found out before anything runs.
+/// Checks before anything runs that every node, subgraphs included, has a known operator.
 fn check_operators(model: &Model, graph: &Graph) -> Result<(), TrainError> {
     let mut first = Ok(());
     graph.visit(&mut |node| {

@@ -1,9 +1,9 @@
-//! Recomputation of activations under a memory budget (Chen et al. 2016, arXiv:1604.06174): the first part of the plan is
-//! cut into segments of which only what crosses their ends is kept; the backward pass runs each of them again.
+//! Recomputation of activations under a memory budget (Chen et al. 2016, arXiv:1604.06174): the first part of the plan is cut
+//! into segments, of which only the values at their ends are kept; the backward pass runs each segment again.
 //!
-//! A segment's two runs are one piece of code on the same inputs, and the backward pass walks the second record just as it
-//! would have walked the first: gradients are the same to the bit. Running statistics are taken from the first run. What is
-//! random draws by node and step, so both runs draw alike. Constants are masked and quantized once, outside the segments.
+//! A segment's two runs execute the same code on the same inputs, and the backward pass walks the second record as it would have
+//! walked the first: gradients are the same to the bit. Running statistics are taken from the first run. Random draws depend on
+//! node and step, so both runs draw the same. Constants are masked and quantized once, outside the segments.
 use crate::codecs::Codecs;
 use crate::executor::Run;
 use crate::parameters::{self, Parameter};
@@ -17,27 +17,27 @@ use std::ops::Range;
 use std::sync::Arc;
 use tensor::{Tensor, TensorError};
 
-/// A stretch of the plan that is run again in the backward pass.
+/// A part of the plan that is run again in the backward pass.
 struct Segment {
     steps: Range<usize>,
-    /// What it reads from outside; the flag says that nothing behind it does.
+    /// Values that it reads from outside; the flag says that no later step reads them.
     inputs: Vec<(ValueId, bool)>,
-    /// What it makes that is read behind it.
+    /// Values that it computes for later steps.
     outputs: Vec<ValueId>,
 }
 
-/// A training's way to stay within its budget.
+/// Keeps a training within its memory budget.
 pub(crate) struct Recomputation {
     budget: u64,
     plan: Option<Planned>,
-    /// How much storage the tensors kept for reuse before, to be restored.
+    /// The former limit on storage kept for reuse, to be restored.
     reuse_before: Option<Option<u64>>,
 }
 
 struct Planned {
     plan: Arc<Plan>,
     segments: Arc<Vec<Segment>>,
-    /// Bytes of the batch it was made for: it serves smaller ones too.
+    /// Bytes of the batch that the cut was made for; it also holds for smaller batches.
     batch: u64,
 }
 
@@ -50,13 +50,13 @@ impl Drop for Recomputation {
 }
 
 impl Recomputation {
-    /// For a budget in bytes.
+    /// With a budget in bytes.
     ///
     /// # Errors
     /// [`TrainError::Setting`] on a GPU.
     pub(crate) fn new(budget: u64) -> Result<Self, TrainError> {
         if tensor::device::is_gpu() {
-            let what = "bounds the processor's memory, and a GPU computes: leave it out, or train on the device cpu";
+            let what = "limits the memory of the CPU, and this stage computes on a GPU: leave it out, or train on the device cpu";
             return Err(TrainError::Setting { setting: "memory".into(), what: what.into() });
         }
         Ok(Recomputation { budget, plan: None, reuse_before: None })
@@ -86,7 +86,7 @@ impl Recomputation {
         forward(&Arc::new(again), &batch.inputs, taps)
     }
 
-    /// Measures a step and decides what is computed twice.
+    /// Measures a step and decides which operations are recomputed.
     fn plan(&mut self, model: &Model, step: &Step, batch: u64, watch: &mut dyn Watch) -> Result<Planned, TrainError> {
         let first = self.reuse_before.is_none();
         let (plan, sizes, fixed) = step.measured(model)?;
@@ -111,7 +111,7 @@ impl Recomputation {
         };
         let whole = segments::cut(&sizes, u64::MAX).map_or(0, |c| c.peak);
         watch.note(&summary(&cut, plan.steps.len(), fixed + cut.peak, fixed + whole));
-        // Storage that waits for reuse is memory too: it gets what the step leaves.
+        // Storage kept for reuse counts as memory too: it may use what the step leaves.
         let before = tensor::keep_for_reuse(Some(self.budget.saturating_sub(fixed + cut.peak)));
         self.reuse_before.get_or_insert(before);
         let segments = segments_of(model, &plan, step.taps, &cut);
@@ -119,17 +119,16 @@ impl Recomputation {
     }
 }
 
-/// About what a step of training holds, in bytes: weights, gradients, the optimizer's state and activations.
+/// Approximate bytes of a training step: weights, gradients, the optimizer's state and activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StepMemory {
-    /// If no activation is computed again.
+    /// Without recomputation.
     pub whole: u64,
-    /// If as many are as it takes to hold least: the smallest [`crate::TrainSettings::memory`] that suffices.
+    /// With the recomputation that needs the least memory: the smallest [`crate::TrainSettings::memory`] that suffices.
     pub least: u64,
 }
 
-/// Runs a model forward on a batch as a step of training does, on the processor, and says how much memory the step takes
-/// there.
+/// Runs a model forward on a batch as a training step does, on the CPU, and returns how much memory the step takes there.
 ///
 /// # Errors
 /// As the first step of [`crate::train`].
@@ -154,9 +153,9 @@ fn size(batch: &Batch) -> u64 {
 
 fn summary(cut: &Cut, steps: usize, peak: u64, whole: u64) -> String {
     match cut.segments.len() {
-        0 => format!("memory: a step holds about {} and nothing is computed twice", text(whole)),
+        0 => format!("memory: a step holds about {} and nothing is recomputed", text(whole)),
         n => format!(
-            "memory: {} of {steps} operations are computed twice, in {n} segment{}: a step holds about {} instead of {}",
+            "memory: {} of {steps} operations are recomputed, in {n} segment{}: a step holds about {} instead of {}",
             cut.recomputed(),
             if n == 1 { "" } else { "s" },
             text(peak),
@@ -165,7 +164,7 @@ fn summary(cut: &Cut, steps: usize, peak: u64, whole: u64) -> String {
     }
 }
 
-/// A step of training, as far as the forward pass goes.
+/// The forward pass of a training step.
 pub(crate) struct Step<'a> {
     pub(crate) model: &'a Model,
     pub(crate) parameters: &'a [Parameter],
@@ -178,8 +177,8 @@ pub(crate) struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// The plan of its model (`model` is that with its functions inlined), what its steps hold, and the bytes that no cut
-    /// changes: constants, the batch, gradients, the optimizer's state, the last epoch's parameters and the best's.
+    /// The plan of its model (`model` is the model with its functions inlined), the memory of its steps, and the bytes that no
+    /// cut changes: constants, the batch, gradients, the optimizer's state, the last epoch's parameters and the best epoch's.
     fn measured(&self, model: &Model) -> Result<(Plan, Sizes, u64), TrainError> {
         let plan = Plan::new(model, &self.taps.iter().copied().collect(), true)?;
         let sizes = measure(model, &plan, self.taps, self.objective, self.batch, self.overrides, self.mode)?;
@@ -204,7 +203,7 @@ fn text(bytes: u64) -> String {
     }
 }
 
-/// What crosses the segments' ends.
+/// The values at the segments' ends.
 fn segments_of(model: &Model, plan: &Plan, taps: &[ValueId], cut: &Cut) -> Vec<Segment> {
     let graph = &model.graph;
     let mut last_use: BTreeMap<ValueId, usize> = BTreeMap::new();
@@ -228,7 +227,7 @@ fn segments_of(model: &Model, plan: &Plan, taps: &[ValueId], cut: &Cut) -> Vec<S
     list
 }
 
-/// All that running a segment again needs.
+/// The data for running a segment again.
 struct Again {
     model: Model,
     codecs: Codecs,
@@ -239,7 +238,7 @@ struct Again {
 }
 
 impl Again {
-    /// Runs a segment on its inputs: its outputs, and the statistics it updates.
+    /// Runs a segment on its inputs; returns its outputs, and the statistics that it updates.
     fn run(&self, segment: &Segment, inputs: Vec<Tensor>) -> Result<(Vec<Tensor>, Vec<(ValueId, Tensor)>), TrainError> {
         let run = Run::new(&self.model, &self.codecs, &self.overrides, self.mode, None);
         for ((v, _), t) in segment.inputs.iter().zip(inputs) {
@@ -259,7 +258,7 @@ fn forward(again: &Arc<Again>, inputs: &Named, taps: &[ValueId]) -> Result<RunOu
         run.feed(inputs)?;
         for (i, segment) in again.segments.iter().enumerate() {
             let given = segment.inputs.iter().map(|(v, last)| run.read(*v, *last)).collect::<Result<Vec<_>, _>>()?;
-            // Recorded, though the record is given up: only so is it known which outputs a gradient reaches.
+            // Recorded, though the record is dropped: only the record shows which outputs have a gradient.
             let (outputs, updates) = again.run(segment, given.clone())?;
             run.updates.borrow_mut().extend(updates);
             let again = again.clone();

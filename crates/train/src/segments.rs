@@ -1,18 +1,18 @@
-//! Where to cut a plan into segments whose activations are computed again in the backward pass, so that a step of
-//! training stays within a budget.
+//! Where to cut a plan into segments whose activations are recomputed in the backward pass, so that a training step stays within
+//! a budget.
 //!
-//! The first `p` steps are recomputed, in segments; the rest is recorded as ever. The fewest recomputed steps that fit
-//! win: each costs one more forward of it, however the segments lie. For each way to end a segment the cuts before it are
-//! those under which least crosses, found by dynamic programming over (begin, end): quadratic in the steps, done once.
+//! The first `p` steps are recomputed, in segments; the others are recorded as usual. The fewest recomputed steps that fit win:
+//! each costs one more forward run, however the segments lie. For each end of a segment the earlier cuts are those with the
+//! fewest bytes at their ends, found by dynamic programming over (begin, end): quadratic in the steps, done once.
 use crate::sizes::Sizes;
 use std::ops::Range;
 
-/// A way to cut, and what it holds at most, in bytes.
+/// A cut, with its peak memory in bytes.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Cut {
-    /// Steps of each segment that is recomputed, in order from the first step; the steps behind them are recorded.
+    /// Steps of each recomputed segment, in order from the first step; later steps are recorded.
     pub(crate) segments: Vec<Range<usize>>,
-    /// The most that values, records and gradients hold.
+    /// Peak bytes of values, records and gradients.
     pub(crate) peak: u64,
 }
 
@@ -23,11 +23,11 @@ impl Cut {
     }
 }
 
-/// What a stretch of steps that begins at a given one needs.
+/// Memory of a stretch of steps from a given one on.
 struct Stretch {
-    /// The most while it runs forward and backward.
+    /// Peak bytes while it runs forward and backward.
     need: u64,
-    /// Bytes it makes that are read behind it.
+    /// Bytes of its results that later steps read.
     crossing: u64,
 }
 
@@ -35,7 +35,7 @@ struct Stretch {
 pub(crate) fn cut(sizes: &Sizes, room: u64) -> Option<Cut> {
     let n = sizes.steps.len();
     let table = Table::new(sizes);
-    // By the end of the last segment: least bytes that cross segments, and where that segment begins.
+    // By the end of the last segment: the fewest bytes at segment ends, and the start of that segment.
     let mut least: Vec<Option<(u64, usize, u64)>> = vec![None; n + 1];
     least[0] = Some((0, 0, 0));
     let mut tails = vec![sizes.loss; n + 1];
@@ -62,7 +62,7 @@ pub(crate) fn cut(sizes: &Sizes, room: u64) -> Option<Cut> {
     Some(Cut { segments, peak })
 }
 
-/// The cut that holds least, to a part in 200.
+/// The cut with the least memory, to a part in 200.
 pub(crate) fn finest(sizes: &Sizes) -> Cut {
     let whole = Cut { segments: vec![], peak: Table::new(sizes).stretches(0, |_, _| ()) };
     let (mut too_little, mut best) = (0, whole.clone());
@@ -79,11 +79,11 @@ pub(crate) fn finest(sizes: &Sizes) -> Cut {
 /// Sums by step.
 struct Table<'a> {
     sizes: &'a Sizes,
-    /// Bytes made, and those of them that a record keeps.
+    /// Bytes of results, and the part of them that a record keeps.
     made: Vec<(u64, u64)>,
-    /// Indices of what is read for the last time.
+    /// Indices of values read for the last time.
     ends: Vec<Vec<usize>>,
-    /// Bytes that were made and are still read behind the step.
+    /// Bytes of results that later steps still read.
     crossing: Vec<u64>,
 }
 
@@ -102,8 +102,8 @@ impl<'a> Table<'a> {
         Table { sizes, made, ends, crossing }
     }
 
-    /// Shows each stretch that begins at a step, by its end, and returns what the longest needs if it is recorded and
-    /// the loss follows.
+    /// Calls `see` with each stretch that begins at a step, by its end, and returns the memory of the longest one if it is
+    /// recorded and the loss follows.
     fn stretches(&self, begin: usize, mut show: impl FnMut(usize, Stretch)) -> u64 {
         let (mut records, mut kept, mut alive, mut crossing) = (0u64, 0u64, 0u64, 0u64);
         let (mut forward, mut backward) = (0u64, 0u64);
@@ -118,10 +118,10 @@ impl<'a> Table<'a> {
                 crossing -= s.bytes;
                 alive -= if s.held { 0 } else { s.bytes };
             }
-            // In its backward a step has the gradients of what it made, and makes those of what it read.
+            // In its backward pass a step has the gradients of its results, and computes those of its inputs.
             let gradients = made + if at > 0 { self.crossing[at - 1] } else { 0 };
             backward = backward.max(records + kept + gradients);
-            // While it runs again, the gradients of all that crosses its end wait.
+            // While a segment runs again, the gradients of all values at its end are kept.
             show(at + 1, Stretch { need: backward.max(forward + self.crossing[at]), crossing });
         }
         backward.max(forward).max(records + alive + self.sizes.loss)
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
     use crate::sizes::{StepSize, Stored};
 
-    /// Steps that each make one value of which the next reads, and keep twice as much.
+    /// Steps that each compute one value for the next, and keep twice as much.
     fn chain(bytes: &[u64]) -> Sizes {
         let stored = bytes.iter().enumerate().map(|(i, b)| Stored { made: i, last: i + 1, bytes: *b, held: true }).collect();
         let steps = bytes.iter().map(|b| StepSize { record: 2 * b, scratch: 0 }).collect();

@@ -1,5 +1,5 @@
-//! What the steps of a plan hold in memory, measured on one batch. Each step runs recorded, and its record is dropped
-//! before the next: measuring takes the memory of one step.
+//! Memory of a plan's steps, measured on one batch. Each step runs recorded, and its record is dropped before the next one, so
+//! measuring takes the memory of one step.
 use crate::codecs::Codecs;
 use crate::executor::Run;
 use crate::plan::{Plan, Step};
@@ -9,45 +9,45 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tensor::{Tensor, memory, with_buffer};
 
-/// What a plan's steps hold, in bytes.
+/// Memory of a plan's steps, in bytes.
 #[derive(Debug, Default)]
 pub(crate) struct Sizes {
     /// By step.
     pub(crate) steps: Vec<StepSize>,
-    /// What the steps make.
+    /// Results of the steps.
     pub(crate) stored: Vec<Stored>,
     /// Masked and quantized constants, beside their masters.
     pub(crate) constants: u64,
-    /// The most that the loss adds while it is computed.
+    /// Peak additional bytes while the loss is computed.
     pub(crate) loss: u64,
 }
 
-/// What a step holds beside the values it reads and makes, in bytes.
+/// Additional memory of a step beside its inputs and results, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct StepSize {
-    /// In the record, until its backward has run.
+    /// Bytes in the record, until the step's backward pass has run.
     pub(crate) record: u64,
-    /// While it runs.
+    /// Peak bytes while it runs.
     pub(crate) scratch: u64,
 }
 
 /// A value's storage; values that share one count once.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stored {
-    /// The step that makes it.
+    /// The step that computes it.
     pub(crate) made: usize,
-    /// The last step that reads it; the number of steps if the run gives it back.
+    /// The last step that reads it; the number of steps if it is a result of the run.
     pub(crate) last: usize,
-    /// Its bytes.
+    /// Size in bytes.
     pub(crate) bytes: u64,
     /// Whether a record keeps it for the backward pass.
     pub(crate) held: bool,
 }
 
-/// Runs a step of training forward and measures it. Nothing of it is kept.
+/// Runs a training step forward and measures it, keeping nothing.
 ///
 /// # Errors
-/// As [`crate::Executor::run`]; what the loss reports.
+/// As [`crate::Executor::run`]; errors of the loss.
 pub(crate) fn measure(
     model: &Model,
     plan: &Plan,
@@ -99,7 +99,7 @@ fn measure_step(
     for s in uses.iter().filter_map(|v| storage_of.get(v)) {
         sizes.stored[*s].last = at;
     }
-    // Held here too, so that the step cannot write in place what a record before it may keep.
+    // Referenced here too, so that the step cannot overwrite what an earlier record may keep.
     let given: Vec<(ValueId, Tensor)> = uses.into_iter().filter_map(|v| Some((v, present(run, v)?))).collect();
     let holders_before: Vec<usize> = given.iter().map(|(_, t)| holders(t)).collect();
     let begin = memory::live();
@@ -135,7 +135,7 @@ fn measure_step(
         sizes.stored.push(Stored { made: at, last: at, bytes, held: holders(t) > in_env });
     }
     sizes.steps.push(StepSize { record: bytes_of(end - begin).saturating_sub(new_bytes), scratch: bytes_of(peak - end) });
-    // The next step begins with values outside this step's record, tracked where they were.
+    // The next step starts with values outside this step's record, tracked as before.
     for v in outputs {
         if let Some(t) = env[v.0 as usize].take() {
             let alone = t.detach();
@@ -153,7 +153,7 @@ fn holders(t: &Tensor) -> usize {
     with_buffer!(t.buffer(), b => Arc::strong_count(b))
 }
 
-/// What two tensors have in common if they share their elements.
+/// A key that is equal for tensors that share their elements.
 fn place(t: &Tensor) -> usize {
     with_buffer!(t.buffer(), b => Arc::as_ptr(b) as usize)
 }

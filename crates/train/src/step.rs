@@ -1,5 +1,5 @@
-//! One step of training: forward through the annotated graph, loss, backward, update of master weights and of the
-//! encodings' own parameters. Masks and quantizers are part of the values, so the step knows nothing of them.
+//! One training step: forward through the annotated graph, loss, backward, update of master weights and of the encodings' own
+//! parameters. Masks and quantizers are part of the values, so this code does not handle them.
 use crate::loss_parameters::LossParameters;
 use crate::objective::{Batch, Objective};
 use crate::optimizer::OptimizerState;
@@ -9,14 +9,14 @@ use crate::{EpochRecord, Executor, Participant, StepContext, TrainError, diagnos
 use graph::{Model, ValueId};
 use tensor::{Tensor, profile};
 
-/// What steps keep between them.
+/// State kept between steps.
 pub(crate) struct Steps {
     pub(crate) optimizer: OptimizerState,
     /// Values that the objective reads.
     pub(crate) taps: Vec<ValueId>,
     /// Parameters that the objective owns.
     pub(crate) of_loss: LossParameters,
-    /// Where a memory budget is set.
+    /// The recomputation, if a memory budget is set.
     pub(crate) recomputation: Option<Recomputation>,
 }
 
@@ -81,7 +81,7 @@ impl Steps {
             if let Some(correct) = objective.correct(&values, batch) {
                 sums.correct = Some(sums.correct.unwrap_or(0) + correct);
             }
-            // The mean over a step's samples is that of its runs, each by its share of them.
+            // The loss of a step is the mean over its runs, each weighted by its share of the samples.
             let share = batch.len() as f64 / samples.max(1) as f64;
             total += share * value;
             let mut found = loss.backward().map_err(at)?;
@@ -143,12 +143,12 @@ impl Steps {
     }
 }
 
-/// Weights that are stored folded, while their BatchNormalization stays, follow its running statistics.
+/// Updates weights that are stored folded while their BatchNormalization stays, from its running statistics.
 pub(crate) fn follow_statistics(model: &mut Model) -> Result<(), TrainError> {
     ops::refresh_kept_norms(model).map_err(|e| TrainError::Value { value: "BatchNormalization".into(), what: e.to_string() })
 }
 
-/// Parameters of encodings that follow from their weight, or from how far the training is (`progress`, 0 to 1), follow it.
+/// Updates parameters of encodings that are derived from their weight, or from the training's progress (`progress`, 0 to 1).
 pub(crate) fn follow_weights(model: &mut Model, progress: f64) -> Result<(), TrainError> {
     let mut changed = vec![];
     for (id, annotation) in model.annotations.iter() {
@@ -165,20 +165,20 @@ pub(crate) fn follow_weights(model: &mut Model, progress: f64) -> Result<(), Tra
     Ok(())
 }
 
-/// How far a training is behind so many of its steps, 0 to 1.
+/// Progress of a training after so many of its steps, 0 to 1.
 pub(crate) fn share(step: u64, steps: u64) -> f64 {
     step as f64 / steps.max(1) as f64
 }
 
-/// Takes a parameter's tensor out of the model, so that the update writes it in place.
+/// Takes a parameter's tensor out of the model, so that the update can write in place.
 fn take(model: &mut Model, p: &Parameter) -> Result<Tensor, TrainError> {
     let value = parameters::get(model, &p.id)?;
     parameters::put(model, &p.id, Tensor::vector(Vec::<f32>::new()));
     Ok(value)
 }
 
-/// Factor that brings the norm of all gradients together down to `clip_norm`; checks that they are finite (`place` tells where
-/// they are not).
+/// Factor that reduces the norm of all gradients together to `clip_norm`; checks that they are finite (`place` finds where they
+/// are not).
 fn clip_factor(gradients: &[Option<Tensor>], clip_norm: Option<f64>, step: u64, place: impl FnOnce() -> String) -> Result<f64, TrainError> {
     let at = |e: tensor::TensorError| TrainError::Step { step, what: e.to_string() };
     let squares = tensor::sum_squares(&gradients.iter().flatten().collect::<Vec<_>>()).map_err(at)?;

@@ -1,4 +1,4 @@
-//! The training loop: epochs of steps, validation, checkpoints, and which epoch's weights a stage ends with.
+//! The training loop: epochs of steps, validation, checkpoints, and the choice of the final epoch.
 use crate::checkpoint::Checkpoint;
 use crate::loss_parameters::LossParameters;
 use crate::objective::{Batch, Objective};
@@ -16,14 +16,14 @@ use std::sync::atomic::Ordering;
 use technique::Choice;
 use tensor::Tensor;
 
-/// Which epoch's weights a stage ends with.
+/// Which epoch's weights are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, Default, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Keep {
-    /// The best by the validation split, the later one of ties; without a split, the last. Epochs in which a participant was
-    /// not done yet ([`crate::Participant::settled`]: a sparsity that is still rising) are left out.
+    /// The best by the validation split, the later one of ties; without a split, the last. Epochs in which a participant was not
+    /// done yet ([`crate::Participant::settled`]: a sparsity that still rises) are left out.
     Best,
-    /// The last.
+    /// The weights after the last epoch.
     #[default]
     Last,
 }
@@ -33,31 +33,31 @@ pub enum Keep {
 pub struct TrainSettings {
     /// Passes over the data.
     pub epochs: u64,
-    /// How weights move: `Sgd { .. }.choice()?`, or read from a recipe.
+    /// The optimizer: `Sgd { .. }.choice()?`, or read from a recipe.
     pub optimizer: Choice<Optimizers>,
-    /// Learning rate over the stage: `Cosine { .. }.choice()?`, or read from a recipe.
+    /// The learning-rate schedule: `Cosine { .. }.choice()?`, or read from a recipe.
     pub schedule: Choice<Schedules>,
     /// Largest L2 norm of all gradients together; larger ones are scaled down to it.
     pub clip_norm: Option<f64>,
-    /// Patterns of parameter names that stay as they are.
+    /// Patterns of parameter names that are not trained.
     pub freeze: Vec<String>,
-    /// Train the encodings' own parameters (scales) too.
+    /// Trains the encodings' own parameters (scales) too.
     pub learn_scales: bool,
-    /// Simulate masks and encodings.
+    /// Simulates masks and encodings.
     pub simulate: bool,
-    /// Key of the stage's randomness.
+    /// Seed of the stage's random numbers.
     pub seed: u64,
-    /// Which epoch to end with.
+    /// Which epoch's weights to keep.
     pub keep: Keep,
-    /// Stop after so many epochs without a better validation figure, counted from the first epoch that may be kept.
+    /// Stops after this many epochs without a better validation metric, counted from the first epoch that may be kept.
     pub early_stopping: Option<u64>,
-    /// Which direction of the validation figure is better.
+    /// Whether larger or smaller validation metrics are better.
     pub better: Better,
     /// Normalizations use and keep their running statistics from this epoch on.
     pub freeze_statistics_from: Option<u64>,
-    /// Bytes that a step may hold: weights, gradients, the optimizer's state and activations, as far as they are tensors.
-    /// Where they would be more, activations are computed again in the backward pass. Results do not depend on it. Refused on a
-    /// GPU, whose memory it does not bound.
+    /// Memory budget of a step in bytes: weights, gradients, the optimizer's state and activations, as far as they are tensors.
+    /// To stay below it, activations are recomputed in the backward pass. Results do not depend on it. Refused on a GPU, whose
+    /// memory it does not limit.
     pub memory: Option<u64>,
 }
 
@@ -81,34 +81,34 @@ impl Default for TrainSettings {
     }
 }
 
-/// What an epoch brought.
+/// The results of an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, Default)]
 pub struct EpochRecord {
     /// Epoch of the stage, from 0.
     pub epoch: u64,
     /// Mean loss over its samples.
     pub loss: f64,
-    /// Share of its samples that were right while it trained, 0..1.
+    /// Share of its samples that were right during training, 0..1.
     pub train_accuracy: Option<f64>,
-    /// The validation figure after it.
+    /// The validation metric after it.
     pub validation: Option<f64>,
     /// Learning rate of its last step.
     pub lr: f64,
 }
 
-/// The best epoch so far; ties: the later epoch.
+/// The best epoch so far; of ties the later one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// Which.
+    /// Its number.
     pub epoch: u64,
-    /// Its validation figure.
+    /// Its validation metric.
     pub metric: f64,
 }
 
-/// What a training brought.
+/// The results of a training.
 #[derive(Clone, Debug, Default)]
 pub struct TrainReport {
-    /// One record an epoch.
+    /// One record for each epoch.
     pub history: Vec<EpochRecord>,
     /// The best epoch by validation.
     pub best: Option<Best>,
@@ -119,9 +119,9 @@ pub struct TrainReport {
 /// Trains a model in place.
 ///
 /// # Errors
-/// [`TrainError::Step`] for a loss or gradient that is not finite; [`TrainError::Interrupted`] when asked to stop (the
-/// last epoch's checkpoint then holds the state); [`TrainError::Setting`] for a setting that cannot be, a memory budget
-/// that does not suffice among them; whatever the graph, the data, a participant or the disk report.
+/// [`TrainError::Step`] for a loss or gradient that is not finite; [`TrainError::Interrupted`] when asked to stop (the last
+/// epoch's checkpoint then holds the state); [`TrainError::Setting`] for an invalid setting, or a memory budget that does not
+/// suffice; errors of the graph, the data, a participant or the disk.
 pub fn train(
     model: &mut Model,
     data: &dyn Batches,
@@ -221,7 +221,7 @@ pub fn train(
         if !settled {
             state.settled_from = state.epochs_done;
         }
-        // Ties: the later epoch. A small held-out split cannot tell them apart, and the later one learned at a lower rate.
+        // Of ties the later epoch: a small held-out split cannot distinguish them, and the later one was trained at a lower rate.
         if let Some(metric) = validation
             && settled
             && state.best.as_ref().is_none_or(|(b, _)| settings.better.as_good(metric, b.metric))
@@ -255,7 +255,7 @@ pub fn train(
     Ok(TrainReport { history: state.history, best, kept })
 }
 
-/// The batches of the next step: one, or the runs that it is cut into.
+/// The batches of the next step: one, or its runs.
 pub(crate) fn next_step(batches: &mut dyn Iterator<Item = Result<Batch, TrainError>>) -> Result<Option<Vec<Batch>>, TrainError> {
     let mut runs = vec![];
     for batch in batches {
@@ -269,7 +269,7 @@ pub(crate) fn next_step(batches: &mut dyn Iterator<Item = Result<Batch, TrainErr
     Ok((!runs.is_empty()).then_some(runs))
 }
 
-/// What a user should know where samples do not run together.
+/// A note for the user if samples do not run together.
 fn runs_alone_note(model: &Model, what: &str) -> String {
     let mut kinds = std::collections::BTreeSet::new();
     model.graph.visit(&mut |n| {
@@ -287,8 +287,8 @@ fn runs_alone_note(model: &Model, what: &str) -> String {
     text
 }
 
-/// Operators that pass values through integers stop every gradient: a model that holds them is refused by name rather than
-/// trained in part.
+/// Operators that pass values through integers stop every gradient: a model with such operators is refused by name instead of
+/// being trained in part.
 fn refuse_integers(model: &Model) -> Result<(), TrainError> {
     let mut found = None;
     model.graph.visit(&mut |n| {
@@ -319,7 +319,7 @@ fn stopped_early(state: &Checkpoint, settings: &TrainSettings) -> bool {
     }
 }
 
-/// What a checkpoint holds: parameters, and the running statistics of normalizations.
+/// The tensors of a checkpoint: parameters, and the running statistics of normalizations.
 fn state_names(model: &Model, parameters: &[Parameter]) -> BTreeMap<String, parameters::ParameterId> {
     let mut names: BTreeMap<String, parameters::ParameterId> = parameters.iter().map(|p| (p.name.clone(), p.id.clone())).collect();
     model.graph.visit(&mut |node| {

@@ -1,5 +1,4 @@
-//! Units: nodes in a row that one kernel computes. A unit ends at a value that has
-//! another reader, an annotation or a tap.
+//! Units: consecutive nodes that one kernel computes. A unit ends at a value that has another reader, an annotation or a tap.
 use crate::plan::Work;
 use graph::{AttributeValue, Graph, Links, Model, Node, ValueId};
 use std::collections::HashSet;
@@ -7,18 +6,18 @@ use tensor::{Activation, DType};
 
 /// Nodes that are computed together.
 pub(crate) struct Unit {
-    /// Their indices.
+    /// Indices of its nodes, in the order of the graph.
     pub(crate) members: Vec<usize>,
-    /// The last of them, in whose place the unit is computed.
+    /// The last of them, at whose place the unit is computed.
     pub(crate) last: usize,
-    /// What is computed.
+    /// The work of the unit.
     pub(crate) work: Work,
-    /// What it reads.
+    /// Its inputs.
     pub(crate) reads: Vec<Option<ValueId>>,
 }
 
-/// The unit that a node is the core of. `hidden` says of a value that nobody would miss it; nodes that are `claimed` belong to
-/// another unit.
+/// The unit with this node as its core. `hidden` tells whether no other code reads a value; `claimed` nodes belong to another
+/// unit.
 pub(crate) fn unit_at(
     (model, links): (&Model, &Links),
     at: usize,
@@ -52,7 +51,7 @@ fn attention_unit(
     let weights = node.output(0).filter(|v| hidden(*v))?;
     let rank = || model.values[weights].shape().map(|s| s.len());
     let over_last = match node.attributes.get("axis") {
-        // Up to operator set 12 an absent axis means 1, and all axes from there on.
+        // Up to operator set 12 an absent axis means 1, and all axes from 1 on.
         _ if model.opset("").is_none_or(|version| version < 13) => false,
         None | Some(AttributeValue::Int(-1)) => true,
         Some(AttributeValue::Int(axis)) => rank().is_some_and(|r| *axis + 1 == r as i64),
@@ -79,7 +78,7 @@ fn attention_unit(
             let constant = model.constant(v).filter(|t| t.rank() < 2 && model.annotations.get(v).is_none());
             constant.and_then(|t| t.item::<f32>().ok())
         };
-        // Whatever is added comes after the factor, as the kernel does it.
+        // The bias must be added after the factor, as in the kernel.
         match (maker.op_type.as_str(), factor(a), factor(b)) {
             ("MatMul", ..) => {
                 members.sort_unstable();
@@ -106,8 +105,8 @@ struct Norm {
     activation: Activation,
 }
 
-/// The unit that starts at a BatchNormalization, if it is one that the fused kernel serves.
-/// A node that another unit has `claimed` ends it: two branches may meet in one Add.
+/// The unit that starts at a BatchNormalization, if the fused kernel supports it. A node that another unit has `claimed` ends it:
+/// two branches may meet in one Add.
 fn norm_unit(
     (model, links): (&Model, &Links),
     at: usize,
@@ -186,7 +185,7 @@ mod tests {
     use crate::{Executor, Mode, Named};
     use tensor::{Tensor, random};
 
-    /// What stands between the product of queries and keys and the Softmax, and what is asked of the Softmax.
+    /// The nodes between the product of queries and keys and the Softmax, and the Softmax's settings.
     struct Scores {
         chain: &'static [&'static str],
         axis: Option<i64>,
@@ -262,14 +261,14 @@ mod tests {
     #[test]
     fn what_the_kernel_does_not_mean_is_no_unit() {
         for of in [
-            // The mask is scaled too, a factor divides, or comes twice.
+            // The mask is scaled too, a factor divides, or there are two.
             Scores { chain: &["Add second", "Mul second"], ..PLAIN },
             Scores { chain: &["Div first"], ..PLAIN },
             Scores { chain: &["Mul second", "Mul second"], ..PLAIN },
             // Another axis, or before operator set 13 all axes from 1 on.
             Scores { axis: Some(1), ..PLAIN },
             Scores { axis: None, opset: 11, ..PLAIN },
-            // Somebody sees the weights.
+            // The weights are observed.
             Scores { shown: true, ..PLAIN },
         ] {
             let m = attention(&of);
@@ -278,7 +277,7 @@ mod tests {
         assert_eq!(steps(&attention(&Scores { axis: None, ..PLAIN })), 1);
     }
 
-    /// Annotated weights are not hidden: they pass through their encoding between the two products.
+    /// Annotated weights are not fused: they pass through their encoding between the two products.
     #[test]
     fn annotated_weights_are_no_unit() {
         let mut m = attention(&PLAIN);
@@ -287,7 +286,7 @@ mod tests {
         assert_eq!(steps(&m), 3);
     }
 
-    /// An initializer that is a graph input too is a default: what is fed in its place counts.
+    /// An initializer that is also a graph input is a default: the fed value is used in its place.
     #[test]
     fn a_default_that_can_be_fed_is_no_constant() {
         let mut m = attention(&Scores { chain: &["Mul second"], ..PLAIN });

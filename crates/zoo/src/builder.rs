@@ -4,7 +4,7 @@ use crate::{Result, ZooError, ZooOptions};
 use graph::{AttributeValue, Dim, Model, Node, Value, ValueId, ValueType};
 use tensor::{DType, Tensor, TensorError};
 
-/// The opset the zoo writes.
+/// The opset of the zoo's graphs.
 const OPSET: i64 = 17;
 /// A weight with more elements than this is a mistake in the options, not a network for this tool.
 const LARGEST_WEIGHT: usize = 1 << 28;
@@ -29,7 +29,7 @@ pub(crate) struct ConvSpec {
 }
 
 impl ConvSpec {
-    /// A square kernel with as much padding as keeps the size at stride 1; no bias, for a normalization follows.
+    /// A square kernel with padding that keeps the size at stride 1; no bias, since a normalization follows.
     pub(crate) fn square(out: usize, kernel: usize, stride: usize) -> Self {
         ConvSpec { out, kernel: [kernel; 2], stride, pads: [kernel / 2; 4], groups: 1, bias: false }
     }
@@ -49,12 +49,12 @@ impl ConvSpec {
         ConvSpec { out, kernel, stride, pads: [h / 2, w / 2, h - h / 2, w - w / 2], groups: 1, bias: false }
     }
 
-    /// The same without padding.
+    /// The same convolution without padding.
     pub(crate) fn unpadded(self) -> Self {
         ConvSpec { pads: [0; 4], ..self }
     }
 
-    /// The same with a bias.
+    /// The same convolution with a bias.
     pub(crate) fn with_bias(self) -> Self {
         ConvSpec { bias: true, ..self }
     }
@@ -79,7 +79,7 @@ impl Builder {
         (Builder { architecture, seed: options.seed, model }, Flow { id, shape: options.input.clone() })
     }
 
-    /// Makes `output` the graph's output under the name `logits` and checks the graph.
+    /// Makes `output` the graph's output under the name `logits`, and checks the graph.
     pub(crate) fn finish(mut self, output: Flow) -> Result<Model> {
         self.model.values[output.id].name = "logits".to_string();
         self.model.graph.outputs.push(output.id);
@@ -207,7 +207,7 @@ impl Builder {
         Ok(self.push(node, name, vec![c, h.div_ceil(2), w.div_ceil(2)]))
     }
 
-    /// Zero channels before and behind, as evenly as can be, up to `channels`.
+    /// Adds zero channels before and after, as evenly as possible, up to `channels`.
     pub(crate) fn pad_channels(&mut self, x: &Flow, name: &str, channels: usize) -> Result<Flow> {
         let [c, h, w] = self.image(x, name)?;
         let more = channels.saturating_sub(c) as i64;

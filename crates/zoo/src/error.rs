@@ -1,4 +1,4 @@
-//! Why a network could not be built.
+//! Errors of building a network.
 use graph::GraphError;
 use tensor::TensorError;
 
@@ -11,39 +11,39 @@ pub enum ZooError {
     /// No architecture has this name.
     #[error("there is no architecture '{name}'{}; known are: {}", meant(suggestion), known.join(", "))]
     UnknownArchitecture {
-        /// The name that was asked for.
+        /// The unknown name.
         name: String,
-        /// The most similar name, if one is similar.
+        /// The most similar name, if any.
         suggestion: Option<String>,
-        /// All names.
+        /// All known names.
         known: Vec<String>,
     },
     /// An option outside what the architecture can be built for.
     #[error("{architecture}: {option} {what}")]
     Option {
-        /// The architecture.
+        /// Name of the architecture.
         architecture: String,
-        /// Which option.
+        /// Name of the option.
         option: &'static str,
-        /// Its value and what would do.
+        /// Its value and the allowed values.
         what: String,
     },
     /// The input is too small (or of the wrong rank) for a layer.
     #[error("{architecture}: layer '{layer}' cannot take an input of shape {shape:?}: {what}")]
     Layer {
-        /// The architecture.
+        /// Name of the architecture.
         architecture: String,
-        /// The layer.
+        /// Name of the layer.
         layer: String,
         /// Shape of the layer's input, without the batch.
         shape: Vec<usize>,
-        /// What it needs.
+        /// What the layer needs.
         what: String,
     },
     /// Initialising a parameter failed.
     #[error("parameter '{name}': {source}")]
     Parameter {
-        /// The parameter.
+        /// Name of the parameter.
         name: String,
         /// Why.
         source: TensorError,

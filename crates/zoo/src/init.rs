@@ -1,13 +1,13 @@
-//! First values of parameters. Every draw is keyed by the seed and the parameter's name, so a layer starts the same
-//! whatever else the network holds.
+//! Initial values of parameters. Every draw depends on the seed and the parameter's name, so a layer starts the same whatever
+//! other layers the network has.
 use tensor::{Result, Tensor, random};
 
-/// How a weight starts.
+/// The distribution of a weight's initial values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Init {
     /// Normal with variance `2 / fan_in`, for layers followed by a normalization or a ReLU (He et al. 2015, arXiv:1502.01852).
     HeNormal,
-    /// Even within `±1 / sqrt(fan_in)`, as PyTorch starts Linear and Conv layers (and their biases).
+    /// Uniform within `±1 / sqrt(fan_in)`, as in PyTorch's Linear and Conv layers (and their biases).
     FanInUniform,
 }
 

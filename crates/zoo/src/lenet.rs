@@ -27,7 +27,7 @@ fn lenet_300_100(b: &mut Builder, input: Flow, options: &ZooOptions) -> Result<F
     b.linear(&x, "fc3", options.classes)
 }
 
-/// Caffe's network has a ReLU behind the first fully connected layer only; here each convolution has one too.
+/// Caffe's network has a ReLU only after the first fully connected layer; here each convolution has one too.
 fn lenet_5(b: &mut Builder, input: Flow, options: &ZooOptions) -> Result<Flow> {
     let mut x = input;
     for (i, channels) in [20, 50].into_iter().enumerate() {

@@ -1,9 +1,8 @@
-//! Architectures built as ONNX graphs (opset 17, symbolic batch `N`), freshly initialised, at any width, class count and
-//! input shape. One file an architecture; adding one is adding a file and a line in [`list`].
+//! Architectures built as ONNX graphs (opset 17, symbolic batch `N`), with random weights, at any width, class count and input
+//! shape. One file an architecture; to add one, add a file and a line in [`list`].
 //!
-//! Parameters are named as PyTorch names them (`layer1.0.conv1.weight`, `layer1.0.bn1.running_mean`); a value has the name
-//! of the layer that makes it. The input is `input`, the output `logits`, without a Softmax. BatchNormalization stays a
-//! node of its own.
+//! Parameters have PyTorch's names (`layer1.0.conv1.weight`, `layer1.0.bn1.running_mean`); a value has the name of the layer that
+//! computes it. The input is `input`, the output `logits`, without a Softmax. BatchNormalization stays a node of its own.
 mod builder;
 mod ds_cnn;
 mod error;
@@ -23,16 +22,16 @@ use builder::{Builder, Flow};
 use graph::Model;
 use technique::did_you_mean;
 
-/// What a network is built for.
+/// Options of a network.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ZooOptions {
-    /// Multiplies the channels of every hidden layer.
+    /// Factor on the channels of every hidden layer.
     pub width: f64,
-    /// Number of classes: size of the output.
+    /// Number of classes: size of the output's last axis.
     pub classes: usize,
     /// Shape of one input: channels, height, width.
     pub input: Vec<usize>,
-    /// Key of the first values of all parameters.
+    /// Seed of the initial values of all parameters.
     pub seed: u64,
 }
 
@@ -41,7 +40,7 @@ pub struct ZooOptions {
 pub struct ZooEntry {
     /// Its name in recipes.
     pub name: &'static str,
-    /// One sentence on what it is and where it comes from.
+    /// One sentence: description and origin.
     pub summary: &'static str,
     /// The input it was designed for: channels, height, width.
     pub input: [usize; 3],

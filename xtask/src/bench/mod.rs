@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: ours and the peers interleaved in one run, raw figures to benches/runs, tables to BENCHMARKS.md.
+//! `cargo xtask bench`: our program and its peers alternate in one run; raw figures go to benches/runs, tables to BENCHMARKS.md.
 mod machine;
 mod plot;
 mod process;
@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use workloads::{Clock, MODELS, SCALING, Variant, WORKLOADS, Workload};
 
-/// Threads that everything computes with.
+/// Number of threads of all measurements.
 const THREADS: &str = "2";
 
-/// Times that each point of the scaling is measured.
+/// Number of measurements of each point of the scaling.
 const SCALING_PASSES: usize = 5;
 
-/// What was asked for.
+/// The command line.
 struct Options {
     rounds: usize,
     /// Names of workloads; empty for all.
@@ -27,7 +27,7 @@ struct Options {
 }
 
 impl Options {
-    /// The names as one, `None` for all workloads.
+    /// The names joined, `None` for all workloads.
     fn only(&self) -> Option<String> {
         (!self.only.is_empty()).then(|| self.only.join("+"))
     }
@@ -114,7 +114,7 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Runs a peer's script, or with `espalier` in front our program, with the folders filled in.
+    /// Runs a peer's script, or with `espalier` in front our program, with the names of folders filled in.
     fn call(&self, command: &str, what: &str) -> Result<Value, String> {
         let out = self.scratch.join("run");
         if command.contains("{out}") && out.exists() {
@@ -146,7 +146,7 @@ impl Bench {
         process::run(&mut process, what)
     }
 
-    /// The peers' ONNX Runtime, for our program to load: both sides then run the same build.
+    /// The peers' ONNX Runtime, which our program loads: both sides then run the same build.
     fn onnxruntime(&self) -> Option<PathBuf> {
         let libraries = std::fs::read_dir(self.python.parent()?.parent()?.join("lib")).ok()?;
         let mut folders = libraries.filter_map(|e| Some(e.ok()?.path().join("site-packages/onnxruntime/capi")));
@@ -167,7 +167,7 @@ impl Bench {
         };
         let rows: Vec<&Workload> = WORKLOADS.iter().filter(|w| wanted(w.name)).filter(available).collect();
         let mut measured = vec![];
-        // What fails is named in the record, and the rest goes on: a run takes long.
+        // Failures are recorded by name, and the run goes on, since it takes long.
         let mut failures: Vec<String> = vec![];
         let mut keep = |entry: Result<Value, String>, measured: &mut Vec<Value>| match entry {
             Ok(entry) => {
@@ -244,8 +244,8 @@ impl Bench {
         }))
     }
 
-    /// Each point's fastest pass. The passes go over all points in turn, so that what slows the machine for a while does not fall
-    /// on one of them.
+    /// Each point's fastest pass. The passes go over all points in turn, so that a slow period of the machine does not affect one
+    /// point only.
     fn scaling(&self) -> Result<Vec<Value>, String> {
         let time = |figures: &Value| figures["step_ms_best"].as_f64().unwrap_or(f64::INFINITY);
         let mut points: Vec<Value> = vec![];
@@ -271,8 +271,8 @@ impl Bench {
     }
 }
 
-/// Writes the raw figures. A run of some workloads goes to the scratch folder unless it is to be kept: the table is made of whole
-/// runs, and kept ones stand below it.
+/// Writes the raw figures. A run of some workloads goes to the scratch folder unless it is to be kept: the table uses whole runs,
+/// and kept partial runs are listed below it.
 fn save(record: &Value, options: &Options) -> Result<(), String> {
     let only = options.only().map_or(String::new(), |names| format!("-{names}"));
     let name = format!("{}-{}{only}.json", record["machine"]["date"].as_str().unwrap_or("run"), machine::label(&record["machine"]));

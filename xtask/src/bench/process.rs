@@ -3,7 +3,8 @@ use serde_json::{Value, json};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How often a process's memory is looked at. The kernel keeps the peak, so only what comes after the last look is missed.
+/// Interval between two readings of a process's memory. The kernel keeps the peak, so only a peak after the last reading is
+/// missed.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Runs a process to its end. The result holds what it printed as JSON (without the envelope), `wall_seconds`, and
@@ -41,14 +42,14 @@ pub(super) fn run(command: &mut Command, what: &str) -> Result<Value, String> {
     Ok(figures)
 }
 
-/// A file below the target folder for a process's output: a pipe that nobody reads would stop it.
+/// A file below the target folder for a process's output: a full pipe without a reader would block it.
 fn tempfile(name: &str) -> Result<(std::path::PathBuf, std::fs::File), String> {
     let path = super::scratch()?.join(format!("{}.txt", name.replace([' ', ',', '/'], "-")));
     let file = std::fs::File::create(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     Ok((path, file))
 }
 
-/// Our envelope's result, or the last line of a peer. A run's record is cut down to what it took.
+/// Our envelope's result, or the last line of a peer's output. A run's record is reduced to its measurements.
 fn figures(text: &str) -> Option<Value> {
     let whole: Option<Value> = serde_json::from_str(text).ok();
     let printed = whole.or_else(|| serde_json::from_str(text.lines().last()?).ok())?;

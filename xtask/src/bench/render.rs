@@ -13,7 +13,7 @@ pub(super) fn render() -> Result<(), String> {
     let (whole, mut single): (Vec<_>, Vec<_>) = runs()?.into_iter().partition(|(_, run)| run["only"].is_null());
     let (path, run) = whole.into_iter().next_back().ok_or("benches/runs holds no whole run: cargo xtask bench makes one")?;
     single.retain(|(_, alone)| is_since(alone, &run));
-    // Scaling measured alone is newer than the whole run's.
+    // A scaling that was measured alone may be newer than the whole run's.
     let (scaling_path, scaled) = single.iter().rev().find(|(_, r)| r["scaling"].is_array()).unwrap_or(&(path.clone(), run.clone())).clone();
     let mut text = std::fs::read_to_string(FILE).map_err(|e| format!("{FILE}: {e}"))?;
     for (name, section) in [
@@ -32,7 +32,7 @@ pub(super) fn render() -> Result<(), String> {
     Ok(())
 }
 
-/// True unless a run is of an earlier day than the whole run: then the whole run has measured its rows again.
+/// True unless a run is older than the day of the whole run, which has measured its rows again.
 fn is_since(run: &Value, whole: &Value) -> bool {
     run["machine"]["date"].as_str() >= whole["machine"]["date"].as_str()
 }
@@ -133,7 +133,7 @@ fn peer_row(row: &Workload, ours: &Side, peer: Option<&Side>, rounds: usize) -> 
     format!("| {} | {} | {theirs} | {speed} | {wanted} | {memory} | {rounds} |\n", row.title, time(ours))
 }
 
-/// Three digits that say something.
+/// A number with three significant digits.
 fn short(v: f64) -> String {
     match v {
         v if v >= 100.0 => format!("{v:.0}"),
@@ -248,7 +248,7 @@ fn roofline(run: &Value) -> String {
     table
 }
 
-/// The nearer ceiling, where one is near.
+/// The nearer of the two ceilings, if one is near.
 fn held_back(of_peak: f64, of_bandwidth: f64) -> &'static str {
     match (of_peak, of_bandwidth) {
         (a, m) if a >= 0.6 && a >= m => "arithmetic: it runs near the peak of a large matrix product",

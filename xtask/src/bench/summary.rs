@@ -1,4 +1,4 @@
-//! What the rounds of a run come to: best, median and memory of either side of each row.
+//! Summary of a run's rounds: best, median and memory of either side of each row.
 use serde_json::Value;
 
 /// One side of one row.
@@ -39,7 +39,7 @@ fn measurements(run: &Value) -> impl Iterator<Item = &Value> {
     run["measurements"].as_array().into_iter().flatten()
 }
 
-/// The middle of a list, the mean of the two in the middle where their number is even.
+/// The median of a list; of an even number of values the mean of the two in the middle.
 fn median(mut list: Vec<f64>) -> Option<f64> {
     list.sort_by(f64::total_cmp);
     let middle = list.len() / 2;

@@ -1,18 +1,18 @@
-//! What is measured: each row of BENCHMARKS.md, ours and its peers.
+//! The workloads: each row of BENCHMARKS.md, for our program and its peers.
 
-/// How a measurement's time is read.
+/// How the time of a measurement is read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Clock {
-    /// `step_ms_best` and `step_ms_median` of what the process printed.
+    /// `step_ms_best` and `step_ms_median` from the process's output.
     Step,
-    /// `seconds` that the process printed, else its whole life.
+    /// `seconds` from the process's output, else its wall-clock time.
     Seconds,
 }
 
-/// A way in which a peer can do the work; the fastest in a first pass is measured in the rounds.
+/// A variant of a peer; the fastest in a first pass is measured in the rounds.
 pub(super) struct Variant {
     pub(super) name: &'static str,
-    /// A script of benches/peers with its arguments, or, beginning with `espalier`, our own program.
+    /// A script of benches/peers with its arguments, or our own program if it begins with `espalier`.
     pub(super) command: &'static str,
 }
 
@@ -21,11 +21,11 @@ pub(super) struct Workload {
     pub(super) name: &'static str,
     pub(super) title: &'static str,
     pub(super) clock: Clock,
-    /// Rounds at most, for what takes long.
+    /// Most rounds, for workloads that take long.
     pub(super) rounds: usize,
     pub(super) ours: &'static str,
     pub(super) peers: &'static [Variant],
-    /// The speed to reach, as the peer's time over ours.
+    /// The target speed: the peer's time divided by ours.
     pub(super) target: Option<f64>,
 }
 
@@ -200,7 +200,7 @@ pub(super) const WORKLOADS: &[Workload] = &[
     },
 ];
 
-/// Batches and widths of ResNet-20 over which our own step is followed: model and batch.
+/// Batches and widths of ResNet-20 at which our own step is measured: model and batch.
 pub(super) const SCALING: &[(&str, u32)] = &[
     ("resnet20", 16),
     ("resnet20", 32),

@@ -45,11 +45,11 @@ fn a_loop_without_an_end_is_no_end_of_a_first_look() {
         let output = folder.espalier(&format!("init loop.onnx --data d.npz -o r{i}.toml"));
         let said = String::from_utf8_lossy(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{said}{}", String::from_utf8_lossy(&output.stderr));
-        assert!(said.contains("not run to its end") && said.contains("node 'endless'") && said.contains("after 1000 iterations"), "{said}");
+        assert!(said.contains("run did not finish") && said.contains("node 'endless'") && said.contains("after 1000 iterations"), "{said}");
         let recipe = std::fs::read_to_string(folder.path(&format!("r{i}.toml"))).unwrap();
         assert!(recipe.contains("it could not be tried"), "{recipe}");
     }
-    folder.fails("quantize loop.onnx --data d.npz -o small.onnx", 1, "not even one sample came to its end");
+    folder.fails("quantize loop.onnx --data d.npz -o small.onnx", 1, "even a run on one sample did not finish");
 }
 
 /// Functions f0 to f20, each calling the one before four times.

@@ -68,7 +68,7 @@ fn a_recipe_is_written_with_reasons_and_runs_as_it_is() {
     assert_eq!(code, 0, "{table}{error}");
     assert!(error.contains("observer = \"auto\": ") && error.contains("on 64 samples held back"), "{error}");
     let (_, plan, _) = run(&["run", &recipe, "-o", &out, "--dry-run", "--set", "stages.deploy.latency_runs=1"]);
-    assert!(plan.contains("[2/2] deploy: its result is there already"), "{plan}");
+    assert!(plan.contains("[2/2] deploy: already done"), "{plan}");
 
     let (code, list, error) = run(&["runs", "list", &dir.path("")]);
     assert!(code == 0 && list.lines().count() == 2 && list.contains("quantize, deploy"), "{list}{error}");
@@ -84,7 +84,7 @@ fn a_model_is_quantized_and_pruned_without_a_recipe() {
     let (code, _, told) = run(&[&["quantize", &model, "--data", &data(), "-o", &small, "--run", &dir.path("q")][..], &quick].concat());
     assert_eq!(code, 0, "{told}");
     assert!(
-        told.contains("this stands for the recipe")
+        told.contains("this command runs the recipe")
             && told.contains("kind = \"quantize\"")
             && told.contains("small.onnx (again: espalier run "),
         "{told}"
@@ -93,11 +93,11 @@ fn a_model_is_quantized_and_pruned_without_a_recipe() {
     assert!(size(&small) < size(&model) / 2);
     assert!(told.contains("\nlatency_runs = 1\n"), "what it prints is what it runs: {told}");
     let (code, plan, _) = run(&["run", &dir.path("q/recipe.toml"), "-o", &dir.path("q"), "--dry-run"]);
-    assert!(code == 0 && plan.contains("[2/2] deploy: its result is there already"), "the recipe stands for the run: {plan}");
+    assert!(code == 0 && plan.contains("[2/2] deploy: already done"), "the recipe stands for the run: {plan}");
     // The model itself is never written over.
     let (code, _, error) = run(&["quantize", &model, "--data", &data(), "-o", &model]);
     assert!(code == 1 && error.contains("is the model itself"), "{error}");
-    // A file has the width that it has.
+    // The width of a file is fixed.
     let (code, _, error) = run(&["distill", &model, "--data", &data(), "--student", &small, "--width", "0.5", "-o", &dir.path("s.onnx")]);
     assert!(code == 1 && error.contains("width = 0.5 is for an architecture of the zoo"), "{error}");
     let pruned = dir.path("pruned.onnx");
@@ -187,7 +187,7 @@ fn old_spellings_are_read_with_a_hint() {
     .expect("a recipe");
     let (recipe, out, root) = (recipe.display().to_string(), dir.path().join("out").display().to_string(), digits().display().to_string());
     let (code, _, told) = run(&["run", &recipe, "--out", &out, "--data", &root, "--dry-run"]);
-    assert!(code == 0 && told.contains("--out is spelled --output now") && told.contains("--data is spelled --data-root now"), "{told}");
+    assert!(code == 0 && told.contains("--out is now called --output") && told.contains("--data is now called --data-root"), "{told}");
     assert_eq!(run(&["run", &recipe, "--out", &out, "--output", &out]).0, 2);
 }
 

@@ -91,7 +91,7 @@ fn a_half_precision_model_is_made_float32_whatever_type_its_data_has() {
         let (code, result, error) = case.run();
         assert_eq!(code, 0, "{error}");
         let told = notes(&result["result"]["start"]);
-        assert_eq!(told[0], "the model was in half precision and is float32 now, its inputs too");
+        assert_eq!(told[0], "the model was converted from half precision to float32, its inputs too");
         let quantized = notes(&result["result"]["stages"][0]);
         assert!(quantized.iter().any(|n| n.starts_with("1 weights, 0 biases and 2 activations")), "{quantized:?}");
     }

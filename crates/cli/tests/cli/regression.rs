@@ -141,7 +141,7 @@ fn targets_may_have_any_shape_and_another_name() {
         ("{ kind = \"regression\", target = \"angle\" }", "", "no array 'angle'; there are angles, label, x"),
         (named, "[goals]\nmin_accuracy = 90\n", "min_accuracy: a regression has no accuracy"),
         (named, "[goals]\nmetrics.mea = { max = 1 }\n", "did you mean 'mae'?"),
-        (named, "[goals]\nmetrics.mae = {}\n", "the goal for 'mae' says nothing"),
+        (named, "[goals]\nmetrics.mae = {}\n", "the goal for 'mae' is empty"),
     ] {
         let (code, _, error) = recipe(task, goals);
         assert!(code == 1 && error.contains(told), "{told}: {error}");

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tensor::{DType, Element, Tensor, with_buffer};
 
-/// Names that labels go by.
+/// Names that an array of labels may have.
 pub(crate) const LABELS: [&str; 3] = ["y", "label", "labels"];
 const CLASS_NAMES: &str = "class_names";
 
@@ -22,11 +22,11 @@ pub struct ArraysDataset {
     path: PathBuf,
     arrays: BTreeMap<String, Array>,
     labels: Option<(&'static str, Vec<i64>)>,
-    /// What is to be predicted, f32 `[rows, ...]`, where that is no class.
+    /// The values to predict, f32 `[rows, ...]`; absent where the target is a class.
     values: Option<Tensor>,
     class_names: Vec<String>,
     rows: usize,
-    /// Why no row can be read as the arrays stand.
+    /// Why the arrays cannot be cut into rows as they are.
     unfit: Option<String>,
 }
 
@@ -61,8 +61,8 @@ fn runs(files: Vec<PathBuf>) -> Opener {
     opener(move |path, options| Ok(ReadyDataset::new(path, files).wanting(&options.wanted)))
 }
 
-/// `digits-train.npz`, `train.npz`: the split is what follows the last hyphen. Several files of which none is called as a
-/// split is are one run of a network each; so are those in folders that are called as splits are.
+/// `digits-train.npz`, `train.npz`: the split is the part after the last hyphen. Several files of which none is named after a
+/// split are one run of a network each, also in folders named after splits.
 fn arrays_splits(_: &Path, list: &[PathBuf]) -> Result<Splits> {
     let mut splits = Splits::new();
     for path in list {
@@ -128,7 +128,7 @@ impl ArraysDataset {
             None => None,
         };
         let arrays: BTreeMap<String, Array> = arrays.into_iter().map(|(name, tensor)| (name, Array { tensor, axis: Some(0) })).collect();
-        // As long as nobody says otherwise: as many rows as there are labels, else as the array with most has.
+        // Without the inputs of a network: as many rows as there are labels, else as the array with most entries has.
         let most = arrays.values().filter(|a| a.tensor.rank() > 0).filter_map(Array::rows).max();
         let Some(rows) = labels.as_ref().map(|(_, y)| y.len()).filter(|_| most.is_some()).or(most) else {
             return Err(fault("no array 'x' with one entry a row".into()));

@@ -3,7 +3,7 @@ use bytes::Bytes;
 use parquet::column::reader::{ColumnReader, ColumnReaderImpl};
 use parquet::data_type::{ByteArray, DataType};
 
-/// A column of bytes; `levels` is its deepest definition level, at which a value is there.
+/// A column of bytes; `levels` is its deepest definition level, at which a value is present.
 pub(crate) fn read_bytes(column: ColumnReader, levels: i16, rows: usize) -> Result<Vec<Option<Bytes>>, String> {
     match column {
         ColumnReader::ByteArrayColumnReader(reader) => read(reader, levels, rows, |value: ByteArray| {

@@ -1,4 +1,4 @@
-//! What the Hugging Face metadata of a Parquet file says of its columns.
+//! What the Hugging Face metadata of a Parquet file say about its columns.
 use parquet::file::metadata::FileMetaData;
 use serde_json::{Map, Value};
 
@@ -36,7 +36,7 @@ impl Features {
         self.of_type(&["ClassLabel"])
     }
 
-    /// Names of a column's classes in order of their labels; empty where it is not said.
+    /// Names of a column's classes in order of their labels; empty where the metadata do not name them.
     pub(crate) fn class_names(&self, column: &str) -> Vec<String> {
         match self.0.get(column).and_then(|feature| feature.get("names")) {
             Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).map(str::to_string).collect(),

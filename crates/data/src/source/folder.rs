@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is read, by the name's ending.
+/// Endings of the file names that are read.
 const EXTENSIONS: [&str; 11] = ["png", "jpg", "jpeg", "jpe", "jfif", "webp", "bmp", "dib", "tif", "tiff", "wav"];
 
-/// Files that systems leave in every folder.
+/// Names of files that operating systems leave in folders.
 const DEBRIS: [&str; 2] = ["thumbs.db", "desktop.ini"];
 
-/// Folders below a class that are looked into.
+/// How many levels of folders below a class are searched.
 const DEEPEST: usize = 16;
 
 /// Files in one folder a class.
@@ -44,7 +44,7 @@ fn class_folder_splits(folder: &Path, list: &[PathBuf]) -> Result<Splits> {
             splits.insert(canonical(&file_name(entry)).to_string(), class_folder(entry));
         }
     }
-    // Folders that are not called as splits are may be classes with folders of their own.
+    // Folders without a split's name may be classes with folders of their own.
     if SPLITS.iter().all(|name| !splits.contains_key(*name)) && !class_folders(folder)?.is_empty() {
         splits.insert(String::new(), class_folder(folder));
     }
@@ -76,7 +76,7 @@ impl FolderDataset {
     }
 }
 
-/// Samples below a folder, and the files that are none.
+/// Samples below a folder, and the number of other files.
 fn list(folder: &Path, depth: usize, samples: &mut Vec<PathBuf>, others: &mut Vec<PathBuf>) -> Result<()> {
     for entry in entries(folder)? {
         if entry.is_dir() {

@@ -5,33 +5,33 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Opens what was recognised; the path is the one that the user named, for messages.
+/// Opens a recognised data set; the path is the one that the user named, for messages.
 pub(crate) type Opener = Box<dyn FnOnce(&Path, &OpenOptions) -> Result<Arc<dyn Dataset>>>;
 
-/// What was found of each split; the empty name stands for the whole data set.
+/// The splits found; the empty name stands for the whole data set.
 pub(crate) type Splits = BTreeMap<String, Opener>;
 
 /// A format in the list of [`super::formats`].
 pub struct Format {
     /// A short name for lists.
     pub name: &'static str,
-    /// The names of files and folders that it is known by, as a user would look for them.
+    /// File and folder names that identify the format, as a user would look for them.
     pub layouts: &'static [&'static str],
-    /// A file that is the whole data set, if its name says so.
+    /// Recognises a single file that is the whole data set, by its name.
     pub(crate) file: fn(&Path) -> Option<Opener>,
     /// The splits in a folder, of which the sorted entries are given.
     pub(crate) splits: fn(&Path, &[PathBuf]) -> Result<Splits>,
 }
 
-/// Wraps what opens a data set.
+/// Wraps a function that opens a data set.
 pub(crate) fn opener<D: Dataset + 'static>(open: impl FnOnce(&Path, &OpenOptions) -> Result<D> + 'static) -> Opener {
     Box::new(|path, options| Ok(Arc::new(open(path, options)?)))
 }
 
-/// Names of splits that nobody takes for anything else.
+/// Folder names that are always splits.
 pub(crate) const SPLITS: [&str; 3] = ["train", "validation", "test"];
 
-/// One name for each split, whatever a collection calls it.
+/// One name for each split, whatever name a collection gives it.
 pub(crate) fn canonical(split: &str) -> &str {
     match split {
         "val" | "valid" | "dev" | "validation" => "validation",

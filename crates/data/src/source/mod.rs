@@ -13,7 +13,7 @@ mod record;
 
 pub use format::Format;
 
-/// All formats, in the order in which a folder is asked for them.
+/// All formats, in the order in which they are tried on a folder.
 pub fn formats() -> &'static [Format] {
     static LIST: &[Format] = &[parquet::FORMAT, idx::FORMAT, cifar::FORMAT, arrays::FORMAT, folder::FORMAT];
     LIST

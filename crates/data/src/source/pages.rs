@@ -1,5 +1,5 @@
-//! What the page headers of a Parquet column announce. The parquet crate reserves that much before it looks into a page, so a damaged
-//! header of a few bytes asks for up to 2 GB; here it is compared with the memory first.
+//! Sizes that the page headers of a Parquet column announce. The parquet crate reserves that much memory before it reads a page,
+//! so a damaged header of a few bytes can ask for 2 GB; here the size is compared with the free memory first.
 //!
 //! A page header is a struct in Thrift's compact protocol: field 2 is the page's size unpacked, field 3 its size in the file, 32-bit integers
 //! both (`PageHeader` in parquet.thrift). Everything else is skipped.
@@ -8,10 +8,10 @@ use parquet::file::metadata::ColumnChunkMetaData;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
-/// Structs, lists and maps within one another; parquet.thrift needs four.
+/// Most levels of nested structs, lists and maps; parquet.thrift needs four.
 const DEPTH: usize = 8;
 
-/// Refuses a column whose pages, unpacked, find no room.
+/// Refuses a column whose unpacked pages do not fit in memory.
 ///
 /// # Errors
 /// A sentence: the pages announce more than memory holds, or a header is damaged.
@@ -92,7 +92,7 @@ impl<R: Read> Header<R> {
         (copied == count).then_some(())
     }
 
-    /// Passes over a value of a compact type: 1 and 2 booleans in the field's own byte, 3 a byte, 4 to 6 integers, 7 a double, 8 bytes,
+    /// Skips a value of a compact type: 1 and 2 booleans in the field's own byte, 3 a byte, 4 to 6 integers, 7 a double, 8 bytes,
     /// 9 a list, 10 a set, 11 a map, 12 a struct.
     fn skip(&mut self, kind: u8, depth: usize) -> Option<()> {
         if depth > DEPTH {

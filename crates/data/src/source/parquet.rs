@@ -133,7 +133,7 @@ impl ParquetDataset {
         Ok(self.groups.partition_point(|group| group.rows.end <= row))
     }
 
-    /// A row group's data, from the cache or from disk. Others wait meanwhile: they mostly want the same one.
+    /// A row group's data, from the cache or from disk. Other threads wait meanwhile, since most of them want the same row group.
     fn load(&self, group: usize) -> Result<Arc<GroupData>> {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, data)) = cache.iter().find(|(index, _)| *index == group) {
@@ -235,7 +235,7 @@ impl Dataset for ParquetDataset {
         let bytes = data.inputs[at]
             .as_ref()
             .ok_or_else(|| DataError::row(&self.file(row), row, "its bytes are null (a path alone is not read)"))?;
-        // A slice would keep its whole page alive for as long as the row waits in a shuffle buffer.
+        // A slice would keep its whole page in memory while the row waits in a shuffle buffer.
         let bytes = if self.resident { bytes.clone() } else { Bytes::copy_from_slice(bytes) };
         Ok(Sample::new(Content::Encoded(bytes), data.labels[at]))
     }

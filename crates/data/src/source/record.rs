@@ -19,7 +19,7 @@ enum Store {
 
 impl RecordFile {
     /// Opens a file; a gzip file (known by its first bytes) is decompressed into memory, since it cannot be read from the middle.
-    /// No more than `most` bytes are unpacked, nor than the first `header` bytes announce.
+    /// Unpacks at most `most` bytes, and at most the length that the first `header` bytes announce.
     pub(crate) fn open(path: &Path, most: u64, header: usize, announced: &dyn Fn(&[u8]) -> Result<Option<u64>>) -> Result<Self> {
         let mut file = File::open(path).map_err(DataError::io(path))?;
         let mut start = [0u8; 2];
@@ -41,7 +41,7 @@ impl RecordFile {
             if length > most {
                 return Err(too_large(&length.to_string()));
             }
-            // One byte more shows that there is more.
+            // Reading one byte more tells whether there is more.
             let rest = (length + 1).saturating_sub(bytes.len() as u64);
             unpacked.take(rest).read_to_end(&mut bytes).map_err(damaged)?;
             if bytes.len() as u64 > length {

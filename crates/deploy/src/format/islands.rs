@@ -1,4 +1,4 @@
-//! Float operators between quantizers become operators on integers.
+//! Replaces float operators between quantizers by integer operators.
 use crate::{FloatPart, Result};
 use graph::{AttributeValue, Extra, Graph, Model, Names, Node, Opset, ValueId, Values};
 use ops::{IntegerForm, Operator, Slot};
@@ -6,11 +6,12 @@ use std::collections::{HashMap, HashSet};
 use target::{QuantRule, Target};
 use tensor::{DType, Tensor};
 
-/// How far a bias' scale may be from the product of those of data and weight, as a share: the rounding of that product.
+/// How far a bias' scale may differ from the product of the scales of data and weight, as a share of it: the rounding of that
+/// product.
 const SAME_SCALE: f32 = 1e-6;
 
-/// Replaces what it can in the graph and its subgraphs. Returns how many operators that compute were replaced, and the nodes that lowering
-/// meant for integers and that stay float, each with the reason.
+/// Replaces operators in the graph and its subgraphs. Returns how many operators that compute were replaced, and the nodes that
+/// lowering meant for integers but that stay float, each with the reason.
 ///
 /// # Errors
 /// Whatever verifying the result reports.
@@ -46,7 +47,7 @@ struct Merging<'a> {
     rules: HashMap<ValueId, QuantRule>,
     target: &'a dyn Target,
     opset: i64,
-    /// Domains of the operators that were put in.
+    /// Domains of the new operators.
     domains: HashSet<&'static str>,
     left: Vec<FloatPart>,
     /// How many operators that compute were replaced.
@@ -59,7 +60,7 @@ struct Quantized {
     integers: ValueId,
     scale: ValueId,
     zero_point: Option<ValueId>,
-    /// Along which axis the scales lie, where there are several.
+    /// The axis of the scales, where there are several.
     axis: Option<i64>,
 }
 
@@ -70,7 +71,7 @@ impl Quantized {
     }
 }
 
-/// A graph's nodes as they were, and who makes and reads what.
+/// A graph's nodes before the change, with the producer and the readers of each value.
 struct Around {
     nodes: Vec<Node>,
     links: graph::Links,
@@ -85,7 +86,7 @@ impl Around {
         (is(node, "DequantizeLinear") && node.int_or("block_size", 0).ok()? == 0).then_some(from)
     }
 
-    /// The QuantizeLinear that alone reads a value, and what it makes.
+    /// The QuantizeLinear that is the only reader of a value, and its output.
     fn quantizer(&self, value: ValueId) -> Option<(usize, Quantized)> {
         let [at] = self.links.consumers(value) else { return None };
         let node = &self.nodes[*at];
@@ -120,7 +121,7 @@ impl Merging<'_> {
                 Err(why) => self.left.push(FloatPart {
                     node: node.label(self.values),
                     op_type: node.op_type.clone(),
-                    reason: format!("the format qoperator has no form for it: {why}"),
+                    reason: format!("the format qoperator cannot express it: {why}"),
                 }),
             }
         }
@@ -128,7 +129,7 @@ impl Merging<'_> {
         graph.nodes.retain(|_| at.next().is_none_or(|i| !gone.contains(&i)));
     }
 
-    /// An operator that moves elements, on the integers themselves; the grid before it is the grid behind it.
+    /// Replaces an operator that moves elements by the same operator on integers; its input and output share one grid.
     fn moves(&self, around: &Around, node: &Node) -> Option<(Node, Vec<usize>)> {
         let op = ops::find(&node.domain, &node.op_type).filter(|op| self.target.moves_integers(op.op_type(), self.opset))?;
         let from = around.dequantized(node.input(0)?)?;
@@ -147,8 +148,8 @@ impl Merging<'_> {
         Some((moved, quantizers))
     }
 
-    /// An operator that computes, as its counterpart on integers; `None` where it does not stand between quantizers, so that lowering did
-    /// not mean it for integers.
+    /// The integer counterpart of an operator that computes; `None` for an operator that does not lie between quantizers, so that
+    /// lowering did not mean it for integers.
     fn computes(&mut self, graph: &mut Graph, around: &Around, node: &Node) -> Result<Option<(Node, Vec<usize>)>, String> {
         let Some((at, to)) = node.output(0).and_then(|v| around.quantizer(v)) else { return Ok(None) };
         let Some(QuantRule::Integer { data, weight }) = node.output(0).and_then(|v| self.rules.get(&v)).cloned() else { return Ok(None) };
@@ -157,7 +158,7 @@ impl Merging<'_> {
             return Ok(None);
         }
         let forms: Vec<_> = ops::integer_forms_of(&node.op_type).filter(|_| node.is_onnx()).collect();
-        let mut why = format!("no operator on integers stands for {}", node.op_type);
+        let mut why = format!("there is no integer operator for {}", node.op_type);
         for (op, form) in forms {
             match self.formed(graph, around, node, (op, form), (to, weight.as_ref().and_then(|w| w.axis))) {
                 Ok(made) => {
@@ -183,8 +184,8 @@ impl Merging<'_> {
         if let Some(other) = node.attributes.list.iter().find(|a| !form.attributes.contains(&a.name.as_str()) && !is_one(&a.value)) {
             return Err(format!("{name} has no attribute {}", other.name));
         }
-        let kind = self.bits8(to).ok_or_else(|| format!("its output is not stored in 8 bits, and {name} makes nothing else"))?;
-        // Everything is looked at before anything is changed.
+        let kind = self.bits8(to).ok_or_else(|| format!("its output is not stored in 8 bits, and {name} returns only 8 bits"))?;
+        // All checks come before any change.
         let mut given = HashMap::new();
         for (i, value) in node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))) {
             if form.slots.contains(&Slot::Bias(i)) || form.slots.contains(&Slot::Plain(i)) {
@@ -193,10 +194,12 @@ impl Merging<'_> {
             let label = &self.values[value].name;
             let from = around.dequantized(value).ok_or_else(|| format!("its input '{label}' is not quantized"))?;
             let dtype =
-                self.bits8(from).ok_or_else(|| format!("its input '{label}' is not stored in 8 bits, and {name} takes nothing else"))?;
+                self.bits8(from).ok_or_else(|| format!("its input '{label}' is not stored in 8 bits, and {name} takes only 8 bits"))?;
             let weight = form.weight == Some(i);
             if !weight && dtype != kind {
-                return Err(format!("its input '{label}' is stored as {dtype} and its output as {kind}, and {name} has one type for both"));
+                return Err(format!(
+                    "its input '{label}' is stored as {dtype} and its output as {kind}, and {name} needs one type for both"
+                ));
             }
             if self.elements(from.scale)? > 1 && !(weight && channels.is_some() && self.axis(from) == channels) {
                 return Err(format!("its input '{label}' has more than one scale, not along its output channels"));
@@ -252,7 +255,7 @@ impl Merging<'_> {
         Err(format!("its bias '{label}' does not lie on the grid of the accumulator, the product of the scales of data and weight"))
     }
 
-    /// The zero point of a grid, zeros of its own where the file leaves it out.
+    /// The zero point of a grid; zeros where the file leaves it out.
     fn zero_point(&mut self, graph: &mut Graph, of: Quantized) -> Result<ValueId, String> {
         if let Some(there) = of.zero_point {
             return Ok(there);

@@ -11,7 +11,7 @@ use crate::{DeployError, LowerOptions, Lowered, Result};
 use graph::Model;
 use technique::{Entry, Family, member};
 
-/// A way to write a model down.
+/// A way to write a model to a file.
 ///
 /// It is a type in a file of its own and a line in [`Formats::members`]. `qdq` for runtimes that read nothing below a version of the operator set,
 /// whole but for its manual page:
@@ -40,19 +40,19 @@ use technique::{Entry, Family, member};
 /// assert_eq!(file.lowered.model.onnx_opset(), 19);
 /// ```
 pub trait Format: Send + Sync {
-    /// The model as it stands in the file: annotations become operators.
+    /// The lowered model: annotations become operators.
     ///
     /// # Errors
     /// As [`crate::lower`].
     fn lower(&self, model: &Model, options: &LowerOptions) -> Result<Lowered>;
 
-    /// True if its operators scale and round sums by themselves, so that runtimes differ where a result falls between two integers.
-    /// Such a file is proved in the reference interpreter, which rounds the exact quotient.
+    /// True if its operators scale and round sums themselves, so that runtimes may differ where a result lies halfway between two
+    /// integers. Such a file is proved in the reference interpreter, which rounds the exact quotient.
     fn rounds_itself(&self) -> bool {
         false
     }
 
-    /// The file.
+    /// Writes the lowered model in this format.
     ///
     /// # Errors
     /// As [`Format::lower`]; [`crate::DeployError::Target`] for what the target cannot run; whatever writing the file reports.
@@ -75,7 +75,7 @@ pub struct ExportOptions {
     pub exporter_notes: bool,
 }
 
-/// Writes a model down in the default format for the default target.
+/// Writes a model in the default format for the default target.
 ///
 /// # Errors
 /// As [`Format::export`].
@@ -86,16 +86,16 @@ pub fn export(model: &Model) -> Result<Artifact> {
 /// A file that a runtime loads.
 #[derive(Clone, Debug)]
 pub struct Artifact {
-    /// The file.
+    /// Contents of the deployed file.
     pub bytes: Vec<u8>,
     /// The model in it, with what stays float and what was done.
     pub lowered: Lowered,
-    /// Bytes of the exporter's own notes that were left out.
+    /// Bytes of the original exporter's notes that were left out.
     pub stripped: usize,
 }
 
 impl Artifact {
-    /// For [`crate::runtime::Runtime::load`].
+    /// The file as a source for [`crate::runtime::Runtime::load`].
     pub fn source(&self) -> Source<'_> {
         Source::Bytes(&self.bytes)
     }

@@ -1,8 +1,8 @@
-//! Bodies of control flow that read what is dequantized outside of them: a runtime fuses within one graph alone.
+//! Bodies of control flow that read a value dequantized outside of them: a runtime fuses within one graph only.
 use graph::{Graph, Names, Node, Value, ValueId, Values};
 use std::collections::{BTreeMap, HashMap};
 
-/// Puts a DequantizeLinear of its own into each body with a layer that reads one of outside.
+/// Adds a DequantizeLinear to each body with a layer that reads a dequantized value of the outer graph.
 pub(super) fn dequantize_inside(graph: &mut Graph, values: &mut Values) {
     if graph.nodes.iter().all(|n| n.subgraphs().next().is_none()) {
         return;
@@ -11,7 +11,7 @@ pub(super) fn dequantize_inside(graph: &mut Graph, values: &mut Values) {
     in_graph(graph, values, &mut names, &HashMap::new());
 }
 
-/// True for a layer that has a counterpart on integers.
+/// True for a layer that has an integer counterpart.
 fn is_layer(node: &Node) -> bool {
     node.is_onnx() && ops::integer_forms_of(&node.op_type).any(|(_, form)| form.weight.is_some())
 }

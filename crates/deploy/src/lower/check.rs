@@ -1,4 +1,4 @@
-//! What must hold before a model is lowered.
+//! Checks before lowering.
 use crate::{DeployError, Result};
 use graph::{Encoding, FOLDED_SCALE, Model};
 

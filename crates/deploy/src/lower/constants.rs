@@ -4,11 +4,11 @@ use encodings::Decode;
 use graph::Annotation;
 use tensor::{DType, Tensor};
 
-/// What takes a constant's place.
+/// The stored form of a constant.
 pub(super) enum Form {
-    /// The same constant with zeros where its mask is dead.
+    /// The same float constant, with zeros where the mask is false.
     Float(Tensor),
-    /// Integers or indices, to be decoded.
+    /// Integers or indices that nodes decode.
     Data(encodings::Stored),
 }
 

@@ -2,8 +2,8 @@
 use graph::{Model, Node, ValueId};
 use std::collections::BTreeSet;
 
-/// Results of each Relu, and Clip with constant bounds, that lie on a grid which itself ends where the bounds are: without
-/// the node the same integers come out, and a runtime has one less node between a layer and its quantizer.
+/// Outputs of each Relu, and of each Clip with constant bounds, on a grid that ends exactly at those bounds. Without the node the
+/// integers are the same, and a runtime has one node less between a layer and its quantizer.
 pub(super) fn find(model: &Model) -> BTreeSet<ValueId> {
     let mut out = BTreeSet::new();
     model.graph.visit(&mut |node| out.extend(node.output(0).filter(|v| is_covered(model, node, *v).unwrap_or(false))));

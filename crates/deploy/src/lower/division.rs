@@ -1,4 +1,4 @@
-//! Divisions by a number that only change the scale.
+//! Divisions by a number that change only the scale.
 use graph::{Encoding, Model, ValueId};
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! What stays in float, and why.
+//! The nodes that stay in float, and why.
 use encodings::Decode;
 use graph::{Graph, Linked, Model, Node, ValueId, ValueType};
 use ops::Roles;
@@ -11,7 +11,7 @@ use target::{FloatPart, QuantRule, Target};
 pub(super) fn list(model: &Model, divided: &[ValueId], target: &dyn Target) -> Vec<FloatPart> {
     let mut out = vec![];
     if model.annotations.iter().any(|(_, a)| a.encoding.is_some()) {
-        // What cannot be inferred is as it is declared.
+        // Types that cannot be inferred are taken as declared.
         let types = ops::infer_types(model).unwrap_or_default();
         let around = Around { model, roles: &Roles::of(model), types: &types, target };
         around.in_graph(&model.graph, &mut out);
@@ -83,13 +83,14 @@ impl Around<'_> {
         }
     }
 
-    /// The layer's result that a node adds a bias to, if that is not rounded before.
+    /// The layer's result to which a node adds a bias, if that result is not rounded before.
     fn adds_bias(&self, node: &Node) -> Option<ValueId> {
         let (layer, _) = self.roles.bias_of(node)?;
         layer.output(0).filter(|v| node.inputs.contains(&Some(*v)) && !self.encoded(*v))
     }
 
-    /// True if what alone reads the value is an activation whose own output is quantized, or the Add of a bias before one.
+    /// True if the only reader of the value is an activation whose output is quantized, or the Add of a bias before such an
+    /// activation.
     fn fused_behind(&self, here: &Linked, value: ValueId) -> bool {
         let mut readers = here.readers(value);
         let (Some(node), None) = (readers.next(), readers.next()) else { return false };

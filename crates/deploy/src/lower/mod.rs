@@ -81,7 +81,7 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     Ok(Lowered { model, float_parts, notes })
 }
 
-/// Takes out inputs that nobody reads any more and nobody has to feed: old exporters list every initializer as an input too.
+/// Removes inputs without readers that need not be fed: old exporters list every initializer as an input too.
 fn drop_unread_defaults(model: &mut Model) {
     let read = model.graph.use_counts();
     let dead = |v: &graph::ValueId, values: &graph::Values| values.tensor(*v).is_some() && !read.contains_key(v);

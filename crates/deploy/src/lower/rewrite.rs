@@ -13,9 +13,9 @@ use tensor::Tensor;
 pub(super) struct Rewriter<'a> {
     values: &'a mut Values,
     annotations: &'a Annotations,
-    /// Results of the clipping nodes that are left out.
+    /// Outputs of Clip and Relu nodes that are left out.
     covered: &'a BTreeSet<ValueId>,
-    /// Quotients that are what is divided on another scale.
+    /// Quotients that are their dividend on another scale.
     divided: &'a BTreeMap<ValueId, ValueId>,
     target: &'a dyn Target,
     names: Names,
@@ -41,7 +41,7 @@ impl<'a> Rewriter<'a> {
 
     /// Rewrites the main graph and the subgraphs of its nodes.
     pub(super) fn graph(&mut self, graph: &mut Graph) -> Result<()> {
-        // The outputs of a subgraph go by their order, those of the main graph by their names.
+        // Subgraph outputs are matched by order, those of the main graph by name.
         if let Some(input) = graph.inputs.iter().find(|v| graph.outputs.contains(v) && self.annotations.encoding(**v).is_some()) {
             return Err(
                 self.error(*input, "is an input and an output at once, so its quantized form would have no name; remove its encoding")
@@ -83,7 +83,7 @@ impl<'a> Rewriter<'a> {
             nodes.push(node);
             nodes.extend(behind);
         }
-        // What only an output reads.
+        // Values that only an output reads.
         nodes.extend(graph.outputs.iter().filter_map(|v| waiting.remove(v)).flatten());
         graph.nodes = nodes;
         Ok(())
@@ -98,7 +98,7 @@ impl<'a> Rewriter<'a> {
         Ok(())
     }
 
-    /// An encoded node output keeps its id and name for its readers; the node writes a new value in front of it.
+    /// An encoded node output keeps its id and name for its readers; the node writes a new value instead.
     fn node_outputs(&mut self, node: &mut Node, graph: &mut Graph) -> Result<Vec<Node>> {
         let mut behind = vec![];
         for i in 0..node.outputs.len() {
@@ -111,7 +111,7 @@ impl<'a> Rewriter<'a> {
         Ok(behind)
     }
 
-    /// QuantizeLinear and DequantizeLinear from one value to another; what is new is named after `named`.
+    /// QuantizeLinear and DequantizeLinear from one value to another; new values get names derived from `named`.
     fn pair(&mut self, graph: &mut Graph, named: ValueId, [from, to]: [ValueId; 2], grid: &Grid) -> [Node; 2] {
         let base = self.values[named].name.clone();
         let [scale, zero_point] = self.parameters(graph, &base, grid);
@@ -130,7 +130,7 @@ impl<'a> Rewriter<'a> {
         [("scale", &grid.scale), ("zero_point", &grid.zero_point)].map(|(suffix, t)| self.constant(graph, base, suffix, t.clone()))
     }
 
-    /// DequantizeLinear alone, from integers that are there.
+    /// DequantizeLinear from existing integers.
     fn read_again(&mut self, graph: &mut Graph, named: ValueId, [from, to]: [ValueId; 2], grid: &Grid) -> Node {
         let base = self.values[named].name.clone();
         let [scale, zero_point] = self.parameters(graph, &base, grid);
@@ -138,8 +138,8 @@ impl<'a> Rewriter<'a> {
         with_axis(Node::new("DequantizeLinear", name, &[from, scale, zero_point], &[to]), grid.axis)
     }
 
-    /// Replaces the annotated constants of a graph by their stored forms. Returns the nodes that decode them, still to be
-    /// placed, each value's before its first reader; what several need is put into `first`.
+    /// Replaces the annotated constants of a graph by their stored forms. Returns the nodes that decode them, still to be placed
+    /// before the first reader of each value; nodes that several constants share go into `first`.
     fn constants(&mut self, graph: &mut Graph, first: &mut Vec<Node>) -> Result<BTreeMap<ValueId, Vec<Node>>> {
         let (mut waiting, mut tables) = (BTreeMap::new(), vec![]);
         let writes_zero_point = |n: &&Node| n.is_onnx() && self.target.writes_zero_point(&n.op_type);
@@ -174,7 +174,8 @@ impl<'a> Rewriter<'a> {
         Ok(waiting)
     }
 
-    /// The DequantizeLinear that makes what was a float constant. A zero point of zero may be left out, unless the target says otherwise.
+    /// The DequantizeLinear that decodes a former float constant. A zero point of zero may be left out, unless the target needs
+    /// it.
     fn dequantize(&mut self, graph: &mut Graph, id: ValueId, data: Tensor, grid: &Grid, with_zero_point: bool) -> Node {
         let base = self.values[id].name.clone();
         let mut inputs = vec![self.constant(graph, &base, "quantized", data), self.constant(graph, &base, "scale", grid.scale.clone())];
@@ -236,7 +237,7 @@ fn with_axis(node: Node, axis: Option<usize>) -> Node {
     }
 }
 
-/// What a node reads, its subgraphs included.
+/// All values that a node reads, also in its subgraphs.
 fn reads(node: &Node) -> Vec<ValueId> {
     let mut all: Vec<ValueId> = node.inputs.iter().flatten().copied().collect();
     for sub in node.subgraphs() {

@@ -1,4 +1,4 @@
-//! Grids pass through operators that only move elements.
+//! Extends grids through operators that only move elements.
 use graph::{Graph, Model, Node, ValueId};
 use ops::{Effect, Operator, Role};
 
@@ -25,7 +25,7 @@ fn in_graph(graph: &Graph, model: &mut Model) {
     }
 }
 
-/// True if the node looks rows up in a learned table: what it makes is no constant.
+/// True if the node looks up rows of a trained table: its output is no constant.
 fn looks_up(model: &Model, op: &dyn Operator, node: &Node) -> bool {
     op.role(node, 0) == Role::Weight && node.input(1).is_some_and(|index| model.values.tensor(index).is_none())
 }

@@ -17,14 +17,14 @@ use tensor::Tensor;
 const FLOAT: i64 = 1;
 const INT64: i64 = 7;
 
-/// The nodes that decode strips, for the beginning of a graph, and those of each weight.
+/// The nodes that decode strips, to be placed at the beginning of a graph, and the nodes of each weight.
 #[derive(Default)]
 pub(super) struct Strips {
     pub(super) first: Vec<Node>,
     pub(super) each: BTreeMap<ValueId, Vec<Node>>,
 }
 
-/// The stored weights that lie in strips; the others are given back.
+/// Takes the stored weights that go into strips; returns the others.
 pub(super) fn decode(to: &mut Rewriter, graph: &mut Graph, stored: Vec<(ValueId, Stored)>) -> Result<(Strips, Vec<(ValueId, Stored)>)> {
     let mut out = Strips::default();
     let (mut kinds, mut others) = (BTreeMap::<Kind, Vec<(ValueId, Stored)>>::new(), vec![]);
@@ -87,7 +87,7 @@ fn strip(to: &mut Rewriter, graph: &mut Graph, kind: Kind, members: &[(ValueId, 
     Ok(())
 }
 
-/// What makes a weight of its digits.
+/// The nodes that make a weight from its digits.
 fn member(to: &mut Rewriter, graph: &mut Graph, kind: Kind, (id, stored): (ValueId, &Stored), part: ValueId) -> Result<Vec<Node>> {
     let Decode::Table { table, bits, axis, group, scale } = &stored.decode else { return Ok(vec![]) };
     let base = to.name(id);

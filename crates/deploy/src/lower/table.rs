@@ -14,7 +14,7 @@ use tensor::{DType, Tensor};
 const FLOAT: i64 = 1;
 const INT32: i64 = 6;
 
-/// The nodes that make `id` from stored indices. Their constants are added to the graph.
+/// The nodes that compute `id` from stored indices. Their constants are added to the graph.
 ///
 /// # Errors
 /// [`DeployError::Lower`] for data that decode otherwise; whatever making a constant reports.
@@ -33,7 +33,7 @@ pub(super) fn decode(to: &mut Rewriter, graph: &mut Graph, id: ValueId, stored: 
         _ => work.bits(&stored.data, *bits)?,
     };
     let shape = stored.data.shape();
-    // One number for each channel, laid along its axis.
+    // One number for each channel, in a shape that broadcasts along the channel axis.
     let along = |axis: usize| (0..shape.len()).map(|i| if i == axis { shape[i] } else { 1 }).collect::<Vec<usize>>();
     if let Some(axis) = axis.filter(|axis| shape[*axis] > *group) {
         let starts = (0..shape[axis]).map(|c| ((c / group) << bits) as i32).collect();

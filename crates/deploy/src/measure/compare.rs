@@ -30,7 +30,7 @@ impl Difference {
         }
         let (a, b) = (reference.to_f32_vec()?, other.to_f32_vec()?);
         for (x, y) in a.iter().zip(&b) {
-            // Infinity less itself is no number, and no difference.
+            // Infinity minus itself is NaN; equal infinities count as no difference.
             let d = if x == y { 0.0 } else { f64::from(*y) - f64::from(*x) };
             self.ratio.add(f64::from(*x), d);
             self.largest = if (d + self.largest).is_nan() { f64::NAN } else { self.largest.max(d.abs()) };
@@ -119,7 +119,7 @@ pub struct Agreement {
     pub step: Option<f64>,
 }
 
-/// Whether a figure is above its limit; one that is not a number is.
+/// True if a figure is above its limit or is NaN.
 fn exceeds(value: f64, limit: f64) -> bool {
     value.partial_cmp(&limit).is_none_or(std::cmp::Ordering::is_gt)
 }
@@ -134,7 +134,7 @@ impl Agreement {
     pub fn violations(&self, limits: &Limits) -> Vec<String> {
         let mut out = vec![];
         let allowed = limits.rms_share * self.compression.rms();
-        // Where compression costs nothing at all, nothing but rounding of the last place may differ.
+        // Where quantization causes no error, only rounding of the last place may differ.
         let allowed = allowed.max(1e-5 * self.compression.reference_rms());
         if exceeds(self.deployment.rms(), allowed) {
             out.push(format!(
@@ -144,7 +144,7 @@ impl Agreement {
                 limits.rms_share
             ));
         }
-        // A difference of whole steps is a whole number up to f32 rounding.
+        // Differences are whole steps, up to f32 rounding.
         if let Some(steps) = self.largest_steps().filter(|s| exceeds(*s, limits.steps + 1e-3)) {
             out.push(format!("output '{}': an element is {steps:.2} quantization steps off, more than {}", self.output, limits.steps));
         }

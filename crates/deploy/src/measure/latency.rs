@@ -46,8 +46,8 @@ pub fn latency(session: &mut dyn Session, inputs: &BTreeMap<String, Tensor>, opt
     measured.pop().ok_or_else(|| DeployError::Measure { what: "there is nothing to run".into() })
 }
 
-/// Runs several sessions in turn, so that whatever slows the machine down meets all of them alike. Each is run
-/// `options.runs` times; `options.at_most` is for each of them.
+/// Runs several sessions in turn, so that other load on the machine affects all of them alike. Each runs `options.runs` times;
+/// `options.at_most` holds for each.
 ///
 /// # Errors
 /// As [`latency`].
@@ -95,7 +95,7 @@ mod tests {
     use crate::runtime::Slot;
     use std::sync::{Arc, Mutex};
 
-    /// Writes down who ran.
+    /// Logs the order of the runs.
     struct Told(char, Arc<Mutex<String>>);
 
     impl Session for Told {

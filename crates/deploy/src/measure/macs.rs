@@ -12,20 +12,20 @@ use train::{Executor, Mode, Named};
 pub struct NodeMacs {
     /// The node's name.
     pub node: String,
-    /// Its operator.
+    /// Operator type of the node, such as `Conv`.
     pub op_type: String,
     /// Multiply-accumulates, over all evaluations of the node in the run.
     pub macs: u64,
-    /// Those whose weight is not zero.
+    /// MACs whose weight is not zero.
     pub effective: u64,
 }
 
 /// The multiply-accumulates of one run of a model (1 MAC = 2 FLOP).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Macs {
-    /// All of them.
+    /// All MACs.
     pub total: u64,
-    /// Those whose weight is not zero: what a runtime could skip at best.
+    /// MACs whose weight is not zero: an upper bound on what a runtime could save is the rest.
     pub effective: u64,
     /// By node, in the order of evaluation; nodes without any are left out.
     pub nodes: Vec<NodeMacs>,
@@ -78,7 +78,7 @@ fn summarize(model: &Model, counts: Vec<(&Node, u64)>) -> Result<Macs> {
             .filter(|i| ops::find(&node.domain, &node.op_type).is_some_and(|op| op.role(node, *i) == Role::Weight))
             .find_map(|i| node.input(i));
         let count = weight.map(|w| stored.count(w)).transpose()?.flatten();
-        // Each weight of a layer takes part in equally many products, but for those at padded borders.
+        // Each weight of a layer takes part in equally many products, except at padded borders.
         let effective = match count {
             Some(c) if c.elements > 0 => (u128::from(macs) * u128::from(c.elements - c.zeros) / u128::from(c.elements)) as u64,
             _ => macs,

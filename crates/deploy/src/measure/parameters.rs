@@ -12,7 +12,7 @@ use tensor::Tensor;
 pub struct WeightCount {
     /// Name of the stored tensor.
     pub name: String,
-    /// Its elements.
+    /// Number of elements.
     pub elements: u64,
     /// How many of them stand for zero.
     pub zeros: u64,
@@ -54,7 +54,7 @@ pub fn parameters(model: &Model) -> Result<Parameters> {
     let roles = Roles::of(model);
     let decoded = table::decoded(&model.graph, &table::makers(&model.graph), &|v| model.values.tensor(v));
     model.graph.visit(&mut |node| {
-        // What decodes a weight has tables and no parameters.
+        // Nodes that decode a weight read tables, not parameters.
         if node.output(0).is_some_and(|v| decoded.contains(&v)) {
             return;
         }
@@ -127,7 +127,7 @@ impl<'m> StoredValues<'m> {
         Ok(Some(count))
     }
 
-    /// A weight that is decoded from a table, by the name of what is decoded.
+    /// A weight that is decoded from a table, under the name of the decoded value.
     fn count_table(&mut self, value: ValueId) -> Result<Option<WeightCount>> {
         if let Some(known) = self.counted.get(&value) {
             return Ok(Some(known.clone()));
@@ -139,7 +139,7 @@ impl<'m> StoredValues<'m> {
         let encoding = stored.decode.encoding().map_err(error)?;
         let real = encodings::read(&stored.data, &encoding).map_err(error)?;
         let Decode::Table { table, bits, scale, .. } = &stored.decode else { return Ok(None) };
-        // A table that the digits imply is not stored.
+        // A table that follows from the digits is not stored.
         let kind = kind_of(&stored);
         let levels = kind.map_or(table.len(), |kind| if kind.unit { 0 } else { (table.len() >> bits) * usize::from(kind.base) });
         let parameters = 4 * (levels + scale.as_ref().map_or(0, Tensor::len)) as u64;

@@ -1,4 +1,4 @@
-//! Where the ONNX Runtime shared library may lie.
+//! Places where the ONNX Runtime shared library may be.
 use std::path::{Path, PathBuf};
 
 /// Environment variables that name the library, or a folder with it; asked in this order.
@@ -7,8 +7,8 @@ pub(super) const VARIABLES: [&str; 2] = ["ORT_DYLIB_PATH", "ESPALIER_ORT"];
 /// Folder that `scripts/fetch_onnxruntime.sh` fills, relative to the working directory.
 pub(super) const FETCHED: &str = ".espalier/onnxruntime";
 
-/// Files that may be the library, best first. A variable that is set is the only place looked at: naming a library and
-/// getting another one would hide a mistake.
+/// Files that may be the library, best first. If a variable is set, no other place is searched: loading another library than the
+/// one named would hide a mistake.
 pub(super) fn candidates() -> Vec<PathBuf> {
     for variable in VARIABLES {
         if let Some(path) = std::env::var_os(variable).filter(|v| !v.is_empty()) {
@@ -29,7 +29,7 @@ pub(super) fn candidates() -> Vec<PathBuf> {
     folders.iter().flat_map(|f| libraries_in(f)).collect()
 }
 
-/// The user's own folder for the library: where `espalier runtime fetch` puts it.
+/// The user's own folder for the library, which `espalier runtime fetch` fills.
 pub fn user_folder() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
     let data = set("XDG_DATA_HOME").or_else(|| set("LOCALAPPDATA")).or_else(|| Some(set("HOME")?.join(".local/share")))?;

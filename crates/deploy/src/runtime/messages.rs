@@ -1,4 +1,4 @@
-//! What a runtime writes to its log: kept instead of printed, each message once, until somebody asks.
+//! A runtime's log messages: kept instead of printed, each message once, until they are asked for.
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,17 +24,17 @@ fn kept() -> MutexGuard<'static, Messages> {
     KEPT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Keeps a message; one that is there already is not kept twice.
+/// Keeps a message, once.
 pub(super) fn keep(text: &str) {
     kept().keep(text);
 }
 
-/// Drops what an error says already.
+/// Drops messages that an error repeats.
 pub(super) fn told_by(error: &str) {
     kept().told_by(error);
 }
 
-/// The messages since the last call, each once. One that came back as an error too is not among them.
+/// The messages since the last call, each once, without those that were returned as errors.
 pub fn take() -> Vec<String> {
     kept().take()
 }

@@ -67,7 +67,7 @@ pub trait Runtime: Send + Sync {
     /// Its name, as recipes and reports write it.
     fn name(&self) -> &'static str;
 
-    /// Its version.
+    /// Version of the runtime's library.
     fn version(&self) -> String;
 
     /// Prepares a model for running.
@@ -76,7 +76,7 @@ pub trait Runtime: Send + Sync {
     /// [`DeployError::Runtime`] with the runtime's own message if it refuses the model.
     fn load(&self, source: Source, options: SessionOptions) -> Result<Box<dyn Session>>;
 
-    /// The graph that it really runs by default, after its own optimizations; `None` where it does not tell.
+    /// The graph that the runtime runs by default, after its own optimizations; `None` where it does not tell.
     ///
     /// # Errors
     /// As [`Runtime::load`], and if what it wrote cannot be read.
@@ -111,7 +111,7 @@ pub struct RuntimeEntry {
     open: fn() -> Result<Box<dyn Runtime>>,
 }
 
-/// All runtimes, those that this build is without among them.
+/// All runtimes, also those that were not compiled into this build.
 pub fn all() -> &'static [RuntimeEntry] {
     #[cfg(feature = "rten")]
     const RTEN: RuntimeEntry = rten::ENTRY;
@@ -143,7 +143,7 @@ pub fn by_name(name: &str) -> Result<Box<dyn Runtime>> {
 
 /// A runtime to measure deployed files in.
 pub struct Choice {
-    /// The runtime.
+    /// The runtime to measure in.
     pub runtime: Box<dyn Runtime>,
     /// Why it is not the first choice, for the report.
     pub note: Option<String>,

@@ -95,14 +95,14 @@ fn load(path: &Path) -> std::result::Result<(ort::environment::Environment, Stri
     // dlopen would search its own folders for a bare name; the path found must be the file loaded.
     let path = std::fs::canonicalize(path).map_err(|e| e.to_string())?;
     let builder = ort::init_from(&path).map_err(|e| e.to_string())?.with_telemetry(false);
-    // Its own log would go to stderr, in colours that nobody turns off, and once for each session.
+    // The runtime's own log would go to stderr, in colour, once for each session.
     let log = |level: LogLevel, _: &str, _: &str, _: &str, message: &str| {
         if matches!(level, LogLevel::Error | LogLevel::Fatal) {
             messages::keep(message);
         }
     };
     let environment = builder.with_logger(Arc::new(log)).build().map_err(|e| e.to_string())?;
-    // With a logger of its own it would begin with all that it has to say.
+    // A logger of its own would first get every message of the start.
     environment.set_log_level(LogLevel::Error);
     Ok((environment, version(&path)))
 }
@@ -156,7 +156,7 @@ fn refused(what: String) -> DeployError {
     DeployError::Runtime { runtime: NAME, step: "cannot load the model", what }
 }
 
-/// A file of the system's folder for such, gone with this.
+/// A file in the system's temporary folder, deleted on drop.
 struct Scratch(PathBuf);
 
 impl Scratch {

@@ -1,4 +1,4 @@
-//! Our own interpreter as a runtime: it always exists, computes literally, and is what others are judged against.
+//! Our own interpreter as a runtime: always available, literal arithmetic, the reference for other runtimes.
 use super::{Runtime, RuntimeEntry, Session, SessionOptions, Slot, Source, check_inputs};
 use crate::{DeployError, Result};
 use graph::{Model, ValueId, ValueType};

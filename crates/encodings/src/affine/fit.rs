@@ -1,24 +1,24 @@
-//! Scales and zero points from ranges, and the cases where there is no range to speak of.
+//! Scales and zero points from ranges, and ranges without extent.
 use super::scale::{Precision, unit};
 use super::{AffineSettings, KIND};
 use crate::{EncodingError, Result};
 use graph::Encoding;
 use tensor::Tensor;
 
-/// How far from the scale that covers a range exactly others are tried: below it values at the ends are clipped, above it
-/// all are rounded more coarsely. The two nearest are always tried.
+/// How far the scales that are tried lie from the scale that covers a range exactly: with smaller ones values at the ends are
+/// clipped, with larger ones all are rounded more coarsely. The two nearest are always tried.
 const AROUND: (f64, f64) = (0.9, 1.1);
 
-/// The same for a weight, whose every element is known.
+/// The same for a weight, of which every element is known.
 const AROUND_WEIGHT: (f64, f64) = (0.7, 1.15);
 
 /// The same for a few numbers: up to twice the scale, so that they find one that holds them exactly.
 const AROUND_FEW: (f64, f64) = (0.7, 2.1);
 
-/// So many are few.
+/// Number of elements up to which the wider range is tried.
 const FEW: usize = 256;
 
-/// Units of a layer's sum that its bias may take up: half of what f32 counts exactly.
+/// Units of a layer's sum that its bias may use: half of what f32 counts exactly.
 const BIAS_UNITS: f64 = (1u64 << 23) as f64;
 
 /// An encoding that covers `lo..=hi` and zero, of the precision of a weight where it is symmetric, else of an activation.
@@ -36,9 +36,9 @@ pub fn fit_range(lo: f32, hi: f32, settings: &AffineSettings) -> Result<Encoding
     Ok(settings.encoding(Tensor::scalar(scale), Tensor::scalar(zero_point)))
 }
 
-/// The encoding of least error among those whose scale is of a precision and near the one that covers `lo..=hi` and zero:
-/// what is clipped at the ends against what is rounded. `error` is asked for the error of a scale and zero point; infinity
-/// leaves them out. Where it leaves out all, the range is covered.
+/// The encoding with the least error among scales of a precision that are near the one that covers `lo..=hi` and zero: clipping
+/// at the ends against rounding. `error` returns the error of a scale and zero point; infinity excludes them. If it excludes all,
+/// the range is covered.
 ///
 /// # Errors
 /// As [`fit_range`].
@@ -113,7 +113,7 @@ pub fn channels(weight: &Tensor, axis: Option<usize>) -> Result<Vec<Vec<f32>>> {
     Ok(out)
 }
 
-/// Sum of squared errors on a grid without zero point, its integers from `lo` to `hi`, and the square of the errors' sum times
+/// Sum of squared errors on a grid without zero point with integers from `lo` to `hi`, plus the square of the errors' sum times
 /// `evenness`.
 fn rounding_error(x: &[f32], scale: f32, (lo, hi): (f32, f32), evenness: f64) -> f64 {
     let one = |v: &f32| v - (v / scale).round_ties_even().clamp(lo, hi) * scale;
@@ -164,7 +164,7 @@ fn held_scale(bias: f64, input_scale: f32, scale: f32, exact: bool) -> f32 {
     // Half of the range of 32 bits: exact in f32 whatever the rounding of the product.
     let needed = (bias / (f64::from(input_scale) * f64::from(1u32 << 30))) as f32;
     let scale = if scale < needed { Precision::WEIGHT.up(needed) } else { scale };
-    // Scales that were learned are of full precision, and nothing is exact with them.
+    // Trained scales are of full precision, so sums are not exact with them.
     let short = |s: f32| Precision::of(&[s]) <= Precision::up_to(f64::MAX);
     let room = |s: f32| bias <= BIAS_UNITS * unit(input_scale) * unit(s);
     if !exact || !short(input_scale) || !short(scale) || room(scale) {
@@ -176,7 +176,7 @@ fn held_scale(bias: f64, input_scale: f32, scale: f32, exact: bool) -> f32 {
     coarser.into_iter().find(|s| room(*s)).or(raised.filter(|s| s.is_finite())).unwrap_or(scale)
 }
 
-/// A range with the grid it is to be given.
+/// A range with the grid that it gets.
 struct Range {
     lo: f64,
     hi: f64,
@@ -198,7 +198,7 @@ impl Range {
         Ok(Range { lo, hi, qmin, qmax, centre: settings.symmetric.then_some(centre) })
     }
 
-    /// Zero alone.
+    /// The range of zero alone.
     fn is_empty(&self) -> bool {
         self.lo == self.hi
     }
@@ -212,7 +212,7 @@ impl Range {
         (scale as f32).max(f32::MIN_POSITIVE)
     }
 
-    /// Zero points to try: that which keeps the lower end, that which keeps the upper one, and the one between.
+    /// Zero points to try: the one that keeps the lower end, the one that keeps the upper end, and those between.
     fn zero_points(&self, scale: f32) -> [f32; 3] {
         if let Some(centre) = self.centre {
             return [centre as f32; 3];
@@ -241,7 +241,7 @@ impl Range {
         all.into_iter().find(|(s, z)| self.finite(*s, *z)).unwrap_or_else(|| (precision.down(wanted / 2.0), all[0].1))
     }
 
-    /// The scale and zero point of least error among those around; the finest of equals.
+    /// The scale and zero point with the least error among the candidates; of equals the finest.
     fn least(&self, precision: Precision, around: (f64, f64), mut error: impl FnMut(f32, f32) -> f64) -> (f32, f32) {
         if self.is_empty() {
             return self.of_zero();

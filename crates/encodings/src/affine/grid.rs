@@ -1,4 +1,4 @@
-//! The grid itself: scale, zero point and bounds, and the passage of values onto it and back.
+//! The grid: scale, zero point and bounds, and the conversion of values to integers and back.
 use super::{AffineSettings, KIND};
 use crate::{Decode, EncodingError, Parameters, Result};
 use graph::Encoding;
@@ -8,7 +8,7 @@ use tensor::{Activation, Buffer, DType, Tensor, TensorError};
 #[derive(Clone, Debug)]
 pub struct Grid {
     settings: AffineSettings,
-    /// As the encoding holds it, tracked or not.
+    /// The scale as the encoding holds it, tracked or not.
     scale: Tensor,
     zero_point: Tensor,
 }
@@ -50,7 +50,7 @@ impl Grid {
         Ok(Grid { settings, scale, zero_point })
     }
 
-    /// The settings.
+    /// Settings that the grid was made with: bits, signedness, granularity.
     pub fn settings(&self) -> &AffineSettings {
         &self.settings
     }

@@ -15,9 +15,9 @@ pub struct Affine {
     pub bits: u32,
     /// What shares a scale: "channel" (each output channel; the default) or "tensor".
     pub granularity: Option<Granularity>,
-    /// One bit less in use: products of two 8-bit numbers then cannot saturate on processors without VNNI.
+    /// Uses one bit less: products of two 8-bit numbers then cannot saturate on processors without VNNI.
     pub reduce_range: bool,
-    /// The older spelling of granularity: true is "channel", false is "tensor".
+    /// The older name of granularity: true is "channel", false is "tensor".
     pub per_channel: Option<bool>,
 }
 

@@ -52,19 +52,19 @@ impl Codec for AffineSettings {
         format!("{sign}int{}{used} per {per}", self.bits)
     }
 
-    /// The scale; a bias has none of its own, for its scale follows from those of input and weight, nor has a weight whose
-    /// BatchNormalization is kept, for its scale follows from the running statistics.
+    /// The scale. A bias trains none, since its scale follows from those of input and weight; nor does a weight whose
+    /// BatchNormalization is kept, since its scale follows from the running statistics.
     fn trainable(&self, parameters: &Parameters) -> &'static [&'static str] {
         if self.is_bias() || parameters.contains_key(graph::FOLDED_SCALE) { &[] } else { &["scale"] }
     }
 
-    /// A scale stays positive: a step takes it down to half of what it was at most. Esser et al. 2020 (arXiv:1902.08153) leave
-    /// it to their gradient's factor that steps stay small, which fails at a large rate.
+    /// A scale stays positive: a step reduces it to half of its value at most. Esser et al. 2020 (arXiv:1902.08153) rely on the
+    /// gradient's factor for small steps, which fails at a large learning rate.
     fn project(&self, _: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
         Ok(after.max(&before.mul_scalar(0.5)?)?)
     }
 
-    /// As precise as its scales are.
+    /// An encoding with the precision of its scales.
     fn refit(&self, weight: &Tensor, _: Option<&Tensor>, parameters: &Parameters) -> Result<Encoding> {
         let scales = parameters.get("scale").and_then(|s| s.to_f32_vec().ok());
         let precision = scales.map_or(Precision::WEIGHT, |s| Precision::of(&s));

@@ -7,7 +7,7 @@
 //! grows from layer to layer until it is as large as the quantization error itself. How large `m` may be follows from how
 //! large the sums get; `quantize` reckons it for each layer.
 
-/// Most scales that are tried.
+/// Most scales to try.
 const TRIED: usize = 48;
 
 /// How precise a scale may be: `m * 2^e`, the odd `m` at most a limit.
@@ -15,13 +15,13 @@ const TRIED: usize = 48;
 pub struct Precision(u32);
 
 impl Precision {
-    /// Any f32.
+    /// Any f32 scale.
     pub const FULL: Precision = Precision(1 << f32::MANTISSA_DIGITS);
 
-    /// Of a weight whose layer is not known: 4 significant bits.
+    /// For a weight whose layer is not known: 4 significant bits.
     pub const WEIGHT: Precision = Precision(15);
 
-    /// Of an activation whose readers are not known: 3 significant bits.
+    /// For an activation whose readers are not known: 3 significant bits.
     pub const ACTIVATION: Precision = Precision(7);
 
     /// Odd factors up to a limit, of which 1 is always allowed. More than 31 is not taken: 5 bits leave a scale within 3 %
@@ -30,7 +30,7 @@ impl Precision {
         Precision(if limit.is_nan() { 1 } else { limit.clamp(1.0, 31.0) as u32 })
     }
 
-    /// The precision of scales that are there.
+    /// The precision of existing scales.
     pub fn of(scales: &[f32]) -> Precision {
         Precision(scales.iter().map(|s| odd_part(*s)).max().unwrap_or(1))
     }
@@ -94,7 +94,7 @@ pub fn odd_part(scale: f32) -> u32 {
     mantissa >> mantissa.trailing_zeros()
 }
 
-/// The largest power of two of which a positive normal number is a whole multiple.
+/// The largest power of two that divides a positive normal number.
 pub fn unit(scale: f32) -> f64 {
     f64::from(scale) / f64::from(odd_part(scale))
 }

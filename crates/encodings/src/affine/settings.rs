@@ -1,4 +1,4 @@
-//! What is fixed about an affine encoding: width, sign, symmetry, axis.
+//! Fixed settings of an affine encoding: width, sign, symmetry, axis.
 use super::KIND;
 use crate::{EncodingError, Result};
 use graph::{Encoding, Setting};

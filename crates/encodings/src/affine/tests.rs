@@ -108,7 +108,7 @@ fn a_bias_that_overflows_raises_its_channels_scale() {
     }
 }
 
-/// By trying every scale of the precision, each with every zero point.
+/// Brute force over every scale of the precision, each with every zero point.
 #[test]
 fn the_scale_of_least_error_is_taken() {
     let settings = AffineSettings::activation(4);
@@ -129,7 +129,7 @@ fn the_scale_of_least_error_is_taken() {
         assert_eq!(found, all.fold(f64::INFINITY, f64::min), "limit {limit}");
         assert!(odd_part(number("scale")) <= limit as u32);
     }
-    // What is left out is not taken, and where all is left out the range is covered.
+    // Excluded scales are not taken; if all are excluded, the range is covered.
     let e = fit_least((lo, hi), &settings, Precision::WEIGHT, |_, _| f64::INFINITY).unwrap();
     assert!(e.parameters["scale"].item::<f32>().unwrap() * 15.0 >= hi - lo);
 }

@@ -10,7 +10,7 @@ use tensor::Tensor;
 /// paper, section 3.3, begins at 0.1).
 const SHARPNESS: (f64, f64) = (-2.0, 1.0);
 
-/// What is fixed about a binary weight.
+/// Fixed settings of a binary weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Form {
     /// The axis of the output channels; `None`: one scale for the tensor.
@@ -66,7 +66,7 @@ impl Form {
         let channels = elements.live(None)?;
         let moments = Self::moments(&channels);
         let standardized = |x: f64, c: usize| (x - moments[c].mean) / moments[c].deviation;
-        // By the standardized weight, and its sums that mean and deviation pass on.
+        // The gradient by the standardized weight, and the sums that mean and deviation pass on.
         let mut sums = vec![(0f64, 0f64); elements.channels];
         let mut inner = Vec::with_capacity(dy.len());
         for ((x, dy), c) in elements.x.iter().zip(dy).zip(elements.channel()) {

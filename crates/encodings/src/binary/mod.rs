@@ -18,11 +18,11 @@ use tensor::Tensor;
 /// The encoding's name.
 pub const KIND: &str = "binary";
 
-/// What stands in for the gradient of the sign, which is zero.
+/// The estimator that replaces the gradient of the sign, which is zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Estimator {
-    /// One within [-1, 1], zero outside.
+    /// Straight through: 1 within [-1, 1], zero outside.
     #[default]
     StraightThrough,
     /// IR-Net's: weights are centred and standardized, and the gradient is that of a hyperbolic tangent that grows from nearly

@@ -1,4 +1,4 @@
-//! A codebook as it is used: assignment to the nearest centroid, decoding, gradients.
+//! The fitted codebook: assignment to the nearest centroid, decoding, gradients.
 use super::KIND;
 use crate::{Codec, Decode, EncodingError, Parameters, Result, Slot, Stored};
 use graph::{Encoding, Setting};
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Mul;
 use tensor::{Activation, DType, Element, Tensor, record};
 
-/// What is fixed about a codebook.
+/// Fixed settings of a codebook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Form {
     /// Bits of an index.
@@ -112,7 +112,7 @@ impl Form {
         out
     }
 
-    /// How many different levels a table has at most; `None` for one that cannot be read.
+    /// Most distinct levels of a table; `None` for a table that cannot be read.
     fn most_levels(&self, table: &Tensor) -> Option<usize> {
         let different = |levels: &[f32]| {
             let mut sorted = levels.to_vec();
@@ -144,7 +144,7 @@ impl Form {
     }
 }
 
-/// A table's centroids in ascending order, and the middles between them.
+/// A table's centroids in ascending order, with the midpoints between them.
 struct Steps {
     order: Vec<u8>,
     middles: Vec<f32>,
@@ -155,7 +155,7 @@ impl Steps {
         let mut order: Vec<u8> = (0..table.len()).map(|i| i as u8).collect();
         order.sort_by(|a, b| table[usize::from(*a)].total_cmp(&table[usize::from(*b)]).then(a.cmp(b)));
         let sorted: Vec<f32> = order.iter().map(|i| table[usize::from(*i)]).collect();
-        // A middle that rounds to the upper centroid would hand that to the lower one.
+        // A midpoint that rounds to the upper centroid would assign that centroid to the lower one.
         let middle = |c: &[f32]| {
             let m = ((f64::from(c[0]) + f64::from(c[1])) / 2.0) as f32;
             if m >= c[1] { c[0] } else { m }
@@ -163,13 +163,13 @@ impl Steps {
         Steps { middles: sorted.windows(2).map(middle).collect(), order }
     }
 
-    /// Nearest centroids of numbers that are first divided by `scale`; the lower one in the middle between two.
+    /// Nearest centroids of numbers that are first divided by `scale`; the lower one at a midpoint.
     fn nearest(&self, x: &[f32], scale: f32, out: &mut [u8]) {
         const PIECE: usize = 256;
         let mut divided = [0f32; PIECE];
         for (x, out) in x.chunks(PIECE).zip(out.chunks_mut(PIECE)) {
             divided.iter_mut().zip(x).for_each(|(d, x)| *d = x / scale);
-            // A count of the middles below, without a branch.
+            // The number of midpoints below, counted without a branch.
             for middle in &self.middles {
                 out.iter_mut().zip(&divided).for_each(|(o, d)| *o += u8::from(d > middle));
             }
@@ -286,7 +286,7 @@ impl Codec for Form {
     }
 }
 
-/// What is not a number has no centroid.
+/// NaN has no centroid.
 fn not_a_number_stays<T: Element + Copy>(mut out: Tensor, x: &[f32], nan: T) -> Result<Tensor> {
     if x.iter().any(|v| v.is_nan()) {
         let list = out.as_mut_slice::<T>()?;

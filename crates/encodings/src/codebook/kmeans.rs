@@ -3,11 +3,11 @@
 //! On a line every cluster is a run of the sorted numbers, so prefix sums give the mean and the error of any cluster in constant time.
 use tensor::random;
 
-/// Cells of the dynamic program's tables, numbers times centroids. Above it the optimum is found for evenly chosen numbers and
-/// Lloyd's iterations over all of them follow.
+/// Most cells (numbers times centroids) of the dynamic program's tables. Above it the program runs on evenly chosen numbers, and
+/// Lloyd's iterations over all numbers follow.
 const CELLS: usize = 1 << 18;
 
-/// Where Lloyd's iterations begin.
+/// The initial centroids of Lloyd's iterations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Start {
@@ -17,7 +17,7 @@ pub enum Start {
     Optimal,
     /// Evenly between the smallest and the largest element (Han et al. 2016, section 3.2: keeps the large weights).
     Linear,
-    /// As many elements between any two neighbours: the quantiles.
+    /// Quantiles: equally many elements between neighbouring centroids.
     Density,
     /// Elements drawn one after the other, each with the probability of its squared distance from those drawn before (Arthur and
     /// Vassilvitskii 2007); always the same draws.
@@ -32,7 +32,7 @@ pub(super) struct Points {
 }
 
 impl Points {
-    /// Of pairs of a number and its weight.
+    /// From pairs of a number and its weight.
     pub(super) fn new(mut pairs: Vec<(f64, f64)>) -> Points {
         pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
         let mut sums = Vec::with_capacity(pairs.len() + 1);
@@ -100,8 +100,8 @@ impl Points {
         chosen
     }
 
-    /// Lloyd's iterations: each number to its nearest centroid, each centroid to the mean of its numbers; a centroid without numbers
-    /// stays. With `zero` the centroid nearest to zero is set to zero and stays there. Ends early where nothing moves.
+    /// Lloyd's iterations: each number goes to its nearest centroid, each centroid to the mean of its numbers; a centroid without
+    /// numbers stays. With `zero` the centroid nearest to zero is set to zero and stays there. Ends early if nothing moves.
     pub(super) fn lloyd(&self, mut centroids: Vec<f64>, iterations: usize, zero: bool) -> Vec<f64> {
         centroids.sort_by(f64::total_cmp);
         let fixed = (0..centroids.len()).filter(|_| zero).min_by(|a, b| centroids[*a].abs().total_cmp(&centroids[*b].abs()));
@@ -124,7 +124,7 @@ impl Points {
         centroids
     }
 
-    /// Where the numbers of each centroid begin, and the end.
+    /// Start of each centroid's numbers, and the end.
     fn bounds(&self, centroids: &[f64]) -> Vec<usize> {
         let middles = centroids.windows(2).map(|c| (c[0] + c[1]) / 2.0);
         let inner = middles.map(|m| self.x.partition_point(|x| *x <= m));
@@ -184,7 +184,7 @@ impl Points {
             (plain, with) = (next, best);
             steps.push((from, came, is_zero));
         }
-        // Back from the end: each step's cluster.
+        // Backtracking from the end: the start of each cluster.
         let (mut at, mut zero_to_come, mut centroids) = (n, zero, vec![]);
         for (from, came, is_zero) in steps.iter().rev() {
             let begin = if zero_to_come { came[at] } else { from[at] } as usize;
@@ -202,7 +202,7 @@ impl Points {
         centroids
     }
 
-    /// Least errors with one cluster more than in `before`, and where that cluster begins.
+    /// Least errors with one cluster more than in `before`, and the start of that cluster.
     fn row(&self, before: &[f64]) -> (Vec<f64>, Vec<u32>) {
         let n = self.x.len();
         let (mut best, mut from) = (vec![f64::INFINITY; n + 1], vec![0u32; n + 1]);
@@ -227,7 +227,7 @@ impl Points {
     }
 }
 
-/// As many centroids as wanted: the last one repeated, which no element is nearest to first.
+/// Exactly as many centroids as asked for: the last one is repeated, and its copies get no element.
 fn padded(mut centroids: Vec<f64>, count: usize) -> Vec<f64> {
     let last = centroids.last().copied().unwrap_or(0.0);
     centroids.resize(count, last);
@@ -243,7 +243,7 @@ mod tests {
         Points::new(x.iter().map(|x| (*x, 1.0)).collect())
     }
 
-    /// The least error of all ways to cut the sorted numbers into runs, one of which may be that of zero.
+    /// Brute force: the least error over all ways to cut the sorted numbers into runs, one of which may be the cluster of zero.
     fn by_trying(x: &[f64], count: usize, zero: bool) -> f64 {
         let p = points(x);
         fn cut(p: &Points, from: usize, left: usize, zero: bool) -> f64 {

@@ -99,7 +99,7 @@ impl WeightEncoding for Codebook {
             for (g, members) in live.chunks(form.group.min(channels)).enumerate() {
                 let pairs = members.iter().enumerate().flat_map(|(k, x)| {
                     let s = f64::from(scales[g * form.group.min(channels) + k]);
-                    // Errors count as they are in the weight: the scale's square.
+                    // Errors count in the weight's units: times the square of the scale.
                     x.iter().map(move |x| (f64::from(*x) / s, s * s))
                 });
                 let points = Points::new(pairs.collect());
@@ -131,7 +131,7 @@ fn magnitudes(channels: &[Vec<f32>]) -> Vec<f32> {
     channels.iter().map(root).map(|r| if r.is_normal() { r } else { 1.0 }).collect()
 }
 
-/// The scales of least squared error for the centroids that each channel's elements have now: `<x, t> / <t, t>`.
+/// The scales of least squared error for the present assignment of each channel's elements: `<x, t> / <t, t>`.
 fn rescale(form: &Form, channels: &[Vec<f32>], centroids: &[f32], scales: &mut [f32]) -> Result<()> {
     let alone = Form { axis: None, group: usize::MAX, ..*form };
     for (c, x) in channels.iter().enumerate() {
@@ -153,7 +153,7 @@ fn rescale(form: &Form, channels: &[Vec<f32>], centroids: &[f32], scales: &mut [
     Ok(())
 }
 
-/// Fits a weight again as its present encoding stores it.
+/// Fits a weight again with the settings of its present encoding.
 fn refit(form: &Form, weight: &Tensor, slot: Slot, parameters: &Parameters) -> Result<Encoding> {
     let granularity = match (form.axis, form.group) {
         (None, _) | (_, usize::MAX) => Granularity::Tensor,

@@ -57,7 +57,7 @@ fn masked_elements_are_zero_and_do_not_count_in_the_fit() {
         for (i, v) in stored.to_f32_vec().unwrap().iter().enumerate().filter(|(i, _)| i % 3 == 0) {
             assert_eq!(v.to_bits(), 0, "element {i} of {settings:?}");
         }
-        // A step on the centroids leaves zero where it is.
+        // A training step leaves the centroid at zero where it is.
         let before = e.parameters["codebook"].clone();
         let after = crate::project(&e, "codebook", &before, before.add_scalar(0.5).unwrap()).unwrap().to_f32_vec().unwrap();
         for (a, b) in after.iter().zip(before.to_f32_vec().unwrap()) {
@@ -140,10 +140,10 @@ proptest! {
         let simulated = simulate(&w, &Annotation { mask: None, encoding: Some(e.clone()) }).unwrap();
         let stored = store(&w, None, &e).unwrap();
         prop_assert_eq!(&crate::read(&stored.data, &e).unwrap(), &simulated);
-        // As a file has it: the decoding alone says how to read.
+        // As read from a file: the decoding alone, without settings.
         let lifted = stored.decode.encoding().unwrap();
         prop_assert_eq!(&lifted, &e);
-        // What was read stays: it is its own nearest.
+        // Decoded values stay: each is nearest to its own centroid.
         prop_assert_eq!(&store(&simulated, None, &lifted).unwrap(), &stored);
         let Decode::Table { table, .. } = &stored.decode else { panic!("a table") };
         prop_assert!(!zero || table.to_f32_vec().unwrap().chunks(1 << bits).all(|t| t.contains(&0.0)));

@@ -11,7 +11,7 @@ const NEGATIVE: u8 = 0;
 const ZERO: u8 = 1;
 const POSITIVE: u8 = 2;
 
-/// What is fixed about a ternary weight.
+/// Fixed settings of a ternary weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Form {
     /// The axis of the output channels; `None`: one threshold and scale for the tensor.
@@ -44,7 +44,7 @@ impl Form {
         Ok(Form { axis: integer(KIND, settings, "axis")?, learned, threshold })
     }
 
-    /// Threshold and mean magnitude above it, for the magnitudes of one channel. Zero and one where there is nothing above.
+    /// Threshold, and mean magnitude above it, for the magnitudes of one channel. Zero and one if no magnitude is above.
     fn threshold_and_scale(&self, mut magnitudes: Vec<f64>) -> (f64, f64) {
         let count = magnitudes.len().max(1) as f64;
         let above = |limit: f64, list: &[f64]| {

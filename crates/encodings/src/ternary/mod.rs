@@ -23,23 +23,23 @@ pub const KIND: &str = "ternary";
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Scales {
-    /// The mean magnitude of the weights above the threshold, before each step anew.
+    /// The mean magnitude of the weights above the threshold, computed anew before each step.
     #[default]
     Weights,
     /// Two parameters, one for positive and one for negative weights, trained where the stage has learn_scales = true.
     Learned,
 }
 
-/// Which weights become zero: those of a magnitude up to a threshold.
+/// Which weights become zero: those with a magnitude up to a threshold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Threshold {
     /// The threshold and scale of least squared error.
     #[default]
     Optimal,
-    /// So many times the mean magnitude; the paper on ternary weights takes 0.7.
+    /// The threshold is this factor times the mean magnitude; the paper on ternary weights takes 0.7.
     Mean(f64),
-    /// So many times the largest magnitude; the paper on learned scales takes 0.05.
+    /// The threshold is this factor times the largest magnitude; the paper on learned scales takes 0.05.
     Max(f64),
 }
 

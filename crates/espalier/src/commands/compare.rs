@@ -11,31 +11,31 @@ use std::path::{Path, PathBuf};
 use tensor::{SignalToNoise, Tensor};
 use train::{Batching, Executor, Mode};
 
-/// What they are compared on.
+/// The inputs of a comparison.
 #[derive(Clone, Debug)]
 pub enum CompareOn {
     /// An npz file with arrays named after the inputs.
     Arrays(PathBuf),
     /// Rows of a data set.
     Data(PathBuf, Box<SampleOptions>),
-    /// Seeded noise of the declared shapes; inputs' shapes by name where the declared ones do not serve.
+    /// Seeded noise of the declared shapes; shapes of inputs by name replace the declared ones.
     Noise {
         /// Shapes by input.
         shapes: BTreeMap<String, Vec<usize>>,
-        /// Key of the noise.
+        /// Seed of the noise.
         seed: u64,
     },
 }
 
-/// How a value differs.
+/// The difference of one value.
 #[derive(Clone, Debug, Serialize)]
 pub struct ValueDifference {
     /// The value, by the name it has in both models.
     pub value: String,
     /// True for an output of both.
     pub output: bool,
-    /// Signal to noise of B against A, in decibels, over the elements that are numbers in both; absent where `equal`, or where
-    /// none is.
+    /// Signal to noise of B against A, in decibels, over the elements that are numbers in both; absent if `equal`, or if there
+    /// are no such elements.
     pub sqnr_db: Option<f64>,
     /// True if every element is the same number in both; a NaN is never equal.
     pub equal: bool,
@@ -47,10 +47,10 @@ pub struct ValueDifference {
     pub max_value: f64,
 }
 
-/// How two models differ.
+/// The differences between two models.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
-    /// What they were run on.
+    /// The inputs that both were run on.
     pub inputs: String,
     /// Values that have one name and shape in both, in A's order.
     pub values: Vec<ValueDifference>,
@@ -58,7 +58,7 @@ pub struct Comparison {
     pub missing: Vec<String>,
 }
 
-/// Runs both models in the reference interpreter, annotations simulated; `tick` hears how far it is.
+/// Runs both models in the reference interpreter, annotations simulated. `tick` is called with the progress.
 ///
 /// # Errors
 /// If a model cannot be read or run, or the data do not fit.
@@ -76,13 +76,13 @@ pub fn compare(a: &Path, b: &Path, on: &CompareOn, tick: Tick) -> Result<Compari
             format!("seeded noise, seed {seed}")
         }
         CompareOn::Data(path, options) => {
-            // Both get the same runs: a batch that one of them keeps is the other's too.
+            // Both get the same runs: a fixed batch of one model holds for the other too.
             let whole = (a.clone(), b.clone());
             let fixed = [train::open_batch(&mut a), train::open_batch(&mut b)].map(|batching| matches!(batching, Batching::Fixed { .. }));
             if fixed[0] || fixed[1] {
                 (a, b) = whole;
             }
-            // What only one of the two carries counts for both.
+            // A carried state of one model holds for both.
             for key in [data::METADATA_KEY, train::INPUTS_KEY] {
                 let carried = [&a, &b].map(|m| m.metadata_get(key).map(str::to_string));
                 match carried {
@@ -102,7 +102,10 @@ pub fn compare(a: &Path, b: &Path, on: &CompareOn, tick: Tick) -> Result<Compari
     let outputs: Vec<&str> = a.graph.outputs.iter().map(|v| a.values[*v].name.as_str()).collect();
     let values: Vec<ValueDifference> = totals.sums.into_iter().map(|(name, sum)| sum.finish(name, &outputs)).collect();
     if values.is_empty() {
-        return Err(Error::Input(format!("nothing can be compared: no value has one name and shape in both; {}", totals.unmatched)));
+        return Err(Error::Input(format!(
+            "nothing can be compared: no value has the same name and shape in both models; {}",
+            totals.unmatched
+        )));
     }
     let missing = outputs.iter().filter(|o| values.iter().all(|d| d.value != **o)).map(|o| o.to_string()).collect();
     Ok(Comparison { inputs: told, values, missing })
@@ -112,11 +115,11 @@ pub fn compare(a: &Path, b: &Path, on: &CompareOn, tick: Tick) -> Result<Compari
 #[derive(Default)]
 struct Totals {
     sums: Vec<(String, Sum)>,
-    /// The outputs of both, told where nothing else is.
+    /// The outputs of both models, for messages.
     unmatched: String,
 }
 
-/// What one value comes to.
+/// The difference of one value over all batches.
 #[derive(Clone, Copy, Default)]
 struct Sum {
     ratio: SignalToNoise,
@@ -180,8 +183,9 @@ impl Sum {
     }
 }
 
-/// All values of a model, by name, as the layers behind them read them. What comes out of a quantizer under a name that `other` has for
-/// itself (an activation whose node was dropped, because its quantizer clips alike) stands for that value alone.
+/// All values of a model, by name, as the layers behind them read them. If the output of a quantizer has a name that `other`
+/// gives to a value of its own (an activation whose node was left out, because its quantizer clips alike), it stands for that
+/// value only.
 fn values(model: &Model, other: &Model, inputs: &BTreeMap<String, Tensor>) -> Result<Vec<(String, Tensor)>> {
     let executor = Executor::unfused(model)?;
     let mut seen: Vec<(ValueId, Tensor)> = vec![];
@@ -202,8 +206,8 @@ fn values(model: &Model, other: &Model, inputs: &BTreeMap<String, Tensor>) -> Re
     seen.into_iter().map(value).collect()
 }
 
-/// Values that a QuantizeLinear and a DequantizeLinear pass on, by what comes out: a value counts as the layers behind it
-/// read it, in a deployed file as in the annotated graph it was lowered from.
+/// Values that pass a QuantizeLinear and a DequantizeLinear, by the output: a value counts as the layers behind it read it, in a
+/// deployed file as in the annotated graph that it was lowered from.
 fn read_back(model: &Model) -> HashMap<ValueId, ValueId> {
     let (mut quantized, mut out) = (HashMap::new(), HashMap::new());
     model.graph.visit(&mut |node| match (node.op_type.as_str(), node.input(0), node.output(0)) {
@@ -232,7 +236,7 @@ impl fmt::Display for Comparison {
             writeln!(f, "{:width$}  {sqnr:>10}  {:>14.3e}  {:>12.3e}{mark}{nan}", v.value, v.max_difference, v.max_value)?;
         }
         for name in &self.missing {
-            writeln!(f, "output '{name}' has no counterpart of its shape")?;
+            writeln!(f, "output '{name}' has no counterpart of the same shape")?;
         }
         Ok(())
     }

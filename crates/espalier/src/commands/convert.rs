@@ -6,11 +6,11 @@ use serde::Serialize;
 use std::fmt;
 use std::path::Path;
 
-/// What is done on the way.
+/// The changes to make.
 #[derive(Clone, Debug, Default)]
 pub struct ConvertOptions {
-    /// Fold constants and BatchNormalization, remove identities and what nothing depends on, and declare all shapes that
-    /// can be inferred.
+    /// Fold constants and BatchNormalization, remove identities and nodes without effect, and declare all shapes that can be
+    /// inferred.
     pub clean: bool,
     /// Raise ONNX's own operator set to this version.
     pub opset: Option<i64>,
@@ -18,12 +18,12 @@ pub struct ConvertOptions {
     pub float32: bool,
 }
 
-/// What was done.
+/// The result of a conversion.
 #[derive(Clone, Debug, Serialize)]
 pub struct Converted {
     /// The file written.
     pub file: String,
-    /// Its bytes.
+    /// Size of the file in bytes.
     pub file_bytes: u64,
     /// Its operator set.
     pub opset: i64,
@@ -35,14 +35,14 @@ pub struct Converted {
     pub inputs: Vec<(String, String)>,
 }
 
-/// Reads a model, changes what was asked for, and writes it.
+/// Reads a model, makes the changes, and writes it.
 ///
 /// # Errors
 /// If it cannot be read or written, or the operator set cannot be raised: then nothing is written.
 pub fn convert(input: &Path, output: &Path, options: &ConvertOptions) -> Result<Converted> {
     let known = onnx::OLDEST_OPSET..=onnx::NEWEST_OPSET;
     if let Some(opset) = options.opset.filter(|o| !known.contains(o)) {
-        return Err(Error::Input(format!("operator set {opset} is not known: {} to {} are", known.start(), known.end())));
+        return Err(Error::Input(format!("operator set {opset} is not supported: {} to {} are", known.start(), known.end())));
     }
     let mut model = onnx::load(input)?;
     let before = model.graph.nodes.len();

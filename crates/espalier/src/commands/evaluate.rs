@@ -1,4 +1,4 @@
-//! `evaluate`: a model on a data set, by its task's figures.
+//! `evaluate`: scores a model on a data set with its task's metrics.
 use super::bench::peak_memory;
 use super::execute::session;
 use super::preprocessing::Preprocessing;
@@ -17,12 +17,12 @@ use std::path::Path;
 use std::time::Instant;
 use train::{Batching, Figures, Mode, Task};
 
-/// On what, and how.
+/// What to evaluate on, and how.
 #[derive(Clone, Debug)]
 pub struct EvaluateOptions {
-    /// The rows.
+    /// Which rows to run on, and their preprocessing.
     pub samples: SampleOptions,
-    /// The runtime.
+    /// Name of the runtime: `reference`, `onnxruntime` or `rten`.
     pub runtime: String,
     /// The runtime's graph optimizations off.
     pub literal: bool,
@@ -30,39 +30,39 @@ pub struct EvaluateOptions {
     pub threads: usize,
 }
 
-/// How it did.
+/// The result of an evaluation.
 #[derive(Clone, Debug, Serialize)]
 pub struct Evaluation {
-    /// The runtime.
+    /// Name of the runtime that ran the model.
     pub runtime: String,
-    /// What the network is for, and by which figures it is judged.
+    /// The task and its metrics.
     #[serde(skip)]
     pub task: TaskRecord,
-    /// Rows whose class was right; absent for a task without classes.
+    /// Rows with the right class; absent for a task without classes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correct: Option<u64>,
-    /// Rows.
+    /// Number of rows.
     pub total: u64,
     /// Rows with a NaN among their outputs: none of them counts as right.
     pub nan: u64,
-    /// Figures by key: `accuracy`, or those of another task.
+    /// Metrics by key, such as `accuracy`.
     #[serde(flatten)]
     pub figures: BTreeMap<String, f64>,
-    /// Intervals of 95 % confidence of some of them.
+    /// 95 % confidence intervals of some metrics.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub intervals: BTreeMap<String, [f64; 2]>,
     /// Where the preprocessing came from.
     pub preprocessing: Preprocessing,
-    /// Reading, decoding and running all rows.
+    /// Seconds to read, decode and run all rows.
     pub seconds: f64,
     /// Largest resident memory of the process so far; absent where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
-    /// What the user should know of the data.
+    /// Notes about the data.
     pub notes: Vec<String>,
 }
 
-/// Scores a model on the targets of a data set; `tick` hears how far it is. A batch that the model fixes is
-/// opened where that can be shown to change nothing, and kept to otherwise.
+/// Scores a model on the targets of a data set. `tick` is called with the progress. A fixed batch of the model is opened if that
+/// provably changes nothing, and kept otherwise.
 ///
 /// # Errors
 /// If the model or the data cannot be read or do not fit each other.
@@ -105,15 +105,15 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
     })
 }
 
-/// Rows below which chance is not told from anything.
+/// Fewest rows for a statement about chance.
 const FEWEST: u64 = 30;
 
-/// A sentence where the figures are those that guessing reaches, by two standard errors.
+/// A sentence if the metrics are no better than guessing, within two standard errors.
 fn no_better_than_chance(task: &dyn Task, model: &Model, figures: &Figures) -> Option<String> {
     let guess = task.guessing(model, figures, 2.0).filter(|_| figures.samples >= FEWEST)?;
     Some(format!(
-        "{guess} does as well: the preprocessing may be another (espalier init MODEL --data DATA looks for it; --mean, --std, --scale, \
-         --channels and --layout set it), or the order of the classes, or the network is not trained"
+        "{guess} does as well: the preprocessing may be wrong (espalier init MODEL --data DATA searches for it; --mean, --std, --scale, \
+         --channels and --layout set it), the classes may be in another order, or the network is not trained"
     ))
 }
 
@@ -123,14 +123,14 @@ impl Evaluation {
         self.correct.unwrap_or(0) as f64 / self.total.max(1) as f64
     }
 
-    /// The figures with their names: `MAE 0.2145 (0.1990..0.2300), R² 0.9120`.
+    /// The metrics with their labels: `MAE 0.2145 (0.1990..0.2300), R² 0.9120`.
     fn told(&self) -> String {
         let one = |m: &MetricRecord| {
             let value = *self.figures.get(&m.key)?;
             Some(format!("{} {}", m.label, m.write_with(value, Some(self.total), self.intervals.get(&m.key).copied())))
         };
         let told: Vec<String> = self.task.metrics.iter().filter_map(one).collect();
-        if told.is_empty() { "no figure that is a number".into() } else { told.join(", ") }
+        if told.is_empty() { "no metric has a finite value".into() } else { told.join(", ") }
     }
 }
 

@@ -1,4 +1,4 @@
-//! `execute`: a model on arrays.
+//! `execute`: runs a model on arrays.
 use crate::{Error, Result};
 use deploy::runtime::{self, Session, SessionOptions, Source};
 use serde::Serialize;
@@ -8,10 +8,10 @@ use std::path::Path;
 use tensor::Tensor;
 use train::{Executor, Mode};
 
-/// What was computed.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Execution {
-    /// The runtime.
+    /// Name of the runtime.
     pub runtime: String,
     /// Outputs by name: type and shape.
     pub outputs: BTreeMap<String, String>,
@@ -51,7 +51,7 @@ fn run_file(
     Ok(session(Source::File(model), runtime, literal, threads)?.run(inputs)?)
 }
 
-/// A model loaded into a runtime by name.
+/// A model loaded into the runtime of this name.
 pub(super) fn session(model: Source, runtime: &str, literal: bool, threads: usize) -> Result<Box<dyn Session>> {
     if !super::runtimes().any(|known| known == runtime) {
         let known: Vec<&str> = super::runtimes().collect();

@@ -1,4 +1,4 @@
-//! Inputs of a graph's declared shapes.
+//! Example inputs with a graph's declared shapes.
 use crate::{Error, Result};
 use graph::{Dim, Model, ValueType};
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ pub(super) fn type_text(ty: &ValueType) -> String {
     format!("{dtype}[{dims}]")
 }
 
-/// How samples go into each input; empty for a model without inputs.
+/// How samples are laid out in each input; empty for a model without inputs.
 pub(super) fn takes(model: &Model) -> Vec<(String, String)> {
     train::Feeding::of(model, &train::InputRules::new()).map_or(vec![], |feeding| feeding.describe())
 }

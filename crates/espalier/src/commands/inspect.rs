@@ -1,4 +1,4 @@
-//! `inspect`: what is in a model.
+//! `inspect`: the contents of a model.
 use super::inputs::{takes, takes_text, type_text};
 use super::observe::{Shapes, observe};
 use crate::Result;
@@ -18,25 +18,25 @@ pub struct Port {
     pub name: String,
     /// Its type: `float[N, 3, 32, 32]`.
     pub ty: String,
-    /// Of an input: how samples go into it.
+    /// For an input: how samples are laid out in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub takes: Option<String>,
 }
 
-/// A node that computes with weights, or counts.
+/// A node with weights or MACs.
 #[derive(Clone, Debug, Serialize)]
 pub struct Layer {
-    /// The node.
+    /// Name of the node.
     pub node: String,
-    /// Its operator.
+    /// Operator type of the node, such as `Conv`.
     pub op_type: String,
     /// Shape of its first output in the counted run.
     pub output: Option<Vec<usize>>,
     /// Elements of its weights and biases, also where a DequantizeLinear stands between.
     pub parameters: u64,
-    /// Those that are not zero, masks applied.
+    /// Elements that are not zero, masks applied.
     pub nonzeros: u64,
-    /// Bytes they take in this file.
+    /// Bytes of its weights and biases in this file.
     pub parameter_bytes: u64,
     /// Multiply-accumulate operations.
     pub macs: Option<u64>,
@@ -46,12 +46,12 @@ pub struct Layer {
     pub masked: bool,
 }
 
-/// What is in a model.
+/// The contents of a model.
 #[derive(Clone, Debug, Serialize)]
 pub struct Inspection {
-    /// The file.
+    /// Path of the model's file.
     pub file: String,
-    /// Its bytes, those of the data files beside it included.
+    /// Size in bytes, data files included.
     pub file_bytes: u64,
     /// Bytes of the data files beside it (external data).
     pub external_bytes: u64,
@@ -65,24 +65,24 @@ pub struct Inspection {
     pub outputs: Vec<Port>,
     /// Nodes by operator, subgraphs included.
     pub operators: BTreeMap<String, usize>,
-    /// Operators that nobody knows.
+    /// Unknown operators.
     pub unknown_operators: Vec<String>,
     /// Elements of weights and biases.
     pub parameters: u64,
-    /// Those that are not zero, masks applied.
+    /// Elements that are not zero, masks applied.
     pub nonzeros: u64,
     /// Those of all parameters that no operator reads directly: behind nodes that compute with constants alone, or stored as one
     /// with equal others. A run makes them visible first; layers do not list them.
     pub hidden_parameters: u64,
     /// Multiply-accumulate operations for inputs of the declared shapes (unknown dimensions as 1).
     pub macs: Option<u64>,
-    /// Why `macs` is absent, or what they do not count.
+    /// Why `macs` is absent, or what it does not count.
     pub macs_note: Option<String>,
     /// Annotated values.
     pub annotations: usize,
-    /// Those with a mask.
+    /// Annotated values with a mask.
     pub masks: usize,
-    /// Those with an encoding, by how it stores them.
+    /// Annotated values with an encoding, by how it stores them.
     pub encodings: BTreeMap<String, usize>,
     /// Layer by layer.
     pub layers: Vec<Layer>,
@@ -90,7 +90,7 @@ pub struct Inspection {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// Reads a model and counts.
+/// Reads a model and counts its contents.
 ///
 /// # Errors
 /// If the file cannot be read.
@@ -121,7 +121,7 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
     for encoding in model.annotations.iter().filter_map(|(_, a)| a.encoding.as_ref()) {
         *encodings.entry(encodings::describe(encoding)).or_default() += 1;
     }
-    // Of declared shapes, which may be of any size.
+    // Declared shapes may be of any size.
     let sum = |f: fn(&Layer) -> u64| layers.iter().map(f).fold(0, u64::saturating_add);
     let [hidden, hidden_nonzeros] = hidden_parameters(&model);
     let takes: BTreeMap<String, String> = takes(&model).into_iter().collect();
@@ -152,11 +152,11 @@ pub fn inspect(path: &Path, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Ins
     })
 }
 
-/// Parameters that a run makes visible before it begins, and how many of them are not zero.
+/// Parameters that a run makes visible before it begins, and how many of their elements are not zero.
 fn hidden_parameters(model: &Model) -> [u64; 2] {
     let mut prepared = model.clone();
     let counts = (deploy::measure::parameters(model), train::prepare(&mut prepared).map(|_| deploy::measure::parameters(&prepared)));
-    // What cannot be prepared is told of by the run.
+    // A model that cannot be prepared is reported by the run.
     let (Ok(before), Ok(Ok(after))) = counts else { return [0, 0] };
     [after.total.saturating_sub(before.total), after.nonzero.saturating_sub(before.nonzero)]
 }
@@ -198,7 +198,7 @@ fn layers(model: &Model, seen: Option<&Shapes>) -> Vec<Layer> {
     out
 }
 
-/// Elements that are not zero themselves but masked.
+/// Elements that are not zero but masked.
 fn hidden(weight: Option<&Tensor>, mask: &Tensor) -> u64 {
     let (Some(Ok(values)), Ok(mask)) = (weight.map(|w| w.to_f32_vec()), mask.as_slice::<bool>()) else { return 0 };
     values.iter().zip(mask).filter(|(v, live)| **v != 0.0 && !**live).count() as u64

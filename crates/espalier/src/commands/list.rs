@@ -1,4 +1,4 @@
-//! `list` and `explain`: what there is, and what it is.
+//! `list` and `explain`.
 use super::sections;
 use crate::{Error, Result};
 use pipeline::recipe::{did_you_mean, families, schema};
@@ -11,7 +11,7 @@ use std::fmt;
 pub enum Topic {
     /// Kinds of stages.
     Stages,
-    /// What a stage can be told to do it by: observers, criteria, scopes, optimizers, schedules.
+    /// Techniques that a recipe chooses from: observers, criteria, scopes, optimizers, schedules.
     Techniques,
     /// Architectures of the zoo.
     Architectures,
@@ -23,16 +23,16 @@ pub enum Topic {
     Devices,
 }
 
-/// Something with a name.
+/// An entry of a list.
 #[derive(Clone, Debug, Serialize)]
 pub struct Entry {
-    /// What a recipe or a command calls it.
+    /// Its name in a recipe or a command.
     pub name: String,
     /// One sentence.
     pub summary: String,
 }
 
-/// All there is of a topic.
+/// All entries of a topic.
 pub fn list(topic: Topic) -> Vec<Entry> {
     let entry = |name: &str, summary: &str| Entry { name: name.to_string(), summary: summary.to_string() };
     match topic {
@@ -50,7 +50,8 @@ fn operator_name(op: &dyn ops::Operator) -> String {
     if op.domain().is_empty() { op.op_type().to_string() } else { format!("{}.{}", op.domain(), op.op_type()) }
 }
 
-/// The choices that a recipe offers, each as `KEY = "value"` with its sentence, read from the schema so that none is missed.
+/// The choices that a recipe offers, each as `KEY = "value"` with its sentence. They are read from the schema, so that none is
+/// missed.
 fn techniques() -> Vec<(String, String)> {
     const KEYS: &[(&str, &str)] = &[("BatchNorm", "batch_norm"), ("Scope", "scope"), ("Keep", "keep")];
     let schema = schema();
@@ -68,7 +69,7 @@ fn techniques() -> Vec<(String, String)> {
     list
 }
 
-/// Techniques that a recipe does not choose among.
+/// Techniques without a choice in a recipe.
 const ALWAYS: [(&str, &str); 2] = [
     (
         "straight-through",
@@ -119,7 +120,7 @@ pub fn explainable() -> Vec<String> {
     names
 }
 
-/// What a section of recipes, a stage, a technique, an architecture, an operator, a runtime or a device is.
+/// The explanation of a section of recipes, a stage, a technique, an architecture, an operator, a runtime or a device.
 ///
 /// # Errors
 /// [`Error::Input`] if there is nothing of that name.

@@ -1,8 +1,7 @@
-//! `--memory-limit`: how much memory tensors may take.
+//! `--memory-limit`: the limit on the memory of tensors.
 use std::path::{Path, PathBuf};
 
-/// The share of the machine's memory that tensors may take where nobody says otherwise: the rest is for work space, files, other
-/// runtimes and other programs.
+/// The default limit as a share of the machine's memory. The rest is for work space, files, other runtimes and other programs.
 const SHARE: f64 = 0.8;
 
 /// Sets how many bytes the tensors of the whole process may take together. Without a number it is four fifths of the memory that
@@ -14,7 +13,7 @@ pub fn limit_memory(bytes: Option<u64>) -> Option<u64> {
     limit
 }
 
-/// Bytes of memory that this process can have: the machine's, or what a container leaves of them. Linux alone tells.
+/// Bytes of memory that this process can use: the machine's, or its container's. Only Linux tells.
 fn machine() -> Option<u64> {
     let read = |path: &Path| std::fs::read_to_string(path).ok();
     let all = total(&read(Path::new("/proc/meminfo"))?)?;
@@ -28,7 +27,8 @@ fn total(meminfo: &str) -> Option<u64> {
     kilobytes.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The files that may hold a limit of control groups, by `/proc/self/cgroup`: of the own group and of all that it lies in.
+/// The files that may hold a limit of control groups, from `/proc/self/cgroup`: of the process's group and of all groups above
+/// it.
 fn limit_files(own: &str) -> Vec<PathBuf> {
     let mut files = vec![];
     for line in own.lines() {

@@ -1,33 +1,33 @@
-//! `new`: a freshly initialised network of the zoo.
+//! `new`: a network of the zoo with random weights.
 use crate::Result;
 use report::text;
 use serde::Serialize;
 use std::fmt;
 use std::path::Path;
 
-/// Its size and seed; what is absent is as the architecture was designed.
+/// Size and seed; absent settings are those that the architecture was designed with.
 #[derive(Clone, Debug)]
 pub struct NewOptions {
-    /// Multiplies the channels of every hidden layer.
+    /// Factor on the channels of every hidden layer.
     pub width: f64,
     /// Number of classes.
     pub classes: Option<usize>,
     /// Shape of one input: channels, height, width.
     pub input: Option<Vec<usize>>,
-    /// Key of the weights.
+    /// Seed of the random weights.
     pub seed: u64,
 }
 
-/// What was written.
+/// The file that was written.
 #[derive(Clone, Debug, Serialize)]
 pub struct Created {
-    /// The file.
+    /// Path of the file written.
     pub file: String,
-    /// The architecture.
+    /// Name of the architecture.
     pub arch: String,
     /// Elements of weights, biases and normalization parameters, as `inspect` counts them.
     pub parameters: u64,
-    /// Its bytes.
+    /// Size of the file in bytes.
     pub file_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! Shapes of a model's values: inferred where that suffices, else seen in a run that ends whatever the model says.
+//! Shapes of a model's values: inferred where that suffices, else observed in a run with limits on its loops.
 use super::inputs::example_inputs;
 use crate::Result;
 use graph::{Dim, Model, ValueId, ValueType};
@@ -13,20 +13,21 @@ const MOST_NODES: u64 = 100_000;
 /// Longest time in loops.
 const LONGEST: Duration = Duration::from_secs(10);
 
-/// More iterations than any sample asks for.
+/// More loop iterations than any sample needs.
 const UNHEARD_OF: u64 = 1_000_000;
 
-/// Bounds of a run that only looks at a model.
+/// Limits of a run that only observes shapes.
 pub(super) fn limits() -> Limits {
     Limits { iterations: Some(MOST_ITERATIONS), nodes: Some(MOST_NODES), deadline: Some(Instant::now() + LONGEST) }
 }
 
-/// Bounds that one sample of a model that is of use does not reach.
+/// Limits that a usable model does not reach on one sample.
 pub(super) fn generous_limits() -> Limits {
     Limits { iterations: Some(UNHEARD_OF), nodes: None, deadline: Some(Instant::now() + LONGEST) }
 }
 
-/// What of a model's loops was ended by the limits, on a sample of zeros; `None` where they end, and where it does not run on such.
+/// Which loops of a model the limits ended, on a sample of zeros; `None` if all loops end, or if the model does not run on such a
+/// sample.
 pub(super) fn unended(model: &Model, limits: Limits) -> Option<String> {
     let mut loops = false;
     let graphs = model.functions.iter().map(|f| &f.graph).chain([&model.graph]);
@@ -42,8 +43,8 @@ pub(super) fn unended(model: &Model, limits: Limits) -> Option<String> {
 /// Shapes by value.
 pub(super) type Shapes = HashMap<ValueId, Vec<usize>>;
 
-/// The shapes of all values that were computed for inputs of the declared shapes, unknown sizes being 1. With them, what could
-/// not be followed to its end.
+/// The shapes of all values computed for inputs of the declared shapes, with unknown sizes taken as 1; and a sentence about loops
+/// that were ended.
 ///
 /// # Errors
 /// If the model does not run on such inputs.
@@ -59,14 +60,14 @@ pub(super) fn observe(model: &Model, shapes: &BTreeMap<String, Vec<usize>>) -> R
     });
     match run {
         Ok(()) => Ok((seen, None)),
-        // What was seen until then is true; what lies behind the loop is not counted.
+        // Shapes observed so far are valid; values after the ended loop are not counted.
         Err(e) if e.to_string().contains(train::LOOPS_ENDED) => Ok((seen, Some(format!("{e}: what comes after it is not counted")))),
         Err(e) => Err(e.into()),
     }
 }
 
-/// The shapes by inference alone; `None` where it does not find all. Declared shapes of inner values are not believed. What runs
-/// in subgraphs depends on values, so a model that has some is run.
+/// Shapes by inference only; `None` if some are missing. Declared shapes of inner values are ignored. Values in subgraphs depend
+/// on the data, so a model with subgraphs is run.
 fn infer(model: &Model, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Option<Shapes>> {
     if !model.functions.is_empty() || model.graph.nodes.iter().any(|n| n.subgraphs().next().is_some()) {
         return Ok(None);
@@ -82,7 +83,7 @@ fn infer(model: &Model, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Option<
         let Some(sizes) = shapes.get(&value.name).cloned().or(declared) else { return Ok(None) };
         value.ty = ValueType::Tensor { dtype: *dtype, shape: Some(sizes.into_iter().map(Dim::Known).collect()) };
     }
-    // A contradiction is told by the run, in the words of the operator.
+    // The run reports a contradiction in the words of the operator.
     let Ok(types) = ops::infer_types(&bare) else { return Ok(None) };
     let known = |ty: &ValueType| match ty {
         ValueType::Tensor { shape: Some(dims), .. } => dims.iter().map(Dim::known).collect::<Option<Vec<usize>>>(),

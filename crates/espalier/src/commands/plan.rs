@@ -1,4 +1,4 @@
-//! `run --dry-run`: what a run would do, how long it would take and what a step would hold.
+//! `run --dry-run`: the stages of a run, with estimates of time and memory.
 use super::bench::{BenchOptions, TrainBenchOptions, time_training};
 use super::inputs::random_inputs;
 use crate::Result;
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 use train::{Executor, Mode};
 
-/// What a run would do.
+/// The plan of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
     /// The recipe's name.
@@ -24,29 +24,29 @@ pub struct Plan {
     pub out: PathBuf,
     /// Training, validation and test samples.
     pub images: [usize; 3],
-    /// The stages.
+    /// The stages in order, with their estimated times.
     pub stages: Vec<PlannedTime>,
     /// What could not be estimated, and why.
     pub notes: Vec<String>,
 }
 
-/// A stage with what it is estimated to take.
+/// A stage with its estimated cost.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedTime {
-    /// The stage.
+    /// What the recipe says about the stage.
     pub stage: PlannedStage,
     /// Training steps.
     pub steps: u64,
     /// Measured time of a step, in milliseconds.
     pub step_ms: Option<f64>,
-    /// Estimated seconds, measuring included; 0 where the result is there already.
+    /// Estimated seconds, measuring included; 0 where the result is stored already.
     pub seconds: Option<f64>,
     /// Bytes that a training step holds: weights, gradients, optimizer and activations.
     pub step_memory_bytes: Option<u64>,
 }
 
-/// Plans a run: reads the recipe and what it names, times two training steps of each network that would train, on random
-/// inputs, and writes nothing.
+/// Plans a run: reads the recipe and its files, times two training steps of each network that would be trained, on random inputs,
+/// and writes nothing.
 ///
 /// # Errors
 /// If the recipe, a model or a data set cannot be read. A network that cannot be timed is told in a note.
@@ -78,7 +78,7 @@ pub fn plan(path: &Path, overrides: &[String], mut options: RunOptions) -> Resul
             },
             None => None,
         };
-        // What the run begins with is there already.
+        // The model that the run begins with exists already.
         if i > 0 || teacher.is_some() {
             let on = NetworkCx { recipe, seed: recipe.seed, teacher: teacher.as_ref(), place: &place };
             if let Some(own) = settings.network(&on).map_err(staged)? {
@@ -87,7 +87,7 @@ pub fn plan(path: &Path, overrides: &[String], mut options: RunOptions) -> Resul
         }
         quantized |= quantizes(settings);
         stages.push(clock.stage(settings, stage, current.as_ref(), teacher.as_ref(), quantized, rows));
-        // A student gets its compression after it has been trained.
+        // A student is compressed after it has been trained.
         quantized |= settings.begins_anew().is_some() && settings.teacher().is_some() && recipe.stages[..i].iter().any(quantizes);
         networks.extend(current.clone().map(|m| (settings.name().to_string(), m)));
     }
@@ -102,7 +102,7 @@ fn quantizes(stage: &Stage) -> bool {
 
 /// Times networks, each once.
 struct Clock {
-    /// Milliseconds and bytes of a step, by what it depends on.
+    /// Milliseconds and bytes of a step, keyed by everything they depend on.
     times: BTreeMap<(String, usize, bool, bool), Option<(f64, u64)>>,
     notes: Vec<String>,
 }
@@ -155,7 +155,7 @@ impl Clock {
         measured
     }
 
-    /// Seconds that one sample takes forward, in a batch.
+    /// Seconds of the forward pass for one sample, measured in a batch.
     fn sample(&mut self, model: &Model) -> Option<f64> {
         const BATCH: usize = 8;
         let timed = || -> Result<f64> {
@@ -189,7 +189,7 @@ impl fmt::Display for Plan {
             let stage = &planned.stage;
             let kind = if stage.name == stage.kind { String::new() } else { format!(" ({})", stage.kind) };
             let time = match (stage.cached, planned.seconds) {
-                (true, _) => "its result is there already".to_string(),
+                (true, _) => "already done".to_string(),
                 (false, Some(s)) => format!("about {}", text::duration(s)),
                 (false, None) => "time not known".to_string(),
             };

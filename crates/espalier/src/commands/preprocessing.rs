@@ -1,10 +1,10 @@
-//! How an image becomes an input: what the model's metadata say, with what is given on top.
+//! Preprocessing of images: the model's metadata, with changes given by the user.
 use crate::{Error, Result};
 use data::{Layout, Preprocess, Size};
 use graph::Model;
 use serde::Serialize;
 
-/// Settings that are given with a command; each replaces that one of the model's own.
+/// Changes to the preprocessing; each given setting replaces the model's own.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PreprocessChanges {
     /// As [`Preprocess::channels`].
@@ -26,12 +26,12 @@ pub struct PreprocessChanges {
 }
 
 impl PreprocessChanges {
-    /// True if nothing is given.
+    /// True if no setting is given.
     pub fn is_empty(&self) -> bool {
         *self == PreprocessChanges::default()
     }
 
-    /// The settings with these in their places.
+    /// The settings with these changes.
     pub fn over(&self, base: Preprocess) -> Preprocess {
         Preprocess {
             channels: self.channels.or(base.channels),
@@ -51,11 +51,11 @@ impl PreprocessChanges {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preprocessing {
-    /// Given with the command; what was not given is the default.
+    /// Given by the user, the rest by default.
     Flags,
-    /// The model's metadata, with what was given in its place.
+    /// The model's metadata, with changes given by the user.
     Changed,
-    /// The model's metadata.
+    /// The model's metadata alone.
     Metadata,
     /// Pixels divided by 255, because nothing else is known.
     Default,
@@ -75,13 +75,13 @@ impl std::fmt::Display for Preprocessing {
     }
 }
 
-/// What a model's metadata say.
+/// The preprocessing in a model's metadata.
 pub(crate) fn carried(model: &Model) -> Result<Option<Preprocess>> {
     let read = |json| serde_json::from_str(json).map_err(|e| Error::Input(format!("the model's metadata '{}': {e}", data::METADATA_KEY)));
     model.metadata_get(data::METADATA_KEY).map(read).transpose()
 }
 
-/// How an image becomes the model's input, and where that came from.
+/// The preprocessing of the model's images, and its origin.
 pub(super) fn preprocessing(model: &Model, changes: &PreprocessChanges) -> Result<(Preprocess, Preprocessing)> {
     let carried = carried(model)?;
     let from = match (&carried, changes.is_empty()) {

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 /// A finished run.
 #[derive(Clone, Debug)]
 pub struct RunResult {
-    /// Its record.
+    /// The run's record, as in `run.json`.
     pub record: RunRecord,
-    /// Its folder.
+    /// Path of the run's folder.
     pub out: PathBuf,
 }
 
@@ -32,7 +32,7 @@ pub fn run(path: &Path, overrides: &[String], mut options: RunOptions, listener:
 /// If the record cannot be read or the page not written.
 pub fn report(run: &Path) -> Result<(RunRecord, PathBuf)> {
     let record = RunRecord::load(run)?;
-    // A record under another name than a run gives it has a page under its own: the folder may hold another run's.
+    // A record under another name than `run.json` gets a page of its own name: the folder may hold another run's page.
     let page = match run.file_name() {
         _ if run.is_dir() => run.join("report.html"),
         Some(name) if name == "run.json" => run.with_file_name("report.html"),

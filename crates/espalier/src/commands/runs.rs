@@ -1,4 +1,4 @@
-//! `runs`: what has been run, and how two runs differ.
+//! `runs`: listing runs, and comparing two.
 use crate::{Error, Result};
 use report::record::{MetricRecord, RunRecord, StageRecord};
 use report::text;
@@ -6,34 +6,35 @@ use serde::Serialize;
 use std::fmt;
 use std::path::Path;
 
-/// A run in a line.
+/// Summary of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct RunSummary {
-    /// Its folder.
+    /// Path of the run's folder.
     pub folder: String,
     /// The recipe's name.
     pub name: String,
-    /// When it began, seconds since 1970 (UTC).
+    /// Start, in seconds since 1970 (UTC).
     pub started_unix: u64,
     /// The stages, in order.
     pub stages: Vec<String>,
-    /// The task's main figure.
+    /// The task's main metric.
     pub metric: MetricRecord,
-    /// That of what it began with, or of the first stage that was measured; absent where it is over other samples than the last.
+    /// Its value for the original model, or after the first measured stage; absent if it was measured on other samples than the
+    /// last.
     pub first: Option<f64>,
-    /// That at the end.
+    /// Its value at the end.
     pub last: Option<f64>,
-    /// `first`, where the figure is accuracy.
+    /// `first`, if the metric is accuracy.
     pub first_accuracy: Option<f64>,
-    /// `last`, where the figure is accuracy.
+    /// `last`, if the metric is accuracy.
     pub last_accuracy: Option<f64>,
-    /// Bytes at the end.
+    /// Size of the result in bytes.
     pub file_bytes: Option<u64>,
     /// Goals that were missed.
     pub missed: usize,
 }
 
-/// The runs below a folder, the latest first. What is no run, or none that can be read, is passed over.
+/// The runs below a folder, the latest first. Folders that are no run, or cannot be read, are skipped.
 ///
 /// # Errors
 /// If the folder cannot be read, or holds no run.
@@ -43,7 +44,7 @@ pub fn list_runs(folder: &Path) -> Result<Vec<RunSummary>> {
     let mut runs: Vec<RunSummary> =
         paths.filter(|p| p.join("run.json").is_file()).filter_map(|p| Some(summary(&p, &RunRecord::load(&p).ok()?))).collect();
     if runs.is_empty() {
-        return Err(Error::Input(format!("{} holds no run: espalier run puts each into a folder of its own there", folder.display())));
+        return Err(Error::Input(format!("{} holds no runs: espalier run creates a folder for each run there", folder.display())));
     }
     runs.sort_by(|a, b| b.started_unix.cmp(&a.started_unix).then_with(|| a.folder.cmp(&b.folder)));
     Ok(runs)
@@ -99,16 +100,16 @@ fn date(unix: u64) -> String {
     format!("{year:04}-{month:02}-{day:02} {:02}:{:02}", seconds / 3_600, seconds / 60 % 60)
 }
 
-/// How two runs differ.
+/// The differences between two runs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Difference {
-    /// Settings by key, as they are in each; absent where one has none.
+    /// Settings by key, with both values; absent where a run has no such setting.
     pub settings: Vec<(String, Option<String>, Option<String>)>,
-    /// Figures by stage and name, as they are in each.
+    /// Figures by stage and name, with both values.
     pub figures: Vec<(String, Option<String>, Option<String>)>,
 }
 
-/// Compares two runs: every setting of their recipes, defaults included, and what was measured.
+/// Compares two runs: every setting of their recipes, defaults included, and all measurements.
 ///
 /// # Errors
 /// If a record cannot be read.
@@ -133,14 +134,14 @@ pub fn diff_runs(a: &Path, b: &Path) -> Result<Difference> {
     Ok(Difference { settings: stages_of_one(settings), figures: joined(figures(&a), figures(&b)) })
 }
 
-/// A stage that only one of the runs has is one line, not one for each of its settings.
+/// A stage that only one run has is one line, not one for each of its settings.
 fn stages_of_one(settings: Vec<(String, Option<String>, Option<String>)>) -> Vec<(String, Option<String>, Option<String>)> {
     let stage = |key: &str| key.strip_prefix("stages.").and_then(|rest| rest.split('.').next()).map(|name| format!("stages.{name}"));
     let kind = |name: &str| settings.iter().find(|(key, ..)| *key == format!("{name}.kind")).cloned();
     let mut out: Vec<(String, Option<String>, Option<String>)> = vec![];
     for (key, a, b) in &settings {
         match stage(key).and_then(|name| Some((kind(&name)?, name))) {
-            // A kind differs only where one of the runs has no such stage, or another one of that name.
+            // The kind differs only if one run has no stage of that name, or another kind of stage under it.
             Some(((_, first, second), name)) if first.is_none() || second.is_none() => {
                 if out.last().is_none_or(|(last, ..)| *last != name) {
                     out.push((name, first, second));
@@ -188,7 +189,7 @@ fn figures(record: &RunRecord) -> Vec<(String, String)> {
     out
 }
 
-/// Every key of either, in the order of the first, then of the second.
+/// Every key of either run, in the order of the first, then of the second.
 fn joined(a: Vec<(String, String)>, b: Vec<(String, String)>) -> Vec<(String, Option<String>, Option<String>)> {
     let find = |list: &[(String, String)], key: &str| list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
     let only = b.iter().filter(|(key, _)| find(&a, key).is_none()).map(|(key, v)| (key.clone(), None, Some(v.clone())));

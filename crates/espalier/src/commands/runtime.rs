@@ -1,4 +1,4 @@
-//! `runtime`: where ONNX Runtime is, and fetching it.
+//! `runtime`: finding and fetching ONNX Runtime.
 use crate::{Error, Result};
 use deploy::runtime::{by_name, user_folder};
 use serde::Serialize;
@@ -6,19 +6,19 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The release that is fetched: the one that the project is tested with.
+/// The release to fetch: the one that the project is tested with.
 const VERSION: &str = "1.32.0";
 
-/// The library that files are measured in.
+/// The ONNX Runtime library that was found or fetched.
 #[derive(Clone, Debug, Serialize)]
 pub struct FoundRuntime {
-    /// Its version.
+    /// Version of the library.
     pub version: String,
     /// The library, if it was fetched just now.
     pub library: Option<PathBuf>,
 }
 
-/// Loads ONNX Runtime from where it is looked for.
+/// Loads ONNX Runtime from the usual places.
 ///
 /// # Errors
 /// If it is not found or cannot be loaded, with the places that were looked at.
@@ -27,7 +27,7 @@ pub fn find_runtime() -> Result<FoundRuntime> {
     Ok(FoundRuntime { version: runtime.version(), library: None })
 }
 
-/// Fetches the library with Python's pip into `folder`, by default one of the user's own in which it is looked for.
+/// Fetches the library with Python's pip into `folder`, by default the user's own folder that [`find_runtime`] searches.
 ///
 /// # Errors
 /// If there is no Python with pip, the package cannot be had for this platform, or the folder cannot be written.

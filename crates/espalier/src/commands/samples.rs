@@ -8,18 +8,18 @@ use std::sync::Arc;
 use technique::{Choice, Family};
 use train::{Batch, Batches, Feeding, InputRules, LoaderBatches, Tasks, TrainError};
 
-/// Which rows, and how an image becomes an input.
+/// Which rows to run on, and their preprocessing.
 #[derive(Clone, Debug)]
 pub struct SampleOptions {
-    /// The split.
+    /// Name of the split, such as `test`.
     pub split: String,
-    /// Rows that run at once.
+    /// Rows in a batch.
     pub batch: usize,
-    /// Only so many rows.
+    /// Number of rows; absent: all.
     pub limit: Option<usize>,
-    /// What the network is for; absent: what the model's metadata say, else classification.
+    /// The task; absent: that of the model's metadata, else classification.
     pub task: Option<Choice<Tasks>>,
-    /// How an image becomes an input, where it differs from what the model's metadata say.
+    /// Changes to the preprocessing of the model's metadata.
     pub preprocess: PreprocessChanges,
 }
 
@@ -45,7 +45,7 @@ impl Default for SampleOptions {
 }
 
 impl SampleOptions {
-    /// The task that is given, else that of the model's metadata, else the default.
+    /// The given task, else that of the model's metadata, else the default.
     pub(crate) fn task(&self, model: &Model) -> Result<Choice<Tasks>> {
         match &self.task {
             Some(task) => Ok(task.clone()),
@@ -90,7 +90,7 @@ impl Samples {
         };
         let feeding = Feeding::of(model, &rules)?;
         let rows = options.limit.map_or(dataset.len(), |n| n.min(dataset.len()));
-        // Of each class some where they stand one behind the other; but a state goes from one row to the next.
+        // Rows sorted by class: some of each are taken; but a carried state needs consecutive rows.
         let chosen = |_| if feeding.carries() { (0..rows).collect() } else { data::evenly(dataset.len(), rows) };
         let some: Option<Arc<Vec<usize>>> = options.limit.map(chosen).map(Arc::new);
         if let Some(n) = classes.filter(|_| !dataset.is_ready()) {
@@ -104,7 +104,7 @@ impl Samples {
         Ok(Samples { loader, rows, batches: rows.div_ceil(batch) as u64, preprocessing, notes })
     }
 
-    /// The batches; `tick` hears how many of how many are done.
+    /// The batches; `tick` is called with batches done and in all.
     pub(super) fn run<'a>(&'a self, tick: pipeline::actions::Tick<'a>) -> impl Iterator<Item = Result<Batch, TrainError>> + 'a {
         let (mut done, total) = (0, self.batches);
         let mut list = self.loader.epoch(0);
@@ -122,8 +122,8 @@ pub(crate) fn loader(model: &Model, data: &Path, options: &SampleOptions) -> Res
     Ok(Samples::open(model, data, options, true)?.loader)
 }
 
-/// The data set with its labels counted as the network counts its classes: by its metadata, else by the training set that
-/// lies beside the test set.
+/// The data set with its labels counted as the network counts its classes: by its metadata, else by the training set next to the
+/// test set.
 fn by_name(
     model: &Model,
     path: &Path,

@@ -91,7 +91,7 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
     SECTIONS.iter().map(|s| s.name)
 }
 
-/// What a section of that name is: its keys with their defaults, and an example.
+/// The explanation of a section: its keys with their defaults, and an example.
 pub(super) fn explain(name: &str) -> Option<String> {
     let section = SECTIONS.iter().find(|s| s.name == name)?;
     let schema = schema();
@@ -110,7 +110,7 @@ fn text(v: &Value) -> String {
     v["description"].as_str().unwrap_or_default().replace('\n', " ")
 }
 
-/// Each key with its sentence, the values it takes where they are named, and its default.
+/// Each key with its sentence, its named values, and its default.
 fn keys(ty: &Value, schema: &Value) -> String {
     let list: Vec<(&String, &Value)> = ty["properties"].as_object().into_iter().flatten().filter(|(key, _)| *key != "kind").collect();
     let width = list.iter().map(|(key, _)| key.len()).max().unwrap_or(0);

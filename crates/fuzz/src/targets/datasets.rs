@@ -27,7 +27,7 @@ fn bytes(r: &mut Random, (_, file): &mut (String, Vec<u8>), other: &[u8]) {
     mutate::bytes(r, file, other);
 }
 
-/// Changes what is inside a gzip file as often as the file.
+/// Changes the content of a gzip file as often as the file itself.
 fn packed(r: &mut Random, (name, file): &mut (String, Vec<u8>), other: &[u8]) {
     let mut inside = vec![];
     if name.ends_with(".gz") && r.chance(60) && GzDecoder::new(file.as_slice()).read_to_end(&mut inside).is_ok() {
@@ -38,7 +38,7 @@ fn packed(r: &mut Random, (name, file): &mut (String, Vec<u8>), other: &[u8]) {
     }
 }
 
-/// A PNG's sums are set right again most of the time: its decoder looks no further where they are wrong.
+/// A PNG's checksums are repaired most of the time: its decoder stops at a wrong one.
 fn image(r: &mut Random, (_, file): &mut (String, Vec<u8>), other: &[u8]) {
     mutate::bytes(r, file, other);
     if !file.starts_with(b"\x89PNG") || r.chance(15) {
@@ -117,7 +117,7 @@ fn png(color: png::ColorType, depth: png::BitDepth, palette: bool) -> Result<Vec
         encoder.set_trns(vec![0, 128]);
     }
     let row = (5 * color.samples() * depth as usize).div_ceil(8);
-    // Two bits: 0x1b is the four entries of the palette.
+    // Two bits a pixel: 0x1b is the four entries of the palette.
     let pixels: Vec<u8> = (0..4 * row).map(|i| if palette { 0x1b } else { (i * 37) as u8 }).collect();
     let mut writer = encoder.write_header().map_err(|e| e.to_string())?;
     writer.write_image_data(&pixels).map_err(|e| e.to_string())?;

@@ -1,4 +1,4 @@
-//! What is fuzzed: for each target its seeds, how they are changed, and what must hold.
+//! The targets: for each its seeds, how they are changed, and the properties that must hold.
 mod datasets;
 mod models;
 mod texts;
@@ -7,19 +7,19 @@ use crate::case::Case;
 use crate::random::Random;
 use std::path::{Path, PathBuf};
 
-/// The file of a case that is left as it is: arrays that a changed model is run on.
+/// Name of a file that is never changed: arrays that a changed model is run on.
 pub(crate) const INPUTS: &str = "inputs.npz";
 
-/// Something that reads files from outside.
+/// Code that reads files from outside.
 pub(crate) struct Target {
     pub(crate) name: &'static str,
-    /// In a few words.
+    /// A short description.
     pub(crate) what: &'static str,
     /// Well-formed cases.
     pub(crate) seeds: fn() -> Result<Vec<Case>, String>,
     /// Changes one file (its name, its bytes); the last argument is another seed's file.
     pub(crate) mutate: fn(&mut Random, &mut (String, Vec<u8>), &[u8]),
-    /// Runs a case; the error is a broken promise. An error that the reader reports for a bad file is none.
+    /// Runs a case. The error is a violated property. An error that the reader reports for a bad file is none.
     pub(crate) run: fn(&Case, &Path) -> Result<(), String>,
 }
 

@@ -1,4 +1,4 @@
-//! Model files: reading, passes, the interpreter, lowering.
+//! Model files: reading, passes, interpreter, lowering.
 use super::{INPUTS, Target, here, read, with_ending};
 use crate::case::Case;
 use crate::random::Random;
@@ -39,7 +39,7 @@ fn model(r: &mut Random, (name, bytes): &mut (String, Vec<u8>), other: &[u8]) {
     }
 }
 
-/// A model for the interpreter: damage that its reader finds has a target of its own.
+/// A model for the interpreter. Damage that its reader finds belongs to another target.
 fn structure(r: &mut Random, (_, bytes): &mut (String, Vec<u8>), other: &[u8]) {
     protobuf::message(r, bytes, other);
 }
@@ -96,7 +96,7 @@ fn read_external(case: &Case, folder: &Path) -> Result<(), String> {
     }
 }
 
-/// An unedited model is its bytes; an edited one says the same when it is read again.
+/// An unedited model is written byte for byte; an edited one has the same content when it is read again.
 fn check_written(m: &Model, bytes: &[u8]) -> Result<(), String> {
     m.verify().map_err(|e| format!("a model that was read is not well formed: {e}"))?;
     let again = onnx::to_bytes(m).map_err(|e| format!("a model that was read is not written: {e}"))?;
@@ -115,7 +115,7 @@ fn check_written(m: &Model, bytes: &[u8]) -> Result<(), String> {
     }
 }
 
-/// A defect that was caught is one; whatever else an error says is the model's fault.
+/// An internal error that was caught is a finding; other errors are the model's fault.
 fn no_defect<T>(result: Result<T, TrainError>) -> Result<Option<T>, String> {
     match result {
         Ok(t) => Ok(Some(t)),

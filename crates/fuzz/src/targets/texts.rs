@@ -1,4 +1,4 @@
-//! Recipes, records of runs, manifests of stages, checkpoints.
+//! Recipes, run records, stage manifests, checkpoints.
 use super::{Target, read, with_ending};
 use crate::case::Case;
 use crate::mutate;
@@ -24,12 +24,12 @@ fn text(r: &mut Random, (_, file): &mut (String, Vec<u8>), other: &[u8]) {
     mutate::text(r, file, other);
 }
 
-/// The header is text behind its length; the rest is numbers.
+/// The header is text after its length; the rest is numbers.
 fn checkpoint_bytes(r: &mut Random, (_, file): &mut (String, Vec<u8>), other: &[u8]) {
     let length = file.first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b) as usize);
     match file.get(8..8 + length).map(<[u8]>::to_vec) {
         Some(mut header) if r.chance(60) => {
-            // One line; cut into several, the text's changes have something to choose from.
+            // The text is one line; cut into several, it gives the changes by lines something to choose from.
             header = String::from_utf8_lossy(&header).replace(',', ",\n").into_bytes();
             mutate::text(r, &mut header, other);
             let rest = file.split_off(8 + length);
@@ -46,7 +46,7 @@ fn recipes() -> Result<Vec<Case>, String> {
 fn recipe(case: &Case, folder: &Path) -> Result<(), String> {
     let path = case.write(folder).map_err(|e| e.to_string())?;
     match pipeline::recipe::load(&path, &["seed=3".into()]) {
-        // An error has a place in the text, which must be found in it.
+        // An error's place must be inside the text.
         Err(e) => drop((e.to_string(), e.snippet())),
         Ok(loaded) => drop(loaded.inputs(None)),
     }
@@ -114,7 +114,7 @@ fn stages() -> Result<Vec<Case>, String> {
     Ok(vec![Case::one("stage.json", "stage.json", read(&place.join("stage.json"))?)])
 }
 
-/// Nothing that is taken lies outside the result's folder.
+/// No file is read or published outside the result's folder.
 fn stage(case: &Case, folder: &Path) -> Result<(), String> {
     let run = RunDir::open(&folder.join("run"), 0).map_err(|e| e.to_string())?;
     let key = KeyBuilder::default().part("t", "x").finish();

@@ -1,4 +1,4 @@
-//! What folds computes the same, and what does not says why.
+//! Folded graphs compute the same; normalizations that are not folded have a reason.
 use super::*;
 use tensor::{Activation, ConvOptions, random};
 
@@ -167,7 +167,7 @@ fn what_could_be_fed_before_it_was_folded_is_refused_afterwards() {
     assert_eq!(m.graph.constants.len(), 2);
 }
 
-/// As in files of old exporters, which list a counter that nobody reads.
+/// As in files of old exporters, which list a counter without readers.
 #[test]
 fn a_default_that_nobody_reads_stays_one() {
     let mut m = model("Conv", random::normal(9, &[4, 4, 1, 1], 0.0, 0.5).unwrap(), None, 4);
@@ -245,7 +245,7 @@ fn what_is_added_to_and_multiplied_with_each_channel_is_folded_too() {
     between(&mut m, "Div", Tensor::scalar(4f32));
     between(&mut m, "Sub", offset.clone());
     between(&mut m, "Mul", factor.clone());
-    // The last one in stands first.
+    // The constant inserted last comes first.
     let h = x.conv_transpose(&weight, None, &options, &[0, 0]).unwrap();
     let h = h.mul(&factor).unwrap().sub(&offset).unwrap().div(&Tensor::scalar(4f32)).unwrap();
     let expected = normalized(&m, &h);
@@ -273,7 +273,7 @@ fn what_keeps_a_normalization_is_said() {
     assert!(reason(&relu).contains("Relu 'l' before it is no layer"), "{}", reason(&relu));
 }
 
-/// So that a pattern which names a node finds it afterwards.
+/// Gives the node a name, so that a pattern finds it afterwards.
 #[test]
 fn an_unnamed_layer_is_known_by_the_same_label_afterwards() {
     let mut m = model("Conv", random::normal(8, &[4, 4, 1, 1], 0.0, 0.5).unwrap(), None, 4);

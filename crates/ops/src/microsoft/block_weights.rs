@@ -1,4 +1,4 @@
-//! Integers of few bits in bytes, and the blocks that share a scale.
+//! Integers of few bits packed in bytes, with one scale for each block.
 use crate::OpError;
 use graph::Node;
 use tensor::{DType, Tensor};
@@ -26,7 +26,7 @@ pub(crate) fn zero_points(node: &Node, given: Option<&Tensor>, bits: i64, rows: 
     Ok(list.chunks(wide.max(1)).flat_map(|row| row[..len].to_vec()).collect())
 }
 
-/// An integer attribute that counts something.
+/// An integer attribute that must be positive.
 pub(crate) fn count(node: &Node, name: &'static str, default: Option<i64>) -> Result<usize, OpError> {
     let given = node.int(name)?.or(default).and_then(|v| usize::try_from(v).ok()).filter(|v| *v > 0);
     given.ok_or_else(|| node.attribute_error(name, "must be given, and positive").into())

@@ -1,4 +1,4 @@
-//! DynamicQuantizeLSTM: an LSTM with 8-bit weights that quantizes what it multiplies by the range it finds.
+//! DynamicQuantizeLSTM: an LSTM with 8-bit weights that quantizes inputs and states by their own range.
 use super::DOMAIN;
 use crate::qlinear::centred;
 use crate::quantize_linear::dynamic_range;
@@ -40,8 +40,8 @@ fn eval(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     })
 }
 
-/// One direction's weight `[features, gates * hidden]` as floats; its scale and zero point are inputs 8 and 9, the recurrence's 10
-/// and 11: one for each direction, or one for each column.
+/// One direction's weight `[features, gates * hidden]` as floats. Its scale and zero point are inputs 8 and 9, those of the
+/// recurrence 10 and 11: one for each direction, or one for each column.
 fn weight(node: &Node, inputs: &Inputs, at: usize, direction: usize) -> Result<Tensor, OpError> {
     let of_direction = |t: &Tensor| -> Result<Tensor, OpError> {
         if t.rank() == 2 { part(t, direction) } else { Ok(t.narrow(0, direction.min(t.len().saturating_sub(1)), 1)?) }
@@ -63,7 +63,7 @@ mod tests {
     use crate::testing::Case;
     use tensor::{DType, Tensor, random::uniform};
 
-    /// Against the plain LSTM with the same weights: what is left is the rounding of inputs and states to 8 bits.
+    /// Compared with the plain LSTM with the same weights: the difference is the rounding of inputs and states to 8 bits.
     #[test]
     fn it_is_an_lstm() {
         let (x, bias) = (uniform(1, &[5, 2, 3], -1.0, 1.0).unwrap(), uniform(2, &[2, 32], -0.5, 0.5).unwrap());

@@ -83,7 +83,7 @@ mod tests {
         Case::of("com.microsoft", "MatMulNBits", 1).int("K", 3).int("N", 2).int("block_size", 2)
     }
 
-    /// Two columns of three rows in two blocks each: low bits first, and what lies behind the last row does not count.
+    /// Two columns of three rows in two blocks each: low bits first; bits after the last row are ignored.
     #[test]
     fn low_bits_come_first_and_blocks_have_scales_and_zero_points() {
         let packed = Tensor::new(vec![0x21u8, 0xf3, 0x65, 0x07], [2, 2, 1]).unwrap();

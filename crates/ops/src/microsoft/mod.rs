@@ -1,5 +1,5 @@
-//! Operators of the domain `com.microsoft` that ONNX Runtime's own quantizers write. They are read and run; what has no float weight is
-//! for others to refuse to train.
+//! Operators of the domain `com.microsoft` that ONNX Runtime's quantizers write. They are read and run; whether a model without
+//! float weights can be trained is checked elsewhere.
 mod block_weights;
 mod dynamic_lstm;
 mod gather_block_quantized;
@@ -9,7 +9,7 @@ mod qlinear;
 
 use crate::Operator;
 
-/// The domain.
+/// Domain of ONNX Runtime's own operators.
 pub(crate) const DOMAIN: &str = "com.microsoft";
 
 pub(crate) static OPERATORS: &[&[&dyn Operator]] =

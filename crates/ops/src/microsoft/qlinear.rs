@@ -1,5 +1,5 @@
-//! Operators between two grids: each reads integers with their scales and zero points and rounds its result to its own. They are one
-//! family: the float operator between DequantizeLinear and QuantizeLinear.
+//! Operators from grid to grid: each reads integers with scales and zero points and rounds its result to an output grid. All of
+//! them compute as the float operator between DequantizeLinear and QuantizeLinear.
 use super::DOMAIN;
 use crate::qlinear::requantize;
 use crate::shapes::{broadcast_inputs, same, typed};

@@ -1,4 +1,5 @@
-//! Calibration as the recipe asks for it, with the statistics of an earlier one where nothing that they depend on differs.
+//! Calibration as the recipe asks for it. Statistics of an earlier calibration are reused if everything that they depend on is
+//! the same.
 use super::counted::counted;
 use super::{CompressOn, Tick};
 use crate::StageError;
@@ -10,13 +11,13 @@ use std::cell::RefCell;
 use technique::Choice;
 use train::{Batches, LoaderBatches};
 
-/// What kind of file the cache keeps.
+/// The cache's name for files of statistics.
 const KIND: &str = "statistics";
 
-/// What is taken where there are too few samples to hold any back.
+/// The observer that is taken if there are too few samples to hold any back.
 const ALONE: &str = "min_max";
 
-/// Sets what corrections draw at random apart from other draws of the recipe's seed.
+/// Salt that separates the random numbers of corrections from others of the recipe's seed.
 const CORRECTIONS: u64 = 0xc0_22ec7;
 
 /// A model's calibration.
@@ -25,16 +26,16 @@ pub struct Calibrated {
     pub report: CalibrationReport,
     /// The statistics of an earlier calibration were used.
     pub reused: bool,
-    /// How the observer was chosen, where the recipe leaves it open.
+    /// How the observer was chosen, if the recipe leaves it open.
     pub choice: Option<Chosen>,
-    /// There were too few samples to choose by.
+    /// There were too few samples to choose an observer by.
     pub alone: bool,
-    /// What the recipe should say instead of what it says.
+    /// Notes on keys in an old spelling, with the new one.
     pub old_spelling: Vec<String>,
 }
 
 impl Calibrated {
-    /// Sentences for the user: if the data were not run, which observer was chosen, which layers keep an earlier grid.
+    /// Sentences for the user: whether statistics were reused, which observer was chosen, which layers keep an earlier grid.
     pub fn notes(&self) -> Vec<String> {
         let reused = "statistics of an earlier calibration are used: model, samples and preprocessing are the same";
         let mut notes: Vec<String> = self.reused.then(|| reused.to_string()).into_iter().collect();
@@ -65,9 +66,9 @@ impl Calibrated {
     }
 }
 
-/// Folds BatchNormalization (or, with `batch_norm = "keep"`, only sees to it that the folded weight is simulated), and fits
-/// quantizers to weights and, on calibration data, to activations. With a `cache`, the
-/// data run once for all observers and widths.
+/// Folds BatchNormalization (or, with `batch_norm = "keep"`, only prepares the simulation of the folded weight), and fits
+/// quantizers to weights and, on calibration data, to activations. With a `cache`, the data run once for all observers and
+/// widths.
 ///
 /// # Errors
 /// What the settings, the data or the graph report; a cache that cannot be written; with `batch_norm = "keep"`, a weight
@@ -80,7 +81,7 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick
     let kept = (stage.batch_norm == BatchNorm::Keep).then(|| model.clone());
     ops::fold_batch_norm(model)?;
     let c = &stage.calibration;
-    // Without activations there is nothing to choose an observer by.
+    // Without quantized activations there is no observer to choose.
     if quantize::plan(model, &settings)?.activations.is_empty() {
         settings.observer = Choice::known(ALONE);
     }
@@ -125,8 +126,8 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick
     Ok(Calibrated { report, reused, choice, alone, old_spelling: stage.old_spellings() })
 }
 
-/// Everything that statistics depend on: the float graph, which of its values are observed, the rows and how they become
-/// inputs; neither observer nor width. The data's content is part of what the whole run depends on.
+/// The key of the statistics: the float graph, which of its values are observed, the rows and their preprocessing; neither
+/// observer nor width. The data's content is part of the whole run's key.
 fn key(cache: &Cache, model: &Model, settings: &QuantizeSettings, data: &LoaderBatches) -> Result<Key, StageError> {
     let options = data.options();
     let numbers = |list: &mut dyn Iterator<Item = u64>| list.flat_map(u64::to_le_bytes).collect::<Vec<u8>>();

@@ -1,4 +1,4 @@
-//! What a stage attaches to a graph: policy is data, so it can be applied to another network.
+//! The compression that a stage attaches to a graph. It is data, so it can be applied to another network too.
 use super::{Sources, Tick};
 use crate::StageError;
 use crate::recipe::{QuantizeStage, Training};
@@ -8,45 +8,46 @@ use report::record::FloatPart;
 
 /// Masks or quantizers, as a stage of the recipe asks for them.
 pub trait Compression {
-    /// In a few words: `sparsity 0.5`.
+    /// A short description: `sparsity 0.5`.
     fn told(&self) -> String;
 
-    /// The settings of the quantizers it attaches, if it does; they come after masks, for importance is read from whole weights.
+    /// The settings of the quantizers that it attaches, if any. Quantizers come after masks, since importance is computed from
+    /// unquantized weights.
     fn quantizers(&self) -> Option<&QuantizeStage> {
         None
     }
 
-    /// A quick form of it that attaches the same, fitted to so many samples; `None` where it does not matter to whether the graph can
-    /// be deployed.
+    /// A fast variant that attaches the same form, fitted to this many samples; `None` if it does not affect whether the graph
+    /// can be deployed.
     fn for_trial(&self, _samples: usize) -> Option<Box<dyn Compression>> {
         None
     }
 
-    /// Attaches it to a network.
+    /// Attaches the compression to a network.
     ///
     /// # Errors
-    /// What the settings, the data or the graph report.
+    /// Errors of the settings, the data or the graph.
     fn apply(&self, model: &mut Model, on: &CompressOn, tick: Tick) -> Result<Compressed, StageError>;
 }
 
-/// What a compression may look at beside the model.
+/// The context of a compression.
 pub struct CompressOn<'a> {
-    /// The data.
+    /// The data sets to calibrate, train and measure on.
     pub sources: &'a Sources,
     /// The recipe's seed.
     pub seed: u64,
-    /// Settings of the loop that the stage trains with, for what reads training batches.
+    /// Settings of the stage's training loop, for techniques that read training batches.
     pub training: &'a Training,
-    /// What the model will be deployed for.
+    /// The target of the deployment.
     pub target: &'a target::Choice,
-    /// Where statistics of an earlier calibration may be.
+    /// The cache of earlier calibrations' statistics.
     pub cache: Option<Cache<'a>>,
 }
 
-/// What was attached.
+/// The result of attaching.
 #[derive(Default)]
 pub struct Compressed {
-    /// Sentences for the user, warnings told apart.
+    /// Sentences for the user; true marks a warning.
     pub notes: Vec<(bool, String)>,
     /// Operators that stay float.
     pub float_parts: Vec<FloatPart>,

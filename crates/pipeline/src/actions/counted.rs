@@ -1,10 +1,10 @@
-//! Batches that tell how far they are.
+//! Batches that report progress.
 use train::{Batch, Batches, LoaderBatches, TrainError};
 
-/// Hears how many batches of how many are done.
+/// Callback with the number of batches done and in all.
 pub type Tick<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// The batches in order, unshuffled, each told when the next is asked for.
+/// The batches in order, unshuffled. Each is reported when the next one is requested.
 pub(super) fn counted<'a>(batches: &'a LoaderBatches, tick: Tick<'a>) -> impl Iterator<Item = Result<Batch, TrainError>> + 'a {
     let (total, mut given) = (batches.batches(), 0);
     let mut list = batches.epoch(0);

@@ -17,56 +17,57 @@ use report::text;
 use std::collections::BTreeMap;
 use train::{Batches, Figures, Named};
 
-/// The figure of tasks whose answer is the largest element of an output.
+/// Key of the share of samples with the same largest element, for tasks with classes.
 const SAME_CLASS: &str = "same_class";
 
-/// Runs of a lone sample that the reference interpreter makes too.
+/// Number of runs that the reference interpreter checks too, where a run takes one sample.
 const RUNS_IN_REFERENCE: usize = 16;
 
-/// A deployed file this much slower than its original (by median and by best run) gets a warning; below lies what runs differ by.
+/// A deployed file slower than its original by this factor (by median and by best run) gets a warning; smaller factors are within
+/// the noise of the runs.
 const NOTICEABLY_SLOWER: f64 = 1.05;
 
-/// A deployed model and what was found about it.
+/// A deployed model and its measurements.
 pub struct Deployment {
-    /// The file.
+    /// Contents of the deployed file.
     pub bytes: Vec<u8>,
     /// The model in the file.
     pub model: Model,
     /// Measurements.
     pub record: DeployRecord,
-    /// What the file as it ships does on the test set.
+    /// Metrics of the deployed file on the test set, in default arithmetic.
     pub figures: Option<Figures>,
     /// Class by class, with the runtime's defaults.
     pub classes: Option<ClassesRecord>,
     /// Operators that compute in float.
     pub float_parts: Vec<FloatPart>,
-    /// What the user should know.
+    /// Notes for the user.
     pub notes: Vec<Note>,
 }
 
-/// What surrounds a deployment.
+/// The context of a deployment.
 pub struct DeployOn<'a> {
     /// Name of the file, for the record.
     pub file: &'a str,
-    /// Threads of the runtime, where the stage does not say.
+    /// Threads of the runtime, if the stage sets none.
     pub threads: usize,
-    /// The data.
+    /// The data sets to prove and measure on.
     pub sources: &'a Sources,
-    /// The model that the run began with.
+    /// The model that the run began with, to compare with.
     pub original: Option<&'a Original>,
-    /// What measures memory.
+    /// The program that measures memory.
     pub probe: Option<&'a MemoryProbe>,
-    /// Why nodes stay float, by node, where it was planned: the lowered graph alone tells only that nothing is quantized there.
+    /// Why nodes stay float, by node, as planned at quantization: the lowered graph tells only that nothing is quantized there.
     pub float_reasons: &'a BTreeMap<String, String>,
 }
 
-/// How a stage writes its file.
+/// Settings of how a stage writes its file.
 pub fn export_options(stage: &DeployStage) -> ExportOptions {
     let lower = LowerOptions { opset: stage.opset, target: stage.target.clone() };
     ExportOptions { lower, exporter_notes: stage.exporter_notes }
 }
 
-/// The file that a model would be deployed as.
+/// The file that a model would be deployed as, without measuring it.
 ///
 /// # Errors
 /// What lowering reports.
@@ -79,8 +80,8 @@ pub fn exported(model: &Model, sources: &Sources, stage: &DeployStage) -> Result
 /// Lowers a model, and measures the file on the whole test set in the target's runtime, beside the original.
 ///
 /// # Errors
-/// What lowering, the runtime or the data report. A file that does not compute what the simulation computed is no error
-/// but a warning that says where.
+/// Errors of lowering, the runtime or the data. A file that does not compute what the simulation computed is no error but a
+/// warning that says where.
 pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> Result<Deployment, StageError> {
     let DeployOn { file, sources, original, probe, .. } = *on;
     let Artifact { bytes, mut lowered, stripped } = exported(model, sources, stage)?;
@@ -159,7 +160,7 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
     if let Some(original) = original {
         let inputs = sources.one_sample(&original.model).ok().filter(|_| of_original.is_some());
         let peak_memory_bytes = probe.zip(inputs.as_ref()).and_then(|(p, i)| memory(original.memory(p, &name, threads, i)));
-        // A file on a part of the samples is compared with the original on the same part.
+        // A file measured on part of the samples is compared with the original on the same part.
         let beside = scored.as_ref().and(chosen).map_or(Ok(None), |_| figures(&original.model, sources, chosen, tick));
         let beside = beside.unwrap_or_else(|e| {
             notes.push(note(false, format!("the original was not scored on the same samples: {e}")));
@@ -176,7 +177,7 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
         found.keep(&beside.map(|f| f.values).unwrap_or_default());
         record.original = Some(found);
         notes.extend(larger(bytes.len() as u64, original, model));
-        // The reference interpreter is there to be right; how fast it is says nothing about a file.
+        // The reference interpreter is written for correctness; its speed says nothing about a file.
         let theirs = of_original.filter(|_| name != "reference");
         notes.extend(theirs.and_then(|theirs| slower(own, theirs, &original.stage, placement.as_ref(), model)));
     }
@@ -199,7 +200,7 @@ fn is_quantized(model: &Model) -> bool {
     model.annotations.iter().any(|(_, a)| a.encoding.is_some())
 }
 
-/// Where the runtime computes the file; `None` where it does not tell, or nothing in the file is quantized.
+/// How many nodes the runtime runs on integers and in float; `None` if it does not tell, or nothing in the file is quantized.
 fn placement(runtime: &dyn Runtime, file: Source, lowered: &Lowered, notes: &mut Vec<Note>) -> Option<Placement> {
     let quantizes = |node: &graph::Node| matches!(node.op_type.as_str(), "QuantizeLinear" | "DequantizeLinear");
     if !lowered.model.graph.nodes.iter().any(quantizes) {
@@ -240,7 +241,7 @@ struct Beside<'a> {
 }
 
 impl Beside<'_> {
-    /// Latencies of both, runs in turn. An original that the runtime cannot run is noted, and left out.
+    /// Latencies of both, run in turn. An original that the runtime cannot run is noted and left out.
     fn measure(
         &self,
         file: Source,
@@ -276,7 +277,7 @@ fn latency_record(l: deploy::measure::Latency, threads: usize) -> Latency {
     Latency { p50_ms: l.p50_ms, p95_ms: l.p95_ms, runs: l.runs, threads }
 }
 
-/// A warning where the deployed file takes more room than the original.
+/// A warning if the deployed file is larger than the original.
 fn larger(bytes: u64, original: &Original, model: &Model) -> Option<Note> {
     let why = match is_quantized(model) {
         true => "what quantizers add (scales, zero points, nodes) is more than narrower weights save",
@@ -288,7 +289,7 @@ fn larger(bytes: u64, original: &Original, model: &Model) -> Option<Note> {
     })
 }
 
-/// A warning where the deployed file takes longer than the original, with the reason as far as the runtime's graph shows it.
+/// A warning if the deployed file is slower than the original, with the reason as far as the runtime's graph shows it.
 fn slower(
     own: deploy::measure::Latency,
     theirs: deploy::measure::Latency,
@@ -331,7 +332,7 @@ fn slower(
     ))
 }
 
-/// The outputs against those of the float network.
+/// Comparison of the outputs with those of the float network.
 fn outputs(proof: &Proof) -> Vec<OutputRecord> {
     let sqnr = |a: &Agreement| Some(a.whole.sqnr_db()).filter(|d| d.is_finite());
     let of = |(default, literal): (&Agreement, &Agreement)| OutputRecord {
@@ -343,7 +344,7 @@ fn outputs(proof: &Proof) -> Vec<OutputRecord> {
     proof.default.iter().zip(&proof.literal).map(of).collect()
 }
 
-/// The worst agreement over the outputs; how often the largest element is the same only where that is what counts.
+/// The worst agreement over the outputs; agreement of the largest element only for tasks with classes.
 fn agreement(record: &mut RuntimeRecord, outputs: &[Agreement], by_class_alone: bool) {
     for a in outputs {
         let (rows, rms) = (a.deployment.argmax_agreement(), a.deployment.rms());

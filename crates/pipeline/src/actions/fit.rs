@@ -1,4 +1,4 @@
-//! The training loop of a stage: the recipe's settings, the data, and a teacher if there is one.
+//! The training loop of a stage, from the recipe's settings, the data, and a teacher if there is one.
 use super::Sources;
 use crate::StageError;
 use crate::recipe::Training;
@@ -8,24 +8,24 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use train::{Batches, Mode, Participant, TrainContext, TrainReport, TrainSettings, Watch};
 
-/// How a stage trains: its settings, and what the run adds to them.
+/// Settings of a stage's training, with additions of the run.
 pub struct FitOptions<'a> {
     /// The settings of the loop.
     pub training: &'a Training,
-    /// A teacher, and the losses between it and the model.
+    /// A teacher, with the losses between it and the model.
     pub teacher: Option<(&'a Model, &'a DistillationSettings)>,
     /// Whether masks and encodings are active.
     pub simulate: bool,
-    /// Key of the stage's randomness.
+    /// Seed of the stage's random numbers.
     pub seed: u64,
-    /// Where the checkpoint is.
+    /// Path of the checkpoint.
     pub checkpoint: Option<PathBuf>,
 }
 
 /// Trains a model in place.
 ///
 /// # Errors
-/// What the data, the graph or the loss report; [`train::TrainError::Interrupted`] when asked to stop.
+/// Errors of the data, the graph or the loss; [`train::TrainError::Interrupted`] when asked to stop.
 pub fn fit(
     model: &mut Model,
     options: &FitOptions,

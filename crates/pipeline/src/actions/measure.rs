@@ -1,4 +1,4 @@
-//! Figures of a stage's result: size, sparsity, error of each weight, and those of the task.
+//! Measurements of a stage's result: size, sparsity, error of each weight, and the task's metrics.
 use super::counted::counted;
 use super::{Sources, Tick, metric_record};
 use crate::StageError;
@@ -9,11 +9,11 @@ use std::cell::Cell;
 use tensor::{SignalToNoise, Tensor};
 use train::{Batch, Confusion, Figures, Mode, Named, TrainError};
 
-/// What a model weighs: parameters, those that are not zero as they are stored (masked ones are, and so is what lies within
-/// half a step of zero), multiply-accumulates for one sample.
+/// Size of a model: parameters, those that are nonzero as stored (masked ones are zero, and so are those within half a step of
+/// zero), and multiply-accumulates for one sample.
 ///
 /// # Errors
-/// What counting or running one sample reports.
+/// Errors of counting, or of running one sample.
 pub fn weigh(model: &Model, sources: &Sources) -> Result<Metrics, StageError> {
     let layers = layers(model)?;
     let total: u64 = layers.iter().map(|l| l.elements).sum();
@@ -34,7 +34,7 @@ pub(super) fn macs_of_one(model: &Model, inputs: &Named, sources: &Sources) -> R
     Ok(macs(model, inputs)?.total / sources.feeding(model)?.fixed().unwrap_or(1) as u64)
 }
 
-/// The model with the values that its annotated constants have once they are stored.
+/// The model with its annotated constants replaced by their stored values.
 fn as_stored(model: &Model) -> Result<Model, StageError> {
     let mut stored = model.clone();
     for (id, annotation) in model.annotations.iter().filter(|(_, a)| !a.is_empty()) {
@@ -74,11 +74,11 @@ fn layer(model: &Model, id: ValueId, name: &str, weight: &Tensor) -> Result<Laye
     })
 }
 
-/// The task's figures on the test samples, or so many evenly chosen of them, with annotations simulated; `None` where there are
-/// none, or they have no targets.
+/// The task's metrics on the test samples, or on `chosen` evenly chosen ones, with annotations simulated; `None` if there are no
+/// samples, or they have no targets.
 ///
 /// # Errors
-/// What running the model or reading the data reports; a test set in which some rows alone have a target.
+/// Errors of running the model or reading the data; a test set in which only some rows have a target.
 pub fn figures(model: &Model, sources: &Sources, chosen: Option<usize>, tick: Tick) -> Result<Option<Figures>, StageError> {
     let Some(test) = sources.some_test(model, chosen)? else { return Ok(None) };
     let target = sources.task().target();
@@ -98,8 +98,8 @@ pub fn figures(model: &Model, sources: &Sources, chosen: Option<usize>, tick: Ti
     Ok(Some(figures).filter(|_| scored))
 }
 
-/// The task's figures on the test and validation samples, with annotations simulated, and class by class on the test samples;
-/// absent where there are no such samples, or they have no targets.
+/// The task's metrics on the test and validation samples, with annotations simulated, and per-class counts on the test samples;
+/// absent if there are no such samples, or they have no targets.
 ///
 /// # Errors
 /// As [`figures`].
@@ -117,7 +117,7 @@ pub fn score(model: &Model, sources: &Sources, metrics: &mut Metrics, tick: Tick
     Ok(seen.and_then(|s| Some(by_class(s.confusion.as_ref()?, &names))))
 }
 
-/// Keeps the figures on the test set, with what they are over.
+/// Stores the metrics on the test set, with the number of samples.
 pub fn keep(metrics: &mut Metrics, figures: &Figures) {
     metrics.keep(&figures.values);
     metrics.intervals = figures.intervals.iter().map(|(key, (low, high))| (key.to_string(), [*low, *high])).collect();
@@ -125,7 +125,7 @@ pub fn keep(metrics: &mut Metrics, figures: &Figures) {
     metrics.nan_images = Some(figures.nan).filter(|n| *n > 0);
 }
 
-/// What was counted class by class, for the record.
+/// The per-class counts as a record.
 pub(super) fn by_class(confusion: &Confusion, names: &[String]) -> ClassesRecord {
     let class = |(label, samples): (&usize, &u64)| ClassRecord {
         label: *label as u64,

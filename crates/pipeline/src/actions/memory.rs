@@ -1,22 +1,22 @@
-//! Memory that a file takes in a runtime: measured in a process of its own, which does nothing else.
+//! Memory that a file takes in a runtime, measured in a separate process.
 use crate::StageError;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use train::Named;
 
-/// Runs that are enough to see what a runtime holds.
+/// Number of runs that show a runtime's memory use.
 const RUNS: &str = "3";
 
-/// What measures memory.
+/// Measures the memory of files.
 pub struct MemoryProbe {
-    /// The `espalier` program.
+    /// Path of the `espalier` program.
     pub program: PathBuf,
-    /// A folder for files that are measured.
+    /// Folder for files to measure.
     pub folder: PathBuf,
 }
 
 impl MemoryProbe {
-    /// Bytes that loading a model from memory and running it takes, beyond what the process holds before.
+    /// Bytes that loading a model from memory and running it takes, beyond the memory of the process before.
     ///
     /// # Errors
     /// If the file cannot be written, or the other process fails.
@@ -28,7 +28,7 @@ impl MemoryProbe {
         measured
     }
 
-    /// Bytes that loading a model file and running it takes, beyond what the process holds before.
+    /// Bytes that loading a model file and running it takes, beyond the memory of the process before.
     ///
     /// # Errors
     /// If the other process fails, or the system does not tell.

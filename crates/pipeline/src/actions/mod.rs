@@ -1,5 +1,5 @@
-//! What each kind of stage does to a model, as functions: data in, model and figures out. Stored results, records and the
-//! order of stages are the run's affair.
+//! The work of each kind of stage as functions from data and model to model and measurements. The run takes care of stored
+//! results, records and the order of stages.
 mod calibrate;
 mod compress;
 mod counted;

@@ -1,4 +1,4 @@
-//! The model that a run began with, to measure a deployed file against.
+//! The model that a run began with, which a deployed file is compared with.
 use super::MemoryProbe;
 use crate::StageError;
 use deploy::runtime::Source;
@@ -8,11 +8,11 @@ use train::Named;
 
 /// A float model: a file as it was given, or the first network that the run trained.
 pub struct Original {
-    /// What it is the result of: a stage, or `start`.
+    /// Name of the stage that produced it, or `start`.
     pub stage: String,
-    /// Its bytes on disk, data files beside it included.
+    /// Its size on disk in bytes, data files included.
     pub file_bytes: u64,
-    /// The model.
+    /// The float network itself.
     pub model: Model,
     place: Place,
 }

@@ -5,11 +5,11 @@ use graph::Model;
 use prune::{Needs, PruneSettings, SparsityReport};
 use train::GradientSource;
 
-/// Chooses which weights live, all at once. A criterion that needs gradients gets them from the stage's training batches and the
-/// loss of the recipe's task.
+/// Sets masks at once. A criterion that needs gradients gets them from the stage's training batches and the loss of the recipe's
+/// task.
 ///
 /// # Errors
-/// What the settings, the weights or the data report.
+/// Errors of the settings, the weights or the data.
 pub fn prune_weights(model: &mut Model, settings: &PruneSettings, on: &CompressOn) -> Result<SparsityReport, StageError> {
     if settings.criterion.needs() == Needs::Weights {
         return Ok(prune::prune(model, settings)?);
@@ -20,7 +20,7 @@ pub fn prune_weights(model: &mut Model, settings: &PruneSettings, on: &CompressO
     Ok(prune::prune_with(model, settings, Some(&source))?)
 }
 
-/// What the user should know of a pruning, warnings told apart: what was zero before, and layers of which nothing is left.
+/// Notes for the user; true marks a warning: elements that were zero before, and layers whose weights are all zero.
 pub fn prune_notes(report: &SparsityReport) -> Vec<(bool, String)> {
     let (share, weights) = (report.sparsity * 100.0, report.layers.len());
     let mut notes = vec![(false, format!("sparsity {share:.2} % over {weights} weights; {}", report::text::SPARSITY_ALONE))];
@@ -36,8 +36,8 @@ pub fn prune_notes(report: &SparsityReport) -> Vec<(bool, String)> {
     }
     if !report.emptied.is_empty() {
         let text = format!(
-            "nothing is left of {}: what such a layer gives no longer depends on its input; set min_per_layer = 0.05, a lower sparsity, \
-             scope = \"layer\", or name the layer in skip",
+            "every weight is zero in {}: the output of such a layer no longer depends on its input; set min_per_layer = 0.05, a lower \
+             sparsity, scope = \"layer\", or name the layer in skip",
             report.emptied.join(", ")
         );
         notes.push((true, text));

@@ -3,10 +3,10 @@ use crate::StageError;
 use crate::recipe::QuantizeStage;
 use graph::Model;
 
-/// How many of the parameters have no grid, where it is at least one in a hundred.
+/// A note with the number of parameters without a grid, if it is at least one in a hundred.
 ///
 /// # Errors
-/// What listing the parameters reports.
+/// Errors of listing the parameters.
 pub fn stay_float(model: &Model) -> Result<Option<String>, StageError> {
     let (mut total, mut float) = (0, vec![]);
     for parameter in train::parameters::trainable(model, &[], false)? {
@@ -26,11 +26,11 @@ pub fn stay_float(model: &Model) -> Result<Option<String>, StageError> {
     Ok(Some(format!("{elements} of {total} parameters stay float: {names}{more}")))
 }
 
-/// Sets the biases' scales again after the scales they follow from were trained. Where BatchNormalization is kept, biases
-/// are settled when it is folded.
+/// Updates the biases' scales after the scales that they depend on were trained. If BatchNormalization is kept, biases get their
+/// scales when it is folded.
 ///
 /// # Errors
-/// What the settings or the weights report.
+/// Errors of the settings or the weights.
 pub fn settle_biases(model: &mut Model, stage: &QuantizeStage, target: &target::Choice) -> Result<(), StageError> {
     if !ops::keeps_norms(model) {
         quantize::refresh_biases(model, &stage.settings(target))?;

@@ -1,4 +1,4 @@
-//! The recipe's data sets, opened once, and the batches that stages take from them.
+//! The recipe's data sets, opened once, and the batches that stages read from them.
 use crate::StageError;
 use crate::recipe::{DataSettings, Loaded};
 use data::{Dataset, Holdout, LoaderOptions, OpenOptions, Preprocess, Purpose, Shuffle, Wanted, check_classes, split_holdout};
@@ -15,11 +15,11 @@ const SCORING_BATCH: usize = 250;
 /// Numbers of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rows {
-    /// Training samples, without those that are held out.
+    /// Training samples, without the held-out ones.
     pub train: usize,
-    /// Samples that the best epoch is chosen by.
+    /// Validation samples.
     pub validation: usize,
-    /// Samples that the result is measured on.
+    /// Test samples.
     pub test: usize,
 }
 
@@ -68,12 +68,12 @@ impl Sources {
         Ok(Sources { settings, task: recipe.task.clone(), seed: recipe.seed, train, train_rows, validation, test })
     }
 
-    /// What the network is for.
+    /// The task.
     pub fn task(&self) -> &Choice<Tasks> {
         &self.task
     }
 
-    /// How an image becomes the model's input: the recipe's word, else the model's metadata, else the default.
+    /// The preprocessing: the recipe's, else that of the model's metadata, else the default.
     ///
     /// # Errors
     /// If the metadata cannot be read.
@@ -87,13 +87,13 @@ impl Sources {
         }
     }
 
-    /// Writes into a model's metadata how its inputs are made and what its classes are called, so that neither needs to be
-    /// said again. A recipe without data and preprocessing says nothing.
+    /// Writes preprocessing and class names into a model's metadata, so that they need not be given again. A recipe without data
+    /// and preprocessing writes nothing.
     ///
     /// # Errors
     /// As [`Sources::preprocess`].
     pub fn describe(&self, model: &mut Model) -> Result<(), StageError> {
-        // Arrays that are taken as they are have no preprocessing that the file could speak of.
+        // Arrays that are used as they are have no preprocessing to write.
         let pixels = [&self.train, &self.test].into_iter().flatten().any(|d| !d.holds_arrays());
         let preprocess = self.preprocess(model)?;
         if pixels || preprocess.arrays || (self.settings.preprocess.is_some() && self.train.is_none() && self.test.is_none()) {
@@ -117,7 +117,7 @@ impl Sources {
         self.task.wanted() == Wanted::Class
     }
 
-    /// What the user should know of the classes in the training samples that `purpose` takes.
+    /// Notes on the classes in the training samples that `purpose` uses.
     fn class_notes(&self, model: &Model, dataset: &Arc<dyn Dataset>, purpose: Purpose) -> Result<Vec<String>, StageError> {
         // A run may have several labels, or as many as it has nodes or steps.
         if dataset.is_ready() || !self.classifies() {
@@ -129,8 +129,8 @@ impl Sources {
         Ok(check_classes(dataset.as_ref(), rows, classes, purpose)?)
     }
 
-    /// The classes in the order in which the network counts them: its metadata's, where the training data have no others, else
-    /// the training data's, else the metadata's or the test data's.
+    /// The classes in the order in which the network counts them: those of its metadata, if the training data have no others;
+    /// else those of the training data; else those of the metadata or the test data.
     pub(super) fn class_names_for(&self, model: &Model) -> Result<Vec<String>, StageError> {
         if !self.classifies() {
             return Ok(vec![]);
@@ -147,14 +147,13 @@ impl Sources {
         Ok(if own.iter().all(|name| known.contains(name)) { known } else { own.to_vec() })
     }
 
-    /// What the user should know of the data before anything runs on them: files that are passed over, and classes that no
-    /// test row has.
+    /// Notes on the data before the first run: files that are skipped, and classes without a test row.
     pub fn notes(&self, model: &Model) -> Vec<String> {
         let validation = self.validation.as_ref().map(|(d, _)| d);
         let mut notes: Vec<String> = [&self.train, &self.test].into_iter().flatten().chain(validation).flat_map(|d| d.notes()).collect();
         notes.sort();
         notes.dedup();
-        // What cannot be scored says so where it is.
+        // Data without targets are reported where they are scored.
         if let (Some(test), Some(classes)) = (&self.test, self.task.classes(model))
             && let Ok(test) = self.by_name(test, model, true)
         {
@@ -163,8 +162,8 @@ impl Sources {
         notes
     }
 
-    /// A data set with its labels counted as the network counts its classes; for `scored` data of which that cannot be known
-    /// is refused.
+    /// A data set with its labels counted as the network counts its classes. Data that are `scored` are refused if the order of
+    /// classes cannot be known.
     fn by_name(&self, dataset: &Arc<dyn Dataset>, model: &Model, scored: bool) -> Result<Arc<dyn Dataset>, StageError> {
         let names = self.class_names_for(model)?;
         if let Some(classes) = train::class_scores(model).filter(|n| scored && self.classifies() && names.len() != *n) {
@@ -173,7 +172,7 @@ impl Sources {
         Ok(data::relabel(dataset.clone(), &names)?)
     }
 
-    /// Notes on classes without a sample among those that calibration takes from.
+    /// Notes on classes without a sample among the calibration samples.
     ///
     /// # Errors
     /// If the labels cannot be read.
@@ -181,7 +180,7 @@ impl Sources {
         self.train.as_ref().map_or(Ok(vec![]), |dataset| self.class_notes(model, dataset, Purpose::Calibration))
     }
 
-    /// How the data become a model's inputs: the recipe's rules, and what its inputs declare.
+    /// How the data become a model's inputs: by the recipe's rules and the inputs' declarations.
     ///
     /// # Errors
     /// For a rule that does not fit the model.
@@ -221,9 +220,9 @@ impl Sources {
         self.batches(&dataset, options, model)
     }
 
-    /// The first `samples` of the training samples in an order that `seed` decides, neither shuffled again nor augmented; and
-    /// the `hold` after them to judge by, if any are asked for. Where there are not enough for both, a fifth is held back;
-    /// of fewer than five samples none.
+    /// The first `samples` of the training samples in an order drawn from `seed`, neither shuffled again nor augmented; and the
+    /// `hold` samples after them to judge by, if any are asked for. If there are not enough for both, a fifth is held back; of
+    /// fewer than five samples none.
     ///
     /// # Errors
     /// If the recipe names no training data.
@@ -242,11 +241,11 @@ impl Sources {
             None => (0..dataset.len()).collect(),
         };
         let feeding = self.feeding(model)?;
-        // What is carried from row to row needs them in their order.
+        // A state that is carried from row to row needs the rows in their order.
         let order = if feeding.carries() { (0..all.len()).collect() } else { tensor::random::permutation(seed, all.len()) };
         let hold = if samples.saturating_add(hold) <= all.len() { hold } else { hold.min(all.len() / 5) };
         let samples = samples.min(all.len() - hold);
-        // Whole runs, so that no sample is seen twice.
+        // Whole runs, so that no sample is used twice.
         let run = if dataset.is_ready() { 1 } else { feeding.fixed().unwrap_or(1) };
         // Calibration reads no labels, so they need not be the model's.
         let options = LoaderOptions { batch: batch.next_multiple_of(run), classes: None, ..self.options(model)? };
@@ -292,7 +291,7 @@ impl Sources {
         Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }
 
-    /// How many rows there are of each part.
+    /// The number of rows in each part.
     pub fn rows(&self) -> Rows {
         let len = |d: &Option<Arc<dyn Dataset>>| d.as_ref().map_or(0, |d| d.len());
         Rows {

@@ -1,15 +1,15 @@
-//! A network of its own for a student.
+//! The network of a distillation's student.
 use crate::StageError;
 use crate::recipe::{ModelSource, Student};
 use graph::{Dim, Model};
 use std::path::PathBuf;
 use zoo::ZooOptions;
 
-/// A student: its file, or an architecture, freshly initialised, with the teacher's input and classes. `own` is the model
-/// that the recipe begins with, whose architecture is taken where the student names none.
+/// A student: its file, or an architecture with random weights and the teacher's input and classes. `own` is the recipe's own
+/// model, whose architecture is taken if the student names none.
 ///
 /// # Errors
-/// If the file cannot be read; if the teacher's input or output shape is not declared; what the zoo reports.
+/// If the file cannot be read, or the teacher's input or output shape is not declared; errors of the zoo.
 pub fn student(
     of: &Student,
     own: Option<&ModelSource>,

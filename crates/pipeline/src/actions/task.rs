@@ -1,15 +1,15 @@
-//! The task for the record: what a view has to know of it.
+//! The task as a record.
 use report::record::{Better, MetricRecord, TaskRecord};
 use technique::Choice;
 use train::{MetricFacts, Task, Tasks};
 
-/// The task and its figures, the main one first.
+/// The task and its metrics, the main one first.
 pub fn task_record(task: &Choice<Tasks>) -> TaskRecord {
     let metrics = task.metrics().into_iter().map(metric).collect();
     TaskRecord { kind: task.kind().to_string(), metrics }
 }
 
-/// The main figure of a task.
+/// The main metric of a task.
 pub fn metric_record(task: &dyn Task) -> MetricRecord {
     metric(task.main_metric())
 }

@@ -1,12 +1,12 @@
-//! What a recipe's types cannot say: ranges, and how its parts fit each other.
+//! Checks of a recipe that its types cannot express: ranges, and how its parts fit together.
 use super::{ModelSource, Recipe, Stage};
 use technique::{Fault, did_you_mean, within};
 use zoo::{ZooError, ZooOptions};
 
-/// More are a slip of the keyboard.
+/// Most threads; more are taken for a typing error.
 const MOST_THREADS: f64 = 1024.0;
 
-/// More black pixels around an image are a slip of the keyboard.
+/// Most padding of images, in pixels; more is taken for a typing error.
 const MOST_PADDING: f64 = 4096.0;
 
 pub(super) fn check(recipe: &Recipe) -> Result<(), Fault> {
@@ -42,7 +42,7 @@ pub(super) fn check(recipe: &Recipe) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Checks where a model comes from; `path` is the key of the table that says it.
+/// Checks the origin of a model; `path` is the key of its table.
 ///
 /// # Errors
 /// A [`Fault`] at the key.
@@ -58,7 +58,7 @@ pub(crate) fn source(path: &str, model: &ModelSource) -> Result<(), Fault> {
     }
 }
 
-/// Checks an architecture and its options; `path` is the key of the table that names it.
+/// Checks an architecture and its options; `path` is the key of its table.
 ///
 /// # Errors
 /// A [`Fault`] at the key.
@@ -92,7 +92,7 @@ fn data(recipe: &Recipe) -> Result<(), Fault> {
         ));
     }
     if data.validation > 0.0 && data.validation_set.is_some() {
-        return Err(Fault::new("data.validation", "validation and validation_set are two answers to one question: give one"));
+        return Err(Fault::new("data.validation", "validation and validation_set exclude each other: give one of them"));
     }
     if let Some(preprocess) = &data.preprocess {
         preprocess.validate().map_err(|e| Fault::new("data.preprocess", e.to_string()))?;
@@ -123,11 +123,11 @@ fn goals(recipe: &Recipe) -> Result<(), Fault> {
     }
 }
 
-/// Goals are about figures that the task has.
+/// Checks that the task has the metrics of the goals.
 fn metrics(recipe: &Recipe) -> Result<(), Fault> {
     let (goals, task) = (&recipe.goals, &recipe.task);
     let known: Vec<&str> = task.metrics().iter().map(|m| m.key).collect();
-    let list = || format!("the task {} is judged by: {}", task.kind(), known.join(", "));
+    let list = || format!("the metrics of the task {} are: {}", task.kind(), known.join(", "));
     let own = [("max_accuracy_drop", goals.max_accuracy_drop), ("min_accuracy", goals.min_accuracy)];
     if let Some((key, _)) = own.into_iter().find(|(_, goal)| goal.is_some() && !known.contains(&"accuracy")) {
         let hint = format!("{}; for example metrics.{} = {{ max = 0.5 }}", list(), known.first().unwrap_or(&"mae"));
@@ -137,13 +137,13 @@ fn metrics(recipe: &Recipe) -> Result<(), Fault> {
         let path = format!("goals.metrics.{key}");
         if !known.contains(&key.as_str()) {
             let hint = did_you_mean(key, known.iter().copied()).map_or_else(list, |k| format!("did you mean '{k}'?"));
-            return Err(Fault::new(&path, format!("'{key}' is not a figure of the task {}", task.kind())).hint(hint));
+            return Err(Fault::new(&path, format!("'{key}' is not a metric of the task {}", task.kind())).hint(hint));
         }
         let values = [("min", goal.min), ("max", goal.max), ("max_drop", goal.max_drop), ("max_rise", goal.max_rise)];
         let given: Vec<(&str, f64)> = values.into_iter().filter_map(|(what, value)| Some((what, value?))).collect();
         if given.is_empty() {
             let hint = "min, max, max_drop or max_rise with a number";
-            return Err(Fault::new(&path, format!("the goal for '{key}' says nothing")).hint(hint));
+            return Err(Fault::new(&path, format!("the goal for '{key}' is empty")).hint(hint));
         }
         if let Some((what, value)) = given.iter().find(|(what, v)| !v.is_finite() || (what.starts_with("max_") && *v < 0.0)) {
             return Err(Fault::new(&format!("{path}.{what}"), format!("{what} = {value}: a number, 0 or more for a change, is needed")));
@@ -167,7 +167,7 @@ fn names(recipe: &Recipe) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The first stage must have something to work on. Paths of this and the following faults begin at the stage.
+/// The first stage needs a model. Paths of this and the following faults begin at the stage.
 fn starts(recipe: &Recipe, i: usize) -> Result<(), Fault> {
     if i > 0 || recipe.model.is_some() || recipe.stages[0].begins_anew().is_some() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What is wrong with a recipe, and where.
+//! Errors of a recipe, with their place.
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,7 @@ impl RecipeError {
         self
     }
 
-    /// The error of an override: it forgets the place, for the text was not the user's file.
+    /// The error of an override: without a place, since the text was not the user's file.
     pub(super) fn in_override(self, text: &str) -> Self {
         RecipeError { message: format!("--set {text}: {}", self.message), place: None, ..self }
     }

@@ -1,4 +1,4 @@
-//! All families of techniques that a recipe chooses from: what `list` and `explain` show, and what the tests of the registry go through.
+//! All families of techniques that a recipe chooses from, for `list`, `explain` and the tests of the registry.
 use technique::{FamilyManual, manual};
 
 /// All families, in the order of a recipe.

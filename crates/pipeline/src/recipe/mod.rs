@@ -1,7 +1,7 @@
 //! The recipe: a TOML file that says which model, which data and which stages, with a default for every key.
 //!
-//! [`load`] reads a file, [`parse`] a text; both apply overrides and check what the types cannot. Errors point at the
-//! place in the file.
+//! [`load`] reads a file, [`parse`] a text; both apply overrides and check what the types cannot express. Errors point at a place
+//! in the file.
 mod check;
 mod error;
 mod families;
@@ -37,18 +37,18 @@ use train::{AdamW, Optimizers, Sgd, Tasks};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// Its name, also of the run's folder.
+    /// Name of the recipe, also of the run's folder.
     pub name: String,
-    /// Key of all randomness: the same recipe, seed, machine and thread count give the same bytes.
+    /// Seed of all random numbers: the same recipe, seed, machine and thread count give the same bytes.
     #[serde(default = "one")]
     pub seed: u64,
     /// Threads that compute; absent: one for each processor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// What the first stage starts from.
+    /// The model that the first stage starts from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<ModelSource>,
-    /// What the network is for: a name, or a table with settings (`{ kind = "regression", target = "y" }`).
+    /// The task: a name, or a table with settings (`{ kind = "regression", target = "y" }`).
     #[serde(default, skip_serializing_if = "is_classification")]
     pub task: Choice<Tasks>,
     /// The data set, its preprocessing and augmentation.
@@ -62,7 +62,7 @@ pub struct Recipe {
     pub stages: Vec<Stage>,
 }
 
-/// True for the task that a recipe without one has.
+/// True for the default task.
 fn is_classification(task: &Choice<Tasks>) -> bool {
     *task == Choice::default()
 }
@@ -91,9 +91,8 @@ impl Recipe {
         self.stages.get(index).and_then(|s| s.begins_anew()).unwrap_or(before)
     }
 
-    /// The optimizer that stage `index` trains by, and whether the recipe leaves it open: then
-    /// [`Sgd::for_random_weights`], or [`AdamW::for_trained_weights`] for weights that are trained already. `None` for a stage
-    /// without a training loop.
+    /// The optimizer of stage `index`, and whether it is a default: [`Sgd::for_random_weights`], or
+    /// [`AdamW::for_trained_weights`] for weights that are trained already. `None` for a stage without a training loop.
     pub fn optimizer(&self, index: usize) -> Option<(Choice<Optimizers>, bool)> {
         let given = self.stages.get(index)?.training()?.optimizer.clone();
         let open = given.is_none();
@@ -104,7 +103,7 @@ impl Recipe {
         Some((given.unwrap_or_else(default), open))
     }
 
-    /// What the graph of stage `index` will be deployed for: the target of the first deploy stage from there on.
+    /// The target that stage `index` is deployed for: that of the first deploy stage from there on.
     pub fn target_from(&self, index: usize) -> target::Choice {
         self.stages.iter().skip(index).find_map(|s| s.get::<DeployStage>()).map(|s| s.target.clone()).unwrap_or_default()
     }
@@ -115,7 +114,7 @@ impl Recipe {
     }
 }
 
-/// A recipe with where it came from.
+/// A recipe with its origin.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
     /// The recipe, overrides applied.
@@ -124,7 +123,7 @@ pub struct Loaded {
     pub text: String,
     /// The folder that relative paths start from.
     pub folder: PathBuf,
-    /// The overrides, as given.
+    /// The overrides, as they were given.
     pub overrides: Vec<String>,
 }
 
@@ -161,10 +160,10 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Loaded, RecipeError> {
 }
 
 impl Recipe {
-    /// The recipe as TOML: what the overrides made of it, with every setting that has a value.
+    /// The recipe as TOML, with overrides applied and every setting that has a value.
     ///
     /// # Errors
-    /// For a value that TOML has no word for.
+    /// For a value that cannot be written in TOML.
     pub fn to_text(&self) -> Result<String, RecipeError> {
         toml::to_string(self).map_err(|e| RecipeError::new(e.to_string()))
     }

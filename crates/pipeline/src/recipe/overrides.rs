@@ -1,4 +1,4 @@
-//! `--set KEY=VALUE`: changes to a recipe that do not touch its file.
+//! `--set KEY=VALUE`: changes to a recipe without editing its file.
 use super::{Recipe, RecipeError, Stage, parse};
 use technique::did_you_mean;
 use toml::{Table, Value};
@@ -17,7 +17,7 @@ pub(super) fn apply(recipe: &Recipe, overrides: &[String]) -> Result<Recipe, Rec
     Ok(recipe)
 }
 
-/// The key's steps and the value: TOML if it reads as such, else a plain string.
+/// The key's steps and the value: TOML if it parses as such, else a plain string.
 fn split(text: &str) -> Result<(Vec<String>, Value), RecipeError> {
     let Some((key, value)) = text.split_once('=') else {
         return Err(RecipeError::new("is not KEY=VALUE").hint(Some("for example --set stages.prune.sparsity=0.7".into())));
@@ -43,7 +43,7 @@ fn set(root: &mut Table, recipe: &Recipe, steps: &[String], value: Value) -> Res
                 && !table.contains_key(key)
                 && let Some((optimizer, _)) = recipe.stages.iter().position(|s| s.name() == stage).and_then(|i| recipe.optimizer(i))
             {
-                // One key of the default that is not written there.
+                // A default that is not written there is changed in one key.
                 table.insert(key.clone(), Value::try_from(optimizer).map_err(|e| RecipeError::new(e.to_string()))?);
             }
             (table, path)
@@ -57,7 +57,7 @@ fn set(root: &mut Table, recipe: &Recipe, steps: &[String], value: Value) -> Res
     let Some((last, folders)) = path.split_last() else { return Err(RecipeError::new("the key is empty")) };
     for step in folders {
         let entry = table.entry(step.as_str()).or_insert_with(|| Value::Table(Table::new()));
-        // A technique that is named by its name alone, and gets a setting now.
+        // A technique given by its name alone becomes a table, to take a setting.
         if let Value::String(kind) = entry {
             *entry = Value::Table(Table::from_iter([("kind".to_string(), Value::String(std::mem::take(kind)))]));
         }

@@ -1,4 +1,4 @@
-//! From text to [`Recipe`], keeping track of places so that an error can point at one.
+//! From text to [`Recipe`], with the places of keys, so that an error can point at one.
 use super::check;
 use super::error::RecipeError;
 use super::stage::COMMON;
@@ -32,7 +32,7 @@ fn syntax(text: &str, error: &Error) -> RecipeError {
     RecipeError::new(format!("not valid TOML: {}", error.message())).at(text, error.span())
 }
 
-/// A parsed text in which places can be looked up.
+/// A parsed text with the places of its keys.
 struct Located<'a> {
     text: &'a str,
     root: &'a DeTable<'a>,
@@ -104,8 +104,8 @@ impl Located<'_> {
         self.error(error, table, &format!(" in a '{}' stage", entry.manual.name), &known)
     }
 
-    /// serde's error with the place of the key it speaks of, and the known key that was probably meant: one of those that serde
-    /// lists, or of the stage's others.
+    /// serde's error with the place of its key, and a suggestion: the known key that was probably meant, among those that serde
+    /// lists and the stage's others.
     fn error(&self, error: &Error, table: &DeTable, place: &str, others: &[String]) -> RecipeError {
         let message = error.message();
         let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
@@ -126,7 +126,7 @@ impl Located<'_> {
             let span = error.span().map(|s| heading(self.text, s));
             return RecipeError::new(format!("the key '{key}' is missing{place}")).at(self.text, span);
         }
-        // The fault of a technique's setting begins with its key: "lr = -1: ...". serde knows the place of the table alone.
+        // The fault of a technique's setting begins with its key: "lr = -1: ...". serde gives only the place of the table.
         let key = message.split_once(" = ").zip(error.span()).and_then(|((key, _), near)| {
             let mut found = vec![];
             collect_keys(table, key, &mut found);
@@ -135,7 +135,7 @@ impl Located<'_> {
         RecipeError::new(plain(message.trim())).at(self.text, key.or(error.span()))
     }
 
-    /// The place of a value by its path; of the nearest thing above it that is written where it is not.
+    /// The place of a value by its path; if it is not written, of the nearest table above it.
     fn find(&self, path: &[String]) -> Option<Range<usize>> {
         let (first, rest) = path.split_first()?;
         let (key, mut value) = self.root.get_key_value(first.as_str())?;
@@ -153,7 +153,7 @@ impl Located<'_> {
     }
 }
 
-/// serde's message in the words of a recipe instead of Rust's types.
+/// serde's message in terms of recipes instead of Rust's types.
 fn plain(message: &str) -> String {
     let Some((what, expected)) = message.rsplit_once(", expected ") else { return message.to_string() };
     let expected = match expected {
@@ -169,7 +169,7 @@ fn plain(message: &str) -> String {
     format!("{what}, expected {expected}")
 }
 
-/// Where a key of this name is written in a table or below it, preferably within `near`.
+/// Place of a key of this name in a table or below it, preferably within `near`.
 fn find_key(table: &DeTable, name: &str, near: Option<Range<usize>>) -> Option<Range<usize>> {
     let mut found = vec![];
     collect_keys(table, name, &mut found);

@@ -1,4 +1,4 @@
-//! The parts of a recipe beside its stages: where it starts, its data, its goals.
+//! The parts of a recipe beside its stages: model, data, goals.
 use super::ByteSize;
 use data::{Augment, Preprocess};
 use schemars::JsonSchema;
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use train::InputRules;
 
-/// What the first stage starts from: a `file`, or a freshly initialised `arch`.
+/// The model that the first stage starts from: a `file`, or an `arch` with random weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelSource {
@@ -16,7 +16,7 @@ pub struct ModelSource {
     /// An architecture of the zoo (`espalier list architectures`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arch: Option<String>,
-    /// Multiplies the channels of every hidden layer of `arch`.
+    /// Factor on the channels of every hidden layer of `arch`.
     #[serde(default = "unit")]
     pub width: f64,
     /// Number of classes of `arch`; absent: what it was designed for.
@@ -27,8 +27,8 @@ pub struct ModelSource {
     pub input: Option<Vec<usize>>,
 }
 
-/// A student: an architecture of the zoo, freshly initialised, with the teacher's classes and input; or a file. Without
-/// either, the architecture that the recipe's own model has, in another width.
+/// A student: an architecture of the zoo with random weights, and with the teacher's classes and input; or a file. Without
+/// either, the architecture of the recipe's own model, in another width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Student {
@@ -38,12 +38,12 @@ pub struct Student {
     /// An ONNX file instead of an architecture.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file: Option<String>,
-    /// Multiplies the channels of every hidden layer of the architecture.
+    /// Factor on the channels of every hidden layer of the architecture.
     #[serde(default = "unit")]
     pub width: f64,
 }
 
-/// Which of the earlier stages' compression a fresh student gets.
+/// Which compression of earlier stages a new student gets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum Inherit {
@@ -70,10 +70,10 @@ pub struct DataSettings {
     /// Folder or file of the training images, also used for calibration; its `train` split where it has splits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<String>,
-    /// Folder or file of the images that accuracy is measured on; its `test` split where it has splits.
+    /// Folder or file of the images to measure on; its `test` split where it has splits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<String>,
-    /// Part of the training images held out to choose the best epoch by, 0..1; 0: none, the last epoch counts.
+    /// Share of the training images held out to choose the best epoch by, 0..1; 0: none, and the last epoch is kept.
     #[serde(default)]
     pub validation: f64,
     /// Folder or file of unseen images to choose the best epoch by, instead of a part of `train`.
@@ -100,8 +100,8 @@ pub struct DataSettings {
     /// Random changes to training images.
     #[serde(default)]
     pub augment: Augment,
-    /// What inputs are fed that the data do not hold, and how arrays are cut into samples where that is not plain from the
-    /// inputs' declared shapes.
+    /// What inputs that are not in the data are fed with, and how arrays are cut into samples if the inputs' declared shapes do
+    /// not tell.
     #[serde(default, skip_serializing_if = "InputRules::is_empty")]
     pub inputs: InputRules,
 }
@@ -113,47 +113,47 @@ fn shuffle_buffer() -> usize {
     4096
 }
 
-/// What the deployed file must reach, as its runtime computes by default.
+/// Requirements on the deployed file, measured as its runtime computes by default.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Goals {
-    /// Percentage points of accuracy that may be lost against the first measured model.
+    /// Percentage points of accuracy that may be lost, compared with the first measured model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_accuracy_drop: Option<f64>,
-    /// Accuracy on the test set that must be kept, in percent.
+    /// Least accuracy on the test set, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_accuracy: Option<f64>,
-    /// Figures of the task by their keys, in percent where they are shares: `metrics.mae = { max = 0.3 }`.
+    /// Goals for the task's metrics by their keys, in percent for shares: `metrics.mae = { max = 0.3 }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metrics: BTreeMap<String, MetricGoal>,
-    /// Size of the deployed file.
+    /// Largest size of the deployed file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_file_size: Option<ByteSize>,
-    /// Median latency of one sample, in milliseconds.
+    /// Largest median latency of one sample, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_latency_ms: Option<f64>,
 }
 
-/// What a figure of the task must reach.
+/// Goals for one metric of the task.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MetricGoal {
-    /// At least so much.
+    /// Smallest allowed value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min: Option<f64>,
-    /// At most so much.
+    /// Largest allowed value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<f64>,
-    /// It may fall by so much against the first measured model.
+    /// Largest allowed fall, compared with the first measured model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_drop: Option<f64>,
-    /// It may rise by so much against the first measured model.
+    /// Largest allowed rise, compared with the first measured model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_rise: Option<f64>,
 }
 
 impl Goals {
-    /// True if nothing is asked for.
+    /// True if there is no goal.
     pub fn is_empty(&self) -> bool {
         *self == Goals::default()
     }

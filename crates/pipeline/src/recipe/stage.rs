@@ -1,4 +1,4 @@
-//! One stage of a recipe: its own settings, and what all stages or all that train have in common.
+//! One stage of a recipe: its own settings, and those of all stages or of all that train.
 use super::Training;
 use crate::stages::{StageEntry, StageKind, kinds};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -11,7 +11,7 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// A stage. [`Deref`] gives what its kind says of it.
+/// A stage. [`Deref`] gives the settings of its kind.
 #[derive(Clone)]
 pub struct Stage {
     /// The stage's name; absent: its kind.
@@ -22,11 +22,11 @@ pub struct Stage {
     pub(super) settings: Arc<dyn StageKind>,
 }
 
-/// Keys that every stage has, with their sentence.
+/// Keys of every stage, each with its description.
 pub(super) const COMMON: [(&str, &str); 1] = [("name", "The stage's name; absent: its kind.")];
 
 impl Stage {
-    /// The kinds, in the classic order.
+    /// The kinds, in the usual order of a recipe.
     pub fn kinds() -> impl Iterator<Item = &'static str> {
         kinds().iter().map(|entry| entry.manual.name)
     }
@@ -36,7 +36,7 @@ impl Stage {
         self.entry.manual.name
     }
 
-    /// The name that it was given, or its kind.
+    /// The name given in the recipe, or its kind.
     pub fn name(&self) -> &str {
         self.name.as_deref().unwrap_or(self.kind())
     }
@@ -46,7 +46,7 @@ impl Stage {
         self.training.as_ref()
     }
 
-    /// True if it passes over the training data.
+    /// True if it has epochs.
     pub fn trains(&self) -> bool {
         self.training().is_some_and(|t| t.epochs > 0)
     }
@@ -56,7 +56,7 @@ impl Stage {
         &self.settings
     }
 
-    /// The settings of a kind, if the stage is of it.
+    /// The settings as those of a kind, if the stage is of that kind.
     pub fn get<T: StageKind>(&self) -> Option<&T> {
         let any: &dyn Any = self.settings.as_ref();
         any.downcast_ref()
@@ -100,7 +100,7 @@ impl Serialize for Stage {
     }
 }
 
-/// Stages are read by [`super::parse`], which knows their places in the text.
+/// [`super::parse`] reads stages, since it knows their places in the text.
 pub(super) fn none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Stage>, D::Error> {
     <IgnoredAny as serde::Deserialize>::deserialize(deserializer).map(|_| vec![])
 }

@@ -79,7 +79,7 @@ fn faults_are_named_with_their_line() {
         (
             "[[stages]]\nkind = \"distill\"\nteacher = \"t.onnx\"\nalpha = 0.5\nlosses = [\"hinton\"]\n",
             9,
-            "alpha is Hinton's loss in short",
+            "alpha is a short form of Hinton's loss",
         ),
         (
             "[[stages]]\nkind = \"distill\"\nteacher = \"t.onnx\"\nlosses = [{ kind = \"hinton\", weight = -1 }]\n",
@@ -192,7 +192,7 @@ fn an_optimizer_that_is_not_named_follows_from_whether_the_weights_are_trained()
     assert!(optimizer.kind() == "adamw" && optimizer.lr() == 0.001 && !open, "{optimizer:?}");
 }
 
-/// Recipes that hold an example: as a stage of some kind, with the keys that such a stage must have.
+/// Recipes around an example: as a stage of some kind, with the keys that such a stage requires.
 fn with_example(example: &str) -> Result<Recipe, Vec<RecipeError>> {
     let head = format!("{HEAD}[[stages]]\nkind = \"train\"\n");
     let required = [
@@ -274,8 +274,8 @@ fn a_task_is_a_name_or_a_table_and_goals_are_about_its_figures() {
         ("\"regression\"", "max_accuracy_drop = 1", "a regression has no accuracy"),
         ("\"regression\"", "metrics.mea = { max = 1 }", "did you mean 'mae'?"),
         ("\"regression\"", "metrics.mae = { max_rise = -1 }", "max_rise = -1"),
-        ("\"regression\"", "metrics.mae = {}", "says nothing"),
-        ("\"classification\"", "metrics.mae = { max = 1 }", "is judged by: accuracy"),
+        ("\"regression\"", "metrics.mae = {}", "is empty"),
+        ("\"classification\"", "metrics.mae = { max = 1 }", "are: accuracy"),
     ] {
         let error = with(task, goals).unwrap_err();
         assert!(error.contains(part), "{part}: {error}");

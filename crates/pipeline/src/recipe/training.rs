@@ -1,4 +1,4 @@
-//! The keys that every stage with a training loop has in common. A new key is a field here, and nothing else.
+//! The keys of every stage with a training loop. To add a key, add a field here.
 use super::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,11 +11,12 @@ use train::{Keep, Optimizers, Schedules};
 pub struct Training {
     /// Passes over the training data.
     pub epochs: u64,
-    /// Samples a step.
+    /// Samples in a step.
     pub batch: usize,
     /// The optimizer: a name, or `{ kind = "adamw", lr = 0.001 }`.
     /// Absent: sgd with lr = 0.05, momentum = 0.9, nesterov = true and weight_decay = 5e-4 for weights that are still random; for
-    /// weights that have been trained (those of a file, or of an earlier stage) the gentle adamw with lr = 1e-4.
+    /// weights that have been trained (those of a file, or of an earlier stage) adamw with lr = 1e-4, which changes them in small
+    /// steps.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub optimizer: Option<Choice<Optimizers>>,
     /// The learning rate over the stage, as a factor of the optimizer's `lr`: a name, or `{ kind = "cosine", warm_up = 0.1 }`.
@@ -25,22 +26,22 @@ pub struct Training {
     /// Largest L2 norm of all gradients together; larger ones are scaled down to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_norm: Option<f64>,
-    /// Patterns of parameter names that stay as they are (`*` stands for anything).
+    /// Patterns of parameter names that are not trained (`*` stands for any characters).
     pub freeze: Vec<String>,
-    /// Stop after so many epochs without a better validation figure.
+    /// Stop after this many epochs without a better validation metric.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub early_stopping: Option<u64>,
-    /// Which epoch to end with: the `best` by validation (without validation, the last), or the `last`. A network that
-    /// comes from a file has probably seen a split held out of the training data: there the last counts, unless
+    /// Which epoch's weights are kept: those of the `best` by validation (without validation, of the last), or of the `last`. A
+    /// network from a file has probably been trained on samples held out of the training data: there the last is kept, unless
     /// `data.validation_set` names unseen images.
     pub keep: Keep,
-    /// Epochs at the end in which normalizations use and keep their running statistics.
+    /// Number of epochs at the end in which normalizations use and keep their running statistics.
     pub freeze_statistics: u64,
     /// Train the quantizers' scales together with the weights (not those that follow a BatchNormalization that is kept).
     pub learn_scales: bool,
-    /// What a training step may hold: weights, gradients, the optimizer's state and activations (not the images kept in
-    /// memory, nor a teacher's weights). Where it would be more, activations are computed again in the backward pass;
-    /// the result is the same to the bit. Absent: all activations are kept.
+    /// Memory budget of a training step: weights, gradients, the optimizer's state and activations (not the images kept in
+    /// memory, nor a teacher's weights). To stay below it, activations are recomputed in the backward pass; the result is the
+    /// same to the bit. Absent: all activations are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<ByteSize>,
 }
@@ -65,7 +66,7 @@ impl Default for Training {
 }
 
 impl Training {
-    /// Checks ranges; `validates` says whether there are validation samples.
+    /// Checks ranges; `validates` tells whether there are validation samples.
     ///
     /// # Errors
     /// A [`Fault`] at the key.

@@ -1,4 +1,4 @@
-//! Quantities that are written with a unit.
+//! Quantities with a unit.
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::borrow::Cow;

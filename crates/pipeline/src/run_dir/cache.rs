@@ -1,12 +1,12 @@
-//! Intermediate results that a later stage or run may take again. Nothing is lost with one that is gone or damaged.
+//! Intermediate results that a later stage or run may reuse. A missing or damaged file only costs the time to compute it again.
 use super::{Key, KeyBuilder, RunDir, atomic};
 use crate::PipelineError;
 use serde::{Serialize, de::DeserializeOwned};
 use std::path::PathBuf;
 
-/// The cache of a run: files below `store/`, by the hash of all that they depend on.
+/// The cache of a run: files below `store/`, named by the hash of everything that they depend on.
 ///
-/// A file is one line with the BLAKE3 of the rest, then JSON. One whose hash does not fit is as good as none.
+/// A file is one line with the BLAKE3 of the rest, then JSON. A file whose hash does not match is ignored.
 #[derive(Clone, Copy)]
 pub struct Cache<'a> {
     dir: &'a RunDir,
@@ -14,12 +14,12 @@ pub struct Cache<'a> {
 }
 
 impl<'a> Cache<'a> {
-    /// In a run's folder; `common` is what everything in the run depends on.
+    /// The cache in a run's folder; `common` is the part of the key that everything in the run shares.
     pub fn new(dir: &'a RunDir, common: &'a KeyBuilder) -> Self {
         Cache { dir, common }
     }
 
-    /// The beginning of an address.
+    /// The beginning of a key.
     pub fn key(&self) -> KeyBuilder {
         self.common.clone()
     }
@@ -28,7 +28,7 @@ impl<'a> Cache<'a> {
         self.dir.root().join("store").join(format!("{key}.{kind}"))
     }
 
-    /// What was stored there, if it is there and whole.
+    /// The value stored under a key, if it is there and complete.
     pub fn get<T: DeserializeOwned>(&self, kind: &str, key: &Key) -> Option<T> {
         let bytes = std::fs::read(self.path(kind, key)).ok()?;
         let end = bytes.iter().position(|b| *b == b'\n')?;
@@ -39,7 +39,7 @@ impl<'a> Cache<'a> {
         serde_json::from_slice(body).ok()
     }
 
-    /// Stores a value, whole or not at all.
+    /// Stores a value, completely or not at all.
     ///
     /// # Errors
     /// [`PipelineError::File`].

@@ -1,4 +1,4 @@
-//! Addresses of results: the hash of everything a result depends on.
+//! Addresses of results: hashes of everything that a result depends on.
 use crate::PipelineError;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ impl fmt::Debug for Key {
 pub struct KeyBuilder(blake3::Hasher);
 
 impl KeyBuilder {
-    /// Adds a part. Names and parts carry their length, so that no two lists of parts read alike.
+    /// Adds a part. Names and parts carry their length, so that different lists of parts never give the same bytes.
     pub fn part(mut self, name: &str, bytes: impl AsRef<[u8]>) -> Self {
         for piece in [name.as_bytes(), bytes.as_ref()] {
             self.0.update(&(piece.len() as u64).to_le_bytes());
@@ -34,14 +34,14 @@ impl KeyBuilder {
         self
     }
 
-    /// The address.
+    /// The hash of everything added, as the result's address.
     pub fn finish(&self) -> Key {
         Key(self.0.finalize())
     }
 }
 
-/// What stands for the code in an address: a release's version, else the hash of the program that is running, so that
-/// nobody can forget to raise a number.
+/// The part of an address that stands for the code: a release's version, else the hash of the running program, so that no version
+/// number can be forgotten.
 ///
 /// # Errors
 /// [`PipelineError::File`] if the program's own file cannot be read.
@@ -62,7 +62,7 @@ pub fn code_version() -> Result<String, PipelineError> {
 /// The hash of a file, or of all files below a folder with their names.
 ///
 /// # Errors
-/// [`PipelineError::File`] for what cannot be read.
+/// [`PipelineError::File`] for a file that cannot be read.
 pub fn fingerprint(path: &Path) -> Result<String, PipelineError> {
     let mut hasher = blake3::Hasher::new();
     if path.is_dir() {

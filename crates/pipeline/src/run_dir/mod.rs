@@ -1,4 +1,4 @@
-//! The run's folder: results of stages under the hash of all that they depend on, one run at a time.
+//! The run's folder: results of stages under the hash of everything that they depend on, for one run at a time.
 //!
 //! ```text
 //! OUT/run.json, report.html     the record of the last run, and its page
@@ -9,7 +9,7 @@
 //! OUT/store/KEY.statistics      what calibration saw, for any observer and width
 //! OUT/lock                      held while a run is at work
 //! ```
-//! A result appears by one rename of a folder whose files are synced, so a kill at any moment leaves it absent or whole.
+//! A result appears by one rename of a folder whose files are synced, so after a kill it is either absent or complete.
 mod atomic;
 mod cache;
 mod key;
@@ -26,17 +26,17 @@ use crate::PipelineError;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
-/// A run's folder, locked for as long as this lives.
+/// A run's folder; the lock is held until this is dropped.
 pub struct RunDir {
     root: PathBuf,
-    /// What the run reads: never written over.
+    /// Inputs of the run, which are never overwritten.
     inputs: Vec<PathBuf>,
     _lock: File,
 }
 
 impl RunDir {
-    /// Creates the folder if need be, takes the lock, clears what killed runs left half written, and checks that it can be
-    /// written and has `needed` bytes of room.
+    /// Creates the folder if necessary, takes the lock, removes incomplete files of killed runs, and checks that the folder is
+    /// writable and has `needed` bytes of free space.
     ///
     /// # Errors
     /// [`PipelineError::Locked`], [`PipelineError::Space`], or [`PipelineError::File`] where it cannot be written or holds
@@ -61,7 +61,7 @@ impl RunDir {
         Ok(RunDir { root: root.to_path_buf(), inputs: vec![], _lock: lock })
     }
 
-    /// [`RunDir::open`] for a run that reads these files and folders: none of them will be written over.
+    /// [`RunDir::open`] for a run that reads these files and folders, none of which is overwritten.
     ///
     /// # Errors
     /// As [`RunDir::open`], and [`PipelineError::File`] if one of `outputs` is an input, or the folder lies inside one.
@@ -75,7 +75,7 @@ impl RunDir {
         Ok(dir)
     }
 
-    /// Refuses a name under which an input of the run lies.
+    /// Refuses a name that is the path of an input of the run.
     fn spared(&self, name: &str) -> Result<(), PipelineError> {
         let path = self.root.join(name);
         match files::destroyed(&path, self.inputs.iter().map(PathBuf::as_path)) {
@@ -84,7 +84,7 @@ impl RunDir {
         }
     }
 
-    /// The folder.
+    /// Path of the run's folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -94,7 +94,7 @@ impl RunDir {
         StageDir::new(&self.root.join("store"), key)
     }
 
-    /// Writes a file of the run, whole or not at all.
+    /// Writes a file of the run, completely or not at all.
     ///
     /// # Errors
     /// [`PipelineError::File`], also for a file that the run reads.
@@ -103,7 +103,7 @@ impl RunDir {
         atomic::write(&self.root.join(name), bytes)
     }
 
-    /// Shows a stored result under a readable name, whole or not at all.
+    /// Publishes a stored result under a readable name, completely or not at all.
     ///
     /// # Errors
     /// [`PipelineError::File`].

@@ -1,8 +1,8 @@
-//! Room on the disk.
+//! Free space on the disk.
 use crate::PipelineError;
 use std::path::Path;
 
-/// Refuses a folder whose disk has less than `needed` bytes of room.
+/// Refuses a folder whose disk has less than `needed` bytes of free space.
 pub(super) fn check(folder: &Path, needed: u64) -> Result<(), PipelineError> {
     match free(folder) {
         Some(free) if free < needed => {
@@ -12,7 +12,7 @@ pub(super) fn check(folder: &Path, needed: u64) -> Result<(), PipelineError> {
     }
 }
 
-/// Bytes that this user may still write; `None` where the system does not tell.
+/// Bytes that this user can still write; `None` if the system does not tell.
 #[cfg(unix)]
 fn free(folder: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(folder).ok()?;

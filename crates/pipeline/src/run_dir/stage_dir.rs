@@ -1,4 +1,4 @@
-//! The place of one stage's result.
+//! The folder of one stage's result.
 use super::atomic::{self, sync_folder};
 use super::key::Key;
 use crate::PipelineError;
@@ -12,7 +12,7 @@ const MODEL: &str = "model.onnx";
 const STAGE: &str = "stage.json";
 const CHECKPOINT: &str = "checkpoint";
 
-/// A folder that holds a stage's result, or its checkpoint until there is one.
+/// A folder with a stage's result, or its checkpoint until the result is complete.
 #[derive(Clone, Debug)]
 pub struct StageDir {
     store: PathBuf,
@@ -20,7 +20,7 @@ pub struct StageDir {
     partial: PathBuf,
 }
 
-/// What `stage.json` holds.
+/// Content of `stage.json`.
 #[derive(Serialize, Deserialize)]
 struct Manifest {
     /// BLAKE3 of each file of the result.
@@ -28,18 +28,18 @@ struct Manifest {
     record: StageRecord,
 }
 
-/// A result that is there.
+/// A stored result.
 #[derive(Clone, Debug)]
 pub struct StoredResult {
     /// The graph after the stage, with its annotations.
     pub model: PathBuf,
     /// Further files by name.
     pub files: BTreeMap<String, PathBuf>,
-    /// What was measured.
+    /// The stage's record.
     pub record: StageRecord,
 }
 
-/// Removes a folder, or the file that lies in its place.
+/// Removes a folder, or a file in its place.
 fn remove(path: &Path) {
     if std::fs::remove_dir_all(path).is_err() {
         std::fs::remove_file(path).ok();
@@ -51,12 +51,12 @@ impl StageDir {
         StageDir { store: store.to_path_buf(), done: store.join(key.to_string()), partial: store.join(format!("{key}.partial")) }
     }
 
-    /// True if there is a result; whether it is whole is not looked at.
+    /// True if there is a result; whether it is complete is not checked.
     pub fn is_there(&self) -> bool {
         self.done.join(STAGE).is_file()
     }
 
-    /// The result, if it is there and its files have the hashes they were written with; a damaged one is removed.
+    /// The result, if it exists and its files have the hashes of the manifest; a damaged one is removed.
     pub fn result(&self) -> Option<StoredResult> {
         if !self.done.exists() {
             return None;
@@ -71,7 +71,7 @@ impl StageDir {
     fn read(&self) -> Option<StoredResult> {
         let manifest: Manifest = serde_json::from_slice(&std::fs::read(self.done.join(STAGE)).ok()?).ok()?;
         for (name, hash) in &manifest.files {
-            // A manifest from elsewhere reads and publishes nothing outside its folder.
+            // A manifest from elsewhere must not read or publish files outside its folder.
             if Path::new(name).components().ne([Component::Normal(OsStr::new(name))]) {
                 return None;
             }
@@ -84,7 +84,7 @@ impl StageDir {
         Some(StoredResult { model: files.remove(MODEL)?, files, record: manifest.record })
     }
 
-    /// Where the trainer keeps the checkpoint of an unfinished stage, and resumes from if it exists. The folder is there.
+    /// The path of an unfinished stage's checkpoint, from which training resumes if it exists. The folder is created.
     ///
     /// # Errors
     /// [`PipelineError::File`] if the folder cannot be made.
@@ -96,7 +96,7 @@ impl StageDir {
         Ok(self.partial.join(CHECKPOINT))
     }
 
-    /// Makes a result appear, whole: files are written and synced beside it, then the folder is renamed.
+    /// Publishes a complete result: files are written and synced in a temporary folder, which is then renamed.
     ///
     /// # Errors
     /// [`PipelineError::File`]; then there is no result, and the checkpoint is still there.

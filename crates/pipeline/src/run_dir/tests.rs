@@ -92,7 +92,7 @@ fn what_a_run_reads_is_not_written_over() {
     std::fs::write(&model, b"a user's").unwrap();
     let refused = open(vec![model.clone()], &["deploy.onnx".to_string()]).err().unwrap().to_string();
     assert!(refused.contains("is read by this run"), "{refused}");
-    // A name that was not foreseen is refused when it is written.
+    // An unexpected name is refused when it is written.
     let run = open(vec![out.join("../out/deploy.onnx")], &[]).unwrap();
     assert!(run.write("deploy.onnx", b"ours").is_err());
     assert_eq!(std::fs::read(&model).unwrap(), b"a user's");
@@ -139,7 +139,7 @@ fn a_manifest_names_no_file_outside_its_folder() {
 fn a_folder_or_a_file_in_the_wrong_place_does_not_stop_a_run_for_good() {
     let folder = tempfile::tempdir().unwrap();
     let run = RunDir::open(folder.path(), 0).unwrap();
-    // In the store, what lies in a result's place is no result and makes way.
+    // In the store, a file in a result's place is no result and is removed.
     let stage = run.stage(&key("x"));
     std::fs::write(folder.path().join("store").join(key("x").to_string()), b"a file").unwrap();
     std::fs::write(folder.path().join("store").join(format!("{}.partial", key("x"))), b"a file").unwrap();
@@ -150,7 +150,7 @@ fn a_folder_or_a_file_in_the_wrong_place_does_not_stop_a_run_for_good() {
     std::fs::create_dir(folder.path().join("store").join(key("x").to_string()).join("model.onnx")).unwrap();
     assert!(stage.result().is_none());
     stage.commit(b"model", &BTreeMap::new(), &StageRecord::default()).unwrap();
-    // Where the user looks, it may be the user's: it is named, with what to do.
+    // In the user's folder it may be the user's file: the error names it, with advice.
     std::fs::create_dir(folder.path().join("quantize.onnx")).unwrap();
     let refused = run.publish(&stage.result().unwrap().model, "quantize.onnx").unwrap_err().to_string();
     assert!(refused.contains("quantize.onnx") && refused.contains("move it away"), "{refused}");

@@ -43,7 +43,7 @@ Give it a rate that stays well above zero, schedule = { kind = \"constant\" }: w
     }
 );
 
-/// Below this share of its peak, the learning rate of the last epoch is too small for averages to help.
+/// If the last epoch's learning rate is below this share of its peak, averaging hardly helps.
 const SMALL: f64 = 0.1;
 
 fn falls(training: &Training) -> bool {

@@ -1,27 +1,27 @@
-//! `calibration`: which samples the ranges of activations are found on, and how.
+//! `calibration`: the samples and the observer for the ranges of activations.
 use quantize::{Observers, observer::Auto};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use technique::{Choice, Fault};
 
-/// How the ranges of activations are found. The samples run once: a later run in the same folder with another observer or
-/// width takes the statistics that are there.
+/// How the ranges of activations are found. The samples run once: a later run in the same folder with another observer or width
+/// reuses the stored statistics.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CalibrationSettings {
-    /// How a range is found, by its name or as `{ kind = "percentile", percent = 99.9 }`.
+    /// The observer, by its name or as `{ kind = "percentile", percent = 99.9 }`.
     pub observer: Choice<Observers>,
-    /// Training samples it is taken over.
+    /// Number of training samples to calibrate on.
     #[serde(alias = "samples")]
     pub images: usize,
-    /// Samples that run at once.
+    /// Samples in a batch.
     pub batch: usize,
     /// The old spelling of `observer = { kind = "percentile", percent = ... }`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(extend("deprecated" = true))]
     pub percentile: Option<f64>,
-    /// Which subset of the training samples is taken; absent: the recipe's seed decides.
+    /// Seed of the subset of training samples; absent: the recipe's seed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
 }
@@ -32,7 +32,7 @@ impl Default for CalibrationSettings {
     }
 }
 
-/// The observer that the old key belongs to.
+/// The observer that the old key sets.
 const PERCENTILE: &str = "percentile";
 
 impl CalibrationSettings {
@@ -47,12 +47,12 @@ impl CalibrationSettings {
         self.resolved().map(|_| ()).map_err(|fault| Fault { path: vec![PERCENTILE.into()], ..fault })
     }
 
-    /// The observer, with what the old key `percentile` says.
+    /// The observer, with the old key `percentile` applied.
     pub fn observer(&self) -> Choice<Observers> {
         self.resolved().ok().flatten().unwrap_or_else(|| self.observer.clone())
     }
 
-    /// What the old key makes of the observer; `None` where it says nothing.
+    /// The observer with the old key applied; `None` if the key is absent.
     fn resolved(&self) -> Result<Option<Choice<Observers>>, Fault> {
         let Some(percent) = self.percentile else { return Ok(None) };
         let named: Choice<Observers> = Choice::new(PERCENTILE, Map::from_iter([("percent".to_string(), percent.into())]))?;
@@ -71,10 +71,10 @@ impl CalibrationSettings {
         Choice::with(self.observer.kind(), &Auto { among: among.collect(), ..Auto::default() }).map(Some)
     }
 
-    /// The percentage that an observer has that is told none.
+    /// The default percentage of the percentile observer.
     const DEFAULT: f64 = 99.99;
 
-    /// A sentence where the recipe uses the old spelling, with the new one.
+    /// A note if the recipe uses the old spelling, with the new one.
     pub fn old_spelling(&self) -> Option<String> {
         let percent = self.percentile?;
         let line = match self.resolved().ok().flatten() {
@@ -113,7 +113,7 @@ mod tests {
         let note = old.old_spelling().unwrap();
         assert!(note.ends_with("write observer = { kind = \"percentile\", percent = 99.9 } instead"), "{note}");
         assert_eq!(new.old_spelling(), None);
-        // It counted for the choice too.
+        // The key also applies to the candidates of `auto`.
         let auto = read("percentile = 99.9");
         assert!(auto.observer().candidates().contains(&new.observer()));
         let note = auto.old_spelling().unwrap();

@@ -1,4 +1,4 @@
-//! What a stage can ask of the run it is part of.
+//! The context of a stage within its run.
 use super::StageError;
 use crate::actions::{CompressOn, Compression, MemoryProbe, Original, Sources, metric_record};
 use crate::recipe::{DataSettings, DeployStage, Loaded, QuantizeStage, Stage, Training};
@@ -11,17 +11,17 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-/// The surroundings of one stage.
+/// The context of one stage.
 pub struct StageCx<'a> {
-    /// The recipe.
+    /// The recipe, its path and its text.
     pub loaded: &'a Loaded,
     /// The stage's name.
     pub name: &'a str,
-    /// Its position, from 0: part of the key of its randomness.
+    /// Its position, from 0: part of the seed of its random numbers.
     pub index: usize,
     /// Threads that compute.
     pub threads: usize,
-    /// Set when the user wants to stop; the trainer looks at it after each step.
+    /// Set when the user wants to stop; the trainer checks it after each step.
     pub stop: &'a AtomicBool,
     pub(crate) data_root: Option<&'a Path>,
     pub(crate) dir: &'a StageDir,
@@ -30,13 +30,13 @@ pub struct StageCx<'a> {
     pub(crate) listener: &'a mut dyn Listener,
     pub(crate) notes: Vec<Note>,
     pub(crate) clock: Clock,
-    /// The program, where it may be started to measure memory.
+    /// The program to start for measuring memory, if allowed.
     pub(crate) program: Option<&'a Path>,
-    /// Why nodes stay float, by node: what the stages before have planned.
+    /// Why nodes stay float, by node, as planned by earlier stages.
     pub(crate) float_reasons: BTreeMap<String, String>,
 }
 
-/// Where a stage's time goes.
+/// Time of a stage by activity.
 #[derive(Default)]
 pub(crate) struct Clock {
     now: Option<(String, Instant)>,
@@ -44,7 +44,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// `what` is being done from here on; what was done until now gets its time.
+    /// Ends the present activity and begins `what`.
     fn at(&mut self, what: Option<&str>) {
         let next = what.map(|w| (w.to_string(), Instant::now()));
         if let Some((what, since)) = std::mem::replace(&mut self.now, next) {
@@ -65,10 +65,10 @@ impl StageCx<'_> {
         self.loaded.recipe.stages.get(self.index)?.training()
     }
 
-    /// Attaches what a stage attaches, and tells of it. Returns what stays float.
+    /// Attaches a stage's compression, and reports it. Returns the operators that stay float.
     ///
     /// # Errors
-    /// What the technique reports.
+    /// Errors of the technique.
     pub(crate) fn compress(
         &mut self,
         compression: &dyn Compression,
@@ -99,7 +99,7 @@ impl StageCx<'_> {
         Sources::open(self.loaded, self.data_root)
     }
 
-    /// The last quantize stage up to this one: what the present encodings were planned by.
+    /// The last quantize stage up to this one: the plan of the present encodings.
     pub fn quantize_stage(&self) -> Option<QuantizeStage> {
         self.loaded.recipe.stages.iter().take(self.index + 1).rev().find_map(|s| s.get::<QuantizeStage>().cloned())
     }
@@ -109,12 +109,12 @@ impl StageCx<'_> {
         self.loaded.recipe.stages.iter().skip(self.index).find_map(|s| s.get::<DeployStage>().cloned())
     }
 
-    /// What the graph will be deployed for.
+    /// The target of the deployment.
     pub fn target(&self) -> target::Choice {
         self.loaded.recipe.target_from(self.index)
     }
 
-    /// The float model that the run began with: its file, else the result of its first stage. `None` where this is the first.
+    /// The float model that the run began with: its file, else the result of its first stage. `None` if this is the first stage.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -127,7 +127,7 @@ impl StageCx<'_> {
         found.map(|(name, path)| Original::result(name, path)).transpose()
     }
 
-    /// What measures the memory of a file, where the run may start the program for it.
+    /// Measures the memory of a file, if the run may start the program.
     ///
     /// # Errors
     /// [`PipelineError::File`] if there is no folder for it.
@@ -137,12 +137,12 @@ impl StageCx<'_> {
         Ok(Some(MemoryProbe { program: program.to_path_buf(), folder }))
     }
 
-    /// Key of this stage's randomness: the recipe's seed and the stage's position.
+    /// Seed of this stage's random numbers: from the recipe's seed and the stage's position.
     pub fn seed(&self) -> u64 {
         tensor::random::derive(self.loaded.recipe.seed, self.index as u64 + 1)
     }
 
-    /// The place of a file or folder that the recipe names.
+    /// The path of a file or folder that the recipe names.
     pub fn resolve(&self, path: &str) -> PathBuf {
         self.loaded.resolve(path, self.data_root)
     }
@@ -154,13 +154,13 @@ impl StageCx<'_> {
     pub fn teacher(&self, name: &str) -> Result<Model, StageError> {
         let path = self.results.get(name).cloned().unwrap_or_else(|| self.resolve(name));
         let mut model = onnx::load(&path)?;
-        // It is run and not changed, so its quantizers and parameters may stay as they are.
+        // It is run and not changed, so its quantizers and parameters can stay.
         train::to_float32(&mut model)?;
         train::open_batch(&mut model);
         Ok(model)
     }
 
-    /// Where the trainer keeps its checkpoint, and resumes from if it exists.
+    /// The path of the trainer's checkpoint, from which training resumes if it exists.
     ///
     /// # Errors
     /// [`PipelineError::File`] if the folder cannot be made.
@@ -168,29 +168,29 @@ impl StageCx<'_> {
         self.dir.checkpoint_path()
     }
 
-    /// From here on, the stage's time goes into this.
+    /// Counts the stage's time under this activity from here on.
     pub(crate) fn begin(&mut self, what: &str) {
         self.clock.at(Some(what));
     }
 
-    /// Tells that work went on.
+    /// Reports progress.
     pub fn progress(&mut self, what: &str, done: u64, total: u64, loss: Option<f64>) {
         self.begin(what);
         self.listener.event(&Event::Progress { what, done, total, loss });
     }
 
-    /// Tells how many batches of how many are done.
+    /// Reports how many batches are done and in all.
     pub(crate) fn tick(&mut self, what: &'static str) -> impl FnMut(u64, u64) {
         move |done, total| self.progress(what, done, total, None)
     }
 
-    /// Tells that an epoch ended.
+    /// Reports the end of an epoch.
     pub fn epoch(&mut self, point: &EpochPoint, epochs: u64) {
         let metric = metric_record(self.loaded.recipe.task.member().as_ref());
         self.listener.event(&Event::Epoch { point, epochs, metric: &metric });
     }
 
-    /// Tells the user something, and keeps it in the record.
+    /// Notes something for the user, and keeps the note in the record.
     pub fn note(&mut self, warning: bool, text: impl Into<String>) {
         let note = Note { warning, text: text.into() };
         self.listener.event(&Event::Note(&note));

@@ -1,4 +1,4 @@
-//! `deploy`: lowered, written, measured on the file.
+//! `deploy`: lowers the graph, writes the file and measures it.
 use super::kind::{StageEntry, StageKind, stage};
 use super::training::given;
 use super::{StageBody, StageCx, StageError, StageOutput};
@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Choice, Fault, Manual};
 
-/// `deploy`: the file that ships, and what it does.
+/// `deploy`: the deployed file and its measurements.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeployStage {
@@ -24,16 +24,16 @@ pub struct DeployStage {
     /// Timed runs of one sample.
     #[serde(default = "latency_runs")]
     pub latency_runs: usize,
-    /// Threads that the runtime may use; absent: the recipe's.
+    /// Threads of the runtime; absent: the recipe's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<usize>,
-    /// Operator set of the file; absent: what the graph has, raised where its encodings need it.
+    /// Operator set of the file; absent: that of the graph, raised if its encodings need it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub opset: Option<i64>,
     /// Keep what the exporter noted for itself: stack traces, paths and other doc strings and metadata of nodes and values.
     #[serde(default)]
     pub exporter_notes: bool,
-    /// Test samples that the file is measured on; absent: all. Some of them where a runtime is slow; the report says how many.
+    /// Number of test samples to measure the file on; absent: all. Useful if a runtime is slow; the report gives the number.
     #[serde(default, alias = "samples", skip_serializing_if = "Option::is_none")]
     pub images: Option<usize>,
 }
@@ -56,7 +56,7 @@ fn latency_runs() -> usize {
     100
 }
 
-/// A format that is left out of the record as out of the recipe, so that results of earlier runs are found again.
+/// The default format is left out of the record as it may be left out of the recipe, so that results of earlier runs are found.
 fn is_default(format: &Choice<Formats>) -> bool {
     *format == Choice::default()
 }
@@ -97,7 +97,7 @@ impl StageKind for DeployStage {
         }
     }
 
-    /// The simulation, and the file in both arithmetics.
+    /// Runs of the simulation, and of the file in both arithmetics.
     fn samples(&self, rows: &Rows) -> f64 {
         3.0 * self.images.unwrap_or(rows.test).min(rows.test) as f64
     }
@@ -135,7 +135,7 @@ impl StageBody for DeployStage {
         let mut metrics = weigh(&model, &sources)?;
         if let Some(figures) = &deployment.figures {
             keep(&mut metrics, figures);
-            // The file's own figures stand with its runtimes; these are the simulation's.
+            // The file's own metrics are stored with its runtimes; these are the simulation's.
             metrics.accuracy = deployment.record.simulation_accuracy;
             metrics.figures.clone_from(&deployment.record.simulation_figures);
         }

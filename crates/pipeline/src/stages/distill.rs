@@ -1,5 +1,5 @@
-//! `distill`: a student learns from a teacher. A fresh student is trained whole and then gets the compression that the
-//! stages before it asked for, pruned and calibrated anew, so that a joint stage after it has everything active.
+//! `distill`: a student learns from a teacher. A new student is first trained without compression and then gets the compression
+//! of the earlier stages, pruned and calibrated anew, so that a joint stage after it has everything active.
 use super::kind::{NetworkCx, StageEntry, StageKind};
 use super::teaching::{Teaching, taught_stage};
 use super::training::{given, measured, train};
@@ -18,15 +18,15 @@ use technique::{Fault, Manual, did_you_mean};
 pub struct DistillStage {
     /// The teacher: an earlier stage's name, or an ONNX file.
     pub teacher: String,
-    /// A student of its own: `{ arch, width }`, `{ file }`, or `{ width }` for the recipe's own architecture; absent: the
-    /// current graph.
+    /// A new student: `{ arch, width }`, `{ file }`, or `{ width }` for the recipe's own architecture; absent: the current graph
+    /// is the student.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub student: Option<Student>,
     /// What is learned from the teacher.
     #[serde(skip)]
     pub teaching: Teaching,
-    /// A student of its own gets the compression of the stages before it, anew: `true` prunes first and quantizes then,
-    /// whatever their order here; a list of stages' names (`["quantize", "prune"]`) takes those in that order; `false` none.
+    /// Whether a new student gets the compression of the earlier stages: `true` prunes first and then quantizes, whatever their
+    /// order in the recipe; a list of stages' names (`["quantize", "prune"]`) applies those in that order; `false` applies none.
     #[serde(default)]
     pub inherit: Inherit,
 }
@@ -35,20 +35,20 @@ pub(super) const ENTRY: StageEntry = taught_stage!(
     DistillStage,
     Manual {
         name: "distill",
-        summary: "Trains a student to say what a teacher says.",
-        details: "losses says what is learned from the teacher; temperature and alpha are short for one hinton loss.",
+        summary: "Trains a student to reproduce the outputs of a teacher.",
+        details: "losses lists what the student learns from the teacher; temperature and alpha are short for one hinton loss.",
         source: "",
         example: "teacher = \"train\"\nstudent = { arch = \"resnet8\", width = 0.75 }\nepochs = 30\n",
     }
 );
 
-/// Name of a figure of a teacher that is no stage of the run, among the further figures of the stage that it taught.
+/// Name of the teacher's metric among the further metrics of the stage, for a teacher that is no stage of the run.
 pub(crate) fn teacher_figure(key: &str) -> String {
     format!("teacher_{key}")
 }
 
 impl DistillStage {
-    /// The stages whose compression a student of this stage, the recipe's stage `index`, inherits, in the order in which it is applied.
+    /// The stages whose compression the student of this stage (the recipe's stage `index`) inherits, in the order of application.
     pub(crate) fn inherited<'r>(&self, recipe: &'r Recipe, index: usize) -> Vec<&'r Stage> {
         if self.student.is_none() {
             return vec![];
@@ -57,7 +57,7 @@ impl DistillStage {
         match &self.inherit {
             Inherit::All(false) => vec![],
             Inherit::All(true) => {
-                // Importance is read from whole weights, so masks come first.
+                // Importance is computed from unquantized weights, so masks come first.
                 let grids = |s: &&Stage| s.compression().is_some_and(|c| c.quantizers().is_some());
                 let (grids, masks): (Vec<_>, Vec<_>) = before.into_iter().partition(grids);
                 masks.into_iter().chain(grids).collect()
@@ -135,7 +135,7 @@ impl StageKind for DistillStage {
     }
 }
 
-/// Both see the same inputs, so where neither the recipe nor the student says how they are made, the teacher does.
+/// Both get the same inputs: if neither the recipe nor the student defines the preprocessing, the teacher's is used.
 fn inherit_preprocessing(cx: &mut StageCx, teacher: &Model, student: &mut Model) {
     let told = cx.loaded.recipe.data.as_ref().is_some_and(|d| d.preprocess.is_some());
     let (own, theirs) = (student.metadata_get(data::METADATA_KEY), teacher.metadata_get(data::METADATA_KEY));
@@ -153,7 +153,7 @@ impl StageBody for DistillStage {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
         let sources = cx.sources()?;
         let teacher = cx.teacher(&self.teacher)?;
-        // What an earlier stage left has been measured there.
+        // A result of an earlier stage was measured there.
         let outside = !cx.results.contains_key(&self.teacher);
         let known = if outside { figures(&teacher, &sources, None, &mut cx.tick("evaluate the teacher"))? } else { None };
         let own =

@@ -1,33 +1,32 @@
-//! Telling that a training diverges, and what helps.
+//! Detects that a training diverges or learns nothing, and suggests remedies.
 use crate::recipe::Training;
 use distill::DistillationSettings;
 use graph::Model;
 use train::{Sgd, Task};
 
-/// A loss that rose by this factor over the lowest so far is told of ...
+/// A loss that rose by this factor over the lowest so far gets a warning ...
 const RISE: f64 = 2.0;
-/// ... if it is no longer small against that of a network that knows nothing.
+/// ... if it is at least this share of the loss of an untrained network.
 const SMALL: f64 = 0.5;
 
-/// A loss so near to that of a network that knows nothing ...
+/// A loss within this share of an untrained network's ...
 const NEAR: f64 = 0.02;
-/// ... after so many epochs from the first is told of.
+/// ... after this many epochs gets a warning.
 const STUCK: u64 = 2;
 
-/// Watches a stage's losses.
+/// Watches the losses of a stage.
 pub(super) struct Divergence {
     lowest: Option<f64>,
-    /// Loss of a network that knows nothing: that gives every class the same probability; 0 where the task does not say.
+    /// Loss of a network that gives every class the same probability; 0 if the task does not define it.
     ignorant: f64,
     advice: String,
     told: bool,
-    /// Epochs without a loss that shows that something was learned; `None` once there was one, or where a teacher's word makes
-    /// the loss another.
+    /// Epochs in which the loss showed no learning; `None` once it did, or if a teacher changes the loss.
     stuck: Option<u64>,
     normalizes: bool,
 }
 
-/// What helps against a training that diverges.
+/// Remedies against a diverging training.
 pub(super) fn advice(model: &Model, training: &Training) -> String {
     let optimizer = training.optimizer.clone().unwrap_or_else(Sgd::for_random_weights);
     let lr = optimizer.lr();
@@ -46,7 +45,7 @@ fn normalizes(model: &Model) -> bool {
 }
 
 impl Divergence {
-    /// For a stage that trains `model` for a task; `losses` between it and its teacher, if it has one.
+    /// For a stage that trains `model` for a task; `losses` between the stage's model and its teacher, if it has one.
     pub(super) fn new(model: &Model, task: &dyn Task, training: &Training, losses: Option<&DistillationSettings>) -> Self {
         let scale = losses.map_or(1.0, DistillationSettings::scale);
         let ignorant = scale * task.ignorant_loss(model).unwrap_or(0.0);
@@ -54,7 +53,7 @@ impl Divergence {
         Divergence { lowest: None, ignorant, advice: advice(model, training), told: false, stuck, normalizes: normalizes(model) }
     }
 
-    /// A step's loss; only the first counts, as what the stage began with.
+    /// A step's loss; only the first counts, as the initial loss of the stage.
     pub(super) fn step(&mut self, loss: f64) {
         self.lowest.get_or_insert(loss);
     }
@@ -84,7 +83,7 @@ impl Divergence {
         ))
     }
 
-    /// An epoch's mean loss; the warning, once a stage.
+    /// Takes an epoch's mean loss; returns a warning, once for each stage.
     pub(super) fn epoch(&mut self, epoch: u64, loss: f64) -> Option<String> {
         let lowest = self.lowest.get_or_insert(loss);
         let rose = loss > RISE * *lowest && loss > SMALL * self.ignorant;

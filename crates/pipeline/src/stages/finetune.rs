@@ -9,14 +9,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Fault, Manual};
 
-/// `finetune`: joint training with all that is attached.
+/// `finetune`: joint training with everything that is attached.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FinetuneStage {
-    /// The teacher: an earlier stage's name, or an ONNX file; absent: the labels alone.
+    /// The teacher: an earlier stage's name, or an ONNX file; absent: training on the labels only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub teacher: Option<String>,
-    /// What is learned from the teacher.
+    /// The losses between the model and the teacher.
     #[serde(skip)]
     pub teaching: Teaching,
 }

@@ -1,4 +1,4 @@
-//! What a kind of stage is. One file a kind, and a line in [`super::kinds`].
+//! Kinds of stages. One file a kind, and a line in [`super::kinds`].
 use super::{StageBody, StageError};
 use crate::actions::{Compression, Rows};
 use crate::recipe::{ModelSource, Recipe};
@@ -13,19 +13,19 @@ use technique::{Fault, Manual};
 use toml::Spanned;
 use toml::de::DeTable;
 
-/// The settings of a kind of stage, and what follows from them.
+/// The settings of a kind of stage, with its properties.
 pub trait StageKind: StageBody + Any + Debug + Send + Sync {
-    /// For a stage that puts a network of its own in the place of the one before it: whether that one comes from a file.
+    /// For a stage that replaces the network: whether the new network comes from a file.
     fn begins_anew(&self) -> Option<bool> {
         None
     }
 
-    /// The model file that it works on instead of the graph before it.
+    /// The model file that it uses instead of the graph before it.
     fn own_file(&self) -> Option<&str> {
         None
     }
 
-    /// The model that it names instead of the recipe's.
+    /// The model that it uses instead of the recipe's.
     fn own_model(&self) -> Option<&ModelSource> {
         None
     }
@@ -40,17 +40,17 @@ pub trait StageKind: StageBody + Any + Debug + Send + Sync {
         false
     }
 
-    /// True if what it measures is the deployed file.
+    /// True if its metrics are those of the deployed file.
     fn deploys(&self) -> bool {
         false
     }
 
-    /// What it attaches to the graph, which a student may inherit.
+    /// The compression that it attaches to the graph, which a student may inherit.
     fn compression(&self) -> Option<&dyn Compression> {
         None
     }
 
-    /// Checks what the types cannot say. Paths of faults begin at the stage's own keys.
+    /// Checks what the types cannot express. Paths of faults begin at the stage's own keys.
     ///
     /// # Errors
     /// A [`Fault`] at the key.
@@ -58,22 +58,22 @@ pub trait StageKind: StageBody + Any + Debug + Send + Sync {
         Ok(())
     }
 
-    /// What it does that the recipe does not say in so many words, for `run --dry-run`.
+    /// Behaviour that the recipe does not state explicitly, for `run --dry-run`.
     fn details(&self, _recipe: &Recipe, _index: usize) -> Vec<String> {
         vec![]
     }
 
-    /// Samples that it runs besides training and scoring, for the estimate of its time.
+    /// Samples that it runs besides training and scoring, to estimate its time.
     fn samples(&self, _rows: &Rows) -> f64 {
         0.0
     }
 
-    /// What helps where the stage lost accuracy: when it trains, and when it does not.
+    /// Remedies if the stage lost accuracy: for a stage that trains, and for one that does not.
     fn remedies(&self) -> Option<(&'static str, &'static str)> {
         None
     }
 
-    /// The network that it puts in the place of the one before it, if it does. `teacher` is the teacher's model.
+    /// The network that replaces the one before it, if any. `teacher` is the teacher's model.
     ///
     /// # Errors
     /// If it cannot be read or built.
@@ -81,32 +81,32 @@ pub trait StageKind: StageBody + Any + Debug + Send + Sync {
         Ok(None)
     }
 
-    /// Tries its effect on the untrained graph; before anything is trained.
+    /// Applies the stage's effect to the untrained graph, before anything is trained.
     ///
     /// # Errors
-    /// What would stop the run after all training.
+    /// Errors that would stop the run after all training.
     fn trial(&self, _trial: &mut Trial, _index: usize) -> Result<(), StageError> {
         Ok(())
     }
 }
 
-/// What a network that a stage brings is built from.
+/// The context for building a stage's own network.
 pub struct NetworkCx<'a> {
-    /// The recipe.
+    /// The recipe that the stage belongs to.
     pub recipe: &'a Recipe,
-    /// Seed of random weights.
+    /// Seed of the random weights.
     pub seed: u64,
-    /// The teacher's model, where the stage has one.
+    /// The teacher's model, if the stage has one.
     pub teacher: Option<&'a Model>,
-    /// The place of a file that the recipe names.
+    /// Returns the path of a file that the recipe names.
     pub place: &'a dyn Fn(&str) -> PathBuf,
 }
 
 /// A kind of stage in the list. Made by the macro `stage!`.
 pub struct StageEntry {
-    /// Its manual page; the example holds its keys below `kind`.
+    /// Its manual page; the example contains its keys below `kind`.
     pub manual: Manual,
-    /// Epochs where the recipe says nothing; `None` for a kind without a training loop.
+    /// Default number of epochs; `None` for a kind without a training loop.
     pub epochs: Option<u64>,
     pub(crate) schema: fn(&mut SchemaGenerator) -> Schema,
     pub(crate) read: fn(Spanned<DeTable>) -> Result<Arc<dyn StageKind>, toml::de::Error>,
@@ -124,7 +124,7 @@ pub(crate) fn keys_in(schema: &Schema) -> Vec<String> {
     keys.into_iter().flatten().map(|(key, _)| key.clone()).collect()
 }
 
-/// Takes the keys of a settings type out of a stage's table, with their places: what several kinds have in common is one struct.
+/// Takes the keys of a settings type out of a stage's table, with their places: keys shared by several kinds are one struct.
 pub(crate) fn take_keys<'t, T: JsonSchema>(table: &mut DeTable<'t>) -> DeTable<'t> {
     let mut taken = DeTable::new();
     keys_of::<T>().iter().for_each(|key| taken.extend(table.remove_entry(key.as_str())));

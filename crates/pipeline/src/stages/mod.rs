@@ -1,4 +1,4 @@
-//! The stages: each takes the graph before it and gives one back.
+//! The stages: each takes the graph before it and returns a graph.
 mod average;
 mod calibration;
 mod cx;
@@ -37,31 +37,31 @@ use report::record::{ClassesRecord, DeployRecord, EpochPoint, FloatPart, LayerRe
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// What a stage gives back.
+/// The result of a stage.
 #[derive(Clone, Debug, Default)]
 pub struct StageOutput {
     /// The graph, with its annotations.
     pub model: Model,
     /// Further files by name (`deployed.onnx`); published beside the stage's result.
     pub files: BTreeMap<String, Vec<u8>>,
-    /// What was measured.
+    /// Measurements of the result.
     pub metrics: Metrics,
-    /// Layer by layer.
+    /// One record for each weight.
     pub layers: Vec<LayerRecord>,
     /// Operators that stay float.
     pub float_parts: Vec<FloatPart>,
-    /// Epoch by epoch.
+    /// One point for each epoch.
     pub epochs: Vec<EpochPoint>,
-    /// Class by class.
+    /// Results by class.
     pub classes: Option<ClassesRecord>,
-    /// The deployed file, measured.
+    /// Measurements of the deployed file.
     pub deploy: Option<DeployRecord>,
-    /// What the user should know, besides what was said through [`StageCx::note`].
+    /// Notes for the user, besides those given to [`StageCx::note`].
     pub notes: Vec<Note>,
 }
 
 impl StageOutput {
-    /// A graph of which nothing was measured yet.
+    /// A result with a graph and no measurements yet.
     pub fn new(model: Model) -> Self {
         StageOutput { model, ..StageOutput::default() }
     }
@@ -72,11 +72,11 @@ pub trait StageBody {
     /// Runs the stage on the graph before it; `None` for the first stage of a recipe without `[model]`.
     ///
     /// # Errors
-    /// Whatever stops it. An interruption is told by [`crate::PipelineError::Interrupted`].
+    /// Errors that stop it; [`crate::PipelineError::Interrupted`] after an interruption.
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError>;
 }
 
-/// Finds the work for a stage.
+/// Returns the work for a stage.
 pub type Bodies<'a> = &'a dyn Fn(&Stage) -> Arc<dyn StageBody>;
 
 /// The work for a stage.
@@ -84,7 +84,7 @@ pub fn body(stage: &Stage) -> Arc<dyn StageBody> {
     stage.settings().clone()
 }
 
-/// All kinds of stages, in the classic order: one file a kind.
+/// All kinds of stages, in the usual order of a recipe: one file a kind.
 pub fn kinds() -> &'static [StageEntry] {
     static LIST: &[StageEntry] =
         &[train::ENTRY, quantize::ENTRY, prune::ENTRY, distill::ENTRY, finetune::ENTRY, average::ENTRY, deploy::ENTRY];

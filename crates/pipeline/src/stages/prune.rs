@@ -1,4 +1,4 @@
-//! `prune`: masks, chosen at once and then held while the rest trains, or step by step while it trains.
+//! `prune`: masks, chosen at once and then held while the other weights train, or step by step during training.
 use super::kind::{StageEntry, StageKind};
 use super::training::{given, measured, train, train_with};
 use super::{StageBody, StageCx, StageError, StageOutput};
@@ -13,16 +13,16 @@ use std::sync::Arc;
 use technique::{Fault, Manual};
 use toml::de::Deserializer;
 
-/// `prune`: chooses which weights live, and trains the rest if `epochs` is above 0.
+/// `prune`: sets masks, and trains the other weights if `epochs` is above 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PruneStage {
     /// The library's settings.
     pub settings: PruneSettings,
-    /// The recipe says `method`, the old name of `criterion`.
+    /// The recipe uses `method`, the old name of `criterion`.
     pub(crate) renamed: bool,
 }
 
-/// The old name of `criterion`, which is still read.
+/// The old name of `criterion`, which is still accepted.
 const OLD: &str = "method";
 
 pub(super) const ENTRY: StageEntry = StageEntry {
@@ -81,7 +81,7 @@ impl Compression for PruneStage {
         format!("sparsity {}", self.settings.sparsity)
     }
 
-    /// All at once, whatever the schedule.
+    /// Prunes at once, whatever the schedule.
     fn apply(&self, model: &mut Model, on: &CompressOn, _: Tick) -> Result<Compressed, StageError> {
         let mut notes = prune_notes(&prune_weights(model, &self.settings, on)?);
         let schedule = &self.settings.sparsity_schedule;

@@ -1,4 +1,4 @@
-//! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe asks for epochs.
+//! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe has epochs.
 use super::calibration::CalibrationSettings;
 use super::kind::{StageEntry, StageKind, stage};
 use super::training::{given, measured, train};
@@ -27,22 +27,22 @@ pub struct QuantizeStage {
     /// How ranges are found from data.
     #[serde(default)]
     pub calibration: CalibrationSettings,
-    /// Whether the folded weight is what is stored, or BatchNormalization stays an operator.
+    /// Whether the folded weight is stored, or BatchNormalization stays an operator.
     #[serde(default)]
     pub batch_norm: BatchNorm,
-    /// Scales of so few significant bits that the sums of a layer are exact, and the deployed file computes the simulation
-    /// to the bit. `false`: scales of full precision, which cost least error; sums may then differ in their last places.
+    /// Uses scales with so few significant bits that the sums of a layer are exact, and the deployed file computes the simulation
+    /// to the bit. `false`: scales of full precision, with the least error; sums may then differ in their last places.
     #[serde(default = "exact")]
     pub exact: bool,
-    /// Patterns of node names that are left as they are: in float, or as an earlier quantize stage left them.
+    /// Patterns of node names that are skipped: they stay in float, or as an earlier quantize stage left them.
     #[serde(default)]
     pub skip: Vec<String>,
-    /// Rules for some of the layers, in order: which ones (`match`, `op`, `position`), and what is otherwise for them (`weights`,
+    /// Rules for some of the layers, in order: which layers (`match`, `op`, `position`), and how they differ (`weights`,
     /// `activations`, `skip`). Of the rules that apply to a layer the last one decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
-    /// What is corrected without training, each by its name or as `{ kind = "NAME", ... }`: those before grids are fitted (`equalize`) and
-    /// then those after (`bias_correction`), in this order.
+    /// Corrections without training, each by its name or as `{ kind = "NAME", ... }`: first those before the grids are fitted
+    /// (`equalize`), then those after (`bias_correction`), in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub corrections: Vec<Choice<Corrections>>,
 }
@@ -52,7 +52,7 @@ fn exact() -> bool {
 }
 
 impl QuantizeStage {
-    /// A sentence for each key in an old spelling, with the new one.
+    /// A note for each key in an old spelling, with the new one.
     pub fn old_spellings(&self) -> Vec<String> {
         let weights = self.weights.settings().get("per_channel").and_then(|v| v.as_bool()).map(|by_channel| {
             let granularity = if by_channel { "channel" } else { "tensor" };
@@ -61,7 +61,7 @@ impl QuantizeStage {
         weights.into_iter().chain(self.calibration.old_spelling()).collect()
     }
 
-    /// The settings of the technique; `target` is what the model will be deployed for.
+    /// The settings of the technique; `target` is the target of the deployment.
     pub fn settings(&self, target: &target::Choice) -> QuantizeSettings {
         QuantizeSettings {
             weights: self.weights.clone(),
@@ -76,14 +76,14 @@ impl QuantizeStage {
     }
 }
 
-/// What becomes of BatchNormalization when its convolution is quantized.
+/// What happens to BatchNormalization when its convolution is quantized.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BatchNorm {
-    /// Folded into the weights before anything is stored.
+    /// It is folded into the weights before they are stored.
     #[default]
     Fold,
-    /// Stays while the network trains, and is folded when the file is deployed. Integer weights are simulated folded by the running
+    /// It stays while the network trains, and is folded at deployment. Integer weights are simulated folded with the running
     /// statistics, which must be frozen before the last epoch that trains (`freeze_statistics`); weights that decode from a table
     /// (codebook, ternary, binary, powers of two) are simulated as they are, and their normalization becomes scales of channels.
     Keep,
@@ -133,7 +133,7 @@ impl StageKind for QuantizeStage {
     }
 
     fn samples(&self, _: &Rows) -> f64 {
-        // A choice runs what is held back once for each candidate, and in the float network.
+        // A choice runs the held-back samples once for each candidate, and once in the float network.
         let observer = self.calibration.observer();
         let judged = observer.held() * (observer.candidates().len() + 1);
         let corrected: usize = self.corrections.iter().map(|c| 3 * c.samples().saturating_add(c.learns_from())).sum();
@@ -167,7 +167,7 @@ impl Compression for QuantizeStage {
         few.calibration.batch = few.calibration.batch.min(samples);
         few.calibration.observer = Choice::known("min_max");
         few.calibration.percentile = None;
-        // What only learns takes its time and changes no node.
+        // Corrections that learn take time and change no node, so the trial leaves them out.
         few.corrections.retain(|c| c.learns_from() == 0);
         Some(Box::new(few))
     }
@@ -209,7 +209,7 @@ impl StageBody for QuantizeStage {
     }
 }
 
-/// True for a file whose layers another tool has put on integers, without quantizers that could be lifted.
+/// True for a file whose layers another tool converted to integers, without quantizers that could be lifted.
 fn computes_on_integers(model: &Model) -> bool {
     let mut found = false;
     model.graph.visit(&mut |node| {

@@ -6,8 +6,8 @@ use graph::Model;
 use std::path::PathBuf;
 use tensor::DType;
 
-/// Loads the file and makes it ready to train, or builds the architecture with weights drawn from the seed. Gives the model and
-/// what was done to it, as sentences.
+/// Loads the file and prepares it for training, or builds the architecture with weights drawn from the seed. Returns the model
+/// and sentences about the changes.
 ///
 /// # Errors
 /// If the file cannot be read, or the architecture cannot be built at that size.
@@ -31,16 +31,16 @@ pub fn start(source: &ModelSource, seed: u64, place: impl Fn(&str) -> PathBuf) -
     }
 }
 
-/// Tells that a model's samples cannot run together, where that is so.
+/// Notes that a model's samples cannot run together, if so.
 pub(super) fn batch_note(cx: &mut StageCx, model: &Model) {
     if let Some(note) = ::train::open_batch(&mut model.clone()).note() {
         cx.note(false, note);
     }
 }
 
-/// Makes a model from a file ready for the stages: what was left in training form is turned to inference, half and double precision becomes
-/// float32, quantization operators are lifted to annotations, every parameter is made visible, a fixed batch is opened where samples
-/// stay apart. Returns what was done, as sentences.
+/// Prepares a model from a file for the stages: training form becomes inference form, half and double precision become float32,
+/// quantization operators are lifted to annotations, every parameter is made visible, and a fixed batch is opened if samples are
+/// independent. Returns sentences about the changes.
 ///
 /// # Errors
 /// If the graph is not well formed.
@@ -52,7 +52,7 @@ pub(crate) fn ready(model: &mut Model) -> Result<Vec<String>, StageError> {
     let precision = if ::train::is_double(model) { "double" } else { "half" };
     if ::train::to_float32(model)? > 0 {
         let ends = if narrow(model) < before { ", its inputs too" } else { "" };
-        notes.push(format!("the model was in {precision} precision and is float32 now{ends}"));
+        notes.push(format!("the model was converted from {precision} precision to float32{ends}"));
     }
     deploy::lift(model)?;
     notes.extend(::train::prepare(model)?);
@@ -61,9 +61,9 @@ pub(crate) fn ready(model: &mut Model) -> Result<Vec<String>, StageError> {
     Ok(notes)
 }
 
-/// Measures the graph as it is: what the stages after it are compared with.
+/// Measures the graph before any stage, as the reference for the stages.
 pub(crate) struct Measure {
-    /// What was done to the graph before.
+    /// Sentences about the changes to the graph.
     pub(crate) notes: Vec<String>,
 }
 

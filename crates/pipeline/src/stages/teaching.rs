@@ -10,22 +10,22 @@ use toml::Spanned;
 use toml::de::{DeTable, Deserializer, Error};
 use train::Task;
 
-/// What is learned from a teacher.
+/// The losses between student and teacher.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Teaching {
-    /// What is learned from the teacher, each loss with its weight, as `[{ kind = "hinton", weight = 0.7 }, { kind = "feature",
-    /// weight = 0.1 }]`. Absent: the task's usual loss alone, by `alpha`: for classes Hinton's, softened by `temperature`; for
-    /// numbers the mean squared error to the teacher's outputs.
+    /// The losses between student and teacher, each with its weight, as `[{ kind = "hinton", weight = 0.7 }, { kind = "feature",
+    /// weight = 0.1 }]`. Absent: the task's default loss with the weight `alpha`: for classes Hinton's, softened by
+    /// `temperature`; for numbers the mean squared error to the teacher's outputs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub losses: Option<Vec<WeightedLoss>>,
     /// Weight of the task's own loss beside `losses`; absent: 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_weight: Option<f64>,
-    /// Without `losses`, for classes: softens both distributions; absent: 4.
+    /// Temperature of both distributions, for classes and without `losses`; absent: 4.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
-    /// Without `losses`: weight of the teacher, 0..1, where the task's own loss has the rest; absent: 0.7.
+    /// Weight of the teacher, 0..1, without `losses`; the task's own loss has the rest; absent: 0.7.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpha: Option<f64>,
 }
@@ -59,7 +59,7 @@ pub(super) fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     own
 }
 
-/// What a stage's own keys and these are written as.
+/// Serializes a stage's own keys together with these.
 pub(super) fn write<T: Serialize>(stage: Option<(&T, &Teaching)>) -> serde_json::Result<Value> {
     let Some((own, teaching)) = stage else { return Ok(Value::Null) };
     let mut all = serde_json::to_value(own)?;

@@ -63,7 +63,7 @@ impl StageBody for TrainStage {
         let mut model = match &self.model {
             Some(source) => {
                 let (own, notes) = start(source, cx.loaded.recipe.seed, |p| cx.resolve(p))?;
-                // What the run begins with is told of by its own record.
+                // The original model has a record of its own.
                 if cx.index > 0 {
                     notes.into_iter().for_each(|note| cx.note(false, note));
                     batch_note(cx, &own);

@@ -1,4 +1,4 @@
-//! What the stages with a training loop have in common: they train, say how it goes, and measure what came out.
+//! Shared code of stages with a training loop: training, progress, and measuring the result.
 use super::divergence::{Divergence, advice};
 use super::{StageCx, StageError, StageOutput};
 use crate::PipelineError;
@@ -10,7 +10,7 @@ use report::record::{EpochPoint, MetricRecord};
 use std::time::Instant;
 use train::{EpochRecord, Keep, Participant, TrainError, Watch};
 
-/// Passes what the trainer says on to the run, and keeps the curve.
+/// Passes the trainer's events on to the run, and keeps the curve.
 struct StageWatch<'w, 'a> {
     cx: &'w mut StageCx<'a>,
     epochs: u64,
@@ -51,8 +51,7 @@ fn point(r: &EpochRecord, metric: &MetricRecord) -> EpochPoint {
     point
 }
 
-/// Trains `model` if the stage's settings have epochs, and returns the curve. A `teacher` comes with the losses between it and the
-/// model.
+/// Trains `model` if the stage has epochs, and returns the curve. A `teacher` comes with the losses between it and the model.
 pub(super) fn train(
     cx: &mut StageCx,
     model: &mut Model,
@@ -63,7 +62,7 @@ pub(super) fn train(
     train_with(cx, model, teacher, simulate, sources, &mut [])
 }
 
-/// [`train`], with what takes part in the training.
+/// [`train`], with participants in the training.
 pub(super) fn train_with(
     cx: &mut StageCx,
     model: &mut Model,
@@ -78,7 +77,7 @@ pub(super) fn train_with(
         training.keep = Keep::Last;
         cx.note(
             true,
-            "the last epoch counts: the network comes from a file and has probably been trained on the samples that are held out of the \
+            "the last epoch is kept: the network comes from a file and was probably trained on the samples held out of the \
              training data; name unseen ones with data.validation_set to have the best epoch kept",
         );
     }
@@ -88,8 +87,8 @@ pub(super) fn train_with(
             cx.note(
                 false,
                 format!(
-                    "the recipe names no optimizer: adamw with lr = {lr} is taken, gentle with weights that have been trained; set optimizer \
-                     for another"
+                    "the recipe names no optimizer: adamw with lr = {lr} is taken, which changes trained weights in small steps; set \
+                     optimizer for another"
                 ),
             );
         }
@@ -136,10 +135,10 @@ pub(super) fn measured(cx: &mut StageCx, model: Model, epochs: Vec<EpochPoint>, 
     Ok(output)
 }
 
-/// Measures a model as it is, but for its size.
+/// Measures a model as it is, except for its size.
 pub(super) fn figures(cx: &mut StageCx, mut model: Model, epochs: Vec<EpochPoint>, sources: &Sources) -> Result<StageOutput, StageError> {
     cx.check_stop()?;
-    // Once a run: where it begins.
+    // Noted once in a run, with the original model.
     if cx.index == 0 && (cx.name == START || cx.loaded.recipe.begins_with().is_none_or(|m| m.file.is_none())) {
         sources.notes(&model).into_iter().for_each(|note| cx.note(false, note));
     }
@@ -154,7 +153,7 @@ pub(super) fn figures(cx: &mut StageCx, mut model: Model, epochs: Vec<EpochPoint
     Ok(StageOutput { metrics, layers, epochs, classes, ..StageOutput::new(model) })
 }
 
-/// The graph before a stage, which must be there.
+/// The graph before a stage, which must exist.
 pub(super) fn given(input: Option<Model>) -> Result<Model, StageError> {
     input.ok_or_else(|| "there is no graph to work on: give the recipe a [model], or a train stage with a model first".into())
 }

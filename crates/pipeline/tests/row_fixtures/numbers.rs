@@ -144,7 +144,7 @@ fn a_layer_that_is_pruned_to_nothing_is_named() {
     for form in [Form::Open, Form::One, Form::Tied] {
         let half = "stages.prune.sparsity=0.5";
         let notes = whole(&net, form, normal, &[half]).unwrap().notes();
-        assert!(notes.contains("nothing is left of small: "), "{notes}");
+        assert!(notes.contains("every weight is zero in small: "), "{notes}");
         let floor = whole(&net, form, normal, &[half, "stages.prune.min_per_layer=0.1"]).unwrap();
         assert!(!floor.notes().contains("nothing is left"), "{}", floor.notes());
         let layer = floor.record.stages[1].layers.iter().find(|l| l.name == "small").unwrap();

@@ -1,4 +1,4 @@
-//! AdaRound: each weight is rounded up or down so that its layer's result changes least.
+//! AdaRound: each weight is rounded up or down so that the layer's result changes least.
 use super::reconstruct::{Extent, Reconstruction, reconstruct};
 use super::{Correction, CorrectionContext, Phase};
 use crate::Result;
@@ -29,21 +29,21 @@ For weights of 4 bits and fewer. Put bias_correction behind it, not in front.",
     }
 );
 
-/// The settings.
+/// Settings of `adaround`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct AdaRound {
-    /// Samples of calibration data that the layers are fitted to, in whole batches.
+    /// Calibration samples to fit the layers to, in whole batches.
     pub samples: usize,
-    /// Steps a layer.
+    /// Steps for each layer.
     pub iterations: usize,
-    /// Samples a step.
+    /// Samples in a step.
     pub batch: usize,
-    /// Learning rate of V.
+    /// Learning rate of V, the variables of rounding.
     pub rate: f64,
-    /// Factor of what drives h(V) to 0 or 1.
+    /// Factor of the regularization, which drives h(V) to 0 or 1.
     pub regularization: f64,
-    /// Share of the steps before that begins.
+    /// Share of the steps before the regularization begins, 0..1.
     pub warm_up: f64,
 }
 

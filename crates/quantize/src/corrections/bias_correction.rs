@@ -1,4 +1,4 @@
-//! Bias correction: the mean error that rounding leaves in each channel of a layer is taken off its bias.
+//! Bias correction: subtracts from a layer's bias the mean error that quantization causes in each channel.
 use super::collect::what_of;
 use super::{ChannelMean, Collector, Correction, CorrectionContext, Layerwise, Phase, Want};
 use crate::bias::{fit_biases, is_bias};
@@ -15,7 +15,7 @@ pub(super) const ENTRY: Entry<dyn Correction> = member!(
     BiasCorrection as dyn Correction,
     Manual {
         name: "bias_correction",
-        summary: "Takes the mean error that rounding leaves in each channel of a layer off its bias.",
+        summary: "Subtracts from each layer's bias the mean error that quantization causes in each channel.",
         details: "\
 Empirical: layer by layer in the order of the graph, b <- b - (E[y_quantized] - E[y_float]), with y a layer's result [.., channels, ..]
 before it is rounded, and the layers before it corrected already. The float means come from one pass over the samples, the quantized
@@ -32,10 +32,10 @@ gets one; where an operator takes none (MatMul without an Add behind it), the la
     }
 );
 
-/// How often one layer is corrected at most.
+/// Most corrections of one layer.
 const TRIES: usize = 3;
 
-/// How the mean error is found.
+/// How the mean error is computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Form {
@@ -46,13 +46,13 @@ pub enum Form {
     Analytic,
 }
 
-/// The settings.
+/// Settings of `bias_correction`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BiasCorrection {
-    /// Samples of calibration data that means are taken over, in whole batches.
+    /// Calibration samples for the means, in whole batches.
     pub samples: usize,
-    /// How the mean error is found.
+    /// How the mean error is computed.
     pub form: Form,
 }
 
@@ -100,7 +100,7 @@ impl Correction for BiasCorrection {
         let mut largest = 0f64;
         for (target, float) in targets.iter().zip(cx.collected) {
             let float = float.to_f64_vec().map_err(|e| named(&model.values[target.bias].name)(e.into()))?;
-            // A bias that outgrows its grid makes that of the weight coarser, and the error another.
+            // A bias that exceeds its grid makes the weight's grid coarser, which changes the error.
             for _ in 0..TRIES {
                 let weight = model.annotations.encoding(target.weight).cloned();
                 let errors = match &mut layers {
@@ -124,7 +124,7 @@ impl Correction for BiasCorrection {
     }
 }
 
-/// For each output channel the mean of the layer's result in the simulation less that in the float network.
+/// For each output channel the mean of the layer's result in the simulation minus that in the float network.
 fn result_errors(model: &Model, target: &Target, layers: &mut Layerwise, float: &[f64]) -> Result<Vec<f64>> {
     let mut mean = ChannelMean::new(axis(target.channels.at));
     let mut failure = None;
@@ -138,7 +138,7 @@ fn result_errors(model: &Model, target: &Target, layers: &mut Layerwise, float: 
     Ok(means.iter().zip(float).map(|(q, f)| q - f).collect())
 }
 
-/// Takes errors off a bias; off the bias as it is stored where the errors were found with it.
+/// Subtracts errors from a bias; from the bias as stored, if the errors were measured with it.
 fn subtract(model: &mut Model, target: &Target, errors: &[f64], stored: bool) -> Result<()> {
     let name = model.values[target.bias].name.clone();
     let fail = |e: tensor::TensorError| named(&name)(e.into());
@@ -162,9 +162,9 @@ fn axis(at: ChannelAxis) -> i64 {
 struct Target {
     /// The node that adds it.
     node: usize,
-    /// What that node makes.
+    /// The output of that node.
     output: ValueId,
-    /// What the layer reads.
+    /// The input of the layer.
     input: ValueId,
     weight: ValueId,
     bias: ValueId,
@@ -179,14 +179,14 @@ fn quantized_layer(model: &Model, node: &Node) -> Option<(LayerChannels, ValueId
     Some((channels, weight))
 }
 
-/// Gives each quantized layer whose operator takes a bias and that has none one of zeros.
+/// Adds a bias of zeros to each quantized layer without one, if its operator takes a bias.
 fn add_missing_biases(model: &mut Model) {
     let (linked, roles) = (model.graph.linked(), Roles::of(model));
     let missing = |(at, node): (usize, &Node)| {
         let (channels, weight) = quantized_layer(model, node)?;
         let slot = channels.bias.filter(|i| node.input(*i).is_none())?;
         let outputs = channels.counts(model.values.tensor(weight)?.shape()).1;
-        // An Add behind it may hold its bias.
+        // Its bias may be in an Add behind it.
         let reader = node.output(0).and_then(|out| linked.readers(out).next());
         reader.is_none_or(|n| roles.bias_of(n).is_none()).then_some((at, slot, outputs))
     };
@@ -202,10 +202,10 @@ fn add_missing_biases(model: &mut Model) {
     }
 }
 
-/// The biases that can be corrected, in the order of their nodes, and the layers that have none.
+/// The biases that can be corrected, in the order of their nodes, and the layers without a bias.
 fn targets(model: &Model) -> (Vec<Target>, Vec<String>) {
     let (uses, links, roles) = (model.graph.use_counts(), model.graph.links(), Roles::of(model));
-    // A constant on a grid of its own, fitted to what it holds, is no bias to change.
+    // A constant on a grid fitted to its own elements is not changed as a bias.
     let free = |v: ValueId| model.annotations.encoding(v).is_none_or(is_bias);
     let own = |v: ValueId| uses.get(&v) == Some(&1) && free(v) && model.values.tensor(v).is_some_and(|t| t.dtype() == DType::F32);
     let (mut found, mut left) = (vec![], vec![]);
@@ -234,7 +234,7 @@ fn targets(model: &Model) -> (Vec<Target>, Vec<String>) {
     (found, left)
 }
 
-/// For each output channel the mean of what the errors of its weights add to the result, for an input of these means.
+/// For each output channel the mean change of the result from the errors of the layer's weights, for an input with these means.
 fn weight_errors(model: &Model, target: &Target, means: &[f64]) -> Result<Vec<f64>> {
     let name = &model.values[target.weight].name;
     let fail = |e: tensor::TensorError| named(name)(e.into());

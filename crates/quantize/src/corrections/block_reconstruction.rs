@@ -1,4 +1,4 @@
-//! Block reconstruction: the weights of a block of layers are rounded together, so that the block's result changes least.
+//! Block reconstruction: the weights of a block of layers are rounded together so that the block's result changes least.
 use super::reconstruct::{Extent, Reconstruction, reconstruct};
 use super::{Correction, CorrectionContext, Phase};
 use crate::Result;
@@ -30,29 +30,29 @@ For activations of 4 bits and fewer, or weights of 3 and fewer.",
     }
 );
 
-/// The settings.
+/// Settings of `block_reconstruction`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct BlockReconstruction {
-    /// Samples of calibration data that the blocks are fitted to, in whole batches.
+    /// Calibration samples to fit the blocks to, in whole batches.
     pub samples: usize,
-    /// Steps a block.
+    /// Steps for each block.
     pub iterations: usize,
-    /// Samples a step.
+    /// Samples in a step.
     pub batch: usize,
     /// Learning rate of the variables of rounding.
     pub rate: f64,
-    /// Factor of what drives them to a decision.
+    /// Factor of the regularization, which drives these variables to a decision.
     pub regularization: f64,
-    /// Share of the steps before that begins.
+    /// Share of the steps before the regularization begins, 0..1.
     pub warm_up: f64,
-    /// Probability with which an element of an activation is left as it is, 0 to 1.
+    /// Probability that an element of an activation stays unquantized in a step, 0..1.
     pub drop: f64,
-    /// Whether scales of activations learn.
+    /// Whether scales of activations are trained.
     pub learn_scales: bool,
-    /// Whether biases learn.
+    /// Whether biases are trained.
     pub learn_biases: bool,
-    /// Steps in which all blocks are then fitted to the network's outputs together; 0: none.
+    /// Further steps in which all blocks together are fitted to the network's outputs; 0: none.
     pub network_iterations: usize,
 }
 

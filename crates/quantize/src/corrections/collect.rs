@@ -1,4 +1,4 @@
-//! Statistics that corrections want of a network's values, collected in one pass.
+//! Statistics of a network's values for corrections, collected in one pass.
 use super::{Samples, first_batches};
 use crate::{QuantizeError, Result};
 use graph::{Model, ValueId};
@@ -7,26 +7,26 @@ use train::{Executor, Mode};
 
 /// A statistic of one value over a stream of tensors.
 pub trait Collector: Send {
-    /// Takes in the value's tensor of one batch.
+    /// Adds the value's tensor of one batch.
     ///
     /// # Errors
     /// A sentence for a tensor of another shape or type than the statistic is of.
     fn update(&mut self, tensor: &Tensor) -> Result<(), String>;
 
-    /// The statistic.
+    /// The statistic over all samples seen.
     ///
     /// # Errors
-    /// A sentence if it cannot be told from what was seen.
+    /// A sentence if the statistic cannot be computed from the samples seen.
     fn finish(&mut self) -> Result<Tensor, String>;
 }
 
-/// A statistic that is wanted.
+/// A requested statistic.
 pub struct Want {
-    /// Of which value, before it is rounded.
+    /// The value, before it is quantized.
     pub value: ValueId,
-    /// Over how many samples, in whole batches.
+    /// Number of samples, in whole batches.
     pub samples: usize,
-    /// What collects it.
+    /// The collector.
     pub collector: Box<dyn Collector>,
 }
 
@@ -39,7 +39,7 @@ pub struct ChannelMean {
 }
 
 impl ChannelMean {
-    /// Of tensors whose channels lie along `axis`; negative: from the last.
+    /// For tensors whose channels lie along `axis`; a negative axis counts from the last.
     pub fn new(axis: i64) -> Self {
         ChannelMean { axis, sums: vec![], count: 0 }
     }
@@ -79,7 +79,8 @@ impl Collector for ChannelMean {
     }
 }
 
-/// Runs the float network once (masks held, no grids) and gives each list of wants its results. Nothing is run where none is wanted.
+/// Runs the float network once (with masks, no grids) and returns the results for each list of requests. Nothing runs without
+/// requests.
 pub(super) fn collect(model: &Model, mut wants: Vec<Vec<Want>>, samples: Samples) -> Result<Vec<Vec<Tensor>>> {
     let most = wants.iter().flatten().map(|w| w.samples).max().unwrap_or(0);
     if most > 0 {

@@ -1,4 +1,5 @@
-//! Cross-layer equalization: channels of a layer get the same share of its weight's range, by factors that the layers behind undo.
+//! Cross-layer equalization: each channel of a layer gets the same share of its weight's range, by factors that the next layers
+//! undo.
 use super::groups::{Group, Groups, Layer};
 use super::{Correction, CorrectionContext, Phase};
 use crate::Result;
@@ -32,19 +33,19 @@ does, which changes the function where an activation exceeded it.",
     }
 );
 
-/// The settings.
+/// Settings of `equalize`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Equalize {
-    /// Repetitions at most.
+    /// Most repetitions.
     pub iterations: usize,
-    /// Groups of more than two layers too: residual branches and results that several layers read, scaled by one factor a channel.
-    /// `false`: pairs alone, as in the paper.
+    /// Also equalizes groups of more than two layers: residual branches and results that several layers read, with one factor for
+    /// each channel. `false`: pairs only, as in the paper.
     pub residual: bool,
-    /// Takes a bound above zero (ReLU6) away where it stands between two layers, so that they can be equalized.
+    /// Removes an upper bound (ReLU6) between two layers, so that they can be equalized.
     pub replace_clips: bool,
-    /// How much of a channel's bias counts as part of its range, 0..1. Above 0, channels with small weights and a large bias are not
-    /// blown up.
+    /// How much of a channel's bias counts as part of its range, 0..1. Above 0, channels with small weights and a large bias are
+    /// not scaled up.
     pub bias: f64,
 }
 
@@ -61,10 +62,11 @@ impl Settings for Equalize {
     }
 }
 
-/// Repetitions end when no logarithm of a factor moves further than this.
+/// Repetitions end when no logarithm of a factor changes by more than this.
 const SETTLED: f64 = 1e-4;
 
-/// Largest factor and the inverse of the smallest: beyond, a channel is as good as dead, and its bias would leave f32.
+/// Largest factor, and the inverse of the smallest: beyond it a channel has practically no effect, and its bias would overflow
+/// f32.
 const MOST: f64 = 1e4;
 
 impl Correction for Equalize {
@@ -112,7 +114,7 @@ impl Correction for Equalize {
 }
 
 impl Equalize {
-    /// Why a group is left alone.
+    /// Why a group is left unchanged.
     fn refused(&self, group: &Group) -> Option<String> {
         match &group.stopped {
             Some(why) => Some(why.clone()),
@@ -123,7 +125,7 @@ impl Equalize {
         }
     }
 
-    /// What each chosen group's channels are divided by where they are made.
+    /// The divisors of each chosen group's channels.
     fn factors(&self, found: &Groups, chosen: &[usize], ranges: &mut [Ranges]) -> BTreeMap<usize, Vec<f64>> {
         let mut factors: BTreeMap<usize, Vec<f64>> = chosen.iter().map(|g| (*g, vec![1.0; found.groups[*g].channels])).collect();
         for _ in 0..self.iterations {
@@ -163,7 +165,7 @@ fn inputs_of(layer: &Layer, factors: &BTreeMap<usize, Vec<f64>>) -> Vec<f64> {
     factors.get(&group).map_or(vec![], |list| list.iter().flat_map(|f| std::iter::repeat_n(*f, run)).collect())
 }
 
-/// The largest magnitude of a layer's weight for each pair of channels, masks held, and of its bias.
+/// The largest magnitude of a layer's weight for each pair of channels, with masks, and of its bias.
 struct Ranges {
     /// Input channel, output channel, largest magnitude.
     pairs: Vec<(usize, usize, f64)>,
@@ -186,7 +188,7 @@ impl Ranges {
         Ok(Ranges { pairs: largest.into_iter().map(|((o, i), v)| (i, o, v)).collect(), bias })
     }
 
-    /// Raises `into` to the largest magnitude of each output channel, under the factors of the input channels and of its own.
+    /// Raises `into` to the largest magnitude of each output channel, with the factors of the input channels and its own.
     fn given(&self, inputs: &[f64], own: &[f64], bias: f64, into: &mut [f64]) {
         for (i, o, v) in &self.pairs {
             into[*o] = into[*o].max(v * inputs.get(*i).unwrap_or(&1.0) / own[*o]);
@@ -239,7 +241,7 @@ fn rescale(model: &mut Model, id: ValueId, factor: impl Fn(usize) -> f64, channe
     Ok(())
 }
 
-/// Makes a Relu of each Clip whose first output is named. Returns how many.
+/// Replaces each Clip whose first output is listed by a Relu. Returns how many.
 fn without_bounds(model: &mut Model, clips: &[ValueId]) -> usize {
     let mut replaced = 0;
     for node in &mut model.graph.nodes {

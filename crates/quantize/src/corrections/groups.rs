@@ -1,4 +1,5 @@
-//! Layers whose channels can be scaled together: what one gives and others read, with nothing in between that would change with a factor.
+//! Groups of layers whose channels can be scaled together: layers that compute a value and layers that read it, with only nodes
+//! in between that pass a factor on.
 use crate::QuantizeSettings;
 use graph::{Graph, Linked, Model, Node, ValueId};
 use ops::{ChannelAxis, LayerChannels, Scaling, scaling};
@@ -11,22 +12,22 @@ pub(super) struct Layer {
     pub(super) weight: ValueId,
     pub(super) bias: Option<ValueId>,
     pub(super) channels: LayerChannels,
-    /// The group that its input channels belong to, and how many neighbours one channel of the group is.
+    /// The group of its input channels, and how many neighbouring elements form one channel of the group.
     pub(super) reads: Option<(usize, usize)>,
-    /// The group that its output channels belong to.
+    /// The group of its output channels.
     pub(super) gives: usize,
 }
 
 /// Values that must have the same factor for each channel.
 pub(super) struct Group {
     pub(super) channels: usize,
-    /// Layers, by index, that make its values.
+    /// Indices of the layers that compute its values.
     pub(super) producers: Vec<usize>,
-    /// Layers, by index, that read them.
+    /// Indices of the layers that read them.
     pub(super) consumers: Vec<usize>,
     /// Constants that are added to a value, one element a channel.
     pub(super) offsets: Vec<ValueId>,
-    /// Nodes that cut values off above a bound, by their first output.
+    /// Nodes that clip above a bound, by their first output.
     pub(super) clips: Vec<ValueId>,
     /// Why no factor is possible.
     pub(super) stopped: Option<String>,
@@ -39,7 +40,7 @@ pub(super) struct Groups {
     pub(super) groups: Vec<Group>,
 }
 
-/// A value of a group: its channels' axis, and how many neighbours there one channel is.
+/// A value of a group: the axis of its channels, and how many neighbouring elements form one channel.
 #[derive(Clone, Copy, PartialEq)]
 struct Member {
     group: usize,
@@ -50,7 +51,7 @@ struct Member {
 struct Search<'a> {
     model: &'a Model,
     settings: &'a QuantizeSettings,
-    /// Whether a factor may pass a bound, which is then taken away.
+    /// Whether a factor may pass a bound, which is then removed.
     open_clips: bool,
     uses: HashMap<ValueId, usize>,
     linked: Linked<'a>,
@@ -59,7 +60,7 @@ struct Search<'a> {
 }
 
 impl Groups {
-    /// Of a model. Layers that `skip` names are left alone. With `open_clips`, bounds do not stop a group.
+    /// Groups of a model. Layers that `skip` names are left out. With `open_clips`, bounds do not stop a group.
     pub(super) fn of(model: &Model, settings: &QuantizeSettings, open_clips: bool) -> Groups {
         let (uses, linked) = (model.graph.use_counts(), model.graph.linked());
         let mut search = Search { model, settings, open_clips, uses, linked, members: HashMap::new(), found: Groups::default() };
@@ -67,7 +68,7 @@ impl Groups {
         search.found
     }
 
-    /// Names of the layers of a group, those that give before those that read.
+    /// Names of a group's layers: those that compute its values before those that read them.
     pub(super) fn names(&self, group: &Group) -> String {
         let list = |layers: &[usize]| layers.iter().map(|l| self.layers[*l].name.as_str()).collect::<Vec<_>>().join(" + ");
         format!("{} -> {}", list(&group.producers), list(&group.consumers))
@@ -104,7 +105,7 @@ impl Search<'_> {
         node.inputs.iter().flatten().for_each(|v| self.stop(*v, &why));
     }
 
-    /// A float constant that one node alone reads, and that no grid has been fitted to.
+    /// A float constant with one reader and without a grid.
     fn own(&self, value: ValueId) -> bool {
         let float = self.model.values.tensor(value).is_some_and(|t| t.dtype() == DType::F32);
         float
@@ -184,7 +185,7 @@ impl Search<'_> {
         let channels = self.found.groups[member.group].channels;
         let shape = self.model.values.tensor(constant).map(|t| t.shape().to_vec()).unwrap_or_default();
         let wide: Vec<usize> = (0..shape.len()).filter(|i| shape[*i] != 1).collect();
-        // What a convolution makes has as many axes as its weight.
+        // The output of a convolution has as many axes as its weight.
         let producer = self.found.groups[member.group].producers.first().map(|l| self.found.layers[*l].weight);
         let rank = producer.and_then(|w| self.model.values.tensor(w)).map_or(0, |t| t.rank());
         let placed = match (member.at, wide.as_slice()) {
@@ -203,7 +204,7 @@ impl Search<'_> {
 
     fn flattens(&mut self, node: &Node, label: &str) {
         let Some((value, member)) = node.input(0).and_then(|v| Some((v, self.members.get(&v).copied()?))) else { return };
-        // How long a run is, the layer that reads it tells.
+        // The layer that reads the result determines the length of a run.
         let reader = node.output(0).and_then(|out| self.linked.readers(out).find(|n| n.input(0) == Some(out)));
         let shape = reader.and_then(|n| self.model.values.tensor(n.input(1)?)).map(|t| t.shape().to_vec());
         let inputs = reader.zip(shape).and_then(|(n, shape)| Some(LayerChannels::of(n, &shape)?.counts(&shape).0));
@@ -213,7 +214,7 @@ impl Search<'_> {
                 let member = Member { at: ChannelAxis::Last, run: inputs / channels, ..member };
                 node.output(0).map(|v| self.members.insert(v, member));
             }
-            _ => self.stop(value, || format!("since '{label}' makes one axis of the result that no layer reads")),
+            _ => self.stop(value, || format!("since '{label}' merges axes of the result in a way that no layer reads")),
         }
     }
 
@@ -225,12 +226,12 @@ impl Search<'_> {
             self.members.insert(output, member);
         } else {
             self.stop(value, || format!("cut off at {high} (a bound for each channel is not possible)"));
-            // What lies behind it is found all the same, so that the report has both ends.
+            // Nodes behind it are searched all the same, so that the report names both ends.
             self.members.insert(output, member);
         }
     }
 
-    /// Makes one group of two.
+    /// Merges two groups.
     fn join(&mut self, into: usize, from: usize) {
         if into == from {
             return;

@@ -6,22 +6,22 @@ use std::collections::{BTreeSet, HashMap};
 use tensor::Tensor;
 use train::{Executor, Mode, Named, Overrides};
 
-/// Bytes that the values kept between two layers may take up. Where they take more, the run to the next layer begins further back.
+/// Most bytes of values kept between two layers. If they need more, the run to the next layer starts further back.
 const KEPT: usize = 512 << 20;
 
-/// A simulation that stands in front of some node, with all that the nodes from there on read. A correction that goes through the
-/// layers in order sees each of them with all layers before it as they have been corrected, and each node runs about twice.
+/// A simulation stopped before some node, with all values that later nodes read. A correction that visits the layers in order
+/// sees each with all earlier layers as corrected, and each node runs about twice.
 pub struct Layerwise {
     /// The next node to run.
     at: usize,
-    /// Whether the states are what the data say, which has not passed through the grids of the graph's inputs.
+    /// Whether the states hold the data as fed, before the grids of the graph's inputs.
     raw: bool,
-    /// For each batch what is known in front of it, by value.
+    /// For each batch the known values at this place.
     states: Vec<HashMap<ValueId, Tensor>>,
 }
 
 impl Layerwise {
-    /// In front of the first node.
+    /// Stopped before the first node.
     ///
     /// # Errors
     /// [`crate::QuantizeError::NoData`] without a batch.
@@ -34,11 +34,11 @@ impl Layerwise {
         Ok(Layerwise { at: 0, raw: true, states: states.collect::<Result<_>>()? })
     }
 
-    /// Shows the result of node `node`, before it is rounded, for each batch. Nodes have to be asked for in their order; what was changed
-    /// in nodes from the last one on counts.
+    /// Calls `see` with the result of node `node`, before it is quantized, for each batch. Nodes must be requested in their
+    /// order; changes to nodes from the last one on take effect.
     ///
     /// # Errors
-    /// What running the graph reports.
+    /// Errors of running the graph.
     pub fn run(&mut self, model: &Model, node: usize, see: &mut dyn FnMut(&Tensor)) -> Result<()> {
         let Some(target) = model.graph.nodes.get(node).and_then(|n| n.output(0)) else { return Ok(()) };
         let (piece, after) = self.piece(model, node + 1, node, Some(target));
@@ -52,11 +52,11 @@ impl Layerwise {
         Ok(())
     }
 
-    /// What the nodes from `node` on take from before, as their annotations store it, for each batch. Nodes have to be asked for in their
-    /// order, as in [`Layerwise::run`].
+    /// The values that nodes from `node` on read from earlier ones, as their annotations store them, for each batch. Nodes must
+    /// be requested in their order, as in [`Layerwise::run`].
     ///
     /// # Errors
-    /// What running the graph reports.
+    /// Errors of running the graph.
     pub fn before(&mut self, model: &Model, node: usize) -> Result<Vec<HashMap<ValueId, Tensor>>> {
         if self.at == node && !self.raw {
             return Ok(self.states.clone());
@@ -68,7 +68,7 @@ impl Layerwise {
         Ok(next)
     }
 
-    /// The nodes up to `end` as a graph of its own, and what is kept of it: what nodes from `from` on read.
+    /// The nodes up to `end` as a graph, whose outputs are the values that nodes from `from` on read.
     fn piece(&self, model: &Model, end: usize, from: usize, target: Option<ValueId>) -> (Model, BTreeSet<ValueId>) {
         let (before, after) = (needed(model, self.at), needed(model, from));
         let mut piece = model.clone();
@@ -80,7 +80,7 @@ impl Layerwise {
         let made: BTreeSet<ValueId> = piece.graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
         piece.graph.outputs = after.iter().copied().filter(|v| known.contains(v) || made.contains(v)).chain(target).collect();
         for id in &piece.graph.inputs {
-            // What is fed has passed through its annotation, and needs no declared shape.
+            // Fed values have passed through their annotations, and need no declared shape.
             if !self.raw {
                 piece.annotations.remove(*id);
             }
@@ -98,7 +98,7 @@ impl Layerwise {
         self.states.iter().map(|state| kept(executor, &feed(executor.model(), state), after, Some(see))).collect()
     }
 
-    /// Stands in front of `node` from now on, unless that would take too much memory.
+    /// Stops before `node` from now on, unless that needs too much memory.
     fn keep(&mut self, node: usize, states: Vec<HashMap<ValueId, Tensor>>) {
         let bytes: usize = states.iter().flat_map(HashMap::values).map(|t| t.len() * t.dtype().bits().div_ceil(8)).sum();
         if bytes <= KEPT {
@@ -123,7 +123,7 @@ fn kept(
     Ok(ran.values.into_iter().filter(|(v, _)| after.contains(v)).collect())
 }
 
-/// The values that nodes from `from` on, and the graph's outputs, take from before.
+/// The values that nodes from `from` on, and the graph's outputs, read from earlier nodes.
 fn needed(model: &Model, from: usize) -> BTreeSet<ValueId> {
     let nodes = &model.graph.nodes[from..];
     let reads =

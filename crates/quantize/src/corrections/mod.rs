@@ -1,8 +1,8 @@
-//! Corrections: what makes a network better suited to its grids, or its grids' errors smaller, without training. One file each.
+//! Corrections: changes without training that adapt a network to its grids, or reduce the errors of its grids. One file each.
 //!
-//! A correction says in which [`Phase`] it works and which statistics of the float network it [wants](Correction::wants). Collectors
-//! of all corrections behind the fitting share one pass over the data; in front of it each has a pass of its own, since the one before
-//! may have changed the network.
+//! A correction states in which [`Phase`] it works and which statistics of the float network it [needs](Correction::wants).
+//! Collectors of all corrections after the fitting share one pass over the data; before the fitting each has a pass of its own,
+//! since an earlier correction may have changed the network.
 mod adaround;
 mod bias_correction;
 mod block_reconstruction;
@@ -29,7 +29,7 @@ use train::{Batch, TrainError};
 /// Batches of calibration data, from the first on at each call.
 pub type Samples<'a> = &'a dyn Fn() -> Box<dyn Iterator<Item = std::result::Result<Batch, TrainError>> + 'a>;
 
-/// When a correction works.
+/// The phase of a correction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// On the float network, before its activations are observed and its grids fitted.
@@ -85,62 +85,62 @@ pub enum Phase {
 /// assert_eq!(correction.apply(&mut model, &cx).unwrap(), ["outliers cut in 1 weights"]);
 /// ```
 pub trait Correction: Send + Sync {
-    /// When it works.
+    /// The phase.
     fn phase(&self) -> Phase;
 
-    /// How many samples of calibration data it looks at; 0: none.
+    /// How many calibration samples it uses; 0: none.
     fn samples(&self) -> usize {
         0
     }
 
-    /// How many samples it runs forward and backward through the network, all its steps together; 0: it learns nothing. One that learns
-    /// must leave the graph as it is.
+    /// How many samples it runs forward and backward through the network, over all steps; 0: it learns nothing. A correction that
+    /// learns must not change the graph.
     fn learns_from(&self) -> usize {
         0
     }
 
-    /// The statistics of the float network (masks held, no grids) that it needs. It may prepare the model for what it will do, where that
-    /// changes nothing of what the network computes.
+    /// The statistics of the float network (with masks, no grids) that it needs. It may prepare the model, as long as the network
+    /// computes the same.
     ///
     /// # Errors
-    /// What looking the graph through reports.
+    /// Errors of searching the graph.
     fn wants(&self, _model: &mut Model, _settings: &QuantizeSettings) -> Result<Vec<Want>> {
         Ok(vec![])
     }
 
-    /// Changes the model. Returns sentences for the user: what was changed, and what was left alone and why.
+    /// Changes the model. Returns sentences for the user: the changes, and what was left unchanged and why.
     ///
     /// # Errors
-    /// [`QuantizeError`] with the value or node that does not work.
+    /// [`QuantizeError`] with the value or node at fault.
     fn apply(&self, model: &mut Model, cx: &CorrectionContext) -> Result<Vec<String>>;
 }
 
-/// What a correction works with.
+/// The context of a correction.
 pub struct CorrectionContext<'c, 'a> {
-    /// How the model is quantized.
+    /// The settings of the quantization.
     pub settings: &'c QuantizeSettings,
-    /// Results of the collectors that it wanted, in their order.
+    /// Results of the requested collectors, in their order.
     pub collected: &'c [Tensor],
     /// Calibration data.
     pub samples: Samples<'a>,
-    /// Key of what is drawn at random.
+    /// Seed of random draws.
     pub seed: u64,
-    /// Hears how many steps of how many are done, of corrections that take long.
+    /// Called with the steps done and in all, by corrections that take long.
     pub progress: &'c dyn Fn(u64, u64),
 }
 
-/// What all corrections of a phase are given beside the model and its settings.
+/// Data for all corrections of a phase, besides the model and its settings.
 pub struct CorrectionInput<'a> {
     /// Calibration data.
     pub samples: Samples<'a>,
-    /// Key of what is drawn at random.
+    /// Seed of random draws.
     pub seed: u64,
-    /// Hears how many steps of how many are done, of corrections that take long.
+    /// Called with the steps done and in all, by corrections that take long.
     pub progress: &'a dyn Fn(u64, u64),
 }
 
 impl<'a> CorrectionInput<'a> {
-    /// Calibration data, with seed 0; nobody hears how far it is.
+    /// Calibration data, with seed 0 and without progress.
     pub fn new(samples: Samples<'a>) -> Self {
         CorrectionInput { samples, seed: 0, progress: &|_, _| {} }
     }
@@ -160,20 +160,20 @@ impl Family for Corrections {
     }
 }
 
-/// What one correction did.
+/// The report of one correction.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct CorrectionReport {
     /// Its name in recipes.
     pub kind: String,
-    /// What was changed, and what was left alone and why.
+    /// The changes, and what was left unchanged and why.
     pub notes: Vec<String>,
 }
 
-/// Applies the corrections of a phase that the settings list. BatchNormalization should have been folded. The samples are asked for
-/// only where a correction needs some.
+/// Applies the corrections of a phase that the settings list. BatchNormalization should have been folded. Samples are requested
+/// only if a correction needs them.
 ///
 /// # Errors
-/// [`QuantizeError::NoData`] where a correction needs data and there are none; as [`Correction::apply`].
+/// [`QuantizeError::NoData`] if a correction needs data and there are none; as [`Correction::apply`].
 pub fn correct(model: &mut Model, settings: &QuantizeSettings, phase: Phase, input: &CorrectionInput) -> Result<Vec<CorrectionReport>> {
     let CorrectionInput { samples, seed, progress } = *input;
     let chosen: Vec<&Choice<Corrections>> = settings.corrections.iter().filter(|c| c.phase() == phase).collect();
@@ -192,15 +192,15 @@ pub fn correct(model: &mut Model, settings: &QuantizeSettings, phase: Phase, inp
     Ok(reports)
 }
 
-/// The most samples that any of the listed corrections looks at.
+/// Most samples that any of the listed corrections uses.
 pub(crate) fn samples_wanted(settings: &QuantizeSettings) -> usize {
     settings.corrections.iter().map(|c| c.samples()).max().unwrap_or(0)
 }
 
-/// The first batches that hold at least so many samples; all where there are fewer.
+/// The first batches with at least this many samples; all if there are fewer.
 ///
 /// # Errors
-/// [`QuantizeError::NoData`] without a batch; what the batches report.
+/// [`QuantizeError::NoData`] without a batch; errors of the batches.
 pub(crate) fn first_batches<'a>(samples: Samples<'a>, wanted: usize) -> Result<impl Iterator<Item = Result<Batch>> + 'a> {
     let mut batches = samples().peekable();
     if batches.peek().is_none() {

@@ -243,7 +243,7 @@ fn corrections_bring_the_simulation_nearer_to_the_float_network() {
     assert!(measure(&model, "[\"equalize\"]") > measure(&model, "[]") + 6.0);
 }
 
-/// The mean of a layer's result in each channel, over the batches that corrections look at.
+/// The mean of a layer's result in each channel, over the batches that corrections use.
 fn means(model: &Model, value: ValueId, simulate: bool) -> Vec<f64> {
     let mut model = model.clone();
     if !simulate {
@@ -272,7 +272,7 @@ fn means_of_every_layer_are_those_of_the_float_network_after_the_empirical_form(
             let value = node.output(0).unwrap();
             let float = means(&model, value, false);
             let error = |m: &Model| means(m, value, true).iter().zip(&float).fold(0f64, |a, (q, f)| a.max((q - f).abs()));
-            // A bias lies on a grid itself: half of its step is left.
+            // A bias is on a grid too: half of its step remains.
             let bias = corrected.graph.nodes.iter().find(|n| n.output(0) == Some(value)).unwrap().input(2).unwrap();
             let steps = corrected.annotations.encoding(bias).unwrap().parameters["scale"].to_f32_vec().unwrap();
             let left = error(&corrected);
@@ -307,7 +307,7 @@ fn the_run_from_layer_to_layer_is_the_run_of_the_whole() {
         }
         assert_eq!(seen, whole, "{}", node.name);
     }
-    // What a node takes from before is what it takes in that run.
+    // The values that a node reads are those of that run.
     let mut layers = Layerwise::new(&model, &samples, 16).unwrap();
     for (at, node) in model.graph.nodes.iter().enumerate() {
         let states = layers.before(&model, at).unwrap();

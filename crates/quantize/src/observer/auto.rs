@@ -1,4 +1,4 @@
-//! The observer that serves this network best, found by trying several on data that no range was taken from.
+//! The observer with the least error for this network, found by trying several on samples that no range was computed from.
 use super::{MOMENTUM, Observer, Observers, Statistics};
 use crate::calibrate::{Observations, fit};
 use crate::{QuantizeError, QuantizeSettings, Result};
@@ -13,7 +13,7 @@ pub(super) const ENTRY: Entry<dyn Observer> = member!(
     Auto as dyn Observer,
     Manual {
         name: "auto",
-        summary: "Of several the one with the least error at the network's outputs, on samples that are held back for it.",
+        summary: "Tries several observers and takes the one with the least error at the network's outputs, on held-back samples.",
         details: "\
 The data run once for all of them. Each gives the network its ranges; the error is the root mean square of the difference from the float
 outputs over that of the float outputs, averaged over the outputs. Of equals the first listed is taken. Where there are too few samples
@@ -23,14 +23,14 @@ to hold any back, min_max is.",
     }
 );
 
-/// The settings.
+/// Settings of `auto`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auto {
-    /// The observers to choose from; each as it may stand alone.
+    /// The observers to choose from; each as it may be given alone.
     #[schemars(with = "Vec<serde_json::Value>")]
     pub among: Vec<Choice<Observers>>,
-    /// Samples held back to judge by.
+    /// Number of samples held back to judge by.
     pub held: usize,
 }
 
@@ -54,7 +54,7 @@ impl Settings for Auto {
 }
 
 impl Observer for Auto {
-    /// As the first of its candidates.
+    /// As its first candidate.
     fn range(&self, seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
         self.among.first()?.range(seen, grid)
     }
@@ -72,24 +72,24 @@ impl Observer for Auto {
     }
 }
 
-/// The observer that was chosen.
+/// The result of a choice.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Chosen {
-    /// The observer.
+    /// The candidate with the least error.
     pub observer: Choice<Observers>,
-    /// Each candidate, as a sentence names it, with its error at the network's outputs: root mean square of the difference from float over
-    /// that of the float outputs, averaged over the outputs; the least first.
+    /// Each candidate, named as in a sentence, with its error at the network's outputs: root mean square of the difference from
+    /// the float outputs, relative to theirs, averaged over the outputs; the least first.
     pub errors: Vec<(String, f64)>,
-    /// Samples it was judged on.
+    /// Number of held-back samples.
     pub samples: usize,
 }
 
-/// Tries the candidates of the observer that the settings name: ranges from the statistics of one calibration, judged by the error at the
-/// outputs on `held`, data that the statistics have not seen. Of equal ones the first is taken.
+/// Tries the candidates of the observer in the settings: ranges from the statistics of one calibration, judged by the error at
+/// the outputs on `held`, samples that are not in the statistics. Of equal ones the first is taken.
 ///
 /// # Errors
-/// A [`Fault`] for an observer that has no candidates; as [`fit`]; [`QuantizeError::NoData`] without a batch; whatever running the graph
-/// reports.
+/// A [`Fault`] for an observer without candidates; as [`fit`]; [`QuantizeError::NoData`] without a batch; errors of running the
+/// graph.
 pub fn choose(
     model: &Model,
     settings: &QuantizeSettings,
@@ -107,13 +107,13 @@ pub fn choose(
         fit(&mut candidate, &settings, seen)?;
         fitted.push((observer, candidate));
     }
-    // Pruned as it is, before anything is rounded.
+    // With its masks, before anything is quantized.
     let mut unrounded = model.clone();
     unrounded.annotations.iter_mut().for_each(|(_, a)| a.encoding = None);
     let float = Executor::new(&unrounded)?;
     let runs = fitted.iter().map(|(observer, m)| Ok((*observer, Executor::new(m)?))).collect::<Result<Vec<_>>>()?;
     let outputs = model.graph.outputs.len();
-    // Squared error of each candidate and the square of what is right, by output.
+    // Squared error of each candidate and the square of the float output, by output.
     let (mut noise, mut signal) = (vec![vec![0f64; outputs]; runs.len()], vec![0f64; outputs]);
     let mut samples = 0;
     for batch in held {
@@ -137,7 +137,7 @@ pub fn choose(
     let measured = signal.iter().filter(|s| **s > 0.0).count().max(1) as f64;
     let error = |noise: &[f64]| noise.iter().zip(&signal).filter(|(_, s)| **s > 0.0).map(|(n, s)| (n / s).sqrt()).sum::<f64>() / measured;
     let mut errors: Vec<_> = runs.iter().zip(&noise).map(|((observer, _), n)| (*observer, error(n))).collect();
-    // Stable, so the first of equals stays first; a NaN comes last.
+    // The sort is stable, so the first of equals stays first; NaN comes last.
     errors.sort_by(|a, b| a.1.total_cmp(&b.1));
     let observer = errors.first().map(|(observer, _)| (*observer).clone()).ok_or(QuantizeError::NoData)?;
     Ok(Chosen { observer, errors: errors.into_iter().map(|(observer, e)| (observer.to_string(), e)).collect(), samples })

@@ -1,12 +1,12 @@
-//! The search that the observers with a cost share: where to clip, by magnitude.
+//! The search for a clipping threshold, shared by the observers that minimize a cost.
 use super::histogram::{HALF, Histogram};
 
-/// Thresholds that are tried at most.
+/// Most thresholds to try.
 const TRIED: usize = 128;
 
-/// The range of the smallest cost among those clipped at a magnitude of whole bins, the widest of equals; the observed
-/// range where every cost is infinite. `cost` is given the number of bins below the threshold and the range, which holds
-/// zero: `lo <= 0 <= hi`.
+/// The range of the smallest cost among ranges clipped at a magnitude of whole bins, the widest of equals; the observed range if
+/// every cost is infinite. `cost` gets the number of bins below the threshold and the range, which contains zero: `lo <= 0 <=
+/// hi`.
 pub(super) fn cheapest(histogram: &Histogram, cost: impl Fn(usize, (f32, f32)) -> f64) -> Option<(f32, f32)> {
     let (lo, hi) = histogram.range()?;
     let (lo, hi) = (lo.min(0.0), hi.max(0.0));

@@ -46,7 +46,7 @@ impl Observer for Entropy {
     }
 }
 
-/// What stands for an empty level in the divergence, in elements, as in ONNX Runtime.
+/// The count that replaces an empty level in the divergence, as in ONNX Runtime.
 const NOTHING: f64 = 1e-4;
 
 /// The range of the smallest divergence; the observed one where the grid is as fine as the histogram.
@@ -57,13 +57,13 @@ fn entropy(seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
     let Some(first) = counts.iter().position(|n| *n > 0) else { return seen.histogram().range() };
     let end = counts.iter().rposition(|n| *n > 0).map_or(first, |last| last + 1);
     cheapest(seen.histogram(), |bins, _| {
-        // Zero's bin belongs to every range.
+        // The bin of zero belongs to every range.
         let (from, to) = (first.max(HALF - bins).min(HALF), end.min(HALF + bins).max(HALF + 1));
         divergence(&counts, from, to, levels)
     })
 }
 
-/// Divergence of the quantized bins `from..to` from what they hold with all beyond them added at the ends.
+/// Divergence of the quantized bins `from..to` from the clipped distribution, in which all elements beyond are added at the ends.
 fn divergence(counts: &[u64], from: usize, to: usize, levels: usize) -> f64 {
     let kept = &counts[from..to];
     if kept.len() < levels {

@@ -14,14 +14,14 @@ pub(super) const HALF: usize = 2048;
 /// Smallest power of two as a bin's width: its reciprocal is a normal f32.
 const FINEST: i32 = -126;
 
-/// Counters that a bin has while one task counts, taken in turn: equal neighbours (a Relu's zeros) would else wait for one
+/// Counters of each bin during one task, used in turn: with one counter, equal neighbours (a Relu's zeros) would wait for one
 /// another.
 const TURNS: usize = 4;
 
-/// Elements whose bins are found together, by vector instructions.
+/// Elements whose bins are computed together, by vector instructions.
 const BATCH: usize = 256;
 
-/// Elements that a task's counters of 32 bits can hold.
+/// Most elements of a task's 32-bit counters.
 const MOST: usize = 1 << 31;
 
 /// Counts of elements by value. Memory: 4,096 counters.
@@ -42,7 +42,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Takes in finite elements, of which `lo` is the smallest and `hi` the largest.
+    /// Adds finite elements, of which `lo` is the smallest and `hi` the largest.
     pub(super) fn update(&mut self, x: &[f32], (lo, hi): (f32, f32)) {
         self.reach(lo, hi);
         // A power of two, so the product is exact where it is a normal number.
@@ -65,7 +65,7 @@ impl Histogram {
         self.zeros += counted.zeros;
     }
 
-    /// Takes in another histogram; exact.
+    /// Adds another histogram; exact.
     pub fn merge(&mut self, other: &Histogram) {
         let Some((lo, hi)) = other.range else { return };
         self.reach(lo, hi);
@@ -80,12 +80,12 @@ impl Histogram {
         self.range
     }
 
-    /// Elements.
+    /// Number of elements.
     pub fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// Elements that are exactly zero; they are in the bin that begins there too.
+    /// Number of exact zeros; they are in the bin that begins at zero too.
     pub fn zeros(&self) -> u64 {
         self.zeros
     }
@@ -100,13 +100,13 @@ impl Histogram {
         &self.counts
     }
 
-    /// The bins that hold something: lower edge and count.
+    /// The bins that are not empty: lower edge and count.
     pub fn bins(&self) -> impl DoubleEndedIterator<Item = (f64, u64)> + '_ {
         let width = self.width();
         self.counts.iter().enumerate().filter(|(_, n)| **n > 0).map(move |(i, n)| ((i as f64 - HALF as f64) * width, *n))
     }
 
-    /// Widens the range; doubles the bins' width as often as that needs.
+    /// Widens the range by doubling the bins' width as often as necessary.
     fn reach(&mut self, lo: f32, hi: f32) {
         let magnitude = f64::from(lo.abs().max(hi.abs())).max(f64::from(f32::MIN_POSITIVE));
         // The first power of two above the magnitude, so that the largest value falls inside the last bin.
@@ -131,9 +131,9 @@ impl Histogram {
     }
 }
 
-/// What one task has counted.
+/// The counts of one task.
 struct Counted {
-    /// By bin and turn.
+    /// Counters by bin and turn.
     counts: Vec<[u32; TURNS]>,
     zeros: u64,
 }
@@ -166,7 +166,7 @@ fn count(mut counted: Counted, x: &[f32], scale: f32) -> Counted {
     counted
 }
 
-/// The bins of some elements, and how many are zero.
+/// Computes the bins of some elements, and counts their zeros.
 #[inline(always)]
 fn find_bins(x: &[f32], scale: f32, bins: &mut [u32; BATCH]) -> u32 {
     let mut zeros = 0;
@@ -177,21 +177,21 @@ fn find_bins(x: &[f32], scale: f32, bins: &mut [u32; BATCH]) -> u32 {
     zeros
 }
 
-/// The bin of an element: its multiple of the width rounded down. In floats but for the last step, as a cast that saturates
-/// keeps the compiler from taking vectors.
+/// The bin of an element: its multiple of the width, rounded down. Computed in floats except for the last step, since a
+/// saturating cast would prevent vectorization.
 #[inline(always)]
 fn bin_of(v: f32, scale: f32) -> u32 {
     // Adding 1.5 * 2^23 leaves the nearest integer in the low bits of the sum.
     const ROUND: f32 = 12_582_912.0;
     let scaled = (v * scale).clamp(-(HALF as f32), HALF as f32 - 1.0 / 16.0);
     let nearest = (scaled + ROUND) - ROUND;
-    // What is below zero stays below it even where the product underflows.
+    // Negative elements stay in negative bins even where the product underflows.
     let above = (nearest > scaled) | ((scaled == 0.0) & (v < 0.0));
     let whole = nearest - if above { 1.0 } else { 0.0 };
     (whole + HALF as f32 + ROUND).to_bits() - ROUND.to_bits()
 }
 
-/// How a histogram is written: without the empty bins at both ends.
+/// Serialized form of a histogram: without the empty bins at both ends.
 #[derive(Serialize, Deserialize)]
 struct Packed {
     exponent: i32,

@@ -1,4 +1,4 @@
-//! Observers: [`Statistics`] are kept of each value in one pass, whatever the observer; an observer concludes a range from
+//! Observers: [`Statistics`] of each value are collected in one pass, whatever the observer; an observer computes a range from
 //! them. One file each.
 mod auto;
 mod clipping;
@@ -25,10 +25,10 @@ use rayon::prelude::*;
 use technique::{Choice, Entry, Family};
 use tensor::{Tensor, vectorised};
 
-/// Elements of a tensor that one task looks at.
+/// Elements of a tensor that one task processes.
 const PIECE: usize = 1 << 15;
 
-/// How the range of an activation is found from what was seen of it.
+/// Computes the range of an activation from its statistics.
 ///
 /// An observer is a type that holds its settings, in a file of its own, and a line in [`Observers::members`]. So many standard deviations
 /// around the mean, whole but for its manual page:
@@ -66,20 +66,20 @@ const PIECE: usize = 1 << 15;
 /// assert!((low + 3.0).abs() < 0.05 && (high - 3.0).abs() < 0.05);
 /// ```
 pub trait Observer: Send + Sync {
-    /// The range for a grid: smallest and largest real that is not clipped; `None` if nothing was seen.
+    /// The range of a grid: smallest and largest real that is not clipped; `None` without data.
     fn range(&self, seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)>;
 
-    /// The momentum of the average that statistics keep of each batch's range. Statistics of the same momentum serve every observer.
+    /// Momentum of the average of each batch's range in the statistics. Statistics with the same momentum serve every observer.
     fn momentum(&self) -> f64 {
         MOMENTUM
     }
 
-    /// The observers that [`choose`] is to choose from; empty for one that needs no choice.
+    /// The observers that [`choose`] chooses from; empty for an observer that needs no choice.
     fn candidates(&self) -> &[Choice<Observers>] {
         &[]
     }
 
-    /// Samples that have to be held back for the choice.
+    /// Number of samples to hold back for the choice.
     fn held(&self) -> usize {
         0
     }

@@ -21,10 +21,10 @@ Statistics are collected with one momentum: another one than the default runs th
     }
 );
 
-/// The momentum that statistics are collected with where no observer asks for another.
+/// The momentum of the statistics unless an observer asks for another.
 pub const MOMENTUM: f64 = 0.9;
 
-/// The settings.
+/// Settings of `moving_average`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct MovingAverage {
@@ -57,8 +57,8 @@ impl Observer for MovingAverage {
     }
 }
 
-/// `average = momentum * average + (1 - momentum) * batch`, starting at the first batch. It depends on the order of batches
-/// by nature. The first batch is kept apart from the weighted sum of all, which is what makes two averages mergeable.
+/// `average = momentum * average + (1 - momentum) * batch`, starting at the first batch. It depends on the order of batches. The
+/// first batch is kept apart from the weighted sum of all, so that two averages can be merged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AverageRange {
     momentum: f64,
@@ -73,14 +73,14 @@ impl AverageRange {
         AverageRange { momentum, first: (0.0, 0.0), sum: (0.0, 0.0), batches: 0 }
     }
 
-    /// Takes in the range of one batch.
+    /// Adds the range of one batch.
     pub(super) fn update(&mut self, (lo, hi): (f32, f32)) {
         let (lo, hi) = (f64::from(lo), f64::from(hi));
         let fresh = 1.0 - self.momentum;
         self.append(&AverageRange { momentum: self.momentum, first: (lo, hi), sum: (fresh * lo, fresh * hi), batches: 1 });
     }
 
-    /// Takes in the batches that came after.
+    /// Adds the batches of a later average.
     pub fn merge(&mut self, later: &AverageRange) {
         if later.batches > 0 {
             self.append(later);

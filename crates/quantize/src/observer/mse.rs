@@ -32,24 +32,24 @@ impl Observer for Mse {
     }
 }
 
-/// Tries clipping at 128 magnitudes and takes the range with the smallest sum of squared rounding and clipping errors over
-/// the histogram, on the very grid that the range will be given.
+/// Tries clipping at 128 magnitudes and takes the range with the smallest sum of squared rounding and clipping errors over the
+/// histogram, on the grid that the range will get.
 fn mse(seen: &Statistics, grid: &AffineSettings) -> Option<(f32, f32)> {
     cheapest(seen.histogram(), |_, range| error(seen, range, grid).unwrap_or(f64::INFINITY))
 }
 
-/// Sum of squared errors on the grid of a range, an element standing at its bin's middle, an exact zero at zero.
+/// Sum of squared errors on the grid of a range, with each element at its bin's middle, and exact zeros at zero.
 fn error(seen: &Statistics, (lo, hi): (f32, f32), grid: &AffineSettings) -> Option<f64> {
     let encoding = fit_range(lo, hi, grid).ok()?;
     let parameter = |name: &str| Some(f64::from(encoding.parameters.get(name)?.item::<f32>().ok()?));
     Some(grid_error(seen.histogram(), parameter("scale")?, parameter("zero_point")?, grid, 1.0))
 }
 
-/// Sum of squared errors of what was seen on a grid of this scale and zero point, those beyond its ends `clipped` times.
+/// Sum of squared errors of the histogram on a grid of this scale and zero point; errors beyond its ends count `clipped` times.
 pub(crate) fn grid_error(histogram: &Histogram, scale: f64, zero_point: f64, grid: &AffineSettings, clipped: f64) -> f64 {
     let (bottom, top) = ((grid.qmin() as f64 - zero_point) * scale, (grid.qmax() as f64 - zero_point) * scale);
     let middle = histogram.width() / 2.0;
-    // Where the steps are finer than the bins, where a bin's elements lie between two steps is not known.
+    // If the steps are finer than the bins, the place of a bin's elements between two steps is not known.
     let unresolved = scale < histogram.width();
     let one = |x: f64| match x {
         x if x < bottom => clipped * (bottom - x).powi(2),

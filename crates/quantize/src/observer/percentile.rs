@@ -17,7 +17,7 @@ From a histogram of 4,096 bins over all batches. For activations with a few outl
     }
 );
 
-/// The settings.
+/// Settings of `percentile`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Percentile {
@@ -46,8 +46,8 @@ impl Observer for Percentile {
     }
 }
 
-/// Cuts half of the rest on either side; the bounds are edges of bins, so they are off by at most 1/1024 of the largest
-/// magnitude, outwards.
+/// Cuts half of the rest on either side. The bounds are edges of bins, so they are too wide by at most 1/1024 of the largest
+/// magnitude.
 fn percentile(seen: &Statistics, percent: f64) -> Option<(f32, f32)> {
     let histogram = seen.histogram();
     let (lo, hi) = histogram.range()?;

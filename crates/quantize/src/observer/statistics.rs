@@ -1,4 +1,4 @@
-//! What is kept of all that a value has been: enough for every observer, so that one pass over the data serves them all.
+//! Statistics of a value: enough for every observer, so that one pass over the data serves all of them.
 use super::moving_average::AverageRange;
 use super::{Histogram, bounds};
 use serde::{Deserialize, Serialize};
@@ -13,12 +13,12 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Of nothing yet; the moving average keeps the share `momentum` (0..1) of the past at each tensor.
+    /// Empty statistics; the moving average keeps the share `momentum` (0..1) of the past at each tensor.
     pub fn new(momentum: f64) -> Self {
         Statistics { histogram: Histogram::default(), average: AverageRange::new(momentum) }
     }
 
-    /// Takes in the elements of one tensor (f32); an empty one changes nothing.
+    /// Adds the elements of one tensor (f32); an empty one changes nothing.
     ///
     /// # Errors
     /// A sentence if an element is NaN or infinite, or the tensor is not f32; then nothing is changed.
@@ -29,8 +29,8 @@ impl Statistics {
         Ok(())
     }
 
-    /// Takes in what was seen after this, with the same momentum: the same as one pass over both, exactly but for the
-    /// moving average's last bits.
+    /// Adds later statistics with the same momentum: the result equals one pass over both, except for the moving average's last
+    /// bits.
     pub fn merge(&mut self, later: &Statistics) {
         self.histogram.merge(&later.histogram);
         self.average.merge(&later.average);

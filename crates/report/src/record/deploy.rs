@@ -1,4 +1,4 @@
-//! What a deployed file is and does in each runtime.
+//! The record of a deployed file and its runtimes.
 use super::{figure, keep};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 /// The deployed file, measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct DeployRecord {
-    /// The file, relative to the run's folder.
+    /// Path of the file, relative to the run's folder.
     pub file: String,
     /// BLAKE3 of the file, in hex.
     pub blake3: String,
@@ -15,7 +15,7 @@ pub struct DeployRecord {
     /// Accuracy of the simulation that the file was lowered from, 0..1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub simulation_accuracy: Option<f64>,
-    /// Figures of the simulation, of a task that is no classification.
+    /// Metrics of the simulation, for tasks other than classification.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub simulation_figures: BTreeMap<String, f64>,
     /// One entry for each runtime and arithmetic.
@@ -24,10 +24,10 @@ pub struct DeployRecord {
     /// The model that the run began with, in the same runtime.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub original: Option<OriginalRecord>,
-    /// What the runtime computes on integers and in float; absent where it does not tell.
+    /// Which nodes the runtime computes on integers and in float; absent if it does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placement: Option<PlacementRecord>,
-    /// Test samples that it was measured on, evenly chosen; absent: all of them.
+    /// Number of evenly chosen test samples that it was measured on; absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chosen_images: Option<u64>,
     /// Output by output.
@@ -35,12 +35,12 @@ pub struct DeployRecord {
     pub outputs: Vec<OutputRecord>,
 }
 
-/// The model that a run began with, measured beside the deployed file: runs of the two in turn.
+/// The model that a run began with, measured beside the deployed file, with runs of the two in turn.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct OriginalRecord {
-    /// The stage that it is the result of, or `start`.
+    /// Name of the stage that produced it, or `start`.
     pub stage: String,
-    /// Its bytes on disk, data files beside it included; of a stage's result, those of the float network alone.
+    /// Size on disk in bytes, data files included; for a stage's result, the size of the float network alone.
     pub file_bytes: u64,
     /// Multiply-accumulate operations for one sample.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,33 +51,33 @@ pub struct OriginalRecord {
     /// Memory that loading and running it takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peak_memory_bytes: Option<u64>,
-    /// Its accuracy on the samples that the file was measured on, 0..1, where those are not all.
+    /// Accuracy on the samples that the file was measured on, 0..1, if those are not all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
-    /// Its figures on those samples, of a task that is no classification.
+    /// Metrics on those samples, for tasks other than classification.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, f64>,
 }
 
-/// Nodes of the graph that a runtime makes of a file and really runs; without those that only move elements.
+/// Nodes of the graph that a runtime makes of a file and runs, without nodes that only move elements.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlacementRecord {
     /// By operator.
     pub operators: BTreeMap<String, NodeCount>,
-    /// Conversions between integers and float that are left.
+    /// Conversions between integers and float.
     pub conversions: u64,
 }
 
 /// Nodes of one operator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeCount {
-    /// Those on integers.
+    /// Nodes on integers.
     pub integer: u64,
-    /// Those in float.
+    /// Nodes in float.
     pub float: u64,
 }
 
-/// An output of the deployed file against that of the float network it was made from.
+/// An output of the deployed file compared with the float network's.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct OutputRecord {
     /// Name of the graph's output.
@@ -88,7 +88,7 @@ pub struct OutputRecord {
     /// The same in literal arithmetic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub literal_sqnr_db: Option<f64>,
-    /// Samples with a NaN in it. Absent: none.
+    /// Samples with NaN in this output. Absent: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nan_samples: Option<u64>,
 }
@@ -100,31 +100,31 @@ pub enum Arithmetic {
     /// Operator by operator as ONNX defines them: graph optimizations off.
     #[default]
     Literal,
-    /// As the runtime does unless told otherwise, integer kernels included.
+    /// The runtime's defaults, integer kernels included.
     Default,
 }
 
-/// A file in a runtime.
+/// The results of a file in one runtime.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RuntimeRecord {
     /// The runtime (`onnxruntime`, `reference`).
     pub runtime: String,
-    /// Its version.
+    /// Version of the runtime's library; absent where the runtime does not tell.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// How it computes.
+    /// The arithmetic of the runtime.
     pub arithmetic: Arithmetic,
-    /// Share of the test set that is right, 0..1.
+    /// Accuracy on the test set, 0..1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accuracy: Option<f64>,
-    /// Figures on the test set, of a task that is no classification.
+    /// Metrics on the test set, for tasks other than classification.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub figures: BTreeMap<String, f64>,
-    /// How far its answers are from the simulation's, of a task that is no classification: `mean_difference` and
-    /// `largest_difference`, in standard deviations of the targets.
+    /// Differences to the simulation's results, for tasks other than classification: `mean_difference` and `largest_difference`,
+    /// in standard deviations of the targets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub differences: BTreeMap<String, f64>,
-    /// Share of samples on which its answer is the simulation's, 0..1.
+    /// Share of samples with the same class as the simulation, 0..1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<f64>,
     /// Root mean square of its outputs' difference to the simulation's.
@@ -152,36 +152,36 @@ pub struct Latency {
 }
 
 impl RuntimeRecord {
-    /// A figure on the test set.
+    /// A metric on the test set, by its key.
     pub fn figure(&self, key: &str) -> Option<f64> {
         figure(key, self.accuracy, &self.figures)
     }
 
-    /// Keeps figures on the test set.
+    /// Stores metrics on the test set.
     pub fn keep(&mut self, new: &BTreeMap<&'static str, f64>) {
         keep(&mut self.accuracy, &mut self.figures, new);
     }
 }
 
 impl OriginalRecord {
-    /// A figure on the samples that the file was measured on.
+    /// A metric on the samples that the file was measured on, by its key.
     pub fn figure(&self, key: &str) -> Option<f64> {
         figure(key, self.accuracy, &self.figures)
     }
 
-    /// Keeps figures on those samples.
+    /// Stores metrics on those samples.
     pub fn keep(&mut self, new: &BTreeMap<&'static str, f64>) {
         keep(&mut self.accuracy, &mut self.figures, new);
     }
 }
 
 impl DeployRecord {
-    /// A figure of the simulation that the file was lowered from.
+    /// A metric of the simulation that the file was lowered from, by its key.
     pub fn simulation_figure(&self, key: &str) -> Option<f64> {
         figure(key, self.simulation_accuracy, &self.simulation_figures)
     }
 
-    /// Keeps figures of the simulation.
+    /// Stores metrics of the simulation.
     pub fn keep_simulation(&mut self, new: &BTreeMap<&'static str, f64>) {
         keep(&mut self.simulation_accuracy, &mut self.simulation_figures, new);
     }

@@ -1,4 +1,4 @@
-//! The run record, `run.json`: everything a run measured, with the exact command and the environment.
+//! The run record, `run.json`: all measurements of a run, with the exact command and the environment.
 mod deploy;
 mod stage;
 
@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// Version of the record's layout. A reader refuses a newer one. Since 2, the sizes of stages before deploy are those that
-/// their graph would have as a deployed file, and a deployed file stands beside the model that the run began with.
+/// Version of the record's layout. Readers refuse newer versions. Since version 2, the sizes of stages before deploy are those of
+/// their graph as a deployed file, and a deployed file is recorded beside the model that the run began with.
 pub const SCHEMA_VERSION: u32 = 2;
 
-/// One run.
+/// The record of one run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// [`SCHEMA_VERSION`] of the writer.
@@ -24,26 +24,26 @@ pub struct RunRecord {
     pub name: String,
     /// The command line, argument by argument.
     pub command: Vec<String>,
-    /// When it began, seconds since 1970 (UTC).
+    /// Start, in seconds since 1970 (UTC).
     pub started_unix: u64,
-    /// How long this call took, in which earlier results may have been taken; [`RunRecord::work_seconds`] has the whole.
+    /// Seconds of this call, which may have reused earlier results; [`RunRecord::work_seconds`] has the sum of all work.
     pub seconds: f64,
-    /// Where it ran.
+    /// The machine and the software.
     pub environment: Environment,
-    /// The recipe.
+    /// The recipe's text and what was changed on the command line.
     pub recipe: RecipeRecord,
-    /// What the network is for; absent: classification.
+    /// The task; absent: classification.
     #[serde(default, skip_serializing_if = "TaskRecord::is_default")]
     pub task: TaskRecord,
-    /// The files and folders that it read, each with the hash of its content.
+    /// The files and folders that the run read, each with the hash of its content.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inputs: Vec<InputRecord>,
-    /// The model file that the run begins with, measured as it is; absent where the run builds its own.
+    /// The model file that the run begins with, measured as it is; absent if the run builds its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<StageRecord>,
     /// The stages, in the order in which they ran.
     pub stages: Vec<StageRecord>,
-    /// What was asked for and whether it was reached.
+    /// The goals with their verdicts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub goals: Vec<GoalRecord>,
 }
@@ -55,7 +55,7 @@ pub struct Environment {
     pub espalier: String,
     /// Model name of the processor.
     pub cpu: String,
-    /// Threads that computed.
+    /// Number of threads that computed.
     pub threads: usize,
     /// Operating system and processor architecture.
     pub os: String,
@@ -76,12 +76,12 @@ pub struct RecipeRecord {
     pub settings: serde_json::Value,
 }
 
-/// Something that a run read.
+/// A file or folder that a run read.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct InputRecord {
-    /// What it is for: the recipe's key (`data.train`, `model.file`).
+    /// Its key in the recipe (`data.train`, `model.file`).
     pub role: String,
-    /// As the recipe names it.
+    /// Its path as written in the recipe.
     pub path: String,
     /// BLAKE3 of the file, or of all files of a folder with their names, in hex.
     pub blake3: String,
@@ -90,11 +90,11 @@ pub struct InputRecord {
 /// A goal and its verdict.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct GoalRecord {
-    /// Its key in the recipe.
+    /// Key of the goal in the recipe.
     pub goal: String,
-    /// What was asked for.
+    /// The wanted value.
     pub wanted: f64,
-    /// What was measured; absent: nothing was, and the goal counts as missed.
+    /// The measured value; absent: there is none, and the goal counts as missed.
     pub measured: Option<f64>,
     /// Whether it was reached.
     pub met: bool,
@@ -106,7 +106,7 @@ pub struct GoalRecord {
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {what}")]
 pub struct RecordError {
-    /// The file.
+    /// Path of the `run.json`.
     pub path: String,
     /// What is wrong.
     pub what: String,
@@ -139,7 +139,7 @@ impl RunRecord {
         text
     }
 
-    /// What was measured, in order: the model file that the run begins with, then each stage.
+    /// All measured records in order: the model file that the run begins with, then each stage.
     pub fn measured(&self) -> impl Iterator<Item = &StageRecord> {
         self.start.iter().chain(&self.stages)
     }
@@ -149,7 +149,7 @@ impl RunRecord {
         self.stages.iter().rev().find_map(|s| Some((s, s.deploy.as_ref()?)))
     }
 
-    /// How long all that stands here took when it ran, earlier calls included.
+    /// Seconds of all work in this record, earlier calls included.
     pub fn work_seconds(&self) -> f64 {
         self.measured().map(|s| s.seconds).sum()
     }
@@ -159,8 +159,8 @@ impl RunRecord {
         self.measured().flat_map(|s| s.notes.iter().filter(|n| n.warning).map(move |n| (s.name.as_str(), n.text.as_str())))
     }
 
-    /// Median latency of a stage's result, where it was measured: of a deployed file, or of the model that the last one stands
-    /// beside.
+    /// Median latency of a stage's result, if it was measured: of a deployed file, or of the model that the last one is compared
+    /// with.
     pub fn latency_of<'r>(&'r self, stage: &'r StageRecord) -> Option<&'r Latency> {
         if let Some(deploy) = &stage.deploy {
             return deploy.runtimes.iter().find_map(|r| r.latency.as_ref());
@@ -175,12 +175,12 @@ impl RunRecord {
     }
 }
 
-/// A figure by its key: accuracy has a field of its own.
+/// A metric by its key; accuracy has a field of its own.
 fn figure(key: &str, accuracy: Option<f64>, figures: &BTreeMap<String, f64>) -> Option<f64> {
     if key == ACCURACY { accuracy } else { figures.get(key).copied() }
 }
 
-/// Keeps figures by their keys, accuracy in its own field.
+/// Stores metrics by their keys, accuracy in its own field.
 fn keep(accuracy: &mut Option<f64>, figures: &mut BTreeMap<String, f64>, new: &BTreeMap<&'static str, f64>) {
     for (key, value) in new {
         match *key {

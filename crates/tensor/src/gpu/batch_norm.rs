@@ -11,7 +11,7 @@ const APPLY: &str = include_str!("batch_norm_apply.wgsl");
 const SUMS: &str = include_str!("batch_norm_sums.wgsl");
 const GRADIENT: &str = include_str!("batch_norm_gradient.wgsl");
 
-/// What one normalization is made with.
+/// Parameters of one normalization.
 #[derive(Clone, Copy)]
 pub(crate) struct Parts<'a> {
     pub(crate) layout: Layout,
@@ -80,7 +80,7 @@ fn apply(parts: Parts, mean: &Tensor, inverse: &Tensor, through_statistics: bool
     context.run(&kernel, &parts.words(parts.residual.is_some()), &inputs, &[out.memory()], groups(parts.x.len())?);
     let y = f32_tensor(out, parts.x.shape());
     let inputs: Vec<&Tensor> = [parts.x, parts.scale, parts.bias].into_iter().chain(parts.residual).collect();
-    // Without an activation the output is not asked for: x stands in its place.
+    // Without an activation the output is not read: x takes its place.
     let kept = if parts.activated { y.device.clone()? } else { x.clone() };
     let (l, words, shape) = (parts.layout, parts.words(parts.activated), parts.x.shape().to_vec());
     let with_residual = parts.residual.is_some_and(Tensor::is_tracked);

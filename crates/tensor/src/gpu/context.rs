@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 use wgpu::BufferUsages as Usage;
 
-/// Dispatches recorded before they are submitted: enough to hide a submission's cost, few enough that the device starts
-/// while the rest of a step is recorded.
+/// Dispatches recorded before they are submitted: enough to hide a submission's cost, few enough that the device starts while the
+/// rest of a step is recorded.
 const BATCH: usize = 64;
 /// Bytes for the parameters of one batch of dispatches.
 const ARENA: u64 = 1 << 16;
@@ -32,7 +32,7 @@ pub(crate) fn selected_name() -> Option<String> {
     CONTEXT.get().filter(|_| selected()).map(|c| c.name.clone())
 }
 
-/// Back to the processor.
+/// Switches back to the CPU.
 pub(crate) fn deselect() {
     SELECTED.store(false, Ordering::Relaxed);
 }
@@ -41,7 +41,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a future that is ready as soon as it is asked, as `wgpu`'s are outside a browser.
+/// Runs a future that is ready when it is polled, as `wgpu`'s are outside a browser.
 fn wait<T>(future: impl Future<Output = T>) -> T {
     let mut future = std::pin::pin!(future);
     loop {
@@ -54,7 +54,7 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
 
 fn instance() -> wgpu::Instance {
     let backends = wgpu::Backends::PRIMARY;
-    // Validation layers of the driver would slow every call down.
+    // Validation layers of the driver would slow down every call.
     let flags = wgpu::InstanceFlags::empty();
     wgpu::Instance::new(wgpu::InstanceDescriptor { backends, flags, ..wgpu::InstanceDescriptor::new_without_display_handle() })
 }
@@ -142,9 +142,9 @@ pub(super) struct Context {
     number: Option<usize>,
     device: wgpu::Device,
     queue: wgpu::Queue,
-    /// Most bytes of one buffer that a kernel can see.
+    /// Most bytes of a buffer that a kernel can bind.
     largest: u64,
-    /// Parameters of one dispatch start at a multiple of this.
+    /// Alignment of one dispatch's parameters.
     alignment: usize,
     arena: wgpu::Buffer,
     recorder: Mutex<Recorder>,
@@ -154,7 +154,7 @@ pub(super) struct Context {
     submissions: AtomicU64,
 }
 
-/// Memory of the device, given back for reuse when dropped.
+/// Memory of the device, returned for reuse when dropped.
 pub(super) struct Memory {
     buffer: Option<wgpu::Buffer>,
 }
@@ -237,7 +237,7 @@ impl Context {
         self.submissions.load(Ordering::Relaxed)
     }
 
-    /// Memory for so many 32-bit elements, of any content; `None` if that is more than a kernel can see.
+    /// Memory for so many 32-bit elements, with undefined content; `None` if that is more than a kernel can bind.
     pub(super) fn memory(&self, elements: usize) -> Option<Memory> {
         let bytes = (elements as u64).checked_mul(4)?.next_multiple_of(256);
         if elements == 0 || bytes > self.largest {
@@ -257,7 +257,7 @@ impl Context {
     fn give(&self, buffer: wgpu::Buffer) {
         let (mut pool, bytes) = (lock(&self.pool), buffer.size());
         if pool.bytes + bytes > MOST_KEPT {
-            // Sizes from an earlier model may fill it: start over rather than keep what nobody asks for.
+            // Kept buffers may have the sizes of an earlier model: all are dropped.
             pool.free.clear();
             pool.bytes = 0;
         }
@@ -285,7 +285,7 @@ impl Context {
         }
     }
 
-    /// Copies so many 32-bit elements to the processor, after everything recorded before, and hands their bytes to `f`.
+    /// Copies so many 32-bit elements to the CPU, after everything recorded before, and passes their bytes to `f`.
     pub(super) fn download<R>(&self, memory: &Memory, elements: usize, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
         let failed = |what: String| TensorError::value("gpu", what);
         let size = elements as u64 * 4;
@@ -329,8 +329,8 @@ impl Context {
         recorder.dispatches = 0;
     }
 
-    /// The kernel of this key, compiled from `source` when first asked for. Its buffers are, in the order of binding: the
-    /// parameters, `inputs` that it reads, `outputs` that it writes.
+    /// The kernel of this key, compiled from `source` at first use. Its buffers are, in binding order: the parameters, the
+    /// `inputs` that it reads, the `outputs` that it writes.
     pub(super) fn kernel(&self, key: &str, inputs: usize, outputs: usize, source: impl FnOnce() -> String) -> Arc<Kernel> {
         if let Some(kernel) = lock(&self.kernels).get(key) {
             return kernel.clone();

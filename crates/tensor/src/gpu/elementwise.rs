@@ -1,5 +1,5 @@
-//! Functions of one, two or three elements. The kernels are templates: the function's expression is put into `map.wgsl` or
-//! `zip.wgsl`, and each is compiled when it is first used.
+//! Functions of one, two or three elements. The kernels are templates: the function's expression is inserted into `map.wgsl` or
+//! `zip.wgsl`, and each is compiled at first use.
 use super::context::{Context, MOST_GROUPS};
 use super::storage::{DeviceData, on_device};
 use crate::strided::Strided;
@@ -11,9 +11,9 @@ const MAP: &str = include_str!("map.wgsl");
 const ZIP: &str = include_str!("zip.wgsl");
 const CHOOSE: &str = include_str!("choose.wgsl");
 
-/// `(name, value in x, slope in what is kept)` of the functions of `unary.rs` and `activation.rs`; the slope's `x` is the
-/// input or the output, whichever the CPU's table keeps; `a` and `b` are the function's arguments. Sine and cosine are not
-/// among them: Vulkan allows them an error of 2^-11.
+/// `(name, value in x, slope in the kept value)` of the functions of `unary.rs` and `activation.rs`; the slope's `x` is the input
+/// or the output, whichever the CPU's table keeps; `a` and `b` are the function's arguments. Sine and cosine are missing: Vulkan
+/// allows them an error of 2^-11.
 const UNARY: &[(&str, &str, &str)] = &[
     ("sqrt", "sqrt(x)", "select(0.5 / x, 0.0, x == 0.0)"),
     ("exp", "exp(x)", "x"),
@@ -46,7 +46,7 @@ const UNARY: &[(&str, &str, &str)] = &[
     ("neg", "-x", "-1.0"),
     ("abs", "abs(x)", "sign(x)"),
     ("sign", "sign(x)", "0.0"),
-    // A NaN stays one, and the gradient passes strictly between the bounds.
+    // NaN stays NaN, and the gradient passes strictly between the bounds.
     ("clip", "select(select(x, a, x < a), b, x > b)", "select(0.0, 1.0, x > a && x < b)"),
 ];
 
@@ -132,7 +132,7 @@ pub(crate) fn unary(name: &str, args: &[f64], x: &Tensor) -> Result<Option<Tenso
     Ok(map(value, "f32", arguments(args), x).map(|d| Tensor::from_device(DType::F32, Arc::new(d), x.shape())))
 }
 
-/// Its gradient: slope at what was kept, times `dy`.
+/// The gradient of the function: slope at the kept value, times `dy`.
 pub(crate) fn slope(name: &str, args: &[f64], kept: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
     let Some((.., slope)) = UNARY.iter().find(|f| f.0 == name).filter(|_| f32s(&[kept, dy])) else { return Ok(None) };
     let data = zip(&format!("({slope}) * y"), "f32", arguments(args), kept, dy, dy.shape());

@@ -28,7 +28,7 @@ impl Grid<'_> {
     }
 }
 
-/// The values as they read back.
+/// The values after quantization and dequantization.
 pub(crate) fn fake_quantize(x: &Tensor, grid: Grid) -> Result<Option<Tensor>> {
     let run = || {
         let context = Context::get()?;
@@ -42,7 +42,7 @@ pub(crate) fn fake_quantize(x: &Tensor, grid: Grid) -> Result<Option<Tensor>> {
     Ok(if grid.serves(x) { run() } else { None })
 }
 
-/// Gradients by x, and by scale and zero point where they are wanted.
+/// Gradients by x, and by scale and zero point if requested.
 pub(crate) fn fake_quantize_backward(x: &Tensor, grid: Grid, dy: &Tensor, wanted: [bool; 2]) -> Result<Option<Vec<Option<Tensor>>>> {
     let run = || {
         let context = Context::get()?;

@@ -1,14 +1,13 @@
 //! Tensors on a GPU, through `wgpu` (Vulkan, Metal, Direct3D 12).
 //!
-//! A tensor of f32 or bool may have its elements in a buffer of the device ([`DeviceData`]); they are copied to the
-//! processor when somebody first reads them there, and the copy is counted under the operator that asked. An operation
-//! whose operands are on the device runs there if it has a kernel; convolutions, matrix products, normalizations and fake
-//! quantization bring their operands there. Every function here returns `Ok(None)` where it does not serve, and the caller
-//! goes on as if there were no device.
+//! A tensor of f32 or bool may have its elements in a buffer of the device ([`DeviceData`]); they are copied to the CPU when they
+//! are first read there, and the copy is counted under the operator that reads them. An operation with operands on the device
+//! runs there if it has a kernel; convolutions, matrix products, normalizations and fake quantization copy their operands to the
+//! device. Every function here returns `Ok(None)` if it does not apply, and the caller continues as if there were no device.
 //!
-//! One WGSL kernel a file; the Rust file of a family says which kernel serves what and lays out its parameters. Commands
-//! are recorded (`context`) and submitted many at a time; a buffer that nobody holds is given to the next that asks for its
-//! size, which is safe since the device runs commands in the order in which they were recorded.
+//! One WGSL kernel a file; the Rust file of a family chooses the kernel and lays out its parameters. Commands are recorded
+//! (`context`) and submitted many at a time; a buffer without references is reused for the next request of its size, which is
+//! safe since the device runs commands in the order in which they were recorded.
 mod batch_norm;
 mod context;
 mod elementwise;
@@ -39,7 +38,7 @@ pub(crate) use storage::{DeviceData, take_host_copies, to_device, within};
 use std::cell::Cell;
 
 thread_local! {
-    /// What this thread was told instead of the process's choice.
+    /// This thread's choice in place of the process' choice.
     static HERE: Cell<Option<bool>> = const { Cell::new(None) };
 }
 
@@ -49,8 +48,8 @@ pub(crate) fn active() -> bool {
     HERE.get().unwrap_or_else(context::selected)
 }
 
-/// Does `work` with this thread's operations on the GPU that was [`open`]ed, or on the processor, whatever the process
-/// chose. For tests that compare.
+/// Runs `work` with this thread's operations on the GPU that was [`open`]ed, or on the CPU, whatever the process chose. For tests
+/// that compare the two.
 pub fn scoped<R>(on_gpu: bool, work: impl FnOnce() -> R) -> R {
     struct Restore(Option<bool>);
     impl Drop for Restore {

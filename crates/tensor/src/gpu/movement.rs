@@ -57,10 +57,10 @@ pub(crate) fn scatter_view(from: &Tensor, space: &Strided<1>, to: &[usize]) -> R
     Ok(if moves(from) { run() } else { None })
 }
 
-/// [`scatter_view`] where what surrounds the view may be a value other than zero.
+/// [`scatter_view`] where elements around the view may have a value other than zero.
 pub(crate) fn pad(x: &Tensor, space: &Strided<1>, to: &[usize], value: Option<&Tensor>) -> Result<Option<Tensor>> {
     match value {
-        // Copying it here would cost more than it saves.
+        // A copy here would cost more than it saves.
         Some(v) if v.on_device() || v.to_f64_vec()? != [0.0] => Ok(None),
         _ => scatter_view(x, space, to),
     }

@@ -1,5 +1,5 @@
-//! Optimizer updates. They write new tensors rather than the old ones: a tensor is a value, and its memory is taken up by the
-//! next step's.
+//! Optimizer updates. They write new tensors instead of changing the old ones: a tensor is a value, and its memory is reused in
+//! the next step.
 use super::context::Context;
 use super::elementwise::{FUNCTIONS, groups};
 use super::storage::{DeviceData, on_device};
@@ -10,7 +10,7 @@ fn serves(parts: &[&Tensor]) -> bool {
     parts.iter().all(|t| t.dtype() == DType::F32 && !t.is_empty()) && parts.iter().any(|t| t.on_device())
 }
 
-/// Runs an update: `name` and `source` of the kernel, its parameters, what it reads, what it replaces.
+/// Runs an update: `name` and `source` of the kernel, its parameters, its inputs, and the tensors that it replaces.
 fn update(name: &str, source: &str, words: &[u32], gradient: &Tensor, state: &mut [&mut Tensor]) -> Option<()> {
     let (context, n) = (Context::get()?, gradient.len());
     let mut read = state.iter().map(|t| on_device(context, t)).collect::<Option<Vec<_>>>()?;

@@ -1,5 +1,5 @@
-//! Matrix products and convolutions: each is a problem (what the operands of a matrix product are) put together with one of
-//! three ways to compute it.
+//! Matrix products and convolutions: each is a problem (the operands of a matrix product) combined with one of three ways to
+//! compute it.
 use super::context::{Context, MOST_GROUPS};
 use super::elementwise::{FUNCTIONS, axes, groups};
 use super::reduce;
@@ -14,15 +14,15 @@ const THREAD: &str = include_str!("product_thread.wgsl");
 const GROUP: &str = include_str!("product_group.wgsl");
 const GEOMETRY: &str = include_str!("conv_geometry.wgsl");
 
-/// Fewer rows or columns would leave most of a tile empty.
+/// With fewer rows or columns most of a tile would be empty.
 const SMALLEST_SIDE: usize = 6;
 /// Columns of a tile.
 const COLUMNS: usize = 64;
-/// Workgroups that keep a device busy: with fewer, k is split between several.
+/// Workgroups that keep a device busy: with fewer, the sum over k is split between several.
 const BUSY: usize = 64;
-/// Length of k from which splitting pays, and the least length of a split.
+/// Length of k from which splitting pays, and the shortest length of a split.
 const SPLIT: usize = 256;
-/// Length of k from which one element is worth a workgroup.
+/// Length of k from which one element gets a workgroup of its own.
 const LONG: usize = 1024;
 
 /// `z` products of `rows x k` and `k x columns`.

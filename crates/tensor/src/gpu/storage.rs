@@ -1,4 +1,4 @@
-//! The elements of a tensor on the device, and their way there and back.
+//! The elements of a tensor on the device, and copies to and from it.
 use super::context::{Context, Memory};
 use crate::{Buffer, DType, Result, Tensor, TensorError, memory};
 use std::any::Any;
@@ -11,17 +11,17 @@ pub(crate) struct DeviceData {
     memory: Memory,
     dtype: DType,
     len: usize,
-    /// The copy on the processor, made when it is first read.
+    /// The copy on the CPU, made when it is first read.
     host: OnceLock<Result<Buffer>>,
 }
 
 impl DeviceData {
-    /// Room for so many elements, or `None` if that is more than a kernel can see.
+    /// Memory for so many elements, or `None` if that is more than a kernel can bind.
     pub(super) fn new(context: &Context, dtype: DType, len: usize) -> Option<Self> {
         Some(DeviceData { memory: context.memory(len)?, dtype, len, host: OnceLock::new() })
     }
 
-    /// Where they are.
+    /// Their buffer.
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
     }
@@ -31,7 +31,7 @@ impl DeviceData {
         self.len
     }
 
-    /// The copy on the processor.
+    /// The copy on the CPU.
     pub(crate) fn host(&self) -> Result<&Buffer> {
         self.host.get_or_init(|| self.download()).as_ref().map_err(Clone::clone)
     }
@@ -49,7 +49,7 @@ impl DeviceData {
 }
 
 impl Drop for DeviceData {
-    /// The copy on the processor is memory there like any tensor's; what is on the device is not.
+    /// The copy on the CPU counts as memory like any tensor's; elements on the device do not.
     fn drop(&mut self) {
         if let Some(Ok(copy)) = self.host.get() {
             crate::with_buffer!(copy, v => if Arc::strong_count(v) == 1 { memory::dropped(v) });
@@ -61,11 +61,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Copies of what the processor holds, so that a batch or a weight that many operations read goes there once.
+/// Device copies of CPU tensors, so that a batch or a weight that many operations read is copied once.
 #[derive(Default)]
 struct Uploaded {
-    /// By the address of the shared vector. The weak hold keeps the address from being used again, and tells when the vector is
-    /// gone or was written to (a vector that is weakly held moves when it is written).
+    /// By the address of the shared vector. The weak reference keeps the address from being reused, and tells when the vector is
+    /// dropped or was written to (a vector with weak references moves when it is written).
     vectors: HashMap<usize, (Weak<dyn Any + Send + Sync>, Arc<DeviceData>)>,
     /// Single numbers, by their bits: constants of a graph, factors of an optimizer.
     numbers: HashMap<u32, Arc<DeviceData>>,
@@ -76,7 +76,7 @@ const MOST_NUMBERS: usize = 4096;
 
 static UPLOADED: LazyLock<Mutex<Uploaded>> = LazyLock::new(Mutex::default);
 
-/// The elements of an f32 or bool tensor on the device, brought there if need be.
+/// The elements of an f32 or bool tensor on the device, copied there if necessary.
 pub(super) fn on_device(context: &Context, t: &Tensor) -> Option<Arc<DeviceData>> {
     if let Some(data) = &t.device {
         return Some(data.clone());
@@ -126,13 +126,13 @@ pub(crate) fn to_device(t: &Tensor) -> Result<Option<Tensor>> {
 }
 
 thread_local! {
-    /// The section that is being worked in.
+    /// The present section.
     static SECTION: RefCell<Vec<String>> = const { RefCell::new(vec![]) };
 }
 
 static COPIES: Mutex<BTreeMap<String, (u64, u64)>> = Mutex::new(BTreeMap::new());
 
-/// Runs `work` as part of a section, under whose name copies to the processor are counted.
+/// Runs `work` as a section, under whose name copies to the CPU are counted.
 pub(crate) fn within<R>(name: String, work: impl FnOnce() -> R) -> R {
     struct Leave;
     impl Drop for Leave {

@@ -1,15 +1,15 @@
-//! Every kernel against the processor, on odd shapes; then blocks of networks, forward and all gradients.
+//! Every kernel against the CPU, on odd shapes; then blocks of networks, forward and all gradients.
 //!
-//! Tolerances are shares of the largest magnitude in the result that is compared (at least 1).
+//! Tolerances are relative to the largest magnitude of the compared result (at least 1).
 use super::{context, open, scoped, take_host_copies, to_device, within};
 use crate::memory::live;
 use crate::random::uniform;
 use crate::{Activation, AdamWOptions, ConvOptions, DType, PadMode, PoolOptions, Result, SgdOptions, Tensor, adamw_step, sgd_step};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Sums of up to some thousand products in another order.
+/// Sums of up to some thousand products in another order of summation.
 const SUMS: f64 = 2e-5;
-/// One function of an element: the device's elementary functions are good to a few units in the last place.
+/// One function of an element: the device's elementary functions are accurate to a few units in the last place.
 const ELEMENT: f64 = 3e-6;
 
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -27,12 +27,13 @@ fn gpu() -> Option<MutexGuard<'static, ()>> {
     }
 }
 
-/// On the device if that is where this thread works.
+/// Copies to the device if this thread computes there.
 fn here(t: &Tensor) -> Tensor {
     if super::active() { to_device(t).unwrap().unwrap() } else { t.clone() }
 }
 
-/// The value of `f` and its gradients by all inputs, on one of the devices. `resident`: the value and the gradients must be made there.
+/// The value of `f` and its gradients by all inputs, on one of the devices. `resident`: the value and the gradients must be
+/// computed there.
 fn run(on_gpu: bool, inputs: &[Tensor], resident: bool, f: &dyn Fn(&[Tensor]) -> Result<Tensor>) -> Vec<Tensor> {
     scoped(on_gpu, || {
         let leaves: Vec<Tensor> = inputs.iter().map(|t| here(t).tracked().unwrap()).collect();
@@ -43,11 +44,11 @@ fn run(on_gpu: bool, inputs: &[Tensor], resident: bool, f: &dyn Fn(&[Tensor]) ->
             let dy = here(&uniform(99, y.shape(), 0.5, 1.5).unwrap());
             let mut g = y.backward_from(dy).unwrap();
             out.extend(leaves.iter().filter_map(|l| g.take(l)));
-            // Where a function is flat, zeros are made without anything being read.
+            // Where a function is flat, zeros are written without reading anything.
             let there = |t: &Tensor| t.on_device() || t.to_f64_vec().unwrap().iter().all(|v| *v == 0.0);
             assert!(!on_gpu || !resident || out.iter().all(there), "a gradient was computed by the processor");
         }
-        // Read outside of the section that counts.
+        // Read outside of the counting section.
         out.iter().for_each(|t| drop(t.to_f64_vec().unwrap()));
         out
     })
@@ -66,7 +67,7 @@ fn close(what: &str, got: &[Tensor], expected: &[Tensor], tolerance: f64) {
     }
 }
 
-/// Value and gradients agree between the devices, and are made on the device.
+/// Value and gradients agree between the devices, and are computed on the device.
 fn agree(what: &str, tolerance: f64, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
     close(what, &run(true, inputs, true, &f), &run(false, inputs, false, &f), tolerance);
 }
@@ -112,7 +113,7 @@ fn functions_of_one_element() {
     for (i, f) in positive.iter().enumerate() {
         agree(&format!("positive {i}"), ELEMENT, &[uniform(2, &[5, 67], 0.2, 3.0).unwrap()], |t| f(&t[0]));
     }
-    // More elements than one axis of workgroups takes.
+    // More elements than workgroups along one axis can cover.
     agree("many", 0.0, &[u(3, &[17_000_003])], |t| t[0].detach().neg());
 }
 
@@ -373,7 +374,7 @@ fn an_attention_block() {
     });
 }
 
-/// What has no kernel gives the processor's values, and is counted under the section that asked.
+/// Operations without a kernel give the CPU's values, and are counted under their section.
 #[test]
 fn what_the_device_lacks_goes_through_the_processor_and_is_counted() {
     let Some(_gpu) = gpu() else { return };
@@ -393,8 +394,8 @@ fn what_the_device_lacks_goes_through_the_processor_and_is_counted() {
     assert_eq!(counted.map(|c| (c.1, c.2)), Some((1, 2 * 3 * 9 * 8 * 4)), "{copies:?}");
 }
 
-/// A vector that was brought to the device and then written to is brought there again; a tensor of the device that is
-/// written to leaves it; other holders keep what they had.
+/// A vector that was copied to the device and then written to is copied again; a tensor of the device that is written to moves to
+/// the CPU; other references keep their elements.
 #[test]
 fn tensors_stay_values() {
     let Some(_gpu) = gpu() else { return };
@@ -413,8 +414,8 @@ fn tensors_stay_values() {
     });
 }
 
-/// Operations that write in place on the processor, where nobody else holds the elements: on the device, and where only one
-/// of the operands is there.
+/// Operations that work in place on the CPU if there is no other reference: on the device, and with only one of the operands
+/// there.
 #[test]
 fn what_writes_in_place_on_the_processor() {
     let Some(_gpu) = gpu() else { return };
@@ -431,7 +432,7 @@ fn what_writes_in_place_on_the_processor() {
         };
         agree("sum with what is on the processor", SUMS, &both[..1], f);
     }
-    // Gradients that the processor makes meet kept values of the device, and the other way.
+    // Gradients computed on the CPU meet kept values of the device, and the other way round.
     let o = PoolOptions {
         kernel: vec![2, 2],
         strides: vec![2, 2],
@@ -445,8 +446,8 @@ fn what_writes_in_place_on_the_processor() {
     close("mixed", &run(true, &image, false, &mixed), &run(false, &image, false, &mixed), 1e-5);
 }
 
-/// What is on the device is no memory of the processor, until it is read there; and what was brought to the device counts
-/// until it is dropped.
+/// Memory on the device does not count as CPU memory until it is read there; a CPU tensor copied to the device counts until it is
+/// dropped.
 #[test]
 fn memory_of_the_processor_is_counted() {
     let Some(_gpu) = gpu() else { return };

@@ -1,25 +1,25 @@
 //! Scaled dot-product attention, f32.
 //!
 //! Loop order: head (threads) → block of queries → the products, each in blocks of its own (`product`). A block's scores are
-//! made, turned into weights and used up in the second-level cache: no array of all queries by all keys is in memory. The
-//! backward pass makes the weights again from queries and keys, a quarter more arithmetic than to keep them, so that memory
-//! grows with the length of a sequence and not with its square. Unlike FlashAttention (Dao et al. 2022, arXiv:2205.14135)
-//! a row's scores are all there at once, which caches of this size allow, so its sum needs no correction afterwards. Where
-//! there are fewer heads than threads, the heads go one after the other and the threads share each product; every sum runs
-//! in the same order either way.
+//! computed, turned into weights and used within the second-level cache: no array of all queries by all keys is in memory. The
+//! backward pass recomputes the weights from queries and keys, which costs a quarter more arithmetic than keeping them, so that
+//! memory grows linearly with the length of a sequence. Unlike FlashAttention (Dao et al. 2022, arXiv:2205.14135) a row's scores
+//! are all in the cache at once, which caches of this size allow, so its sum needs no correction afterwards. If there are fewer
+//! heads than threads, the heads are computed in sequence and the threads share each product; every sum runs in the same order
+//! either way.
 use super::gemm::{Gemm, Matrix};
 use super::scratch;
 use super::simd::vectorised;
 use crate::softmax::{backward_row, softmax_in_place};
 use rayon::prelude::*;
 
-/// Scores of a block of queries at most, in elements: two such arrays leave half of a second-level cache of 512 KiB.
+/// Most scores of a block of queries, in elements: two such arrays leave half of a second-level cache of 512 KiB.
 const SCORES: usize = 32 << 10;
 
-/// What is added to the scores, broadcast over them.
+/// The bias of the scores, broadcast over them.
 pub(crate) struct Bias<'a> {
     pub(crate) data: &'a [f32],
-    /// Where each head's begins.
+    /// Start of each head's bias.
     pub(crate) heads: Vec<usize>,
     /// Distance of neighbouring queries, and of neighbouring keys (0 or 1).
     pub(crate) strides: [usize; 2],
@@ -46,7 +46,7 @@ fn multiply(out: &mut [f32], a: Matrix<f32>, b: Matrix<f32>, [rows, depth, colum
     assert!(done, "matrices are larger than their slices");
 }
 
-/// [`multiply`] onto what `out` holds, unless this is the `first` product.
+/// [`multiply`] that adds to `out`, unless this is the `first` product.
 fn accumulate(first: bool, out: &mut [f32], a: Matrix<f32>, b: Matrix<f32>, size: [usize; 3], parallel: bool) {
     if first {
         return multiply(out, a, b, size, parallel);
@@ -63,7 +63,7 @@ impl Heads<'_> {
         (SCORES / self.n.max(1)).max(8).min(self.m.max(1))
     }
 
-    /// True if each head is one thread's work.
+    /// True if each head is computed by one thread.
     fn one_thread_a_head(&self) -> bool {
         self.heads >= rayon::current_num_threads()
     }
@@ -128,7 +128,7 @@ impl Heads<'_> {
                 scratch::with(rows * n, |ds| {
                     self.weights(head, first, weights, parallel);
                     accumulate(i == 0, dv, Matrix::row_major(weights, n, true), Matrix::row_major(dy, e, false), [n, rows, e], parallel);
-                    // By the weights, then in place by the products of queries and keys.
+                    // Gradients by the weights, replaced in place by those of the products of queries and keys.
                     multiply(ds, Matrix::row_major(dy, e, false), Matrix::row_major(self.values(head), e, true), [rows, e, n], parallel);
                     for (ds, weights) in ds.chunks_exact_mut(n).zip(weights.chunks_exact(n)) {
                         vectorised!({

@@ -1,9 +1,9 @@
-//! Batch normalization with the residual add and the activation behind it, f32.
+//! Batch normalization with the residual addition and the activation after it, f32.
 //!
-//! Loop order: channel (threads) → twice over the channel's pieces, one an image: first for its sums, then for its result.
-//! A channel of all images usually fits the second-level cache, so that memory is read once. Sums are kept in interleaved
-//! lanes over all pieces (a piece of a late layer has but a few elements) and are moved to f64 often enough that precision
-//! does not fall with the size of the channel.
+//! Loop order: channel (threads) → two passes over the channel's pieces, one for each image: first for its sums, then for its
+//! result. A channel of all images usually fits the second-level cache, so that memory is read once. Sums are kept in interleaved
+//! lanes over all pieces (a piece of a late layer has only a few elements) and are moved to f64 often enough that precision does
+//! not fall with the size of the channel.
 use super::simd::{LINE, prefetch, vectorised};
 use crate::recycle;
 use rayon::prelude::*;
@@ -11,11 +11,11 @@ use std::ops::Range;
 
 /// Lanes that sums are interleaved over.
 const LANES: usize = 32;
-/// Elements of a channel that are asked for before they are needed.
+/// Prefetch distance in elements of a channel.
 const AHEAD: usize = 1 << 10;
-/// Elements of a piece that is asked for.
+/// Largest size in elements of a piece that is prefetched.
 const ASKED: Range<usize> = 48..513;
-/// Elements a lane takes up before it is moved to f64.
+/// Elements that a lane adds up before it is moved to f64.
 const BLOCK: usize = 64;
 
 /// `[n, c, inner]`: images, channels and elements of a channel of one image.
@@ -27,7 +27,7 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Where the pieces of one channel lie.
+    /// The positions of one channel's pieces.
     pub(crate) fn pieces(self, channel: usize) -> impl Iterator<Item = Range<usize>> {
         (0..self.n).map(move |i| {
             let at = (i * self.c + channel) * self.inner;
@@ -35,9 +35,9 @@ impl Layout {
         })
     }
 
-    /// Asks for the piece that comes [`AHEAD`] elements of its channel after this one: pieces lie far apart, and each would
-    /// have to be waited for before the hardware has seen where it leads. Pieces of other lengths than
-    /// [`ASKED`] gain nothing: the hardware sees long ones soon enough, and asking for short ones costs as much as waiting.
+    /// Prefetches the piece that comes [`AHEAD`] elements of its channel after this one: pieces lie far apart, so the hardware
+    /// does not prefetch them by itself. Pieces of other lengths than [`ASKED`] gain nothing: the hardware detects long ones soon
+    /// enough, and prefetching short ones costs as much as waiting.
     #[inline(always)]
     fn ask(self, of: *const f32, piece: &Range<usize>) {
         if !ASKED.contains(&self.inner) {
@@ -117,7 +117,7 @@ impl Sums {
         }
     }
 
-    /// [`Sums::add`] that replaces each element of `d` by the first part of what `f` gives.
+    /// As [`Sums::add`], and replaces each element of `d` by the first part of `f`'s result.
     #[inline(always)]
     fn replace<const N: usize>(&mut self, d: &mut [f32], of: [&[f32]; N], f: impl Fn(f32, [f32; N]) -> (f32, [f32; 2])) {
         let len = d.len();
@@ -143,7 +143,7 @@ impl Sums {
         }
     }
 
-    /// Cuts `0..count` where the lanes are full, and leaves room for the rest behind it.
+    /// Cuts `0..count` at the points where the lanes are full, with space for the remainder.
     #[inline(always)]
     fn blocks(&mut self, count: usize, mut f: impl FnMut(Range<usize>, &mut [[f32; LANES]; 2])) {
         let mut at = 0;
@@ -188,8 +188,8 @@ pub(crate) fn moments(l: Layout, x: &[f32], channel: usize) -> [f64; 2] {
     [f64::from(k) + d, (q / m - d * d).max(0.0)]
 }
 
-/// `y = clamp(x * a[c] + b[c] + residual)` for each channel, where `coefficients` gives a and b from the channel's own data,
-/// and what is to be kept of the channel.
+/// `y = clamp(x * a[c] + b[c] + residual)` for each channel, where `coefficients` returns a and b from the channel's own data,
+/// and the values to keep of the channel.
 pub(crate) fn forward<K: Send>(
     l: Layout,
     x: &[f32],
@@ -228,18 +228,18 @@ fn clamp(v: f32, lo: f32, hi: f32) -> f32 {
     if v > hi { hi } else { v }
 }
 
-/// Where an activation followed: the gradient passes strictly between its bounds.
+/// What tells where the gradient passes an activation: strictly between its bounds.
 #[derive(Clone, Copy)]
 pub(crate) enum Activated<'a> {
     No,
     /// By the output.
     Output(&'a [f32], (f32, f32)),
-    /// By what went into it, `x * a + b` with a and b of each channel: without a residual that is as soon computed again as
-    /// the output read.
+    /// The input of the activation, `x * a + b` with a and b of each channel: without a residual it is computed again as fast as
+    /// the output is read.
     Affine(&'a [[f32; 2]], (f32, f32)),
 }
 
-/// What the backward pass knows of the forward one.
+/// Values of the forward pass that the backward pass needs.
 #[derive(Clone, Copy)]
 pub(crate) struct Normalized<'a> {
     pub(crate) x: &'a [f32],
@@ -252,8 +252,9 @@ pub(crate) struct Normalized<'a> {
     pub(crate) through_statistics: bool,
 }
 
-/// Backward of [`forward`] where `x_hat = (x - mean) * inv`; with `dx`, an activation must be known by its output. Turns `dy` into the gradient by the residual if `dx` is given,
-/// which then takes that by x; else into the gradient by x. Returns the gradients by scale and bias.
+/// Backward of [`forward`] with `x_hat = (x - mean) * inv`. With `dx`, an activation must be given by its output: `dy` becomes
+/// the gradient by the residual and `dx` that by x. Without it, `dy` becomes the gradient by x. Returns the gradients by scale
+/// and bias.
 pub(crate) fn backward(l: Layout, of: Normalized, dy: &mut [f32], dx: Option<&mut [f32]>) -> (Vec<f32>, Vec<f32>) {
     let m = l.count() as f64;
     let (to_dy, to_dx) = (Shared::new(dy), dx.map(Shared::new));

@@ -1,4 +1,4 @@
-//! Dense matrix products of f32 and f64: the crate's own where that is faster, else the `gemm` crates (run-time choice of
+//! Dense matrix products of f32 and f64: this crate's own kernel where it is faster, else the `gemm` crates (run-time choice of
 //! vector instructions).
 use super::product;
 use super::simd::Isa;

@@ -12,13 +12,13 @@ use rayon::prelude::*;
 
 /// Lanes that the sums of a row are interleaved over.
 const LANES: usize = 32;
-/// Elements a lane takes up before it is moved to f64.
+/// Elements that a lane adds up before it is moved to f64.
 const BLOCK: usize = 64;
 
 /// `[mean, inverse deviation]` of a row.
 type Statistics = [f32; 2];
 
-/// Rows that one task handles.
+/// Rows of one task.
 fn rows_per_chunk(width: usize) -> usize {
     (CHUNK / width.max(1)).max(1)
 }
@@ -77,7 +77,7 @@ pub(crate) fn forward(x: &[f32], scale: &[f32], bias: &[f32], eps: f64, centred:
     (y, kept)
 }
 
-/// What the backward pass knows of the forward one, and the gradients by each row's mean and inverse deviation, if any.
+/// Values of the forward pass that the backward pass needs, and the gradients by each row's mean and inverse deviation, if any.
 #[derive(Clone, Copy)]
 pub(crate) struct Rows<'a> {
     pub(crate) x: &'a [f32],
@@ -140,7 +140,7 @@ pub(crate) fn backward(of: Rows, dy: Tensor) -> Result<(Tensor, Vec<f32>, Vec<f3
                 let [g, g_hat] = visit(x, d, of.scale, of.kept[row], &mut d_scale, &mut d_bias);
                 let by = |list: Option<&[f32]>| list.map_or(0.0, |l| f64::from(l[row]));
                 let i = f64::from(inv);
-                // dx = inv * (g - mean(g) - x_hat * mean(g * x_hat)), and what comes through mean and inverse deviation.
+                // dx = inv * (g - mean(g) - x_hat * mean(g * x_hat)), plus the gradients through mean and inverse deviation.
                 let k = if of.centred { ((by(of.d_mean) - i * g) / m) as f32 } else { 0.0 };
                 let b = (-(i * g_hat + by(of.d_inv) * i * i) / m) as f32;
                 for ((d, x), s) in d.iter_mut().zip(x).zip(of.scale) {

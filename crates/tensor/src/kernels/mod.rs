@@ -1,4 +1,4 @@
-//! Hand-written fast paths, the one place where `unsafe` is allowed: each block says why it is sound.
+//! Hand-written fast paths, the only modules with `unsafe`: each block states why it is sound.
 // Register tiles are arrays indexed by small constant ranges, in step with pointers that are no slices.
 #![allow(clippy::needless_range_loop)]
 

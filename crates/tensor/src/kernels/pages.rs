@@ -1,7 +1,7 @@
-//! Large pages for large storage. A kernel that goes channel by channel touches another page every few hundred bytes; with
-//! pages of 4 KiB it waits for the address translation as long as for the data. Linux gives larger ones to who asks.
+//! Large pages for large storage. A kernel that works channel by channel touches another page every few hundred bytes; with pages
+//! of 4 KiB it waits for the address translation as long as for the data. Linux provides larger pages on request.
 
-/// Smaller storage stays as it is, in elements (1 MiB).
+/// Smaller storage uses normal pages, in elements (1 MiB).
 #[cfg(target_os = "linux")]
 const SMALLEST: usize = 1 << 18;
 

@@ -21,7 +21,7 @@ pub(crate) struct Geometry {
     pub(crate) stride: [usize; 2],
     pub(crate) dilation: [usize; 2],
     pub(crate) before: [usize; 2],
-    /// What an average divides by along each axis: elements seen by each output row and column.
+    /// The divisors of an average along each axis: number of elements in the window for each output row and column.
     pub(crate) seen: [Vec<usize>; 2],
 }
 
@@ -54,7 +54,7 @@ impl Geometry {
         out * self.stride[0] + k * self.dilation[0] - self.before[0]
     }
 
-    /// Where output column 0 finds the `k`-th element of its windows in the phases of input row `row`.
+    /// The position of the `k`-th element of output column 0's window, in the phases of input row `row`.
     fn place(&self, row: usize, k: usize) -> usize {
         let at = k * self.dilation[1];
         (row * self.stride[1] + at % self.stride[1]) * self.phase() + at / self.stride[1]
@@ -175,7 +175,7 @@ pub(crate) fn max_backward(g: &Geometry, which: &[u8], dy: &[f32], dx: &mut [f32
     each_largest(g, which, |out, at| dx[at] += dy[out]);
 }
 
-/// What each output of a row is divided by.
+/// The divisors of an output row.
 #[inline(always)]
 fn divisor(g: &Geometry, out: usize, column: usize) -> f32 {
     (g.seen[0][out] * g.seen[1][column]).max(1) as f32
@@ -212,7 +212,7 @@ pub(crate) fn average_backward(g: &Geometry, dy: &[f32], dx: &mut [f32]) {
             for (out, dy) in dy.chunks_exact(g.output[1]).enumerate() {
                 shares.iter_mut().zip(dy).enumerate().for_each(|(column, (s, d))| *s = d / divisor(g, out, column));
                 for ky in g.inside(out) {
-                    // From the last element of a window on, an input element meets its windows in their order.
+                    // In the order from a window's last element on, an input element meets its windows in their order.
                     for kx in (0..g.kernel[1]).rev() {
                         let place = g.place(g.row(out, ky), kx);
                         phases[place..place + shares.len()].iter_mut().zip(&*shares).for_each(|(d, s)| *d += s);

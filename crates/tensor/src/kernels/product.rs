@@ -36,7 +36,8 @@ struct Source<'a> {
     depth: usize,
 }
 
-/// Steps of the depth that are packed together from panel to panel: neighbouring panels find the rest of their cache lines.
+/// Steps of the depth that are packed together from panel to panel, so that neighbouring panels use the rest of their cache
+/// lines.
 const STEPS: usize = 8;
 
 /// `to[panel][p][j] = from[first + panel * width + j][step + p]` for consecutive panels of `width` lanes over `k` steps, of which
@@ -45,7 +46,7 @@ const STEPS: usize = 8;
 fn pack_generic<L: Lanes>(from: Source, [first, step]: [usize; 2], live: usize, [k, width]: [usize; 2], to: &mut [f32]) {
     let from = Source { data: &from.data[step * from.depth..], ..from };
     if from.lane == 1 {
-        // Some steps for one panel after the other, so that the rest of their cache lines is found again.
+        // A few steps for one panel after another, so that the rest of their cache lines is used.
         for steps in (0..k).step_by(STEPS) {
             let end = (steps + STEPS).min(k);
             for (i, panel) in to.chunks_exact_mut(k * width).enumerate() {
@@ -88,7 +89,7 @@ fn copy_steps<const UNITS: usize>(from: Source, lanes: usize, width: usize, to: 
     }
 }
 
-/// [`pack_generic`] of one panel whose lanes do not lie side by side.
+/// [`pack_generic`] of one panel whose lanes are not contiguous.
 #[inline(always)]
 fn pack_lanes<L: Lanes>(from: Source, first: usize, live: usize, width: usize, to: &mut [f32]) {
     let k = to.len() / width;
@@ -111,7 +112,7 @@ fn pack_lanes<L: Lanes>(from: Source, first: usize, live: usize, width: usize, t
     }
 }
 
-/// Where a tile's sums begin and end: a place and the distance of its rows.
+/// Addresses of a tile's sums at the beginning and the end: position and distance of rows.
 #[derive(Clone, Copy)]
 struct Place {
     at: *mut f32,
@@ -203,7 +204,7 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Runs `f` with what a block of this size needs.
+    /// Runs `f` with work space for a block of this size.
     fn with(isa: Isa, [m, k, n]: [usize; 3], f: impl FnOnce(Work)) {
         let (depth, width) = (DEPTH.min(k), VECTORS * isa.lanes());
         let (rows, columns) = (m.next_multiple_of(ROWS), n.next_multiple_of(width));
@@ -232,7 +233,7 @@ fn block_generic<L: Lanes>(block: &Block, work: Work) {
                 let kept = Place { at: sums.as_mut_ptr(), stride: width };
                 let from = (slice > 0).then_some(kept);
                 let direct = last && rows == ROWS && columns.is_multiple_of(L::LANES);
-                // Behind the last panel of rows the first one comes again, with other columns.
+                // After the last panel of rows the first one comes again, with other columns.
                 let next = if row + 1 < row_panels { row + 1 } else { 0 };
                 let a = [a[row * ROWS * depth..].as_ptr(), a[next * ROWS * depth..].as_ptr()];
                 // SAFETY: `a` and `b` are packed panels of `depth` steps, `sums` is a whole tile, and a tile goes straight
@@ -262,13 +263,13 @@ dispatch! {
     compute = block_generic(block: &Block, work: Work)
 }
 
-/// True where packing pays and the processor has the registers.
+/// True if packing pays and the processor has enough registers.
 pub(crate) fn serves(isa: Isa, m: usize, k: usize, n: usize) -> bool {
     isa.level() > Level::Portable && m >= ROWS && n >= UNIT && k >= UNIT
 }
 
-/// Rows and columns of a block: as many as [`BLOCK`] allows, as even as can be, and in such numbers that threads are not left
-/// without one for more than a tenth of the work where the result is large enough.
+/// Rows and columns of a block: at most [`BLOCK`], as even as possible, and in such numbers that threads are idle for at most a
+/// tenth of the work if the result is large enough.
 fn block_size([m, n]: [usize; 2], width: usize, threads: usize) -> [usize; 2] {
     let even = |len: usize, parts: usize, unit: usize| len.div_ceil(parts).next_multiple_of(unit);
     let mut parts = [m.div_ceil(BLOCK[0]), n.div_ceil(BLOCK[1])];
@@ -284,7 +285,7 @@ fn block_size([m, n]: [usize; 2], width: usize, threads: usize) -> [usize; 2] {
     }
 }
 
-/// The result, of which each thread writes blocks of its own.
+/// The result; each thread writes blocks of its own.
 struct Out(Place);
 // SAFETY: only `product` makes one, and its blocks do not overlap.
 unsafe impl Send for Out {}

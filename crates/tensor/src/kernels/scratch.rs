@@ -1,15 +1,15 @@
-//! Work space that a thread keeps from call to call.
+//! Work space that a thread keeps between calls.
 use super::pages;
 use std::cell::RefCell;
 
-/// Elements of a cache line: what is handed out begins with one, so that whole vectors of packed data never lie across two.
+/// Elements of a cache line: each buffer starts at one, so that whole vectors of packed data never cross two.
 const LINE: usize = 16;
 
 thread_local! {
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(vec![]) };
 }
 
-/// Runs `f` with `len` f32 of any value. Nested calls get buffers of their own.
+/// Runs `f` with `len` f32 of undefined value. Nested calls get separate buffers.
 pub(crate) fn with<R>(len: usize, f: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
     if buffer.len() < len + LINE {

@@ -119,7 +119,7 @@ pub(crate) trait Lanes: Copy {
 /// Elements of a cache line.
 pub(crate) const LINE: usize = 16;
 
-/// Asks for the cache line at `at` before it is needed, in the first-level cache if it is needed `SOON`; any address will do.
+/// Prefetches the cache line at `at`, into the first-level cache if it is needed `SOON`; any address is allowed.
 #[inline(always)]
 pub(crate) fn prefetch<const SOON: bool>(at: *const f32) {
     #[cfg(target_arch = "x86_64")]
@@ -302,8 +302,8 @@ mod x86 {
             // SAFETY: the processor has FMA, see the type.
             Avx2(unsafe { _mm256_fmadd_ps(self.0, b.0, c.0) })
         }
-        /// The tile of 4 x 3 takes all sixteen registers: left to itself the compiler keeps two rows at once and moves a sum
-        /// through memory at every step, which halves the speed. So its order is written out.
+        /// The tile of 4 x 3 uses all sixteen registers: by itself the compiler keeps two rows at once and moves a sum through
+        /// memory at every step, which halves the speed. So the order is written out.
         #[inline]
         #[target_feature(enable = "avx2,fma")]
         unsafe fn step<const R: usize, const V: usize>(sums: &mut [[Self; V]; R], rows: *const f32, columns: [*const f32; V]) {
@@ -459,11 +459,11 @@ impl HasAvx2 {
     }
 }
 
-/// Evaluates an expression compiled for AVX2 and FMA where the processor has them: for plain loops over slices, whose speed the
-/// compiler's own vectorisation decides. Functions that it calls must be inlined into it.
+/// Evaluates an expression compiled for AVX2 and FMA if the processor has them: for plain loops over slices that the compiler
+/// vectorises. Functions that it calls must be inlined into it.
 ///
-/// A macro, so that the expression is written down twice. A closure called in two places is a function that the compiler need
-/// not inline, and then it runs as compiled for the oldest processor (batch normalization ran at half its speed so).
+/// A macro, so that the expression is written twice. A closure called in two places becomes a function that the compiler may not
+/// inline, and then it is compiled for the oldest processor (batch normalization ran at half its speed that way).
 #[macro_export]
 macro_rules! vectorised {
     ($body:expr) => {
@@ -503,8 +503,8 @@ impl HasAvx512 {
     }
 }
 
-/// [`vectorised!`] with vectors of 512 bits where the processor has them: for loops that do enough with an element to be bound by
-/// arithmetic. Its comparisons and selections then take masks instead of vectors.
+/// [`vectorised!`] with vectors of 512 bits if the processor has them: for loops that are bound by arithmetic. Their comparisons
+/// and selections then use masks instead of vectors.
 macro_rules! widely_vectorised {
     ($body:expr) => {
         match $crate::kernels::simd::HasAvx512::proof() {

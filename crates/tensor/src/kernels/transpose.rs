@@ -1,4 +1,4 @@
-//! Exchange of two axes of many planes, f32: what a transposition is once the axes that stay together are merged.
+//! Exchange of two axes of many planes, f32: the general transposition after axes that stay together are merged.
 //!
 //! Loop order: plane and strip of 16 source columns (threads) → square of 16 rows and columns, in which every cache line
 //! that is read or written is used whole → four squares of 8, transposed in registers.
@@ -23,7 +23,7 @@ struct Plane {
     to: usize,
 }
 
-/// Where tasks write, each elements of its own.
+/// The output array; each task writes elements of its own.
 struct Target(*mut f32);
 // SAFETY: tasks write disjoint elements, see `transpose`.
 unsafe impl Sync for Target {}
@@ -37,8 +37,8 @@ impl Target {
     }
 }
 
-/// Fills the contiguous array `out`, whose axes are given as `(size, stride in x)`. False, and nothing done, where its last
-/// axis is contiguous in `x` already, or no other one is.
+/// Fills the contiguous array `out`, whose axes are given as `(size, stride in x)`. Returns false without writing if its last
+/// axis is contiguous in `x` already, or if no other axis is.
 ///
 /// # Panics
 /// If `x` or `out` are too short for the axes.

@@ -37,8 +37,8 @@ impl Default for AdamW {
 }
 
 impl AdamW {
-    /// What a recipe that names no optimizer goes on training with: a small rate. One made for random weights throws away in its
-    /// first steps what was learned.
+    /// The default for weights that are trained already: a small rate. A rate for random weights would destroy in the first steps
+    /// what was learned.
     pub fn for_trained_weights() -> Choice<Optimizers> {
         let adamw = AdamW { lr: 1e-4, ..AdamW::default() };
         let member: Arc<dyn Optimizer> = Arc::new(adamw.clone());

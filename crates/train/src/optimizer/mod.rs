@@ -1,4 +1,4 @@
-//! Optimizers: the family, and their state over named parameters, which starts fresh in each stage.
+//! Optimizers: the family, and their state over named parameters, which starts from zero in each stage.
 mod adamw;
 mod sgd;
 
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use technique::{Choice, Entry, Family, Fault, member};
 use tensor::{Tensor, TensorError};
 
-/// What an optimizer is told about one update of one parameter.
+/// Parameters of one update of one parameter.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {
     /// The learning rate's factor at this step, from the [`crate::Schedule`]; times [`Optimizer::lr`] it is the rate.
@@ -21,16 +21,16 @@ pub struct Update {
     pub decays: bool,
 }
 
-/// How a parameter moves, given its gradient.
+/// The update rule of a parameter, given its gradient.
 pub trait Optimizer: Send + Sync {
     /// Peak learning rate.
     fn lr(&self) -> f64;
 
-    /// Number of tensors of the parameter's shape that are kept for each parameter from step to step.
+    /// Number of tensors of the parameter's shape that are kept for each parameter between steps.
     fn moments(&self) -> usize;
 
-    /// True if each weight's step is scaled by the size of its own gradients: then a layer whose gradients are large cannot throw
-    /// the training off alone.
+    /// True if each weight's step is scaled by the size of its own gradients: then a layer with large gradients cannot make the
+    /// training diverge by itself.
     fn scales_each_weight(&self) -> bool;
 
     /// Updates `value` in place. `moments` holds [`Optimizer::moments`] tensors, which begin at zero.
@@ -81,7 +81,7 @@ pub struct Optimizers;
 impl Family for Optimizers {
     type Member = dyn Optimizer;
     const NAME: &'static str = "optimizer";
-    const SUMMARY: &'static str = "How weights move, given their gradients.";
+    const SUMMARY: &'static str = "How the weights are updated from their gradients.";
     const DEFAULT: Option<&'static str> = Some("sgd");
     fn members() -> &'static [Entry<dyn Optimizer>] {
         static LIST: &[Entry<dyn Optimizer>] = &[member!(Sgd as dyn Optimizer, sgd::SGD), member!(AdamW as dyn Optimizer, adamw::ADAMW)];
@@ -115,12 +115,12 @@ pub struct OptimizerState {
 }
 
 impl OptimizerState {
-    /// No step done yet.
+    /// The initial state, before any step.
     pub fn new(optimizer: Choice<Optimizers>) -> Self {
         OptimizerState { optimizer, state: BTreeMap::new(), steps: 0 }
     }
 
-    /// The optimizer.
+    /// The optimizer that the state belongs to.
     pub fn optimizer(&self) -> &dyn Optimizer {
         self.optimizer.member().as_ref()
     }
@@ -130,7 +130,7 @@ impl OptimizerState {
         self.steps += 1;
     }
 
-    /// Updates one parameter in place. Its state is kept under `name`; weight decay pulls on it if it `decays`; `factor` is the
+    /// Updates one parameter in place. Its state is stored under `name`; weight decay applies if it `decays`; `factor` is the
     /// schedule's.
     ///
     /// # Errors
@@ -153,7 +153,7 @@ impl OptimizerState {
         (&self.state, self.steps)
     }
 
-    /// Puts back a checkpoint's state.
+    /// Restores the state of a checkpoint.
     pub fn restore(&mut self, state: BTreeMap<String, Tensor>, steps: u64) {
         self.state = state;
         self.steps = steps;

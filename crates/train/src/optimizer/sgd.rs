@@ -37,7 +37,7 @@ impl Default for Sgd {
 }
 
 impl Sgd {
-    /// What a recipe that names no optimizer trains random weights with.
+    /// The default for random weights.
     pub fn for_random_weights() -> Choice<Optimizers> {
         let sgd = Sgd { lr: 0.05, momentum: 0.9, nesterov: true, weight_decay: 5e-4 };
         let member: Arc<dyn Optimizer> = Arc::new(sgd.clone());

@@ -1,17 +1,17 @@
-//! An Add of a constant behind a layer becomes the layer's own bias: it then is int32 on the accumulator's grid where the layer is
-//! quantized, instead of an operand that is rounded for itself.
+//! Merges an Add of a constant behind a layer into the layer's bias: in a quantized layer it is then int32 on the accumulator's
+//! grid, instead of an operand that is quantized separately.
 use graph::{Annotation, AttributeValue, Graph, Model, Names, Node, ValueId};
 use ops::Roles;
 use std::collections::{HashMap, HashSet};
 use tensor::DType;
 
-/// What is to be done at an Add.
+/// The change at an Add.
 struct Merge {
-    /// What the layer makes.
+    /// The output of the layer.
     between: ValueId,
     bias: ValueId,
     channels: usize,
-    /// The Add stays, for its layer has no place for a bias: a MatMul on more than two axes.
+    /// The Add stays, since the layer has no input for a bias: a MatMul on more than two axes.
     stays: bool,
 }
 
@@ -30,7 +30,7 @@ pub(super) fn merge(model: &mut Model) -> Vec<String> {
     merged
 }
 
-/// What can be merged, by the output of the Add.
+/// The Adds that can be merged, by their outputs.
 fn merges(model: &Model) -> HashMap<ValueId, Merge> {
     let roles = Roles::of(model);
     let types = ops::infer_types(model).unwrap_or_default();
@@ -61,12 +61,12 @@ fn apply(graph: &mut Graph, model: &mut Model, merges: &HashMap<ValueId, Merge>,
         apply(sub, model, merges, names, merged);
     }
     let (links, mut uses) = (graph.links(), graph.use_counts());
-    // Nodes stay in their places until all is done.
+    // Nodes stay in place until all changes are made.
     let (mut gone, mut gone_values) = (HashSet::new(), HashSet::new());
     for at in 0..graph.nodes.len() {
         let merge = graph.nodes[at].output(0).and_then(|out| Some((out, merges.get(&out)?)));
         let merge = merge.filter(|(_, m)| !gone_values.contains(&m.between));
-        // In a subgraph the layer may be one of an outer graph, which others may take another way through.
+        // In a subgraph the layer may belong to an outer graph, where other nodes may read its result.
         let Some((out, merge, layer)) = merge.and_then(|(out, m)| Some((out, m, links.producer(m.between)?))) else { continue };
         let vector = vector(model, graph, merge, &mut uses, names);
         if merge.stays {
@@ -93,7 +93,7 @@ fn apply(graph: &mut Graph, model: &mut Model, merges: &HashMap<ValueId, Merge>,
     graph.nodes.retain(|_| at.next().is_none_or(|at| !gone.contains(&at)));
 }
 
-/// The bias as a vector: itself, or a copy where it has more axes and others read it. `uses` of the graph are kept up to date.
+/// The bias as a vector: itself, or a copy if it has more axes and other readers. `uses` of the graph are updated.
 fn vector(model: &mut Model, graph: &mut Graph, merge: &Merge, uses: &mut HashMap<ValueId, usize>, names: &mut Names) -> ValueId {
     let Some(flat) = model.values.tensor(merge.bias).filter(|t| t.rank() != 1).and_then(|t| t.reshape(vec![merge.channels]).ok()) else {
         return merge.bias;

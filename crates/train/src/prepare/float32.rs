@@ -1,4 +1,4 @@
-//! Half and double precision to single: what trains, is quantized and is pruned here is float32.
+//! Half and double precision to single: training, quantization and pruning here work on float32.
 use crate::TrainError;
 use graph::{AttributeValue, Graph, Model, Node, Origin, ValueType, Values};
 use tensor::{DType, Tensor};
@@ -6,9 +6,10 @@ use tensor::{DType, Tensor};
 /// Attributes that hold an element type by its number.
 const TYPES: &[&str] = &["to", "dtype", "output_dtype", "precision", "softmax_precision", "stash_type"];
 
-/// Makes everything that is float16 or bfloat16 float32: constants, declared types (those of inputs and outputs too), casts and other
-/// attributes that name the type. Double too, where inputs or weights are: a few steps in double among others (sizes, as exporters write
-/// them) stay. Casts that say nothing any more go. Returns how many tensors the file held in such a type; a model without any stays as it is.
+/// Converts everything that is float16 or bfloat16 to float32: constants, declared types (also of inputs and outputs), casts and
+/// other attributes that name the type. Also double, if inputs or weights have it; a few double operations among others (sizes,
+/// as exporters write them) stay. Casts without effect are removed. Returns how many tensors the file had in such a type; a model
+/// without any stays as it is.
 ///
 /// Results are those of float32 arithmetic: more exact than before, and without float16's overflow beyond 65504.
 ///
@@ -59,10 +60,10 @@ pub fn to_float32(model: &mut Model) -> Result<usize, TrainError> {
     Ok(constants)
 }
 
-/// Which types become float32.
+/// The types to convert.
 type Other<'a> = &'a dyn Fn(DType) -> bool;
 
-/// True if the model takes or weighs in double precision.
+/// True if the model has inputs or weights in double precision.
 pub fn is_double(model: &Model) -> bool {
     let weight = |v: &graph::ValueId| model.values.tensor(*v).is_some_and(|t| t.dtype() == DType::F64 && t.rank() > 1);
     model.graph.constants.iter().any(weight) || model.free_inputs().into_iter().any(|v| model.values[v].dtype() == Some(DType::F64))

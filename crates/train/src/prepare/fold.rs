@@ -7,8 +7,8 @@ use ops::Role;
 use std::collections::{HashMap, HashSet};
 use tensor::{DType, Tensor};
 
-/// Operators whose result is not a function of their inputs, or whose folding would undo what the file says about
-/// storage (a DequantizeLinear of a stored integer weight).
+/// Operators whose result is not a function of their inputs, or whose folding would lose how a value is stored (a
+/// DequantizeLinear of a stored integer weight).
 const KEPT: &[&str] = &[
     "RandomNormal",
     "RandomNormalLike",
@@ -21,29 +21,29 @@ const KEPT: &[&str] = &[
     "DequantizeLinear",
 ];
 
-/// Operators that lay the elements of their first input out anew.
+/// Operators that change the layout of their first input's elements.
 const VIEWS: &[&str] = &["Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten"];
 
-/// Results with more elements than all that went into them together (an embedding repeated by Tile or Expand) are folded up to
-/// this size: beyond, the file would grow.
+/// Results with more elements than all inputs together (an embedding repeated by Tile or Expand) are folded up to this size:
+/// beyond it, the file would grow.
 const MOST_GROWTH: usize = 1024;
-/// The same for floats, whose copies would train apart.
+/// The same for floats, whose copies would be trained separately.
 const MOST_FLOAT_GROWTH: usize = 16;
 
-/// What folding did.
+/// The result of folding.
 #[derive(Debug, Default)]
 pub(super) struct Folded {
-    /// Nodes that went.
+    /// Number of removed nodes.
     pub(super) nodes: usize,
-    /// What each constant was computed from.
+    /// The origin of each folded constant.
     pub(super) origins: Origins,
 }
 
-/// Folds what can be folded and removes what nobody reads any more. An If whose condition has become a constant is
-/// replaced by the branch taken. Returns how many nodes went.
+/// Folds constant nodes and removes nodes and values without readers. An If whose condition has become a constant is replaced by
+/// the branch taken. Returns how many nodes were removed.
 ///
-/// What would make the file larger stays, and so does a weight that one node reads as it is and another behind a Transpose or
-/// the like: it is one weight with two readers. A node that cannot be evaluated stays too; whoever runs the graph is told.
+/// Nodes whose folding would make the file larger stay, and so does a weight that one node reads directly and another through a
+/// Transpose or the like: it is one weight with two readers. A node that cannot be evaluated stays too; the run reports it.
 ///
 /// # Errors
 /// For a graph that is not well formed.
@@ -51,7 +51,7 @@ pub fn fold_constants(model: &mut Model) -> Result<usize, TrainError> {
     Ok(fold(model)?.nodes)
 }
 
-/// As [`fold_constants`], with the origin of each constant that was made.
+/// As [`fold_constants`], with the origin of each new constant.
 pub(super) fn fold(model: &mut Model) -> Result<Folded, TrainError> {
     let before = count(&model.graph);
     let mut origins = Origins::default();
@@ -79,11 +79,11 @@ fn count(graph: &Graph) -> usize {
     nodes
 }
 
-/// Which nodes are folded, found out before anything is computed.
+/// Which nodes are folded, determined before anything is computed.
 struct Plan {
-    /// First outputs of the nodes that are.
+    /// First outputs of these nodes.
     foldable: HashSet<ValueId>,
-    /// Elements of what is read beside a constant and follows from the declared shapes.
+    /// Known elements of inputs that are no constants but follow from the declared shapes.
     elements: HashMap<ValueId, Tensor>,
 }
 
@@ -122,15 +122,15 @@ struct Found {
     /// First outputs of the nodes that read only constants; true for an Identity.
     foldable: HashMap<ValueId, bool>,
     known: HashSet<ValueId>,
-    /// The weights that a folded value is computed from.
+    /// The weights behind a folded value.
     roots: HashMap<ValueId, Vec<ValueId>>,
-    /// Weights that a node reads which stays.
+    /// Weights read by a node that stays.
     staying: HashSet<ValueId>,
-    /// Results of Identity nodes, by what they read.
+    /// Results of Identity nodes, by their inputs.
     alias: HashMap<ValueId, ValueId>,
 }
 
-/// What is known of a model before any node is planned.
+/// Facts about a model, determined before the folding is planned.
 #[derive(Clone, Copy)]
 struct Sight<'a> {
     types: &'a HashMap<ValueId, ValueType>,
@@ -161,7 +161,7 @@ impl Pass<'_> {
                     roots.dedup();
                     for v in node.outputs.iter().flatten() {
                         self.out.known.insert(*v);
-                        // What is said about a weight's shape is no copy of it.
+                        // A result that depends only on a weight's shape is no copy of it.
                         if !matches!(self.sight.types.get(v), Some(ValueType::Tensor { dtype: DType::I64 | DType::I32 | DType::Bool, .. }))
                         {
                             self.out.roots.insert(*v, roots.clone());
@@ -209,8 +209,9 @@ impl Pass<'_> {
             && self.grows_little(node)
     }
 
-    /// True for bounds and sizes by which a constant of floats is cut or laid out, where they follow from declared shapes (the hidden
-    /// size in a recurrent layer's state). Nothing else is taken from those: a batch that is declared may be opened later.
+    /// True for bounds and sizes by which a float constant is cut or laid out, if they follow from declared shapes (the hidden
+    /// size in a recurrent layer's state). Other values are not derived from declared shapes, since a declared batch may be
+    /// opened later.
     fn cuts(&self, node: &Node, v: ValueId) -> bool {
         let cut = node.op_type == "Slice" || VIEWS.contains(&node.op_type.as_str());
         let data = node.input(0).filter(|d| *d != v);
@@ -222,7 +223,7 @@ impl Pass<'_> {
         cut && float && self.sight.elements.contains_key(&v)
     }
 
-    /// A weight stays a weight: what trains must not be hidden in the result of a node, unless that result is a parameter itself.
+    /// A trained weight must not be hidden in the result of a node, unless that result is a parameter itself.
     fn hides(&self, op: &dyn ops::Operator, node: &Node) -> bool {
         let float = |v: ValueId| match (self.model.values.tensor(v), self.sight.types.get(&v)) {
             (Some(t), _) => t.dtype().is_float(),
@@ -237,7 +238,7 @@ impl Pass<'_> {
         trains && !node.outputs.iter().flatten().all(|v| self.sight.readers.get(v).is_some_and(|r| r.iter().all(seen)))
     }
 
-    /// False where the result is larger than what it is computed from, or nobody knows how large it is.
+    /// False if the result is larger than its inputs, or of unknown size.
     fn grows_little(&self, node: &Node) -> bool {
         let size = |v: &ValueId| match (self.model.values.tensor(*v), self.sight.types.get(v)) {
             (Some(t), _) => Some((t.len(), t.dtype())),
@@ -259,7 +260,7 @@ fn is_parameter(role: Role) -> bool {
     matches!(role, Role::Weight | Role::Bias | Role::NormScale | Role::NormBias | Role::Statistic)
 }
 
-/// True if the node passes the annotation of its input on: a Transpose, and any view of a value with one scale.
+/// True if the node keeps the annotation of its input: a Transpose, and any view of a value with one scale.
 fn carries(model: &Model, node: &Node, v: ValueId) -> bool {
     let axis = model.annotations.encoding(v).is_some_and(|e| e.settings.contains_key("axis"));
     let free = node.output(0).is_none_or(|v| model.annotations.get(v).is_none_or(Annotation::is_empty));
@@ -272,7 +273,7 @@ struct Folder<'a> {
     plan: &'a Plan,
     origins: &'a mut Origins,
     names: Names,
-    /// Float results of subgraphs: parameters, kept with those of the main graph so that branches can share them.
+    /// Float results in subgraphs are parameters; they are stored in the main graph so that branches can share them.
     hoisted: Vec<ValueId>,
 }
 
@@ -314,7 +315,7 @@ impl Folder<'_> {
 }
 
 impl Folder<'_> {
-    /// Lets a node that is folded read what follows from declared shapes as a constant.
+    /// Replaces inputs of a folded node that follow from declared shapes by constants.
     fn settle_elements(&mut self, node: &mut Node) {
         for v in node.inputs.iter_mut().flatten() {
             let open = self.model.values.tensor(*v).is_none();
@@ -346,7 +347,7 @@ fn evaluate_alone(model: &Model, node: &Node) -> Option<Vec<Option<Tensor>>> {
     Some(made.iter().map(|v| v.and_then(|v| out.values.remove(&v))).collect())
 }
 
-/// Gives the result of a view the annotation of what it lays out anew.
+/// Copies the annotation of a view's input to its result.
 fn pass_on(model: &mut Model, node: &Node, to: ValueId, result: &Tensor) {
     let Some(from) = node.input(0).and_then(|v| model.annotations.get(v)).filter(|a| !a.is_empty()).cloned() else { return };
     let mut annotation = from;
@@ -363,7 +364,7 @@ fn pass_on(model: &mut Model, node: &Node, to: ValueId, result: &Tensor) {
     *model.annotations.entry(to) = annotation;
 }
 
-/// Removes what nothing depends on from subgraphs; [`Model::remove_dead`] sees to the main graph.
+/// Removes unused nodes and values from subgraphs; [`Model::remove_dead`] does it for the main graph.
 fn remove_dead_inside(graph: &mut Graph) {
     for sub in graph.nodes.iter_mut().flat_map(Node::subgraphs_mut) {
         remove_dead_inside(sub);
@@ -405,7 +406,7 @@ fn inline_in(graph: &mut Graph, model: &mut Model, inlined: &mut bool) -> Result
         let made = branch.nodes.iter().flat_map(|n| n.outputs.iter().flatten());
         let mut names = Names::of(&model.values);
         for v in made.chain(&branch.constants).copied().collect::<Vec<ValueId>>() {
-            // The branch's names were its own scope's; outside they must not collide.
+            // Names were unique only in the branch's scope; outside they must not collide.
             model.values[v].name = names.apart(&model.values[v].name);
         }
         graph.constants.extend(branch.constants);
@@ -414,7 +415,7 @@ fn inline_in(graph: &mut Graph, model: &mut Model, inlined: &mut bool) -> Result
         for (outer, inner) in node.outputs.iter().zip(&branch.outputs) {
             let Some(outer) = outer else { continue };
             if graph.outputs.contains(outer) {
-                // A graph output keeps its name: an Identity makes it.
+                // A graph output keeps its name: an Identity computes it.
                 graph.nodes.insert(i + count, Node::new("Identity", "", &[*inner], &[*outer]));
             } else {
                 graph.replace_uses(*outer, *inner);

@@ -1,7 +1,7 @@
-//! Making every parameter visible: an initializer that the operator it belongs to reads directly, once.
+//! Makes every parameter visible: an initializer that its operator reads directly, and that only one operator reads.
 //!
-//! What an operator reads as a weight is found by its role, so a weight behind an Identity, a Transpose, a Cast or the Slice and Concat
-//! of an exporter would be no weight at all: neither counted nor trained, pruned or quantized.
+//! A weight is found by the role of the input that reads it, so a weight behind an Identity, a Transpose, a Cast or the Slice and
+//! Concat of an exporter would not be found: it would be neither counted nor trained, pruned or quantized.
 mod bias;
 mod float32;
 mod fold;
@@ -18,11 +18,11 @@ use names::Names;
 use ops::{Role, Roles};
 use std::collections::{BTreeSet, HashSet};
 
-/// How many names a note lists.
+/// Most names in a note.
 const LISTED: usize = 3;
 
-/// Prepares a model that comes from a file, and returns what was done, as sentences; none for a model whose parameters are visible
-/// already, which stays as it is. Computes what it did before.
+/// Prepares a model from a file, and returns sentences about the changes; none for a model whose parameters are visible already,
+/// which stays as it is. The model computes the same as before.
 ///
 /// Files that other tools quantized are lifted before (`deploy::lift`), and half and double precision is made float32 ([`to_float32`]): neither is done
 /// here.
@@ -52,7 +52,7 @@ pub fn prepare(model: &mut Model) -> Result<Vec<String>, TrainError> {
     rename(model, &folded.origins);
     let biases = bias::merge(model);
     settle_constants(model);
-    // What was annotated and folded away says nothing any more.
+    // Annotations of folded values are removed.
     let mut live = vec![];
     values(&model.graph, &mut live);
     let live: HashSet<ValueId> = live.into_iter().collect();
@@ -82,19 +82,19 @@ pub fn prepare(model: &mut Model) -> Result<Vec<String>, TrainError> {
     Ok(notes)
 }
 
-/// A part of a model's stored numbers that no operator reads as a parameter.
+/// Stored numbers of a model that no operator reads as a parameter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unreached {
-    /// Elements of float constants that are no parameters, single numbers left out.
+    /// Elements of float constants that are no parameters, without single numbers.
     pub elements: usize,
     /// Elements of all float constants.
     pub total: usize,
-    /// The constants that are none, the largest first.
+    /// The constants that are no parameters, the largest first.
     pub names: Vec<String>,
 }
 
 impl Unreached {
-    /// A sentence, where the share is at least one in a hundred.
+    /// A sentence, if the share is at least one in a hundred.
     pub fn note(&self) -> Option<String> {
         let Unreached { elements, total, names } = self;
         (*elements * 100 >= *total && *elements > 0).then(|| {
@@ -108,7 +108,7 @@ impl Unreached {
     }
 }
 
-/// What training and pruning cannot reach, because no operator reads it as a parameter.
+/// Stored numbers that training and pruning cannot reach, because no operator reads them as a parameter.
 pub fn unreached(model: &Model) -> Unreached {
     let (reached, mut all) = (parameters(model), vec![]);
     constants(&model.graph, &mut all);
@@ -155,7 +155,8 @@ fn parameters(model: &Model) -> BTreeSet<ValueId> {
     found
 }
 
-/// Defaults that a run never feeds become constants: all in a format that lists every initializer as an input, parameters in the others.
+/// Defaults that a run never feeds become constants: all of them in formats that list every initializer as an input, only
+/// parameters in others.
 fn settle_defaults(model: &mut Model) -> Vec<String> {
     let listed = model.ir_version < 4;
     let parameters = parameters(model);
@@ -169,7 +170,7 @@ fn settle_defaults(model: &mut Model) -> Vec<String> {
     if listed { vec![] } else { gone.iter().map(|v| model.values[*v].name.clone()).collect() }
 }
 
-/// Parameters that were Constant nodes are initializers from now on.
+/// Parameters that were Constant nodes become initializers.
 fn settle_constants(model: &mut Model) {
     for v in parameters(model) {
         if let Some(constant) = model.values[v].constant.as_mut().filter(|c| matches!(c.origin, Origin::ConstantNode { .. })) {
@@ -178,7 +179,8 @@ fn settle_constants(model: &mut Model) {
     }
 }
 
-/// A folded parameter takes the name of what it was computed from, if that is gone: `linear.weight`, not the name of a Transpose.
+/// A folded parameter gets the name of the weight it was computed from, if that is removed: `linear.weight`, not the name of a
+/// Transpose.
 fn rename(model: &mut Model, origins: &origin::Origins) {
     let mut live = vec![];
     constants(&model.graph, &mut live);

@@ -1,15 +1,15 @@
-//! Names for values that come into another scope, or into being.
+//! Names for values that are new, or move to another scope.
 use graph::Values;
 use std::collections::HashMap;
 
-/// The names that values have, and how many values have each.
+/// The names in use, with the number of values for each.
 pub(super) struct Names {
     taken: graph::Names,
     counts: HashMap<String, usize>,
 }
 
 impl Names {
-    /// Of all values of a model, those of subgraphs too.
+    /// Of all values of a model, also in subgraphs.
     pub(super) fn of(values: &Values) -> Names {
         let mut counts = HashMap::new();
         for (_, v) in values.iter() {
@@ -18,7 +18,7 @@ impl Names {
         Names { taken: graph::Names::of(values), counts }
     }
 
-    /// The name itself if one value alone has it, else a new one like it. For a value that has the name already.
+    /// The name itself if it is unique, else a new one derived from it. For a value that has the name already.
     pub(super) fn apart(&mut self, name: &str) -> String {
         match self.counts.get(name) {
             Some(n) if *n > 1 => self.fresh(name),
@@ -26,14 +26,14 @@ impl Names {
         }
     }
 
-    /// A name that no value has: `base`, or `base_1`, `base_2`, ...
+    /// A name not in use: `base`, or `base_1`, `base_2`, ...
     pub(super) fn fresh(&mut self, base: &str) -> String {
         let name = self.taken.fresh(base);
         self.counts.insert(name.clone(), 1);
         name
     }
 
-    /// Forgets a name whose only value is gone.
+    /// Removes a name whose only value was removed.
     pub(super) fn release(&mut self, name: &str) {
         if self.counts.get(name) == Some(&1) {
             self.counts.remove(name);

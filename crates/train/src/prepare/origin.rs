@@ -1,24 +1,24 @@
-//! Where a folded constant comes from: two that were computed in the same way from the same weights are one weight.
+//! Origins of folded constants: two that were computed in the same way from the same weights are one weight.
 use graph::{Node, ValueId, Values};
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use tensor::Tensor;
 
-/// Names a computation on constants.
+/// Identifies a computation on constants.
 pub(super) type Key = u64;
 
-/// What constants were computed from.
+/// The computations behind constants.
 #[derive(Debug, Default)]
 pub(super) struct Origins {
     keys: HashMap<ValueId, Key>,
     /// Constants of the file behind a folded one, in order.
     roots: HashMap<ValueId, Vec<ValueId>>,
-    /// Results of nodes other than Identity, which have a name of the exporter's making.
+    /// Results of nodes other than Identity, whose names the exporter generated.
     made: Vec<ValueId>,
 }
 
 impl Origins {
-    /// Notes that `node`, which reads constants alone, makes the constant `v`.
+    /// Records that `node`, which reads only constants, computes the constant `v`.
     pub(super) fn computed(&mut self, values: &Values, node: &Node, v: ValueId) {
         let inputs: Vec<Option<Key>> = node.inputs.iter().map(|i| i.map(|i| self.key(values, i))).collect();
         let key = match (node.op_type.as_str(), inputs.as_slice()) {
@@ -41,7 +41,7 @@ impl Origins {
         self.roots.insert(v, roots);
     }
 
-    /// The computation that gives a constant; one of the file is itself, shapes and single numbers are what they hold.
+    /// The computation behind a constant; a constant of the file stands for itself, shapes and single numbers for their elements.
     pub(super) fn key(&self, values: &Values, v: ValueId) -> Key {
         if let Some(key) = self.keys.get(&v) {
             return *key;
@@ -63,13 +63,13 @@ impl Origins {
         self.roots.get(&v).cloned().unwrap_or_else(|| vec![v])
     }
 
-    /// Constants that a node other than Identity made, in the order in which they were folded.
+    /// Constants computed by a node other than Identity, in the order in which they were folded.
     pub(super) fn made(&self) -> &[ValueId] {
         &self.made
     }
 }
 
-/// True if all elements are the same: what a fresh bias or normalization holds, so that equality says nothing.
+/// True if all elements are equal, as in initial biases and normalizations, where equality of tensors means nothing.
 pub(super) fn is_uniform(t: &Tensor) -> bool {
     if let Ok(values) = t.as_slice::<f32>() {
         return values.first().is_none_or(|first| values.iter().all(|v| v == first));

@@ -1,31 +1,31 @@
 //! Which readers of a stored tensor share a parameter.
 //!
-//! Exporters store equal tensors once: fresh biases and normalizations then share one initializer, directly or through
-//! Identity, although each is a parameter of its own. A weight whose elements differ is not equal to another by accident: it
-//! is one weight with several readers, and so are the biases of layers that share their weight.
+//! Exporters store equal tensors once: initial biases and normalizations then share one initializer, directly or through
+//! Identity, although each is a parameter of its own. A weight with different elements does not equal another by accident: it is
+//! one weight with several readers, and so are the biases of layers that share their weight.
 use super::names::Names;
 use super::origin::{Key, Origins, is_uniform};
 use graph::{Annotation, Graph, Model, Node, ValueId};
 use ops::{Role, Roles};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-/// What was taken apart and what stayed together, by name.
+/// Names of separated and of shared parameters.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Shares {
-    /// Parameters that have a tensor of their own now.
+    /// Parameters that got a tensor of their own.
     pub(super) apart: Vec<String>,
-    /// Weights with several readers, with their number.
+    /// Weights with several readers, with the number of readers.
     pub(super) tied: Vec<(String, usize)>,
 }
 
-/// One reading of a constant.
+/// One use of a constant.
 struct Reader {
     value: ValueId,
     /// Position of the node in a walk over the model, and the input's.
     place: (usize, usize),
-    /// What the input is for, if it is a parameter's.
+    /// Role of the input, if it is a parameter's.
     role: Option<Role>,
-    /// For a bias: the weight it belongs to.
+    /// For a bias: the weight of its layer.
     mate: Option<Key>,
     /// A name for the parameter, if it has none of its own.
     name: String,
@@ -34,15 +34,15 @@ struct Reader {
 /// Readers with the same class share a parameter.
 #[derive(Clone, Copy, PartialEq)]
 enum Class {
-    /// The weight, and whatever else reads it.
+    /// The weight, with all its readers.
     Weight,
     /// No parameter.
     Constant,
     /// A bias of the layers with this weight.
     Mate(Key),
-    /// A parameter of normalizations, by the input it is.
+    /// A parameter of normalizations, by its input index.
     Norm(usize),
-    /// Its own.
+    /// A class of one value: no other value equals it.
     Alone(usize),
 }
 
@@ -108,7 +108,7 @@ pub(super) fn separate(model: &mut Model, origins: &Origins) -> Shares {
         }
     }
     if !moved.is_empty() {
-        // What several graphs may read is kept by the main one.
+        // Constants read in several graphs are stored in the main graph.
         let targets: BTreeSet<ValueId> = moved.values().copied().collect();
         rewire(&mut model.graph, &mut 0, &moved);
         lift_out(&mut model.graph, &targets);
@@ -168,7 +168,7 @@ fn readers(model: &Model, origins: &Origins) -> Vec<Reader> {
     list
 }
 
-/// Makes readers read what they were given, in the order of [`Graph::visit`].
+/// Replaces the inputs of readers, in the order of [`Graph::visit`].
 fn rewire(graph: &mut Graph, at: &mut usize, moved: &BTreeMap<(usize, usize), ValueId>) {
     for node in &mut graph.nodes {
         for (i, v) in node.inputs.iter_mut().enumerate() {
@@ -181,7 +181,7 @@ fn rewire(graph: &mut Graph, at: &mut usize, moved: &BTreeMap<(usize, usize), Va
     }
 }
 
-/// Takes constants out of subgraphs.
+/// Removes constants from subgraphs.
 fn lift_out(graph: &mut Graph, targets: &BTreeSet<ValueId>) {
     for sub in graph.nodes.iter_mut().flat_map(Node::subgraphs_mut) {
         sub.constants.retain(|v| !targets.contains(v));

@@ -1,4 +1,4 @@
-//! How the learning rate goes over a stage: the family of schedules.
+//! Learning-rate schedules.
 mod constant;
 mod cosine;
 mod linear;
@@ -55,7 +55,7 @@ pub struct Schedules;
 impl Family for Schedules {
     type Member = dyn Schedule;
     const NAME: &'static str = "schedule";
-    const SUMMARY: &'static str = "How the learning rate goes over a stage, as a factor of the optimizer's lr.";
+    const SUMMARY: &'static str = "How the learning rate changes over a stage, as a factor of the optimizer's lr.";
     const DEFAULT: Option<&'static str> = Some("cosine");
     fn members() -> &'static [Entry<dyn Schedule>] {
         static LIST: &[Entry<dyn Schedule>] = &[
@@ -68,7 +68,7 @@ impl Family for Schedules {
     }
 }
 
-/// Refuses what is no fraction of the stage.
+/// Refuses a number that is no fraction of the stage.
 fn fraction(key: &str, value: f64) -> Result<(), Fault> {
     within(key, value, 0.0, 1.0, "it is a fraction of the stage")
 }

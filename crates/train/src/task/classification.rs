@@ -29,10 +29,10 @@ static ACCURACY: MetricFacts = MetricFacts {
 /// Name of the target: int64 `[n]`.
 const LABEL: &str = "label";
 
-/// Smallest share of samples on which a deployed file decides as the simulation.
+/// Smallest share of samples with the same decision in a deployed file and in the simulation.
 const SAME_CLASS: f64 = 0.995;
 
-/// Classes; it has no settings.
+/// Classes; the task has no settings.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Classification {}
@@ -101,7 +101,7 @@ impl Task for Classification {
     }
 }
 
-/// Decisions so far.
+/// The predictions counted so far.
 struct Classified {
     scores: ValueId,
     confusion: Confusion,
@@ -144,7 +144,7 @@ impl Score for Classified {
     }
 }
 
-/// How often two computations decide alike. A row with a NaN decides nothing and equals no other.
+/// How often two computations make the same decision. A row with NaN has no decision and equals no other.
 #[derive(Default)]
 struct SameClass {
     rows: u64,

@@ -1,18 +1,18 @@
-//! What a classifier says of each class.
+//! The confusion matrix of a classifier.
 use crate::TrainError;
 use std::collections::BTreeMap;
 use tensor::Tensor;
 
-/// How often each class was taken for which.
+/// How often each class was predicted as which.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Confusion {
-    /// Classes that the network tells apart.
+    /// Number of classes of the network.
     pub classes: usize,
     /// Samples of each class.
     pub samples: BTreeMap<usize, u64>,
-    /// Samples by what they are and what they were taken for; pairs that did not occur are absent.
+    /// Samples by label and prediction; pairs that did not occur are absent.
     pub taken: BTreeMap<(usize, usize), u64>,
-    /// Samples with a NaN among their outputs: taken for nothing.
+    /// Samples with NaN among their outputs: no prediction.
     pub nan: u64,
 }
 
@@ -33,23 +33,23 @@ impl Confusion {
         Ok(())
     }
 
-    /// Samples in all.
+    /// Number of samples.
     pub fn total(&self) -> u64 {
         self.samples.values().sum()
     }
 
-    /// Samples of a class that were taken for it.
+    /// Samples of a class that were predicted correctly.
     pub fn correct_of(&self, class: usize) -> u64 {
         self.taken.get(&(class, class)).copied().unwrap_or(0)
     }
 
-    /// Samples that were taken for what they are.
+    /// Samples that were predicted correctly.
     pub fn correct(&self) -> u64 {
         self.samples.keys().map(|class| self.correct_of(*class)).sum()
     }
 }
 
-/// Index of the largest element, the first of equals; `None` where one of them is NaN, or there is none.
+/// Index of the largest element, the first of equals; `None` if an element is NaN, or there is none.
 pub fn arg_max(row: &[f32]) -> Option<usize> {
     let mut best = None;
     for (i, v) in row.iter().enumerate() {

@@ -1,7 +1,7 @@
-//! What a network is for: the targets that it learns from, the loss, and the figures that it is judged by.
+//! Tasks: the targets that a network learns from, the loss, and the metrics.
 //!
 //! A task is one file with a type that implements [`Task`], and one line in [`Tasks`]. Training, measuring, proofs, goals and
-//! reports ask the task and know none by name.
+//! reports use the trait and no task's name.
 mod classification;
 mod confusion;
 mod regression;
@@ -18,7 +18,7 @@ use std::fmt::Debug;
 use technique::{Choice, Entry, Family, Manual, member};
 use tensor::Tensor;
 
-/// Which of two figures is the better one.
+/// Which of two values of a metric is better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Better {
     /// The larger: accuracy, R².
@@ -29,17 +29,17 @@ pub enum Better {
 }
 
 impl Better {
-    /// True if `new` is better than `old`. A NaN is better than nothing.
+    /// True if `new` is better than `old`. NaN is never better.
     pub fn better(self, new: f64, old: f64) -> bool {
         self.loss(old, new) < 0.0
     }
 
-    /// True if `new` is better than `old`, or the same.
+    /// True if `new` is better than `old`, or equal.
     pub fn as_good(self, new: f64, old: f64) -> bool {
         self.loss(old, new) <= 0.0
     }
 
-    /// How much worse `new` is than `old`, in the figure's own unit; negative where it is better.
+    /// How much worse `new` is than `old`, in the metric's own unit; negative if it is better.
     pub fn loss(self, old: f64, new: f64) -> f64 {
         match self {
             Better::Higher => old - new,
@@ -48,75 +48,75 @@ impl Better {
     }
 }
 
-/// A figure that a model is judged by.
+/// A metric.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MetricFacts {
     /// Its key in recipes and records: `accuracy`, `mae`, `r2`.
     pub key: &'static str,
-    /// What tables and sentences call it: `accuracy`, `MAE`, `R²`.
+    /// Label in tables and sentences: `accuracy`, `MAE`, `R²`.
     pub label: &'static str,
-    /// What it is, in one sentence.
+    /// Description, one sentence.
     pub summary: &'static str,
-    /// Which direction is better.
+    /// Whether larger or smaller values are better.
     pub better: Better,
-    /// True for a share 0..1 that is written in percent; other figures have the targets' unit, or none.
+    /// True for a share 0..1 that is written in percent; other metrics have the targets' unit, or none.
     pub percent: bool,
 }
 
-/// What a score comes to over all samples so far.
+/// The result of a score over all samples so far.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Figures {
     /// Samples scored.
     pub samples: u64,
     /// Samples with a NaN among the outputs.
     pub nan: u64,
-    /// Figures by [`MetricFacts::key`]. One that is not a finite number is absent.
+    /// Metrics by [`MetricFacts::key`]; absent if not a finite number.
     pub values: BTreeMap<&'static str, f64>,
-    /// Intervals of 95 % confidence by key, where the task knows one.
+    /// 95 % confidence intervals by key, if the task defines one.
     pub intervals: BTreeMap<&'static str, (f64, f64)>,
-    /// Class by class, for a classification.
+    /// The confusion matrix, for a classification.
     pub confusion: Option<Confusion>,
 }
 
-/// The figures of a task, gathered batch by batch. [`Metric::value`] is the main one.
+/// The metrics of a task, computed batch by batch. [`Metric::value`] is the main one.
 pub trait Score: Metric {
-    /// The figures over all batches so far.
+    /// The metrics over all batches so far.
     fn figures(&self) -> Figures;
 
-    /// The main figure of each sample of a batch alone: 1 or 0 for right or wrong, an error. Two computations of the same samples are
-    /// compared by it, sample by sample.
+    /// The main metric of each sample of a batch: 1 or 0 for right or wrong, or an error. Two computations of the same samples
+    /// are compared by it, sample by sample.
     ///
     /// # Errors
     /// As [`Metric::add`].
     fn each(&self, values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Vec<f64>, TrainError>;
 }
 
-/// How near the answers of a deployed file are to those of the simulation, gathered batch by batch.
+/// Agreement of a deployed file's results with the simulation's, computed batch by batch.
 pub trait Agreement: Send {
-    /// True if it can be told only where the data have targets.
+    /// True if it needs targets in the data.
     fn needs_targets(&self) -> bool {
         true
     }
 
-    /// Takes in the output of both for one batch.
+    /// Adds the outputs of both for one batch.
     ///
     /// # Errors
     /// If their shapes differ, or the targets do not fit.
     fn add(&mut self, simulated: &Tensor, deployed: &Tensor, batch: &Batch) -> Result<(), TrainError>;
 
-    /// What was found, by name: `same_class`, `mean_difference`, `largest_difference`; shares.
+    /// The agreement by name: `same_class`, `mean_difference`, `largest_difference`; shares.
     fn figures(&self) -> BTreeMap<&'static str, f64>;
 
-    /// What goes beyond the task's limits, as sentences about the output of this name.
+    /// Violations of the task's limits, as sentences about the output of this name.
     fn violations(&self, output: &str) -> Vec<String>;
 }
 
-/// What a score may read.
+/// The values that a score may read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reads {
-    /// Any value of the graph, as the interpreter makes them: the logits before a final Softmax.
+    /// Any value of the graph, as computed by the interpreter: for example the logits before a final Softmax.
     Graph,
-    /// One output of the model alone, as a runtime gives it.
+    /// Only one output of the model, as a runtime returns it.
     Output(ValueId),
 }
 
@@ -192,48 +192,48 @@ pub enum Reads {
 /// assert_eq!(loss.loss(&[(y, of([2.0, 2.0]))].into(), &batch).unwrap().item::<f32>().unwrap(), 2.0);
 /// ```
 pub trait Task: Debug + Send + Sync {
-    /// What a row of the data has to say beside its inputs.
+    /// The kind of target that a row must have.
     fn wanted(&self) -> Wanted;
 
     /// Name of the target in a [`Batch`].
     fn target(&self) -> &'static str;
 
-    /// The figure that goals, early stopping and the choice of the best epoch go by.
+    /// The main metric, for goals, early stopping and the choice of the best epoch.
     fn main_metric(&self) -> &'static MetricFacts;
 
-    /// Further figures, in the order in which they are shown.
+    /// Further metrics, in the order in which they are shown.
     fn further_metrics(&self) -> &'static [MetricFacts] {
         &[]
     }
 
-    /// All figures, the main one first.
+    /// All metrics, the main one first.
     fn metrics(&self) -> Vec<&'static MetricFacts> {
         std::iter::once(self.main_metric()).chain(self.further_metrics()).collect()
     }
 
-    /// Number of classes that labels are checked against; `None` where targets are no classes, or the model does not say.
+    /// Number of classes that labels are checked against; `None` if targets are no classes, or the model does not tell.
     fn classes(&self, _model: &Model) -> Option<usize> {
         None
     }
 
-    /// Loss of a network that knows nothing, by which a training that learns nothing is told; `None` where the model does not say.
+    /// Loss of an untrained network, to detect a training that learns nothing; `None` if the model does not tell.
     fn ignorant_loss(&self, _model: &Model) -> Option<f64> {
         None
     }
 
-    /// What does as well as a model with these figures without looking at a sample (`guessing among 10 classes`), where they are not
-    /// above that by so many standard errors; `None` where they are, or that cannot be said.
+    /// A way of guessing that does as well as these metrics (`guessing among 10 classes`), if they are not above it by so many
+    /// standard errors; `None` if they are, or if that is not known.
     fn guessing(&self, _model: &Model, _figures: &Figures, _errors: f64) -> Option<String> {
         None
     }
 
-    /// The output that the task is about, where a proof can tell which one it is.
+    /// The task's output, if it is known.
     fn output(&self, model: &Model) -> Option<ValueId>;
 
-    /// A goal for a new recipe: lines below `[goals]`, with a comment.
+    /// An example goal for a new recipe: lines below `[goals]`, with a comment.
     fn example_goal(&self) -> &'static str;
 
-    /// Name of the loss by which a student learns from a teacher where a recipe names none.
+    /// Name of the default distillation loss.
     fn distillation_loss(&self) -> &'static str;
 
     /// The loss. `label_smoothing` is the share of the target that is spread over all classes, 0..1.
@@ -242,20 +242,20 @@ pub trait Task: Debug + Send + Sync {
     /// [`TrainError::Setting`] for a model or a smoothing that the task cannot use.
     fn loss(&self, model: &Model, label_smoothing: f32) -> Result<Box<dyn Objective>, TrainError>;
 
-    /// Nothing scored yet.
+    /// An empty score.
     ///
     /// # Errors
     /// [`TrainError::Setting`] for a model that the task cannot score.
     fn score(&self, model: &Model, reads: Reads) -> Result<Box<dyn Score>, TrainError>;
 
-    /// Nothing compared yet.
+    /// An empty comparison.
     fn agreement(&self) -> Box<dyn Agreement>;
 }
 
 /// Scores a model on batches, in the interpreter.
 ///
 /// # Errors
-/// Whatever running the model, reading the data or the score report.
+/// Errors of running the model, reading the data or the score.
 pub fn score(
     task: &dyn Task,
     model: &Model,
@@ -274,10 +274,10 @@ pub fn by_value(model: &Model, outputs: &BTreeMap<String, Tensor>) -> HashMap<Va
     found.collect()
 }
 
-/// Key of a model's metadata under which its task stands as JSON, where it is another than classification.
+/// Key of the task in a model's metadata, as JSON; absent for a classification.
 pub const TASK_KEY: &str = "espalier.task";
 
-/// The task that a model's metadata name; the default where they name none.
+/// The task in a model's metadata; the default if there is none.
 ///
 /// # Errors
 /// [`TrainError::Setting`] for metadata that cannot be read.
@@ -304,5 +304,5 @@ impl Family for Tasks {
     }
 }
 
-/// A member's page.
+/// The manual page of a member.
 type Page = Manual;

@@ -1,4 +1,4 @@
-//! Numbers: targets of any shape.
+//! Regression: numeric targets of any shape.
 use super::{Agreement, Better, Figures, MetricFacts, Page, Reads, Score, Task};
 use crate::{Batch, Metric, Objective, TrainError, loss_error, read};
 use data::{TARGET, Wanted};
@@ -31,13 +31,13 @@ static FURTHER: [MetricFacts; 1] = [MetricFacts {
     percent: false,
 }];
 
-/// Largest mean difference of a deployed file to the simulation, in standard deviations of the targets.
+/// Largest allowed mean difference of a deployed file from the simulation, in standard deviations of the targets.
 const MEAN_DIFFERENCE: f64 = 0.02;
 
-/// Largest difference of any element, in standard deviations of the targets.
+/// Largest allowed difference of any element, in standard deviations of the targets.
 const LARGEST_DIFFERENCE: f64 = 0.5;
 
-/// Quantile of the normal distribution for intervals of 95 %.
+/// Quantile of the normal distribution for 95 % intervals.
 const Z: f64 = 1.959_963_984_540_054;
 
 /// Numbers to predict.
@@ -47,7 +47,7 @@ pub struct Regression {
     /// The array of targets in the npz file; absent: `y`, `target`, `targets`, `label` or `labels`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
-    /// The output that predicts it; absent: the first.
+    /// The output with the predictions; absent: the first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
 }
@@ -92,7 +92,7 @@ impl Task for Regression {
     }
 
     fn guessing(&self, _model: &Model, figures: &Figures, _errors: f64) -> Option<String> {
-        (*figures.values.get(FURTHER[0].key)? <= 0.0).then(|| "saying the mean of the targets".to_string())
+        (*figures.values.get(FURTHER[0].key)? <= 0.0).then(|| "predicting the mean of the targets".to_string())
     }
 
     fn output(&self, model: &Model) -> Option<ValueId> {
@@ -133,7 +133,7 @@ impl Task for Regression {
     }
 }
 
-/// A target in the shape of the output that predicts it: `[n]` and `[n, 1]` are the same numbers.
+/// A target in the shape of the output: `[n]` and `[n, 1]` are the same numbers.
 ///
 /// # Errors
 /// [`TrainError::Data`] if they do not have the same number of samples and elements.
@@ -221,7 +221,7 @@ impl Sums {
         self.sum / self.count.max(1) as f64
     }
 
-    /// Interval of 95 % of the mean, by the normal distribution; `None` for fewer than two samples.
+    /// 95 % confidence interval of the mean, by the normal distribution; `None` for fewer than two samples.
     fn interval(&self) -> Option<(f64, f64)> {
         if self.count < 2 {
             return None;
@@ -314,7 +314,7 @@ struct Nearness {
 
 impl Nearness {
     fn shares(&self) -> (f64, f64) {
-        // Targets that are all alike have no spread; then a difference counts as it is.
+        // Targets without spread: a difference then counts in their own unit.
         let unit = Some(self.spread.deviation()).filter(|d| *d > 0.0).unwrap_or(1.0);
         (self.differences.mean() / unit, self.largest / unit)
     }

@@ -11,7 +11,7 @@ use std::path::Path;
 /// Time and memory of an inference.
 #[derive(Clone, Debug, Serialize)]
 pub struct InferBench {
-    /// The runtime.
+    /// Name of the runtime.
     pub runtime: String,
     /// Samples a run.
     pub batch: usize,
@@ -41,7 +41,7 @@ pub fn bench_infer(path: &Path, options: &BenchOptions, runtime: &str, literal: 
     let model = onnx::load(path)?;
     let (inputs, batch) = options.inputs(&model)?;
     drop(model);
-    // The library itself is no part of a file's memory.
+    // The library itself does not count as memory of the file.
     let installed = runtime != "onnxruntime" || deploy::runtime::OnnxRuntime::find().is_ok();
     let before = resident_memory().filter(|_| installed && peak_memory_from_here());
     let mut session = session(Source::File(path), runtime, literal, threads)?;

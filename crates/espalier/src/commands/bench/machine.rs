@@ -9,23 +9,23 @@ use tensor::{SgdOptions, Tensor, TensorError, random, sgd_step};
 const SIZE: usize = 1024;
 /// Elements of each array that is streamed: far more than any cache holds.
 const STREAMED: usize = 1 << 25;
-/// How often each is repeated; the best counts.
+/// Number of repetitions of each; the best one counts.
 const REPETITIONS: usize = 10;
 
-/// What the machine reaches at most.
+/// The machine's peak throughput.
 #[derive(Clone, Debug, Serialize)]
 pub struct MachineBench {
-    /// What computed: `cpu`, or the GPU's name.
+    /// The device: `cpu`, or the GPU's name.
     pub device: String,
-    /// Threads that computed.
+    /// Number of threads.
     pub threads: usize,
-    /// Additions and multiplications of a large f32 matrix product, in 10^9 a second.
+    /// Throughput of a large f32 matrix product, in 10^9 additions and multiplications a second.
     pub gflop_per_s: f64,
-    /// Bytes read and written by a pass over arrays that no cache holds, in 10^9 a second.
+    /// Bytes read and written by a pass over arrays larger than any cache, in 10^9 a second.
     pub gbyte_per_s: f64,
 }
 
-/// Times a matrix product and an optimizer's update, the kernel that does least arithmetic for its memory: it reads three
+/// Times a matrix product and an optimizer's update, the kernel with the least arithmetic for its memory traffic: it reads three
 /// arrays and writes two.
 ///
 /// # Errors

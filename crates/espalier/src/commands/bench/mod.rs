@@ -1,4 +1,4 @@
-//! `bench`: how long a training step or an inference takes, and what the machine could do at most.
+//! `bench`: the time of a training step or an inference, and the machine's peak.
 mod infer;
 mod machine;
 mod train;
@@ -16,21 +16,21 @@ use report::text;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// What is measured, on what inputs.
+/// Batch size, number of steps and inputs of a measurement.
 #[derive(Clone, Debug)]
 pub struct BenchOptions {
     /// Samples a step, where the graph leaves the batch open.
     pub batch: usize,
-    /// Steps, or runs, that count; warm-up comes before them.
+    /// Timed steps or runs; warm-up comes before them.
     pub rounds: usize,
-    /// Inputs' shapes by name, where the declared ones do not serve.
+    /// Shapes of inputs by name, in place of the declared ones.
     pub shapes: BTreeMap<String, Vec<usize>>,
     /// An npz file with arrays by input; inputs that it lacks are random.
     pub input: Option<PathBuf>,
 }
 
 impl BenchOptions {
-    /// The inputs, and the first dimension of the graph's first one.
+    /// The inputs, and the first dimension of the first input.
     fn inputs(&self, model: &Model) -> Result<(Named, usize)> {
         let mut shapes = self.shapes.clone();
         let given = self.input.as_ref().map_or(Ok(Named::new()), |path| data::npz::read(path))?;
@@ -53,7 +53,7 @@ pub(super) fn resident_memory() -> Option<u64> {
     status("VmRSS:")
 }
 
-/// Lets [`peak_memory`] count from here on; false where the system does not.
+/// Restarts the count of [`peak_memory`]; false where the system cannot.
 pub(super) fn peak_memory_from_here() -> bool {
     // "5" resets the peak resident size: proc_pid_clear_refs(5).
     std::fs::write("/proc/self/clear_refs", "5").is_ok()

@@ -22,7 +22,7 @@ pub struct TrainBenchOptions {
     pub sparsity: Option<f64>,
     /// A model to distil from.
     pub teacher: Option<PathBuf>,
-    /// Bytes that a step may hold; where it would be more, activations are computed again.
+    /// Memory budget of a step in bytes; activations are recomputed to stay below it.
     pub memory: Option<u64>,
 }
 
@@ -37,7 +37,7 @@ pub struct TrainBench {
     pub qat: bool,
     /// Share of the weights that a mask held at zero.
     pub sparsity: Option<f64>,
-    /// Whether a teacher was asked in each step.
+    /// Whether a teacher was run in each step.
     pub distilled: bool,
     /// Fastest step: forward, loss, backward and update, in milliseconds.
     pub step_ms_best: f64,
@@ -47,18 +47,18 @@ pub struct TrainBench {
     pub images_per_s: f64,
     /// Largest resident memory of the process so far; absent where the system does not tell.
     pub peak_memory_bytes: Option<u64>,
-    /// Bytes that a step was allowed to hold.
+    /// The memory budget of a step in bytes.
     pub memory_budget_bytes: Option<u64>,
-    /// About what a step holds in weights, gradients, optimizer state and activations if none is computed again.
+    /// Approximate bytes of a step (weights, gradients, optimizer state, activations) without recomputation.
     pub step_memory_bytes: u64,
     /// The least budget that suffices.
     pub step_memory_least_bytes: u64,
-    /// What the training had to say: what is computed again.
+    /// The training's notes: what is recomputed.
     pub notes: Vec<String>,
-    /// What computed: `cpu`, or the GPU's name.
+    /// The device: `cpu`, or the GPU's name.
     pub device: String,
-    /// What a GPU left to the processor in a step, by operator and direction: tensors copied back and their bytes. Empty on
-    /// the processor. (The loss and the norm of the gradients are read in every step.)
+    /// Tensors that a GPU copied back to the CPU in a step, by operator and direction, with their bytes. Empty on the CPU. (The
+    /// loss and the norm of the gradients are read in every step.)
     pub host_copies: Vec<HostCopies>,
     /// Mean time of a step by operator and direction, in milliseconds, longest first. What no operator accounts for is
     /// `other`. On a GPU it is the time in which kernels are recorded or waited for, not that of the kernels.
@@ -70,9 +70,9 @@ pub struct TrainBench {
 pub struct HostCopies {
     /// Operator and direction.
     pub operator: String,
-    /// How many a step.
+    /// Number of copies in a step.
     pub per_step: f64,
-    /// Their bytes.
+    /// Bytes copied in a step, the mean over the steps.
     pub bytes_per_step: f64,
 }
 
@@ -87,7 +87,7 @@ pub fn bench_train(path: &Path, options: &BenchOptions, compression: &TrainBench
     time_training(onnx::load(path)?, teacher.as_ref(), options, compression)
 }
 
-/// [`bench_train`] of a graph and a teacher that are there.
+/// [`bench_train`] for a loaded graph and teacher.
 pub(in crate::commands) fn time_training(
     mut model: Model,
     teacher: Option<&Model>,
@@ -113,7 +113,7 @@ pub(in crate::commands) fn time_training(
     let warm_up = options.rounds.clamp(1, 3);
     let repeated = Repeated { batch: Batch { inputs, targets, ..Batch::default() }, count: (options.rounds.max(1) + warm_up) as u64 };
     let mut watch = StepTimes { warm_up, last: Instant::now(), times_ms: vec![], notes: vec![] };
-    // The rate is too small to matter: the work of a step does not depend on it, and random targets must not make it diverge.
+    // The rate is too small to matter: the work of a step does not depend on it, and training on random targets must not diverge.
     let optimizer = Sgd { lr: 1e-9, momentum: 0.9, nesterov: false, weight_decay: 0.0 }.choice()?;
     let settings = TrainSettings { optimizer, learn_scales: compression.qat, memory: compression.memory, ..TrainSettings::default() };
     let needs = train::step_memory(&model, objective.as_ref(), &repeated.batch, &settings)?;
@@ -148,7 +148,7 @@ pub(in crate::commands) fn time_training(
     })
 }
 
-/// Means over the steps, longest first, with what is left of them.
+/// Mean times over the steps, longest first, with the remainder.
 fn by_operator(profile: &profile::Times, steps_ms: &[f64]) -> Vec<(String, f64)> {
     let steps = steps_ms.len().max(1) as f64;
     let mut list: Vec<(String, f64)> = profile.iter().map(|(name, t)| (name.clone(), t.as_secs_f64() * 1e3 / steps)).collect();
@@ -254,7 +254,7 @@ mod tests {
         assert!(done.step_memory_least_bytes < done.step_memory_bytes && done.notes.is_empty());
         let tight = TrainBenchOptions { memory: Some(done.step_memory_least_bytes), ..joint };
         let done = bench_train(&file, &bench, &tight).unwrap();
-        assert!(done.notes[0].contains("computed twice"), "{:?}", done.notes);
+        assert!(done.notes[0].contains("are recomputed"), "{:?}", done.notes);
         assert!(done.ms_by_operator.iter().any(|(name, _)| name == "recomputation"));
         let refused = bench_train(&file, &bench, &TrainBenchOptions { memory: Some(1000), ..tight }).unwrap_err().to_string();
         assert!(refused.contains("setting 'memory': is 1.0 kB, but a step"), "{refused}");

@@ -8,17 +8,17 @@ use report::record::MetricRecord;
 use std::sync::Arc;
 use train::{Executor, Figures, Mode, Reads};
 
-/// Images that guesses are tried on; fewer where an input has more than [`LARGE`] elements.
+/// Images to try guesses on; fewer for inputs with more than [`LARGE`] elements.
 const TRIED: usize = 128;
 const LARGE: usize = 50_000;
 
-/// A guess: its settings, and why.
+/// Guessed settings, with the reasons.
 #[derive(Clone, Debug)]
 pub(super) struct Guess {
     pub(super) preprocess: Preprocess,
-    /// One line a setting or a reason, for comments.
+    /// Lines for comments: one for each setting or reason.
     pub(super) reasons: Vec<String>,
-    /// What the user should look at.
+    /// A warning for the user.
     pub(super) warning: Option<String>,
 }
 
@@ -192,7 +192,7 @@ fn statistics(found: &Found, base: &Preprocess) -> Option<(Vec<f64>, Vec<f64>)> 
     (!mean.is_empty() && std.iter().all(|s| *s > 0.0)).then_some((mean, std))
 }
 
-/// How a guess did.
+/// The score of a guess.
 #[derive(Clone)]
 struct Score {
     figures: Figures,
@@ -203,7 +203,7 @@ struct Score {
 }
 
 impl Score {
-    /// The better one is less: by the task's main figure, then by the loss.
+    /// The better score is less: by the task's main metric, then by the loss.
     fn order(&self, other: &Score) -> std::cmp::Ordering {
         let (a, b) = (self.value(), other.value());
         self.metric.loss(b, a).total_cmp(&0.0).then(self.loss.total_cmp(&other.loss))
@@ -263,7 +263,7 @@ fn score(model: &Model, found: &Found, preprocess: &Preprocess) -> Result<Score,
     Ok(Score { samples: figures.samples, loss: loss / figures.samples as f64, figures, metric })
 }
 
-/// Summed over the rows; rows that are probabilities already are taken as such.
+/// Sums over the rows; rows that are probabilities already are taken as such.
 fn negative_log_likelihood(values: &[f32], labels: &[i64]) -> f64 {
     let width = values.len() / labels.len().max(1);
     let one = |(row, label): (&[f32], &i64)| {

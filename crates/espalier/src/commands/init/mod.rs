@@ -22,22 +22,22 @@ use train::Tasks;
 /// A model and its data.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// The model.
+    /// Path of the model (ONNX).
     pub model: PathBuf,
     /// The data set.
     pub data: PathBuf,
-    /// The samples that the result is measured on; absent: the data set's test split.
+    /// Samples to measure the result on; absent: the data set's test split.
     pub test: Option<PathBuf>,
-    /// How an image becomes an input, where it is known.
+    /// Preprocessing of images, where it is given.
     pub preprocess: PreprocessChanges,
 }
 
-/// What the recipe is for.
+/// The purpose of the recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Purpose {
-    /// To be read and changed: quantization, with further stages commented out.
+    /// To read and change: quantization, with further stages commented out.
     All,
-    /// Quantization, then training with the quantizers for so many epochs.
+    /// Quantization, then training with the quantizers.
     Quantize {
         /// Passes over the training data.
         epochs: u64,
@@ -77,13 +77,13 @@ impl Purpose {
 pub struct Written {
     /// The file; empty where there is none.
     pub file: String,
-    /// Its text.
+    /// The recipe's text (TOML).
     pub text: String,
-    /// What the user should look at.
+    /// Warnings for the user.
     pub notes: Vec<String>,
 }
 
-/// What a recipe has to say about a model and its data.
+/// Facts about a model and its data that a recipe states.
 struct Facts {
     name: String,
     model_path: String,
@@ -125,11 +125,11 @@ fn draft(task: &Task, purpose: &Purpose, folder: &Path) -> Result<Written> {
         && let Some(why) = unended(&model, generous_limits())
     {
         return Err(Error::Input(format!(
-            "{}: not even one sample came to its end: {why}; espalier init writes a recipe, which espalier run runs without a limit",
+            "{}: even a run on one sample did not finish: {why}; espalier init writes a recipe, which espalier run runs without a limit",
             task.model.display()
         )));
     }
-    // Guesses are tried on a graph whose batch is open, where that can be had; otherwise as it is.
+    // Guesses are tried on a graph with an open batch where possible, otherwise on the graph as it is.
     if not_ended.is_none() {
         train::open_batch(&mut model);
     }
@@ -149,7 +149,7 @@ fn draft(task: &Task, purpose: &Purpose, folder: &Path) -> Result<Written> {
     let mut notes: Vec<String> = found.warning.map(str::to_string).into_iter().collect();
     notes.extend(guess.as_ref().and_then(|g| g.warning.clone()));
     notes.extend(
-        not_ended.map(|why| format!("the model was not run to its end: {why}; a run of the recipe may have none, Ctrl-C stops it")),
+        not_ended.map(|why| format!("the model's run did not finish: {why}; a run of the recipe may never finish, Ctrl-C stops it")),
     );
     notes.extend(classes(&model, &found));
     let facts = Facts {
@@ -175,7 +175,7 @@ fn given(task: &Task, base: data::Preprocess) -> Guess {
     Guess { preprocess: task.preprocess.over(base), reasons: vec!["As given on the command line.".into()], warning: None }
 }
 
-/// A run's name: the file's, as far as it can be a folder's.
+/// A run's name: the file's name, without characters that a folder's name may not have.
 fn name(model: &Path) -> String {
     let stem = model.file_stem().unwrap_or_default().to_string_lossy();
     let name: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.' { c } else { '-' }).collect();
@@ -183,7 +183,7 @@ fn name(model: &Path) -> String {
     if name.is_empty() { "model".into() } else { name }
 }
 
-/// A path as the recipe in `folder` has to write it: as it is where that is the present folder, else from the root.
+/// A path as written in a recipe in `folder`: unchanged if that is the present folder, else absolute.
 fn place(path: &Path, folder: &Path) -> Result<String> {
     let path = if folder.as_os_str().is_empty() || folder == Path::new(".") {
         path.to_path_buf()
@@ -232,7 +232,7 @@ fn describe_data(found: &Found) -> String {
     format!("{kind}{classes}{labels}: {} to train and calibrate on, {} to test", found.train.len(), found.test.len())
 }
 
-/// What is to be known of a model and data that do not agree in their classes.
+/// A note if the model and the data disagree in their classes.
 fn classes(model: &Model, found: &Found) -> Option<String> {
     let (own, theirs) = (train::classes(model)?, found.train.class_names().len());
     (theirs > 0 && own != theirs && found.labelled)

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use technique::Choice;
 use train::Tasks;
 
-/// A recipe that runs as it is, each guess with its reason.
+/// A recipe that runs as it is, with the reason for each guess.
 pub(super) fn text(facts: &Facts, purpose: &Purpose) -> String {
     let mut out = String::new();
     head(&mut out, facts);
@@ -45,7 +45,7 @@ fn data(out: &mut String, facts: &Facts) {
     }
     let _ = writeln!(out, "test = {}", quoted(&facts.test_path));
     let Some(guess) = &facts.guess else {
-        let _ = writeln!(out, "# How an image becomes an input stands in the model's metadata.");
+        let _ = writeln!(out, "# The model's metadata hold the preprocessing of the images.");
         return;
     };
     if guess.preprocess == Preprocess::default() && guess.reasons.is_empty() {
@@ -110,7 +110,7 @@ fn quantize(out: &mut String, facts: &Facts, epochs: u64) {
     }
 }
 
-/// For weights that are good already.
+/// An optimizer for trained weights.
 fn optimizer(out: &mut String) {
     out.push_str(
         "# A small rate: the weights are trained already.\noptimizer = { kind = \"adamw\", lr = 1e-4 }\nschedule = { kind = \"cosine\" }\n",
@@ -143,8 +143,8 @@ fn distill(out: &mut String, facts: &Facts, student: &str, width: f64, epochs: u
     let softened = if facts.task.wanted() == Wanted::Class { "temperature = 4.0\n" } else { "" };
     let _ = write!(
         out,
-        "\n# The student learns to say what the model says (alpha) and the labels (the rest).\n[[stages]]\nkind = \"distill\"\n\
-         teacher = {}\nstudent = {student}\n{softened}alpha = 0.7\nepochs = {epochs}\nbatch = {}\n\
+        "\n# The student learns from the model's outputs (with the weight alpha) and from the labels (with the rest).\n\
+         [[stages]]\nkind = \"distill\"\nteacher = {}\nstudent = {student}\n{softened}alpha = 0.7\nepochs = {epochs}\nbatch = {}\n\
          optimizer = {{ kind = \"{optimizer} }}\nschedule = {{ kind = \"cosine\", warm_up = 0.1 }}\n",
         quoted(&facts.model_path),
         facts.batch
@@ -160,7 +160,7 @@ fn task(task: &Choice<Tasks>) -> String {
     format!("{{ kind = {}{} }}", quoted(task.kind()), settings.concat())
 }
 
-/// What may follow, commented out.
+/// Further stages, commented out.
 fn more(out: &mut String, facts: &Facts) {
     if !facts.labelled {
         return;
@@ -184,7 +184,7 @@ fn more(out: &mut String, facts: &Facts) {
     }
 }
 
-/// A comment, broken at blanks.
+/// A comment, broken at spaces.
 fn comment(out: &mut String, text: &str) {
     const WIDTH: usize = 118;
     let mut line = String::from("#");
@@ -198,7 +198,7 @@ fn comment(out: &mut String, text: &str) {
     let _ = writeln!(out, "{line}");
 }
 
-/// A TOML string: JSON's is one.
+/// A TOML string; JSON strings are valid TOML.
 fn quoted(text: &str) -> String {
     serde_json::Value::String(text.to_string()).to_string()
 }

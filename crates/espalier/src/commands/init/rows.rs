@@ -1,4 +1,4 @@
-//! What a data set holds, as far as a recipe has to say it.
+//! The contents of a data set, as far as a recipe states them.
 use crate::{Error, Result};
 use data::{Content, Dataset, Loader, LoaderOptions, OpenOptions, Preprocess};
 use graph::Model;
@@ -7,29 +7,29 @@ use std::sync::Arc;
 use technique::{Choice, Family};
 use train::{Feeding, InputRules, Tasks};
 
-/// Rows that are looked at to see whether all are alike.
+/// Rows to look at to see whether all are alike.
 const LOOKED_AT: usize = 32;
 
 /// A model's data.
 pub(super) struct Found {
     pub(super) train: Arc<dyn Dataset>,
     pub(super) test: Arc<dyn Dataset>,
-    /// Where the test samples are.
+    /// Path of the test samples.
     pub(super) test_path: PathBuf,
-    /// What the user should know of the split, if it is none.
+    /// A warning where there is no test split.
     pub(super) warning: Option<&'static str>,
     pub(super) kind: Kind,
     pub(super) labelled: bool,
-    /// What the network is for, by its metadata or by what the data hold.
+    /// The task, from the model's metadata or from the data.
     pub(super) task: Choice<Tasks>,
 }
 
-/// What a row is.
+/// The kind of a row's content.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Kind {
-    /// Images: channels, height and width of the first, and whether all that were looked at are alike.
+    /// Images: channels, height and width of the first, and whether all rows looked at have this size.
     Images { channels: usize, height: usize, width: usize, alike: bool },
-    /// Sounds: the number of samples of the first, and whether all that were looked at are as long.
+    /// Sounds: the number of samples of the first, and whether all rows looked at have this length.
     Sounds { length: usize, alike: bool },
     /// Arrays, which are given to the model as they are.
     Arrays,
@@ -65,8 +65,8 @@ impl Found {
     }
 }
 
-/// The task: the model's metadata's; else a regression where the data have no classes but an array of numbers that goes by the
-/// name of a target and is no input; else the default.
+/// The task: that of the model's metadata; else a regression if the data have no classes but an array that is named like a target
+/// and is no input; else the default.
 fn task<'a>(path: &Path, model: &Model, mut inputs: impl Iterator<Item = &'a str>) -> Result<Choice<Tasks>> {
     let known = train::task_of(model)?;
     if model.metadata_get(train::TASK_KEY).is_some() {
@@ -77,13 +77,13 @@ fn task<'a>(path: &Path, model: &Model, mut inputs: impl Iterator<Item = &'a str
     if classes.as_ref().is_ok_and(|labelled| *labelled) || inputs.any(|name| data::TARGET_NAMES.contains(&name)) {
         return Ok(known);
     }
-    // The first other task that finds what it wants.
+    // The first other task whose targets are in the data.
     let others = Tasks::members().iter().filter_map(|entry| Choice::named(entry.manual.name).ok()).filter(|t| *t != known);
     let found = others.into_iter().find(|task| opened(task).is_ok_and(|d| d.read(0).is_ok_and(|row| !row.values.is_empty())));
     Ok(found.unwrap_or(known))
 }
 
-/// A folder of validation samples where there is no test split.
+/// A folder of validation samples if there is no test split.
 fn validation(path: &Path) -> Option<PathBuf> {
     ["validation", "valid", "val", "dev"].iter().map(|name| path.join(name)).find(|folder| folder.is_dir())
 }

@@ -1,4 +1,4 @@
-//! `quantize`, `prune` and `distill` without a recipe: the one they stand for is made, told and run.
+//! `quantize`, `prune` and `distill`: the recipe is made, shown and run.
 use super::recipe::is_file;
 use super::{Purpose, Task, draft};
 use crate::commands::RunResult;
@@ -7,20 +7,20 @@ use pipeline::recipe::{Loaded, parse};
 use pipeline::{Listener, RunOptions};
 use std::path::{Path, PathBuf};
 
-/// What is run.
+/// What to run.
 #[derive(Clone, Debug)]
 pub struct Shortcut {
     /// The model and its data.
     pub task: Task,
-    /// What becomes of it.
+    /// The compression.
     pub purpose: Purpose,
     /// The deployed file to write.
     pub output: PathBuf,
-    /// Changes to the recipe.
+    /// Overrides of the recipe's settings.
     pub overrides: Vec<String>,
 }
 
-/// Makes the recipe, gives it to `told` with what the user should look at, runs it, and writes the deployed file.
+/// Makes the recipe, passes it to `told` together with warnings, runs it, and writes the deployed file.
 ///
 /// # Errors
 /// As [`super::init`] and [`pipeline::run`]; if the output is the model itself.
@@ -43,13 +43,12 @@ pub fn shortcut(
         && is_file(student)
         && *width != 1.0
     {
-        let what =
-            format!("width = {width} is for an architecture of the zoo; the student {student} is a file, which has the width that it has");
+        let what = format!("width = {width} is for an architecture of the zoo; the student {student} is a file, whose width is fixed");
         return Err(Error::Input(what));
     }
     let written = draft(&what.task, &what.purpose, Path::new(""))?;
     let recipe = parse(&written.text, &what.overrides)?;
-    // What is told, and stands in the run's folder, is what runs.
+    // The text that is shown, and stored in the run's folder, is the recipe that runs.
     let text = match what.overrides.as_slice() {
         [] => written.text,
         some => format!("# With {}.\n{}", report::text::line(&some.join(", ")), recipe.to_text()?),
@@ -57,7 +56,7 @@ pub fn shortcut(
     told(&text, &written.notes);
     let loaded = Loaded { recipe, text, folder: PathBuf::from("."), overrides: what.overrides.clone() };
     if options.out.as_os_str().is_empty() {
-        // Each command has a folder of its own: one does not take the other's report away.
+        // Each command has its own folder, so that no command replaces another's report.
         options.out = Path::new("runs").join(format!("{}-{}", loaded.recipe.name, what.purpose.name()));
     }
     let record = pipeline::run(&loaded, &options, listener)?;

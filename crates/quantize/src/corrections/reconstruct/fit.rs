@@ -1,4 +1,4 @@
-//! Learns one unit's rounding, scales and biases.
+//! Trains one unit's rounding, scales and biases.
 use super::Reconstruction;
 use super::rounding::Rounding;
 use super::rows::{Piece, Rows};
@@ -13,35 +13,36 @@ use technique::Settings;
 use tensor::{DType, Tensor, random};
 use train::{AdamW, Executor, Mode, OptimizerState, Overrides, TrainError};
 
-/// Samples that are run at once where errors are measured.
+/// Samples in a batch where errors are measured.
 const MEASURED: usize = 64;
 
-/// Where learned scales are given as few significant bits as they had, as a share of the steps: the rounding then still follows.
+/// Share of the steps after which learned scales return to their number of significant bits, so that the rounding can still
+/// adapt.
 const SCALES_UNTIL: f64 = 0.6;
 
-/// What a step does to a scale at most, as a share of it.
+/// Largest change of a scale in a step, as a share of it.
 const SCALE_RATE: f64 = 1e-3;
 
-/// What a step does to a bias at most, as a share of the root mean square of what the unit makes.
+/// Largest change of a bias in a step, as a share of the root mean square of the unit's result.
 const BIAS_RATE: f64 = 1e-3;
 
-/// How far from a decision weights begin that have been rounded before.
+/// Distance from a decision at which weights start that have been rounded before.
 const UNDECIDED: f64 = 0.1;
 
-/// What came of a unit. Errors are shares of the power of what the float network makes.
+/// The result of a unit. Errors are shares of the power of the float network's result.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Outcome {
-    /// With each weight rounded to the nearest point, or as it was before.
+    /// Error with each weight rounded to nearest, or as it was before.
     pub(super) nearest: f64,
-    /// With what was learned; not larger.
+    /// Error after learning; not larger.
     pub(super) learned: f64,
-    /// Weights that are rounded to another point than the nearest.
+    /// Weights rounded to another point than the nearest.
     pub(super) turned: usize,
-    /// Weights that could be.
+    /// Weights that could be rounded either way.
     pub(super) free: usize,
 }
 
-/// A weight that is being rounded.
+/// A weight whose rounding is learned.
 struct Weight {
     id: ValueId,
     name: String,
@@ -50,7 +51,7 @@ struct Weight {
     v: Tensor,
 }
 
-/// A scale or a bias that is being learned.
+/// A scale or a bias that is learned.
 struct Extra {
     id: ValueId,
     name: String,
@@ -60,7 +61,7 @@ struct Extra {
     rate: f64,
 }
 
-/// One unit with what is learned of it.
+/// One unit with its learned variables.
 pub(super) struct Fit<'a> {
     options: &'a Reconstruction,
     rows: &'a Rows,
@@ -72,13 +73,13 @@ pub(super) struct Fit<'a> {
     biases: Vec<Extra>,
     /// The axis of the targets' channels.
     at: ChannelAxis,
-    /// For each target the factor that makes its squared error a share of its power, in sums over channels.
+    /// For each target the factor that makes its squared error a share of its power, summed over channels.
     factors: Vec<f64>,
 }
 
 impl<'a> Fit<'a> {
-    /// Of a unit of `model`. Its weights begin between two grid points, as they are in `float`, or with `decided` on the points on which
-    /// they lie in `model`. `learnable`: activations whose scale may be learned.
+    /// For a unit of `model`. Its weights start between two grid points, as they are in `float`, or with `decided` on the grid
+    /// points that they have in `model`. `learnable`: activations whose scale may be learned.
     pub(super) fn new(
         (model, float): (&Model, &Model),
         unit: &'a Unit,
@@ -126,7 +127,7 @@ impl<'a> Fit<'a> {
                 });
             }
         } else {
-            // Without its own grid's error, which no rounding of the weights changes.
+            // Without the error of its own grid, which no rounding of the weights changes.
             unit.targets.iter().for_each(|v| drop(piece.annotations.remove(*v)));
         }
         let executor = Executor::owned(piece)?;
@@ -134,10 +135,10 @@ impl<'a> Fit<'a> {
         Ok(Fit { options, rows, unit, executor, label, weights, scales, biases, at, factors })
     }
 
-    /// Learns, and writes what was learned into `model`, unless rounding to nearest is better. `tick` hears of each step.
+    /// Learns, and writes the result into `model`, unless rounding to nearest is better. `tick` is called after each step.
     ///
     /// # Errors
-    /// [`TrainError::Interrupted`] if somebody asks to stop; what running the unit reports.
+    /// [`TrainError::Interrupted`] if the user stops; errors of running the unit.
     pub(super) fn run(mut self, model: &mut Model, exact: bool, tick: &mut dyn FnMut()) -> Result<Outcome> {
         let nearest = self.error(true)?;
         self.learn(exact, tick)?;
@@ -194,7 +195,7 @@ impl<'a> Fit<'a> {
                     rounding.update(&weight.name, false, &mut weight.v, &gradient, 1.0)?;
                 }
             }
-            // Down along a cosine, as a scale has no end of its own.
+            // The rate follows a cosine, since a scale has no final state of its own.
             let down = 0.5 * (1.0 + (std::f64::consts::PI * if scales_learn { done * steps / until as f64 } else { done }).cos());
             for (scale, gradient) in self.scales.iter_mut().zip(gradients.1) {
                 let Some(gradient) = gradient.filter(|_| scales_learn) else { continue };
@@ -260,15 +261,15 @@ impl<'a> Fit<'a> {
         Ok((take(&vs), take(&scales), take(&biases)))
     }
 
-    /// The squared error of a target, summed over its channels and averaged over all else, in shares of its power.
+    /// The squared error of a target, summed over its channels and averaged over all other axes, as a share of its power.
     fn squared(&self, i: usize, got: &Tensor, wanted: &Tensor) -> tensor::Result<Tensor> {
         let off = got.sub(wanted)?;
         let positions = wanted.len().max(1) as f64 / channels(wanted, self.at) as f64;
         off.mul(&off)?.sum_all()?.mul_scalar(self.factors[i] / positions)
     }
 
-    /// The mean squared error of what the unit makes, as a share of the power of what it should make: rounded to nearest with the scales
-    /// and biases of the beginning, or with what was learned.
+    /// The mean squared error of the unit's result, as a share of the power of the wanted result: rounded to nearest with the
+    /// initial scales and biases, or with the learned ones.
     fn error(&self, nearest: bool) -> Result<f64> {
         let fail = |e| self.fail(e);
         let mut overrides = Overrides::default();
@@ -300,7 +301,7 @@ impl<'a> Fit<'a> {
 }
 
 impl Extra {
-    /// Takes a scale to the nearest of as few significant bits as it had: sums of a layer stay exact.
+    /// Rounds a scale to its former number of significant bits: sums of a layer stay exact.
     fn shorten(&mut self) {
         let precision = |t: &Tensor| t.to_f32_vec().map(|s| Precision::of(&s).max(Precision::ACTIVATION));
         if let (Ok(precision), Ok(scale)) = (precision(&self.start), self.value.item::<f32>()) {
@@ -324,7 +325,7 @@ fn channels(t: &Tensor, at: ChannelAxis) -> usize {
     axis.copied().filter(|n| *n > 0).unwrap_or(1)
 }
 
-/// For each target one by its mean square in the float network, and the root of the first one's mean square.
+/// For each target a factor from its mean square in the float network, and the root of the first one's mean square.
 fn powers(rows: &Rows, unit: &Unit) -> tensor::Result<(Vec<f64>, f64)> {
     let mut sums = vec![(0f64, 0usize); unit.targets.len()];
     for piece in rows.all(MEASURED) {

@@ -1,6 +1,6 @@
-//! Reconstruction: weights are rounded so that what a layer, or a block of layers, makes of quantized data comes near to what the float
-//! network makes of float data. No labels are needed. What learns is the direction in which each weight is rounded
-//! ([`rounding`]), and where it is asked for the scales of activations and the biases ([`fit`]).
+//! Reconstruction: weights are rounded so that the result of a layer, or a block of layers, on quantized data is close to the
+//! float network's result on float data. No labels are needed. Learned are the direction in which each weight is rounded
+//! ([`rounding`]), and optionally the scales of activations and the biases ([`fit`]).
 mod fit;
 mod rounding;
 mod rows;
@@ -15,43 +15,43 @@ use rows::Sides;
 use std::collections::BTreeSet;
 use units::Unit;
 
-/// What is reconstructed at once.
+/// The unit of reconstruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     /// A layer with its bias and activation.
     Layer,
-    /// A block: the layers between two places where one value alone goes on.
+    /// A block: the layers between two places where only one value passes.
     Block,
 }
 
-/// How weights are learned. Rates are those of Adam.
+/// Settings of the learning. Rates are those of Adam.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Reconstruction {
     pub(super) extent: Extent,
     pub(super) samples: usize,
     pub(super) iterations: usize,
     pub(super) batch: usize,
-    /// Of the variables of rounding.
+    /// Learning rate of the variables of rounding.
     pub(super) rate: f64,
-    /// Factor of what is undecided beside the error, which is taken as a share of the result's power, summed over channels.
+    /// Factor of the regularization relative to the error, which is a share of the result's power, summed over channels.
     pub(super) regularization: f64,
-    /// First and last exponent of what is undecided.
+    /// First and last exponent of the regularization.
     pub(super) beta: [f64; 2],
-    /// Share of the steps without it.
+    /// Share of the steps without regularization.
     pub(super) warm_up: f64,
-    /// Probability with which an element of an activation is left in float.
+    /// Probability that an element of an activation stays in float.
     pub(super) drop: f64,
     pub(super) learn_scales: bool,
     pub(super) learn_biases: bool,
-    /// Steps over the whole network behind those of the units.
+    /// Steps over the whole network after those of the units.
     pub(super) network_iterations: usize,
     pub(super) seed: u64,
 }
 
-/// Reconstructs a model unit by unit, in the order of the graph, each on the data that the units before it make.
+/// Reconstructs a model unit by unit, in the order of the graph, each on the data that the earlier units compute.
 ///
 /// # Errors
-/// [`QuantizeError::NoData`] without a batch; [`train::TrainError::Interrupted`] if somebody asks to stop; what running the graph reports.
+/// [`QuantizeError::NoData`] without a batch; [`train::TrainError::Interrupted`] if the user stops; errors of running the graph.
 pub(super) fn reconstruct(model: &mut Model, cx: &CorrectionContext, options: &Reconstruction) -> Result<Vec<String>> {
     let mut float_model = model.clone();
     float_model.annotations.iter_mut().for_each(|(_, a)| a.encoding = None);
@@ -111,12 +111,12 @@ pub(super) fn reconstruct(model: &mut Model, cx: &CorrectionContext, options: &R
     Ok(notes)
 }
 
-/// Values whose grid follows from another's.
+/// Values whose grid depends on another's.
 fn tied(model: &Model) -> BTreeSet<ValueId> {
     ops::divisions(model).into_iter().flat_map(|d| [d.dividend, d.quotient]).collect()
 }
 
-/// What came of all units.
+/// The results of all units.
 #[derive(Default)]
 struct Summary {
     all: Vec<(String, Outcome)>,

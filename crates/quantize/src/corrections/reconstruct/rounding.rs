@@ -1,9 +1,9 @@
-//! Whether each weight is rounded up or down, as something that can be learned.
+//! Learnable rounding: whether each weight is rounded up or down.
 use encodings::affine::{AffineSettings, Grid};
 use graph::Annotation;
 use tensor::{DType, Result, Tensor, TensorError};
 
-/// Ends of the stretched sigmoid, zeta and gamma of equation 23: beyond 1 and below 0, so that it reaches both.
+/// Ends of the stretched sigmoid, zeta and gamma of equation 23: above 1 and below 0, so that clamping reaches both.
 const STRETCH: (f64, f64) = (1.1, -0.1);
 
 /// One weight between the grid points below and above each of its elements.
@@ -20,15 +20,16 @@ pub(super) struct Rounding {
     /// The grid's ends.
     ends: (f64, f64),
     mask: Option<Tensor>,
-    /// How many elements can go either way.
+    /// Number of elements that can be rounded either way.
     free: usize,
 }
 
 impl Rounding {
-    /// Of a weight (f32 or f64) with its annotation. Also gives the `v` at which `w(v)` is the weight itself wherever the grid reaches.
+    /// For a weight (f32 or f64) with its annotation. Also returns the `v` for which `w(v)` is the weight itself, where the grid
+    /// covers it.
     ///
     /// # Errors
-    /// If the annotation is no grid of the weight's.
+    /// If the annotation is no grid of the weight.
     pub(super) fn new(weight: &Tensor, annotation: &Annotation) -> Result<(Rounding, Tensor)> {
         let refuse = |what: String| TensorError::value("rounding", what);
         let encoding = annotation.encoding.as_ref().ok_or_else(|| refuse("the weight has no grid".into()))?;
@@ -50,7 +51,7 @@ impl Rounding {
         };
         let units = live.div(&scale)?;
         let floor = units.floor()?;
-        // v of the share that lies above the lower point: the inverse of h.
+        // The inverse of h for the share that lies above the lower point.
         let (zeta, gamma) = STRETCH;
         let share = units.sub(&floor)?;
         let v = share.add_scalar(-gamma)?.mul_scalar(1.0 / (zeta - gamma))?;
@@ -81,13 +82,13 @@ impl Rounding {
         }
     }
 
-    /// The weight with each element on the grid point that `v` is nearer to.
+    /// The weight with each element rounded to the grid point that `v` is closer to.
     pub(super) fn hard(&self, v: &Tensor) -> Result<Tensor> {
         let up = self.share(&v.detach())?.greater_or_equal(&v.scalar_like(0.5)?)?.cast(v.dtype())?;
         self.weight(&up)
     }
 
-    /// How far the elements are from a decision, `sum of 1 - |2 h(v) - 1|^beta` (equation 24), differentiable by `v`.
+    /// Regularization: `sum of 1 - |2 h(v) - 1|^beta` (equation 24), the distance from a decision; differentiable by `v`.
     pub(super) fn undecided(&self, v: &Tensor, beta: f64) -> Result<Tensor> {
         let distance = self.share(v)?.mul_scalar(2.0)?.add_scalar(-1.0)?.abs()?;
         let undecided = distance.pow(&distance.scalar_like(beta)?)?.neg()?.add_scalar(1.0)?;
@@ -97,7 +98,7 @@ impl Rounding {
         }
     }
 
-    /// The `v` of a decision that was made: `hard` of it is `weight`, which lies on the grid, and `h` is so far from 0 or 1.
+    /// The `v` of an earlier decision: `hard` of it is `weight`, which lies on the grid, and `h` has this distance from 0 or 1.
     pub(super) fn decided(&self, weight: &Tensor, undecided: f64) -> Result<Tensor> {
         let integer = weight.div(&self.scale)?.add(&self.zero_point)?;
         let up = integer.sub(&self.floor)?.greater_or_equal(&weight.scalar_like(0.5)?)?.cast(weight.dtype())?;
@@ -106,14 +107,14 @@ impl Rounding {
         share.div(&share.neg()?.add_scalar(1.0)?)?.log()
     }
 
-    /// How many elements `hard` rounds to another point than the nearest, and how many there are to round.
+    /// How many elements `hard` rounds to another point than the nearest, and how many can be rounded.
     pub(super) fn turned(&self, v: &Tensor, start: &Tensor) -> Result<(usize, usize)> {
         let (learned, nearest) = (self.hard(v)?.to_f32_vec()?, self.hard(start)?.to_f32_vec()?);
         Ok((learned.iter().zip(&nearest).filter(|(a, b)| a != b).count(), self.free))
     }
 }
 
-/// Elements that a mask leaves and whose two grid points both exist.
+/// Elements that are not masked and whose two grid points both exist.
 fn free(floor: &Tensor, (low, high): (f64, f64), mask: Option<&Tensor>) -> Result<usize> {
     let inside = |v: &f64| *v >= low && *v < high;
     let floor = floor.cast(DType::F64)?.to_f64_vec()?;
@@ -136,7 +137,7 @@ mod tests {
         Annotation { mask, encoding: Some(encoding) }
     }
 
-    /// Every third element is dead.
+    /// Every third element is masked.
     fn mask(shape: &[usize]) -> Tensor {
         Tensor::new((0..shape.iter().product()).map(|i| i % 3 != 0).collect::<Vec<bool>>(), shape).unwrap()
     }
@@ -152,16 +153,16 @@ mod tests {
             let (float, soft) = (float.to_f32_vec().unwrap(), rounding.soft(&v).unwrap().to_f32_vec().unwrap());
             let scale = annotation.encoding.as_ref().unwrap().parameters["scale"].to_f32_vec().unwrap();
             for (i, (f, s)) in float.iter().zip(&soft).enumerate() {
-                // Where the grid reaches.
+                // For elements that the grid covers.
                 assert!((f - s).abs() < 1e-5 || f.abs() > 7.0 * scale[i / 12], "element {i}: {s} for {f}");
             }
-            // Undecided as it starts, h is the share above the lower point, so nearest is what it is rounded to.
+            // At the start, h is the share above the lower point, so `hard` rounds to nearest.
             let hard = rounding.hard(&v).unwrap();
             for (i, (h, n)) in hard.to_f32_vec().unwrap().iter().zip(&nearest).enumerate() {
                 assert!(h == n || (float[i] / scale[i / 12]).fract().abs() == 0.5, "element {i}: {h}, nearest {n}");
             }
             assert_eq!(rounding.turned(&v, &v).unwrap().0, 0);
-            // What is on the grid stays as it is when it is stored.
+            // Values on the grid stay as they are when they are stored.
             let away = rounding.hard(&v.neg().unwrap()).unwrap();
             assert_eq!(encodings::simulate(&away, &annotation).unwrap(), away);
             assert_ne!(away, hard);

@@ -1,4 +1,4 @@
-//! What goes into a unit and what should come out of it, sample by sample.
+//! Inputs and wanted outputs of a unit, sample by sample.
 use super::units::Unit;
 use crate::Result;
 use crate::corrections::Layerwise;
@@ -8,27 +8,27 @@ use std::collections::HashMap;
 use tensor::{Tensor, random};
 use train::{Executor, Mode, Named};
 
-/// Bytes that the samples of one unit may take up. Where all take more, the first ones that fit are taken.
+/// Most bytes for the samples of one unit. If all need more, the first ones that fit are taken.
 const LIMIT: usize = 1 << 30;
 
-/// The samples of one unit. Tensors stand in the order of the unit's inputs and targets.
+/// The samples of one unit. Tensors are in the order of the unit's inputs and targets.
 pub(super) struct Rows {
     /// Names of the unit's inputs.
     names: Vec<String>,
     pieces: Vec<Piece>,
-    /// Samples that lie one behind the other along the first axis of each tensor of the one piece; `None` where runs cannot be cut into
-    /// samples, and each piece is taken as a whole.
+    /// Samples along the first axis of each tensor of the one piece; `None` if runs cannot be cut into samples, and each piece is
+    /// taken as a whole.
     samples: Option<usize>,
 }
 
-/// Samples that lie in the same tensors.
+/// Samples in common tensors.
 #[derive(Clone, Default)]
 pub(super) struct Piece {
-    /// What goes in, in the simulation of the network before it.
+    /// Inputs in the simulation of the network before the unit.
     pub(super) quantized: Vec<Tensor>,
-    /// What goes in, in the float network.
+    /// Inputs in the float network.
     pub(super) float: Vec<Tensor>,
-    /// What comes out, in the float network.
+    /// Outputs in the float network.
     pub(super) targets: Vec<Tensor>,
 }
 
@@ -43,7 +43,7 @@ impl Piece {
     }
 }
 
-/// The float network and the simulation, both in front of some unit.
+/// The float network and the simulation, both stopped before some unit.
 pub(super) struct Sides<'a> {
     pub(super) float_model: &'a Model,
     pub(super) float: Layerwise,
@@ -51,10 +51,10 @@ pub(super) struct Sides<'a> {
 }
 
 impl Sides<'_> {
-    /// The samples of a unit of `model`. Units have to be asked for in the order of their first nodes.
+    /// The samples of a unit of `model`. Units must be requested in the order of their first nodes.
     ///
     /// # Errors
-    /// What running the graph reports.
+    /// Errors of running the graph.
     pub(super) fn rows(&mut self, model: &Model, unit: &Unit) -> Result<Rows> {
         let Some(first) = unit.nodes.first().copied() else { return Ok(Rows { names: vec![], pieces: vec![], samples: None }) };
         let inputs = unit.inputs(model);
@@ -102,12 +102,12 @@ impl Rows {
         Ok(Rows { names, pieces: vec![whole], samples: Some(lengths.iter().sum()) })
     }
 
-    /// How many samples there are; runs where these cannot be cut.
+    /// Number of samples; of runs, if these cannot be cut.
     pub(super) fn len(&self) -> usize {
         self.samples.unwrap_or(self.pieces.len())
     }
 
-    /// The samples of a step, drawn without repetition within a round through all.
+    /// The samples of a step, drawn without repetition until all have been used.
     ///
     /// # Errors
     /// If a tensor cannot be cut.
@@ -128,7 +128,7 @@ impl Rows {
         }
     }
 
-    /// All samples in order, so many at a time.
+    /// All samples in order, `batch` at a time.
     pub(super) fn all(&self, batch: usize) -> impl Iterator<Item = tensor::Result<Piece>> + '_ {
         let count = self.len();
         let batch = if self.samples.is_some() { batch.max(1) } else { 1 };
@@ -138,7 +138,7 @@ impl Rows {
         })
     }
 
-    /// What a unit's graph is fed: of each element what the float network has with the probability `float`, else what the simulation has.
+    /// The inputs of a unit's graph: each element is the float network's with the probability `float`, else the simulation's.
     ///
     /// # Errors
     /// If the two differ in shape.

@@ -31,7 +31,7 @@ fn units_are_layers_with_their_activations_or_blocks() {
     assert_eq!(blocks.iter().map(name).collect::<Vec<_>>(), ["v1", "v6", "out"]);
     assert_eq!(blocks[1].nodes, [2, 3, 4, 5, 6]);
     assert_eq!(blocks[1].inputs(&model), [model.find("v1").unwrap()]);
-    // A chain has a cut behind each layer; what stands between two layers goes with the later one.
+    // A chain is cut after each layer; nodes between two layers belong to the later one.
     let (model, _) = quantized(chain("Relu"), &low("[]", 4, 8));
     let (found, _) = units::layers(&model);
     let blocks = units::by_block(&model, &found);
@@ -43,7 +43,7 @@ fn units_are_layers_with_their_activations_or_blocks() {
 #[test]
 fn skips_across_a_whole_network_are_taken_layer_by_layer() {
     let mut model = residual();
-    // The input goes around everything.
+    // The input bypasses everything.
     let (x, out) = (model.graph.inputs[0], model.graph.outputs[0]);
     let around = model.values.add_named("around");
     model.graph.nodes.push(graph::Node::new("Concat", "around", &[out, x], &[around]).with("axis", graph::AttributeValue::Int(1)));

@@ -1,4 +1,4 @@
-//! What is reconstructed at once: a layer with what stands behind it, or a block of layers with one value before and one behind it.
+//! Units of reconstruction: a layer with the nodes behind it, or a block of layers with one value before and one after it.
 use crate::bias::is_bias;
 use encodings::affine::AffineSettings;
 use graph::{Linked, Model, Node, ValueId};
@@ -6,18 +6,18 @@ use ops::{LayerChannels, Roles};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tensor::DType;
 
-/// Most layers of a block. A longer piece without a value that alone goes through (dense connections, skips across the whole network)
-/// is taken layer by layer.
+/// Most layers of a block. A longer piece without a single passing value (dense connections, skips across the whole network) is
+/// taken layer by layer.
 const LONGEST: usize = 12;
 
-/// Nodes whose weights are rounded together, so that what they make comes near to what the float network makes.
+/// Nodes whose weights are rounded together, so that their result is close to the float network's.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Unit {
     /// Its nodes, in the order of the graph.
     pub(super) nodes: Vec<usize>,
     /// Its layers, by their place in the graph.
     pub(super) layers: Vec<usize>,
-    /// What is compared: outputs of nodes of the unit.
+    /// The compared values: outputs of the unit's nodes.
     pub(super) targets: Vec<ValueId>,
 }
 
@@ -50,7 +50,7 @@ pub(super) fn layers(model: &Model) -> (BTreeMap<usize, RoundedLayer>, Vec<Strin
     (found, left)
 }
 
-/// Each layer by itself: with an Add of its bias and the activation behind it.
+/// Each layer by itself: with the Add of its bias and the activation behind it.
 pub(super) fn by_layer(model: &Model, layers: &BTreeMap<usize, RoundedLayer>) -> Vec<Unit> {
     let (linked, uses) = (model.graph.linked(), model.graph.use_counts());
     let roles = Roles::of(model);
@@ -73,8 +73,8 @@ fn one_layer(model: &Model, linked: &Linked, uses: &HashMap<ValueId, usize>, rol
     Some(Unit { nodes, layers: vec![at], targets: vec![target] })
 }
 
-/// Blocks: the graph cut wherever one value alone goes on, and where no activation stands right behind. What has no layer goes with the
-/// next block that has.
+/// Blocks: the graph is cut wherever only one value passes and no activation follows directly. A piece without a layer belongs to
+/// the next block with one.
 pub(super) fn by_block(model: &Model, layers: &BTreeMap<usize, RoundedLayer>) -> Vec<Unit> {
     let graph = &model.graph;
     let (linked, uses) = (graph.linked(), graph.use_counts());
@@ -103,14 +103,14 @@ pub(super) fn by_block(model: &Model, layers: &BTreeMap<usize, RoundedLayer>) ->
             units.push(Unit { nodes, layers: inside, targets: vec![target] });
         }
     }
-    // What is left ends in several outputs, or in none.
+    // The rest ends in several outputs, or in none.
     let rest: Vec<usize> = nodes.into_iter().filter(|n| layers.contains_key(n)).collect();
     units.extend(rest.iter().filter_map(|at| one_layer(model, &linked, &uses, &roles, *at)));
     units.sort_by_key(|u| u.layers.first().copied());
     units
 }
 
-/// The whole graph at once: what is compared is its outputs in float.
+/// The whole graph as one unit; the compared values are its float outputs.
 pub(super) fn whole(model: &Model, layers: &BTreeMap<usize, RoundedLayer>) -> Option<Unit> {
     let made: BTreeSet<ValueId> = model.graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
     let targets: Vec<ValueId> = model.graph.outputs.iter().copied().filter(|v| made.contains(v)).collect();
@@ -118,7 +118,7 @@ pub(super) fn whole(model: &Model, layers: &BTreeMap<usize, RoundedLayer>) -> Op
     Some(unit).filter(|u| !u.targets.is_empty() && !u.layers.is_empty())
 }
 
-/// For each value the last node that reads it; for an output of the graph one behind all.
+/// The last node that reads each value; for an output of the graph an index after all nodes.
 fn last_readers(model: &Model) -> HashMap<ValueId, usize> {
     let mut last = HashMap::new();
     for (at, node) in model.graph.nodes.iter().enumerate() {
@@ -128,13 +128,13 @@ fn last_readers(model: &Model) -> HashMap<ValueId, usize> {
     last
 }
 
-/// What a node reads, its subgraphs' captures included.
+/// All values that a node reads, also in its subgraphs.
 pub(super) fn reads(node: &Node) -> Vec<ValueId> {
     node.inputs.iter().flatten().copied().chain(node.subgraphs().flat_map(|g| g.use_counts().into_keys())).collect()
 }
 
 impl Unit {
-    /// What its nodes take from outside: values that are not constants, in the order of their ids.
+    /// The values that its nodes read from outside and that are no constants, in the order of their ids.
     pub(super) fn inputs(&self, model: &Model) -> Vec<ValueId> {
         let nodes = || self.nodes.iter().map(|n| &model.graph.nodes[*n]);
         let made: BTreeSet<ValueId> = nodes().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
@@ -143,7 +143,7 @@ impl Unit {
         read.into_iter().collect()
     }
 
-    /// The unit as a graph of its own, which takes what [`Unit::inputs`] names as it is, already on its grid.
+    /// The unit as a graph, which takes the values of [`Unit::inputs`] as they are, already on their grids.
     pub(super) fn piece(&self, model: &Model) -> Model {
         let mut piece = model.clone();
         piece.source = None;

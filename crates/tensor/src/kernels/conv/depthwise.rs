@@ -6,7 +6,7 @@
 //! lanes, and the nine weights of a block of taps stay in registers. The two transpositions cost about as much as the taps.
 //! Chunks of images have fixed bounds and are added in their order, so the result does not depend on the threads.
 //!
-//! Large images at stride 1 go forward and backward by data through [`super::direct`] with one output channel a block: its
+//! Large images at stride 1 go forward and backward by data through [`super::direct`] with one output channel in a block: its
 //! vectors are full there, and it needs no transposition.
 use super::{Geometry, direct};
 use crate::kernels::scratch;
@@ -14,21 +14,21 @@ use crate::kernels::simd::{Isa, Lanes, UNIT, dispatch};
 use crate::window::reach;
 use rayon::prelude::*;
 
-/// Images are summed in this many chunks at most.
+/// Most chunks of images that are summed separately.
 const CHUNKS: usize = 8;
 
-/// Pixels from which an image at stride 1 is better served with pixels as lanes.
+/// Pixels from which on an image at stride 1 is faster with pixels as lanes.
 const LARGE: usize = 256;
 
 fn is_large(g: &Geometry) -> bool {
     g.stride == [1; 3] && g.pixels_out() >= LARGE
 }
 
-/// A padded plane and the taps that read it.
+/// A padded plane and the offsets of its taps.
 struct Plan {
-    /// Size of what is copied into the plane.
+    /// Size of the image copied into the plane.
     image: [usize; 2],
-    /// Where its first pixel lies.
+    /// Position of its first pixel.
     origin: [usize; 2],
     /// Pixels from one row of the plane to the next, and of the plane.
     pitch: usize,
@@ -197,7 +197,7 @@ struct Task<'a> {
     plan: &'a Plan,
     /// `[tap][lane]`.
     weights: &'a [f32],
-    /// One value a lane that sums start from; none: they go on from what is there.
+    /// Initial value of the sums for each lane; none: the sums are added to existing values.
     start: Option<&'a [f32]>,
 }
 

@@ -4,12 +4,12 @@
 //! Loop order: image (threads) → chunk of input channels → block of output channels → vectors of pixels → taps. The
 //! innermost body keeps a block of accumulators in registers: 4 channels x 3 vectors with AVX2, 8 x 3 with AVX-512, so
 //! that each tap costs 7 (11) loads for 12 (24) multiply-adds; with one output channel (depthwise) it is 1 x 8. Weights
-//! are packed `[block][tap][channel of the block]`, so they stream. A chunk is as many input channels as keep the rows that one
-//! register block reads in the first-level cache, for the next block of pixels to find; later chunks add to the output. Where
-//! the pixels of a channel lie behind each other, a last block that would reach over their end begins earlier and computes some
-//! of them again. Other rows whose width is no multiple of a vector are computed at the pitch of the planes, waste included, and
-//! compacted. While an image is computed the next one is asked for: with few channels the arithmetic is too short to hide a
-//! memory that is waited for.
+//! are packed `[block][tap][channel of the block]`, so they are read in sequence. A chunk has as many input channels as keep the
+//! rows that one register block reads in the first-level cache for the next block of pixels; later chunks add to the output. If
+//! the pixels of a channel are contiguous, a last block that would pass their end begins earlier and computes some of them again.
+//! Other rows whose width is no multiple of a vector are computed at the pitch of the planes, with unused elements, and
+//! compacted. While an image is computed the next one is prefetched: with few channels the arithmetic is too short to hide the
+//! latency of memory.
 use super::planes::Planes;
 use super::tile::Tile;
 use super::{Ahead, Geometry};
@@ -19,16 +19,16 @@ use crate::window::reach;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Elements that the rows read by a register block should not exceed in all channels of a chunk: three quarters of a common
-/// first-level cache.
+/// Most elements of the rows that a register block reads, over all channels of a chunk: three quarters of a common first-level
+/// cache.
 const CHUNK_ELEMENTS: usize = 6 << 10;
-/// Taps below which another chunk costs more in output traffic than it saves.
+/// Number of taps below which another chunk costs more in output traffic than it saves.
 const CHUNK_TAPS: usize = 96;
 
-/// Weights that are worth a task of packing.
+/// Number of weights from which on packing is split into tasks.
 const PACKED: usize = 2 << 10;
 
-/// A stride-1 convolution on planes of all groups, reduced to what the inner loop needs.
+/// A stride-1 convolution on planes of all groups, reduced to the data of the inner loop.
 struct Pass {
     isa: Isa,
     /// Output channels of a group.
@@ -45,11 +45,11 @@ struct Pass {
     size: [usize; 2],
     /// Offset of each unit of pixels, in whole vectors.
     units: Vec<usize>,
-    /// True if a vector's units lie behind each other.
+    /// True if a vector's units are contiguous.
     joined: bool,
-    /// True if what is computed is the output itself.
+    /// True if the result is the output itself, without compaction.
     exact: bool,
-    /// True if the pixels of a channel lie behind each other in the planes as in the output.
+    /// True if the pixels of a channel are contiguous in the planes and in the output.
     linear: bool,
     /// Pixels from one computed row to the next: the output's width, or the pitch of the planes.
     pitch: usize,
@@ -69,12 +69,12 @@ impl Pass {
         let (lanes, pixels) = (isa.lanes(), size[0] * size[1]);
         let gapless = planes.pitch == size[1];
         let per_channel = taps.len().checked_div(channels).unwrap_or(0).max(1);
-        // Rows of a channel under all taps, and those that the widest register block adds to them.
+        // Rows of a channel under all taps, and the rows that the widest register block adds to them.
         let below = taps.iter().take(per_channel).max().map_or(0, |t| t / planes.pitch.max(1) + 1) + (8 * lanes).div_ceil(size[1].max(1));
         let read = planes.channel().min(below * planes.pitch);
         let chunk = (CHUNK_ELEMENTS / read.max(1)).max(CHUNK_TAPS.div_ceil(per_channel)) * per_channel;
         let whole = pixels.is_multiple_of(lanes);
-        // A pixel that is computed twice must not be added to twice.
+        // A pixel that is computed twice must be added only once.
         let linear = gapless && pixels >= lanes && (whole || taps.len() <= chunk);
         let exact = linear || whole && size[1].is_multiple_of(UNIT);
         let joined = !exact || gapless || size[1].is_multiple_of(lanes);
@@ -118,7 +118,7 @@ impl Pass {
         if self.linear { self.pixels() } else { self.units.len() * UNIT }
     }
 
-    /// Elements of the planes that are read.
+    /// Elements of the planes that the convolution reads.
     fn reach(&self) -> usize {
         let furthest = |offsets: &[usize]| offsets.iter().max().copied().unwrap_or(0);
         let behind = if self.linear { self.pixels() } else { reach(UNIT, &[[furthest(&self.units), 1]]) };
@@ -144,12 +144,12 @@ impl Pass {
     }
 }
 
-/// What is read: the planes of one image and group.
+/// The input: the planes of one image and group.
 #[derive(Clone, Copy)]
 struct Reads<'a> {
     group: usize,
     planes: &'a [f32],
-    /// The image that comes next, to be asked for meanwhile.
+    /// The next image, to be prefetched.
     next: &'a [f32],
 }
 
@@ -192,7 +192,7 @@ fn image_generic<L: Lanes>(job: &Job, out: &mut [f32]) {
 fn chunk<L: Lanes, const R: usize, const V: usize, const JOINED: bool>(job: &Job, taps: Range<usize>, out: &mut [f32]) {
     let pass = job.pass;
     let (width, per_vector) = (pass.computed(), L::LANES / UNIT);
-    // A rest of the channel that half a wide vector holds is left to a narrow one.
+    // A remainder of the channel that fits half a wide vector is left to a narrow one.
     let narrow = pass.linear && L::LANES > UNIT && (1..=UNIT).contains(&(width % L::LANES));
     let vectors = if narrow { width / L::LANES } else { width.div_ceil(L::LANES) };
     let mut ahead = Ahead::new(if taps.start == 0 { job.from.next } else { &[] }, job.blocks.len() * vectors.div_ceil(V));
@@ -211,7 +211,7 @@ fn chunk<L: Lanes, const R: usize, const V: usize, const JOINED: bool>(job: &Job
                 n if n >= 2 => 2,
                 _ => 1,
             };
-            // The last block of a linear pass ends with the channel, wherever it begins.
+            // The last block of a linear pass ends with the channel, wherever it starts.
             let (first, units) = match pass.linear {
                 true => ((v * L::LANES).min(width - count * L::LANES), &pass.units[..]),
                 false => (0, &pass.units[v * per_vector..]),
@@ -297,7 +297,7 @@ impl Convolution {
         });
     }
 
-    /// Runs `f` on the planes of an image: a padded copy, or the image itself where nothing need be added.
+    /// Runs `f` on the planes of an image: a padded copy, or the image itself if it needs no padding.
     fn with_planes<R: Send>(&self, image: &[f32], f: impl FnOnce(&[f32]) -> R + Send) -> R {
         if self.planes.is_image(self.image) && self.phases.iter().all(|p| p.pass.reach() <= image.len()) {
             return f(image);

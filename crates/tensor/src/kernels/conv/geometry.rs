@@ -1,4 +1,4 @@
-//! One convolution as the kernels see it.
+//! One convolution in the form that the kernels use.
 use crate::shape::MAX_ELEMENTS;
 use crate::window::{Moves, Window};
 use crate::{ConvOptions, Result, TensorError};
@@ -15,7 +15,7 @@ pub(crate) struct Parts {
     pub(crate) o: usize,
     /// Groups.
     pub(crate) groups: usize,
-    /// What the kernel slides over, and how: [`Parts`] has its sizes as its own.
+    /// The window of the kernel: [`Parts`] has its sizes.
     window: Window,
 }
 
@@ -26,10 +26,10 @@ impl Deref for Parts {
     }
 }
 
-/// One convolution: a [`Window`] that is sound, with images and channels. Beside what holds for the window, the output of an
-/// image, the weights, and the columns of a group's kernels have no more than [`MAX_ELEMENTS`] elements.
+/// One convolution: a checked [`Window`], with images and channels. Besides the guarantees of the window, the output of an image,
+/// the weights, and the columns of a group's kernels have no more than [`MAX_ELEMENTS`] elements.
 ///
-/// The only ways to make one are [`Geometry::new`] and [`Geometry::transposed`], and nothing changes one.
+/// Created only by [`Geometry::new`] and [`Geometry::transposed`], and never changed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Geometry(Parts);
 
@@ -110,11 +110,11 @@ impl Geometry {
     pub(crate) fn group_out(&self) -> usize {
         self.o / self.groups
     }
-    /// True where the 2-D kernels serve.
+    /// True if the 2-D kernels apply.
     pub(crate) fn is_planar(&self) -> bool {
         self.input[0] == 1 && self.output[0] == 1 && self.kernel[0] == 1 && self.before[0] == 0
     }
-    /// True where each input channel has filters of its own.
+    /// True if each input channel has filters of its own.
     pub(crate) fn is_depthwise(&self) -> bool {
         self.groups == self.c && self.groups > 1
     }

@@ -1,5 +1,5 @@
-//! Convolution of any spatial rank up to three in f32 or f64 as a matrix product over gathered patches: the reference the
-//! direct kernels are tested against, and what serves the shapes they do not.
+//! Convolution of any spatial rank up to three in f32 or f64 as a matrix product over gathered patches: the reference for the
+//! direct kernels, and the code for shapes that they do not support.
 //!
 //! Loop order: image (threads) → group → one product of `[outputs, channels * taps]` with `[channels * taps, pixels]`.
 use super::Geometry;

@@ -1,29 +1,29 @@
 //! Pointwise convolutions of small images as convolutions of fewer, larger ones.
 //!
-//! A 1x1 convolution does not care which image a pixel belongs to. Where an image has but a few pixels (late layers),
-//! vectors would be half empty and every image would read all weights again, so several images are laid side by side:
+//! A 1x1 convolution does not depend on which image a pixel belongs to. If an image has only a few pixels (late layers), vectors
+//! would be half empty and every image would read all weights again, so several images are laid side by side:
 //! `[n, channel, pixel]` becomes `[n / images, channel, images * pixel]`.
 use super::Geometry;
 use crate::{ConvOptions, recycle};
 use rayon::prelude::*;
 
-/// Images with as many pixels stay as they are.
+/// Images with at least so many pixels are not merged.
 const ENOUGH: usize = 32;
-/// Pixels that a merged image should have at least.
+/// Least number of pixels of a merged image.
 const PIXELS: usize = 256;
-/// Merged images should be a multiple of this many pixels: whole vectors.
+/// The number of pixels of merged images should be a multiple of this: whole vectors.
 const VECTOR: usize = 16;
 
 /// How images are laid side by side.
 pub(crate) struct Merge {
-    /// Images in one.
+    /// Number of images in a merged one.
     images: usize,
     /// The convolution of the merged images.
     pub(crate) geometry: Geometry,
 }
 
 impl Merge {
-    /// For a convolution that gains from it.
+    /// For a convolution that becomes faster by it.
     pub(crate) fn of(g: &Geometry) -> Option<Merge> {
         let pixels = g.pixels_in();
         let pointwise = g.kernel == [1; 3] && g.stride == [1; 3] && g.before == [0; 3] && g.input == g.output && g.groups == 1;

@@ -15,8 +15,8 @@ pub(crate) mod winograd;
 use super::simd::{LINE, prefetch};
 pub(crate) use geometry::Geometry;
 
-/// What the kernels read next, asked for in equal parts while they compute: with few channels the arithmetic is too short to
-/// hide a memory that is waited for.
+/// Prefetches the input of the next block in equal parts during the computation: with few channels the arithmetic is too short to
+/// hide the latency of memory.
 struct Ahead<'a> {
     rest: &'a [f32],
     part: usize,
@@ -27,7 +27,7 @@ impl<'a> Ahead<'a> {
         Ahead { rest: what, part: what.len().div_ceil(parts.max(1)).next_multiple_of(LINE) }
     }
 
-    /// Asks for the next part.
+    /// Prefetches the next part.
     #[inline(always)]
     fn ask(&mut self) {
         let (now, later) = self.rest.split_at(self.part.min(self.rest.len()));
@@ -73,7 +73,7 @@ mod tests {
         ] {
             let options = ConvOptions { strides: vec![stride; 2], pads: vec![(pad, pad); 2], dilations: vec![dilation; 2], groups };
             let g = Geometry::new(&shape, &kernel, &options).unwrap();
-            // An interpreter takes the small ones.
+            // Miri runs only the small ones.
             if cfg!(miri) && g.n * g.o * g.pixels_out() * g.group_in() * g.taps() > 4_000 {
                 continue;
             }
@@ -85,7 +85,7 @@ mod tests {
             im2col::forward(&g, x, w, Some(bias), &mut expected[0]);
             im2col::backward_data(&g, dy, w, &mut expected[1]);
             im2col::backward_weights(&g, x, dy, &mut expected[2]);
-            // Results start as NaN, so that an element nobody writes is found.
+            // Results start as NaN, so that an element that is never written is found.
             let mut got = expected.each_ref().map(|e| vec![f32::NAN; e.len()]);
             let agree = |isa: Isa, kernel: &str, got: &mut [Vec<f32>; 3]| {
                 for (direction, (got, expected)) in got.iter_mut().zip(&expected).enumerate() {

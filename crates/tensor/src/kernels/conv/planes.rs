@@ -1,5 +1,5 @@
-//! The padded copy of an image that the direct kernels read: each channel is split into `stride x stride` phase planes,
-//! so that the pixels one tap sees along a row are contiguous whatever the stride, and no tap needs a bounds check.
+//! The padded copy of an image that the direct kernels read: each channel is split into `stride x stride` phase planes, so that
+//! the pixels that one tap reads along a row are contiguous whatever the stride, and no tap needs a bounds check.
 
 use super::Geometry;
 use crate::kernels::simd::vectorised;
@@ -20,7 +20,7 @@ pub(crate) struct Planes {
     before: [usize; 2],
 }
 
-/// Pixels behind the last plane that a whole vector may still read.
+/// Pixels after the last plane that a whole vector may still read.
 const SLACK: usize = 64;
 
 impl Planes {
@@ -41,7 +41,7 @@ impl Planes {
         Planes { stride: [g.stride[1], g.stride[2]], phases: [tall, wide], pitch, plane: rows * pitch, before: [g.before[1], g.before[2]] }
     }
 
-    /// Where each tap of `channels` input channels reads for the first output pixel, in the order of the weights.
+    /// The offset of each tap of `channels` input channels for the first output pixel, in the order of the weights.
     pub(crate) fn taps(&self, g: &Geometry, channels: usize) -> Vec<usize> {
         let area = g.kernel[1] * g.kernel[2];
         let place = |t: usize| (t % area / g.kernel[2] * g.dilation[1], t % g.kernel[2] * g.dilation[2]);
@@ -58,13 +58,13 @@ impl Planes {
         channels * self.channel() + SLACK
     }
 
-    /// Where the pixel at `(y, x)` of the padded image lies; its phase must be one that is kept.
+    /// The position of the pixel at `(y, x)` of the padded image; its phase must be kept.
     pub(crate) fn offset(&self, channel: usize, y: usize, x: usize) -> usize {
         let [sy, sx] = self.stride;
         channel * self.channel() + (y % sy * self.phases[1] + x % sx) * self.plane + y / sy * self.pitch + x / sx
     }
 
-    /// True if an image of this size has the layout of its planes: nothing need be copied.
+    /// True if an image of this size has the layout of its planes, so that no copy is needed.
     pub(crate) fn is_image(&self, size: [usize; 2]) -> bool {
         self.stride == [1, 1] && self.before == [0, 0] && self.pitch == size[1] && self.plane == size[0] * size[1]
     }
@@ -132,7 +132,7 @@ impl Lines<'_> {
     }
 }
 
-/// Zeros at the ends of a row, most often one element: a call would cost more than the work.
+/// Zeros at the ends of a row, mostly one element: a call would cost more than the loop.
 #[inline(always)]
 pub(super) fn clear(ends: &mut [f32]) {
     match ends {

@@ -1,13 +1,13 @@
 //! The register block of the convolution kernels: some output channels by some vectors of pixels, summed over all taps.
 use crate::kernels::simd::{Lanes, UNIT};
 
-/// One register block and where it reads and writes.
+/// One register block and its addresses.
 pub(super) struct Tile<'a, const R: usize> {
     pub(super) planes: *const f32,
     pub(super) taps: &'a [usize],
     pub(super) weights: &'a [f32],
     pub(super) start: [f32; R],
-    /// Add to what is there instead of starting from the bias.
+    /// Adds to existing values instead of starting from the bias.
     pub(super) add: bool,
     pub(super) to: *mut f32,
     pub(super) width: usize,

@@ -16,15 +16,15 @@ use std::ops::Range;
 
 /// Accumulators of a register block: taps by vectors of output channels.
 const BLOCK: usize = 12;
-/// Images are summed in this many chunks at most.
+/// Most chunks of images that are summed separately.
 const CHUNKS: usize = 16;
-/// Chunks that stay where they have few pixels or many weights, since each has sums of its own.
+/// Number of chunks that is allowed if images have few pixels or groups many weights, since each chunk has sums of its own.
 const FEW_CHUNKS: usize = 8;
-/// Weights of a group that are many.
+/// Number of a group's weights that counts as many.
 const MANY: usize = 1 << 20;
-/// Pixels that are worth sums of their own.
+/// Number of pixels that justifies separate sums.
 const PIXELS: usize = 512;
-/// Output channels of a block at most: two of the widest vectors.
+/// Most output channels of a block: two of the widest vectors.
 const CHANNELS: usize = 4 * UNIT;
 /// Elements of the transposed gradient in one band of rows: half of a common first-level cache.
 const BAND: usize = 4 << 10;
@@ -66,8 +66,8 @@ impl Job {
         self.padded * groups * taps
     }
 
-    /// Adds up sums of `P` kinds, `parts` of a group behind each other for each chunk, and gives them to `write` with a row of `dw`
-    /// (the weights of an output channel) and a tap.
+    /// Adds up sums of `P` kinds (for each chunk `parts`, one after another for the groups), and passes them to `write` with a
+    /// row of `dw` (the weights of an output channel) and a tap.
     pub(super) fn reduce<const P: usize>(
         &self,
         g: &Geometry,
@@ -98,7 +98,7 @@ impl Job {
 }
 
 /// Adds some rows of pixels (planes and transposed gradient) to `sums[channel block][tap block][tap][channel]`. Meanwhile the
-/// `next` image and gradient are asked for.
+/// `next` image and gradient are prefetched.
 #[inline(always)]
 fn accumulate_generic<L: Lanes>(job: &Job, planes: &[f32], dy: &[f32], rows: usize, sums: &mut [f32], next: [&[f32]; 2]) {
     let per_band = (BAND / (job.width * job.channels).max(1)).max(1);
@@ -182,7 +182,7 @@ pub(super) fn per_chunk(g: &Geometry) -> usize {
     g.n.div_ceil(CHUNKS).max(wanted.min(few))
 }
 
-/// Runs `f` on each chunk of images and each group, and returns what it makes, the groups of a chunk behind each other.
+/// Runs `f` on each chunk of images and each group, and returns the results, the groups of a chunk one after another.
 pub(super) fn chunks<R: Send>(g: &Geometry, f: impl Fn(Range<usize>, usize) -> R + Sync) -> Vec<R> {
     let per_chunk = per_chunk(g);
     let images = |chunk: usize| chunk * per_chunk..((chunk + 1) * per_chunk).min(g.n);

@@ -1,8 +1,8 @@
 //! Convolution through Winograd's minimal filtering: forward, and backward by data.
 //!
 //! Loop order: strip of tile rows (threads) → block of output channels → vectors of pixels → point → taps. For each block of
-//! pixels the sums of all points meet in the first-level cache, where the output's rows are made of them. Meanwhile the next
-//! strip's images are asked for.
+//! pixels the sums of all points are in the first-level cache, where the output's rows are computed from them. Meanwhile the next
+//! strip's images are prefetched.
 use super::{FILTER, POINTS, TILE, Tiles, fill};
 use crate::kernels::conv::tile::Tile;
 use crate::kernels::conv::{Ahead, Geometry};
@@ -12,7 +12,7 @@ use crate::window::reach;
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// The point 1, at which each output row counts once: where a bias is added.
+/// The point 1, at which each output row has factor 1: the bias is added there.
 const ONE: usize = 1;
 
 /// Vectors of a register block.
@@ -30,7 +30,7 @@ fn from_points<L: Lanes>(m: [L; POINTS]) -> [L; TILE] {
     ]
 }
 
-/// A convolution with what is the same for all strips.
+/// A convolution with the data that all strips share.
 struct Convolution {
     isa: Isa,
     tiles: Tiles,
@@ -95,7 +95,7 @@ impl Convolution {
     }
 }
 
-/// The output, of which each strip writes rows of its own.
+/// The output; each strip writes rows of its own.
 struct Out {
     at: *mut f32,
     len: usize,
@@ -105,7 +105,7 @@ unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
 
-/// Units of pixels of a strip, in whole vectors: a row of the output is cut into units, of which the last one ends with the row.
+/// Units of pixels of a strip, in whole vectors: a row of the output is cut into units, the last of which ends with the row.
 struct Spots {
     /// Offset of each in the planes.
     planes: Vec<usize>,
@@ -125,7 +125,7 @@ impl Spots {
                 spots.out.push((at + x, TILE.min(height - top)));
             }
         }
-        // A vector that is not whole repeats its last unit.
+        // An incomplete vector repeats its last unit.
         while !spots.planes.len().is_multiple_of(all.isa.lanes() / UNIT) {
             spots.planes.extend(spots.planes.last().copied());
             spots.out.extend(spots.out.last().copied());
@@ -142,7 +142,7 @@ struct Strip<'a> {
     bias: Option<&'a [f32]>,
     spots: Spots,
     out: &'a Out,
-    /// What the next strip reads, to be asked for meanwhile.
+    /// The next strip's input, to be prefetched.
     next: &'a [f32],
 }
 
@@ -219,7 +219,7 @@ impl<const R: usize> Block<'_, R> {
         let (all, spots, per_vector) = (self.job.all, &self.job.spots, L::LANES / UNIT);
         let point = R * V * L::LANES;
         let [height, width] = all.tiles.size;
-        // Rows behind the end of an image go behind the sums.
+        // Rows after the end of an image are written after the sums.
         let nowhere = sums[POINTS * point..].as_mut_ptr();
         // SAFETY: as the function's own contract says.
         unsafe {

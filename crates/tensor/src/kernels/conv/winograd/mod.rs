@@ -1,4 +1,4 @@
-//! Winograd's minimal filtering, f32, 2-D, for kernels of three rows at stride 1: what its passes share.
+//! Winograd's minimal filtering, f32, 2-D, for kernels of three rows at stride 1: common code of its passes.
 //!
 //! Four rows of the output take six multiplications a column of the kernel instead of twelve: F(4, 3) of Lavin and Gray, "Fast
 //! Algorithms for Convolutional Neural Networks", 2016, section 4.1, along the height alone. The columns of the kernel stay a
@@ -37,12 +37,12 @@ const FILTER: [[f32; 3]; POINTS] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// Elements of a strip's planes: they stay in a second-level cache beside the weights.
+/// Elements of a strip's planes: they fit a second-level cache together with the weights.
 const STRIP: usize = 48 << 10;
-/// Columns of a strip's tile rows at least, in all: the weights are read once a strip.
+/// Least total number of columns of a strip's tile rows: the weights are read once for each strip.
 const COLUMNS: usize = 256;
-/// Output pixels below which transforming the weights costs more than it saves, and below which six sums for each of their columns
-/// do.
+/// Number of output pixels below which transforming the weights costs more than it saves, and below which the six sums for each
+/// weight column do.
 const PIXELS: [usize; 2] = [512, 2048];
 
 /// The six rows at their points: the paper's transposed `B`.
@@ -60,7 +60,7 @@ fn at_points<L: Lanes>(d: [L; POINTS]) -> [L; POINTS] {
     ]
 }
 
-/// The tile rows of what a stride-1 convolution reads, and their planes.
+/// The tile rows of a stride-1 convolution's input, and their planes.
 #[derive(Clone, Debug)]
 pub(crate) struct Tiles {
     images: usize,
@@ -128,7 +128,7 @@ impl Tiles {
         (STRIP / (POINTS * self.channels * self.pitch)).max(COLUMNS.div_ceil(self.size[1]))
     }
 
-    /// Tile rows of a strip: whole images where they fit, and as many as leave no thread waiting for another.
+    /// Tile rows of a strip: whole images if they fit, and a number for which no thread waits for another.
     fn even(&self) -> usize {
         let most = self.most();
         let (all, unit) = if most >= self.down { (self.images, self.down) } else { (self.images * self.down, 1) };
@@ -162,7 +162,7 @@ impl Tiles {
         Tiles { strip: strip.min(images * self.down), ..self }
     }
 
-    /// True where fewer multiplications are worth the transforms: padding to whole tiles and vectors must not eat them up.
+    /// True if the saved multiplications outweigh the transforms: padding to whole tiles and vectors must not cost more.
     pub(crate) fn pays(&self, outputs: usize) -> bool {
         self.saves(outputs, PIXELS[0])
     }
@@ -274,7 +274,7 @@ mod tests {
             let draw = |seed, len| uniform_f64(seed, &[len], -1.0, 1.0);
             let (x, w) = (draw(seed, xs.iter().product()), draw(seed ^ 1, ws.iter().product()));
             let (bias, dy) = (draw(seed ^ 2, g.o), draw(seed ^ 3, g.n * g.o * g.pixels_out()));
-            // What is rounded to f32 is what both see.
+            // Inputs are rounded to f32 for both.
             let narrow = |t: &Tensor| f64s(t).iter().map(|v| *v as f32).collect::<Vec<f32>>();
             let (x, w, bias, dy) = (narrow(&x), narrow(&w), narrow(&bias), narrow(&dy));
             let wide = |v: &[f32]| v.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
