@@ -74,6 +74,23 @@ fn the_file_computes_the_simulation_to_the_bit() {
     }
 }
 
+/// 3 bits lie in uint4 and 6 in uint8, whose ends are further out than the grid's.
+#[test]
+fn grids_that_do_not_fill_their_type_end_where_the_simulation_ends() {
+    for bits in [2, 3, 4, 6, 8] {
+        let mut m = network(8, 13);
+        for (value, lo, hi) in [("x", -0.5, 0.5), ("r", 0.0, 0.4), ("y", -0.5, 0.5)] {
+            encode(&mut m, value, fit_range(lo, hi, &AffineSettings::activation(bits)).unwrap());
+        }
+        let bias = m.find("b").unwrap();
+        m.annotations.remove(bias);
+        let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
+        assert_eq!(run(&lowered, &input(), Mode::FLOAT), run(&m, &input(), Mode::SIMULATED), "{bits} bits");
+        let held = lowered.graph.nodes.iter().filter(|n| n.op_type == "Min").count();
+        assert_eq!(held, if [3, 6].contains(&bits) { 3 } else { 0 }, "{bits} bits");
+    }
+}
+
 #[test]
 fn onnxruntime_computes_the_simulation_literally() {
     let Some(runtime) = onnxruntime() else { return };

@@ -64,13 +64,14 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     if let Some(asked) = options.opset.filter(|o| *o < model.onnx_opset()) {
         notes.push(format!("operator set {asked} was asked for; what the graph uses needs {}", model.onnx_opset()));
     }
-    same_grid::propagate(&mut model);
+    let moved = same_grid::propagate(&mut model);
     let (covered, divided) = (covered::find(&model), division::find(&model));
     let float_parts = float_parts::list(&model, &divided.keys().copied().collect::<Vec<_>>(), &**options.target.member());
     let annotations = std::mem::take(&mut model.annotations);
     let mut graph = std::mem::take(&mut model.graph);
     let rewritten =
-        rewrite::Rewriter::new(&graph, &mut model.values, &annotations, (&covered, &divided), &**options.target.member()).graph(&mut graph);
+        rewrite::Rewriter::new(&graph, &mut model.values, &annotations, (&covered, &divided, &moved), &**options.target.member())
+            .graph(&mut graph);
     bodies::dequantize_inside(&mut graph, &mut model.values);
     model.graph = graph;
     rewritten?;

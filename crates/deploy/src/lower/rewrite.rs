@@ -4,6 +4,7 @@ use super::{strip, table};
 use crate::grid::Grid;
 use crate::{DeployError, Result};
 use encodings::Decode;
+use encodings::affine::AffineSettings;
 use graph::{Annotations, AttributeValue, Graph, Names, Node, ValueId, ValueType, Values};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use target::Target;
@@ -17,6 +18,8 @@ pub(super) struct Rewriter<'a> {
     covered: &'a BTreeSet<ValueId>,
     /// Quotients that are their dividend on another scale.
     divided: &'a BTreeMap<ValueId, ValueId>,
+    /// What lies on its grid before it is rounded, since it was only moved.
+    moved: &'a BTreeSet<ValueId>,
     target: &'a dyn Target,
     names: Names,
     nodes: Names,
@@ -32,11 +35,11 @@ impl<'a> Rewriter<'a> {
         graph: &Graph,
         values: &'a mut Values,
         annotations: &'a Annotations,
-        (covered, divided): (&'a BTreeSet<ValueId>, &'a BTreeMap<ValueId, ValueId>),
+        (covered, divided, moved): (&'a BTreeSet<ValueId>, &'a BTreeMap<ValueId, ValueId>, &'a BTreeSet<ValueId>),
         target: &'a dyn Target,
     ) -> Self {
         let (names, nodes) = (Names::of(values), Names::of_nodes(graph));
-        Rewriter { values, annotations, covered, divided, target, names, nodes }
+        Rewriter { values, annotations, covered, divided, moved, target, names, nodes }
     }
 
     /// Rewrites the main graph and the subgraphs of its nodes.
@@ -68,7 +71,7 @@ impl<'a> Rewriter<'a> {
             if let (Some(from), Some(to)) = (node.input(0), node.output(0).filter(|v| self.covered.contains(v)))
                 && let Some(grid) = self.grid(to)?
             {
-                nodes.extend(self.pair(graph, to, [from, to], &grid));
+                nodes.extend(self.pair(graph, to, [from, to], &grid)?);
                 continue;
             }
             if let Some(quotient) = node.output(0)
@@ -94,7 +97,7 @@ impl<'a> Rewriter<'a> {
         let Some(grid) = self.grid(input)? else { return Ok(()) };
         let read = self.value_like(input, "dequantized");
         graph.replace_uses(input, read);
-        nodes.extend(self.pair(graph, input, [input, read], &grid));
+        nodes.extend(self.pair(graph, input, [input, read], &grid)?);
         Ok(())
     }
 
@@ -106,14 +109,23 @@ impl<'a> Rewriter<'a> {
             let Some(grid) = self.grid(output)? else { continue };
             let raw = self.value_like(output, "float");
             node.outputs[i] = Some(raw);
-            behind.extend(self.pair(graph, output, [raw, output], &grid));
+            behind.extend(self.pair(graph, output, [raw, output], &grid)?);
         }
         Ok(behind)
     }
 
-    /// QuantizeLinear and DequantizeLinear from one value to another; new values get names derived from `named`.
-    fn pair(&mut self, graph: &mut Graph, named: ValueId, [from, to]: [ValueId; 2], grid: &Grid) -> [Node; 2] {
+    /// QuantizeLinear and DequantizeLinear from one value to another; new values get names derived from `named`. QuantizeLinear saturates at the
+    /// ends of the stored type: a grid that ends before them (3 bits in uint4) has its own ends held by Max and Min in front.
+    fn pair(&mut self, graph: &mut Graph, named: ValueId, [from, to]: [ValueId; 2], grid: &Grid) -> Result<Vec<Node>> {
         let base = self.values[named].name.clone();
+        let mut nodes = vec![];
+        let mut from = from;
+        for (op, suffix, end) in self.inner_ends(named)? {
+            let held = self.value_like(named, suffix);
+            let end = self.constant(graph, &base, &format!("{suffix}_end"), Tensor::scalar(end));
+            nodes.push(self.node(op, &base, &[from, end], held));
+            from = held;
+        }
         let [scale, zero_point] = self.parameters(graph, &base, grid);
         let quantized = self.value_like(named, "quantized");
         if let ValueType::Tensor { dtype, .. } = &mut self.values[quantized].ty {
@@ -122,7 +134,27 @@ impl<'a> Rewriter<'a> {
         let mut node = |op: &str, from: &[ValueId], to| Node::new(op, self.nodes.fresh(&format!("{base}_{op}")), from, &[to]);
         let quantize = node("QuantizeLinear", &[from, scale, zero_point], quantized);
         let dequantize = node("DequantizeLinear", &[quantized, scale, zero_point], to);
-        [quantize, dequantize].map(|node| with_axis(node, grid.axis))
+        nodes.extend([quantize, dequantize].map(|node| with_axis(node, grid.axis)));
+        Ok(nodes)
+    }
+
+    /// The reals at those ends of an activation's grid that lie inside its stored type, with the operator that holds values there.
+    fn inner_ends(&self, id: ValueId) -> Result<Vec<(&'static str, &'static str, f32)>> {
+        let Some(encoding) = self.annotations.encoding(id).filter(|_| !self.moved.contains(&id)) else { return Ok(vec![]) };
+        let fail = |e: String| self.error(id, &e);
+        let grid = encodings::affine::Grid::of(encoding).map_err(|e| fail(e.to_string()))?;
+        let settings = *grid.settings();
+        let whole = AffineSettings { bits: settings.dtype().bits() as u32, narrow_range: false, reduce_range: false, ..settings };
+        if grid.scale().len() != 1 {
+            return Ok(vec![]);
+        }
+        let scale = grid.scale().item::<f32>().map_err(|e| fail(e.to_string()))?;
+        let zero_point = grid.zero_point().and_then(|z| Ok(z.to_i64_vec()?)).map_err(|e| fail(e.to_string()))?;
+        let zero_point = zero_point.first().copied().unwrap_or(0);
+        let end = |q: i64| (q - zero_point) as f32 * scale;
+        let low = (settings.qmin() > whole.qmin()).then(|| ("Max", "least", end(settings.qmin())));
+        let high = (settings.qmax() < whole.qmax()).then(|| ("Min", "largest", end(settings.qmax())));
+        Ok(low.into_iter().chain(high).collect())
     }
 
     /// The grid's scale and zero point as constants.

@@ -1,18 +1,21 @@
 //! Extends grids through operators that only move elements.
 use graph::{Graph, Model, Node, ValueId};
 use ops::{Effect, Operator, Role};
+use std::collections::BTreeSet;
 
 /// Gives the output of each operator that moves elements its input's encoding where it has none of its own. Quantizing a value that
-/// lies on the grid already changes nothing, so the simulation stays what it was.
-pub(super) fn propagate(model: &mut Model) {
+/// lies on the grid already changes nothing, so the simulation stays what it was. Returns the outputs that were given one.
+pub(super) fn propagate(model: &mut Model) -> BTreeSet<ValueId> {
     let graph = model.graph.clone();
-    in_graph(&graph, model);
+    let mut given = BTreeSet::new();
+    in_graph(&graph, model, &mut given);
+    given
 }
 
-fn in_graph(graph: &Graph, model: &mut Model) {
+fn in_graph(graph: &Graph, model: &mut Model, given: &mut BTreeSet<ValueId>) {
     for node in &graph.nodes {
         for sub in node.subgraphs() {
-            in_graph(sub, model);
+            in_graph(sub, model, given);
         }
         let Some(op) = ops::find(&node.domain, &node.op_type).filter(|op| op.effect(node, model) == Effect::Moves) else {
             continue;
@@ -20,7 +23,11 @@ fn in_graph(graph: &Graph, model: &mut Model) {
         let Some(input) = node.input(0).filter(|v| model.values.tensor(*v).is_none() || looks_up(model, op, node)) else { continue };
         let Some(encoding) = per_tensor(model, input) else { continue };
         for output in node.outputs.iter().take(op.outputs_on_grid(node)).flatten() {
-            model.annotations.entry(*output).encoding.get_or_insert_with(|| encoding.clone());
+            let own = &mut model.annotations.entry(*output).encoding;
+            if own.is_none() {
+                *own = Some(encoding.clone());
+                given.insert(*output);
+            }
         }
     }
 }

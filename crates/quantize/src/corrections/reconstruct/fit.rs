@@ -61,6 +61,13 @@ struct Extra {
     rate: f64,
 }
 
+/// Gradients in the order of what is learned; `None` where the unit's result does not depend on it.
+struct Gradients {
+    weights: Vec<Option<Tensor>>,
+    scales: Vec<Option<Tensor>>,
+    biases: Vec<Option<Tensor>>,
+}
+
 /// One unit with its learned variables.
 pub(super) struct Fit<'a> {
     options: &'a Reconstruction,
@@ -178,7 +185,6 @@ impl<'a> Fit<'a> {
             if train::stopped() {
                 return Err(TrainError::Interrupted.into());
             }
-            let done = step as f64 / steps;
             let annealed = ((step as f64 - warm) / (steps - warm).max(1.0)).max(0.0);
             let beta = (step as f64 >= warm).then(|| options.beta[0] + (options.beta[1] - options.beta[0]) * annealed);
             if step == until {
@@ -190,47 +196,24 @@ impl<'a> Fit<'a> {
             let gradients = self.gradients(&piece, beta, scales_learn, seed)?;
             rounding.begin_step();
             others.begin_step();
-            for (weight, gradient) in self.weights.iter_mut().zip(gradients.0) {
+            for (weight, gradient) in self.weights.iter_mut().zip(gradients.weights) {
                 if let Some(gradient) = gradient {
                     rounding.update(&weight.name, false, &mut weight.v, &gradient, 1.0)?;
                 }
             }
-            // The rate follows a cosine, since a scale has no final state of its own.
-            let down = 0.5 * (1.0 + (std::f64::consts::PI * if scales_learn { done * steps / until as f64 } else { done }).cos());
-            for (scale, gradient) in self.scales.iter_mut().zip(gradients.1) {
-                let Some(gradient) = gradient.filter(|_| scales_learn) else { continue };
-                others.update(&scale.name, false, &mut scale.value, &gradient, scale.rate * down)?;
-                // A scale stays positive.
-                let least = scale.start.mul_scalar(0.1).map_err(|e| named(&scale.name)(e.into()))?;
-                scale.value = scale.value.max(&least).map_err(|e| named(&scale.name)(e.into()))?;
+            let done = step as f64 / steps;
+            if scales_learn {
+                update(&mut self.scales, gradients.scales, &mut others, falling(done * steps / until as f64))?;
+                self.scales.iter_mut().try_for_each(Extra::hold_above_zero)?;
             }
-            for (bias, gradient) in self.biases.iter_mut().zip(gradients.2) {
-                let Some(gradient) = gradient else { continue };
-                others.update(
-                    &bias.name,
-                    false,
-                    &mut bias.value,
-                    &gradient,
-                    bias.rate * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()),
-                )?;
-            }
+            update(&mut self.biases, gradients.biases, &mut others, falling(done))?;
             tick();
-        }
-        if until >= options.iterations && exact {
-            self.scales.iter_mut().for_each(Extra::shorten);
         }
         Ok(())
     }
 
     /// Gradients by each weight's `v`, each scale and each bias.
-    #[allow(clippy::type_complexity)]
-    fn gradients(
-        &self,
-        piece: &Piece,
-        beta: Option<f64>,
-        scales_learn: bool,
-        seed: u64,
-    ) -> Result<(Vec<Option<Tensor>>, Vec<Option<Tensor>>, Vec<Option<Tensor>>)> {
+    fn gradients(&self, piece: &Piece, beta: Option<f64>, scales_learn: bool, seed: u64) -> Result<Gradients> {
         let fail = |e| self.fail(e);
         let leaf = |t: &Tensor| t.tracked().map_err(fail);
         let vs: Vec<Tensor> = self.weights.iter().map(|w| leaf(&w.v)).collect::<Result<_>>()?;
@@ -258,7 +241,7 @@ impl<'a> Fit<'a> {
         drop(overrides);
         let mut found = loss.backward().map_err(fail)?;
         let mut take = |list: &[Tensor]| list.iter().map(|leaf| found.take(leaf)).collect::<Vec<_>>();
-        Ok((take(&vs), take(&scales), take(&biases)))
+        Ok(Gradients { weights: take(&vs), scales: take(&scales), biases: take(&biases) })
     }
 
     /// The squared error of a target, summed over its channels and averaged over all other axes, as a share of its power.
@@ -300,7 +283,29 @@ impl<'a> Fit<'a> {
     }
 }
 
+/// One step of what has a rate of its own; `factor` is the schedule's.
+fn update(list: &mut [Extra], gradients: Vec<Option<Tensor>>, optimizer: &mut OptimizerState, factor: f64) -> Result<()> {
+    for (extra, gradient) in list.iter_mut().zip(gradients) {
+        if let Some(gradient) = gradient {
+            optimizer.update(&extra.name, false, &mut extra.value, &gradient, extra.rate * factor)?;
+        }
+    }
+    Ok(())
+}
+
+/// From 1 to 0 along half a cosine: what learns without an end of its own comes to rest.
+fn falling(done: f64) -> f64 {
+    0.5 * (1.0 + (std::f64::consts::PI * done).cos())
+}
+
 impl Extra {
+    /// A scale stays positive.
+    fn hold_above_zero(&mut self) -> Result<()> {
+        let held = self.start.mul_scalar(0.1).and_then(|least| self.value.max(&least));
+        self.value = held.map_err(|e| named(&self.name)(e.into()))?;
+        Ok(())
+    }
+
     /// Rounds a scale to its former number of significant bits: sums of a layer stay exact.
     fn shorten(&mut self) {
         let precision = |t: &Tensor| t.to_f32_vec().map(|s| Precision::of(&s).max(Precision::ACTIVATION));
