@@ -36,7 +36,8 @@ fn run(m: &Model, mode: Mode) -> Vec<f32> {
     Executor::new(m).unwrap().run(&inputs, mode).unwrap()["logits"].to_f32_vec().unwrap()
 }
 
-/// Fits every encoded weight again to its present elements under its mask, then the biases: what pruning a quantized network does.
+/// Fits every encoded weight again to its present elements under its mask, then the biases: what folding does to the weight of a
+/// normalization that was kept.
 fn refit_weights(m: &mut Model, settings: &QuantizeSettings) {
     let weights: Vec<ValueId> = m.annotations.iter().filter(|(_, a)| a.encoding.is_some()).map(|(id, _)| id).collect();
     for id in weights {
