@@ -1,5 +1,5 @@
-//! Data as users have them: image formats of all kinds, folders in folders, classes that are missing, inputs whose samples lie
-//! elsewhere, whole runs in files, and files that announce more than they should.
+//! Data as users have them: many image formats, nested folders, missing classes, inputs with another sample axis, whole runs in
+//! files, and files that announce more than they should.
 use espalier_data::{
     ArraysDataset, Augment, Content, Dataset, Layout, Loader, LoaderOptions, OpenOptions, Place, Preprocess, check_heeded, check_positions,
     npz, open, relabel,
@@ -98,7 +98,7 @@ fn what_is_passed_over_is_counted_and_classes_may_have_folders() {
     for file in ["cat/a.gif", "cat/tabby/b.GIF", "dog/c.avif", "notes.txt", "dog/Thumbs.db", "dog/.hidden.png"] {
         put(folder.path(), file, b"x");
     }
-    // `test` is what scoring asks for; nothing here is a split.
+    // Scoring asks for `test`; nothing here is a split.
     let set = open(folder.path(), &OpenOptions::split("test")).unwrap();
     assert_eq!((set.class_names(), set.labels().unwrap()), (&names(&["cat", "dog"])[..], vec![Some(0), Some(0), Some(1)]));
     let notes = set.notes();
@@ -124,7 +124,7 @@ fn labels_go_by_the_classes_names() {
     assert_eq!(same.read(2).unwrap().label, Some(3));
     let error = relabel(test, &names(&["0", "90", "45"])).err().unwrap().to_string();
     assert!(error.contains("class '270' is not among the classes that the network knows, 0, 90, 45"), "{error}");
-    // Labels that are numbers in the file count by name where all are known, and stay where they are called otherwise.
+    // Numeric labels are matched by name if all names are known, and stay if the names differ.
     let x = ("x".to_string(), Tensor::zeros(DType::F32, &[2, 1]).unwrap());
     let arrays = |own: &[&str]| {
         let own = ("class_names".to_string(), Tensor::vector(names(own)));
@@ -156,7 +156,7 @@ fn samples_lie_along_the_axis_that_the_input_has_for_them() {
     let Content::Arrays(row) = arranged.read(1).unwrap().content else { panic!("no arrays") };
     assert_eq!((row["x"].to_f32_vec().unwrap(), row["rate"].shape()), (vec![2.0, 3.0], &[][..]));
     assert_eq!((row["state"].to_f32_vec().unwrap(), row["state"].shape()), (vec![2.0, 3.0], &[1, 2][..]));
-    // One axis more than the input has is the samples', whatever else.
+    // An axis more than the input has is the sample axis.
     places.insert("state".into(), place(2, Some(1)));
     assert!(set.arranged(&places).is_err(), "1 row along the first axis");
     places.insert("state".into(), Place { held: true, ..place(3, Some(1)) });
@@ -181,7 +181,7 @@ fn files_of_whole_runs_are_never_stacked() {
         assert_eq!(seen, [(vec![0], 4, true, true), (vec![1], 6, true, false), (vec![2], 5, true, false)]);
         assert_eq!(batches[1].targets.labels.as_ref().unwrap().as_slice::<i64>().unwrap(), [1]);
     }
-    // Files that are called as splits are stay one data set each.
+    // Files named after splits stay one data set each.
     fs::rename(folder.path().join("000.npz"), folder.path().join("digits-train.npz")).unwrap();
     assert!(open(folder.path(), &OpenOptions::split("test")).is_err());
 }
@@ -223,7 +223,7 @@ fn arrays_heed_preprocessing_where_that_is_asked_for_and_refuse_it_otherwise() {
     assert!(load(&Preprocess { crop: Some([1, 1]), ..applied }).unwrap_err().contains("preprocess.crop cannot be applied to an array"));
 }
 
-/// Mirrored or not, an array is what an image of its values would be.
+/// Mirrored or not, an array gives the same input as an image with its values.
 #[test]
 fn arrays_are_augmented_as_images_are() {
     let pixels: Vec<u8> = (0..4 * 3 * 5).collect();

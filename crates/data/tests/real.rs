@@ -1,4 +1,4 @@
-//! The data sets that lie beside the workspace, and the digits that lie in it.
+//! The data sets beside the repository, and the digits inside it.
 use espalier_data::{
     Content, Dataset, Holdout, Image, Loader, LoaderOptions, OpenOptions, Preprocess, Purpose, Shuffle, Size, check_classes, npz, open,
     split_holdout,

@@ -1,4 +1,4 @@
-//! Weights in a codebook: what the simulation computes the file computes, in as few bits as were asked for.
+//! Weights in a codebook: the file computes what the simulation computes, in the requested number of bits.
 use espalier_deploy as deploy;
 mod support;
 
@@ -109,7 +109,7 @@ fn weights_take_the_bits_that_were_asked_for() {
         let counted = measure::parameters(&file).unwrap();
         let bytes: Vec<u64> = counted.weights.iter().map(|w| w.bytes).collect();
         assert_eq!(bytes, [90, 240].map(|n: u64| (n * u64::from(bits)).div_ceil(8) + (4 << bits)));
-        // In the file itself: the stored constants and nothing beside them in float but the tables.
+        // In the file itself: the stored constants, and no float constants besides the tables.
         let stored = |id: &graph::ValueId| file.values.tensor(*id).map(|t| (t.len() * t.dtype().bits()).div_ceil(8) as u64).unwrap_or(0);
         let all: u64 = file.graph.constants.iter().map(stored).sum();
         let helpers = 400;

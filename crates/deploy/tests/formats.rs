@@ -149,7 +149,7 @@ fn operators_on_integers_are_lifted_to_the_graph_that_they_were_made_of() {
         assert!(deploy::lift(&mut lifted).unwrap() > 0);
         let on_integers = |m: &Model| operators(m).into_iter().filter(|op| op.starts_with('Q') || *op == "DequantizeLinear").count();
         assert_eq!(on_integers(&lifted), 0, "{:?}", operators(&lifted));
-        // It computes what the quantized model computes, and the same operators come out of it again.
+        // It computes what the quantized model computes, and writing it again gives the same operators.
         let simulated = Executor::new(&model).unwrap().run(&input(), Mode::SIMULATED).unwrap();
         assert_eq!(Executor::new(&lifted).unwrap().run(&input(), Mode::SIMULATED).unwrap(), simulated, "{target}");
         let again = Choice::<Formats>::named("qoperator").unwrap().export(&lifted, &options).unwrap();

@@ -1,4 +1,4 @@
-//! The real models, in every runtime, on inputs whose outputs are known.
+//! The real models, in every runtime, on inputs with known outputs.
 use espalier_deploy as deploy;
 mod support;
 
@@ -37,7 +37,7 @@ fn golden(folder: &Path, model: &str) -> (BTreeMap<String, Tensor>, BTreeMap<Str
     (inputs, outputs)
 }
 
-/// Runs each model, as `prepare` makes a file of it.
+/// Runs each model's file, as made by `prepare`.
 fn all_models_agree(runtime: &dyn Runtime, options: SessionOptions, prepare: impl Fn(&Path) -> Vec<u8>) {
     let Some(folder) = shared("") else { return };
     for model in MODELS {
@@ -62,7 +62,7 @@ fn as_it_is(path: &Path) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
-/// What every quantized model goes through before it is a file.
+/// The steps of every quantized model before it is written.
 #[test]
 fn folded_and_lowered_models_give_the_known_outputs() {
     let Some(runtime) = onnxruntime() else { return };

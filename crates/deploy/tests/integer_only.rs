@@ -1,4 +1,4 @@
-//! A file for a target that computes nothing in float.
+//! A file for a target without float computation.
 use espalier_deploy as deploy;
 mod support;
 
@@ -13,7 +13,7 @@ use technique::Choice;
 use tensor::DType;
 use train::{Batch, Executor, Mode, Named};
 
-/// Convolution and Relu, a fully connected layer whose bias an Add puts on, and what is asked for behind it.
+/// Convolution and Relu, a fully connected layer with its bias in an Add, and the given node behind it.
 fn network(behind: &str) -> Model {
     let mut b = Builder::new(17);
     let x = b.input("x", &[None, Some(2), Some(6), Some(6)]);
@@ -111,7 +111,7 @@ fn other_widths_and_a_float_model_are_refused() {
     let settings = QuantizeSettings { weights, ..QuantizeSettings::default() };
     let error = exported(&quantized(network("Softmax"), settings), "qdq").unwrap_err().to_string();
     assert!(error.contains("is stored as int4") && error.contains("bits = 8"), "{error}");
-    // Quantized for ONNX Runtime, deployed for this.
+    // Quantized for ONNX Runtime, deployed for this target.
     let mut model = network("Sigmoid");
     quantize::quantize(&mut model, &QuantizeSettings::default(), batches()).unwrap();
     assert!(exported(&model, "qdq").is_err());

@@ -1,5 +1,5 @@
-//! Weights of few levels (ternary, binary, powers of two): what the simulation computes the file computes, in as few bits as were
-//! asked for.
+//! Weights of few levels (ternary, binary, powers of two): the file computes what the simulation computes, in the requested
+//! number of bits.
 use espalier_deploy as deploy;
 mod support;
 
@@ -142,7 +142,7 @@ fn weights_take_the_bits_that_were_asked_for() {
     let scales = [4 * 5, 4 * 5, 4 * 3];
     let elements = [90u64, 25, 240];
     let of = |digits: u64| (0..3).map(|i| elements[i].div_ceil(digits) + scales[i]).collect::<Vec<u64>>();
-    // Five of three values in a byte, eight of two.
+    // Five ternary values in a byte, eight binary ones.
     assert_eq!(bytes(&Ternary::default()), of(5));
     assert_eq!(bytes(&Binary::default()), of(8));
     let nibbles: Vec<u64> = (0..3).map(|i| elements[i].div_ceil(2) + 4 * 16 + scales[i]).collect();

@@ -1,4 +1,4 @@
-//! What the simulation computes, the lowered file computes.
+//! The lowered file computes what the simulation computes.
 use espalier_deploy as deploy;
 mod support;
 
@@ -67,7 +67,7 @@ fn the_file_computes_the_simulation_to_the_bit() {
         let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
         assert!(lowered.annotations.is_empty());
         assert_eq!(run(&lowered, &input(), Mode::FLOAT), simulated, "{bits} bits");
-        // And after a passage through the file.
+        // The same after the model was written and read.
         let file = onnx::to_bytes(&lowered).unwrap();
         let read = onnx::from_bytes(&file, None).unwrap();
         assert_eq!(run(&read, &input(), Mode::FLOAT), simulated, "{bits} bits from the file");
@@ -166,7 +166,7 @@ fn lifting_is_the_inverse_of_lowering() {
     assert_eq!(run(&again, &input(), Mode::FLOAT), simulated);
 }
 
-/// Integers, scales and zero points that are graph inputs too are defaults: another grid may be fed.
+/// Integers, scales and zero points that are also graph inputs are defaults: another grid may be fed.
 #[test]
 fn a_grid_that_can_be_fed_is_not_lifted() {
     let lowered = lower(&network(8, 13), &LowerOptions::default()).unwrap().model;
@@ -289,7 +289,7 @@ fn grids_pass_through_operators_with_several_outputs() {
     assert_eq!(run(&lowered, &inputs, Mode::FLOAT), simulated);
 }
 
-/// As files look that another tool has quantized: a node of theirs has the name that ours would get.
+/// A file that another tool quantized: one of its nodes has the name that a new node would get.
 #[test]
 fn names_of_nodes_are_unique() {
     let mut m = network(8, 13);
@@ -303,7 +303,7 @@ fn names_of_nodes_are_unique() {
     assert_eq!(names.len(), all, "{}", dump(&lowered));
 }
 
-/// A body hands its input on under the same name, encoded as it is.
+/// A body returns its input under the same name, with its encoding.
 #[test]
 fn a_value_that_passes_through_a_body_is_lowered() {
     let mut b = Builder::new(13);
@@ -342,7 +342,7 @@ fn arithmetic_on_shapes_is_no_float_part() {
     assert_eq!(lower(&m, &LowerOptions::default()).unwrap().float_parts, []);
 }
 
-/// ONNX Runtime's quantizer leaves out a Relu that the quantizer behind it covers.
+/// ONNX Runtime's quantizer leaves out a Relu that the quantizer after it covers.
 #[test]
 fn what_a_foreign_grid_clips_stays_clipped_without_it() {
     for (opset, zero, kept) in [(13, 0f32, true), (10, 0.0, true), (13, 255.0, true), (13, 100.0, false)] {
@@ -360,7 +360,7 @@ fn what_a_foreign_grid_clips_stays_clipped_without_it() {
         lifted.verify().unwrap();
         assert_eq!(run(&lifted, &inputs, Mode::SIMULATED), simulated);
         assert_eq!(lifted.graph.nodes.iter().filter(|n| n.op_type == "Clip").count(), usize::from(kept));
-        // Without the grid, what it cut off is cut off still.
+        // Without the grid, its clipping remains.
         lifted.annotations = graph::Annotations::default();
         let float = run(&lifted, &inputs, Mode::FLOAT)["y"].to_f32_vec().unwrap();
         let plain = noise(&[8, 3], 5).mul_scalar(4.0).unwrap().matmul(&noise(&[3, 3], 2)).unwrap().to_f32_vec().unwrap();
@@ -371,7 +371,7 @@ fn what_a_foreign_grid_clips_stays_clipped_without_it() {
     }
 }
 
-/// As some tools write weights: float, with a quantizer and its inverse behind them.
+/// Weights as some tools write them: float, with a quantizer and its inverse behind them.
 #[test]
 fn a_weight_behind_a_pair_is_a_weight() {
     let mut b = Builder::new(13);
@@ -392,7 +392,7 @@ fn a_weight_behind_a_pair_is_a_weight() {
     assert_eq!(m.graph.nodes.len(), 1, "{}", dump(&m));
     assert!(m.constant(m.graph.nodes[0].input(1).unwrap()).is_some());
     assert_eq!(run(&m, &inputs, Mode::SIMULATED), before);
-    // Along an axis of what a node makes, the pair stays.
+    // Along an axis of a computed value, the pair stays.
     let mut b = Builder::new(13);
     let x = b.input("x", &[None, Some(2)]);
     let y = b.output("y", &[None, Some(2)]);
@@ -404,7 +404,7 @@ fn a_weight_behind_a_pair_is_a_weight() {
     assert_eq!(lift(&mut b.model).unwrap(), 0);
 }
 
-/// The operator's default axis does not count for one scale.
+/// The operator's default axis has no effect with one scale.
 #[test]
 fn a_scale_of_one_element_without_an_axis_is_for_the_whole_tensor() {
     let mut b = Builder::new(13);

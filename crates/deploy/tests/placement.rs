@@ -1,4 +1,4 @@
-//! Where a runtime computes what lowering meant for integers.
+//! Where a runtime computes the nodes that lowering meant for integers.
 use espalier_deploy as deploy;
 mod support;
 
@@ -59,7 +59,7 @@ fn what_the_runtime_computes_in_float_is_named_with_the_reason() {
     let conv = placement.float_parts.iter().find(|p| p.op_type == "Conv").unwrap();
     assert!(conv.node == "stem" && conv.reason.contains("'w' is stored as int4"), "{conv:?}");
 
-    // A grid that goes on behind where the activation cuts: the activation stays, and keeps the layer in float.
+    // A grid that extends beyond the activation's bounds: the activation stays, and keeps the layer in float.
     let Some((placement, _)) = placed(&network(8, "Clip", 7.0)) else { return };
     let conv = placement.float_parts.iter().find(|p| p.op_type == "Conv").unwrap();
     assert!(conv.node == "stem" && conv.reason.starts_with("Clip 'act' lies between it and its quantizer"), "{placement:?}");
@@ -135,7 +135,8 @@ fn parts_of_a_node_that_the_runtime_writes_out_have_its_name_and_reason() {
     assert_eq!(told, [("act", "no integer kernel is expected for it"); 2]);
 }
 
-/// Layers in branches read the outer graph's input and weights: each branch has their dequantizers inside, and a runtime fuses there.
+/// Layers in branches read the outer graph's input and weights: each branch contains their dequantizers, so that a runtime fuses
+/// them.
 #[test]
 fn layers_in_branches_run_on_integers() {
     let mut b = Builder::new(21);
@@ -172,7 +173,7 @@ fn layers_in_branches_run_on_integers() {
         let run = |m: &Model, mode| train::Executor::new(m).unwrap().run(inputs, mode).unwrap();
         assert_eq!(run(&lowered, train::Mode::FLOAT), run(&m, train::Mode::SIMULATED));
     }
-    // Read again, the weights are the main graph's as before.
+    // Read again, the weights belong to the main graph as before.
     let mut again = lowered.clone();
     deploy::lift(&mut again).unwrap();
     for inputs in [&inputs, &negative] {

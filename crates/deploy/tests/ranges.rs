@@ -1,4 +1,4 @@
-//! What sets the range of a grid, and what the grid makes of the graph: from quantizing to the lowered file.
+//! Ranges of grids, and their effect on the graph, from quantizing to the lowered file.
 use espalier_deploy as deploy;
 mod support;
 
@@ -34,7 +34,7 @@ fn worst(signal: &[f32], other: &[f32], columns: usize) -> f64 {
     (0..columns).map(of).fold(f64::INFINITY, f64::min)
 }
 
-/// The lowered file: it computes the simulation to the bit here, and in ONNX Runtime where that is.
+/// The lowered file: it computes the simulation to the bit in the interpreter, and in ONNX Runtime if that is installed.
 fn deployed(model: &Model, inputs: &Named, simulated: &[f32]) -> Model {
     let lowered = lower(model, &LowerOptions::default()).unwrap().model;
     assert_eq!(run(&lowered, inputs, Mode::FLOAT), simulated);
@@ -76,14 +76,14 @@ fn clipping(amplitude: f32) -> (Model, Named) {
 
 #[test]
 fn a_clip_that_the_grid_covers_is_dropped() {
-    // Values beyond 6, and values that do not reach it.
+    // Values beyond 6, and values that stay below it.
     for amplitude in [4.0, 0.4] {
         for exact in [true, false] {
             let (model, inputs) = clipping(amplitude);
             let (m, _) = quantized(&model, &inputs, &QuantizeSettings { exact, ..QuantizeSettings::default() });
             let grid = &m.annotations.encoding(m.find("k").unwrap()).unwrap().parameters;
             let (scale, zero) = (grid["scale"].item::<f32>().unwrap(), grid["zero_point"].item::<f32>().unwrap());
-            // The last step is the bound, or below it where nothing gets that far.
+            // The last step is the bound, or below it if no value gets that far.
             assert!(zero == 0.0 && 254.5 * scale <= 6.0, "{scale} {zero}");
             let simulated = run(&m, &inputs, Mode::SIMULATED);
             assert!(worst(&run(&model, &inputs, Mode::FLOAT), &simulated, 1) > 30.0);
@@ -94,7 +94,7 @@ fn a_clip_that_the_grid_covers_is_dropped() {
     }
 }
 
-/// A grid that reaches beyond the bounds needs the Clip.
+/// A grid that extends beyond the bounds needs the Clip.
 #[test]
 fn a_clip_that_the_grid_does_not_cover_stays() {
     let (model, inputs) = clipping(4.0);
@@ -157,7 +157,7 @@ fn a_batched_weight_has_a_scale_for_each_column() {
     let (m, _) = quantized(&b.model, &inputs, &QuantizeSettings::default());
     let weight = m.annotations.encoding(m.find("w").unwrap()).unwrap();
     assert_eq!(weight.parameters["scale"].shape(), [3]);
-    // The result has one grid for all; the product itself is asked for.
+    // The result has one grid for all columns; the product itself is compared.
     let mut product = m.clone();
     let y = product.find("y").unwrap();
     product.annotations.entry(y).encoding = None;
@@ -221,11 +221,11 @@ fn masked_positions_do_not_count() {
         assert!(float.contains(&"Add") && float.contains(&"Softmax"), "{float:?}");
         assert!(report.float_parts.iter().all(|p| p.op_type == "Sub" || p.reason.contains("mask")), "{:?}", report.float_parts);
         assert_eq!(report.warnings, [] as [&str; 0]);
-        // A runtime's Softmax is its own.
+        // A runtime has its own Softmax.
         let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
         assert_eq!(run(&lowered, &inputs, Mode::FLOAT), simulated);
     }
-    // The same subtracted.
+    // The same with a subtraction.
     let (mut model, inputs) = attention(Some(-1e4), None);
     let mask = model.find("mask").unwrap();
     let negated = model.values.tensor(mask).unwrap().mul_scalar(-1.0).unwrap();
@@ -239,7 +239,7 @@ fn masked_positions_do_not_count() {
     assert_eq!(quantized(&model, &inputs, &QuantizeSettings::default()).1.float_parts, []);
 }
 
-/// HardSwish as exporters write it: what is divided is rounded once, on the quotient's grid, and nothing divides in the file.
+/// HardSwish as exporters write it: the dividend is rounded once, on the quotient's grid, and no node in the file divides.
 #[test]
 fn a_division_by_a_number_only_changes_the_scale() {
     let mut b = Builder::new(17);
@@ -266,7 +266,7 @@ fn a_division_by_a_number_only_changes_the_scale() {
             true => assert_eq!(file, simulated),
             false => assert!(worst(&simulated, &file, 1) > 60.0),
         }
-        // Where the grids have come apart, by training or by hand, the division stays.
+        // If the grids differ, by training or by hand, the division stays.
         let mut apart = m.clone();
         let encoding = apart.annotations.entry(apart.find("product").unwrap()).encoding.as_mut().unwrap();
         let scale = encoding.parameters["scale"].mul_scalar(1.5).unwrap();
@@ -277,7 +277,7 @@ fn a_division_by_a_number_only_changes_the_scale() {
     }
 }
 
-/// A mask that cannot be told from scores is named, with what to do about it.
+/// A mask that cannot be distinguished from scores is reported with a remedy.
 #[test]
 fn what_may_be_a_mask_is_named() {
     let mut b = Builder::new(17);
@@ -294,7 +294,7 @@ fn what_may_be_a_mask_is_named() {
     assert!(report.warnings.iter().any(|w| w.contains("'x'") && w.contains("skip") && w.contains("MatMul_0")), "{:?}", report.warnings);
 }
 
-/// A constant that a node on integers and one in float share: the latter's `1 - 1` stays 0.
+/// A constant that an integer node and a float node share: the float node's `1 - 1` stays 0.
 #[test]
 fn a_shared_constant_is_coarsened_for_integers_alone() {
     let mut b = Builder::new(17);

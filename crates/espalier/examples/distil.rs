@@ -1,4 +1,4 @@
-//! A network of a quarter of the width learns from the trained one: its outputs, and where its features are large.
+//! A network of a quarter of the width learns from the trained one: its outputs and its attention maps.
 //!
 //! `cargo run --release -p espalier --example distil [TEACHER.onnx DATA]`; a student of another teacher is made for images.
 mod common;

@@ -1,4 +1,4 @@
-//! Prunes a network to 80 % zeros step by step while it trains, by what each weight does to the loss.
+//! Prunes a network to 80 % zeros step by step during training, by the effect of each weight on the loss.
 //!
 //! `cargo run --release -p espalier --example prune [MODEL.onnx DATA]`
 mod common;

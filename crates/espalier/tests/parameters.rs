@@ -1,5 +1,5 @@
-//! Embeddings, biases in an Add and tied weights, from a graph as exporters write it to a deployed file: the file computes what was
-//! simulated, to the bit, and holds what it should.
+//! Embeddings, biases in an Add and tied weights, from a graph as exporters write it to a deployed file: the file computes the
+//! simulation to the bit, and stores the right integers.
 use espalier::deploy::runtime::{OnnxRuntime, Runtime, SessionOptions, Source, by_name};
 use espalier::graph::{AttributeValue, Dim, Graph, Model, Node, Value, ValueId, ValueType};
 use espalier::quantize::{QuantizeSettings, quantize};
@@ -59,7 +59,7 @@ fn deployed(m: &mut Model, inputs: &Named) -> Model {
     lowered
 }
 
-/// As [`deployed`], for a network that was pruned: the float graph is another one.
+/// As [`deployed`], for a pruned network: its float graph differs.
 fn deployed_pruned(m: &mut Model, inputs: &Named) -> Model {
     let batch = Batch { inputs: inputs.clone(), ..Batch::default() };
     quantize(m, &QuantizeSettings::default(), std::iter::once(Ok(batch))).unwrap();
@@ -75,14 +75,14 @@ fn deployed_pruned(m: &mut Model, inputs: &Named) -> Model {
     lowered
 }
 
-/// Type of the stored tensor behind the DequantizeLinear that makes a value.
+/// Type of the stored tensor behind the DequantizeLinear that computes a value.
 fn stored(m: &Model, name: &str) -> (DType, usize) {
     let node = m.graph.nodes.iter().find(|n| n.output(0).is_some_and(|v| m.values[v].name == name)).unwrap();
     assert_eq!(node.op_type, "DequantizeLinear");
     (m.values.tensor(node.input(0).unwrap()).unwrap().dtype(), m.values.tensor(node.input(1).unwrap()).unwrap().len())
 }
 
-/// Names of the operators that read what the node `name` makes.
+/// Names of the operators that read the output of the node `name`.
 fn readers<'m>(m: &'m Model, name: &str) -> Vec<&'m str> {
     let node = m.graph.nodes.iter().find(|n| n.name == name).unwrap();
     m.graph.consumers(node.output(0).unwrap()).into_iter().map(|i| m.graph.nodes[i].op_type.as_str()).collect()
@@ -105,7 +105,7 @@ fn an_embedding_with_positions_and_a_layer_on_three_axes() {
     assert_eq!(trained, ["table", "p", "w", "bias", "vv"]);
     let file = deployed(&mut m, &[("ids".to_string(), ids(4, &[9, 6], 20))].into());
     assert_eq!((stored(&file, "table"), stored(&file, "bias")), ((DType::U8, 1), (DType::I32, 5)));
-    // The looked-up rows are integers for their reader, the product is rounded once, behind the bias: the grid there is the Relu.
+    // The looked-up rows are integers for their reader; the product is rounded once, after the bias: that grid is the Relu's.
     assert_eq!((readers(&file, "rows_node"), readers(&file, "product_node")), (vec!["QuantizeLinear"], vec!["Add"]));
     assert_eq!(readers(&file, "biased_node"), vec!["QuantizeLinear"]);
     assert!(file.graph.nodes.iter().all(|n| n.name != "h_node"));
@@ -137,7 +137,7 @@ fn a_layer_whose_bias_is_added_behind_it() {
     let h = b.push("Relu", &[sum], "h");
     let y = b.push("MatMul", &[h, v], "y");
     let float = b.ending(y, &[3]);
-    // The layer is quantized as one whether or not it was made a Gemm before.
+    // The layer is quantized as one, whether or not it was converted to a Gemm before.
     for prepared in [false, true] {
         let mut m = float.clone();
         if prepared {

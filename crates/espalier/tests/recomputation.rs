@@ -1,5 +1,4 @@
-//! Training under a memory budget: activations that are computed again change no bit of the result, and the memory that a
-//! step's tensors take truly falls.
+//! Training under a memory budget: recomputation changes no bit of the result, and reduces the memory of a step's tensors.
 use espalier::graph::{AttributeValue, Dim, Graph, Model, Node, Value, ValueId, ValueType};
 use espalier::technique::Settings;
 use espalier::tensor::{DType, Tensor, memory, random};
@@ -32,7 +31,7 @@ impl Watch for Notes {
 
 struct Trained {
     model: Model,
-    /// Most bytes of tensors alive beside those before.
+    /// Most bytes of live tensors beyond those before.
     peak: i64,
     notes: Vec<String>,
 }
@@ -122,7 +121,7 @@ fn attention_where_three_branches_read_one_value() {
     let m = onnx::load(std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/attention_block.onnx"))).unwrap();
     let inputs = BTreeMap::from([("x".to_string(), random::normal(3, &[64, 5, 8], 0.0, 1.0).unwrap())]);
     let batch = Batch { targets: train::random_targets(&m, &inputs, 4).unwrap(), inputs, ..Batch::default() };
-    // Seen from outside, the weights keep the attention from being one unit, which has nothing to recompute.
+    // The weights are observed, so the attention is not one unit, which would have nothing to recompute.
     let weights = m.graph.nodes.iter().find(|n| n.op_type == "Softmax").and_then(|n| n.output(0)).unwrap();
     check(&m, &Tapped(MeanSquaredError::of(&m).unwrap(), weights), &batch);
 }

@@ -37,7 +37,7 @@ fn scales_stay_positive_at_any_rate() {
     let mut m = network();
     let weights = trainable(&m, &[], false).unwrap();
     assert!(weights.iter().all(|p| p.id.part == Part::Master));
-    // A step of 10 takes any scale of this network below zero, were it let.
+    // Without projection, a step of 10 would make every scale of this network negative.
     let settings = TrainSettings {
         epochs: 1,
         optimizer: AdamW { lr: 10.0, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }.choice().unwrap(),

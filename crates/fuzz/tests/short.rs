@@ -1,4 +1,4 @@
-//! The first cases of each target: what once was found stays found. More of them: docs/fuzzing.md.
+//! The first cases of each target, so that fixed findings stay fixed. More of them: docs/fuzzing.md.
 use std::process::Command;
 
 #[test]

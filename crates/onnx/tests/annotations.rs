@@ -1,4 +1,4 @@
-//! Annotations travel with the file, whatever they say.
+//! Annotations are stored in the file, whatever their content.
 use espalier_onnx as onnx;
 use graph::{AttributeValue, Encoding, Graph, Model, Node, Setting, ValueId};
 use proptest::prelude::*;
@@ -52,7 +52,7 @@ proptest! {
             prop_assert_eq!(said(m.annotations.get(old)), said(back.annotations.get(new)));
         }
         prop_assert_eq!(back.graph.constants.len(), 1);
-        // Written again without an edit, byte for byte; with one, the annotations are still there.
+        // Written again without an edit, the bytes are the same; with an edit, the annotations are kept.
         let bytes = onnx::to_bytes(&back).unwrap();
         prop_assert_eq!(&bytes, &back.source.as_ref().unwrap().bytes.to_vec());
         let mut edited = back.clone();
@@ -84,7 +84,7 @@ fn what_cannot_be_written_is_refused_by_name() {
     assert!(error.contains("'scale' of 'w'"), "{error}");
 }
 
-/// Branches of an If whose values are called as an outer one and as each other's; an annotation of a value that is gone.
+/// Branches of an If whose values share names with an outer value and with each other; an annotation of a removed value.
 #[test]
 fn values_of_subgraphs_that_share_a_name_are_told_apart() {
     let mut m = model(2);

@@ -1,4 +1,4 @@
-//! What a file can hold comes back after an edit: element types, origins of constants, scopes, functions, external data.
+//! The contents of a file survive an edit: element types, origins of constants, scopes, functions, external data.
 use espalier_onnx as onnx;
 use graph::{
     Attribute, AttributeValue, Attributes, Constant, Extra, Function, Graph, Model, Node, Opset, Origin, Value, ValueId, inline_functions,
@@ -191,7 +191,7 @@ fn external_with(folder: &Path, weight: &[f32]) -> Model {
     let origin = Origin::External { location: "data/w.bin".into(), offset: 0, entries: vec![] };
     constant(&mut m, "w", Tensor::vector(weight.to_vec()), origin);
     onnx::save(&m, &folder.join("m.onnx")).unwrap();
-    // Moved by hand to where no saving puts it.
+    // Moved by hand to a place where saving never puts it.
     std::fs::create_dir(folder.join("data")).unwrap();
     std::fs::rename(folder.join("m.onnx.data"), folder.join("data/w.bin")).unwrap();
     let bytes = std::fs::read(folder.join("m.onnx")).unwrap();
@@ -234,7 +234,7 @@ fn no_file_is_written_that_was_not_named() {
     let [a, b, to] = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let (one, two) = (external_with(a.path(), &[1.0]), external_with(b.path(), &[2.0]));
     let place = |name: &str| to.path().join(name);
-    // The folder already holds a file of the name that both models' data have at home.
+    // The folder already has a file with the name of both models' data.
     std::fs::create_dir(place("data")).unwrap();
     std::fs::write(place("data/w.bin"), b"another's").unwrap();
     let weight = |name: &str| read(&onnx::load(&place(name)).unwrap(), "w").tensor.clone();
@@ -243,7 +243,7 @@ fn no_file_is_written_that_was_not_named() {
     assert_eq!((weight("one.onnx"), weight("two.onnx")), (Tensor::vector(vec![1f32]), Tensor::vector(vec![2f32])));
     assert_eq!(std::fs::read(place("data/w.bin")).unwrap(), b"another's");
 
-    // The same output again: its own data are replaced, the other's are not.
+    // The same output again: its own data file is replaced, the other's is not.
     onnx::save(&two, &place("one.onnx")).unwrap();
     assert_eq!((weight("one.onnx"), weight("two.onnx")), (Tensor::vector(vec![2f32]), Tensor::vector(vec![2f32])));
 
@@ -307,7 +307,8 @@ fn types_other_than_tensors_are_carried_through() {
     assert_eq!(back.values[back.graph.inputs[0]].ty, ty);
 }
 
-/// Before version 4 of the format, every initializer is an input too: a file that has one which is none says that it is newer.
+/// Before version 4 of the format, every initializer is an input too: a file with another initializer is written with a newer
+/// version.
 #[test]
 fn a_constant_of_its_own_raises_the_version_of_the_format() {
     let mut m = Model::new(7);

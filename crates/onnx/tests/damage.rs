@@ -1,4 +1,4 @@
-//! Damaged files give errors: at every truncation, with any byte changed, with lengths and shapes that lie.
+//! Damaged files give errors: at every truncation, with any byte changed, with false lengths and shapes.
 use espalier_onnx as onnx;
 use graph::{AttributeValue, Dim, Model, Node, Value, ValueType};
 use proptest::prelude::*;
@@ -119,7 +119,7 @@ fn unknown_fields_survive_an_edit() {
     assert!(edited.windows(15).any(|w| w == b"from the future"));
 }
 
-/// Each of these took time with the square of what is there, so that a file of a few MB held a machine for minutes.
+/// Each of these once took quadratic time, so that a file of a few MB took minutes.
 #[test]
 fn a_hundred_thousand_attributes_constants_or_branches_are_read_at_once() {
     const MANY: usize = 100_000;

@@ -1,4 +1,4 @@
-//! The real models come back byte for byte, and an edited one keeps all that was not edited.
+//! The real models are written back byte for byte, and an edited one keeps everything that was not edited.
 use espalier_onnx as onnx;
 use std::path::PathBuf;
 use test_support::folders::shared_files;
@@ -23,7 +23,7 @@ fn an_edited_model_reads_back_as_it_was_written() {
         let mut model = onnx::load(&path).unwrap();
         model.metadata_set("edited", "yes");
         let again = onnx::from_bytes(&onnx::to_bytes(&model).unwrap(), None).unwrap();
-        // Values of the table are numbered in the order of reading, which writing may change: compare what they say.
+        // Values are numbered in the order of reading, which writing may change: compare them by content.
         assert_eq!(summary(&model), summary(&again), "{}", path.display());
     }
 }

@@ -1,6 +1,6 @@
-//! Every model at hand goes through a whole run (measured, quantized, pruned, deployed), whatever its inputs are, with an open
-//! batch, with one that is declared as 1, and with one that cannot be opened. The file that comes out computes what the
-//! simulation computed.
+//! Every available model goes through a whole run (measured, quantized, pruned, deployed), whatever its inputs are, with an open
+//! batch, with a batch declared as 1, and with one that cannot be opened. The deployed file computes what the simulation
+//! computed.
 use graph::{Dim, Model, Node, ValueType};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ fn recipe() -> String {
     test_support::recipe::recipe("train = \"runs\"", "file = \"model.onnx\"", &[quantize, "kind = \"prune\"\nsparsity = 0.1", DEPLOY])
 }
 
-/// How a model's batch stands.
+/// The form of a model's batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Form {
     Open,
     One,
-    /// One, and a Reshape to a constant shape keeps it so.
+    /// A batch of one that a Reshape to a constant shape fixes.
     Tied,
 }
 
@@ -139,7 +139,7 @@ fn the_fixtures_that_have_weights() {
         return;
     }
     let pair = |n: &&str| (fixtures().join(format!("{n}.onnx")), fixtures().join(format!("{n}.npz")));
-    // Those that take another number of samples than they were written with.
+    // Models that take another number of samples than in their stored inputs.
     let names = [
         "attention_block",
         "batch_norm_network",

@@ -1,4 +1,4 @@
-//! The statistics of a calibration serve every observer and width, and are never trusted when damaged.
+//! The statistics of a calibration serve every observer and width; damaged ones are not used.
 use report::record::StageRecord;
 use std::path::PathBuf;
 use test_support::folders::recipes;

@@ -1,4 +1,4 @@
-//! What a recipe leaves open must not ruin a network that is good already, and a stage that does says so.
+//! Defaults must not ruin a trained network, and a stage that makes it worse reports it.
 use report::record::RunRecord;
 use test_support::recipe::{MLP, on_digits};
 use test_support::runs::run;

@@ -1,4 +1,4 @@
-//! What a run's record says of sizes, labels, NaN, times and the model that the run began with.
+//! Sizes, labels, NaN, times and the original model in a run's record.
 use graph::Model;
 use report::RunRecord;
 use report::record::Status;
@@ -105,7 +105,7 @@ fn without_labels_the_file_is_proved_and_its_noise_is_given() {
 fn rows_with_nan_are_told_and_none_of_them_is_right() {
     let folder = tempfile::tempdir().unwrap();
     let mut model = network();
-    // The bias of class 0: a NaN there was once the largest of all, and class 0 the answer.
+    // The bias of class 0: a NaN there once counted as the largest score, so that class 0 was predicted.
     let bias = model.graph.constants.iter().copied().find(|v| model.values.tensor(*v).is_some_and(|t| t.shape() == [10])).unwrap();
     let mut values = vec![0f32; 10];
     values[0] = f32::NAN;
@@ -123,7 +123,7 @@ fn rows_with_nan_are_told_and_none_of_them_is_right() {
 fn a_file_on_chosen_images_is_judged_by_the_start_on_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let mut model = network();
-    // Always class 3, which is right on every fourth image: those that are chosen.
+    // Always class 3, which is right on every fourth image: those are the chosen ones.
     let bias = model.graph.constants.iter().copied().find(|v| model.values.tensor(*v).is_some_and(|t| t.shape() == [10])).unwrap();
     model.values.set_tensor(bias, Tensor::vector((0..10).map(|i| if i == 3 { 1e4f32 } else { 0.0 }).collect::<Vec<_>>()));
     onnx::save(&model, &folder.path().join("m.onnx")).unwrap();

@@ -1,4 +1,4 @@
-//! Which epoch counts: the best by a held-out split, but not where a pretrained network has probably seen that split.
+//! Which epoch is kept: the best by a held-out split, but not if a pretrained network has probably seen that split.
 use test_support::recipe::{MLP, recipe};
 use test_support::runs::run;
 

@@ -44,7 +44,7 @@ fn criteria_schedules_and_averages_reach_the_deployed_file() {
     assert!(tells(stage("gradual"), "sparsity 80.0"), "{:?}", stage("gradual").notes);
     assert!(tells(stage("gradual"), "write criterion = \"taylor\""), "{:?}", stage("gradual").notes);
     assert!(tells(stage("average"), "weights are the mean over the last 2 epochs; statistics of batch normalizations were measured again"));
-    // The mask is in the file, and the file computes what was trained.
+    // The mask is in the file, and the file computes the trained network.
     let (deployed, deploy) = record.deployed().unwrap();
     let literal = &deploy.runtimes[0];
     assert_eq!((literal.agreement, literal.accuracy), (Some(1.0), deploy.simulation_accuracy));

@@ -1,7 +1,7 @@
-//! What cannot be deployed is refused before anything is trained.
+//! A plan that cannot be deployed is refused before anything is trained.
 use test_support::recipe::{DEPLOY, QUANTIZE, RESNET8, TRAIN, on_digits};
 
-/// The error, and whether a stage had left anything by then.
+/// The error, and whether a stage had a result by then.
 fn refused(overrides: &[&str]) -> (String, bool) {
     test_support::runs::refused(&on_digits(RESNET8, &[TRAIN, QUANTIZE, DEPLOY]), overrides)
 }

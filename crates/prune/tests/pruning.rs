@@ -20,7 +20,7 @@ fn global_sparsity_is_exact_and_differs_by_layer() {
     let (zeros, total) = report.layers.iter().fold((0, 0), |(z, t), l| (z + l.zeros, t + l.total));
     assert_eq!(total, 784 * 300 + 300 * 100 + 100 * 10);
     assert_eq!(zeros, (0.9 * total as f64).round() as usize);
-    // PyTorch's start is narrower where more inputs are summed.
+    // PyTorch's initial weights are smaller in layers with more inputs.
     assert!(report.layers[0].sparsity > report.layers[2].sparsity);
     m.verify().unwrap();
 }
@@ -92,10 +92,10 @@ fn zeros_that_are_there_already_are_no_part_of_the_share() {
     let dead: usize = report.layers.iter().map(|l| l.zeros).sum();
     assert_eq!(report.zero_before, zeros);
     assert_eq!(dead - zeros, ((total - zeros) as f64 * 0.5).round() as usize);
-    // They are held: training does not revive them.
+    // They are held: training does not change them.
     let mask = m.annotations.mask(bank.weight).unwrap().as_slice::<bool>().unwrap().to_vec();
     assert!((0..mask.len()).all(|i| i % 100 >= 97 || !mask[i]));
-    // Again to the same share: nothing more dies.
+    // Pruning again to the same share prunes nothing more.
     assert_eq!(prune(&mut m, &settings(0.5, Scope::Global)).unwrap(), report);
 }
 
@@ -130,9 +130,9 @@ fn a_layer_of_which_nothing_is_left_is_named_and_a_floor_keeps_some() {
     assert_eq!(report.emptied, Vec::<String>::new());
     let layer = report.layers.iter().find(|l| l.name == last.name).unwrap();
     assert_eq!(layer.total - layer.zeros, layer.total.div_ceil(10));
-    // The share over all is as asked for.
+    // The total share is as requested.
     assert!((report.sparsity - 0.5).abs() < 1e-4);
-    // Where the floor forbids it, fewer die.
+    // If the minimum share forbids it, fewer are pruned.
     let mut m = model("mlp");
     let report = prune(&mut m, &PruneSettings { min_per_layer: 0.4, ..settings(0.9, Scope::Layer) }).unwrap();
     assert!(report.layers.iter().all(|l| l.total - l.zeros == (l.total as f64 * 0.4).ceil() as usize));

@@ -1,4 +1,4 @@
-//! Pruning with data: by gradients, and while a training goes on.
+//! Pruning with data: by gradients, and during training.
 use espalier_prune::{Criteria, GradualPruning, PruneSettings, SparsitySchedules, candidates, prune, prune_with};
 use graph::{Model, ValueId};
 use std::collections::BTreeMap;
@@ -109,7 +109,7 @@ fn pruning_further_by_gradients_never_revives() {
     }
 }
 
-/// Writes the sparsity down after each step, and that no element lives again.
+/// Records the sparsity after each step, and that no pruned element is restored.
 #[derive(Default)]
 struct Sparsities {
     list: Vec<f64>,
@@ -217,7 +217,7 @@ fn a_training_that_was_stopped_ends_in_the_same_bits() {
     }
 }
 
-/// Every member has a page, and an example that gives it.
+/// Every member has a manual page, and an example that parses to it.
 fn documented<F: Family>() {
     let pages = manual::<F>();
     assert!(!pages.summary.is_empty() && pages.default.is_none_or(|name| pages.members.iter().any(|m| m.manual.name == name)));

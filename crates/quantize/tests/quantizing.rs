@@ -73,7 +73,7 @@ fn a_convolution_before_a_relu_is_quantized_behind_it() {
     let plan = plan(&m, &QuantizeSettings::default()).unwrap();
     let planned = |name: &str| plan.activations.contains_key(&m.find(name).unwrap());
     assert!(planned("input") && planned("relu1") && planned("relu3") && planned("logits"));
-    // The pooled and the flattened values lie on the grid of what was pooled.
+    // The pooled and the flattened values have the grid of their source.
     assert!(!planned("conv1") && !planned("pool1") && !planned("flatten"));
     assert_eq!((plan.constants.len(), plan.biases.len()), (4, 4));
 }
@@ -109,7 +109,7 @@ fn masks_are_held_and_zeros_stay_zeros() {
         let scales = |a: &graph::Annotation| a.encoding.as_ref().unwrap().parameters["scale"].to_f32_vec().unwrap();
         let bias = encodings::affine::AffineSettings::of(after.encoding.as_ref().unwrap()).unwrap().is_bias();
         assert!(bias || Precision::of(&scales(after)) <= Precision::of(&scales(annotation)));
-        // What the error of the weights alone is least with; before, the mean of the data had a say too.
+        // The scale with the least error of the weights alone; before, the mean of the data mattered too.
         if let Some(weight) = m.values.tensor(id).filter(|_| !bias) {
             let mask = graph::Annotation { mask: after.mask.clone(), encoding: None };
             let live = encodings::simulate(weight, &mask).unwrap().to_f32_vec().unwrap();
@@ -195,7 +195,7 @@ fn a_kept_normalization_simulates_the_folded_weight_and_folds_to_the_same_graph(
         let has_norms = |m: &Model| m.graph.nodes.iter().any(|n| n.op_type == "BatchNormalization");
         assert!(has_norms(&kept) && !has_norms(&folded));
         let b = run(&folded, Mode::SIMULATED);
-        // Biases are rounded in the folded graph only; what is left differs in the last places, which decide few ties.
+        // Biases are rounded in the folded graph only; the remaining difference is in the last places, which decide few ties.
         let mut exact_biases = folded.clone();
         for (_, annotation) in exact_biases.annotations.iter_mut() {
             annotation.encoding = annotation.encoding.take().filter(|e| e.settings.get("bits") != Some(&graph::Setting::Int(32)));
@@ -243,7 +243,7 @@ fn behind_weights_of_few_levels_a_normalization_goes_into_the_scales_of_their_ch
             let activations = espalier_quantize::ActivationSettings::float();
             let settings = QuantizeSettings { weights, rules, activations, ..QuantizeSettings::default() };
             let (mut kept, _) = both("resnet8", &settings);
-            // A norm may turn a channel round.
+            // A normalization may change a channel's sign.
             let unit = ops::foldable_norms(&kept).unwrap().remove(1);
             let norm = kept.graph.nodes.iter().find(|n| n.label(&kept.values) == unit.norm).unwrap();
             let gamma = norm.input(1).unwrap();
@@ -329,7 +329,7 @@ fn leaving_out_everything_is_refused() {
 
 #[test]
 fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
-    // One element in a thousand is a hundred times as large: a range of all spends the grid on nothing. The network clips.
+    // One element in a thousand is a hundred times as large: a range of all elements wastes the grid. The network clips.
     let m = model("mlp");
     let spiky = |m: &Model, seed: u64| {
         let t = input(m, seed);
@@ -352,7 +352,7 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
     assert_eq!(choice.errors.len(), Observers::members().len() - 1);
     assert!(choice.errors.windows(2).all(|w| w[0].1 <= w[1].1) && choice.errors[0].0 == choice.observer.kind(), "{choice:?}");
     let error = |kind: &str| choice.errors.iter().find(|(name, _)| name == kind).unwrap().1;
-    // Of min_max, whose scale is no longer rounded up to few bits, more than half is left.
+    // More than half of the error of min_max remains, whose scale is no longer rounded up to few bits.
     assert!(error(choice.observer.kind()) < 0.7 * error("min_max"), "{choice:?}");
     // The error is that of the model which the chosen observer gives.
     let mut chosen = prepared.clone();
@@ -371,7 +371,7 @@ fn the_observer_with_the_least_error_on_data_it_has_not_seen_is_chosen() {
     assert!(matches!(choose(&prepared, &settings, &seen, std::iter::empty()), Err(QuantizeError::NoData)));
 }
 
-/// A mask is part of the network that is quantized: with it, and with zeros where it has them, the errors are the same.
+/// A mask is part of the quantized network: with a mask, and with zeros in its place, the errors are the same.
 #[test]
 fn observers_are_judged_against_the_pruned_network() {
     let mut masked = model("mlp");
@@ -409,7 +409,7 @@ fn depthwise_transposed_convolutions_are_stored_per_channel() {
     }
 }
 
-/// In the graph as the user knows it there is such a node; that it is part of a layer by now is no reason to call it unknown.
+/// The graph as the user knows it has this node; it was folded into a layer, but must not be called unknown.
 #[test]
 fn a_node_that_was_folded_away_may_be_named() {
     let mut m = normalized("resnet8");

@@ -1,4 +1,4 @@
-//! The views of a record that has everything in it, with names that must be escaped.
+//! The views of a record with every field set, and with names that must be escaped.
 use espalier_report::record::*;
 use espalier_report::{RunRecord, curves, html, html_live, markdown, terminal, terminal_after};
 
@@ -136,7 +136,7 @@ fn accuracies_over_different_images_are_not_compared() {
     assert!(page.contains("as far as 359 test samples tell, and 5 of them after deploy"), "{page}");
     assert!(!page.contains("-1.00 points") && !page.contains("from 99.00 %") && !page.contains("<th>after train</th>"));
     assert!(!page.contains("id=\"trade\""));
-    // The model that stands beside the file, on the same images.
+    // The original model's accuracy on the same images.
     r.stages[1].deploy.as_mut().unwrap().original.as_mut().unwrap().accuracy = Some(0.8);
     let page = told(&r);
     assert!(page.contains("+18.00 points") && page.contains("from 80.00 %"));
@@ -254,13 +254,13 @@ fn sample() {
     }
 }
 
-/// Every text of a record replaced by one that would be obeyed: by a browser, a terminal, Markdown.
+/// Replaces every text of a record by one with control characters or markup for a browser, a terminal or Markdown.
 const HOSTILE: &str =
     "<script>alert(1)</script>\"'><img src=x onerror=y>\u{1b}[2J\u{9b}31m\u{202e}\u{0}\r\n✓ forged | `x` [l](http://e) ![i](u) &lt;";
 
 fn hostile(value: &mut serde_json::Value) {
     match value {
-        // What is not free text is an enumeration, which a text from elsewhere would not be read as.
+        // Other strings are enumerations, which would not parse with another text.
         serde_json::Value::String(s) if !["run", "cached", "literal", "default"].contains(&s.as_str()) => *s = HOSTILE.into(),
         serde_json::Value::Array(list) => list.iter_mut().for_each(hostile),
         serde_json::Value::Object(map) => map.values_mut().for_each(hostile),
@@ -286,7 +286,7 @@ fn no_field_of_a_record_is_obeyed() {
         let bad = text.chars().find(|c| c.is_control() && *c != '\n' && *c != '\t' || *c == '\u{202e}');
         assert!(bad.is_none(), "{view}: {bad:?}");
     }
-    // Nothing begins an element or ends an attribute: what is left of the text is inside entities.
+    // No element begins and no attribute ends in it: the rest of the text is inside entities.
     assert!(!page.contains("<script") && !page.contains("<img") && !page.contains("\"'>"));
     assert!(!shown.lines().any(|l| l.starts_with("✓ forged")), "{shown}");
     assert!(!marked.lines().any(|l| l.starts_with("✓ forged")), "{marked}");

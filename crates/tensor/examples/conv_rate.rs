@@ -62,7 +62,7 @@ fn main() -> Result<()> {
         let dy = random::uniform(3, y.shape(), -1.0, 1.0)?;
         let flop = 2.0 * (y.len() * (c / groups) * kernel * kernel) as f64;
         let forward = best_seconds(|| x.conv(&w, None, &options).map(drop))?;
-        // Tracking one operand alone makes the backward pass compute its gradient alone.
+        // With only one operand tracked, the backward pass computes only its gradient.
         let backward = |x: &Tensor, w: &Tensor| -> Result<f64> {
             let mut best = f64::INFINITY;
             for _ in 0..ROUNDS {

@@ -21,7 +21,7 @@ fn pass(name: &str, inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) 
         let y = f(&leaves)?;
         forward = forward.min(start.elapsed().as_secs_f64());
         result = y.len();
-        // Nobody else holds it, as the gradient in the middle of a network.
+        // There is no other reference, as for a gradient in the middle of a network.
         let dy = numbers(9, y.shape())?;
         let start = Instant::now();
         let gradients = y.backward_from(dy)?;

@@ -27,7 +27,7 @@ fn main() -> Result<()> {
             let start = Instant::now();
             a.matmul(&b)?;
             best[0] = best[0].min(start.elapsed().as_secs_f64());
-            // Tracking one operand alone makes the backward pass compute its gradient alone.
+            // With only one operand tracked, the backward pass computes only its gradient.
             for (best, (a, b)) in best[1..].iter_mut().zip([(a.tracked()?, b.clone()), (a.clone(), b.tracked()?)]) {
                 let y: Tensor = a.matmul(&b)?;
                 let start = Instant::now();

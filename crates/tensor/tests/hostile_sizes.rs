@@ -10,7 +10,7 @@ fn cases() -> u32 {
     std::env::var("HOSTILE_CASES").ok().and_then(|n| n.parse().ok()).unwrap_or(3000)
 }
 
-/// Small sizes most often, else magnitudes whose products pass 31, 32, 63 and 64 bits.
+/// Mostly small sizes, else magnitudes whose products exceed 31, 32, 63 and 64 bits.
 fn extreme() -> impl Strategy<Value = usize> {
     prop_oneof![
         12 => 0usize..5,
@@ -26,7 +26,7 @@ fn sizes<const N: usize>() -> impl Strategy<Value = [usize; N]> {
     proptest::collection::vec(extreme(), N).prop_map(|v| std::array::from_fn(|i| v[i]))
 }
 
-/// Keeps a wrong size from taking the machine's memory. One test at a time has the limit.
+/// The limit keeps a wrong size from using up the machine's memory. One test at a time sets it.
 fn limited() -> MutexGuard<'static, ()> {
     static ONE: Mutex<()> = Mutex::new(());
     let one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,7 +197,7 @@ proptest! {
         for r in results.iter().filter_map(|r| r.as_ref().err()) {
             prop_assert!(!r.to_string().is_empty());
         }
-        // Shapes whose axes multiply to more than can be counted are none, empty or not.
+        // Shapes whose axes multiply to more than can be counted are invalid, empty or not.
         for r in results.into_iter().flatten() {
             let all = r.shape().iter().filter(|d| **d > 0).try_fold(1usize, |n, d| n.checked_mul(*d));
             prop_assert!(all.is_some(), "{:?}", r.shape());
@@ -209,7 +209,7 @@ proptest! {
         let _one = limited();
         let few = Tensor::vector(index.map(|v| v as i64).to_vec());
         let (one, small) = (few.reshape([1, 4])?, Tensor::zeros(DType::F32, &[1, 4])?);
-        // Empty tensors of extreme shapes are the only ones that there is room for.
+        // Only empty tensors of extreme shapes fit in memory.
         let Ok(x) = Tensor::zeros(DType::F32, &dims) else { return Ok(()) };
         let Ok(many) = Tensor::zeros(DType::I64, &[lead[0], lead[1], depth]) else { return Ok(()) };
         let _ = (x.gather(&few, axis), x.gather(&many, axis), x.gather_nd(&many, depth % 2), x.gather_elements(&one, axis));
@@ -252,7 +252,7 @@ fn sizes_that_wrap_are_refused() {
     }
 }
 
-/// A step, a padding and a dilation far larger than the image are valid where the sizes have room.
+/// A stride, a padding and a dilation far larger than the image are valid if the sizes fit.
 #[test]
 fn far_steps_see_what_lies_there() {
     let _one = limited();
@@ -311,7 +311,7 @@ fn a_limit_refuses_by_name_and_gives_room_back() {
     assert!(matches!(half.tile(&[1]), Err(TensorError::Memory { op: "expand", .. })));
     drop(half);
     assert!(Tensor::zeros(DType::U8, &[40 << 20]).is_ok());
-    // What is made elsewhere is counted too.
+    // Tensors made elsewhere are counted too.
     assert!(matches!(Tensor::new(vec![0f64; 10 << 20], [10 << 20]), Err(TensorError::Memory { .. })));
     assert_eq!(tensor::memory::set_limit(None), Some(64 << 20));
     assert!(Tensor::full(0f32, [1 << 20, 32]).is_ok());

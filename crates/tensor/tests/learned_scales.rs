@@ -1,4 +1,4 @@
-//! The gradient by a scale does not depend on whether one by the zero point is wanted, too: two loops, one order of sums.
+//! The gradient by a scale is the same with and without the gradient by the zero point: two loops, one order of sums.
 use espalier_tensor::random::uniform;
 use espalier_tensor::{Activation, Tensor};
 use proptest::prelude::*;

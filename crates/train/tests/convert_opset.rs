@@ -59,7 +59,7 @@ fn raise(case: &Path, to: i64) -> Outcome {
     if let Err(e) = ops::convert_opset(&mut newer, to) {
         return Outcome::Refused(e.to_string());
     }
-    // What is written must be a model that is read back.
+    // The written model must be readable.
     let written = onnx::to_bytes(&newer).map_err(|e| e.to_string());
     match written.and_then(|bytes| onnx::from_bytes(&bytes, None).map_err(|e| e.to_string())).and_then(|read| suite::run(&read, case)) {
         Ok(()) => Outcome::Same,

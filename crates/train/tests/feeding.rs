@@ -1,4 +1,4 @@
-//! Runs of a model on data whose samples do not go in as they come: a fixed batch, other axes, held and carried inputs.
+//! Runs of a model on data whose samples need rearranging: a fixed batch, other axes, held and carried inputs.
 use data::{ArraysDataset, Dataset, LoaderOptions};
 use espalier_train as train;
 use graph::{Dim, Model, Node, Value, ValueId, ValueType};

@@ -52,7 +52,7 @@ impl Watch for Losses {
     }
 }
 
-/// The losses of a few steps, and what the trained network says of one more batch.
+/// The losses of a few steps, and the trained network's output on one more batch.
 fn trained(on_gpu: bool, model: &Model, data: &Noise, optimizer: technique::Choice<Optimizers>) -> (Vec<f64>, Vec<f64>) {
     gpu::scoped(on_gpu, || {
         let mut model = model.clone();
@@ -102,7 +102,7 @@ fn a_gpu_trains_as_the_processor_does() {
         for (i, (got, wanted)) in outputs.iter().zip(&expected_outputs).enumerate() {
             assert!((got - wanted).abs() <= OUTPUT * largest, "{name}, output {i}: {got} against {wanted}");
         }
-        // Layers and their gradients leave nothing to the processor: it reads losses, norms and results.
+        // Layers and their gradients run on the GPU: the CPU reads only losses, norms and results.
         let layers: Vec<_> = copies.iter().filter(|c| c.0.ends_with("backward") || c.0.starts_with("Conv")).collect();
         assert!(layers.is_empty(), "{name}: {layers:?}");
     }

@@ -6,7 +6,7 @@ use tensor::Tensor;
 use test_support::folders::{self, files, fixtures, shared_files};
 use train::{Executor, Mode};
 
-/// Values with a known rank, and all that were seen.
+/// Number of values with a known rank, and of all values.
 fn check(model: &Model, arrays: BTreeMap<String, Tensor>) -> Result<(usize, usize), String> {
     let inputs = arrays.into_iter().filter_map(|(k, v)| Some((k.strip_prefix("in__")?.to_string(), v))).collect();
     let executor = Executor::unfused(model).map_err(|e| e.to_string())?;

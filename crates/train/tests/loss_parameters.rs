@@ -1,4 +1,5 @@
-//! An objective with a parameter of its own: it trains with the model's, is clipped with them, and survives a stop.
+//! An objective with a parameter of its own: it trains together with the model's, is clipped with them, and is restored after a
+//! stop.
 use espalier_train as train;
 use graph::{AttributeValue, Dim, Model, Node, Value, ValueId, ValueType};
 use std::collections::{BTreeMap, HashMap};
@@ -95,7 +96,7 @@ fn a_parameter_of_the_objective_trains_and_leaves_the_model_its_own() {
     let objective = Adapted::of(&model);
     let (names, before) = (model.values.len(), weight(&model));
     let report = train::train(&mut model, &Data, &objective, &settings(30, 0.9, None), &mut around(&mut Silent)).unwrap();
-    // Two numbers cannot give three: a third of the variance of x is the least that is left.
+    // Two numbers cannot determine three: a third of the variance of x is the least possible error.
     let loss = report.history.last().unwrap().loss;
     assert!((0.25..0.4).contains(&loss), "{loss}");
     assert!(distance(&objective.seen(), &objective.start) > 0.1 && distance(&weight(&model), &before) > 0.1);
@@ -115,7 +116,7 @@ fn its_gradient_is_clipped_with_those_of_the_model() {
             Box::new(Data.epoch(epoch).take(1))
         }
     }
-    // Two epochs of one step: the second sees what the first has done.
+    // Two epochs of one step: the second uses the result of the first.
     train::train(&mut model, &One, &objective, &settings(1, 0.0, Some(0.01)), &mut around(&mut Silent)).unwrap();
     let first = distance(&weight(&model), &before);
     let (mut model, objective) = (network(), Adapted::of(&network()));

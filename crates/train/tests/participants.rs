@@ -1,4 +1,4 @@
-//! Participants of a training: their hooks, their state, and what they may ask of the loop.
+//! Participants of a training: their hooks, their state, and their effects on the loop.
 mod toy;
 
 use espalier_train as train;
@@ -15,7 +15,7 @@ fn weight(m: &Model, name: &str) -> Vec<f32> {
     m.values.tensor(m.find(name).unwrap()).unwrap().to_f32_vec().unwrap()
 }
 
-/// Writes down which hooks were called at which step, and adds to one element after each update.
+/// Records which hooks were called at which step, and adds to one element after each update.
 #[derive(Default)]
 struct Recorder {
     calls: Vec<(&'static str, u64)>,
@@ -75,7 +75,7 @@ fn hooks_are_called_in_order() {
     assert_eq!(recorder.calls, expected);
 }
 
-/// Trains whole, then again with a stop in the second epoch and a fresh participant that goes on from the checkpoint.
+/// Trains without a stop, then again with a stop in the second epoch and a new participant that continues from the checkpoint.
 fn resumes<P: Participant>(mut fresh: impl FnMut() -> P) -> (Model, Model) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint.safetensors");
@@ -132,7 +132,7 @@ fn averaging_survives_an_interruption() {
     assert_same_constants(&whole, &resumed);
 }
 
-/// Is done after the given number of epochs.
+/// Settled after the given number of epochs.
 struct SettlesAfter(u64);
 impl Participant for SettlesAfter {
     fn name(&self) -> &'static str {
@@ -163,11 +163,11 @@ fn epochs_before_the_participants_are_done_are_neither_kept_nor_counted() {
     assert_eq!(run(0, None), (6, 1));
     assert_eq!(run(2, None), (6, 2), "0.9 was reached too early");
     assert_eq!(run(0, Some(1)), (3, 1));
-    // The third epoch has the figure of the first, which does not count.
+    // The third epoch has the metric of the first, which does not count.
     assert_eq!(run(2, Some(2)), (5, 2));
 }
 
-/// Lets dense gradients through, writes the first step's down, and stops.
+/// Requests dense gradients, records those of the first step, and stops.
 #[derive(Default)]
 struct Dense {
     dense: bool,
@@ -234,7 +234,7 @@ fn gradient_moments_agree_with_central_differences() {
     let batches: Vec<Batch> = data.epoch(4).map(Result::unwrap).collect();
     let found = moments(&m, 3);
     for at in [0, 1, 17, 33, 64, 127] {
-        // So small that hardly a rectifier changes sides.
+        // So small that hardly any rectifier changes its state.
         let eps = 1e-4f32;
         let moved = |by: f32| {
             let mut m = m.clone();
@@ -252,13 +252,13 @@ fn gradient_moments_agree_with_central_differences() {
     assert!(first.mean.iter().zip(&first.mean_square).all(|(g, s)| g * g == *s));
     assert!(found.mean.iter().zip(&found.mean_square).all(|(g, s)| *s >= g * g * 0.999));
     assert!(found.mean.iter().zip(&found.mean_square).any(|(g, s)| *s > 2.0 * g * g && *g != 0.0));
-    // Batches that are not there are not missed; the model is as it was.
+    // A source with fewer batches is no error; the model is unchanged.
     assert_eq!(moments(&m, 99), found);
     let none = GradientSource { data: &Toy { batches: 0 }, ..source };
     assert!(gradient_moments(&m, &none, &[id], 3).unwrap_err().to_string().contains("no batch"));
 }
 
-/// Writes down the weights after each epoch.
+/// Records the weights after each epoch.
 #[derive(Default)]
 struct Weights(Vec<Vec<f32>>);
 impl Participant for Weights {
@@ -287,7 +287,7 @@ fn weights_are_averaged_over_the_last_epochs_and_statistics_are_theirs() {
         assert!((f64::from(*w) - mean).abs() < 1e-6, "{i}: {w} against {mean}");
     }
     assert_eq!(m.annotations.mask(id), Some(&mask));
-    // The statistics of what the normalization reads, on the first three batches of the epoch behind the last.
+    // The statistics of the normalization's input, on the first three batches of the epoch after the last.
     let h: ValueId = m.find("h").unwrap();
     let executor = Executor::with_taps(&m, &[h]).unwrap();
     let (mut mean, mut variance) = ([0f64; 16], [0f64; 16]);

@@ -79,7 +79,7 @@ fn check(name: &str) {
     let batch = Batch { inputs, targets, ..Batch::default() };
     assert_eq!(without_gradient(&model, objective.as_ref(), &batch), Vec::<String>::new(), "{name}");
     let settings = TrainSettings {
-        // Small enough for every one of them: the network that reads raw pixels, 0..255, has gradients as large.
+        // Small enough for all models: the network with raw pixels, 0..255, has correspondingly large gradients.
         optimizer: AdamW { lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }.choice().unwrap(),
         schedule: Constant { warm_up: 0.0 }.choice().unwrap(),
         clip_norm: Some(1.0),

@@ -1,4 +1,4 @@
-//! The training loop on small graphs: it learns, holds masks, resumes to the same bits, and refuses what cannot be.
+//! The training loop on small graphs: it learns, holds masks, resumes to the same bits, and refuses invalid settings.
 mod toy;
 
 use espalier_train as train;
@@ -37,7 +37,7 @@ fn masked_weights_stay_zero_through_training() {
     let loss = CrossEntropy::of(&m, 0.1).unwrap();
     train::train(&mut m, &Toy { batches: 10 }, &loss, &settings(2), &mut around(&mut Silent)).unwrap();
     let x = Tensor::full(0.5f32, [2, 8]).unwrap();
-    // With every masked weight set to something else, the simulated output must not change.
+    // With every masked weight set to another value, the simulated output must not change.
     let out =
         |m: &Model| Executor::new(m).unwrap().run(&BTreeMap::from([("x".to_string(), x.clone())]), Mode::SIMULATED).unwrap()["y"].clone();
     let before = out(&m);
@@ -59,7 +59,7 @@ fn an_encoded_activation_is_what_its_parts_are() {
     let inputs = BTreeMap::from([("x".to_string(), x.clone())]);
     let fused = Executor::new(&m).unwrap().run(&inputs, Mode::SIMULATED).unwrap()["y"].clone();
     assert_eq!(fused, encodings::simulate(&x.relu().unwrap(), m.annotations.get(y).unwrap()).unwrap());
-    // Whoever observes sees the activation before its encoding.
+    // An observer gets the activation before its encoding.
     let mut seen = None;
     let unfused = Executor::unfused(&m).unwrap();
     unfused
@@ -70,7 +70,7 @@ fn an_encoded_activation_is_what_its_parts_are() {
         })
         .unwrap();
     assert_eq!(seen, Some(x.relu().unwrap()));
-    // Inputs and values that others hold are not written to.
+    // Inputs and values with other references are not overwritten.
     assert_eq!(inputs["x"], random::uniform(1, &[5, 9], -2.0, 2.0).unwrap());
     let plain = Executor::new(&m).unwrap().run(&inputs, Mode::FLOAT).unwrap()["y"].clone();
     assert_eq!((plain, inputs["x"].clone()), (x.relu().unwrap(), x));
@@ -305,7 +305,7 @@ fn what_is_not_finite_is_named_with_its_node() {
         e.contains("step 0: the loss is") && e.contains("the result of node 'l_node' (Log) holds -inf; an argument that is zero"),
         "{e}"
     );
-    // Finite values with an infinite slope: the square of 1e25 is none in f32. A mask of -inf is no fault.
+    // Finite values with an infinite slope: the square of 1e25 overflows f32. A mask of -inf is no fault.
     let e = fails(through(|m, h| {
         let tiny = constant(m, "tiny", Tensor::scalar(1e-25f32));
         let small = node(m, "Mul", &[h, tiny], "small");

@@ -105,7 +105,7 @@ fn a_test_folder_that_lacks_a_class_keeps_the_labels_of_the_others() {
     shades(&folder, "img/test", &[("0", 0), ("270", 160), ("90", 240)]);
     assert!(folder.espalier("new mlp -o m.onnx --input 3,8,8 --classes 4").status.success());
     folder.fails("evaluate m.onnx --data img/test", 1, "img/test: its 3 classes are 0, 270, 90, the network tells 4 apart, and neither");
-    // Beside its training set it is known which class is which, and the right one is missed.
+    // Beside its training set the order of classes is known, and the missing class is named.
     let said = folder.espalier("evaluate m.onnx --data img");
     assert!(String::from_utf8_lossy(&said.stdout).contains("no rows of class 1 (180), of 4"), "{said:?}");
     let recipe = "name = \"t\"\n[data]\ntrain = \"img\"\ntest = \"img\"\n[model]\nfile = \"m.onnx\"\n[[stages]]\nkind = \"train\"\nepochs = 200\n\
@@ -115,7 +115,7 @@ fn a_test_folder_that_lacks_a_class_keeps_the_labels_of_the_others() {
     let told: serde_json::Value = serde_json::from_slice(&run.stdout).unwrap();
     let trained = &told["result"]["stages"][0]["metrics"]["accuracy"];
     assert_eq!(trained.as_f64(), Some(1.0), "{trained} {}", String::from_utf8_lossy(&run.stderr));
-    // The deployed file carries the names, so the folder alone will do.
+    // The deployed file holds the class names, so the folder alone suffices.
     let said = folder.espalier("evaluate out/deploy.deployed.onnx --data img/test");
     assert!(String::from_utf8_lossy(&said.stdout).contains("accuracy 100.00 % (9 of 9)"), "{said:?}");
     shades(&folder, "other", &[("0", 0), ("45", 160)]);
@@ -138,7 +138,7 @@ fn preprocessing_of_arrays_is_applied_or_refused_and_never_only_told() {
     folder.fails("run p.toml", 1, "with arrays = true (--arrays) scale, mean, std and augmentation are applied");
     folder.write("a.toml", recipe("[data.augment]\nflip = true\n"));
     folder.fails("run a.toml", 1, "augmentation is asked for, and the data are arrays");
-    // What was not applied is not written into the file; what was is.
+    // Settings that were not applied are not written into the file; settings that were applied are.
     folder.write("n.toml", recipe(""));
     assert!(folder.espalier("run n.toml --out n").status.success());
     assert!(!said("inspect n/quantize.onnx --json").contains("espalier.preprocess"));

@@ -28,7 +28,7 @@ fn two_converts_into_one_folder_stay_apart() {
     with_data(&folder, "a", 1.0);
     with_data(&folder, "b", 2.0);
     std::fs::create_dir(folder.path("to")).unwrap();
-    // Another model's data under the name that both have at home.
+    // Another model's data file under the name that both use.
     folder.write("to/model.onnx.data", "another's");
     for (from, to) in [("a", "to/from_a.onnx"), ("b", "to/from_b.onnx")] {
         let output = folder.espalier(&format!("convert {from}/model.onnx -o {to}"));
@@ -84,7 +84,7 @@ fn a_run_into_a_folder_that_is_not_a_runs() {
     folder.write("r.toml", RECIPE.replace("deploy.onnx", "out/deploy.onnx"));
     folder.fails("run r.toml --output out", 1, "is read by this run and would be written over");
     assert_eq!(std::fs::read(folder.path("out/deploy.onnx")).unwrap(), b"a user's model");
-    // A data set that the run would grow.
+    // A data set that the run would add files to.
     folder.write("r.toml", RECIPE.replace("train = \"rows.npz\"", "train = \"images\""));
     std::fs::create_dir(folder.path("images")).unwrap();
     folder.fails("run r.toml --output images/out", 1, "lies inside the data set");

@@ -34,7 +34,7 @@ fn refused(model: &Model, x: Tensor, message: &str) {
     folder.arrays("in.npz", &[("x", x)]);
     folder.fails("execute big.onnx --input in.npz --output out.npz --memory-limit 64MB", 1, message);
     assert!(!folder.path("out.npz").exists());
-    // What only counts may know the shapes without computing them; it may not end by a signal.
+    // Commands that only count may infer the shapes without computing them; they may not end by a signal.
     for line in ["inspect big.onnx --memory-limit 64MB", "convert big.onnx --clean -o clean.onnx --memory-limit 64MB"] {
         let code = folder.espalier(line).status.code();
         assert!(matches!(code, Some(0 | 1)), "espalier {line}: {code:?}");
@@ -130,7 +130,7 @@ fn windows_whose_sizes_pass_64_bits() {
         let (model, x) = convolution("Conv", 16, [a - 1, b - 1], [0, 0, a - 1, b - 1], [1, 1]);
         refused(&model, x, "node 'big' (Conv)");
     }
-    // Three steps that come to 2 once they have passed 2^64.
+    // Three steps that overflow to 2 beyond 2^64.
     for groups in [1, 16] {
         let (model, x) = convolution("ConvTranspose", groups, [(1u128 << 64).div_ceil(3) as usize, 1], [0; 4], [4, 1]);
         refused(&model, x, "node 'big' (ConvTranspose)");

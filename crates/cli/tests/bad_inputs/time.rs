@@ -1,10 +1,10 @@
-//! Models that ask for more time than anybody has: each command ends, and says what it did not do.
+//! Models that would run for an unbounded time: each command ends, and reports what it did not do.
 use crate::support::{Folder, relu};
 use espalier::graph::{AttributeValue, Dim, Function, Graph, Model, Node, ValueType};
 use espalier::onnx;
 use espalier::tensor::{DType, Tensor};
 
-/// `y = Loop(x)`, which says of itself that it goes on.
+/// `y = Loop(x)` with a condition that is always true.
 fn endless() -> Model {
     let mut m = relu();
     let (x, y) = (m.graph.inputs[0], m.graph.outputs[0]);
@@ -29,7 +29,8 @@ fn a_loop_without_an_end_is_inspected() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What guesses how pixels are scaled runs the model, and gives up; what would run it on a data set says that it has no end.
+/// Commands that guess the preprocessing run the model, and give up; commands that would run it on a data set report that it does
+/// not end.
 #[test]
 fn a_loop_without_an_end_is_no_end_of_a_first_look() {
     let folder = Folder::new();
@@ -80,7 +81,7 @@ fn functions_that_unfold_without_measure() {
     folder.fails("execute deep.onnx --input in.npz", 1, "unfold to more than 1000000 nodes");
 }
 
-/// What is quadratic in the number of nodes takes minutes here.
+/// Code with quadratic time in the number of nodes takes minutes here.
 #[test]
 fn a_hundred_thousand_nodes() {
     let folder = Folder::new();

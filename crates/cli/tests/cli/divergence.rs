@@ -1,4 +1,4 @@
-//! A training that diverges is told, with what helps.
+//! A diverging training gives a warning with remedies.
 use crate::program::{digits, run};
 
 #[test]

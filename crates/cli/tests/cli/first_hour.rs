@@ -1,4 +1,4 @@
-//! The first commands with a model of one's own: a recipe is written, planned, run; and the commands that stand for one.
+//! The first commands with a user's own model: a recipe is written, planned and run; and the short commands.
 use crate::program::{digits, run};
 use espalier::data::npz;
 use espalier::graph::{Dim, Model, Node, Value, ValueType};
@@ -25,7 +25,7 @@ impl Trained {
         self.0.path().join(name).to_str().expect("a UTF-8 path").to_string()
     }
 
-    /// The model without what it says about its preprocessing.
+    /// The model without the preprocessing in its metadata.
     fn bare(&self) -> String {
         let mut model = espalier::onnx::load(Path::new(&self.path("model.onnx"))).expect("a model");
         model.metadata.clear();
@@ -55,7 +55,7 @@ fn a_recipe_is_written_with_reasons_and_runs_as_it_is() {
     ] {
         assert!(text.contains(part), "'{part}' in {text}");
     }
-    // Never over a file that is there.
+    // An existing file is never overwritten.
     let (code, _, error) = run(&["init", &bare, "--data", &data(), "-o", &recipe]);
     assert!(code == 1 && error.contains("is there already"), "{error}");
 
@@ -103,7 +103,7 @@ fn a_model_is_quantized_and_pruned_without_a_recipe() {
     let pruned = dir.path("pruned.onnx");
     let arguments = ["prune", &model, "--data", &data(), "-o", &pruned, "--run", &dir.path("p"), "--epochs", "1", "--sparsity", "0.6"];
     let (code, _, told) = run(&[&arguments[..], &quick].concat());
-    // One epoch may cost more than the point that the recipe's goal allows.
+    // One epoch may lose more accuracy than the recipe's goal allows.
     assert!(code == 0 || code == 3, "{told}");
     assert!(told.contains("sparsity 60.00 %") && Path::new(&pruned).exists(), "{told}");
 }

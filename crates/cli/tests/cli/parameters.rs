@@ -1,4 +1,4 @@
-//! Models whose parameters are not where they are looked for: a run makes them visible and says so.
+//! Models whose parameters are hidden behind nodes: a run makes them visible and notes it.
 use crate::program::run;
 use espalier::data::npz;
 use espalier::graph::{AttributeValue, Dim, Model, Node, Value, ValueId, ValueType};
@@ -117,7 +117,7 @@ fn a_stage_that_quantizes_nothing_fails_and_says_why() {
         message.starts_with("stage 'quantize': ") && message.contains("the model has no operator that computes on integers"),
         "{message}"
     );
-    // What another tool has put on integers for the length of a run.
+    // A model that another tool converted to integers.
     let [quantized, scale, zero, sums, real, product] = ["q", "s", "z", "sums", "real", "product"].map(|n| m.values.add_named(n));
     let w = m.values.add_constant("w", Tensor::full(3u8, [8, 8]).unwrap());
     m.graph.constants.push(w);

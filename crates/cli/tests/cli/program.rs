@@ -9,7 +9,7 @@ pub(crate) fn espalier(arguments: &[&str]) -> Command {
     command
 }
 
-/// What it gave: exit code, stdout, stderr.
+/// The output: exit code, stdout, stderr.
 pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
     parts(espalier(arguments).output().expect("the program starts"))
 }

@@ -83,7 +83,7 @@ fn six_stages_a_goal_on_the_error_and_the_file_that_ships() {
     let page = std::fs::read_to_string(out.join("report.html")).expect("a page");
     assert!(page.contains("MAE against file size") && !page.contains("ccuracy"));
 
-    // The file says what it is for.
+    // The file holds its task.
     let model = out.join("deploy.deployed.onnx");
     let slant = data.join("slant");
     let (code, said, error) = run(&["evaluate", text(&model), "--data", text(&slant)]);
@@ -135,7 +135,7 @@ fn targets_may_have_any_shape_and_another_name() {
     assert!(code == 0 && said.contains("MAE"), "{said}{error}");
 
     for (task, goals, told) in [
-        // The usual names come first, and an array called label is one of them: what is left over is an input.
+        // The usual names come first, and an array called label is one of them: other arrays are inputs.
         ("\"regression\"", "", "is not given (given: angles, x)"),
         ("\"regresion\"", "", "did you mean 'regression'?"),
         ("{ kind = \"regression\", target = \"angle\" }", "", "no array 'angle'; there are angles, label, x"),

@@ -1,4 +1,4 @@
-//! A run that is killed or stopped goes on where it was, to the same bytes.
+//! A run that is killed or stopped continues where it was, to the same bytes.
 use crate::program::{digits, espalier, parts};
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! A run that begins with a model file counts from that file.
+//! Changes of a run that begins with a model file are relative to that file.
 use crate::program::{digits, run};
 
 const RECIPE: &str = r#"

@@ -113,7 +113,7 @@ fn what_is_misspelt_is_suggested() {
     }
 }
 
-/// The processor is always there; what is not is refused by name, with what would help.
+/// The CPU is always available; unavailable devices are refused by name, with a remedy.
 #[test]
 fn devices_are_named_and_refused_by_name() {
     let (code, list, _) = run(&["--device", "cpu", "list", "devices"]);

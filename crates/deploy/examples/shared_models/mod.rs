@@ -1,4 +1,4 @@
-//! The nine shared models and the samples that they are fed.
+//! The nine shared models and their input samples.
 use data::{LoaderOptions, Preprocess};
 use graph::Model;
 use std::collections::BTreeMap;
@@ -90,7 +90,7 @@ fn from_data_set(file: &Path, options: LoaderOptions) -> Result<Rows, Box<dyn Er
     Ok(Box::new(loader.map(|b| b.map(Batch::from).map_err(|e| TrainError::Data(e.to_string())))))
 }
 
-/// Four windows of each recording, with a fresh state, as the voice detector wants them.
+/// Four windows of each recording, with a state that starts from zero, as the voice detector needs them.
 fn speech(batch: Batch, input: &str) -> Result<Batch, TrainError> {
     let fault = |e: tensor::TensorError| TrainError::Data(e.to_string());
     let sound = batch.inputs.get(input).ok_or_else(|| TrainError::Data("no sound".into()))?;
@@ -100,7 +100,7 @@ fn speech(batch: Batch, input: &str) -> Result<Batch, TrainError> {
     Ok(Batch { inputs, targets: BTreeMap::new(), ..Batch::default() })
 }
 
-/// Noise that wanders along the last axis, so that it is not all edges.
+/// Noise that changes slowly along the last axis, so that it is not all edges.
 fn noise(shape: &[usize], amplitude: f32, seed: u64) -> tensor::Result<Tensor> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut value = 0f32;
@@ -114,7 +114,7 @@ fn noise(shape: &[usize], amplitude: f32, seed: u64) -> tensor::Result<Tensor> {
     Tensor::new((0..shape.iter().product::<usize>()).map(draw).collect::<Vec<f32>>(), shape)
 }
 
-/// A model as it is before it is quantized.
+/// A model before quantization.
 pub(crate) fn prepared(data: &Path, name: &str) -> Result<Model, Box<dyn Error>> {
     let mut model = onnx::load(&data.join(format!("models/{name}.onnx")))?;
     train::fold_constants(&mut model)?;

@@ -1,4 +1,4 @@
-//! What several tests share.
+//! Code shared by several tests.
 #![allow(dead_code)]
 use espalier_deploy as deploy;
 
@@ -37,7 +37,7 @@ impl Builder {
         id
     }
 
-    /// A float value that is an output, to be made by a node.
+    /// A float value that is an output, to be computed by a node.
     pub(crate) fn output(&mut self, name: &str, shape: &[Option<usize>]) -> ValueId {
         let id = self.typed(name, shape);
         self.model.graph.outputs.push(id);

@@ -1,4 +1,4 @@
-//! What the examples share: a trained network and its data.
+//! Shared by the examples: a trained network and its data.
 use espalier::commands::PreprocessChanges;
 use espalier::graph::Model;
 use espalier::train::{CrossEntropy, TrainContext, TrainSettings, train};

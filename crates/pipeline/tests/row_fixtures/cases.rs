@@ -10,11 +10,11 @@ use test_support::runs::run_in;
 /// the least float as its mask has scores of up to 50, of which 8 bits leave little.
 const FLOOR: f64 = 15.0;
 
-/// The runs that an npz file beside a model means: all its rows at once, or one by one where the batch is declared as 1.
+/// The runs in an npz file beside a model: all its rows at once, or one by one if the batch is declared as 1.
 fn runs(model: &Model, arrays: &Named) -> Vec<Named> {
     let inputs: Vec<_> = model.free_inputs().into_iter().map(|id| &model.values[id]).collect();
     let array = |v: &graph::Value| match &arrays[&v.name] {
-        // Pixels, as they come to a network of floats.
+        // Pixels, as a float network gets them.
         pixels if pixels.dtype() == DType::U8 => pixels.cast(DType::F32).unwrap().mul_scalar(1.0 / 255.0).unwrap(),
         array => array.cast(v.dtype().unwrap()).unwrap(),
     };

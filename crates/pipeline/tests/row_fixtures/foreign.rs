@@ -125,7 +125,7 @@ fn weights_that_came_as_integers() {
     .constant("z", Tensor::new(vec![0i8], [1]).unwrap());
     const EITHER: &[Form] = &[Form::Open, Form::One];
     all(&[
-        // The table holds what the values do: uint8.
+        // The table is stored in the type of its values: uint8.
         Case::new("an embedding", 2, 25.0, embedding).not("another row", swapped).forms(EITHER),
         Case::new("MatMulInteger", 2, 25.0, dynamic),
         Case::new("what it stands for", 2, 25.0, float),
@@ -134,7 +134,7 @@ fn weights_that_came_as_integers() {
     ]);
 }
 
-/// A file that was deployed here, once more.
+/// A deployed file as the input of another run.
 #[test]
 fn our_own_file_again() {
     let Some(runtime) = runtime() else { return };

@@ -17,7 +17,7 @@ fn a_fixed_batch() {
          y = Gemm(r, v)
          out y [N, 3]",
     );
-    // To sizes that hold for a batch of one alone.
+    // To sizes that are valid for a batch of one only.
     let fixed = reshaped.reworded("-1, 64", "1, 64");
     let length = Net::new(
         "in x [N, len, 4]

@@ -1,5 +1,4 @@
-//! Layers whose weights or normalizations lie unusually: normalizations that do not fold, weights behind a node, weights of three
-//! axes.
+//! Layers with unusual weights or normalizations: normalizations that do not fold, weights behind a node, weights of three axes.
 use crate::net::Net;
 use crate::whole::{Case, Form, all, normal, runtime, whole};
 use graph::AttributeValue;
@@ -185,7 +184,7 @@ fn weights_behind_a_node() {
     ]);
 }
 
-/// Columns of very different size want a scale each; along the axis that a product sums over, small ones would get few codes.
+/// Columns of very different size need a scale each; along the axis that a product sums over, small ones would get few codes.
 #[test]
 fn a_weight_of_three_axes_has_its_channels_last() {
     if runtime().is_none() {

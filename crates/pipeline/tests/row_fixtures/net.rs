@@ -13,7 +13,7 @@ use graph::{AttributeValue, Dim, Graph, Model, Node, Origin, Value, ValueId, Val
 use std::collections::BTreeMap;
 use tensor::{DType, Tensor, random};
 
-/// A graph as text, with what text does not say well.
+/// A graph as text, with the parts that are hard to write as text.
 #[derive(Clone, Default)]
 pub(crate) struct Net {
     pub(crate) text: String,

@@ -1,4 +1,4 @@
-//! Masks of very large numbers, NaN, and layers that are pruned to nothing.
+//! Masks of very large numbers, NaN, and layers whose weights are all pruned.
 use crate::net::Net;
 use crate::whole::{Case, Form, all, normal, runtime, whole};
 use tensor::{DType, Tensor};
@@ -52,7 +52,7 @@ fn fed(masked: f32) -> Net {
     .constant("minus", Tensor::scalar(masked))
 }
 
-/// A mask of ones and zeros that leaves a position at least.
+/// A mask of ones and zeros with at least one position left.
 fn padded(name: &str, dtype: DType, shape: &[usize], seed: u64) -> Tensor {
     if name != "mask" {
         return normal(name, dtype, shape, seed);
@@ -65,7 +65,7 @@ fn padded(name: &str, dtype: DType, shape: &[usize], seed: u64) -> Tensor {
 #[test]
 fn masked_attention() {
     let even = |net: &Net, scores: &str| {
-        // A grid that reaches from the mask's number to zero has no step between the scores: all are equal.
+        // A grid from the mask's number to zero has no step between the scores: all become equal.
         let zero = net.reworded("in x", "none = [] 0.0\nin x");
         match scores {
             "s" => zero.reworded("s = Add(s0, mask)", "z = Mul(s0, none)\ns = Add(z, mask)"),
@@ -89,7 +89,7 @@ fn masked_attention() {
 #[test]
 fn rows_that_are_not_numbers_are_counted() {
     let Some(runtime) = runtime() else { return };
-    // The root of what is below zero.
+    // The square root of negative numbers.
     let net = Net::new(
         "in x [N, 4]
          w ~ [4, 4]
@@ -107,7 +107,7 @@ fn rows_that_are_not_numbers_are_counted() {
          y = Add(k, o)
          out y [N, 3]",
     );
-    // Calibrated on rows without, tested on 30 of which 29 are below zero.
+    // Calibrated on rows without negative values, tested on 30 rows of which 29 are negative.
     fn positive(name: &str, dtype: DType, shape: &[usize], seed: u64) -> Tensor {
         normal(name, dtype, shape, seed).abs().unwrap()
     }
@@ -152,7 +152,7 @@ fn a_layer_that_is_pruned_to_nothing_is_named() {
     }
 }
 
-/// Samples that cannot run together train one by one: a normalization has no batch, and keeps what it knows.
+/// Samples that cannot run together train one by one: a normalization has no batch, and keeps its statistics.
 #[test]
 fn normalizations_of_a_fixed_batch_keep_their_statistics() {
     let net = Net::new(

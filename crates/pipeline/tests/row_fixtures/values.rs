@@ -79,7 +79,7 @@ fn several_outputs() {
          out y [N, 4, 3, 3]",
     );
     let averaged = pooled.reworded("p, at = MaxPool", "p = AveragePool");
-    // The indices are read: what was pooled goes back where it was.
+    // The indices are read: MaxUnpool puts the pooled elements back.
     let unpooled = Net::new(
         "in x [N, 3, 6, 6]
          w ~ [4, 3, 3, 3]
@@ -99,7 +99,7 @@ fn several_outputs() {
         Case::new("Dropout with a mask that nothing reads", 2, 25.0, dropout),
         Case::new("the same of operator set 7", 2, 25.0, old),
         Case::new("MaxPool with indices that nothing reads", 2, 25.0, pooled).not("averages", averaged),
-        // Equal codes where float numbers differed may move a maximum to its neighbour.
+        // Equal codes of different floats may move a maximum to its neighbour.
         Case::new("MaxPool and MaxUnpool", 3, 15.0, unpooled).not("all to the first place", first),
     ]);
 }
@@ -155,7 +155,7 @@ fn padding() {
     };
     let constant = |constant| padded(constant, "k, p, v)");
     let by_mode = |mode: &str| padded("0.0", &format!("k, p) mode=\"{mode}\""));
-    // What the grid of a sigmoid makes of the constant.
+    // The constant after rounding to the grid of a sigmoid.
     let case = |name, given, clipped| Case::new(name, 2, 25.0, constant(given)).not("the constant clipped", constant(clipped));
     let mut cases = vec![
         Case::new("zero", 2, 25.0, constant("0.0")).not("another constant", constant("0.1")),

@@ -18,16 +18,16 @@ fn recipe() -> String {
 
 pub(crate) type Named = BTreeMap<String, Tensor>;
 
-/// How a graph's batch stands.
+/// The form of a graph's batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Form {
     Open,
     One,
-    /// One, and a Reshape to a constant shape keeps it so.
+    /// A batch of one that a Reshape to a constant shape fixes.
     Tied,
 }
 
-/// What an input holds: its name, its sizes and a seed.
+/// The contents of an input: its name, its sizes and a seed.
 pub(crate) type Feed = fn(&str, DType, &[usize], u64) -> Tensor;
 
 /// Normal numbers; of another type than floats, zeros and ones.
@@ -41,15 +41,15 @@ pub(crate) fn normal(_: &str, dtype: DType, shape: &[usize], seed: u64) -> Tenso
     }
 }
 
-/// A graph and what its deployed file must be.
+/// A graph with the requirements on its deployed file.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) net: Net,
-    /// Weights of int8 that the deployed file holds: tensors of two axes and more.
+    /// Number of int8 weights in the deployed file: tensors of two axes and more.
     pub(crate) weights: usize,
-    /// Signal to noise in decibels that each output reaches.
+    /// Least signal to noise of each output, in decibels.
     pub(crate) floor: f64,
-    /// Graphs that compute what a wrong handling would: further from the float graph than the floor allows.
+    /// Graphs that compute the result of a wrong handling: further from the float graph than the required signal to noise allows.
     pub(crate) wrong: Vec<(&'static str, Net)>,
     pub(crate) feed: Feed,
     pub(crate) forms: &'static [Form],
@@ -60,7 +60,7 @@ impl Case {
         Case { name, net, weights, floor, wrong: vec![], feed: normal, forms: &[Form::Open, Form::One, Form::Tied] }
     }
 
-    /// What it would be if this were done instead.
+    /// The wrong graph to compare with.
     pub(crate) fn not(mut self, what: &'static str, net: Net) -> Case {
         self.wrong.push((what, net));
         self
@@ -71,14 +71,14 @@ impl Case {
         self
     }
 
-    /// Without the form whose Reshape would change what the graph means.
+    /// Without the form whose Reshape would change the graph's meaning.
     pub(crate) fn forms(mut self, forms: &'static [Form]) -> Case {
         self.forms = forms;
         self
     }
 }
 
-/// ONNX Runtime, or the reason that it is not there.
+/// ONNX Runtime, or the reason why it is missing.
 pub(crate) fn runtime() -> Option<OnnxRuntime> {
     OnnxRuntime::find().map_err(|e| println!("skipped: {e}")).ok()
 }
@@ -88,7 +88,7 @@ pub(crate) fn sqnr(reference: &Tensor, other: &Tensor) -> f64 {
     SignalToNoise::of(reference, other).unwrap().db()
 }
 
-/// What each run gives, joined to one row an output; floats alone.
+/// The outputs of all runs, joined to one row for each output; floats only.
 pub(crate) fn outputs(runtime: &OnnxRuntime, model: &Path, runs: &[Named], optimize: bool) -> Result<Named, String> {
     let options = SessionOptions { threads: 1, optimize };
     let mut session = runtime.load(Source::File(model), options).map_err(|e| e.to_string())?;
@@ -203,7 +203,7 @@ fn go(folder: tempfile::TempDir, runs: Vec<Named>, text: &str, overrides: &[&str
     Ok(Done { record, folder, runs })
 }
 
-/// What is wrong with a case in one form, if anything is.
+/// What is wrong with a case in one form, if anything.
 fn fault(case: &Case, form: Form, runtime: &OnnxRuntime) -> Result<String, String> {
     let done = whole(&case.net, form, case.feed, &[])?;
     let at = |name: &str| done.folder.path().join(name);

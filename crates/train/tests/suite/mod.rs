@@ -18,7 +18,7 @@ fn relative(dtype: DType) -> f64 {
     }
 }
 
-/// `Err` holds the reason, the same for all cases of one cause.
+/// `Err` holds the reason, the same for all cases with one cause.
 pub(crate) type Verdict = Result<(), String>;
 
 /// The folder of the node cases, or `None` with the reason printed.
@@ -33,7 +33,7 @@ pub(crate) fn folder() -> Option<PathBuf> {
 
 /// The model of a case, if its inputs and outputs are tensors.
 pub(crate) fn load(case: &Path) -> Result<Model, String> {
-    // From bytes: an error without the path, which depends on where the suite lies.
+    // From bytes: an error without the path, which depends on the suite's folder.
     let bytes = std::fs::read(case.join("model.onnx")).map_err(|e| e.to_string())?;
     let model = onnx::from_bytes(&bytes, Some(case)).map_err(|e| e.to_string())?;
     let types = model.graph.inputs.iter().chain(&model.graph.outputs).map(|v| &model.values[*v].ty);
@@ -112,7 +112,7 @@ fn numbers(t: &Tensor) -> Result<Vec<f64>, String> {
     }
 }
 
-/// The cause without the names of one case's nodes, so that cases of one cause read alike.
+/// The cause without the names of one case's nodes, so that cases with one cause have the same text.
 fn reason(e: &TrainError) -> String {
     let text = match e {
         TrainError::UnknownOperator { op_type, domain, .. } if domain.is_empty() => format!("operator {op_type} is not known"),

@@ -1,4 +1,4 @@
-//! A small network and a data set that it learns, for the tests of the training loop.
+//! A small network and a data set that it can learn, for the tests of the training loop.
 use espalier_train::{Batch, Batches, Cosine, Sgd, TrainError, TrainSettings};
 use graph::{AttributeValue, Model, Node, Value, ValueId, ValueType};
 use std::collections::BTreeMap;
@@ -48,7 +48,7 @@ pub(crate) fn network() -> Model {
     m
 }
 
-/// Three classes by which of three fixed directions is strongest.
+/// Three classes: which of three fixed directions is strongest.
 pub(crate) struct Toy {
     pub(crate) batches: u64,
 }
