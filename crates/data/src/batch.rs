@@ -44,7 +44,7 @@ pub struct Ragged {
 }
 
 /// What every worker needs to make a batch.
-pub(crate) struct Recipe {
+pub(crate) struct BatchRecipe {
     pub(crate) input: String,
     pub(crate) classes: Option<usize>,
     pub(crate) preprocess: Preprocess,
@@ -54,7 +54,7 @@ pub(crate) struct Recipe {
     pub(crate) ragged: bool,
 }
 
-impl Recipe {
+impl BatchRecipe {
     /// Decodes, augments, preprocesses and stacks: one batch, or several where rows cannot be stacked and need not be.
     /// Errors name the row and its file.
     pub(crate) fn batches(&self, dataset: &dyn Dataset, samples: Vec<(usize, Sample)>) -> Result<Vec<Batch>> {

@@ -1,5 +1,5 @@
 //! The order of an epoch's rows, and reading the rows in that order.
-use crate::batch::{Batch, Recipe};
+use crate::batch::{Batch, BatchRecipe};
 use crate::loader::{LoaderOptions, Shuffle};
 use crate::random::Draws;
 use crate::{DataError, Dataset, Result, Sample};
@@ -29,7 +29,7 @@ pub(crate) enum Rows {
 }
 
 impl Rows {
-    pub(crate) fn batches(self, recipe: &Recipe) -> Result<Vec<Batch>> {
+    pub(crate) fn batches(self, recipe: &BatchRecipe) -> Result<Vec<Batch>> {
         let (dataset, samples) = match self {
             Rows::Read(dataset, samples) => (dataset, samples),
             Rows::Unread(dataset, rows) => {

@@ -3,7 +3,7 @@
 //! Workers take turns at the feed (a lock): the worker that holds it takes the next rows, puts the receiving end of its result
 //! into a bounded queue, and decodes after releasing the lock. So the queue holds the batches in order, however long each takes.
 use crate::augment::Augment;
-use crate::batch::{Batch, Recipe};
+use crate::batch::{Batch, BatchRecipe};
 use crate::feed::Feed;
 use crate::preprocess::Preprocess;
 use crate::{DataError, Dataset, Result};
@@ -87,14 +87,14 @@ impl Default for LoaderOptions {
 /// bytes for each row of the epoch.
 pub struct Loader {
     batches: usize,
-    source: Source,
+    source: BatchSource,
     /// The remaining pieces of a batch whose rows differ in shape.
     pending: VecDeque<Batch>,
     workers: Vec<JoinHandle<()>>,
 }
 
-enum Source {
-    Here(Box<(Feed, Recipe)>),
+enum BatchSource {
+    Here(Box<(Feed, BatchRecipe)>),
     Threads(Receiver<Receiver<Result<Vec<Batch>>>>),
     Ended,
 }
@@ -110,7 +110,7 @@ impl Loader {
         }
         options.preprocess.validate()?;
         let named = dataset.class_names().len();
-        let recipe = Recipe {
+        let recipe = BatchRecipe {
             input: options.input.clone(),
             classes: options.classes.into_iter().chain((named > 0).then_some(named)).min(),
             preprocess: options.preprocess.clone(),
@@ -121,7 +121,7 @@ impl Loader {
         let feed = Feed::new(dataset, &options)?;
         let batches = feed.batches();
         if options.workers == 0 {
-            let source = Source::Here(Box::new((feed, recipe)));
+            let source = BatchSource::Here(Box::new((feed, recipe)));
             return Ok(Loader { batches, source, pending: VecDeque::new(), workers: vec![] });
         }
         let (queue, receiver) = sync_channel(options.workers + 1);
@@ -132,7 +132,7 @@ impl Loader {
         };
         let workers = (0..options.workers).map(spawn).collect::<Result<_, _>>();
         let workers = workers.map_err(|e| DataError::invalid(format!("workers = {}: {e}", options.workers)))?;
-        Ok(Loader { batches, source: Source::Threads(receiver), pending: VecDeque::new(), workers })
+        Ok(Loader { batches, source: BatchSource::Threads(receiver), pending: VecDeque::new(), workers })
     }
 
     /// Batches left in the epoch.
@@ -142,7 +142,7 @@ impl Loader {
 }
 
 /// A worker's loop: until the epoch ends or the consumer is gone.
-fn work(feed: &Mutex<Feed>, recipe: &Recipe, queue: &SyncSender<Receiver<Result<Vec<Batch>>>>) {
+fn work(feed: &Mutex<Feed>, recipe: &BatchRecipe, queue: &SyncSender<Receiver<Result<Vec<Batch>>>>) {
     loop {
         let (sender, receiver) = sync_channel(1);
         let rows = {
@@ -166,9 +166,9 @@ impl Iterator for Loader {
             return Some(Ok(batch));
         }
         let batches = match &mut self.source {
-            Source::Ended => return None,
-            Source::Here(here) => here.0.next_batch().map(|rows| rows.and_then(|rows| rows.batches(&here.1))),
-            Source::Threads(queue) => queue.recv().ok().map(|batch| {
+            BatchSource::Ended => return None,
+            BatchSource::Here(here) => here.0.next_batch().map(|rows| rows.and_then(|rows| rows.batches(&here.1))),
+            BatchSource::Threads(queue) => queue.recv().ok().map(|batch| {
                 batch.recv().unwrap_or_else(|_| Err(DataError::invalid("a loader thread ended without a result: its message is on stderr")))
             }),
         };
@@ -179,12 +179,12 @@ impl Iterator for Loader {
                 self.pending.pop_front().map(Ok)
             }
             Some(Err(e)) => {
-                self.source = Source::Ended;
+                self.source = BatchSource::Ended;
                 self.batches = 0;
                 Some(Err(e))
             }
             None => {
-                self.source = Source::Ended;
+                self.source = BatchSource::Ended;
                 self.batches = 0;
                 None
             }
@@ -195,7 +195,7 @@ impl Iterator for Loader {
 impl Drop for Loader {
     fn drop(&mut self) {
         // Closing the queue tells the workers to stop.
-        self.source = Source::Ended;
+        self.source = BatchSource::Ended;
         for worker in self.workers.drain(..) {
             let _ = worker.join();
         }

@@ -44,16 +44,16 @@ pub(crate) fn restore(model: &mut Model) -> Result<usize> {
 }
 
 /// Scale and zero point.
-type Grid = (ValueId, Option<ValueId>);
+type GridValues = (ValueId, Option<ValueId>);
 
 struct Restoring<'a> {
     model: &'a mut Model,
     names: Names,
     nodes: Names,
     /// Grids of integers that a quantizer makes.
-    grids: HashMap<ValueId, Grid>,
+    grids: HashMap<ValueId, GridValues>,
     /// Float values by the integers and the grid that they are dequantized by.
-    dequantized: HashMap<(ValueId, Grid), ValueId>,
+    dequantized: HashMap<(ValueId, GridValues), ValueId>,
     constants: Vec<ValueId>,
 }
 
@@ -80,7 +80,7 @@ impl Restoring<'_> {
             return None;
         }
         let input = |slot: Slot| form.position(slot).and_then(|at| node.input(at));
-        let mut read: Vec<(usize, ValueId, Grid)> = vec![];
+        let mut read: Vec<(usize, ValueId, GridValues)> = vec![];
         let mut inputs: Vec<Option<ValueId>> = vec![];
         for (at, slot) in form.slots.iter().enumerate() {
             match slot {
@@ -95,7 +95,7 @@ impl Restoring<'_> {
             }
         }
         // Scales along an axis are for constants, which are lifted; other values would need a newer operator set.
-        let fixed = |(_, integers, grid): &(usize, ValueId, Grid)| {
+        let fixed = |(_, integers, grid): &(usize, ValueId, GridValues)| {
             self.model.values.tensor(grid.0).is_some_and(|s| s.len() == 1 || self.model.values.tensor(*integers).is_some())
         };
         if !read.iter().all(fixed) {
@@ -156,7 +156,7 @@ impl Restoring<'_> {
     }
 
     /// A node and the quantizer behind it.
-    fn quantized(&mut self, mut node: Node, made: ValueId, grid: Grid) -> [Node; 2] {
+    fn quantized(&mut self, mut node: Node, made: ValueId, grid: GridValues) -> [Node; 2] {
         let raw = self.like(made);
         node.outputs = vec![Some(raw)];
         self.grids.insert(made, grid);
@@ -165,7 +165,7 @@ impl Restoring<'_> {
     }
 
     /// The floats of quantized integers, dequantized once for all readers.
-    fn dequantize(&mut self, integers: ValueId, grid: Grid, axis: Option<usize>, out: &mut Vec<Node>) -> ValueId {
+    fn dequantize(&mut self, integers: ValueId, grid: GridValues, axis: Option<usize>, out: &mut Vec<Node>) -> ValueId {
         if let Some(there) = self.dequantized.get(&(integers, grid)) {
             return *there;
         }
@@ -179,7 +179,7 @@ impl Restoring<'_> {
         value
     }
 
-    fn quantizer(&mut self, op_type: &str, from: ValueId, grid: Grid, to: ValueId) -> Node {
+    fn quantizer(&mut self, op_type: &str, from: ValueId, grid: GridValues, to: ValueId) -> Node {
         let name = self.nodes.fresh(&format!("{}_{op_type}", self.model.values[to].name));
         let mut node = Node::new(op_type, name, &[from, grid.0], &[to]);
         node.inputs.extend(grid.1.map(Some));
@@ -203,7 +203,7 @@ impl Restoring<'_> {
     }
 
     /// The scale of a bias: that of the data times that of the weight.
-    fn accumulator(&self, read: &[(usize, ValueId, Grid)]) -> Option<Tensor> {
+    fn accumulator(&self, read: &[(usize, ValueId, GridValues)]) -> Option<Tensor> {
         let scale = |i: usize| read.iter().find(|(at, ..)| *at == i).and_then(|(_, _, grid)| self.model.values.tensor(grid.0));
         let (data, weight) = (scale(0)?, scale(1)?);
         let flat = |t: &Tensor| if t.len() == 1 { t.reshape([]) } else { Ok(t.clone()) };

@@ -45,7 +45,7 @@ impl Placement {
 
 /// What the elements of a value are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ElementKind {
     /// Integers that stand for real numbers.
     Quantized,
     Float,
@@ -53,12 +53,12 @@ enum Kind {
     Other,
 }
 
-impl Kind {
-    fn of(dtype: DType) -> Kind {
+impl ElementKind {
+    fn of(dtype: DType) -> ElementKind {
         match dtype {
-            DType::I8 | DType::U8 | DType::I4 | DType::U4 | DType::I2 | DType::U2 | DType::I16 | DType::U16 => Kind::Quantized,
-            other if other.is_float() => Kind::Float,
-            _ => Kind::Other,
+            DType::I8 | DType::U8 | DType::I4 | DType::U4 | DType::I2 | DType::U2 | DType::I16 | DType::U16 => ElementKind::Quantized,
+            other if other.is_float() => ElementKind::Float,
+            _ => ElementKind::Other,
         }
     }
 }
@@ -76,7 +76,7 @@ fn is_control_flow(node: &Node) -> bool {
 
 struct Walk<'a> {
     model: &'a Model,
-    kinds: HashMap<ValueId, Kind>,
+    kinds: HashMap<ValueId, ElementKind>,
     out: Placement,
     reasons: Reasons<'a>,
 }
@@ -92,27 +92,27 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn kind(&self, id: ValueId) -> Option<Kind> {
+    fn kind(&self, id: ValueId) -> Option<ElementKind> {
         let value = &self.model.values[id];
         self.kinds.get(&id).copied().or_else(|| {
             let stored = self.model.values.tensor(id).map(|t| t.dtype());
-            Some(Kind::of(stored.or_else(|| value.dtype())?))
+            Some(ElementKind::of(stored.or_else(|| value.dtype())?))
         })
     }
 
     /// Output `i` of a node with subgraphs, in its body: a Loop's body returns its condition first.
-    fn handed_on(&self, node: &Node, i: usize) -> Option<Kind> {
+    fn handed_on(&self, node: &Node, i: usize) -> Option<ElementKind> {
         let first = usize::from(node.op_type == "Loop");
         node.subgraphs().find_map(|g| self.kind(*g.outputs.get(first + i)?))
     }
 
     fn node(&mut self, around: (&'a Graph, &Links), node: &'a Node) {
-        let read: Vec<Kind> = node.inputs.iter().flatten().filter_map(|v| self.kind(*v)).collect();
+        let read: Vec<ElementKind> = node.inputs.iter().flatten().filter_map(|v| self.kind(*v)).collect();
         let computed = |v: &&ValueId| self.model.values.tensor(**v).is_none();
-        let fed: Vec<Kind> = node.inputs.iter().flatten().filter(computed).filter_map(|v| self.kind(*v)).collect();
+        let fed: Vec<ElementKind> = node.inputs.iter().flatten().filter(computed).filter_map(|v| self.kind(*v)).collect();
         let made = self.made(node, &read, &fed);
         for (i, output) in node.outputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))) {
-            let declared = self.model.values[output].dtype().map(Kind::of);
+            let declared = self.model.values[output].dtype().map(ElementKind::of);
             self.kinds.insert(output, declared.or_else(|| self.handed_on(node, i)).unwrap_or(made));
         }
         match node.op_type.as_str() {
@@ -121,12 +121,12 @@ impl<'a> Walk<'a> {
             _ if moves(self.model, node) || is_control_flow(node) => {}
             op if takes_integers(op) => self.count(op).integer += 1,
             // A node that reads only constants does no work in a run.
-            op if made == Kind::Float && fed.contains(&Kind::Float) => {
+            op if made == ElementKind::Float && fed.contains(&ElementKind::Float) => {
                 self.count(op).float += 1;
                 let part = self.reasons.of(self.model, around, node);
                 self.out.float_parts.push(part);
             }
-            op if made == Kind::Quantized && fed.contains(&Kind::Quantized) => self.count(op).integer += 1,
+            op if made == ElementKind::Quantized && fed.contains(&ElementKind::Quantized) => self.count(op).integer += 1,
             _ => {}
         }
     }
@@ -136,25 +136,28 @@ impl<'a> Walk<'a> {
     }
 
     /// The output's type where the file does not declare it.
-    fn made(&self, node: &Node, read: &[Kind], fed: &[Kind]) -> Kind {
+    fn made(&self, node: &Node, read: &[ElementKind], fed: &[ElementKind]) -> ElementKind {
         match node.op_type.as_str() {
-            "QuantizeLinear" | "DynamicQuantizeLinear" => Kind::Quantized,
-            "MatMulIntegerToFloat" | "DynamicQuantizeMatMul" | "DynamicQuantizeLSTM" | "DequantizeLinear" | "MatMulNBits" => Kind::Float,
+            "QuantizeLinear" | "DynamicQuantizeLinear" => ElementKind::Quantized,
+            "MatMulIntegerToFloat" | "DynamicQuantizeMatMul" | "DynamicQuantizeLSTM" | "DequantizeLinear" | "MatMulNBits" => {
+                ElementKind::Float
+            }
             // A scale of the output is there only where it is quantized again.
-            "QGemm" => node.input(7).map_or(Kind::Float, |_| Kind::Quantized),
-            "QAttention" => Kind::Float,
-            "MatMulInteger" | "ConvInteger" | "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => Kind::Other,
+            "QGemm" => node.input(7).map_or(ElementKind::Float, |_| ElementKind::Quantized),
+            "QAttention" => ElementKind::Float,
+            "MatMulInteger" | "ConvInteger" | "Shape" | "Size" | "NonZero" | "ArgMax" | "ArgMin" => ElementKind::Other,
             "Equal" | "Greater" | "GreaterOrEqual" | "Less" | "LessOrEqual" | "Not" | "And" | "Or" | "Xor" | "IsNaN" | "IsInf" => {
-                Kind::Other
+                ElementKind::Other
             }
             "Cast" => match node.int_or("to", 1) {
-                Ok(1 | 10 | 11 | 16) => Kind::Float,
-                _ => Kind::Other,
+                Ok(1 | 10 | 11 | 16) => ElementKind::Float,
+                _ => ElementKind::Other,
             },
-            op if op.starts_with("QLinear") => Kind::Quantized,
-            _ => {
-                [fed, read].iter().find_map(|k| [Kind::Float, Kind::Quantized].into_iter().find(|of| k.contains(of))).unwrap_or(Kind::Other)
-            }
+            op if op.starts_with("QLinear") => ElementKind::Quantized,
+            _ => [fed, read]
+                .iter()
+                .find_map(|k| [ElementKind::Float, ElementKind::Quantized].into_iter().find(|of| k.contains(of)))
+                .unwrap_or(ElementKind::Other),
         }
     }
 }

@@ -37,12 +37,12 @@ pub(crate) struct Clipped<S> {
 }
 
 /// Levels in ascending order, with the midpoints between them.
-struct Steps {
+struct SortedLevels {
     levels: Vec<f64>,
     middles: Vec<f64>,
 }
 
-impl Steps {
+impl SortedLevels {
     /// Index of the nearest level; the lower one at a midpoint.
     fn nearest(&self, z: f64) -> usize {
         self.middles.partition_point(|m| *m < z)
@@ -117,10 +117,10 @@ impl<S: LevelSet> Clipped<S> {
         Ok(Clipped { bits, axis, normalize: flag("normalize")?, shifts: flag("shifts")?, set: PhantomData })
     }
 
-    fn steps(&self) -> Steps {
+    fn steps(&self) -> SortedLevels {
         let magnitudes = S::magnitudes(self.bits);
         let levels: Vec<f64> = magnitudes.iter().skip(1).rev().map(|m| -m).chain(magnitudes.iter().copied()).collect();
-        Steps { middles: levels.windows(2).map(|l| (l[0] + l[1]) / 2.0).collect(), levels }
+        SortedLevels { middles: levels.windows(2).map(|l| (l[0] + l[1]) / 2.0).collect(), levels }
     }
 
     fn frame(&self, parameters: &Parameters, channels: usize) -> Result<Frame> {

@@ -16,19 +16,19 @@ const VERSION: u32 = 1;
 #[derive(Serialize, Deserialize)]
 struct Table {
     version: u32,
-    values: BTreeMap<String, Entry>,
+    values: BTreeMap<String, StoredAnnotation>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct StoredAnnotation {
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     mask: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    encoding: Option<Kind>,
+    encoding: Option<StoredEncoding>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Kind {
+struct StoredEncoding {
     kind: String,
     settings: BTreeMap<String, Setting>,
     parameters: Vec<String>,
@@ -66,12 +66,12 @@ pub(crate) fn store(model: &Model) -> Result<Model> {
         if let Some(e) = &a.encoding {
             e.parameters.iter().for_each(|(p, t)| add(p, t.clone()));
         }
-        let encoding = a.encoding.as_ref().map(|e| Kind {
+        let encoding = a.encoding.as_ref().map(|e| StoredEncoding {
             kind: e.kind.clone(),
             settings: e.settings.clone(),
             parameters: e.parameters.keys().cloned().collect(),
         });
-        table.values.insert(name.clone(), Entry { mask: a.mask.is_some(), encoding });
+        table.values.insert(name.clone(), StoredAnnotation { mask: a.mask.is_some(), encoding });
     }
     m.metadata_set(KEY, serde_json::to_string(&table).map_err(|e| wrong(e.to_string()))?);
     Ok(m)
@@ -84,7 +84,7 @@ pub(crate) fn restore(model: &mut Model) -> Result<()> {
     if table.version != VERSION {
         return Err(wrong(format!("is of version {}, this release reads {VERSION}", table.version)));
     }
-    let named = |(name, e): (&String, &Entry)| {
+    let named = |(name, e): (&String, &StoredAnnotation)| {
         let parameters = e.encoding.iter().flat_map(|k| &k.parameters).map(|p| format!("{name}/{p}"));
         parameters.chain(e.mask.then(|| format!("{name}/mask"))).collect::<Vec<_>>()
     };

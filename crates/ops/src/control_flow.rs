@@ -99,7 +99,7 @@ fn empty_outputs(cx: &EvalCx, body: &Graph, first: usize) -> Result<Vec<Tensor>,
 }
 
 /// How a Scan reads its inputs and writes its outputs.
-struct Plan {
+struct ScanPlan {
     scans: usize,
     input_axes: Vec<i64>,
     input_backwards: Vec<bool>,
@@ -107,15 +107,15 @@ struct Plan {
     output_backwards: Vec<bool>,
 }
 
-impl Plan {
-    fn of(node: &Node, states: usize, scans: usize, outputs: usize, names: (&str, &str)) -> Result<Plan, OpError> {
+impl ScanPlan {
+    fn of(node: &Node, states: usize, scans: usize, outputs: usize, names: (&str, &str)) -> Result<ScanPlan, OpError> {
         let list = |name: &str, n: usize| -> Result<Vec<i64>, OpError> {
             let list = node.ints_or(name, vec![0; n])?;
             if list.len() == n { Ok(list) } else { Err(node.attribute_error(name, format!("needs {n} entries")).into()) }
         };
         let outputs = outputs.checked_sub(states).ok_or_else(|| node.error("its body returns too few values"))?;
         let flags = |v: Vec<i64>| v.into_iter().map(|d| d != 0).collect();
-        Ok(Plan {
+        Ok(ScanPlan {
             scans,
             input_axes: list("scan_input_axes", scans)?,
             input_backwards: flags(list(names.0, scans)?),
@@ -135,11 +135,11 @@ fn eval_scan(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let list: Vec<Tensor> = list.into_iter().collect::<Option<_>>().ok_or_else(|| node.error("an input is missing"))?;
     let states = list.len().checked_sub(scans).ok_or_else(|| node.error("has fewer inputs than num_scan_inputs"))?;
     if cx.opset >= 9 {
-        let plan = Plan::of(node, states, scans, outputs, ("scan_input_directions", "scan_output_directions"))?;
+        let plan = ScanPlan::of(node, states, scans, outputs, ("scan_input_directions", "scan_output_directions"))?;
         return scan(cx, &plan, list, None);
     }
     // Operator set 8 scans each element of a batch for itself and stacks the results.
-    let plan = Plan::of(node, states, scans, outputs, ("directions", ""))?;
+    let plan = ScanPlan::of(node, states, scans, outputs, ("directions", ""))?;
     let batch = list.first().and_then(|t| t.shape().first().copied()).unwrap_or(0);
     let lengths = lengths.map(|t| t.to_i64_vec()).transpose()?;
     let mut rows: Vec<Vec<Tensor>> = vec![];
@@ -156,7 +156,7 @@ fn eval_scan(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         .collect()
 }
 
-fn scan(cx: &EvalCx, plan: &Plan, mut state: Vec<Tensor>, length: Option<i64>) -> Result<Vec<Tensor>, OpError> {
+fn scan(cx: &EvalCx, plan: &ScanPlan, mut state: Vec<Tensor>, length: Option<i64>) -> Result<Vec<Tensor>, OpError> {
     let (node, body) = (cx.node, cx.node.subgraph("body")?);
     let sequences = state.split_off(state.len() - plan.scans);
     let mut axes = vec![];

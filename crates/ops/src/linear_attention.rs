@@ -11,15 +11,15 @@ pub(crate) static OPERATORS: &[&dyn Operator] =
         .role(|_, _| Role::Data)];
 
 /// How a step updates the state.
-struct Rule {
+struct UpdateRule {
     /// The state decays before the new product is added.
     gated: bool,
     /// The state's present output for the key is subtracted from the value (the delta rule).
     delta: bool,
 }
 
-impl Rule {
-    fn of(node: &Node) -> Result<Rule, OpError> {
+impl UpdateRule {
+    fn of(node: &Node) -> Result<UpdateRule, OpError> {
         let (gated, delta) = match node.string_or("update_rule", "gated_delta")? {
             "linear" => (false, false),
             "gated" => (true, false),
@@ -27,12 +27,12 @@ impl Rule {
             "gated_delta" => (true, true),
             other => return Err(OpError::unsupported(node, format!("update_rule = '{other}'"))),
         };
-        Ok(Rule { gated, delta })
+        Ok(UpdateRule { gated, delta })
     }
 }
 
 fn evaluate(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-    let (node, rule) = (cx.node, Rule::of(cx.node)?);
+    let (node, rule) = (cx.node, UpdateRule::of(cx.node)?);
     for (i, name, needed) in [(4, "decay", rule.gated), (5, "beta", rule.delta)] {
         if inputs.opt(i).is_some() != needed {
             let what = if needed { "needs" } else { "takes no" };

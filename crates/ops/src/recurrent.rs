@@ -8,13 +8,13 @@ use tensor::{DType, Tensor};
 /// An activation of a cell.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CellActivation {
-    kind: Kind,
+    kind: ActivationKind,
     alpha: f64,
     beta: f64,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Kind {
+enum ActivationKind {
     Relu,
     Tanh,
     Sigmoid,
@@ -37,17 +37,17 @@ impl CellActivation {
     ) -> Result<Self, OpError> {
         // Kind, and the defaults of alpha and beta where it has them.
         let (kind, alpha, beta) = match name.to_ascii_lowercase().as_str() {
-            "relu" => (Kind::Relu, None, None),
-            "tanh" => (Kind::Tanh, None, None),
-            "sigmoid" => (Kind::Sigmoid, None, None),
-            "affine" => (Kind::Affine, Some(1.0), Some(0.0)),
-            "leakyrelu" => (Kind::LeakyRelu, Some(0.01), None),
-            "thresholdedrelu" => (Kind::ThresholdedRelu, Some(1.0), None),
-            "scaledtanh" => (Kind::ScaledTanh, Some(1.0), Some(1.0)),
-            "hardsigmoid" => (Kind::HardSigmoid, Some(0.2), Some(0.5)),
-            "elu" => (Kind::Elu, Some(1.0), None),
-            "softsign" => (Kind::Softsign, None, None),
-            "softplus" => (Kind::Softplus, None, None),
+            "relu" => (ActivationKind::Relu, None, None),
+            "tanh" => (ActivationKind::Tanh, None, None),
+            "sigmoid" => (ActivationKind::Sigmoid, None, None),
+            "affine" => (ActivationKind::Affine, Some(1.0), Some(0.0)),
+            "leakyrelu" => (ActivationKind::LeakyRelu, Some(0.01), None),
+            "thresholdedrelu" => (ActivationKind::ThresholdedRelu, Some(1.0), None),
+            "scaledtanh" => (ActivationKind::ScaledTanh, Some(1.0), Some(1.0)),
+            "hardsigmoid" => (ActivationKind::HardSigmoid, Some(0.2), Some(0.5)),
+            "elu" => (ActivationKind::Elu, Some(1.0), None),
+            "softsign" => (ActivationKind::Softsign, None, None),
+            "softplus" => (ActivationKind::Softplus, None, None),
             _ => return Err(OpError::unsupported(node, format!("activation '{name}'"))),
         };
         let given = |default: Option<f64>, list: &mut dyn Iterator<Item = f32>| default.map_or(0.0, |d| list.next().map_or(d, f64::from));
@@ -57,17 +57,17 @@ impl CellActivation {
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor, OpError> {
         let (a, b) = (self.alpha, self.beta);
         Ok(match self.kind {
-            Kind::Relu => x.relu()?,
-            Kind::Tanh => x.tanh()?,
-            Kind::Sigmoid => x.sigmoid()?,
-            Kind::Affine => x.mul_scalar(a)?.add_scalar(b)?,
-            Kind::LeakyRelu => x.leaky_relu(a)?,
-            Kind::ThresholdedRelu => Tensor::where_(&x.greater(&x.scalar_like(a)?)?, x, &x.scalar_like(0.0)?)?,
-            Kind::ScaledTanh => x.mul_scalar(b)?.tanh()?.mul_scalar(a)?,
-            Kind::HardSigmoid => x.hard_sigmoid(a, b)?,
-            Kind::Elu => x.elu(a)?,
-            Kind::Softsign => x.softsign()?,
-            Kind::Softplus => x.softplus()?,
+            ActivationKind::Relu => x.relu()?,
+            ActivationKind::Tanh => x.tanh()?,
+            ActivationKind::Sigmoid => x.sigmoid()?,
+            ActivationKind::Affine => x.mul_scalar(a)?.add_scalar(b)?,
+            ActivationKind::LeakyRelu => x.leaky_relu(a)?,
+            ActivationKind::ThresholdedRelu => Tensor::where_(&x.greater(&x.scalar_like(a)?)?, x, &x.scalar_like(0.0)?)?,
+            ActivationKind::ScaledTanh => x.mul_scalar(b)?.tanh()?.mul_scalar(a)?,
+            ActivationKind::HardSigmoid => x.hard_sigmoid(a, b)?,
+            ActivationKind::Elu => x.elu(a)?,
+            ActivationKind::Softsign => x.softsign()?,
+            ActivationKind::Softplus => x.softplus()?,
         })
     }
 }

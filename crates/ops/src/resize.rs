@@ -38,7 +38,7 @@ fn fills(node: &Node) -> bool {
 }
 
 /// All parameters of a resize.
-struct Plan {
+struct ResizePlan {
     axes: Vec<Option<Axis>>,
     filter: Filter,
     transform: Transform,
@@ -61,7 +61,7 @@ fn filter(node: &Node, opset: i64) -> Result<Filter, OpError> {
     }
 }
 
-impl Plan {
+impl ResizePlan {
     fn of(
         node: &Node,
         opset: i64,
@@ -69,7 +69,7 @@ impl Plan {
         scales: Option<Vec<f64>>,
         sizes: Option<Vec<f64>>,
         roi: Option<Vec<f64>>,
-    ) -> Result<Plan, OpError> {
+    ) -> Result<ResizePlan, OpError> {
         let rank = shape.len();
         let chosen = match node.ints("axes")? {
             Some(list) => axes(&list, rank)?,
@@ -130,7 +130,7 @@ impl Plan {
         if antialias && matches!(filter, Filter::Nearest(_)) {
             return Err(OpError::unsupported(node, "antialias with mode = 'nearest'"));
         }
-        Ok(Plan {
+        Ok(ResizePlan {
             axes: list,
             filter,
             transform,
@@ -212,7 +212,7 @@ fn weigh(x: &Tensor, axis: usize, plan: &Axis, samples: Samples) -> Result<Tenso
 fn resize(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let x = inputs.get(0)?;
     let (roi, scales, sizes) = if cx.opset < 11 { (None, inputs.opt(1), None) } else { (inputs.opt(1), inputs.opt(2), inputs.opt(3)) };
-    one(Plan::of(cx.node, cx.opset, x.shape(), floats(scales)?, floats(sizes)?, floats(roi)?)?.apply(x)?)
+    one(ResizePlan::of(cx.node, cx.opset, x.shape(), floats(scales)?, floats(sizes)?, floats(roi)?)?.apply(x)?)
 }
 
 /// Scales of an Upsample: an attribute before operator set 9, two attributes in the first version.
@@ -230,7 +230,7 @@ fn attribute_scales(node: &Node, opset: i64, rank: usize) -> Result<Option<Vec<f
 fn upsample(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let x = inputs.get(0)?;
     let scales = if cx.opset >= 9 { floats(inputs.opt(1))? } else { attribute_scales(cx.node, cx.opset, x.rank())? };
-    one(Plan::of(cx.node, cx.opset.min(10), x.shape(), scales, None, None)?.apply(x)?)
+    one(ResizePlan::of(cx.node, cx.opset.min(10), x.shape(), scales, None, None)?.apply(x)?)
 }
 
 fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
@@ -248,7 +248,7 @@ fn infer(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
         && let Some(shape) = known
         && (roi.is_some() || cx.node.string_or("coordinate_transformation_mode", "")? != "tf_crop_and_resize")
     {
-        let out = Plan::of(cx.node, opset, &shape, scales, sizes, roi)?.output(&shape);
+        let out = ResizePlan::of(cx.node, opset, &shape, scales, sizes, roi)?.output(&shape);
         return like_first(cx, Some(out.into_iter().map(Dim::Known).collect()));
     }
     // An open batch size that is not resized stays open.

@@ -12,7 +12,7 @@ pub(crate) type Upgrade = fn(&mut Node, i64, &[ValueType], Constants) -> Result<
 pub(crate) type Rewrite = fn(&Node, i64, &[ValueType], &mut Parts) -> Result<Option<Vec<Node>>, OpError>;
 
 /// What an effect depends on.
-enum Rule {
+enum EffectRule {
     /// Decided by the roles of the inputs.
     ByRoles,
     /// Decided by a function of the node.
@@ -30,7 +30,7 @@ pub(crate) struct Simple {
     eval: Eval,
     infer: Infer,
     role: fn(&Node, usize) -> Role,
-    effect: Rule,
+    effect: EffectRule,
     macs: fn(&MacsCx) -> u64,
     upgrade: Upgrade,
     rewrite: Rewrite,
@@ -50,7 +50,7 @@ impl Simple {
             eval,
             infer,
             role: |_, i| if i == 0 { Role::Data } else { Role::Constant },
-            effect: Rule::ByRoles,
+            effect: EffectRule::ByRoles,
             macs: |_| 0,
             upgrade: |_, _, _, _| Ok(()),
             rewrite: |_, _, _, _| Ok(None),
@@ -71,13 +71,13 @@ impl Simple {
     }
 
     pub(crate) const fn effect(mut self, rule: fn(&Node) -> Effect) -> Self {
-        self.effect = Rule::Own(rule);
+        self.effect = EffectRule::Own(rule);
         self
     }
 
     /// Sets an effect that depends on more than the node.
     pub(crate) const fn effect_within(mut self, rule: fn(&Node, &Model) -> Effect) -> Self {
-        self.effect = Rule::Within(rule);
+        self.effect = EffectRule::Within(rule);
         self
     }
 
@@ -152,11 +152,11 @@ impl Operator for Simple {
     }
     fn effect(&self, node: &Node, model: &Model) -> Effect {
         match self.effect {
-            Rule::ByRoles => {
+            EffectRule::ByRoles => {
                 Effect::Computes { data: (0..node.inputs.len()).filter(|i| self.role(node, *i) == Role::Data).collect(), weight: None }
             }
-            Rule::Own(rule) => rule(node),
-            Rule::Within(rule) => rule(node, model),
+            EffectRule::Own(rule) => rule(node),
+            EffectRule::Within(rule) => rule(node, model),
         }
     }
     fn upgrade(&self, node: &mut Node, from: i64, to: i64, constants: Constants) -> Result<(), OpError> {

@@ -141,7 +141,7 @@ struct Runner<'a, 'o> {
 }
 
 /// A stage's work, and the name of its record.
-struct Task<'a> {
+struct StageTask<'a> {
     name: &'a str,
     kind: &'a str,
     index: usize,
@@ -161,7 +161,7 @@ impl Runner<'_, '_> {
             None => {
                 let started = crate::stages::start(source, self.loaded.recipe.seed, place);
                 let (model, notes) = started.map_err(|e| PipelineError::stage(START, e))?;
-                let task = Task { name: START, kind: START, index: 0, body: Arc::new(Measure { notes }) };
+                let task = StageTask { name: START, kind: START, index: 0, body: Arc::new(Measure { notes }) };
                 self.work(task, &key, Some(model))?.record
             }
         };
@@ -190,7 +190,7 @@ impl Runner<'_, '_> {
                 {
                     self.live.event(&Event::Note(&Note { warning: false, text }));
                 }
-                let task = Task { name, kind: stage.kind(), index, body: (self.bodies)(stage) };
+                let task = StageTask { name, kind: stage.kind(), index, body: (self.bodies)(stage) };
                 self.work(task, &key, input)?
             }
         };
@@ -205,8 +205,8 @@ impl Runner<'_, '_> {
     }
 
     /// Runs a task in the context of a stage and stores the result.
-    fn work(&mut self, task: Task, key: &Key, input: Option<Model>) -> Result<StoredResult, PipelineError> {
-        let Task { name, kind, index, body } = task;
+    fn work(&mut self, task: StageTask, key: &Key, input: Option<Model>) -> Result<StoredResult, PipelineError> {
+        let StageTask { name, kind, index, body } = task;
         let stop = self.options.stop.clone();
         let failed = |e: StageError| match e.downcast::<PipelineError>() {
             Ok(own) => *own,

@@ -10,16 +10,16 @@ use crate::{Activation, Result, Tensor, TensorError, record, shape};
 
 /// Which scale each element has: runs of `run` consecutive elements share one of `channels` scales, in turn.
 #[derive(Clone, Copy)]
-struct Layout {
+struct ScaleLayout {
     run: usize,
     channels: usize,
 }
 
-impl Layout {
-    fn of(x: &Tensor, scale: &Tensor, axis: Option<usize>) -> Result<Layout> {
+impl ScaleLayout {
+    fn of(x: &Tensor, scale: &Tensor, axis: Option<usize>) -> Result<ScaleLayout> {
         let Some(axis) = axis else {
             return match scale.len() {
-                1 => Ok(Layout { run: x.len().max(1), channels: 1 }),
+                1 => Ok(ScaleLayout { run: x.len().max(1), channels: 1 }),
                 n => Err(TensorError::shape("fake_quantize", format!("{n} scales without an axis"))),
             };
         };
@@ -28,7 +28,7 @@ impl Layout {
             let what = format!("{} scales for axis {axis} of shape {:?}", scale.len(), x.shape());
             return Err(TensorError::shape("fake_quantize", what));
         }
-        Ok(Layout { run: x.shape()[axis + 1..].iter().product::<usize>().max(1), channels: scale.len().max(1) })
+        Ok(ScaleLayout { run: x.shape()[axis + 1..].iter().product::<usize>().max(1), channels: scale.len().max(1) })
     }
 
     /// True if the runs are so short that switching between them costs more than the elements.
@@ -65,7 +65,7 @@ impl Layout {
 }
 
 /// The arithmetic on one float type.
-trait Grid: Element + Copy + Default {
+trait GridFloat: Element + Copy + Default {
     const ZERO: Self;
     fn from_f32(v: f32) -> Self;
     fn read_back(self, scale: Self, zero: Self, lo: Self, hi: Self) -> Self;
@@ -87,7 +87,7 @@ trait Grid: Element + Copy + Default {
 
 macro_rules! grid {
     ($($t:ident),*) => {$(
-        impl Grid for $t {
+        impl GridFloat for $t {
             const ZERO: Self = 0.0;
             fn from_f32(v: f32) -> Self { v as $t }
             #[inline(always)]
@@ -126,7 +126,15 @@ grid!(f32, f64);
 /// The bounds of an activation before the grid, if there is one.
 type Bounds<T> = Option<(T, T)>;
 
-fn forward<T: Grid>(x: &Tensor, bounds: Bounds<T>, scale: &Tensor, zero: &Tensor, layout: Layout, lo: T, hi: T) -> Result<Tensor> {
+fn forward<T: GridFloat>(
+    x: &Tensor,
+    bounds: Bounds<T>,
+    scale: &Tensor,
+    zero: &Tensor,
+    layout: ScaleLayout,
+    lo: T,
+    hi: T,
+) -> Result<Tensor> {
     let (v, s, z) = (x.as_slice::<T>()?, scale.as_slice::<T>()?, zero.as_slice::<T>()?);
     let mut out = storage::<T>(crate::memory::room::<T>("fake_quantize", x.shape())?);
     fill(&mut out, &|at, piece| {
@@ -157,7 +165,7 @@ fn forward<T: Grid>(x: &Tensor, bounds: Bounds<T>, scale: &Tensor, zero: &Tensor
 }
 
 #[cfg(feature = "gpu")]
-fn device_grid<'a>(scale: &'a Tensor, zero: &'a Tensor, layout: Layout, bounds: (f32, f32)) -> crate::gpu::Grid<'a> {
+fn device_grid<'a>(scale: &'a Tensor, zero: &'a Tensor, layout: ScaleLayout, bounds: (f32, f32)) -> crate::gpu::Grid<'a> {
     crate::gpu::Grid { scale, zero, run: layout.run, channels: layout.channels, bounds }
 }
 
@@ -169,12 +177,12 @@ struct Wanted {
 }
 
 /// Gradients by x, scale and zero point in one pass.
-fn backward<T: Grid>(
+fn backward<T: GridFloat>(
     x: &Tensor,
     bounds: Bounds<T>,
     scale: &Tensor,
     zero: &Tensor,
-    layout: Layout,
+    layout: ScaleLayout,
     lo: T,
     hi: T,
     dy: Tensor,
@@ -238,7 +246,7 @@ const SHORT: usize = 128;
 
 /// A grid whose runs are short: scales and sums are laid out element by element, for loops over many runs at a time.
 struct Short<'a, T> {
-    layout: Layout,
+    layout: ScaleLayout,
     scale: &'a [T],
     zero: &'a [T],
     bounds: Bounds<T>,
@@ -248,7 +256,7 @@ struct Short<'a, T> {
     zeros: bool,
 }
 
-impl<T: Grid> Short<'_, T> {
+impl<T: GridFloat> Short<'_, T> {
     /// Turns a piece of `dy`, from element `at` on, into the gradient by `x`, and adds the gradients by scale and zero point to
     /// `sums`, if given, whose first entry belongs to run `first`.
     fn piece(&self, at: usize, dy: &mut [T], x: &[T], first: usize, sums: &mut [[T; 2]]) {
@@ -316,7 +324,7 @@ impl<T: Grid> Short<'_, T> {
 /// Turns `dy` into the gradient by x and adds the first `COUNT` (1 or 2) of the gradients by scale and zero point to `total`, in
 /// interleaved sums.
 #[inline(always)]
-fn sum_slopes<T: Grid, const COUNT: usize>(dy: &mut [T], x: &[T], slopes: impl Fn(T) -> [T; 3], total: &mut [T; 2]) {
+fn sum_slopes<T: GridFloat, const COUNT: usize>(dy: &mut [T], x: &[T], slopes: impl Fn(T) -> [T; 3], total: &mut [T; 2]) {
     let mut sums = [[T::ZERO; SUMS]; 2];
     let mut add = |dy: &mut [T; SUMS], x: &[T; SUMS]| {
         for k in 0..SUMS {
@@ -373,7 +381,7 @@ impl Tensor {
         qmin: f32,
         qmax: f32,
     ) -> Result<Tensor> {
-        let layout = Layout::of(self, scale, axis)?;
+        let layout = ScaleLayout::of(self, scale, axis)?;
         if zero_point.len() != scale.len() {
             let what = format!("{} scales and {} zero points", scale.len(), zero_point.len());
             return Err(TensorError::shape("fake_quantize", what));
@@ -387,9 +395,9 @@ impl Tensor {
             return activation.apply(self)?.fake_quantize(scale, zero_point, axis, qmin, qmax);
         }
         with_float!("fake_quantize", self.dtype(), T => {
-            let (lo, hi) = (<T as Grid>::from_f32(qmin), <T as Grid>::from_f32(qmax));
+            let (lo, hi) = (<T as GridFloat>::from_f32(qmin), <T as GridFloat>::from_f32(qmax));
             let (least, most) = activation.bounds();
-            let bounds = (activation != Activation::None).then(|| (<T as Grid>::from_f32(least), <T as Grid>::from_f32(most)));
+            let bounds = (activation != Activation::None).then(|| (<T as GridFloat>::from_f32(least), <T as GridFloat>::from_f32(most)));
             let out = device_or!(
                 crate::gpu::fake_quantize(self, device_grid(scale, zero_point, layout, (qmin, qmax))),
                 forward::<T>(self, bounds, scale, zero_point, layout, lo, hi)?

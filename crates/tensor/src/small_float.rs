@@ -8,12 +8,12 @@ pub(crate) struct SmallFloat {
     exponent_bits: u32,
     mantissa_bits: u32,
     bias: i32,
-    kind: Kind,
+    kind: NonFinite,
 }
 
 /// Which codes are not finite numbers.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
+enum NonFinite {
     /// Infinities and NaN at the top exponent, as in IEEE 754.
     Ieee,
     /// No infinity; all ones is NaN.
@@ -30,12 +30,12 @@ impl SmallFloat {
     pub(crate) fn of(dtype: DType) -> Option<Self> {
         let format = |exponent_bits, mantissa_bits, bias, kind| Some(SmallFloat { exponent_bits, mantissa_bits, bias, kind });
         match dtype {
-            DType::F8E4M3FN => format(4, 3, 7, Kind::Finite),
-            DType::F8E4M3FNUZ => format(4, 3, 8, Kind::FiniteUnsignedZero),
-            DType::F8E5M2 => format(5, 2, 15, Kind::Ieee),
-            DType::F8E5M2FNUZ => format(5, 2, 16, Kind::FiniteUnsignedZero),
-            DType::F8E8M0 => format(8, 0, 127, Kind::Power),
-            DType::F4E2M1 => format(2, 1, 1, Kind::All),
+            DType::F8E4M3FN => format(4, 3, 7, NonFinite::Finite),
+            DType::F8E4M3FNUZ => format(4, 3, 8, NonFinite::FiniteUnsignedZero),
+            DType::F8E5M2 => format(5, 2, 15, NonFinite::Ieee),
+            DType::F8E5M2FNUZ => format(5, 2, 16, NonFinite::FiniteUnsignedZero),
+            DType::F8E8M0 => format(8, 0, 127, NonFinite::Power),
+            DType::F4E2M1 => format(2, 1, 1, NonFinite::All),
             _ => None,
         }
     }
@@ -45,7 +45,7 @@ impl SmallFloat {
     }
 
     fn decode(self, code: u8) -> f32 {
-        if self.kind == Kind::Power {
+        if self.kind == NonFinite::Power {
             return if code == 255 { f32::NAN } else { 2f64.powi(code as i32 - self.bias) as f32 };
         }
         let magnitude = code & (self.sign_bit() - 1);
@@ -54,9 +54,9 @@ impl SmallFloat {
         let exponent = magnitude >> self.mantissa_bits;
         let top = (1u8 << self.exponent_bits) - 1;
         let special = match self.kind {
-            Kind::Ieee if exponent == top => Some(if mantissa == 0 { f32::INFINITY } else { f32::NAN }),
-            Kind::Finite if magnitude == self.sign_bit() - 1 => Some(f32::NAN),
-            Kind::FiniteUnsignedZero if code == self.sign_bit() => Some(f32::NAN),
+            NonFinite::Ieee if exponent == top => Some(if mantissa == 0 { f32::INFINITY } else { f32::NAN }),
+            NonFinite::Finite if magnitude == self.sign_bit() - 1 => Some(f32::NAN),
+            NonFinite::FiniteUnsignedZero if code == self.sign_bit() => Some(f32::NAN),
             _ => None,
         };
         let fraction = mantissa as f32 / (1u32 << self.mantissa_bits) as f32;
@@ -74,16 +74,16 @@ impl SmallFloat {
 
     /// The code nearest to a value; ties go to the even code.
     pub(crate) fn encode(self, table: &[f32; 256], v: f32, options: CastOptions) -> u8 {
-        if self.kind == Kind::Power {
+        if self.kind == NonFinite::Power {
             return encode_power(v, options);
         }
         let sign = if v.is_sign_negative() { self.sign_bit() } else { 0 };
         let largest = (0..self.sign_bit()).rev().find(|c| table[*c as usize].is_finite()).unwrap_or(0);
         if v.is_nan() {
             return match self.kind {
-                Kind::FiniteUnsignedZero => self.sign_bit(),
-                Kind::All => largest,
-                Kind::Ieee => sign | ((((1 << self.exponent_bits) - 1) << self.mantissa_bits) | (1 << (self.mantissa_bits - 1))),
+                NonFinite::FiniteUnsignedZero => self.sign_bit(),
+                NonFinite::All => largest,
+                NonFinite::Ieee => sign | ((((1 << self.exponent_bits) - 1) << self.mantissa_bits) | (1 << (self.mantissa_bits - 1))),
                 _ => sign | (self.sign_bit() - 1),
             };
         }
@@ -97,12 +97,12 @@ impl SmallFloat {
             let half_step = (table[largest as usize] - table[largest as usize - 1]) / 2.0;
             let overflows =
                 magnitude > table[largest as usize] + half_step || (magnitude == table[largest as usize] + half_step && largest & 1 == 1);
-            if !overflows || options.saturate || self.kind == Kind::All {
+            if !overflows || options.saturate || self.kind == NonFinite::All {
                 largest
             } else {
                 return match self.kind {
-                    Kind::Ieee => sign | (largest + 1),
-                    Kind::FiniteUnsignedZero => self.sign_bit(),
+                    NonFinite::Ieee => sign | (largest + 1),
+                    NonFinite::FiniteUnsignedZero => self.sign_bit(),
                     _ => sign | (self.sign_bit() - 1),
                 };
             }
@@ -111,7 +111,7 @@ impl SmallFloat {
             let (down, up) = (magnitude - table[below as usize], table[above as usize] - magnitude);
             if down < up || (down == up && below & 1 == 0) { below } else { above }
         };
-        if code == 0 && self.kind == Kind::FiniteUnsignedZero { 0 } else { sign | code }
+        if code == 0 && self.kind == NonFinite::FiniteUnsignedZero { 0 } else { sign | code }
     }
 }
 

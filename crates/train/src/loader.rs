@@ -102,7 +102,7 @@ impl Batches for LoaderBatches {
             Ok(carry) => carry,
             Err(e) => return Box::new(std::iter::once(Err(e))),
         };
-        Box::new(Runs { loader, feeding, carry, pending: VecDeque::new() })
+        Box::new(BatchRuns { loader, feeding, carry, pending: VecDeque::new() })
     }
 
     fn runs_alone(&self) -> bool {
@@ -111,14 +111,14 @@ impl Batches for LoaderBatches {
 }
 
 /// The loader's batches as runs of a model.
-struct Runs<'a> {
+struct BatchRuns<'a> {
     loader: Loader,
     feeding: &'a Feeding,
     carry: Option<Carry<'a>>,
     pending: VecDeque<Batch>,
 }
 
-impl Iterator for Runs<'_> {
+impl Iterator for BatchRuns<'_> {
     type Item = Result<Batch, TrainError>;
 
     fn next(&mut self) -> Option<Self::Item> {

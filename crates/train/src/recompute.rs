@@ -66,8 +66,8 @@ impl Recomputation {
     ///
     /// # Errors
     /// [`TrainError::Setting`] if the budget does not suffice for the first batch; as [`crate::Executor::run_with`].
-    pub(crate) fn forward(&mut self, step: Step, watch: &mut dyn Watch) -> Result<RunOutput, TrainError> {
-        let Step { model, taps, batch, mode, .. } = &step;
+    pub(crate) fn forward(&mut self, step: ForwardStep, watch: &mut dyn Watch) -> Result<RunOutput, TrainError> {
+        let ForwardStep { model, taps, batch, mode, .. } = &step;
         let model = inlined(model)?;
         let size = size(batch);
         let planned = match self.plan.take().filter(|p| size <= p.batch) {
@@ -87,7 +87,7 @@ impl Recomputation {
     }
 
     /// Measures a step and decides which operations are recomputed.
-    fn plan(&mut self, model: &Model, step: &Step, batch: u64, watch: &mut dyn Watch) -> Result<Planned, TrainError> {
+    fn plan(&mut self, model: &Model, step: &ForwardStep, batch: u64, watch: &mut dyn Watch) -> Result<Planned, TrainError> {
         let first = self.reuse_before.is_none();
         let (plan, sizes, fixed) = step.measured(model)?;
         let cut = match segments::cut(&sizes, self.budget.saturating_sub(fixed)) {
@@ -137,7 +137,7 @@ pub fn step_memory(model: &Model, objective: &dyn Objective, batch: &Batch, sett
     let (overrides, _) = parameters::track(model, &parameters)?;
     let mode = Mode { training: true, simulate: settings.simulate, seed: settings.seed };
     let (optimizer, taps) = (settings.optimizer.member().as_ref(), &objective.taps());
-    let step = Step { model, parameters: &parameters, optimizer, objective, taps, batch, overrides: &overrides, mode };
+    let step = ForwardStep { model, parameters: &parameters, optimizer, objective, taps, batch, overrides: &overrides, mode };
     let (_, sizes, fixed) = tensor::device::on_processor(|| step.measured(&inlined(model)?))?;
     let least = segments::finest(&sizes).peak;
     Ok(StepMemory { whole: fixed + segments::cut(&sizes, u64::MAX).map_or(least, |c| c.peak), least: fixed + least })
@@ -165,7 +165,7 @@ fn summary(cut: &Cut, steps: usize, peak: u64, whole: u64) -> String {
 }
 
 /// The forward pass of a training step.
-pub(crate) struct Step<'a> {
+pub(crate) struct ForwardStep<'a> {
     pub(crate) model: &'a Model,
     pub(crate) parameters: &'a [Parameter],
     pub(crate) optimizer: &'a dyn Optimizer,
@@ -176,7 +176,7 @@ pub(crate) struct Step<'a> {
     pub(crate) mode: Mode,
 }
 
-impl Step<'_> {
+impl ForwardStep<'_> {
     /// The plan of its model (`model` is the model with its functions inlined), the memory of its steps, and the bytes that no
     /// cut changes: constants, the batch, gradients, the optimizer's state, the last epoch's parameters and the best epoch's.
     fn measured(&self, model: &Model) -> Result<(Plan, Sizes, u64), TrainError> {

@@ -62,8 +62,16 @@ impl Steps {
         let mut gradients: Vec<Option<Tensor>> = vec![None; leaves.len()];
         for batch in runs {
             let (model, taps, overrides) = (&*cx.model, self.taps.as_slice(), &overrides);
-            let forward =
-                recompute::Step { model, parameters, optimizer: self.optimizer.optimizer(), objective, taps, batch, overrides, mode };
+            let forward = recompute::ForwardStep {
+                model,
+                parameters,
+                optimizer: self.optimizer.optimizer(),
+                objective,
+                taps,
+                batch,
+                overrides,
+                mode,
+            };
             let out = match &mut self.recomputation {
                 Some(within) => within.forward(forward, cx.watch)?,
                 None => Executor::with_taps(model, taps)?.run_with(&batch.inputs, overrides, mode, None)?,

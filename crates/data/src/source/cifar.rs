@@ -15,13 +15,13 @@ const CIFAR10_CLASSES: [&str; 10] = ["airplane", "automobile", "bird", "cat", "d
 /// CIFAR-10 or CIFAR-100 in binary files.
 pub struct CifarDataset {
     path: PathBuf,
-    parts: Vec<Part>,
+    parts: Vec<FilePart>,
     labels: Vec<u8>,
     label_bytes: usize,
     class_names: Vec<String>,
 }
 
-struct Part {
+struct FilePart {
     file: RecordFile,
     first_row: usize,
 }
@@ -72,7 +72,7 @@ impl CifarDataset {
             for index in 0..file.len() / record as u64 {
                 labels.extend(file.read(index * record as u64 + label_bytes as u64 - 1, 1)?);
             }
-            parts.push(Part { file, first_row });
+            parts.push(FilePart { file, first_row });
         }
         let class_names = if hundred { fine_names(files) } else { CIFAR10_CLASSES.map(str::to_string).to_vec() };
         Ok(CifarDataset { path: path.to_path_buf(), parts, labels, label_bytes, class_names })

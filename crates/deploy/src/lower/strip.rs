@@ -47,7 +47,7 @@ fn strip(to: &mut Rewriter, graph: &mut Graph, kind: Kind, members: &[(ValueId, 
     }
     let bytes = kind.pack(&digits);
     let name = format!("weights_of_{}{}", kind.base, if kind.unit { "" } else { "_any" });
-    let mut work = Work { to, graph, base: name, nodes: vec![] };
+    let mut work = StripNodes { to, graph, base: name, nodes: vec![] };
     let words = bytes.len() / kind.word();
     let total = words * kind.digits();
     let packed = work.constant("packed", Tensor::new(bytes, [words, kind.word()])?);
@@ -91,7 +91,7 @@ fn strip(to: &mut Rewriter, graph: &mut Graph, kind: Kind, members: &[(ValueId, 
 fn member(to: &mut Rewriter, graph: &mut Graph, kind: Kind, (id, stored): (ValueId, &Stored), part: ValueId) -> Result<Vec<Node>> {
     let Decode::Table { table, bits, axis, group, scale } = &stored.decode else { return Ok(vec![]) };
     let base = to.name(id);
-    let mut work = Work { to, graph, base, nodes: vec![] };
+    let mut work = StripNodes { to, graph, base, nodes: vec![] };
     let shape = stored.data.shape();
     let along = |axis: usize| (0..shape.len()).map(|i| if i == axis { shape[i] } else { 1 }).collect::<Vec<usize>>();
     let scale = scale.as_ref().zip(*axis);
@@ -123,14 +123,14 @@ fn member(to: &mut Rewriter, graph: &mut Graph, kind: Kind, (id, stored): (Value
     Ok(work.nodes)
 }
 
-struct Work<'w, 'a> {
+struct StripNodes<'w, 'a> {
     to: &'w mut Rewriter<'a>,
     graph: &'w mut Graph,
     base: String,
     nodes: Vec<Node>,
 }
 
-impl Work<'_, '_> {
+impl StripNodes<'_, '_> {
     fn constant(&mut self, suffix: &str, tensor: Tensor) -> ValueId {
         self.to.constant(self.graph, &self.base, suffix, tensor)
     }

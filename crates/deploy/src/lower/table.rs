@@ -23,7 +23,7 @@ pub(super) fn decode(to: &mut Rewriter, graph: &mut Graph, id: ValueId, stored: 
     let Decode::Table { table, bits, axis, group, scale } = &stored.decode else {
         return Err(DeployError::Lower { value: base, what: "does not decode from a table".into() });
     };
-    let mut work = Work { to, graph, base, nodes: vec![] };
+    let mut work = TableNodes { to, graph, base, nodes: vec![] };
     let mut indices = match bits {
         4 | 8 => {
             let data = if *bits == 4 { stored.data.cast(DType::U4)? } else { stored.data.clone() };
@@ -52,14 +52,14 @@ pub(super) fn decode(to: &mut Rewriter, graph: &mut Graph, id: ValueId, stored: 
     Ok(work.nodes)
 }
 
-struct Work<'w, 'a> {
+struct TableNodes<'w, 'a> {
     to: &'w mut Rewriter<'a>,
     graph: &'w mut Graph,
     base: String,
     nodes: Vec<Node>,
 }
 
-impl Work<'_, '_> {
+impl TableNodes<'_, '_> {
     fn constant(&mut self, suffix: &str, tensor: Tensor) -> ValueId {
         self.to.constant(self.graph, &self.base, suffix, tensor)
     }

@@ -102,7 +102,7 @@ impl Form {
     }
 
     fn assign(&self, x: &[f32], tables: &Tables) -> Vec<u8> {
-        let steps: Vec<Steps> = tables.centroids.chunks(self.entries()).map(Steps::of).collect();
+        let steps: Vec<SortedCentroids> = tables.centroids.chunks(self.entries()).map(SortedCentroids::of).collect();
         let mut out = vec![0u8; x.len()];
         for (i, (from, to)) in x.chunks(tables.run).zip(out.chunks_mut(tables.run)).enumerate() {
             let channel = i % tables.channels;
@@ -145,13 +145,13 @@ impl Form {
 }
 
 /// A table's centroids in ascending order, with the midpoints between them.
-struct Steps {
+struct SortedCentroids {
     order: Vec<u8>,
     middles: Vec<f32>,
 }
 
-impl Steps {
-    fn of(table: &[f32]) -> Steps {
+impl SortedCentroids {
+    fn of(table: &[f32]) -> SortedCentroids {
         let mut order: Vec<u8> = (0..table.len()).map(|i| i as u8).collect();
         order.sort_by(|a, b| table[usize::from(*a)].total_cmp(&table[usize::from(*b)]).then(a.cmp(b)));
         let sorted: Vec<f32> = order.iter().map(|i| table[usize::from(*i)]).collect();
@@ -160,7 +160,7 @@ impl Steps {
             let m = ((f64::from(c[0]) + f64::from(c[1])) / 2.0) as f32;
             if m >= c[1] { c[0] } else { m }
         };
-        Steps { middles: sorted.windows(2).map(middle).collect(), order }
+        SortedCentroids { middles: sorted.windows(2).map(middle).collect(), order }
     }
 
     /// Nearest centroids of numbers that are first divided by `scale`; the lower one at a midpoint.

@@ -125,7 +125,7 @@ impl Correction for BiasCorrection {
 }
 
 /// For each output channel the mean of the layer's result in the simulation minus that in the float network.
-fn result_errors(model: &Model, target: &Target, layers: &mut Layerwise, float: &[f64]) -> Result<Vec<f64>> {
+fn result_errors(model: &Model, target: &BiasTarget, layers: &mut Layerwise, float: &[f64]) -> Result<Vec<f64>> {
     let mut mean = ChannelMean::new(axis(target.channels.at));
     let mut failure = None;
     layers.run(model, target.node, &mut |tensor| {
@@ -139,7 +139,7 @@ fn result_errors(model: &Model, target: &Target, layers: &mut Layerwise, float: 
 }
 
 /// Subtracts errors from a bias; from the bias as stored, if the errors were measured with it.
-fn subtract(model: &mut Model, target: &Target, errors: &[f64], stored: bool) -> Result<()> {
+fn subtract(model: &mut Model, target: &BiasTarget, errors: &[f64], stored: bool) -> Result<()> {
     let name = model.values[target.bias].name.clone();
     let fail = |e: tensor::TensorError| named(&name)(e.into());
     let Some(bias) = model.values.tensor(target.bias) else { return Ok(()) };
@@ -159,7 +159,7 @@ fn axis(at: ChannelAxis) -> i64 {
 }
 
 /// A bias to correct.
-struct Target {
+struct BiasTarget {
     /// The node that adds it.
     node: usize,
     /// The output of that node.
@@ -203,7 +203,7 @@ fn add_missing_biases(model: &mut Model) {
 }
 
 /// The biases that can be corrected, in the order of their nodes, and the layers without a bias.
-fn targets(model: &Model) -> (Vec<Target>, Vec<String>) {
+fn targets(model: &Model) -> (Vec<BiasTarget>, Vec<String>) {
     let (uses, links, roles) = (model.graph.use_counts(), model.graph.links(), Roles::of(model));
     // A constant on a grid fitted to its own elements is not changed as a bias.
     let free = |v: ValueId| model.annotations.encoding(v).is_none_or(is_bias);
@@ -225,7 +225,7 @@ fn targets(model: &Model) -> (Vec<Target>, Vec<String>) {
         match direct.or_else(added).filter(|(_, bias)| own(*bias) && whole(*bias)) {
             Some((node, bias)) => {
                 let Some(output) = model.graph.nodes[node].output(0) else { continue };
-                found.push(Target { node, output, input, weight, bias, channels });
+                found.push(BiasTarget { node, output, input, weight, bias, channels });
             }
             None => left.push(node.label(&model.values)),
         }
@@ -235,7 +235,7 @@ fn targets(model: &Model) -> (Vec<Target>, Vec<String>) {
 }
 
 /// For each output channel the mean change of the result from the errors of the layer's weights, for an input with these means.
-fn weight_errors(model: &Model, target: &Target, means: &[f64]) -> Result<Vec<f64>> {
+fn weight_errors(model: &Model, target: &BiasTarget, means: &[f64]) -> Result<Vec<f64>> {
     let name = &model.values[target.weight].name;
     let fail = |e: tensor::TensorError| named(name)(e.into());
     let (Some(weight), Some(stored)) = (model.values.tensor(target.weight), model.annotations.get(target.weight)) else {

@@ -30,7 +30,7 @@ const BLOCK: [usize; 2] = [256, 768];
 
 /// Lanes of a panel in the source: `lane` and `depth` are the distances of neighbours along each.
 #[derive(Clone, Copy)]
-struct Source<'a> {
+struct PanelSource<'a> {
     data: &'a [f32],
     lane: usize,
     depth: usize,
@@ -43,15 +43,15 @@ const STEPS: usize = 8;
 /// `to[panel][p][j] = from[first + panel * width + j][step + p]` for consecutive panels of `width` lanes over `k` steps, of which
 /// `live` lanes exist; the others are zero.
 #[inline(always)]
-fn pack_generic<L: Lanes>(from: Source, [first, step]: [usize; 2], live: usize, [k, width]: [usize; 2], to: &mut [f32]) {
-    let from = Source { data: &from.data[step * from.depth..], ..from };
+fn pack_generic<L: Lanes>(from: PanelSource, [first, step]: [usize; 2], live: usize, [k, width]: [usize; 2], to: &mut [f32]) {
+    let from = PanelSource { data: &from.data[step * from.depth..], ..from };
     if from.lane == 1 {
         // A few steps for one panel after another, so that the rest of their cache lines is used.
         for steps in (0..k).step_by(STEPS) {
             let end = (steps + STEPS).min(k);
             for (i, panel) in to.chunks_exact_mut(k * width).enumerate() {
                 let lanes = live.saturating_sub(i * width).min(width);
-                let from = Source { data: from.data.get(steps * from.depth + first + i * width..).unwrap_or(&[]), ..from };
+                let from = PanelSource { data: from.data.get(steps * from.depth + first + i * width..).unwrap_or(&[]), ..from };
                 let to = &mut panel[steps * width..end * width];
                 match lanes / UNIT {
                     0 => copy_steps::<0>(from, lanes, width, to),
@@ -74,7 +74,7 @@ fn pack_generic<L: Lanes>(from: Source, [first, step]: [usize; 2], live: usize, 
 /// `lanes` neighbours of each step, `UNITS` units of them whole, and zeros behind them up to `width`. The number is a constant
 /// because a copy of a length known only at run time becomes a call, which costs more than these few elements do.
 #[inline(always)]
-fn copy_steps<const UNITS: usize>(from: Source, lanes: usize, width: usize, to: &mut [f32]) {
+fn copy_steps<const UNITS: usize>(from: PanelSource, lanes: usize, width: usize, to: &mut [f32]) {
     for (p, to) in to.chunks_exact_mut(width).enumerate() {
         let (to, rest) = to.split_at_mut(UNITS * UNIT);
         if UNITS > 0 {
@@ -91,7 +91,7 @@ fn copy_steps<const UNITS: usize>(from: Source, lanes: usize, width: usize, to: 
 
 /// [`pack_generic`] of one panel whose lanes are not contiguous.
 #[inline(always)]
-fn pack_lanes<L: Lanes>(from: Source, first: usize, live: usize, width: usize, to: &mut [f32]) {
+fn pack_lanes<L: Lanes>(from: PanelSource, first: usize, live: usize, width: usize, to: &mut [f32]) {
     let k = to.len() / width;
     for unit in (0..width).step_by(UNIT) {
         let live = live.saturating_sub(unit).min(UNIT);
@@ -186,8 +186,8 @@ unsafe fn tile_of<L: Lanes, const R: usize, const V: usize>(
 
 /// A block of the result and its operands.
 struct Block<'a> {
-    a: Source<'a>,
-    b: Source<'a>,
+    a: PanelSource<'a>,
+    b: PanelSource<'a>,
     /// Its first row and column.
     first: [usize; 2],
     /// Its rows, the depth, its columns.
@@ -197,25 +197,25 @@ struct Block<'a> {
 }
 
 /// Work space of a [`Block`]: packed slices of both operands, and sums between slices, tile after tile.
-struct Work<'a> {
+struct WorkSpace<'a> {
     a: &'a mut [f32],
     b: &'a mut [f32],
     sums: &'a mut [f32],
 }
 
-impl Work<'_> {
+impl WorkSpace<'_> {
     /// Runs `f` with work space for a block of this size.
-    fn with(isa: Isa, [m, k, n]: [usize; 3], f: impl FnOnce(Work)) {
+    fn with(isa: Isa, [m, k, n]: [usize; 3], f: impl FnOnce(WorkSpace)) {
         let (depth, width) = (DEPTH.min(k), VECTORS * isa.lanes());
         let (rows, columns) = (m.next_multiple_of(ROWS), n.next_multiple_of(width));
         let sums = if k > DEPTH { rows * columns } else { ROWS * width };
-        scratch::with(rows * depth, |a| scratch::with(columns * depth, |b| scratch::with(sums, |sums| f(Work { a, b, sums }))));
+        scratch::with(rows * depth, |a| scratch::with(columns * depth, |b| scratch::with(sums, |sums| f(WorkSpace { a, b, sums }))));
     }
 }
 
 /// Computes a block. Its place in `out` must be valid for writing, which [`product`] sees to.
 #[inline(always)]
-fn block_generic<L: Lanes>(block: &Block, work: Work) {
+fn block_generic<L: Lanes>(block: &Block, work: WorkSpace) {
     let ([m, k, n], width) = (block.size, VECTORS * L::LANES);
     let (row_panels, column_panels) = (m.div_ceil(ROWS), n.div_ceil(width));
     for slice in (0..k).step_by(DEPTH) {
@@ -260,7 +260,7 @@ fn block_generic<L: Lanes>(block: &Block, work: Work) {
 
 dispatch! {
     /// [`block_generic`] compiled for an instruction set.
-    compute = block_generic(block: &Block, work: Work)
+    compute = block_generic(block: &Block, work: WorkSpace)
 }
 
 /// True if packing pays and the processor has enough registers.
@@ -298,8 +298,8 @@ pub(crate) fn product(isa: Isa, out: &mut [f32], a: Matrix<f32>, b: Matrix<f32>,
     if k == 0 || out.is_empty() {
         return out.fill(0.0);
     }
-    let a = Source { data: a.data, lane: a.row_stride, depth: a.column_stride };
-    let b = Source { data: b.data, lane: b.column_stride, depth: b.row_stride };
+    let a = PanelSource { data: a.data, lane: a.row_stride, depth: a.column_stride };
+    let b = PanelSource { data: b.data, lane: b.column_stride, depth: b.row_stride };
     let threads = if parallel { rayon::current_num_threads() } else { 1 };
     let [rows, columns] = block_size([m, n], VECTORS * isa.lanes(), threads);
     let across = n.div_ceil(columns);
@@ -309,7 +309,7 @@ pub(crate) fn product(isa: Isa, out: &mut [f32], a: Matrix<f32>, b: Matrix<f32>,
         let first = [i / across * rows, i % across * columns];
         let size = [rows.min(m - first[0]), k, columns.min(n - first[1])];
         let out: &Out = &out;
-        Work::with(isa, size, |work| compute(isa, &Block { a, b, first, size, out: out.0 }, work));
+        WorkSpace::with(isa, size, |work| compute(isa, &Block { a, b, first, size, out: out.0 }, work));
     };
     let blocks = m.div_ceil(rows) * across;
     if parallel {

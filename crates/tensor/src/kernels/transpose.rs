@@ -24,11 +24,11 @@ struct Plane {
 }
 
 /// The output array; each task writes elements of its own.
-struct Target(*mut f32);
+struct OutputPointer(*mut f32);
 // SAFETY: tasks write disjoint elements, see `transpose`.
-unsafe impl Sync for Target {}
+unsafe impl Sync for OutputPointer {}
 
-impl Target {
+impl OutputPointer {
     /// # Safety
     /// `i` must lie within the array.
     unsafe fn at(&self, i: usize) -> *mut f32 {
@@ -60,7 +60,7 @@ pub(crate) fn transpose(x: &[f32], axes: &[(usize, usize)], out: &mut [f32]) -> 
     }
     let plane = Plane { columns: outer[across].0, rows, from, to: strides[across] };
     let strips = plane.columns.div_ceil(SQUARE);
-    let (isa, target) = (Isa::best(), &Target(out.as_mut_ptr()));
+    let (isa, target) = (Isa::best(), &OutputPointer(out.as_mut_ptr()));
     let run = |task: usize| {
         let [from, to] = places[task / strips];
         let first = task % strips * SQUARE;

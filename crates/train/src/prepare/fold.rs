@@ -57,7 +57,7 @@ pub(super) fn fold(model: &mut Model) -> Result<Folded, TrainError> {
     let mut origins = Origins::default();
     // Inlining a branch may make further nodes constant, whose results decide further branches.
     loop {
-        let plan = Plan::new(model);
+        let plan = FoldPlan::new(model);
         let mut graph = std::mem::take(&mut model.graph);
         let mut folder = Folder { names: Names::of(&model.values), model, plan: &plan, origins: &mut origins, hoisted: vec![] };
         folder.graph(&mut graph, true);
@@ -80,15 +80,15 @@ fn count(graph: &Graph) -> usize {
 }
 
 /// Which nodes are folded, determined before anything is computed.
-struct Plan {
+struct FoldPlan {
     /// First outputs of these nodes.
     foldable: HashSet<ValueId>,
     /// Known elements of inputs that are no constants but follow from the declared shapes.
     elements: HashMap<ValueId, Tensor>,
 }
 
-impl Plan {
-    fn new(model: &Model) -> Plan {
+impl FoldPlan {
+    fn new(model: &Model) -> FoldPlan {
         let ops::Inferred { types, elements } = ops::infer(model).unwrap_or_default();
         let mut readers: HashMap<ValueId, Vec<(&Node, usize)>> = HashMap::new();
         model.graph.visit(&mut |node| {
@@ -110,7 +110,7 @@ impl Plan {
             let tied = |v: &ValueId| roots.get(v).is_some_and(|r| r.iter().any(|root| staying.contains(root)));
             let tied: Vec<ValueId> = foldable.iter().filter(|(v, identity)| !**identity && tied(v)).map(|(v, _)| *v).collect();
             if tied.is_empty() {
-                return Plan { foldable: foldable.into_keys().collect(), elements };
+                return FoldPlan { foldable: foldable.into_keys().collect(), elements };
             }
             blocked.extend(tied);
         }
@@ -270,7 +270,7 @@ fn carries(model: &Model, node: &Node, v: ValueId) -> bool {
 
 struct Folder<'a> {
     model: &'a mut Model,
-    plan: &'a Plan,
+    plan: &'a FoldPlan,
     origins: &'a mut Origins,
     names: Names,
     /// Float results in subgraphs are parameters; they are stored in the main graph so that branches can share them.

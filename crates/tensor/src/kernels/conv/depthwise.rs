@@ -25,7 +25,7 @@ fn is_large(g: &Geometry) -> bool {
 }
 
 /// A padded plane and the offsets of its taps.
-struct Plan {
+struct TapPlan {
     /// Size of the image copied into the plane.
     image: [usize; 2],
     /// Position of its first pixel.
@@ -40,18 +40,18 @@ struct Plan {
     stride: [usize; 2],
 }
 
-impl Plan {
+impl TapPlan {
     fn new(image: [usize; 2], origin: [usize; 2], positions: [usize; 2], stride: [usize; 2], taps: &[[usize; 2]]) -> Self {
         let furthest = |i: usize| taps.iter().map(|t| t[i]).max().unwrap_or(0) + (positions[i].max(1) - 1) * stride[i] + 1;
         let size: [usize; 2] = std::array::from_fn(|i| furthest(i).max(origin[i] + image[i]));
         let taps = taps.iter().map(|t| t[0] * size[1] + t[1]).collect();
-        Plan { image, origin, pitch: size[1], pixels: size[0] * size[1], taps, positions, stride }
+        TapPlan { image, origin, pitch: size[1], pixels: size[0] * size[1], taps, positions, stride }
     }
 
     /// Of the input, read by the taps of each output pixel.
     fn of_input(g: &Geometry) -> Self {
         let image = [g.input[1], g.input[2]];
-        Plan::new(image, [g.before[1], g.before[2]], [g.output[1], g.output[2]], [g.stride[1], g.stride[2]], &taps(g))
+        TapPlan::new(image, [g.before[1], g.before[2]], [g.output[1], g.output[2]], [g.stride[1], g.stride[2]], &taps(g))
     }
 
     /// Of the output's gradient, read by the turned kernel of each input pixel: at stride 1, unless the padding is wider
@@ -61,7 +61,7 @@ impl Plan {
         let origin = [reach(1).checked_sub(g.before[1])?, reach(2).checked_sub(g.before[2])?];
         let turned: Vec<[usize; 2]> = taps(g).iter().map(|t| [reach(1) - t[0], reach(2) - t[1]]).collect();
         (g.stride[1] == 1 && g.stride[2] == 1)
-            .then(|| Plan::new([g.output[1], g.output[2]], origin, [g.input[1], g.input[2]], [1, 1], &turned))
+            .then(|| TapPlan::new([g.output[1], g.output[2]], origin, [g.input[1], g.input[2]], [1, 1], &turned))
     }
 
     fn image_pixels(&self) -> usize {
@@ -145,7 +145,7 @@ fn from_lanes<L: Lanes>(from: &[f32], of: Channels, to: &mut [f32]) {
 }
 
 /// Copies `[pixel][lane]` into a plane of zeros.
-fn pad(plan: &Plan, lanes: usize, dense: &[f32], plane: &mut [f32]) {
+fn pad(plan: &TapPlan, lanes: usize, dense: &[f32], plane: &mut [f32]) {
     plane.fill(0.0);
     let width = plan.image[1] * lanes;
     for (row, at) in dense.chunks(width.max(1)).zip(plan.rows()) {
@@ -155,7 +155,7 @@ fn pad(plan: &Plan, lanes: usize, dense: &[f32], plane: &mut [f32]) {
 
 /// Calls `f(position, offset in the plane)` for all positions.
 #[inline(always)]
-fn each_position(plan: &Plan, mut f: impl FnMut(usize, usize)) {
+fn each_position(plan: &TapPlan, mut f: impl FnMut(usize, usize)) {
     let mut position = 0;
     for y in 0..plan.positions[0] {
         let row = y * plan.stride[0] * plan.pitch;
@@ -193,8 +193,8 @@ macro_rules! in_blocks {
 }
 
 /// Everything one block of channels of one image needs.
-struct Task<'a> {
-    plan: &'a Plan,
+struct BlockTask<'a> {
+    plan: &'a TapPlan,
     /// `[tap][lane]`.
     weights: &'a [f32],
     /// Initial value of the sums for each lane; none: the sums are added to existing values.
@@ -203,7 +203,7 @@ struct Task<'a> {
 
 /// `out[position] (+)= sum over taps of weights[tap] * plane[position + tap]`.
 #[inline(always)]
-fn gather_generic<L: Lanes>(task: &Task, plane: &[f32], out: &mut [f32]) {
+fn gather_generic<L: Lanes>(task: &BlockTask, plane: &[f32], out: &mut [f32]) {
     let (plan, lanes) = (task.plan, L::LANES);
     assert!(plan.fits() && plan.covers(lanes, plane, out));
     assert!(task.weights.len() >= plan.taps.len() * lanes && task.start.is_none_or(|s| s.len() >= lanes));
@@ -232,12 +232,12 @@ fn gather_generic<L: Lanes>(task: &Task, plane: &[f32], out: &mut [f32]) {
 
 dispatch! {
     /// [`gather_generic`] compiled for an instruction set.
-    gather = gather_generic(task: &Task, plane: &[f32], out: &mut [f32])
+    gather = gather_generic(task: &BlockTask, plane: &[f32], out: &mut [f32])
 }
 
 /// `plane[position + tap] += weights[tap] * dy[position]`.
 #[inline(always)]
-fn scatter_generic<L: Lanes>(task: &Task, dy: &[f32], plane: &mut [f32]) {
+fn scatter_generic<L: Lanes>(task: &BlockTask, dy: &[f32], plane: &mut [f32]) {
     let (plan, lanes) = (task.plan, L::LANES);
     assert!(plan.fits() && plan.covers(lanes, plane, dy));
     assert!(task.weights.len() >= plan.taps.len() * lanes);
@@ -261,12 +261,12 @@ fn scatter_generic<L: Lanes>(task: &Task, dy: &[f32], plane: &mut [f32]) {
 
 dispatch! {
     /// [`scatter_generic`] compiled for an instruction set.
-    scatter = scatter_generic(task: &Task, dy: &[f32], plane: &mut [f32])
+    scatter = scatter_generic(task: &BlockTask, dy: &[f32], plane: &mut [f32])
 }
 
 /// `sums[tap] += plane[position + tap] * dy[position]`, summed over positions.
 #[inline(always)]
-fn correlate_generic<L: Lanes>(plan: &Plan, plane: &[f32], dy: &[f32], sums: &mut [f32]) {
+fn correlate_generic<L: Lanes>(plan: &TapPlan, plane: &[f32], dy: &[f32], sums: &mut [f32]) {
     let lanes = L::LANES;
     assert!(plan.fits() && plan.covers(lanes, plane, dy));
     assert!(sums.len() >= plan.taps.len() * lanes);
@@ -294,7 +294,7 @@ fn correlate_generic<L: Lanes>(plan: &Plan, plane: &[f32], dy: &[f32], sums: &mu
 
 dispatch! {
     /// [`correlate_generic`] compiled for an instruction set.
-    correlate = correlate_generic(plan: &Plan, plane: &[f32], dy: &[f32], sums: &mut [f32])
+    correlate = correlate_generic(plan: &TapPlan, plane: &[f32], dy: &[f32], sums: &mut [f32])
 }
 
 dispatch! {
@@ -335,7 +335,7 @@ pub(crate) fn forward(isa: Isa, g: &Geometry, x: &[f32], w: &[f32], bias: Option
     if is_large(g) {
         return direct::forward(isa, g, x, w, bias, y);
     }
-    let (plan, lanes, filters, pixels) = (Plan::of_input(g), isa.lanes(), g.group_out(), g.pixels_out());
+    let (plan, lanes, filters, pixels) = (TapPlan::of_input(g), isa.lanes(), g.group_out(), g.pixels_out());
     for_blocks(g, lanes, filters * pixels, y, |image, first, count, y| {
         let from = &x[(image * g.c + first) * plan.image_pixels()..];
         scratch::with((plan.image_pixels().max(pixels) + plan.taps.len() + 1) * lanes, |work| {
@@ -350,7 +350,7 @@ pub(crate) fn forward(isa: Isa, g: &Geometry, x: &[f32], w: &[f32], bias: Option
                     if let Some(bias) = bias {
                         (0..count).for_each(|c| start[c] = bias[(first + c) * filters + f]);
                     }
-                    gather(isa, &Task { plan: &plan, weights, start: Some(start) }, plane, dense);
+                    gather(isa, &BlockTask { plan: &plan, weights, start: Some(start) }, plane, dense);
                     collect(isa, dense, Channels { count, stride: filters * pixels, pixels }, &mut y[f * pixels..]);
                 }
             });
@@ -364,8 +364,8 @@ pub(crate) fn backward_data(isa: Isa, g: &Geometry, dy: &[f32], w: &[f32], dx: &
         return direct::backward_data(isa, g, dy, w, dx);
     }
     let (lanes, filters, pixels_in, pixels_out) = (isa.lanes(), g.group_out(), g.pixels_in(), g.pixels_out());
-    let turned = Plan::of_gradient(g);
-    let plan = Plan::of_input(g);
+    let turned = TapPlan::of_gradient(g);
+    let plan = TapPlan::of_input(g);
     let plane_len = turned.as_ref().map_or(plan.pixels, |t| t.pixels) * lanes;
     for_blocks(g, lanes, pixels_in, dx, |image, first, count, dx| {
         let from = &dy[(image * g.c + first) * filters * pixels_out..];
@@ -384,9 +384,9 @@ pub(crate) fn backward_data(isa: Isa, g: &Geometry, dy: &[f32], w: &[f32], dx: &
                     match &turned {
                         Some(turned) => {
                             pad(turned, lanes, &dense[..pixels_out * lanes], plane);
-                            gather(isa, &Task { plan: turned, weights, start: None }, plane, sums);
+                            gather(isa, &BlockTask { plan: turned, weights, start: None }, plane, sums);
                         }
-                        None => scatter(isa, &Task { plan: &plan, weights, start: None }, dense, plane),
+                        None => scatter(isa, &BlockTask { plan: &plan, weights, start: None }, dense, plane),
                     }
                 }
                 if turned.is_none() {
@@ -403,7 +403,7 @@ pub(crate) fn backward_data(isa: Isa, g: &Geometry, dy: &[f32], w: &[f32], dx: &
 
 /// `dw[o, 1, ..]` from `x` and `dy`; images in fixed chunks, added in their order.
 pub(crate) fn backward_weights(isa: Isa, g: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    let (plan, lanes, filters, pixels) = (Plan::of_input(g), isa.lanes(), g.group_out(), g.pixels_out());
+    let (plan, lanes, filters, pixels) = (TapPlan::of_input(g), isa.lanes(), g.group_out(), g.pixels_out());
     let (taps, blocks) = (plan.taps.len(), g.c.div_ceil(lanes));
     let per_chunk = g.n.div_ceil(CHUNKS).max(1);
     let chunks = g.n.div_ceil(per_chunk);
