@@ -142,7 +142,7 @@ struct ElementType {
 
 impl ElementType {
     fn parse(descr: &str) -> Result<Self, String> {
-        let unknown = || format!("element type '{descr}' is not one that a tensor can have");
+        let unknown = || format!("element type '{descr}' is not supported");
         let mut chars = descr.chars();
         let mut kind = chars.next().ok_or_else(unknown)?;
         let mut big_endian = false;

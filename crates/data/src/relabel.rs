@@ -55,8 +55,8 @@ pub fn check_positions(dataset: &dyn Dataset, classes: usize) -> Result<()> {
         return Ok(());
     }
     Err(DataError::invalid(format!(
-        "{}: its {} classes are {}, the network tells {classes} apart, and neither its metadata nor a training set says which of them these \
-         are: name the folder in which this one and 'train' lie, or give each missing class a folder, which may be empty",
+        "{}: its {} classes are {}, the network has {classes}, and neither its metadata nor a training set tells which of them these are: \
+        name the folder that contains this one and 'train', or give each missing class a folder, which may be empty",
         dataset.path().display(),
         own.len(),
         listed(own)

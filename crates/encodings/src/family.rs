@@ -110,7 +110,7 @@ impl Family for Encodings {
                 Codebook as dyn WeightEncoding,
                 Manual {
                     name: codebook::KIND,
-                    summary: "Indices into a table of 2^bits centroids found by k-means; layers compute in float with what is decoded.",
+                    summary: "Indices into a table of 2^bits centroids found by k-means; layers compute in float with the decoded weights.",
                     details: "w is stored as the index i of the centroid nearest to w / scale[channel] and reads back as\n\
                               table[i] * scale[channel]. The file holds the indices in `bits` bits each, the table and the scales;\n\
                               standard operators decode them when the model is loaded, so it runs as fast as in float and is\n\
@@ -125,7 +125,8 @@ impl Family for Encodings {
                 Ternary as dyn WeightEncoding,
                 Manual {
                     name: ternary::KIND,
-                    summary: "Three values, minus scale, zero and scale, in two bits a weight; layers compute in float with what is decoded.",
+                    summary: "Three values, minus scale, zero and scale, in two bits a weight; layers compute in float with the decoded \
+                    weights.",
                     details: "w[c, ...] reads back as s[c] where w > t[c], as -s[c] where w < -t[c], else as zero: t and s have a number for\n\
                               each output channel, or one for the tensor. By default t and s are those of least squared error (t = s / 2);\n\
                               threshold = { mean = 0.7 } takes t = 0.7 mean|w| and for s the mean magnitude above it. Both follow from\n\
@@ -141,7 +142,7 @@ impl Family for Encodings {
                 Binary as dyn WeightEncoding,
                 Manual {
                     name: binary::KIND,
-                    summary: "Two values, minus scale and scale, in one bit a weight; layers compute in float with what is decoded.",
+                    summary: "Two values, minus scale and scale, in one bit a weight; layers compute in float with the decoded weights.",
                     details: "w[c, ...] reads back as s[c] where w >= m[c], else as -s[c]. s is the mean of |w - m| over the channel (or tensor).\n\
                               estimator = \"straight_through\": m = 0, and the gradient passes where |w| <= 1. estimator = \"ir_net\": m is the\n\
                               channel's mean, and the gradient is that of k tanh(t z) for the standardized weight z, with t growing from\n\
@@ -156,7 +157,7 @@ impl Family for Encodings {
                 PowerOfTwo as dyn WeightEncoding,
                 Manual {
                     name: power_of_two::KIND,
-                    summary: "Zero and powers of two of either sign, times a scale; layers compute in float with what is decoded.",
+                    summary: "Zero and powers of two of either sign, times a scale; layers compute in float with the decoded weights.",
                     details: "w[c, ...] reads back as s[c] times the nearest of 0 and +-2^-k, k = 0 .. 2^(bits - 1) - 2: +-1, 1/2, 1/4 for\n\
                               3 bits. s has a number for each output channel, or one for the tensor: that of least squared error, then\n\
                               trained where scales are learned. power_of_two_scale = true makes each weight a power of two, for hardware\n\
@@ -170,7 +171,8 @@ impl Family for Encodings {
                 AdditivePowerOfTwo as dyn WeightEncoding,
                 Manual {
                     name: additive_power_of_two::KIND,
-                    summary: "Sums of powers of two of either sign, times a scale (APoT); layers compute in float with what is decoded.",
+                    summary: "Sums of powers of two of either sign, times a scale (APoT); layers compute in float with the decoded \
+                    weights.",
                     details: "w[c, ...] reads back as s[c] times the nearest of all sums of one term of each list, divided by the largest.\n\
                               4 bits: {0, 1/2, 1/4, 1/16} + {0, 1/8}; 5 bits: {0, 1/2, 1/8, 1/32} + {0, 1/4, 1/16, 1/64}; 3 bits: {0, 1/2,\n\
                               1/4, 1/8}. s has a number for each output channel, or one for the tensor: that of least squared error, then\n\

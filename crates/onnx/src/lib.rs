@@ -102,7 +102,7 @@ pub fn save(model: &Model, path: &Path) -> Result<()> {
             let (bytes, data) = export::model(&annotations::store(model)?, Some(&beside));
             let target = folder.join(&beside);
             if target.exists() && !refers_to(path, &beside) && std::fs::read(&target).ok().as_ref() != Some(&data) {
-                let what = format!("is there already and is not {name}'s own: choose another output, or move it away");
+                let what = format!("exists already and is not {name}'s own: choose another output, or move it away");
                 return Err(OnnxError::Taken { path: target.display().to_string(), what });
             }
             let io = |(at, source): (&Path, _)| OnnxError::Io { path: at.display().to_string(), source };

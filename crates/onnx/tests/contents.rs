@@ -249,7 +249,7 @@ fn no_file_is_written_that_was_not_named() {
 
     std::fs::write(place("three.onnx.data"), b"somebody's").unwrap();
     let refused = onnx::save(&one, &place("three.onnx")).unwrap_err().to_string();
-    assert!(refused.contains("three.onnx.data is there already"), "{refused}");
+    assert!(refused.contains("three.onnx.data exists already"), "{refused}");
     assert!(std::fs::read(place("three.onnx.data")).unwrap() == b"somebody's" && !place("three.onnx").exists());
 
     let own = a.path().join("data/w.bin");

@@ -5,7 +5,7 @@ use crate::{Effect, EvalCx, Inputs, OpError, Operator, ShapeCx};
 use graph::{Dim, Node, ValueType};
 use tensor::Tensor;
 
-const FLOAT: fn(&Node) -> Effect = |_| Effect::NotQuantizable("a loss is no part of what is deployed");
+const FLOAT: fn(&Node) -> Effect = |_| Effect::NotQuantizable("a loss is not part of a deployed network");
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("SoftmaxCrossEntropyLoss", "Cross-entropy of softmax over axis 1.", &[12, 13], cross_entropy, infer).effect(FLOAT),

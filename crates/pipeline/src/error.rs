@@ -22,7 +22,7 @@ pub enum PipelineError {
     /// A file or folder cannot be used.
     #[error("{}: {what}", path.display())]
     File {
-        /// Its path.
+        /// Path of the file or folder.
         path: PathBuf,
         /// What is wrong with it.
         what: String,

@@ -87,7 +87,7 @@ mod tests {
         assert!(
             told(1, 0.9, 0.8, 10_000)
                 .unwrap()
-                .contains("a lower sparsity, or epochs = 1 or more to train what is left; a later stage trains")
+                .contains("a lower sparsity, or epochs = 1 or more to train the remaining weights; a later stage trains")
         );
         assert_eq!(told(0, 0.62, 0.616, 10_000), None, "small");
         assert_eq!(told(0, 0.90, 0.89, 100), None, "one sample of 100");

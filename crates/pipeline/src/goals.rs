@@ -59,7 +59,7 @@ fn figure(
         let mut told = verdict(name, wanted, moved, |by| by <= wanted + 1e-9, say);
         if let (None, Some(_), Some(n)) = (moved, now, last.and_then(StageRecord::chosen_images)) {
             told.sentence =
-                format!("{label}: undecided: the file was scored on {n} of the test samples, what it is compared with on others");
+                format!("{label}: undecided: the file was scored on {n} of the test samples, the model it is compared with on others");
         }
         out.push(told);
     }

@@ -102,7 +102,7 @@ pub struct Criteria;
 impl Family for Criteria {
     type Member = dyn Criterion;
     const NAME: &'static str = "criterion";
-    const SUMMARY: &'static str = "How the importance of weights is judged: the least important become zero.";
+    const SUMMARY: &'static str = "How the importance of weights is computed: the least important become zero.";
     const DEFAULT: Option<&'static str> = Some("magnitude");
     fn members() -> &'static [Entry<dyn Criterion>] {
         static LIST: &[Entry<dyn Criterion>] = &[member!(Magnitude as dyn Criterion, MAGNITUDE), member!(Taylor as dyn Criterion, TAYLOR)];

@@ -101,7 +101,7 @@ pub fn fold_kept(model: &mut Model, settings: &QuantizeSettings) -> Result<usize
         return Ok(0);
     }
     if let Some(norm) = ops::moving_norms(model)?.into_iter().next() {
-        let what = "its running statistics still moved in the last epoch, so what was trained is not what would be stored: freeze \
+        let what = "its running statistics still moved in the last epoch, so the stored weight would not be the trained one: freeze \
                     them (freeze_statistics = 1 or more) or fold BatchNormalization"
             .to_string();
         return Err(QuantizeError::Value { value: norm, what });

@@ -60,10 +60,10 @@ pub(crate) fn remarks(record: &RunRecord) -> Vec<String> {
         let images = stage.metrics.images.unwrap_or_default();
         let all = record.measured().filter(|s| s.chosen_images().is_none()).find_map(|s| s.metrics.images);
         let told = match all.filter(|n| *n != images) {
-            Some(all) => format!("{all} test samples tell, and {images} of them after {}", text::line(&stage.name)),
-            None => format!("{images} test samples tell"),
+            Some(all) => format!("{all} test samples, and {images} of them after {}", text::line(&stage.name)),
+            None => format!("{images} test samples"),
         };
-        out.push(format!("in brackets: where the {} lies with 95 % confidence, as far as {told}", text::line(&metric.label)));
+        out.push(format!("in brackets: the 95 % confidence interval of the {}, from {told}", text::line(&metric.label)));
     }
     if record.deployed().is_some() && record.stages.iter().any(|s| s.deploy.is_none() && s.metrics.file_bytes.is_some()) {
         out.push("sizes before deploy: of the file that the stage's graph would be deployed as".into());

@@ -133,7 +133,7 @@ fn accuracies_over_different_images_are_not_compared() {
     r.stages[1].deploy.as_mut().unwrap().chosen_images = Some(5);
     r.stages[1].metrics.images = Some(5);
     let page = told(&r);
-    assert!(page.contains("as far as 359 test samples tell, and 5 of them after deploy"), "{page}");
+    assert!(page.contains("from 359 test samples, and 5 of them after deploy"), "{page}");
     assert!(!page.contains("-1.00 points") && !page.contains("from 99.00 %") && !page.contains("<th>after train</th>"));
     assert!(!page.contains("id=\"trade\""));
     // The original model's accuracy on the same images.
@@ -187,7 +187,7 @@ fn a_regression_is_told_by_its_own_figures() {
     let (text, page) = (terminal(&r), html(&r));
     assert!(text.contains("MAE") && text.contains("R²") && text.contains("0.2500 (0.2400..0.2600)"), "{text}");
     assert!(text.contains("MAE          0.2000 (0.1900..0.2100) → 0.2500 (0.2400..0.2600) (+0.05000, worse)"), "{text}");
-    assert!(text.contains("where the MAE lies with 95 % confidence"), "{text}");
+    assert!(text.contains("the 95 % confidence interval of the MAE"), "{text}");
     for told in ["MAE against file size", "MAE: validation", "differs by 0.30 % of the targets' standard deviation, at most 2.00 %"] {
         assert!(page.contains(told), "{told}");
     }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// A device to compute on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Device {
-    /// The CPU.
+    /// The CPU, which is always available.
     #[default]
     Cpu,
     /// A GPU: the one of this number in `devices`, or the fastest.

@@ -30,7 +30,7 @@ pub struct Parameter {
     pub id: ParameterId,
     /// Its name: the value's, with `/scale` and the like behind it for a part of the encoding.
     pub name: String,
-    /// Its role.
+    /// Role of the input that it feeds: weight, bias, ...
     pub role: Role,
 }
 

@@ -99,7 +99,7 @@ pub struct EpochRecord {
 /// The best epoch so far; of ties the later one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Best {
-    /// Its number.
+    /// Number of the epoch, from 0.
     pub epoch: u64,
     /// Its validation metric.
     pub metric: f64,
@@ -299,7 +299,7 @@ fn refuse_integers(model: &Model) -> Result<(), TrainError> {
             found = Some(TrainError::Value {
                 value: n.label(&model.values),
                 what: format!(
-                    "{op} computes with integers and lets no gradient through: train the float network that the file was made from, or \
+                    "{op} computes with integers and passes no gradient: train the float network that the file was made from, or \
                      lift quantization operators to annotations first, where it has float weights behind them"
                 ),
             });

@@ -12,7 +12,7 @@ pub(crate) struct Unit {
     pub(crate) last: usize,
     /// The work of the unit.
     pub(crate) work: Work,
-    /// Its inputs.
+    /// Values that it reads, in the order of the kernel's inputs.
     pub(crate) reads: Vec<Option<ValueId>>,
 }
 

@@ -104,7 +104,7 @@ fn a_test_folder_that_lacks_a_class_keeps_the_labels_of_the_others() {
     shades(&folder, "img/train", &[("0", 0), ("180", 80), ("270", 160), ("90", 240)]);
     shades(&folder, "img/test", &[("0", 0), ("270", 160), ("90", 240)]);
     assert!(folder.espalier("new mlp -o m.onnx --input 3,8,8 --classes 4").status.success());
-    folder.fails("evaluate m.onnx --data img/test", 1, "img/test: its 3 classes are 0, 270, 90, the network tells 4 apart, and neither");
+    folder.fails("evaluate m.onnx --data img/test", 1, "img/test: its 3 classes are 0, 270, 90, the network has 4, and neither");
     // Beside its training set the order of classes is known, and the missing class is named.
     let said = folder.espalier("evaluate m.onnx --data img");
     assert!(String::from_utf8_lossy(&said.stdout).contains("no rows of class 1 (180), of 4"), "{said:?}");

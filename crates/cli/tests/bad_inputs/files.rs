@@ -37,7 +37,7 @@ fn two_converts_into_one_folder_stay_apart() {
     let read = |name: &str| weight(&onnx::load(&folder.path(name)).unwrap());
     assert_eq!((read("to/from_a.onnx"), read("to/from_b.onnx")), (1.0, 2.0));
     assert_eq!(std::fs::read(folder.path("to/model.onnx.data")).unwrap(), b"another's");
-    folder.fails("convert a/model.onnx -o to/model.onnx", 1, "to/model.onnx.data is there already and is not model.onnx's own");
+    folder.fails("convert a/model.onnx -o to/model.onnx", 1, "to/model.onnx.data exists already and is not model.onnx's own");
     assert!(!folder.path("to/model.onnx").exists());
     folder.fails("convert a/model.onnx -o a/model.onnx.data", 1, "holds the model's own data");
     assert_eq!(read("a/model.onnx"), 1.0);

@@ -57,7 +57,7 @@ fn a_recipe_is_written_with_reasons_and_runs_as_it_is() {
     }
     // An existing file is never overwritten.
     let (code, _, error) = run(&["init", &bare, "--data", &data(), "-o", &recipe]);
-    assert!(code == 1 && error.contains("is there already"), "{error}");
+    assert!(code == 1 && error.contains("exists already"), "{error}");
 
     let (code, plan, error) = run(&["run", &recipe, "-o", &out, "--dry-run"]);
     assert_eq!(code, 0, "{error}");

@@ -104,7 +104,7 @@ fn passed_over(folder: &Path, others: &[PathBuf]) -> Option<String> {
     let more = if kinds.len() > 6 { ", ..." } else { "" };
     (!others.is_empty()).then(|| {
         let (count, plural) = (others.len(), if others.len() == 1 { "file is" } else { "files are" });
-        format!("{}: {count} {plural} passed over ({told}{more}); read are {}", folder.display(), EXTENSIONS.join(", "))
+        format!("{}: {count} {plural} skipped ({told}{more}); the types read are {}", folder.display(), EXTENSIONS.join(", "))
     })
 }
 

@@ -9,8 +9,8 @@ use technique::{Manual, Settings};
 pub(crate) const MANUAL: Manual = Manual {
     name: "qdq",
     summary: "Float operators between QuantizeLinear and DequantizeLinear; the runtime fuses them into integer kernels.",
-    details: "The form that most runtimes read. Literally it computes what the simulation computed; with its default optimizations a \
-              runtime replaces each operator between quantizers by its own kernel on integers, where it has one.",
+    details: "The form that most runtimes read. In literal arithmetic it computes what the simulation computed; with its default \
+              optimizations a runtime replaces each operator between quantizers by its own kernel on integers, where it has one.",
     source: "https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html#onnx-quantization-representation-format",
     example: "format = \"qdq\"",
 };

@@ -68,7 +68,7 @@ impl Sources {
         Ok(Sources { settings, task: recipe.task.clone(), seed: recipe.seed, train, train_rows, validation, test })
     }
 
-    /// The task.
+    /// The recipe's task.
     pub fn task(&self) -> &Choice<Tasks> {
         &self.task
     }

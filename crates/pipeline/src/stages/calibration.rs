@@ -59,7 +59,7 @@ impl CalibrationSettings {
         if self.observer.kind() == PERCENTILE {
             let both = !self.observer.settings().is_empty();
             return if both {
-                Err(Fault::new("", "percentile and the observer's percent say the same: leave percentile out"))
+                Err(Fault::new("", "percentile and the observer's percent are the same setting: leave percentile out"))
             } else {
                 Ok(Some(named))
             };

@@ -30,7 +30,7 @@ pub(super) const ENTRY: StageEntry = StageEntry {
         name: "prune",
         summary: "Attaches masks that set weights to zero, and may train with them.",
         details: "\
-criterion says how the importance of weights is judged, sparsity_schedule whether the sparsity is reached before the stage trains or step
+criterion is how the importance of weights is computed, sparsity_schedule whether the sparsity is reached before the stage trains or step
 by step while it does: see explain criterion and explain sparsity_schedule.",
         source: "",
         example: "sparsity = 0.5\nskip = [\"/linear*\"]\n",
@@ -72,7 +72,7 @@ impl StageKind for PruneStage {
     }
 
     fn remedies(&self) -> Option<(&'static str, &'static str)> {
-        Some(("a lower sparsity, more epochs", "a lower sparsity, or epochs = 1 or more to train what is left"))
+        Some(("a lower sparsity, more epochs", "a lower sparsity, or epochs = 1 or more to train the remaining weights"))
     }
 }
 

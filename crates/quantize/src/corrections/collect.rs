@@ -26,7 +26,7 @@ pub struct Want {
     pub value: ValueId,
     /// Number of samples, in whole batches.
     pub samples: usize,
-    /// The collector.
+    /// Computes the statistic.
     pub collector: Box<dyn Collector>,
 }
 

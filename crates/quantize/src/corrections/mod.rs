@@ -85,7 +85,7 @@ pub enum Phase {
 /// assert_eq!(correction.apply(&mut model, &cx).unwrap(), ["outliers cut in 1 weights"]);
 /// ```
 pub trait Correction: Send + Sync {
-    /// The phase.
+    /// The phase in which it works.
     fn phase(&self) -> Phase;
 
     /// How many calibration samples it uses; 0: none.

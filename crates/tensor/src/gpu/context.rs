@@ -297,7 +297,7 @@ impl Context {
         self.flush();
         staging.map_async(wgpu::MapMode::Read, .., |_| {});
         self.finish()?;
-        let view = staging.slice(..).get_mapped_range().map_err(|e| failed(format!("{} gives no data back: {e}", self.name)))?;
+        let view = staging.slice(..).get_mapped_range().map_err(|e| failed(format!("{} returns no data: {e}", self.name)))?;
         Ok(f(&view))
     }
 

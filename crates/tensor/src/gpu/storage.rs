@@ -21,7 +21,7 @@ impl DeviceData {
         Some(DeviceData { memory: context.memory(len)?, dtype, len, host: OnceLock::new() })
     }
 
-    /// Their buffer.
+    /// The buffer that holds them.
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
     }

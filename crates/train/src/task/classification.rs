@@ -77,7 +77,7 @@ impl Task for Classification {
     }
 
     fn example_goal(&self) -> &'static str {
-        "# Percentage points of accuracy that may be lost; a miss is told and sets exit code 3.\nmax_accuracy_drop = 1.0\n"
+        "# Percentage points of accuracy that may be lost; a missed goal is reported and sets exit code 3.\nmax_accuracy_drop = 1.0\n"
     }
 
     fn distillation_loss(&self) -> &'static str {

@@ -104,8 +104,8 @@ impl Task for Regression {
     }
 
     fn example_goal(&self) -> &'static str {
-        "# By how much R2 may fall; a miss is told and sets exit code 3. metrics.mae = { max = ... } bounds the mean absolute error.\n\
-         metrics.r2 = { max_drop = 0.02 }\n"
+        "# By how much R2 may fall; a missed goal is reported and sets exit code 3. metrics.mae = { max = ... } bounds the mean \
+         absolute error.\nmetrics.r2 = { max_drop = 0.02 }\n"
     }
 
     fn distillation_loss(&self) -> &'static str {

@@ -103,11 +103,11 @@ struct Facts {
 /// there.
 ///
 /// # Errors
-/// If the model or the data cannot be read, or the file is there already.
+/// If the model or the data cannot be read, or the file exists already.
 pub fn init(task: &Task, output: Option<&Path>) -> Result<Written> {
     let path = output.map_or_else(|| PathBuf::from(format!("{}.toml", name(&task.model))), Path::to_path_buf);
     if path.exists() {
-        return Err(Error::Input(format!("{} is there already: name another file with --output", path.display())));
+        return Err(Error::Input(format!("{} exists already: name another file with --output", path.display())));
     }
     let folder = path.parent().unwrap_or(Path::new(""));
     let written = draft(task, &Purpose::All, folder)?;

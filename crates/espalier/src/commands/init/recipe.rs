@@ -120,7 +120,7 @@ fn optimizer(out: &mut String) {
 fn prune(out: &mut String, facts: &Facts, sparsity: f64, epochs: u64) {
     let _ = write!(
         out,
-        "\n# The smallest weights of the whole network become zero; what is left is trained. Zeros alone make neither the file smaller nor\n\
+        "\n# The smallest weights of the whole network become zero; the others are trained. Zeros alone make neither the file smaller nor\n\
          # the network faster in ONNX Runtime; they compress well, and quantizing after it makes the file small.\n[[stages]]\n\
          kind = \"prune\"\nsparsity = {sparsity:?}\nmin_per_layer = 0.05\nepochs = {epochs}\nbatch = {}\n",
         facts.batch

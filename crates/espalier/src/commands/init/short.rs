@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub struct Shortcut {
     /// The model and its data.
     pub task: Task,
-    /// The compression.
+    /// The compression to run: quantize, prune or distil.
     pub purpose: Purpose,
     /// The deployed file to write.
     pub output: PathBuf,
