@@ -1,5 +1,5 @@
 //! Should a weight that was trained with its quantizer be fitted again afterwards? Scores the deployed files with the scales that the
-//! training had, and with scales fitted to the weights that it ended with.
+//! training had, and with scales fitted again to the final weights.
 //!
 //! `cargo run --release -p espalier --example refit [MODEL.onnx DATA]`
 mod common;

@@ -11,10 +11,10 @@ Every `every` steps between the shares `begin` and `end` of the stage's steps, t
 
     s(t) = sparsity + (initial - sparsity) * (1 - t)^3,  t = (step - first) / (last - first)
 
-by the stage's criterion, on the weights as they are then. What was pruned stays pruned. From `end` on the rest trains with the whole
+by the stage's criterion, on the present weights. What was pruned stays pruned. From `end` on the rest trains with the whole
 sparsity; early stopping and keep = \"best\" leave out the epochs before that.
 
-Wants several epochs. Best for high sparsities, which one shot does not recover from.",
+Wants several epochs. Best for high sparsities, from which a network does not recover after one_shot.",
     source: "Zhu & Gupta 2017, arXiv:1710.01878, equation 1",
     example: "epochs = 10\nsparsity_schedule = { kind = \"cubic\", begin = 0.0, end = 0.5, every = 50 }",
 };

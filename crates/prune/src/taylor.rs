@@ -12,8 +12,8 @@ The first-order estimate of the squared change of the loss if the element were z
     importance = 1/B * sum over batches b of (g_b * w)^2 = w^2 * mean over b of g_b^2
 
 w is the element's fp32 master and g_b the gradient of the stage's loss by it, averaged over the samples of batch b. The graph runs with
-the masks and encodings that it has: an encoding that rounds passes the gradient straight through, and an element that a mask holds dead
-already has no gradient and stays dead. Normalizations use their running statistics, dropout drops nothing, nothing is updated. The square
+the masks and encodings that it has: an encoding that rounds passes the gradient straight through, and an element that a mask holds at zero
+already has no gradient and stays zero. Normalizations use their running statistics, dropout drops nothing, nothing is updated. The square
 root of the importance is what is compared: the order is the same, and small values do not vanish in f32. A BatchNormalization behind the
 layer needs no correction: scaling a weight and its channel against each other leaves g * w as it is.
 

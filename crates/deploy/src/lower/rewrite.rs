@@ -18,7 +18,7 @@ pub(super) struct Rewriter<'a> {
     covered: &'a BTreeSet<ValueId>,
     /// Quotients that are their dividend on another scale.
     divided: &'a BTreeMap<ValueId, ValueId>,
-    /// What lies on its grid before it is rounded, since it was only moved.
+    /// Values that are on their grid already, since they were only moved.
     moved: &'a BTreeSet<ValueId>,
     target: &'a dyn Target,
     names: Names,
@@ -114,8 +114,9 @@ impl<'a> Rewriter<'a> {
         Ok(behind)
     }
 
-    /// QuantizeLinear and DequantizeLinear from one value to another; new values get names derived from `named`. QuantizeLinear saturates at the
-    /// ends of the stored type: a grid that ends before them (3 bits in uint4) has its own ends held by Max and Min in front.
+    /// QuantizeLinear and DequantizeLinear from one value to another; new values get names derived from `named`. QuantizeLinear
+    /// saturates at the ends of the stored type: for a grid that ends before them (3 bits in uint4), Max and Min in front clip to
+    /// the grid's ends.
     fn pair(&mut self, graph: &mut Graph, named: ValueId, [from, to]: [ValueId; 2], grid: &Grid) -> Result<Vec<Node>> {
         let base = self.values[named].name.clone();
         let mut nodes = vec![];
@@ -138,7 +139,7 @@ impl<'a> Rewriter<'a> {
         Ok(nodes)
     }
 
-    /// The reals at those ends of an activation's grid that lie inside its stored type, with the operator that holds values there.
+    /// The ends of an activation's grid that lie inside its stored type, as real numbers, each with the operator that clips there.
     fn inner_ends(&self, id: ValueId) -> Result<Vec<(&'static str, &'static str, f32)>> {
         let Some(encoding) = self.annotations.encoding(id).filter(|_| !self.moved.contains(&id)) else { return Ok(vec![]) };
         let fail = |e: String| self.error(id, &e);

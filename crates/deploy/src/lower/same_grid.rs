@@ -4,7 +4,7 @@ use ops::{Effect, Operator, Role};
 use std::collections::BTreeSet;
 
 /// Gives the output of each operator that moves elements its input's encoding where it has none of its own. Quantizing a value that
-/// lies on the grid already changes nothing, so the simulation stays what it was. Returns the outputs that were given one.
+/// lies on the grid already changes nothing, so the simulation is unchanged. Returns the outputs that got an encoding.
 pub(super) fn propagate(model: &mut Model) -> BTreeSet<ValueId> {
     let graph = model.graph.clone();
     let mut given = BTreeSet::new();

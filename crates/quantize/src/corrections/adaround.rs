@@ -13,7 +13,7 @@ pub(super) const ENTRY: Entry<dyn Correction> = member!(
         name: "adaround",
         summary: "Learns for each weight whether it is rounded up or down, layer by layer, without labels.",
         details: "\
-Rounding each weight to the nearest point of its grid is not what changes a layer's result least, since errors of different weights
+Rounding each weight to the nearest point of its grid does not change a layer's result least, since errors of different weights
 cancel. For each layer, in the order of the graph, with W [out, in, ...], scale s and a variable V of W's shape:
 
   W~ = s clamp(floor(W / s) + h(V), qmin, qmax),  h(V) = clamp(1.2 sigmoid(V) - 0.1, 0, 1)

@@ -13,7 +13,7 @@ pub(super) const ENTRY: Entry<dyn Correction> = member!(
         name: "block_reconstruction",
         summary: "Learns the rounding of a block's weights and the scales of its activations together, without labels (BRECQ, QDrop).",
         details: "\
-As adaround, with a block's result in place of a layer's: the layers between two places of the graph where one value alone goes on (a
+As adaround, with a block's result in place of a layer's: the layers between two places of the graph where only one value passes (a
 residual block, say), in which errors of one layer can make up for those of another. Chains without a skip, and blocks of more than 12
 layers, are taken layer by layer.
 

@@ -61,7 +61,7 @@ struct Extra {
     rate: f64,
 }
 
-/// Gradients in the order of what is learned; `None` where the unit's result does not depend on it.
+/// Gradients in the order of the learned variables; `None` where the unit's result does not depend on one.
 struct Gradients {
     weights: Vec<Option<Tensor>>,
     scales: Vec<Option<Tensor>>,
@@ -283,7 +283,7 @@ impl<'a> Fit<'a> {
     }
 }
 
-/// One step of what has a rate of its own; `factor` is the schedule's.
+/// One step of a variable with its own learning rate; `factor` is the schedule's.
 fn update(list: &mut [Extra], gradients: Vec<Option<Tensor>>, optimizer: &mut OptimizerState, factor: f64) -> Result<()> {
     for (extra, gradient) in list.iter_mut().zip(gradients) {
         if let Some(gradient) = gradient {
@@ -293,7 +293,7 @@ fn update(list: &mut [Extra], gradients: Vec<Option<Tensor>>, optimizer: &mut Op
     Ok(())
 }
 
-/// From 1 to 0 along half a cosine: what learns without an end of its own comes to rest.
+/// From 1 to 0 along half a cosine, so that variables without a final state of their own stop changing.
 fn falling(done: f64) -> f64 {
     0.5 * (1.0 + (std::f64::consts::PI * done).cos())
 }
