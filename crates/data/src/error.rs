@@ -1,4 +1,4 @@
-//! What can go wrong with data, always with the file and, where there is one, the row.
+//! Errors of data, with the file and, if there is one, the row.
 use std::path::{Path, PathBuf};
 
 /// Result of reading or transforming data.
@@ -12,7 +12,7 @@ pub enum DataError {
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A file that is not what its format promises.
@@ -20,7 +20,7 @@ pub enum DataError {
     Format {
         /// Path of the file or folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// One row that cannot be used.
@@ -30,7 +30,7 @@ pub enum DataError {
         path: PathBuf,
         /// The row's number in the data set, from 0.
         row: usize,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// No data set of a known format at a path.
@@ -38,7 +38,7 @@ pub enum DataError {
     NotFound {
         /// The file or folder that was searched.
         path: PathBuf,
-        /// What was looked for, and what is there.
+        /// The layouts that were looked for, and what the folder contains.
         what: String,
     },
     /// Options that do not fit each other or the data.

@@ -25,7 +25,7 @@ type Rows = Box<dyn Iterator<Item = Result<Batch, TrainError>>>;
 
 const MODELS: [&str; 2] = ["efficientnet_lite0", "ultraface_rfb320"];
 
-/// What is tried, as it stands in a recipe.
+/// Corrections to try, as in a recipe.
 const CORRECTIONS: [&str; 9] = [
     "",
     "\"equalize\"",

@@ -1,4 +1,4 @@
-//! What can go wrong on the way from an annotated graph to a measured file.
+//! Errors between an annotated graph and a measured file.
 use std::path::PathBuf;
 
 /// Result of this crate.
@@ -30,7 +30,7 @@ pub enum DeployError {
     Input {
         /// The input's name.
         input: String,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// An annotation that cannot be written in standard ONNX.

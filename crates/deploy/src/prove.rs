@@ -18,7 +18,7 @@ const NOTICEABLE_POINTS: f64 = 0.1;
 /// The same for other figures, as a share of the literal one.
 const NOTICEABLE_PART: f64 = 0.01;
 
-/// How a proof is made.
+/// Options of a proof.
 #[derive(Clone, Debug)]
 pub struct ProofOptions {
     /// Threads of the runtime's sessions.
@@ -67,7 +67,7 @@ pub struct Proof {
     /// How near the scored output of the file is to the simulation's, as the task compares them: in literal arithmetic, and with the
     /// runtime's defaults. Empty without a scored output.
     pub nearness: [BTreeMap<&'static str, f64>; 2],
-    /// What goes beyond a limit, as sentences; none if the file is proved.
+    /// Violations of the limits, as sentences; none if the file is proved.
     pub violations: Vec<String>,
     /// Notes for the user.
     pub warnings: Vec<String>,

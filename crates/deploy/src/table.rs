@@ -68,7 +68,7 @@ pub(crate) fn read<'m>(
     Some(Stored { data, decode: Decode::Table { table, bits, axis, group, scale } })
 }
 
-/// What the nodes make that decode weights from tables, the weights included.
+/// Outputs of the nodes that decode weights from tables, the weights included.
 pub(crate) fn decoded<'m>(
     graph: &Graph,
     makers: &HashMap<ValueId, &'m Node>,

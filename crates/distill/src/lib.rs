@@ -1,4 +1,4 @@
-//! What a student learns from a teacher, one loss a file.
+//! Losses between a student and a teacher, one a file.
 //!
 //! A loss is a member of the family [`Losses`]: it says which values of the student and of the teacher it compares, gives a scalar, and
 //! may own parameters that train with the student (an adapter between features of different width). [`Distillation`] is the

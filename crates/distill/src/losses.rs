@@ -110,11 +110,11 @@ pub trait Term: Send + Sync {
     /// The scalar to minimize.
     ///
     /// # Errors
-    /// What cannot be compared, by the values' names.
+    /// An error for values that cannot be compared, with their names.
     fn loss(&self, seen: &Seen) -> Result<Tensor, TrainError>;
 }
 
-/// What a [`Term`] computes its loss from.
+/// The values that a [`Term`] computes its loss from.
 pub struct Seen<'a> {
     /// The student's values on the batch.
     pub student: &'a HashMap<ValueId, Tensor>,

@@ -22,7 +22,7 @@ pub enum EncodingError {
         kind: &'static str,
         /// Key of the setting.
         setting: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// A parameter that is missing or does not fit.
@@ -32,7 +32,7 @@ pub enum EncodingError {
         kind: &'static str,
         /// Name of the parameter, such as `scale`.
         parameter: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// A value that cannot be encoded (NaN, a range without bounds).

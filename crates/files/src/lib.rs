@@ -129,7 +129,7 @@ pub fn destroyed<'a>(output: &Path, inputs: impl IntoIterator<Item = &'a Path>) 
 /// Syncs the folder, so that renames in it are durable. Errors of file systems that cannot sync folders are ignored.
 ///
 /// # Errors
-/// What the system reports.
+/// The system's error.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     if !cfg!(unix) {
         return Ok(());

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 const USAGE: &str =
     "usage: cargo xtask fuzz [--seconds N] [--cases N] [--seed S] [--target NAME]... [--case NAME:NUMBER] [--findings DIR] [--list]";
 
-/// What this process does.
+/// The role of this process.
 pub(crate) enum Job {
     /// Starts the workers and counts.
     Supervise,

@@ -12,7 +12,7 @@ pub enum GraphError {
         op_type: String,
         /// The attribute's name.
         attribute: String,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// A node that is not well formed.
@@ -22,7 +22,7 @@ pub enum GraphError {
         node: String,
         /// Operator type of the node, such as `Conv`.
         op_type: String,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// A value that is not well formed, or missing.
@@ -30,7 +30,7 @@ pub enum GraphError {
     Value {
         /// The value's name.
         value: String,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// The graph as a whole is not well formed.
@@ -38,7 +38,7 @@ pub enum GraphError {
     Graph {
         /// The graph's name.
         graph: String,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
 }

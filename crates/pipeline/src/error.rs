@@ -24,7 +24,7 @@ pub enum PipelineError {
     File {
         /// Path of the file or folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// Another run works in the same folder.

@@ -20,7 +20,7 @@ pub enum PruneError {
     Weight {
         /// The weight's name.
         weight: String,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// A tensor of the weight could not be read.

@@ -76,7 +76,7 @@ pub struct Observations {
 /// [`correct`] again. Batches that corrections use are kept in memory until then.
 ///
 /// # Errors
-/// As those five.
+/// As these functions.
 pub fn quantize(
     model: &mut Model,
     settings: &QuantizeSettings,

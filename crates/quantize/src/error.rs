@@ -16,7 +16,7 @@ pub enum QuantizeError {
     Value {
         /// The value's name.
         value: String,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// Running the model on the calibration data failed.

@@ -29,15 +29,15 @@ pub enum TrainError {
     Value {
         /// The value's name.
         value: String,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
-    /// What was fed does not fit the graph's inputs.
+    /// A fed tensor does not fit the graph's inputs.
     #[error("input '{input}': {what}")]
     Input {
         /// The input's name.
         input: String,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// The graph is not well formed.
@@ -59,7 +59,7 @@ pub enum TrainError {
     Setting {
         /// Key of the setting.
         setting: String,
-        /// What is wrong with it.
+        /// What is wrong with it, as the end of the message.
         what: String,
     },
     /// The data could not be read.

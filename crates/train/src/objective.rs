@@ -44,7 +44,7 @@ impl Batch {
     /// [`Batch::counted`] for all values of a run.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Batch::counted`].
     pub fn counted_values<K, M: FromIterator<(K, Tensor)> + IntoIterator<Item = (K, Tensor)>>(&self, values: M) -> Result<M, TrainError> {
         if self.portion.filled == 0 {
             return Ok(values);
@@ -125,7 +125,7 @@ pub trait Objective: Send + Sync {
     /// [`Objective::loss`] where the parameters have these elements, in the order of [`Objective::parameters`].
     ///
     /// # Errors
-    /// As there.
+    /// As [`Objective::loss`].
     fn loss_with(&self, _parameters: &[Tensor], values: &HashMap<ValueId, Tensor>, batch: &Batch) -> Result<Tensor, TrainError> {
         self.loss(values, batch)
     }

@@ -19,7 +19,7 @@ pub enum Part {
 pub struct ParameterId {
     /// The value that it belongs to.
     pub value: ValueId,
-    /// Which part of it.
+    /// The value's part: the master weight, or a parameter of its encoding.
     pub part: Part,
 }
 

@@ -22,7 +22,7 @@ pub(super) fn list(model: &Model, divided: &[ValueId], target: &dyn Target) -> V
     out
 }
 
-/// What is known beside a graph.
+/// Data about the model outside the graph.
 struct Around<'a> {
     model: &'a Model,
     roles: &'a Roles<'a>,

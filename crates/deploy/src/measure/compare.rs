@@ -1,4 +1,4 @@
-//! How far two computations of the same values are apart.
+//! Differences between two computations of the same values.
 use crate::{DeployError, Result};
 use graph::{Model, ValueId};
 use tensor::{SignalToNoise, Tensor};
@@ -89,7 +89,7 @@ impl Difference {
     }
 }
 
-/// How far a deployed file may be from the simulation it was made from.
+/// Limits on the difference between a deployed file and its simulation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
     /// Largest rms of the difference, as a share of the quantization's own rms (simulation against float).
@@ -130,7 +130,7 @@ impl Agreement {
         Some(self.deployment.largest() / self.step?)
     }
 
-    /// What goes beyond a limit, as sentences; none if the file agrees with the simulation.
+    /// Violations of the limits, as sentences; none if the file agrees with the simulation.
     pub fn violations(&self, limits: &Limits) -> Vec<String> {
         let mut out = vec![];
         let allowed = limits.rms_share * self.compression.rms();

@@ -1,4 +1,4 @@
-//! How long one run takes.
+//! Latency of one run.
 use crate::runtime::Session;
 use crate::{DeployError, Result};
 use std::collections::BTreeMap;

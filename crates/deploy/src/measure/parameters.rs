@@ -14,7 +14,7 @@ pub struct WeightCount {
     pub name: String,
     /// Number of elements.
     pub elements: u64,
-    /// How many of them stand for zero.
+    /// Number of elements whose stored value stands for zero.
     pub zeros: u64,
     /// Bytes they take in a file, a codebook's table and scales included.
     pub bytes: u64,
@@ -23,12 +23,12 @@ pub struct WeightCount {
     pub stored_as: Option<String>,
 }
 
-/// What a model stores for its layers.
+/// Parameters that a model stores for its layers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parameters {
     /// Elements of weights, biases and normalization parameters (not running statistics).
     pub total: u64,
-    /// How many of them are not zero.
+    /// Number of those elements that are not zero.
     pub nonzero: u64,
     /// The weights alone, in the graph's order.
     pub weights: Vec<WeightCount>,

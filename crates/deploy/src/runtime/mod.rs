@@ -90,7 +90,7 @@ pub trait Session: Send {
     /// Inputs that must be fed.
     fn inputs(&self) -> &[Slot];
 
-    /// What it computes.
+    /// Outputs that it computes.
     fn outputs(&self) -> &[Slot];
 
     /// Runs the model once. Inputs and outputs go by their names in the graph; inputs that the graph does not have are

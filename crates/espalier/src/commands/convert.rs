@@ -31,7 +31,7 @@ pub struct Converted {
     pub nodes: [usize; 2],
     /// True if the file equals its source byte for byte.
     pub identical: bool,
-    /// How samples go into each input.
+    /// How samples are laid out in each input.
     pub inputs: Vec<(String, String)>,
 }
 

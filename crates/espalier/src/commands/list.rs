@@ -6,7 +6,7 @@ use pipeline::stages::kinds;
 use serde::Serialize;
 use std::fmt;
 
-/// What can be listed.
+/// The lists of `espalier list`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Topic {
     /// Kinds of stages.

@@ -1,4 +1,4 @@
-//! What the program's subcommands do, one file each. A result serializes to JSON and displays as text.
+//! The program's subcommands as functions, one file each. A result serializes to JSON and displays as text.
 mod bench;
 mod compare;
 mod convert;

@@ -33,7 +33,7 @@ pub struct Plan {
 /// A stage with its estimated cost.
 #[derive(Clone, Debug, Serialize)]
 pub struct PlannedTime {
-    /// What the recipe says about the stage.
+    /// The stage as the recipe defines it.
     pub stage: PlannedStage,
     /// Training steps.
     pub steps: u64,

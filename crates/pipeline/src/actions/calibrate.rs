@@ -22,7 +22,7 @@ const CORRECTIONS: u64 = 0xc0_22ec7;
 
 /// A model's calibration.
 pub struct Calibrated {
-    /// What was quantized.
+    /// Numbers of quantized values, and warnings.
     pub report: CalibrationReport,
     /// The statistics of an earlier calibration were used.
     pub reused: bool,
@@ -71,7 +71,7 @@ impl Calibrated {
 /// widths.
 ///
 /// # Errors
-/// What the settings, the data or the graph report; a cache that cannot be written; with `batch_norm = "keep"`, a weight
+/// Errors of the settings, the data or the graph; a cache that cannot be written; with `batch_norm = "keep"`, a weight
 /// whose folded form cannot be simulated.
 pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick: Tick) -> Result<Calibrated, StageError> {
     let CompressOn { sources, seed, cache, .. } = *on;

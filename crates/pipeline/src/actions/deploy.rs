@@ -70,7 +70,7 @@ pub fn export_options(stage: &DeployStage) -> ExportOptions {
 /// The file that a model would be deployed as, without measuring it.
 ///
 /// # Errors
-/// What lowering reports.
+/// Errors of lowering.
 pub fn exported(model: &Model, sources: &Sources, stage: &DeployStage) -> Result<Artifact, StageError> {
     let mut model = model.clone();
     sources.describe(&mut model)?;

@@ -54,7 +54,7 @@ pub struct Recipe {
     /// The data set, its preprocessing and augmentation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data: Option<DataSettings>,
-    /// What the deployed file must reach; a miss is reported and sets exit code 3.
+    /// Goals for the deployed file; a missed goal is reported and sets exit code 3.
     #[serde(default, skip_serializing_if = "Goals::is_empty")]
     pub goals: Goals,
     /// The stages, in the order in which they run.

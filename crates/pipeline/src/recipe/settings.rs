@@ -94,7 +94,7 @@ pub struct DataSettings {
     /// Parquet: the column with the labels; absent: found by the metadata or the usual names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label_column: Option<String>,
-    /// How an image becomes the network's input; absent: what the model's metadata say.
+    /// How an image becomes the network's input; absent: the preprocessing in the model's metadata.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preprocess: Option<Preprocess>,
     /// Random changes to training images.
