@@ -29,8 +29,8 @@ impl Family for Losses {
 
 /// A loss between a student and a teacher: its settings.
 ///
-/// It is a type in a file of its own, the [`Term`] that it becomes for two models, and a line in [`Losses::members`]. The mean absolute difference
-/// of the first outputs, whole but for its manual page:
+/// It is a type in a file of its own, the [`Term`] that it becomes for two models, and a line in [`Losses::members`]. The mean
+/// absolute difference of the first outputs, whole but for its manual page:
 /// ```
 /// use espalier_distill::{Loss, Models, Seen, Term};
 /// use graph::ValueId;

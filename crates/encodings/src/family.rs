@@ -15,8 +15,8 @@ use tensor::Tensor;
 
 /// A way to store weights, with its settings. Adding one is adding a file and a line in [`Encodings::members`].
 ///
-/// One whose data decode as another's do needs nothing but its fit. Ternary weights (Li & Liu 2016, arXiv:1605.04711, equations 5 and 6), whole
-/// but for their manual page; a [`Codec`] of one's own is what `codebook/form.rs` has:
+/// One whose data decode as another's do needs nothing but its fit. Ternary weights (Li & Liu 2016, arXiv:1605.04711, equations 5
+/// and 6), whole but for their manual page; a [`Codec`] of one's own is what `codebook/form.rs` has:
 /// ```
 /// use espalier_encodings::affine::{self, AffineSettings};
 /// use espalier_encodings::{Codec, Granularity, Result, Slot, WeightEncoding};

@@ -13,8 +13,8 @@ const MOST_NODES: usize = 1_000_000;
 ///
 /// # Errors
 /// [`GraphError::Node`] for a call with more arguments than the function has, an attribute that the call must give, or
-/// functions that call each other without end or unfold to too many nodes; [`GraphError::Graph`] if a function was written for another version of
-/// an operator set than the model imports.
+/// functions that call each other without end or unfold to too many nodes; [`GraphError::Graph`] if a function was written for
+/// another version of an operator set than the model imports.
 pub fn inline_functions(model: &Model) -> Result<Model, GraphError> {
     let mut out = model.clone();
     let mut graph = std::mem::take(&mut out.graph);

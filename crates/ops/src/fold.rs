@@ -132,20 +132,20 @@ impl Unit {
         let (mut between, mut steps) = (vec![], vec![]);
         loop {
             let Some(producer) = known.links.producer(value) else {
-                return Ok(Err(format!("it normalizes '{}', which no layer makes", scope.values[value].name)));
+                return Ok(Err(format!("it normalizes '{}', which is not the output of a layer", scope.values[value].name)));
             };
             let node = &graph.nodes[producer];
             let label = node.label(scope.values);
             if known.uses.get(&value) != Some(&1) {
-                return Ok(Err(format!("what '{label}' before it makes has another reader, or is an output of the network")));
+                return Ok(Err(format!("the output of '{label}' before it has another reader, or is an output of the network")));
             }
             if !scope.plain(value) {
-                return Ok(Err(format!("what '{label}' before it makes is stored on a grid of its own")));
+                return Ok(Err(format!("the output of '{label}' before it is stored on a grid of its own")));
             }
             if let Some(layer) = Layer::of(node, scope, affine.channels())? {
                 return Ok(match affine.behind(&steps, layer.rank) {
                     Some(affine) => Ok(Unit { producer, between, output, affine, layer }),
-                    None => Err(format!("what lies between it and '{label}' is not the same all over each channel")),
+                    None => Err(format!("an operation between it and '{label}' is not the same for all elements of a channel")),
                 });
             }
             let Some((step, from)) = Step::of(node, scope.values).filter(|(s, _)| scope.plain(s.constant)) else {

@@ -5,8 +5,8 @@ use technique::{Entry, Family, Fault, member};
 
 /// Defines the sparsity at each step of a training.
 ///
-/// A schedule is a type that holds its settings, in a file of its own, and a line in [`SparsitySchedules::members`]. Growth by the same amount
-/// at each step of the first half of a training, whole but for its manual page:
+/// A schedule is a type that holds its settings, in a file of its own, and a line in [`SparsitySchedules::members`]. Growth by the
+/// same amount at each step of the first half of a training, whole but for its manual page:
 /// ```
 /// use espalier_prune::SparsitySchedule;
 ///

@@ -1,5 +1,5 @@
-//! Masks that are added to the scores of an attention, subtracted from them, or take their place: -10000, the lowest f32 or -inf where nothing
-//! is to be attended to.
+//! Masks that are added to the scores of an attention, subtracted from them, or take their place: -10000, the lowest f32 or -inf
+//! where nothing is to be attended to.
 //!
 //! No grid covers such a number and the scores beside it. So the node that adds the mask and the Softmax behind it stay float,
 //! and so do the nodes that compute the mask. A mask is a constant with such a number, or a value that does not depend on trained

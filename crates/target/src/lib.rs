@@ -19,8 +19,8 @@ use technique::{Entry, Family, member};
 
 /// A runtime that files are made for.
 ///
-/// It is a type in a file of its own and a line in [`Targets::members`]. An accelerator that has int8 kernels for layers and sums alone, whole but for
-/// its manual page:
+/// It is a type in a file of its own and a line in [`Targets::members`]. An accelerator that has int8 kernels for layers and sums
+/// alone, whole but for its manual page:
 /// ```
 /// use espalier_target::{QuantRule, Target};
 /// use graph::{Model, Node};

@@ -28,8 +28,8 @@ pub struct GradientMoments {
     pub mean_square: Vec<f32>,
 }
 
-/// Gradients of the loss by the fp32 masters of `weights` (constants of the model), over the first `batches` batches of the source (fewer where it has
-/// fewer). Nothing is updated: normalizations use their running statistics, dropout drops nothing.
+/// Gradients of the loss by the fp32 masters of `weights` (constants of the model), over the first `batches` batches of the source
+/// (fewer where it has fewer). Nothing is updated: normalizations use their running statistics, dropout drops nothing.
 ///
 /// With `simulate`, the gradient is that of the simulated network: zero for a masked element, straight through for a value that
 /// an encoding rounds.

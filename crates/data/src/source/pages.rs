@@ -1,8 +1,8 @@
 //! Sizes that the page headers of a Parquet column announce. The parquet crate reserves that much memory before it reads a page,
 //! so a damaged header of a few bytes can ask for 2 GB; here the size is compared with the free memory first.
 //!
-//! A page header is a struct in Thrift's compact protocol: field 2 is the page's size unpacked, field 3 its size in the file, 32-bit integers
-//! both (`PageHeader` in parquet.thrift). Everything else is skipped.
+//! A page header is a struct in Thrift's compact protocol: field 2 is the page's size unpacked, field 3 its size in the file,
+//! 32-bit integers both (`PageHeader` in parquet.thrift). Everything else is skipped.
 use crate::memory;
 use parquet::file::metadata::ColumnChunkMetaData;
 use std::fs::File;

@@ -13,8 +13,8 @@ use technique::{Entry, Family, member};
 
 /// A way to write a model to a file.
 ///
-/// It is a type in a file of its own and a line in [`Formats::members`]. `qdq` for runtimes that read nothing below a version of the operator set,
-/// whole but for its manual page:
+/// It is a type in a file of its own and a line in [`Formats::members`]. `qdq` for runtimes that read nothing below a version of
+/// the operator set, whole but for its manual page:
 /// ```
 /// use espalier_deploy::format::{ExportOptions, Format};
 /// use espalier_deploy::{LowerOptions, Lowered, Result, lower};

@@ -265,10 +265,10 @@ fn what_keeps_a_normalization_is_said() {
     let mut read_twice = model("Conv", weight.clone(), None, 6);
     let h = read_twice.find("h").unwrap();
     read_twice.graph.outputs.push(h);
-    assert!(reason(&read_twice).contains("'l' before it makes has another reader"), "{}", reason(&read_twice));
+    assert!(reason(&read_twice).contains("the output of 'l' before it has another reader"), "{}", reason(&read_twice));
     let mut input = model("Conv", weight.clone(), None, 6);
     input.graph.nodes.remove(0);
-    assert!(reason(&input).contains("'h', which no layer makes"), "{}", reason(&input));
+    assert!(reason(&input).contains("'h', which is not the output of a layer"), "{}", reason(&input));
     let relu = model("Relu", weight, None, 6);
     assert!(reason(&relu).contains("Relu 'l' before it is no layer"), "{}", reason(&relu));
 }

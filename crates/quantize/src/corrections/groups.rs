@@ -169,7 +169,9 @@ impl Search<'_> {
             m.as_ref().is_some_and(|m| same(m) && self.found.groups[m.group].channels == self.found.groups[first.group].channels)
         };
         if !members.iter().all(alike) || (second && first.at != ChannelAxis::Second) {
-            return self.stop_inputs(node, || format!("since '{label}' ({}) joins the result with one that no layer makes", node.op_type));
+            return self.stop_inputs(node, || {
+                format!("since '{label}' ({}) joins the result with one that is not the output of a layer", node.op_type)
+            });
         }
         for member in members.iter().flatten() {
             self.join(first.group, member.group);

@@ -40,8 +40,8 @@ pub enum Phase {
 
 /// A correction.
 ///
-/// It is a type that holds its settings, in a file of its own, and a line in [`Corrections::members`]. Outliers of weights cut before grids are
-/// fitted, so that they do not make the steps of all others coarse, whole but for its manual page:
+/// It is a type that holds its settings, in a file of its own, and a line in [`Corrections::members`]. Outliers of weights cut
+/// before grids are fitted, so that they do not make the steps of all others coarse, whole but for its manual page:
 /// ```
 /// use espalier_quantize::{Correction, CorrectionContext, Phase, Result};
 /// use graph::{Model, ValueId};

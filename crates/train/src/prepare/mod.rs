@@ -24,8 +24,8 @@ const LISTED: usize = 3;
 /// Prepares a model from a file, and returns sentences about the changes; none for a model whose parameters are visible already,
 /// which stays as it is. The model computes the same as before.
 ///
-/// Files that other tools quantized are lifted before (`deploy::lift`), and half and double precision is made float32 ([`to_float32`]): neither is done
-/// here.
+/// Files that other tools quantized are lifted before (`deploy::lift`), and half and double precision is made float32
+/// ([`to_float32`]): neither is done here.
 ///
 /// - Functions are inlined.
 /// - Nodes that compute with constants alone are folded, in the branches of an If too; an If on a constant is replaced by its branch.

@@ -122,8 +122,8 @@ pub enum Reads {
 
 /// A task.
 ///
-/// It is a type in a file of its own and a line in [`Tasks::members`]. A regression that trains on the mean absolute error, which outliers of the
-/// targets pull less at; what does not differ it asks [`Regression`] for. Whole but for its manual page:
+/// It is a type in a file of its own and a line in [`Tasks::members`]. A regression that trains on the mean absolute error, which
+/// outliers of the targets pull less at; what does not differ it asks [`Regression`] for. Whole but for its manual page:
 /// ```
 /// use data::Wanted;
 /// use espalier_train::{self as train, Agreement, Batch, MetricFacts, Objective, Reads, Regression, Score, Task, TrainError};
