@@ -11,8 +11,8 @@ use train::{TrainError, flat, logits_of, loss_error, read};
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Hinton {
-    /// Divides the logits of both; above 0. A high temperature also counts the teacher's small probabilities. Use a low one (1 to
-    /// 2) where the student is quantized.
+    /// Divides the logits of both; above 0. A high temperature also counts the teacher's small probabilities. Use a low one, from 1
+    /// to 2, where the student is quantized.
     pub temperature: f32,
     /// Pairs of output names, student's and teacher's, as `[["logits", "logits"]]`; empty: the first output of each.
     pub outputs: Vec<(String, String)>,
