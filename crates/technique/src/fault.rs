@@ -56,9 +56,28 @@ pub fn within(path: &str, value: f64, least: f64, most: f64, why: &str) -> Resul
     Err(Fault::new(path, format!("{key} = {value} is not within {least}..{most}: {why}")))
 }
 
-/// The known name closest to the given one, if it is close enough to be a typing error.
+/// The known name closest to the given one, if it is close enough to be a typing error; else the only one that begins with it.
 pub fn did_you_mean<'a>(written: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = (written.chars().count() / 3).max(2);
-    let scored = known.into_iter().map(|k| (strsim::damerau_levenshtein(&written.to_lowercase(), &k.to_lowercase()), k));
-    scored.filter(|(d, _)| *d <= limit).min().map(|(_, k)| k)
+    let written = written.to_lowercase();
+    let known: Vec<&str> = known.into_iter().collect();
+    let scored = known.iter().map(|k| (strsim::damerau_levenshtein(&written, &k.to_lowercase()), *k));
+    let near = scored.filter(|(d, _)| *d <= limit).min().map(|(_, k)| k);
+    let mut longer = known.iter().filter(|k| written.len() > 2 && k.to_lowercase().starts_with(&written));
+    near.or_else(|| longer.next().copied().filter(|_| longer.next().is_none()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::did_you_mean;
+
+    #[test]
+    fn typing_errors_and_beginnings_are_understood() {
+        let known = ["lenet300-100", "lenet5", "resnet8", "resnet20"];
+        for (written, meant) in
+            [("lenet6", Some("lenet5")), ("lenet300", Some("lenet300-100")), ("restnet20", Some("resnet20")), ("mobile", None)]
+        {
+            assert_eq!(did_you_mean(written, known), meant, "{written}");
+        }
+    }
 }

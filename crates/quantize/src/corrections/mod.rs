@@ -81,7 +81,8 @@ pub enum Phase {
 /// let weight = tensor::Tensor::new([vec![0.1f32; 15], vec![2.0]].concat(), [4, 4]).unwrap();
 /// let weight = model.values.add_constant("weight", weight);
 /// model.graph.constants.push(weight);
-/// let cx = CorrectionContext { settings: &Default::default(), collected: &[], samples: &|| Box::new(std::iter::empty()) };
+/// let (samples, settings) = (&|| Box::new(std::iter::empty()) as _, &Default::default());
+/// let cx = CorrectionContext { settings, collected: &[], samples, seed: 0, progress: &|_, _| {} };
 /// assert_eq!(correction.apply(&mut model, &cx).unwrap(), ["outliers cut in 1 weights"]);
 /// ```
 pub trait Correction: Send + Sync {
