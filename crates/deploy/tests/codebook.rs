@@ -1,21 +1,15 @@
 //! Weights in a codebook: the file computes what the simulation computes, in the requested number of bits.
 use espalier_deploy as deploy;
+mod decoded;
 mod support;
 
-use deploy::runtime::{SessionOptions, Source};
+use decoded::{check, encode};
 use deploy::{LowerOptions, lift, lower, measure};
+use encodings::Granularity;
 use encodings::codebook::Codebook;
-use encodings::{Granularity, Slot, WeightEncoding};
 use graph::{AttributeValue, Model, Node};
-use std::collections::BTreeMap;
-use support::{Builder, noise, onnxruntime};
+use support::{Builder, noise};
 use tensor::Tensor;
-use train::{Executor, Mode, Named};
-
-fn run(model: &Model, mode: Mode) -> Named {
-    let inputs = BTreeMap::from([("x".to_string(), noise(&[5, 2, 6, 6], 9))]);
-    Executor::new(model).unwrap().run(&inputs, mode).unwrap()
-}
 
 /// Convolution, Flatten, Gemm; both weights in a codebook, two thirds of the first one masked.
 fn network(settings: &Codebook, masked: bool) -> Model {
@@ -33,10 +27,7 @@ fn network(settings: &Codebook, masked: bool) -> Model {
         m.annotations.entry(w).mask = Some(Tensor::new((0..90).map(|i| i % 3 == 0).collect::<Vec<bool>>(), [5, 2, 3, 3]).unwrap());
     }
     for id in [w, v] {
-        let mask = m.annotations.mask(id).cloned();
-        let live = encodings::live(m.values.tensor(id).unwrap(), mask.as_ref()).unwrap();
-        let slot = Slot { axis: Some(0), mask: mask.as_ref(), ..Slot::default() };
-        m.annotations.entry(id).encoding = Some(settings.fit(&live, slot).unwrap());
+        encode(&mut m, id, settings);
     }
     m
 }
@@ -52,31 +43,11 @@ fn choices() -> Vec<Codebook> {
 
 #[test]
 fn the_file_computes_the_simulation_to_the_bit_and_is_read_back() {
-    let mut runtime = onnxruntime();
     for settings in choices() {
         for masked in [false, true] {
             let m = network(&settings, masked);
-            let simulated = run(&m, Mode::SIMULATED);
-            let lowered = lower(&m, &LowerOptions::default()).unwrap();
-            assert_eq!(run(&lowered.model, Mode::FLOAT), simulated, "{settings:?}");
+            let (lowered, lifted) = check(&m, 2, &format!("{settings:?}"));
             assert!(lowered.float_parts.iter().any(|p| p.reason.contains("codebook")), "{:?}", lowered.float_parts);
-            let file = onnx::to_bytes(&lowered.model).unwrap();
-            let mut lifted = onnx::from_bytes(&file, None).unwrap();
-            if let Some(runtime) = &mut runtime {
-                for options in [SessionOptions::literal(1), SessionOptions::default_arithmetic(1)] {
-                    let mut session = runtime.load(Source::Bytes(&file), options).unwrap();
-                    let inputs = BTreeMap::from([("x".to_string(), noise(&[5, 2, 6, 6], 9))]);
-                    let y = session.run(&inputs).unwrap()["y"].to_f32_vec().unwrap();
-                    for (a, b) in y.iter().zip(simulated["y"].to_f32_vec().unwrap()) {
-                        assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{settings:?}: {a} {b}");
-                    }
-                }
-            }
-            assert_eq!(lift(&mut lifted).unwrap(), 2, "{settings:?}");
-            assert_eq!(run(&lifted, Mode::SIMULATED), simulated, "{settings:?}");
-            assert_eq!(run(&lifted, Mode::FLOAT), simulated, "{settings:?}");
-            let again = lower(&lifted, &LowerOptions::default()).unwrap().model;
-            assert_eq!(measure::parameters(&again).unwrap(), measure::parameters(&lowered.model).unwrap(), "{settings:?}");
             for name in ["w", "v"] {
                 let encoding = |m: &Model| m.annotations.encoding(m.find(name).unwrap()).cloned();
                 assert_eq!(encoding(&lifted), encoding(&m), "{settings:?}");

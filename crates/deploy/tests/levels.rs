@@ -1,9 +1,10 @@
 //! Weights of few levels (ternary, binary, powers of two): the file computes what the simulation computes, in the requested
 //! number of bits.
 use espalier_deploy as deploy;
+mod decoded;
 mod support;
 
-use deploy::runtime::{SessionOptions, Source};
+use decoded::{check, encode};
 use deploy::{LowerOptions, lift, lower, measure};
 use encodings::additive_power_of_two::AdditivePowerOfTwo;
 use encodings::binary::{Binary, Estimator};
@@ -12,22 +13,8 @@ use encodings::power_of_two::PowerOfTwo;
 use encodings::ternary::{Scales, Ternary};
 use encodings::{Granularity, Slot, WeightEncoding};
 use graph::{AttributeValue, Model, Node, ValueId};
-use std::collections::BTreeMap;
-use support::{Builder, noise, onnxruntime};
+use support::{Builder, noise};
 use tensor::Tensor;
-use train::{Executor, Mode, Named};
-
-fn run(model: &Model, mode: Mode) -> Named {
-    let inputs = BTreeMap::from([("x".to_string(), noise(&[5, 2, 6, 6], 9))]);
-    Executor::new(model).unwrap().run(&inputs, mode).unwrap()
-}
-
-fn encode(m: &mut Model, id: ValueId, settings: &dyn WeightEncoding) {
-    let mask = m.annotations.mask(id).cloned();
-    let live = encodings::live(m.values.tensor(id).unwrap(), mask.as_ref()).unwrap();
-    let slot = Slot { axis: Some(0), mask: mask.as_ref(), ..Slot::default() };
-    m.annotations.entry(id).encoding = Some(settings.fit(&live, slot).unwrap());
-}
 
 /// Two convolutions, Flatten, Gemm, each weight in an encoding of its own; two thirds of the first weight masked.
 fn network(settings: [&dyn WeightEncoding; 3], masked: bool) -> Model {
@@ -69,35 +56,10 @@ fn choices() -> Vec<Box<dyn WeightEncoding>> {
     all
 }
 
-fn check(m: &Model, how: &str) {
-    let simulated = run(m, Mode::SIMULATED);
-    let lowered = lower(m, &LowerOptions::default()).unwrap();
-    assert_eq!(run(&lowered.model, Mode::FLOAT), simulated, "{how}");
-    let file = onnx::to_bytes(&lowered.model).unwrap();
-    let mut lifted = onnx::from_bytes(&file, None).unwrap();
-    if let Some(runtime) = onnxruntime() {
-        for options in [SessionOptions::literal(1), SessionOptions::default_arithmetic(1)] {
-            let mut session = runtime.load(Source::Bytes(&file), options).unwrap();
-            let inputs = BTreeMap::from([("x".to_string(), noise(&[5, 2, 6, 6], 9))]);
-            let y = session.run(&inputs).unwrap()["y"].to_f32_vec().unwrap();
-            for (a, b) in y.iter().zip(simulated["y"].to_f32_vec().unwrap()) {
-                assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0), "{how}: {a} {b}");
-            }
-        }
-    }
-    let counted = measure::parameters(&lowered.model).unwrap();
-    assert_eq!(counted.weights.len(), 3, "{how}: {:?}", counted.weights);
-    assert_eq!(lift(&mut lifted).unwrap(), 3, "{how}");
-    assert_eq!(run(&lifted, Mode::SIMULATED), simulated, "{how}");
-    assert_eq!(run(&lifted, Mode::FLOAT), simulated, "{how}");
-    let again = lower(&lifted, &LowerOptions::default()).unwrap().model;
-    assert_eq!(measure::parameters(&again).unwrap(), counted, "{how}");
-}
-
 #[test]
 fn the_file_computes_the_simulation_to_the_bit_and_is_read_back() {
     for settings in choices() {
-        check(&network([settings.as_ref(); 3], false), &format!("{settings:?}"));
+        check(&network([settings.as_ref(); 3], false), 3, &format!("{settings:?}"));
     }
 }
 
@@ -107,7 +69,7 @@ fn encodings_share_a_file() {
     let learned = Ternary { scales: Scales::Learned, ..Ternary::default() };
     for settings in [[&ternary as &dyn WeightEncoding, &binary, &codebook], [&learned, &ternary, &binary], [&codebook, &codebook, &learned]]
     {
-        check(&network(settings, false), &format!("{settings:?}"));
+        check(&network(settings, false), 3, &format!("{settings:?}"));
     }
 }
 
@@ -119,7 +81,7 @@ fn masked_weights_are_zeros_in_the_deployed_file() {
     };
     for settings in choices().iter().filter(|s| with_zero(s.as_ref())) {
         let m = network([settings.as_ref(); 3], true);
-        check(&m, &format!("{settings:?}"));
+        check(&m, 3, &format!("{settings:?}"));
         let mut file = lower(&m, &LowerOptions::default()).unwrap().model;
         lift(&mut file).unwrap();
         let real = file.values.tensor(file.find("w").unwrap()).unwrap().to_f32_vec().unwrap();

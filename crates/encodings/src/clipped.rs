@@ -1,6 +1,6 @@
 //! Common code of encodings whose levels are a fixed symmetric set in [-1, 1], times a scale at which weights are clipped: powers
 //! of two and sums of them.
-use crate::levels::{Backward, Elements, Leveled, Levels, each, finite, for_each, integer, parameter};
+use crate::levels::{Backward, Elements, Leveled, Levels, each, finite, flag, for_each, integer, parameter};
 use crate::{EncodingError, Parameters, Result};
 use graph::Setting;
 use std::collections::BTreeMap;
@@ -103,15 +103,11 @@ struct Frame {
 
 impl<S: LevelSet> Clipped<S> {
     pub(crate) fn of(settings: &BTreeMap<String, Setting>) -> Result<Self> {
-        let refused = |setting, what: String| EncodingError::Setting { kind: S::KIND, setting, what };
-        let flag = |name: &'static str| match settings.get(name) {
-            None => Ok(false),
-            Some(Setting::Bool(flag)) => Ok(*flag),
-            Some(other) => Err(refused(name, format!("is {other:?}; true or false is needed"))),
-        };
+        let flag = |name| flag(S::KIND, settings, name);
         let bits = integer(S::KIND, settings, "bits")?.unwrap_or(4) as u32;
         if !(2..=5).contains(&bits) {
-            return Err(refused("bits", format!("is {bits}; 2 to 5 are possible")));
+            let what = format!("is {bits}; 2 to 5 are possible");
+            return Err(EncodingError::Setting { kind: S::KIND, setting: "bits", what });
         }
         let axis = integer(S::KIND, settings, "axis")?;
         Ok(Clipped { bits, axis, normalize: flag("normalize")?, shifts: flag("shifts")?, set: PhantomData })

@@ -1,11 +1,12 @@
 //! Common code of encodings that choose each element from a table of levels computed from a few parameters: binary, ternary,
 //! powers of two. They store, decode and read like a codebook; assignment, gradient and trained parameters are their own.
 use crate::codebook::form::Form;
-use crate::{Codec, Decode, EncodingError, Parameters, Result, Stored};
+use crate::{Codec, Decode, EncodingError, Granularity, Parameters, Result, Stored};
 use graph::{Encoding, Setting};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use technique::Fault;
 use tensor::{Activation, DType, Element, Tensor, record};
 
 /// The levels of a value.
@@ -174,6 +175,29 @@ pub(crate) fn integer(kind: &'static str, settings: &BTreeMap<String, Setting>, 
         None => Ok(None),
         Some(Setting::Int(v)) if *v >= 0 => Ok(Some(*v as usize)),
         Some(other) => Err(EncodingError::Setting { kind, setting: name, what: format!("is {other:?}; a number is needed") }),
+    }
+}
+
+/// A setting of an annotation that is true or false; absent: false.
+pub(crate) fn flag(kind: &'static str, settings: &BTreeMap<String, Setting>, name: &'static str) -> Result<bool> {
+    match settings.get(name) {
+        None => Ok(false),
+        Some(Setting::Bool(flag)) => Ok(*flag),
+        Some(other) => Err(EncodingError::Setting { kind, setting: name, what: format!("is {other:?}; true or false is needed") }),
+    }
+}
+
+/// Refuses groups of channels, which these encodings do not have.
+///
+/// # Errors
+/// A [`Fault`] at `granularity`.
+pub(crate) fn no_groups(kind: &str, granularity: Granularity) -> Result<(), Fault> {
+    match granularity {
+        Granularity::Group(_) => {
+            let fault = Fault::new("granularity", format!("encoding '{kind}' has no groups of channels"));
+            Err(fault.hint("write granularity = \"channel\" or \"tensor\""))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -25,6 +25,8 @@ mod mask;
 pub mod power_of_two;
 mod slot;
 pub mod ternary;
+#[cfg(test)]
+mod testing;
 
 pub use codec::{Codec, Parameters};
 pub use decode::{Decode, Stored, pack, unpack};

@@ -1,6 +1,6 @@
 //! Powers of two: each weight is zero or plus or minus a power of two times a scale (Zhou et al. 2017, arXiv:1702.03044).
 use crate::clipped::{Clipped, LevelSet};
-use crate::levels::{LevelCodec, Leveled};
+use crate::levels::{LevelCodec, Leveled, no_groups};
 use crate::{Codec, Granularity, Result, Slot, WeightEncoding};
 use graph::{Encoding, Setting};
 use std::collections::BTreeMap;
@@ -47,13 +47,7 @@ impl LevelSet for Powers {
 /// Checks what encodings on a fixed set of levels have in common.
 pub(crate) fn check(kind: &str, bits: u32, granularity: Granularity) -> Result<(), Fault> {
     within("bits", f64::from(bits), 2.0, 5.0, "more would add powers too small to matter")?;
-    match granularity {
-        Granularity::Group(_) => {
-            let fault = Fault::new("granularity", format!("encoding '{kind}' has no groups of channels"));
-            Err(fault.hint("write granularity = \"channel\" or \"tensor\""))
-        }
-        _ => Ok(()),
-    }
+    no_groups(kind, granularity)
 }
 
 impl Settings for PowerOfTwo {

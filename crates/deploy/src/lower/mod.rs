@@ -14,6 +14,7 @@ mod bodies;
 mod check;
 mod constants;
 mod covered;
+mod decode_nodes;
 mod division;
 mod float_parts;
 mod rewrite;

@@ -5,11 +5,12 @@
 //! -> Mod b -> Reshape`. A Split then gives each weight its digits, and a Reshape its shape. Where the levels are -1 and 1, or -1, 0
 //! and 1, they are made from the digits of the whole strip (`Cast -> Sub 1`), else a Gather looks up each weight's levels. A Mul by the
 //! scales of the channels ends it. So a weight adds two or three small nodes to the file.
+use super::decode_nodes::{DecodeNodes, along};
 use super::rewrite::Rewriter;
 use crate::Result;
 use crate::digits::{Kind, kind_of};
 use encodings::{Decode, Stored};
-use graph::{AttributeValue, Graph, Node, ValueId};
+use graph::{Graph, Node, ValueId};
 use std::collections::BTreeMap;
 use tensor::Tensor;
 
@@ -47,7 +48,7 @@ fn strip(to: &mut Rewriter, graph: &mut Graph, kind: Kind, members: &[(ValueId, 
     }
     let bytes = kind.pack(&digits);
     let name = format!("weights_of_{}{}", kind.base, if kind.unit { "" } else { "_any" });
-    let mut work = StripNodes { to, graph, base: name, nodes: vec![] };
+    let mut work = DecodeNodes::new(to, graph, name);
     let words = bytes.len() / kind.word();
     let total = words * kind.digits();
     let packed = work.constant("packed", Tensor::new(bytes, [words, kind.word()])?);
@@ -91,9 +92,8 @@ fn strip(to: &mut Rewriter, graph: &mut Graph, kind: Kind, members: &[(ValueId, 
 fn member(to: &mut Rewriter, graph: &mut Graph, kind: Kind, (id, stored): (ValueId, &Stored), part: ValueId) -> Result<Vec<Node>> {
     let Decode::Table { table, bits, axis, group, scale } = &stored.decode else { return Ok(vec![]) };
     let base = to.name(id);
-    let mut work = StripNodes { to, graph, base, nodes: vec![] };
+    let mut work = DecodeNodes::new(to, graph, base);
     let shape = stored.data.shape();
-    let along = |axis: usize| (0..shape.len()).map(|i| if i == axis { shape[i] } else { 1 }).collect::<Vec<usize>>();
     let scale = scale.as_ref().zip(*axis);
     let wanted = work.constant("shape", Tensor::vector(shape.iter().map(|d| *d as i64).collect::<Vec<i64>>()));
     if kind.unit && scale.is_none() {
@@ -105,7 +105,7 @@ fn member(to: &mut Rewriter, graph: &mut Graph, kind: Kind, (id, stored): (Value
         let entries = kind.base as usize;
         if let Some(axis) = axis.filter(|axis| shape[*axis] > *group) {
             let starts = (0..shape[axis]).map(|c| ((c / group) * entries) as i64).collect();
-            let starts = work.constant("table_starts", Tensor::new(starts, along(axis))?);
+            let starts = work.constant("table_starts", Tensor::new(starts, along(shape, axis))?);
             at = work.step("Add", &[at, starts]);
         }
         let levels: Vec<f32> = table.to_f32_vec()?.chunks(1 << bits).flat_map(|t| t[..entries].to_vec()).collect();
@@ -117,40 +117,8 @@ fn member(to: &mut Rewriter, graph: &mut Graph, kind: Kind, (id, stored): (Value
         at = work.step("Gather", &[levels, at]);
     }
     if let Some((scale, axis)) = scale {
-        let scale = work.constant("channel_scale", scale.reshape(along(axis))?);
+        let scale = work.constant("channel_scale", scale.reshape(along(shape, axis))?);
         work.last("Mul", &[at, scale], id);
     }
     Ok(work.nodes)
-}
-
-struct StripNodes<'w, 'a> {
-    to: &'w mut Rewriter<'a>,
-    graph: &'w mut Graph,
-    base: String,
-    nodes: Vec<Node>,
-}
-
-impl StripNodes<'_, '_> {
-    fn constant(&mut self, suffix: &str, tensor: Tensor) -> ValueId {
-        self.to.constant(self.graph, &self.base, suffix, tensor)
-    }
-
-    fn last(&mut self, op: &str, inputs: &[ValueId], output: ValueId) {
-        let node = self.to.node(op, &self.base, inputs, output);
-        self.nodes.push(node);
-    }
-
-    fn step(&mut self, op: &str, inputs: &[ValueId]) -> ValueId {
-        let output = self.to.inner(&self.base, &op.to_lowercase());
-        self.last(op, inputs, output);
-        output
-    }
-
-    fn cast(&mut self, input: ValueId, to: i64) -> ValueId {
-        let output = self.step("Cast", &[input]);
-        if let Some(node) = self.nodes.last_mut() {
-            node.attributes.set("to", AttributeValue::Int(to));
-        }
-        output
-    }
 }

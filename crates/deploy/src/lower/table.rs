@@ -4,6 +4,7 @@
 //! `BitShift -> Mod 2` gives the bits of each byte, `Reshape -> Cast -> MatMul(1, 2, 4, ...) -> Cast` the indices. (Other widths share a
 //! strip of bytes: `strip.rs`.) Several tables stand one behind the other, and an Add moves the indices of each channel to its own. All
 //! of it reads constants alone, so a runtime that folds constants computes it once, when it loads the file.
+use super::decode_nodes::{DecodeNodes, along};
 use super::rewrite::Rewriter;
 use crate::{DeployError, Result};
 use encodings::{Decode, Stored, pack};
@@ -23,7 +24,7 @@ pub(super) fn decode(to: &mut Rewriter, graph: &mut Graph, id: ValueId, stored: 
     let Decode::Table { table, bits, axis, group, scale } = &stored.decode else {
         return Err(DeployError::Lower { value: base, what: "does not decode from a table".into() });
     };
-    let mut work = TableNodes { to, graph, base, nodes: vec![] };
+    let mut work = DecodeNodes::new(to, graph, base);
     let mut indices = match bits {
         4 | 8 => {
             let data = if *bits == 4 { stored.data.cast(DType::U4)? } else { stored.data.clone() };
@@ -33,18 +34,16 @@ pub(super) fn decode(to: &mut Rewriter, graph: &mut Graph, id: ValueId, stored: 
         _ => work.bits(&stored.data, *bits)?,
     };
     let shape = stored.data.shape();
-    // One number for each channel, in a shape that broadcasts along the channel axis.
-    let along = |axis: usize| (0..shape.len()).map(|i| if i == axis { shape[i] } else { 1 }).collect::<Vec<usize>>();
     if let Some(axis) = axis.filter(|axis| shape[*axis] > *group) {
         let starts = (0..shape[axis]).map(|c| ((c / group) << bits) as i32).collect();
-        let starts = work.constant("table_starts", Tensor::new(starts, along(axis))?);
+        let starts = work.constant("table_starts", Tensor::new(starts, along(shape, axis))?);
         indices = work.step("Add", &[indices, starts]);
     }
     let flat = work.constant("codebook", table.reshape([table.len()])?); // tidy: allow, the name of the constant
     match (scale, axis) {
         (Some(scale), Some(axis)) => {
             let looked_up = work.step("Gather", &[flat, indices]);
-            let scale = work.constant("channel_scale", scale.reshape(along(*axis))?);
+            let scale = work.constant("channel_scale", scale.reshape(along(shape, *axis))?);
             work.last("Mul", &[looked_up, scale], id);
         }
         _ => work.last("Gather", &[flat, indices], id),
@@ -52,41 +51,7 @@ pub(super) fn decode(to: &mut Rewriter, graph: &mut Graph, id: ValueId, stored: 
     Ok(work.nodes)
 }
 
-struct TableNodes<'w, 'a> {
-    to: &'w mut Rewriter<'a>,
-    graph: &'w mut Graph,
-    base: String,
-    nodes: Vec<Node>,
-}
-
-impl TableNodes<'_, '_> {
-    fn constant(&mut self, suffix: &str, tensor: Tensor) -> ValueId {
-        self.to.constant(self.graph, &self.base, suffix, tensor)
-    }
-
-    fn last(&mut self, op: &str, inputs: &[ValueId], output: ValueId) {
-        let node = self.to.node(op, &self.base, inputs, output);
-        self.nodes.push(node);
-    }
-
-    fn step(&mut self, op: &str, inputs: &[ValueId]) -> ValueId {
-        let output = self.to.inner(&self.base, &op.to_lowercase());
-        self.last(op, inputs, output);
-        output
-    }
-
-    fn cast(&mut self, input: ValueId, to: i64) -> ValueId {
-        let output = self.step("Cast", &[input]);
-        self.with("to", AttributeValue::Int(to));
-        output
-    }
-
-    fn with(&mut self, name: &str, value: AttributeValue) {
-        if let Some(node) = self.nodes.last_mut() {
-            node.attributes.set(name, value);
-        }
-    }
-
+impl DecodeNodes<'_, '_> {
     /// Indices of any width from a row of bits.
     fn bits(&mut self, data: &Tensor, bits: u32) -> Result<ValueId> {
         let packed = pack(data.as_slice::<u8>()?, bits);

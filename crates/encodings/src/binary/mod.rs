@@ -6,7 +6,7 @@ mod form;
 #[cfg(test)]
 mod tests;
 
-use crate::levels::{LevelCodec, Leveled};
+use crate::levels::{LevelCodec, Leveled, no_groups};
 use crate::{Codec, EncodingError, Granularity, Result, Slot, WeightEncoding};
 use form::Form;
 use graph::{Encoding, Setting};
@@ -48,13 +48,7 @@ impl Default for Binary {
 
 impl Settings for Binary {
     fn check(&self) -> Result<(), Fault> {
-        match self.granularity {
-            Granularity::Group(_) => {
-                let fault = Fault::new("granularity", format!("encoding '{KIND}' has no groups of channels"));
-                Err(fault.hint("write granularity = \"channel\" or \"tensor\""))
-            }
-            _ => Ok(()),
-        }
+        no_groups(KIND, self.granularity)
     }
 }
 

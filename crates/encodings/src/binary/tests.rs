@@ -1,6 +1,7 @@
 use super::*;
 use crate::levels::PROGRESS;
-use crate::{Decode, simulate, store};
+use crate::testing::{annotated, slot, stored_as_simulated};
+use crate::{simulate, store};
 use graph::Annotation;
 use proptest::prelude::*;
 use tensor::{gradcheck, random};
@@ -13,14 +14,6 @@ fn choices() -> Vec<Binary> {
         }
     }
     all
-}
-
-fn annotated(encoding: Encoding) -> Annotation {
-    Annotation { mask: None, encoding: Some(encoding) }
-}
-
-fn slot<'s>() -> Slot<'s> {
-    Slot { axis: Some(0), ..Slot::default() }
 }
 
 #[test]
@@ -101,16 +94,6 @@ fn what_is_not_a_weight_is_refused_by_name() {
 proptest! {
     #[test]
     fn what_is_stored_is_what_was_simulated(seed in 0u64..500, channels in 1usize..5, columns in 1usize..9, kind in 0usize..4) {
-        let settings = choices()[kind].clone();
-        let w: Tensor = random::normal(seed, &[channels, columns], 0.0, 0.1).unwrap();
-        let e = settings.fit(&w, slot()).unwrap();
-        let simulated = simulate(&w, &annotated(e.clone())).unwrap();
-        let stored = store(&w, None, &e).unwrap();
-        prop_assert_eq!(&crate::read(&stored.data, &e).unwrap(), &simulated);
-        let lifted = stored.decode.encoding().unwrap();
-        prop_assert_eq!(&crate::read(&stored.data, &lifted).unwrap(), &simulated);
-        prop_assert_eq!(&simulate(&simulated, &annotated(lifted)).unwrap(), &simulated);
-        let is_table = matches!(stored.decode, Decode::Table { bits: 1, .. });
-        prop_assert!(is_table);
+        stored_as_simulated(&choices()[kind], seed, &[channels, columns]);
     }
 }

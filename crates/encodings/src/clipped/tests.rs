@@ -1,8 +1,9 @@
 use crate::additive_power_of_two::{AdditivePowerOfTwo, Sums};
 use crate::clipped::LevelSet;
 use crate::power_of_two::{PowerOfTwo, Powers};
-use crate::{Decode, EncodingError, Granularity, Slot, WeightEncoding, simulate, store};
-use graph::{Annotation, Encoding, Setting};
+use crate::testing::{annotated, slot, stored_as_simulated};
+use crate::{EncodingError, Granularity, Slot, WeightEncoding, simulate, store};
+use graph::Setting;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use tensor::{DType, Tensor, TensorError, gradcheck, random};
@@ -18,14 +19,6 @@ fn choices() -> Vec<Box<dyn WeightEncoding>> {
         }
     }
     all
-}
-
-fn annotated(encoding: Encoding) -> Annotation {
-    Annotation { mask: None, encoding: Some(encoding) }
-}
-
-fn slot<'s>() -> Slot<'s> {
-    Slot { axis: Some(0), ..Slot::default() }
 }
 
 #[test]
@@ -154,17 +147,7 @@ fn what_cannot_be_is_refused_by_name() {
 proptest! {
     #[test]
     fn what_is_stored_is_what_was_simulated(seed in 0u64..500, channels in 1usize..4, columns in 1usize..9, kind in 0usize..32) {
-        let settings = &choices()[kind];
-        let w: Tensor = random::normal(seed, &[channels, columns], 0.0, 0.1).unwrap();
-        let e = settings.fit(&w, slot()).unwrap();
-        let simulated = simulate(&w, &annotated(e.clone())).unwrap();
-        let stored = store(&w, None, &e).unwrap();
-        prop_assert_eq!(&crate::read(&stored.data, &e).unwrap(), &simulated);
-        let lifted = stored.decode.encoding().unwrap();
-        prop_assert_eq!(&crate::read(&stored.data, &lifted).unwrap(), &simulated);
-        prop_assert_eq!(&simulate(&simulated, &annotated(lifted)).unwrap(), &simulated);
-        let is_table = matches!(stored.decode, Decode::Table { bits, .. } if bits == settings.bits());
-        prop_assert!(is_table);
+        stored_as_simulated(choices()[kind].as_ref(), seed, &[channels, columns]);
     }
 
     #[test]

@@ -1,12 +1,9 @@
 use super::*;
+use crate::testing::weight;
 use crate::{Decode, open, simulate, store};
 use graph::Annotation;
 use proptest::prelude::*;
 use tensor::{DType, gradcheck, random};
-
-fn weight(seed: u64, shape: &[usize]) -> Tensor {
-    random::normal(seed, shape, 0.0, 0.1).unwrap()
-}
 
 fn choices() -> Vec<Codebook> {
     let one = |granularity, channel_scale| Codebook { granularity, channel_scale, ..Codebook::default() };

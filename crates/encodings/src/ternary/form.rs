@@ -1,6 +1,6 @@
 //! Ternary weights as they are used: thresholds, scales, gradients.
 use super::{KIND, Threshold};
-use crate::levels::{Backward, Elements, Leveled, Levels, each, finite, for_each, integer, parameter};
+use crate::levels::{Backward, Elements, Leveled, Levels, each, finite, flag, for_each, integer, parameter};
 use crate::{EncodingError, Parameters, Result};
 use graph::Setting;
 use std::collections::BTreeMap;
@@ -10,6 +10,9 @@ use tensor::Tensor;
 const NEGATIVE: u8 = 0;
 const ZERO: u8 = 1;
 const POSITIVE: u8 = 2;
+
+/// The learned scales, of positive and of negative weights.
+const LEARNED: [&str; 2] = ["positive", "negative"];
 
 /// Fixed settings of a ternary weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -36,12 +39,7 @@ impl Form {
             (None, Some(of)) => Threshold::Max(of),
             _ => return Err(refused("threshold_of_mean", "and threshold_of_max are both given".into())),
         };
-        let learned = match settings.get("learned") {
-            None => false,
-            Some(Setting::Bool(learned)) => *learned,
-            Some(other) => return Err(refused("learned", format!("is {other:?}; true or false is needed"))),
-        };
-        Ok(Form { axis: integer(KIND, settings, "axis")?, learned, threshold })
+        Ok(Form { axis: integer(KIND, settings, "axis")?, learned: flag(KIND, settings, "learned")?, threshold })
     }
 
     /// Threshold, and mean magnitude above it, for the magnitudes of one channel. Zero and one if no magnitude is above.
@@ -73,7 +71,8 @@ impl Form {
 
     /// The two scales of an element's channel, where they are learned.
     fn learned_scales(&self, parameters: &Parameters) -> Result<(Vec<f64>, Vec<f64>)> {
-        let (positive, negative) = (parameter(KIND, parameters, "positive")?, parameter(KIND, parameters, "negative")?);
+        let [positive, negative] = LEARNED.map(|name| parameter(KIND, parameters, name));
+        let (positive, negative) = (positive?, negative?);
         if positive.len() != negative.len() {
             let what = format!("has {} numbers, 'positive' has {}", negative.len(), positive.len());
             return Err(EncodingError::Parameter { kind: KIND, parameter: "negative", what });
@@ -83,7 +82,7 @@ impl Form {
 
     /// The learned scales as they are.
     fn kept<'p>(parameters: &'p Parameters) -> impl Iterator<Item = (String, Tensor)> + 'p {
-        ["positive", "negative"].into_iter().filter_map(|name| Some((name.to_string(), parameters.get(name)?.clone())))
+        LEARNED.into_iter().filter_map(|name| Some((name.to_string(), parameters.get(name)?.clone())))
     }
 }
 
@@ -109,6 +108,9 @@ impl Leveled for Form {
 
     fn assign(&self, elements: &Elements, parameters: &Parameters) -> Result<Vec<u8>> {
         let threshold = for_each(KIND, parameters, "threshold", elements.channels)?;
+        for name in LEARNED.into_iter().filter(|_| self.learned) {
+            for_each(KIND, parameters, name, elements.channels)?;
+        }
         let one = |(x, c): (&f64, usize)| match threshold[c] {
             t if *x > t => POSITIVE,
             t if *x < -t => NEGATIVE,
@@ -150,7 +152,7 @@ impl Leveled for Form {
     }
 
     fn trainable(&self) -> &'static [&'static str] {
-        if self.learned { &["positive", "negative"] } else { &[] }
+        if self.learned { &LEARNED } else { &[] }
     }
 
     fn fitted(&self, weight: &Tensor, mask: Option<&Tensor>, keep: Option<&Parameters>) -> Result<Parameters> {

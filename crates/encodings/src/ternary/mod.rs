@@ -7,7 +7,7 @@ mod form;
 #[cfg(test)]
 mod tests;
 
-use crate::levels::{LevelCodec, Leveled};
+use crate::levels::{LevelCodec, Leveled, no_groups};
 use crate::{Codec, Granularity, Result, Slot, WeightEncoding};
 use form::Form;
 use graph::{Encoding, Setting};
@@ -63,10 +63,7 @@ impl Default for Ternary {
 
 impl Settings for Ternary {
     fn check(&self) -> Result<(), Fault> {
-        if let Granularity::Group(_) = self.granularity {
-            let fault = Fault::new("granularity", format!("encoding '{KIND}' has no groups of channels"));
-            return Err(fault.hint("write granularity = \"channel\" or \"tensor\""));
-        }
+        no_groups(KIND, self.granularity)?;
         match self.threshold {
             Threshold::Optimal => Ok(()),
             Threshold::Mean(of) => within("threshold.mean", of, 0.0, 2.0, "above it few weights are left"),

@@ -1,12 +1,8 @@
 use super::*;
-use crate::{Decode, open, simulate, store};
-use graph::Annotation;
+use crate::testing::{annotated, stored_as_simulated, weight};
+use crate::{simulate, store};
 use proptest::prelude::*;
 use tensor::{gradcheck, random};
-
-fn weight(seed: u64, shape: &[usize]) -> Tensor {
-    random::normal(seed, shape, 0.0, 0.1).unwrap()
-}
 
 fn choices() -> Vec<Ternary> {
     let mut all = vec![];
@@ -18,10 +14,6 @@ fn choices() -> Vec<Ternary> {
         }
     }
     all
-}
-
-fn annotated(encoding: Encoding) -> Annotation {
-    Annotation { mask: None, encoding: Some(encoding) }
 }
 
 #[test]
@@ -70,6 +62,19 @@ fn the_gradient_passes_straight_through_or_as_the_paper_has_it() {
     }
     assert_eq!(g.get(&e.parameters["positive"]).unwrap().to_f64_vec().unwrap(), [1.0, 6.0]);
     assert_eq!(g.get(&e.parameters["negative"]).unwrap().to_f64_vec().unwrap(), [-2.0, -5.0]);
+}
+
+#[test]
+fn one_scale_for_several_channels_is_refused() {
+    let settings = Ternary { scales: Scales::Learned, ..Ternary::default() };
+    let w = weight(4, &[3, 6]);
+    let mut e = settings.fit(&w, Slot { axis: Some(0), ..Slot::default() }).unwrap();
+    for name in ["positive", "negative"] {
+        e.parameters.insert(name.into(), Tensor::vector(vec![0.1f32]).tracked().unwrap());
+    }
+    // The table of one channel fits all of them; the gradient must not look for a scale of the second.
+    let refused = simulate(&w.tracked().unwrap(), &annotated(e)).map(|y| y.backward_from(w.detach()).is_err());
+    assert!(refused.unwrap_or(true));
 }
 
 #[test]
@@ -144,18 +149,7 @@ fn what_is_not_a_weight_is_refused_by_name() {
 proptest! {
     #[test]
     fn what_is_stored_is_what_was_simulated(seed in 0u64..500, channels in 1usize..5, columns in 1usize..9, kind in 0usize..12) {
-        let settings = choices()[kind].clone();
-        let w = weight(seed, &[channels, columns]);
-        let e = settings.fit(&w, Slot { axis: Some(0), ..Slot::default() }).unwrap();
-        let simulated = simulate(&w, &annotated(e.clone())).unwrap();
-        let stored = store(&w, None, &e).unwrap();
-        prop_assert_eq!(&crate::read(&stored.data, &e).unwrap(), &simulated);
-        let lifted = stored.decode.encoding().unwrap();
-        prop_assert_eq!(&crate::read(&stored.data, &lifted).unwrap(), &simulated);
-        prop_assert_eq!(&simulate(&simulated, &annotated(lifted)).unwrap(), &simulated);
-        prop_assert_eq!(open(&e).unwrap().decode(&e.parameters).unwrap(), stored.decode.clone());
-        let is_table = matches!(stored.decode, Decode::Table { bits: 2, .. });
-        prop_assert!(is_table);
+        stored_as_simulated(&choices()[kind], seed, &[channels, columns]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use crate::Result;
 use graph::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use technique::{Entry, Fault, Manual, Settings, member, within};
+use technique::{Entry, Fault, Manual, Settings, member};
 
 pub(super) const ENTRY: Entry<dyn Correction> = member!(
     AdaRound as dyn Correction,
@@ -53,14 +53,29 @@ impl Default for AdaRound {
     }
 }
 
+impl AdaRound {
+    fn options(&self, seed: u64) -> Reconstruction {
+        Reconstruction {
+            extent: Extent::Layer,
+            samples: self.samples,
+            iterations: self.iterations,
+            batch: self.batch,
+            rate: self.rate,
+            regularization: self.regularization,
+            beta: [20.0, 2.0],
+            warm_up: self.warm_up,
+            drop: 0.0,
+            learn_scales: false,
+            learn_biases: false,
+            network_iterations: 0,
+            seed,
+        }
+    }
+}
+
 impl Settings for AdaRound {
     fn check(&self) -> Result<(), Fault> {
-        within("samples", self.samples as f64, 1.0, 1e9, "a layer is fitted to at least one sample")?;
-        within("iterations", self.iterations as f64, 1.0, 1e7, "at least one step is needed")?;
-        within("batch", self.batch as f64, 1.0, 1e6, "a step takes at least one sample")?;
-        within("rate", self.rate, 1e-8, 1.0, "it is a learning rate of Adam")?;
-        within("regularization", self.regularization, 0.0, 1e6, "it is a factor of the loss")?;
-        within("warm_up", self.warm_up, 0.0, 0.95, "it is a share of the steps, of which some must be left")
+        self.options(0).check("layer")
     }
 }
 
@@ -74,25 +89,10 @@ impl Correction for AdaRound {
     }
 
     fn learns_from(&self) -> usize {
-        self.iterations.saturating_mul(self.batch)
+        self.options(0).learns_from()
     }
 
     fn apply(&self, model: &mut Model, cx: &CorrectionContext) -> Result<Vec<String>> {
-        let options = Reconstruction {
-            extent: Extent::Layer,
-            samples: self.samples,
-            iterations: self.iterations,
-            batch: self.batch,
-            rate: self.rate,
-            regularization: self.regularization,
-            beta: [20.0, 2.0],
-            warm_up: self.warm_up,
-            drop: 0.0,
-            learn_scales: false,
-            learn_biases: false,
-            network_iterations: 0,
-            seed: cx.seed,
-        };
-        reconstruct(model, cx, &options)
+        reconstruct(model, cx, &self.options(cx.seed))
     }
 }

@@ -13,6 +13,7 @@ use fit::{Fit, Outcome};
 use graph::{Model, ValueId};
 use rows::Sides;
 use std::collections::BTreeSet;
+use technique::{Fault, within};
 use units::Unit;
 
 /// The unit of reconstruction.
@@ -46,6 +47,27 @@ pub(super) struct Reconstruction {
     /// Steps over the whole network after those of the units.
     pub(super) network_iterations: usize,
     pub(super) seed: u64,
+}
+
+impl Reconstruction {
+    /// Checks ranges. `unit` is what is fitted at once, as a word.
+    ///
+    /// # Errors
+    /// A [`Fault`] at the setting.
+    pub(super) fn check(&self, unit: &str) -> std::result::Result<(), Fault> {
+        within("samples", self.samples as f64, 1.0, 1e9, &format!("a {unit} is fitted to at least one sample"))?;
+        within("iterations", self.iterations as f64, 1.0, 1e7, "at least one step is needed")?;
+        within("batch", self.batch as f64, 1.0, 1e6, "a step takes at least one sample")?;
+        within("rate", self.rate, 1e-8, 1.0, "it is a learning rate of Adam")?;
+        within("regularization", self.regularization, 0.0, 1e6, "it is a factor of the loss")?;
+        within("warm_up", self.warm_up, 0.0, 0.95, "it is a share of the steps, of which some must be left")?;
+        within("drop", self.drop, 0.0, 1.0, "it is a probability")
+    }
+
+    /// Samples that run forward and backward, over all steps.
+    pub(super) fn learns_from(&self) -> usize {
+        self.iterations.saturating_add(self.network_iterations).saturating_mul(self.batch)
+    }
 }
 
 /// Reconstructs a model unit by unit, in the order of the graph, each on the data that the earlier units compute.
