@@ -373,6 +373,9 @@ pub(crate) struct Evaluate {
     pub(crate) samples: Samples,
     #[command(flatten)]
     pub(crate) runtime: Runtime,
+    /// Compute a quantized file as a processor does: vnni, avx2 or neon on integers, or literal (the reference interpreter simulates it)
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["runtime", "literal"], value_parser = Known(known::arithmetics), hide_possible_values = true)]
+    pub(crate) arithmetic: Option<String>,
 }
 
 #[derive(ClapArgs, Debug)]

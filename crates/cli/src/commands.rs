@@ -236,7 +236,8 @@ fn samples(a: &Samples, batch: u32) -> Result<lib::SampleOptions, Error> {
 
 fn evaluate_options(a: &Evaluate) -> Result<lib::EvaluateOptions, Error> {
     let (r, samples) = (&a.runtime, samples(&a.samples, 64)?);
-    Ok(lib::EvaluateOptions { samples, runtime: r.runtime.clone(), literal: r.literal, threads: r.threads })
+    let arithmetic = a.arithmetic.as_deref().map(str::parse).transpose().map_err(Error::from)?;
+    Ok(lib::EvaluateOptions { samples, runtime: r.runtime.clone(), literal: r.literal, arithmetic, threads: r.threads })
 }
 
 fn compare_on(a: &Compare) -> Result<lib::CompareOn, Error> {

@@ -26,6 +26,11 @@ pub(crate) fn runtimes() -> Vec<String> {
     lib::runtimes().map(str::to_string).collect()
 }
 
+/// Names of the arithmetics of processors.
+pub(crate) fn arithmetics() -> Vec<String> {
+    espalier::deploy::Arithmetic::ALL.iter().map(|(name, _)| name.to_string()).collect()
+}
+
 /// Names of the tasks.
 pub(crate) fn tasks() -> Vec<String> {
     lib::tasks()

@@ -41,6 +41,7 @@ pub use sample::{Audio, Content, Image, Sample};
 pub use source::arrays::ArraysDataset;
 pub use source::cifar::CifarDataset;
 pub use source::folder::FolderDataset;
+pub use source::generated::GeneratedImages;
 pub use source::idx::IdxDataset;
 pub use source::parquet::ParquetDataset;
 pub use source::ready::ReadyDataset;

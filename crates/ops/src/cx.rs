@@ -1,5 +1,5 @@
 //! The environment of a node's evaluation.
-use crate::OpError;
+use crate::{OpError, Sums};
 use graph::{Graph, Node, ValueId, ValueType};
 use std::cell::RefCell;
 use tensor::{Tensor, TensorError};
@@ -28,6 +28,8 @@ pub struct EvalCx<'a> {
     pub training: bool,
     /// Seed of this node's random numbers in this step; equal seeds give equal draws.
     pub seed: u64,
+    /// How sums of 8-bit products are computed.
+    pub sums: Sums,
     /// Runs subgraphs.
     pub subgraphs: &'a dyn RunSubgraph,
     /// New values of inputs that are statistics (running mean and variance), by input index: the executor writes them
@@ -38,7 +40,8 @@ pub struct EvalCx<'a> {
 impl<'a> EvalCx<'a> {
     /// The same with another version of the operator set, for an operator that is evaluated as another one.
     pub(crate) fn at_opset(&self, opset: i64) -> EvalCx<'a> {
-        EvalCx { node: self.node, opset, training: self.training, seed: self.seed, subgraphs: self.subgraphs, updates: RefCell::default() }
+        let EvalCx { node, training, seed, sums, subgraphs, .. } = *self;
+        EvalCx { node, opset, training, seed, sums, subgraphs, updates: RefCell::default() }
     }
 }
 

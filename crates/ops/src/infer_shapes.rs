@@ -1,6 +1,6 @@
 //! Shape inference: types of all values, forward through the graph. The elements of small tensors are carried along, so that
 //! arithmetic on shapes can be evaluated.
-use crate::{EvalCx, Inputs, OpError, RunSubgraph, ShapeCx, find};
+use crate::{EvalCx, Inputs, OpError, RunSubgraph, ShapeCx, Sums, find};
 use graph::{Dim, Graph, Model, Node, ValueId, ValueType, Values};
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -147,7 +147,15 @@ impl Pass<'_> {
             return vec![];
         }
         let Some(op) = find(&node.domain, &node.op_type) else { return vec![] };
-        let eval = EvalCx { node, opset: cx.opset, training: false, seed: 0, subgraphs: &NoSubgraphs, updates: RefCell::new(vec![]) };
+        let eval = EvalCx {
+            node,
+            opset: cx.opset,
+            training: false,
+            seed: 0,
+            sums: Sums::Exact,
+            subgraphs: &NoSubgraphs,
+            updates: RefCell::new(vec![]),
+        };
         // A failure to compute elements is an error of the run, not of the types.
         op.eval(&eval, Inputs::new(cx.values.clone())).unwrap_or_default()
     }

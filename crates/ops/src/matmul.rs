@@ -1,5 +1,6 @@
 //! Matrix products: MatMul, Gemm, MatMulInteger.
 use crate::conv::product;
+use crate::saturation;
 use crate::shapes::{broadcast_dims, like_first, typed};
 use crate::simple::{Simple, one};
 use crate::{Effect, EvalCx, Inputs, MacsCx, OpError, Operator, Role, ShapeCx, WeightRule};
@@ -113,10 +114,14 @@ fn centred(x: &Tensor, zero_point: Option<&Tensor>, left: bool) -> Result<Tensor
     Ok(wide.sub(&z)?)
 }
 
-fn matmul_integer(_: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
+fn matmul_integer(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let a = centred(inputs.get(0)?, inputs.opt(2), true)?;
     let b = centred(inputs.get(1)?, inputs.opt(3), false)?;
-    one(a.matmul(&b)?)
+    let sums = a.matmul(&b)?;
+    match saturation::of_product(cx, inputs.get(0)?, inputs.get(1)?)? {
+        Some(lost) => one(sums.add(&lost.cast(sums.dtype())?)?),
+        None => one(sums),
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Operators on quantized tensors: ConvInteger, QLinearConv, QLinearMatMul.
 use crate::conv::{conv_shape, options};
 use crate::quantize_linear::to_grid;
+use crate::saturation;
 use crate::shapes::typed;
 use crate::simple::{Simple, one};
 use crate::window::{Window, spatial};
@@ -68,22 +69,24 @@ pub(crate) fn along(node: &Node, v: &Tensor, rank: usize, axis: usize) -> Result
     }
 }
 
-/// The convolution's sums, exact integers held as f64 (8-bit products fit with room for 2^37 of them).
-fn integer_conv(cx: &EvalCx, x: &Tensor, w: &Tensor) -> Result<Tensor, OpError> {
+/// The convolution's sums, integers held as f64 (8-bit products fit with room for 2^37 of them), from data and weight with their
+/// zero points.
+fn integer_conv(cx: &EvalCx, (x, zx): (&Tensor, Option<&Tensor>), (w, zw): (&Tensor, Option<&Tensor>)) -> Result<Tensor, OpError> {
     let window = Window::of_weight(cx.node, w.shape())?.padded_for(cx.node, spatial(cx.node, x.shape())?)?;
-    Ok(x.conv(w, None, &options(cx.node, &window)?)?)
+    let sums = centred(cx.node, x, zx, 1)?.conv(&centred(cx.node, w, zw, 0)?, None, &options(cx.node, &window)?)?;
+    match saturation::of_conv(cx, x, zx, w, &window)? {
+        Some(lost) => Ok(sums.add(&lost)?),
+        None => Ok(sums),
+    }
 }
 
 fn conv_integer(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-    let x = centred(cx.node, inputs.get(0)?, inputs.opt(2), 1)?;
-    let w = centred(cx.node, inputs.get(1)?, inputs.opt(3), 0)?;
-    one(integer_conv(cx, &x, &w)?.cast(DType::I32)?)
+    one(integer_conv(cx, (inputs.get(0)?, inputs.opt(2)), (inputs.get(1)?, inputs.opt(3)))?.cast(DType::I32)?)
 }
 
 fn qlinear_conv(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
-    let x = centred(cx.node, inputs.get(0)?, inputs.opt(2), 1)?;
-    let w = centred(cx.node, inputs.get(3)?, inputs.opt(5), 0)?;
-    let mut sums = integer_conv(cx, &x, &w)?;
+    let x = inputs.get(0)?;
+    let mut sums = integer_conv(cx, (x, inputs.opt(2)), (inputs.get(3)?, inputs.opt(5)))?;
     if let Some(bias) = inputs.opt(8) {
         sums = sums.add(&along(cx.node, &bias.cast(DType::F64)?, x.rank(), 1)?)?;
     }
@@ -96,12 +99,14 @@ fn qlinear_conv(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
 fn qlinear_matmul(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let (rank_a, rank_b) = (inputs.get(0)?.rank(), inputs.get(3)?.rank());
     let (row, column) = (rank_a.saturating_sub(2), rank_b.saturating_sub(1));
+    let scale = |i: usize, rank: usize, axis: usize| along(cx.node, &inputs.get(i + 1)?.cast(DType::F64)?, rank, axis);
     let side = |i: usize, rank: usize, axis: usize| -> Result<Tensor, OpError> {
-        let x = centred(cx.node, inputs.get(i)?, inputs.opt(i + 2), axis)?;
-        let scale = along(cx.node, &inputs.get(i + 1)?.cast(DType::F64)?, rank, axis)?;
-        Ok(x.mul(&scale)?)
+        Ok(centred(cx.node, inputs.get(i)?, inputs.opt(i + 2), axis)?.mul(&scale(i, rank, axis)?)?)
     };
-    let y = side(0, rank_a, row)?.matmul(&side(3, rank_b, column)?)?;
+    let mut y = side(0, rank_a, row)?.matmul(&side(3, rank_b, column)?)?;
+    if let Some(lost) = saturation::of_product(cx, inputs.get(0)?, inputs.get(3)?)? {
+        y = y.add(&lost.mul(&scale(0, rank_a, row)?)?.mul(&scale(3, rank_b, column)?)?)?;
+    }
     let scale = inputs.get(6)?.cast(DType::F64)?;
     let axis = y.rank().saturating_sub(1);
     requantize(cx, &y.div(&along(cx.node, &scale, y.rank(), axis)?)?, inputs.get(7)?, axis)

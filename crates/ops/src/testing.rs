@@ -1,5 +1,5 @@
 //! Evaluating one node on given inputs, for tests.
-use crate::{EvalCx, Inputs, OpError, RunSubgraph, ShapeCx, find};
+use crate::{EvalCx, Inputs, OpError, RunSubgraph, ShapeCx, Sums, find};
 use graph::{AttributeValue, Dim, Graph, Node, ValueId, ValueType};
 use std::cell::RefCell;
 use tensor::Tensor;
@@ -16,11 +16,12 @@ pub(crate) struct Case {
     pub(crate) node: Node,
     pub(crate) opset: i64,
     pub(crate) training: bool,
+    pub(crate) sums: Sums,
 }
 
 impl Case {
     pub(crate) fn new(op_type: &str, opset: i64) -> Self {
-        Case { node: Node::new(op_type, "n", &[], &[ValueId(100)]), opset, training: false }
+        Case { node: Node::new(op_type, "n", &[], &[ValueId(100)]), opset, training: false, sums: Sums::Exact }
     }
 
     /// An operator of another domain.
@@ -56,6 +57,11 @@ impl Case {
         self
     }
 
+    pub(crate) fn sums(mut self, sums: Sums) -> Self {
+        self.sums = sums;
+        self
+    }
+
     pub(crate) fn training(mut self) -> Self {
         self.training = true;
         self
@@ -70,6 +76,7 @@ impl Case {
             opset: self.opset,
             training: self.training,
             seed: 42,
+            sums: self.sums,
             subgraphs: &NoSubgraphs,
             updates: RefCell::new(vec![]),
         };

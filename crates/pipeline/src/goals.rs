@@ -54,7 +54,13 @@ fn figure(
         let moved = first.zip(now).map(|(from, to)| sign * scale * (to - from));
         let say = |by: f64| {
             let way = if (by < 0.0) == (sign < 0.0) { "rose" } else { "fell" };
-            format!("{label} {way} by {}; the goal allows {wanted}", amount(by.abs()))
+            // A change the other way is no use of what the goal allows.
+            let allowed = match by < 0.0 {
+                true if sign < 0.0 => format!("a fall of {wanted}"),
+                true => format!("a rise of {wanted}"),
+                false => wanted.to_string(),
+            };
+            format!("{label} {way} by {}; the goal allows {allowed}", amount(by.abs()))
         };
         let mut told = verdict(name, wanted, moved, |by| by <= wanted + 1e-9, say);
         if let (None, Some(_), Some(n)) = (moved, now, last.and_then(StageRecord::chosen_images)) {
@@ -144,6 +150,8 @@ mod tests {
         assert_eq!(judge(&goals, &record)[0].sentence, "accuracy fell by 1.00 points; the goal allows 1");
         record.start = Some(stage("start", 0.98, 1_000_000));
         assert_eq!(judge(&goals, &record)[0].sentence, "accuracy fell by 0.50 points; the goal allows 1");
+        record.start = Some(stage("start", 0.97, 1_000_000));
+        assert_eq!(judge(&goals, &record)[0].sentence, "accuracy rose by 0.50 points; the goal allows a fall of 1");
     }
 
     #[test]
@@ -164,7 +172,7 @@ mod tests {
         record.stages[0] = stage("train", 0.5, 1);
         assert_eq!(judge(&goals, &record)[0].measured, None, "another stage than the one that stands beside the file");
         record.stages[1].deploy.as_mut().unwrap().chosen_images = None;
-        assert_eq!(judge(&goals, &record)[0].sentence, "accuracy rose by 10.00 points; the goal allows 1");
+        assert_eq!(judge(&goals, &record)[0].sentence, "accuracy rose by 10.00 points; the goal allows a fall of 1");
     }
 
     #[test]
@@ -193,7 +201,7 @@ mod tests {
         let expected = [
             (false, "MAE rose by 0.06000; the goal allows 0.05"),
             (true, "MAE: 0.2600; the goal allows 0.3"),
-            (true, "R² rose by 0.02000; the goal allows 0.01"),
+            (true, "R² rose by 0.02000; the goal allows a fall of 0.01"),
             (false, "R²: 0.9200; the goal is at least 0.95"),
         ];
         assert_eq!(told, expected.map(|(met, text)| (met, text.to_string())));

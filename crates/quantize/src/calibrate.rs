@@ -6,6 +6,7 @@ use crate::earlier::{Earlier, keep_earlier};
 use crate::error::named;
 use crate::masks::MASKED;
 use crate::observer::{Statistics, grid_error};
+use crate::processor_safe::widen;
 use crate::shared::unshare;
 use crate::sums::{Largest, Sums};
 use crate::weights::fit_constants;
@@ -49,6 +50,9 @@ pub struct CalibrationReport {
     /// Layers that `skip` leaves out and that keep their earlier encodings.
     #[serde(default)]
     pub kept: Vec<String>,
+    /// Channels of weights whose scale was raised so that no sum saturates on x86 processors without VNNI.
+    #[serde(default)]
+    pub widened: usize,
     /// Warnings with their remedies, as sentences.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -232,6 +236,9 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) 
     };
     let evenness = Sums { model, plan: &plan, largest: &seen.largest, values: &seen.values }.evenness();
     fit_constants(model, &plan, &weights, other, &evenness)?;
+    if settings.processor_safe.unwrap_or_else(|| settings.target.saturates()) {
+        report.widened = widen(model, &plan, &seen.values, (&weights, other))?;
+    }
     report.warnings.extend(inexact.into_iter().map(|node| {
         format!(
             "'{node}': its sums are too long for f32 to be exact with any scales, so the deployed file may differ from the \

@@ -11,6 +11,7 @@ mod keep;
 mod masks;
 pub mod observer;
 mod plan;
+mod processor_safe;
 mod rules;
 mod scales;
 mod settings;

@@ -5,7 +5,7 @@ use crate::codecs::Codecs;
 use crate::limits::{Limits, stopped};
 use crate::plan::{Plan, Step, Work, operator};
 use graph::{Graph, Model, Node, ValueId, ValueType};
-use ops::{EvalCx, Inputs, OpError, RunSubgraph};
+use ops::{EvalCx, Inputs, OpError, RunSubgraph, Sums};
 use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -66,6 +66,7 @@ pub struct Executor<'m> {
     codecs: Codecs,
     taps: Vec<ValueId>,
     limits: Limits,
+    sums: Sums,
 }
 
 impl Executor<'static> {
@@ -77,7 +78,7 @@ impl Executor<'static> {
         let model = if model.functions.is_empty() { model } else { graph::inline_functions(&model)? };
         let plan = Plan::new(&model, &HashSet::new(), true)?;
         let codecs = Codecs::of(&model);
-        Ok(Executor { model: Cow::Owned(model), plan, codecs, taps: vec![], limits: Limits::default() })
+        Ok(Executor { model: Cow::Owned(model), plan, codecs, taps: vec![], limits: Limits::default(), sums: Sums::Exact })
     }
 }
 
@@ -102,7 +103,7 @@ impl<'m> Executor<'m> {
         let model = if model.functions.is_empty() { Cow::Borrowed(model) } else { Cow::Owned(graph::inline_functions(model)?) };
         let plan = Plan::new(&model, &taps.iter().copied().collect(), fuse)?;
         let codecs = Codecs::of(&model);
-        Ok(Executor { model, plan, codecs, taps: taps.to_vec(), limits: Limits::default() })
+        Ok(Executor { model, plan, codecs, taps: taps.to_vec(), limits: Limits::default(), sums: Sums::Exact })
     }
 
     /// Prepares a model for [`Executor::run_observed`]: nothing is fused, so every value can be observed.
@@ -116,6 +117,11 @@ impl<'m> Executor<'m> {
     /// The same with limits on loops.
     pub fn within(self, limits: Limits) -> Self {
         Executor { limits, ..self }
+    }
+
+    /// The same with operators on integers that sum as a processor does.
+    pub fn summing(self, sums: Sums) -> Self {
+        Executor { sums, ..self }
     }
 
     /// The model, its functions inlined.
@@ -164,7 +170,7 @@ impl<'m> Executor<'m> {
         mode: Mode,
         observe: Option<&mut dyn FnMut(ValueId, &Tensor)>,
     ) -> Result<RunOutput, TrainError> {
-        let run = Run { limits: self.limits, ..Run::new(&self.model, &self.codecs, overrides, mode, observe) };
+        let run = Run { limits: self.limits, sums: self.sums, ..Run::new(&self.model, &self.codecs, overrides, mode, observe) };
         run.guarded(|| {
             run.feed(inputs)?;
             self.plan.steps.iter().try_for_each(|step| run.step(step))?;
@@ -214,6 +220,7 @@ pub(crate) struct Run<'a, 'o> {
     observe: RefCell<Option<&'o mut (dyn FnMut(ValueId, &Tensor) + 'o)>>,
     current: Cell<Option<usize>>,
     limits: Limits,
+    sums: Sums,
     /// Runs of subgraphs so far, and nodes in them.
     inner: Cell<(u64, u64)>,
 }
@@ -237,6 +244,7 @@ impl<'a, 'o> Run<'a, 'o> {
             observe: RefCell::new(observe),
             current: Cell::new(None),
             limits: Limits::default(),
+            sums: Sums::Exact,
             inner: Cell::new((0, 0)),
         }
     }
@@ -354,6 +362,7 @@ impl<'a, 'o> Run<'a, 'o> {
             opset: self.model.opset(&node.domain).unwrap_or(1),
             training: self.mode.training,
             seed: tensor::random::derive(self.mode.seed, index),
+            sums: self.sums,
             subgraphs: self,
             updates: RefCell::new(vec![]),
         };

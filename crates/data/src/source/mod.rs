@@ -5,6 +5,7 @@ mod column;
 mod features;
 pub(crate) mod folder;
 pub(crate) mod format;
+pub(crate) mod generated;
 pub(crate) mod idx;
 mod pages;
 pub(crate) mod parquet;

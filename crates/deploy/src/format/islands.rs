@@ -15,7 +15,7 @@ const SAME_SCALE: f32 = 1e-6;
 ///
 /// # Errors
 /// Whatever verifying the result reports.
-pub(super) fn merge(model: &mut Model, target: &dyn Target) -> Result<(usize, Vec<FloatPart>)> {
+pub(crate) fn merge(model: &mut Model, target: &dyn Target) -> Result<(usize, Vec<FloatPart>)> {
     let rules = rules(model, target);
     let opset = model.onnx_opset();
     let mut graph = std::mem::take(&mut model.graph);

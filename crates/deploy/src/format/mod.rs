@@ -1,5 +1,5 @@
 //! Formats: how a lowered model is written. One file a format; each gives the file, what stays float in it, and what was done.
-mod islands;
+pub(crate) mod islands;
 mod qdq;
 mod qoperator;
 

@@ -3,7 +3,8 @@ use super::rewrite::Rewriter;
 use graph::{AttributeValue, Graph, Node, ValueId};
 use tensor::Tensor;
 
-/// Nodes under construction; their constants are added to the graph. All names begin with `base`.
+/// Nodes under construction; their constants are added to the graph. All names begin with `base`, which is short: each name stands
+/// in the file two or three times, and those of a small network's weights would take as much room as its tables.
 pub(super) struct DecodeNodes<'w, 'a> {
     pub(super) to: &'w mut Rewriter<'a>,
     pub(super) graph: &'w mut Graph,

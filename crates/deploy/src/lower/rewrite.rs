@@ -23,6 +23,8 @@ pub(super) struct Rewriter<'a> {
     target: &'a dyn Target,
     names: Names,
     nodes: Names,
+    /// Weights that decode from a table so far.
+    decoded: usize,
 }
 
 /// The integers that a value was dequantized from.
@@ -39,7 +41,7 @@ impl<'a> Rewriter<'a> {
         target: &'a dyn Target,
     ) -> Self {
         let (names, nodes) = (Names::of(values), Names::of_nodes(graph));
-        Rewriter { values, annotations, covered, divided, moved, target, names, nodes }
+        Rewriter { values, annotations, covered, divided, moved, target, names, nodes, decoded: 0 }
     }
 
     /// Rewrites the main graph and the subgraphs of its nodes.
@@ -227,6 +229,12 @@ impl<'a> Rewriter<'a> {
     /// The name of a value.
     pub(super) fn name(&self, id: ValueId) -> String {
         self.values[id].name.clone()
+    }
+
+    /// The beginning of the names of what decodes the next weight.
+    pub(super) fn short(&mut self) -> String {
+        self.decoded += 1;
+        format!("w{}", self.decoded)
     }
 
     /// A node under a name of its own.

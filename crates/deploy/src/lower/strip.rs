@@ -91,7 +91,7 @@ fn strip(to: &mut Rewriter, graph: &mut Graph, kind: Kind, members: &[(ValueId, 
 /// The nodes that make a weight from its digits.
 fn member(to: &mut Rewriter, graph: &mut Graph, kind: Kind, (id, stored): (ValueId, &Stored), part: ValueId) -> Result<Vec<Node>> {
     let Decode::Table { table, bits, axis, group, scale } = &stored.decode else { return Ok(vec![]) };
-    let base = to.name(id);
+    let base = to.short();
     let mut work = DecodeNodes::new(to, graph, base);
     let shape = stored.data.shape();
     let scale = scale.as_ref().zip(*axis);

@@ -20,10 +20,10 @@ const INT32: i64 = 6;
 /// # Errors
 /// [`DeployError::Lower`] for data that decode otherwise; whatever making a constant reports.
 pub(super) fn decode(to: &mut Rewriter, graph: &mut Graph, id: ValueId, stored: &Stored) -> Result<Vec<Node>> {
-    let base = to.name(id);
     let Decode::Table { table, bits, axis, group, scale } = &stored.decode else {
-        return Err(DeployError::Lower { value: base, what: "does not decode from a table".into() });
+        return Err(DeployError::Lower { value: to.name(id), what: "does not decode from a table".into() });
     };
+    let base = to.short();
     let mut work = DecodeNodes::new(to, graph, base);
     let mut indices = match bits {
         4 | 8 => {

@@ -2,6 +2,7 @@
 use super::{Runtime, RuntimeEntry, Session, SessionOptions, Slot, Source, check_inputs};
 use crate::{DeployError, Result};
 use graph::{Model, ValueId, ValueType};
+use ops::Sums;
 use std::collections::BTreeMap;
 use tensor::Tensor;
 use train::{Executor, Mode};
@@ -30,13 +31,22 @@ impl Runtime for Reference {
             Source::Bytes(bytes) => onnx::from_bytes(bytes, None),
             Source::File(path) => onnx::load(path),
         };
-        let refused = |what: String| DeployError::Runtime { runtime: NAME, step: "cannot load the model", what };
-        let model = model.map_err(|e| refused(e.to_string()))?;
+        Reference::summing(model.map_err(|e| refused(e.to_string()))?, Sums::Exact)
+    }
+}
+
+impl Reference {
+    /// A session for a model, with operators on integers that sum as a processor does.
+    pub(crate) fn summing(model: Model, sums: Sums) -> Result<Box<dyn Session>> {
         let slots = |ids: &[ValueId]| ids.iter().map(|v| slot(&model, *v)).collect::<Vec<_>>();
         let (inputs, outputs) = (slots(&model.free_inputs()), slots(&model.graph.outputs));
-        let executor = Executor::owned(model).map_err(|e| refused(e.to_string()))?;
+        let executor = Executor::owned(model).map_err(|e| refused(e.to_string()))?.summing(sums);
         Ok(Box::new(Loaded { executor, inputs, outputs }))
     }
+}
+
+fn refused(what: String) -> DeployError {
+    DeployError::Runtime { runtime: NAME, step: "cannot load the model", what }
 }
 
 fn slot(model: &Model, id: ValueId) -> Slot {

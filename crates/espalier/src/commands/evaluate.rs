@@ -4,7 +4,8 @@ use super::execute::session;
 use super::preprocessing::Preprocessing;
 use super::samples::{SampleOptions, Samples};
 use crate::Result;
-use deploy::runtime::Source;
+use deploy::Arithmetic;
+use deploy::runtime::{Session, Source};
 use graph::Model;
 use pipeline::actions::Tick;
 use pipeline::actions::task_record;
@@ -26,6 +27,8 @@ pub struct EvaluateOptions {
     pub runtime: String,
     /// The runtime's graph optimizations off.
     pub literal: bool,
+    /// The arithmetic of a processor, simulated by the reference interpreter; without it the runtime computes as it does.
+    pub arithmetic: Option<Arithmetic>,
     /// Threads of the runtime.
     pub threads: usize,
 }
@@ -77,12 +80,13 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
     notes.extend(batching.note());
     let began = Instant::now();
     let batches = samples.run(tick);
-    let in_runtime = |file: Source, batches| -> Result<Figures> {
-        let mut session = session(file, &options.runtime, options.literal, options.threads)?;
+    let scored = |mut session: Box<dyn Session>, batches| -> Result<Figures> {
         Ok(deploy::measure::score(session.as_mut(), &model, task.member().as_ref(), batches)?)
     };
-    let figures = match options.runtime.as_str() {
-        "reference" => train::score(task.member().as_ref(), &model, batches, Mode::SIMULATED)?.figures(),
+    let in_runtime = |file: Source, batches| scored(session(file, &options.runtime, options.literal, options.threads)?, batches);
+    let figures = match (options.runtime.as_str(), options.arithmetic) {
+        (_, Some(arithmetic)) => scored(arithmetic.session(model.clone())?, batches)?,
+        ("reference", _) => train::score(task.member().as_ref(), &model, batches, Mode::SIMULATED)?.figures(),
         _ if opened => {
             let bytes = onnx::to_bytes(&model)?;
             in_runtime(Source::Bytes(&bytes), batches)?
@@ -91,7 +95,7 @@ pub fn evaluate(path: &Path, data: &Path, options: &EvaluateOptions, tick: Tick)
     };
     notes.extend(no_better_than_chance(task.member().as_ref(), &model, &figures));
     Ok(Evaluation {
-        runtime: options.runtime.clone(),
+        runtime: options.arithmetic.map_or_else(|| options.runtime.clone(), |a| format!("reference, arithmetic {a}")),
         task: task_record(&task),
         correct: figures.confusion.as_ref().map(train::Confusion::correct),
         total: figures.samples,

@@ -1,6 +1,7 @@
 //! QGemm: a fully connected layer on integers.
 use super::DOMAIN;
 use crate::qlinear::{along, centred, requantize};
+use crate::saturation;
 use crate::shapes::typed;
 use crate::simple::{Simple, one};
 use crate::{Effect, EvalCx, Inputs, IntegerForm, OpError, Operator, ShapeCx, Slot};
@@ -40,6 +41,9 @@ fn eval(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let b = centred(node, inputs.get(3)?, inputs.opt(5), column)?;
     let turned = |t: Tensor, turn: bool| if turn { t.transpose(&[1, 0]) } else { Ok(t) };
     let mut sums = turned(a, turn_a)?.matmul(&turned(b, turn_b)?)?;
+    if let Some(lost) = saturation::of_product(cx, &turned(inputs.get(0)?.clone(), turn_a)?, &turned(inputs.get(3)?.clone(), turn_b)?)? {
+        sums = sums.add(&lost)?;
+    }
     if let Some(c) = inputs.opt(6) {
         sums = sums.add(&c.cast(DType::F64)?)?;
     }

@@ -3,7 +3,7 @@
 use super::counted::counted;
 use super::{CompressOn, Tick};
 use crate::StageError;
-use crate::recipe::{BatchNorm, QuantizeStage};
+use crate::recipe::{BatchNorm, CalibrationData, QuantizeStage};
 use crate::run_dir::{Cache, Key};
 use graph::Model;
 use quantize::{CalibrationReport, Chosen, CorrectionInput, Phase, QuantizeSettings};
@@ -59,6 +59,12 @@ impl Calibrated {
                 self.report.kept.join(", ")
             ));
         }
+        if self.report.widened > 0 {
+            notes.push(format!(
+                "processor_safe: {} channels of weights have a larger scale, so that their sums saturate on no processor",
+                self.report.widened
+            ));
+        }
         for correction in &self.report.corrections {
             notes.extend(correction.notes.iter().map(|note| format!("{}: {note}", correction.kind)));
         }
@@ -86,12 +92,13 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick
         settings.observer = Choice::known(ALONE);
     }
     let hold = settings.observer.held().min(c.images);
-    let (data, held) = sources.calibration(model, c.images, c.batch, c.seed.unwrap_or(seed), hold)?;
+    let (data, held) = sources.calibration(model, c, seed, hold)?;
     let samples = || Box::new(data.epoch(0)) as Box<dyn Iterator<Item = _>>;
-    let seed = tensor::random::derive(seed, CORRECTIONS);
+    let (recipe_seed, seed) = (seed, tensor::random::derive(seed, CORRECTIONS));
     let input = CorrectionInput { samples: &samples, seed, progress: &|_, _| {} };
     let mut corrections = quantize::correct(model, &settings, Phase::BeforeFitting, &input)?;
-    let entry = cache.map(|cache| Ok::<_, StageError>((cache, key(&cache, model, &settings, &data)?))).transpose()?;
+    let generated = (c.data == CalibrationData::Generated).then(|| c.seed.unwrap_or(recipe_seed));
+    let entry = cache.map(|cache| Ok::<_, StageError>((cache, key(&cache, model, &settings, (&data, generated))?))).transpose()?;
     let known = entry.as_ref().and_then(|(cache, key)| cache.get(KIND, key));
     let reused = known.is_some();
     let seen = match known {
@@ -128,14 +135,22 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick
 
 /// The key of the statistics: the float graph, which of its values are observed, the rows and their preprocessing; neither
 /// observer nor width. The data's content is part of the whole run's key.
-fn key(cache: &Cache, model: &Model, settings: &QuantizeSettings, data: &LoaderBatches) -> Result<Key, StageError> {
+fn key(
+    cache: &Cache,
+    model: &Model,
+    settings: &QuantizeSettings,
+    (data, generated): (&LoaderBatches, Option<u64>),
+) -> Result<Key, StageError> {
     let options = data.options();
     let numbers = |list: &mut dyn Iterator<Item = u64>| list.flat_map(u64::to_le_bytes).collect::<Vec<u8>>();
     let observed = quantize::plan(model, settings)?;
     let rows = options.rows.as_ref().map(|rows| numbers(&mut rows.iter().map(|r| *r as u64)));
-    Ok(cache
-        .key()
-        .part("calibration with sums of", onnx::to_bytes(model)?)
+    let key = match generated {
+        None => cache.key(),
+        Some(seed) => cache.key().part("generated with seed", seed.to_string()),
+    };
+    Ok(key
+        .part("calibration with sums and channels of", onnx::to_bytes(model)?)
         .part("observed", numbers(&mut observed.activations.keys().map(|id| u64::from(id.0))))
         .part("momentum", settings.observer.momentum().to_le_bytes())
         .part("rows", rows.unwrap_or_default())

@@ -1,6 +1,6 @@
 //! The recipe's data sets, opened once, and the batches that stages read from them.
 use crate::StageError;
-use crate::recipe::{DataSettings, Loaded};
+use crate::recipe::{CalibrationData, CalibrationSettings, DataSettings, Loaded};
 use data::{Dataset, Holdout, LoaderOptions, OpenOptions, Preprocess, Purpose, Shuffle, Wanted, check_classes, split_holdout};
 use graph::Model;
 use std::path::Path;
@@ -220,23 +220,53 @@ impl Sources {
         self.batches(&dataset, options, model)
     }
 
-    /// The first `samples` of the training samples in an order drawn from `seed`, neither shuffled again nor augmented; and the
-    /// `hold` samples after them to judge by, if any are asked for. If there are not enough for both, a fifth is held back; of
-    /// fewer than five samples none.
+    /// The images that stand for the data: of the size that the preprocessing makes, else of the input's.
+    fn generated(&self, model: &Model, seed: u64, len: usize) -> Result<Arc<dyn Dataset>, StageError> {
+        const UNFIT: &str = "calibration.data = \"generated\" makes images";
+        let inputs = model.free_inputs();
+        let shape = match inputs.as_slice() {
+            [one] => model.values[*one].shape().filter(|s| s.len() == 4).map(|s| s.iter().map(|d| d.known()).collect::<Vec<_>>()),
+            _ => None,
+        };
+        let shape = shape.ok_or_else(|| format!("{UNFIT}, and the model does not take one image as its only input"))?;
+        let preprocess = self.preprocess(model)?;
+        let (channels, sides) = match preprocess.layout {
+            data::Layout::Nchw => (shape[1], [shape[2], shape[3]]),
+            data::Layout::Nhwc => (shape[3], [shape[1], shape[2]]),
+        };
+        let sides = match (preprocess.size, preprocess.crop, sides) {
+            (Some(data::Size::Exact(sides)), ..) => sides,
+            (Some(data::Size::ShorterSide(side)), ..) => [side, side],
+            (None, Some(sides), _) => sides,
+            (None, None, [Some(height), Some(width)]) => [height, width],
+            _ => return Err(format!("{UNFIT}, and neither the input nor data.preprocess.size tells their size").into()),
+        };
+        let channels = preprocess.channels.or(channels).unwrap_or(3);
+        Ok(Arc::new(data::GeneratedImages::new(sides, channels, seed, len)?))
+    }
+
+    /// The first `images` of the training samples in an order drawn from the seed (`seed` is the recipe's), neither shuffled again nor
+    /// augmented; and the `hold` samples after them to judge by, if any are asked for. If there are not enough for both, a fifth is
+    /// held back; of fewer than five samples none.
     ///
     /// # Errors
-    /// If the recipe names no training data.
+    /// If the recipe names no training data and the settings do not ask for generated images, or the model takes none.
     pub fn calibration(
         &self,
         model: &Model,
-        samples: usize,
-        batch: usize,
+        settings: &CalibrationSettings,
         seed: u64,
         hold: usize,
     ) -> Result<(LoaderBatches, Option<LoaderBatches>), StageError> {
-        let dataset =
-            self.train.clone().ok_or_else(|| "the recipe names no data.train, and calibration takes samples from it".to_string())?;
-        let all: Vec<usize> = match &self.train_rows {
+        let (samples, batch, seed) = (settings.images, settings.batch, settings.seed.unwrap_or(seed));
+        let (dataset, rows) = match settings.data {
+            CalibrationData::Generated => (self.generated(model, seed, samples.saturating_add(hold))?, None),
+            CalibrationData::Train => (
+                self.train.clone().ok_or("the recipe names no data.train, and calibration takes samples from it")?,
+                self.train_rows.as_ref(),
+            ),
+        };
+        let all: Vec<usize> = match rows {
             Some(rows) => rows.to_vec(),
             None => (0..dataset.len()).collect(),
         };

@@ -195,7 +195,11 @@ fn needs_data(recipe: &Recipe, i: usize) -> Result<(), Fault> {
     let stage = &recipe.stages[i];
     if (stage.trains() || stage.calibrates()) && recipe.data.as_ref().is_none_or(|d| d.train.is_none()) {
         let message = format!("stage '{}' needs training data", stage.name());
-        return Err(Fault::new("", message).hint("add [data] with train = \"FOLDER\""));
+        let hint = match stage.trains() {
+            true => "add [data] with train = \"FOLDER\"",
+            false => "add [data] with train = \"FOLDER\", or calibrate without data: calibration.data = \"generated\"",
+        };
+        return Err(Fault::new("", message).hint(hint));
     }
     Ok(())
 }

@@ -23,7 +23,8 @@ pub use training::Training;
 pub use units::ByteSize;
 
 pub use crate::stages::{
-    AverageStage, BatchNorm, CalibrationSettings, DeployStage, DistillStage, FinetuneStage, PruneStage, QuantizeStage, TrainStage,
+    AverageStage, BatchNorm, CalibrationData, CalibrationSettings, DeployStage, DistillStage, FinetuneStage, PruneStage, QuantizeStage,
+    TrainStage,
 };
 pub(crate) use check::{architecture as check_architecture, source as check_source};
 

@@ -12,7 +12,9 @@ use technique::{Choice, Fault};
 pub struct CalibrationSettings {
     /// The observer, by its name or as `{ kind = "percentile", percent = 99.9 }`.
     pub observer: Choice<Observers>,
-    /// Number of training samples to calibrate on.
+    /// Where the samples come from.
+    pub data: CalibrationData,
+    /// Number of samples to calibrate on.
     #[serde(alias = "samples")]
     pub images: usize,
     /// Samples in a batch.
@@ -26,9 +28,28 @@ pub struct CalibrationSettings {
     pub seed: Option<u64>,
 }
 
+/// Where calibration samples come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CalibrationData {
+    /// `data.train` of the recipe.
+    #[default]
+    Train,
+    /// Images made for it, shapes that hide one another ("dead leaves"): for a network with one image as its input of which no data
+    /// are at hand. Corrections learn from them too. They take the size, the mean and the standard deviation of the preprocessing.
+    Generated,
+}
+
 impl Default for CalibrationSettings {
     fn default() -> Self {
-        CalibrationSettings { observer: Choice::default(), images: 512, batch: 64, percentile: None, seed: None }
+        CalibrationSettings {
+            observer: Choice::default(),
+            data: CalibrationData::Train,
+            images: 512,
+            batch: 64,
+            percentile: None,
+            seed: None,
+        }
     }
 }
 

@@ -17,7 +17,7 @@ mod training;
 pub use self::prune::PruneStage;
 pub use crate::error::StageError;
 pub use average::AverageStage;
-pub use calibration::CalibrationSettings;
+pub use calibration::{CalibrationData, CalibrationSettings};
 pub(crate) use cx::Clock;
 pub use cx::StageCx;
 pub use deploy::DeployStage;

@@ -1,5 +1,5 @@
 //! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe has epochs.
-use super::calibration::CalibrationSettings;
+use super::calibration::{CalibrationData, CalibrationSettings};
 use super::kind::{StageEntry, StageKind, stage};
 use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
@@ -34,6 +34,11 @@ pub struct QuantizeStage {
     /// to the bit. `false`: scales of full precision, with the least error; sums may then differ in their last places.
     #[serde(default = "exact")]
     pub exact: bool,
+    /// Gives 8-bit weights scales with which no sum saturates on x86 processors without VNNI, so that the file gives the same results
+    /// on every processor. Absent: true for a target whose runtime may meet such a processor (`onnxruntime`). Most channels keep
+    /// nearly all of their 8 bits; `weights.reduce_range`, 7 bits for all, is the blunt way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor_safe: Option<bool>,
     /// Patterns of node names that are skipped: they stay in float, or as an earlier quantize stage left them.
     #[serde(default)]
     pub skip: Vec<String>,
@@ -68,6 +73,7 @@ impl QuantizeStage {
             activations: self.activations.clone(),
             observer: self.calibration.observer(),
             exact: self.exact,
+            processor_safe: self.processor_safe,
             skip: self.skip.clone(),
             rules: self.rules.clone(),
             corrections: self.corrections.clone(),
@@ -103,7 +109,7 @@ pub(super) const ENTRY: StageEntry = stage!(
 
 impl StageKind for QuantizeStage {
     fn calibrates(&self) -> bool {
-        true
+        self.calibration.data == CalibrationData::Train
     }
 
     fn compression(&self) -> Option<&dyn Compression> {
@@ -128,7 +134,11 @@ impl StageKind for QuantizeStage {
     }
 
     fn details(&self, _: &Recipe, _: usize) -> Vec<String> {
-        let calibrated = format!("calibrated on {} samples, observer {}", self.calibration.images, self.calibration.observer().kind());
+        let samples = match self.calibration.data {
+            CalibrationData::Train => "samples",
+            CalibrationData::Generated => "generated images",
+        };
+        let calibrated = format!("calibrated on {} {samples}, observer {}", self.calibration.images, self.calibration.observer().kind());
         [calibrated].into_iter().chain(self.rules.iter().map(|rule| format!("rule {rule}"))).collect()
     }
 
@@ -184,9 +194,13 @@ impl Compression for QuantizeStage {
             return Err(format!("nothing in the graph was quantized, so there is no need for this stage: {why}").into());
         }
         let (biases, samples) = (report.biases, report.samples);
+        let made = match self.calibration.data {
+            CalibrationData::Train => "samples",
+            CalibrationData::Generated => "generated images, without any data",
+        };
         let told = match activations {
             0 => format!("{constants} weights stored in fewer bits; activations stay float"),
-            _ => format!("{constants} weights, {biases} biases and {activations} activations quantized, calibrated on {samples} samples"),
+            _ => format!("{constants} weights, {biases} biases and {activations} activations quantized, calibrated on {samples} {made}"),
         };
         notes.push((false, told));
         notes.extend(report.warnings.into_iter().map(|warning| (true, warning)));
@@ -199,7 +213,9 @@ impl StageBody for QuantizeStage {
     fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
         let sources = cx.sources()?;
         let mut model = given(input)?;
-        sources.calibration_notes(&model)?.into_iter().for_each(|note| cx.note(false, note));
+        if self.calibration.data == CalibrationData::Train {
+            sources.calibration_notes(&model)?.into_iter().for_each(|note| cx.note(false, note));
+        }
         let float_parts = cx.compress(self, &mut model, &sources)?;
         if let Some(note) = stay_float(&model)? {
             cx.note(false, note);
