@@ -60,6 +60,7 @@ mod slicing;
 mod softmax;
 #[cfg(test)]
 mod testing;
+mod weights;
 mod window;
 
 pub use activation::clip_bounds;
@@ -84,3 +85,4 @@ pub use registry::{all, find};
 pub use roles::Roles;
 pub use scaling::{ChannelAxis, LayerChannels, Scaling, scaling};
 pub use sign::{NeverNegative, never_negative};
+pub use weights::weights;

@@ -17,6 +17,7 @@ mod covered;
 mod decode_nodes;
 mod division;
 mod float_parts;
+mod merge;
 mod rewrite;
 mod same_grid;
 mod strip;
@@ -69,6 +70,7 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     let (covered, divided) = (covered::find(&model), division::find(&model));
     let float_parts = float_parts::list(&model, &divided.keys().copied().collect::<Vec<_>>(), &**options.target.member());
     let annotations = std::mem::take(&mut model.annotations);
+    let was_plain = annotations.iter().all(|(_, a)| a.encoding.is_none());
     let mut graph = std::mem::take(&mut model.graph);
     let rewritten =
         rewrite::Rewriter::new(&graph, &mut model.values, &annotations, (&covered, &divided, &moved), &**options.target.member())
@@ -77,6 +79,9 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     model.graph = graph;
     rewritten?;
     model.annotations = Annotations::default();
+    if !was_plain {
+        merge::equal_constants(&mut model);
+    }
     model.remove_dead();
     drop_unread_defaults(&mut model);
     model.verify()?;
