@@ -107,6 +107,12 @@ pub trait Target: Send + Sync {
         false
     }
 
+    /// True if it computes Cast and Mul of constants once, when it loads a file, but DequantizeLinear anew in each run: the weights of
+    /// operators that compute in float are then stored as integers behind Cast and Mul.
+    fn computes_dequantizers_each_run(&self) -> bool {
+        false
+    }
+
     /// True if a bias in an Add behind a layer is added to the layer's integer sums.
     fn adds_bias_on_integers(&self) -> bool {
         false

@@ -38,4 +38,8 @@ impl Target for Reference {
     fn writes_zero_point(&self, op_type: &str) -> bool {
         OnnxRuntime {}.writes_zero_point(op_type)
     }
+
+    fn computes_dequantizers_each_run(&self) -> bool {
+        OnnxRuntime {}.computes_dequantizers_each_run()
+    }
 }
