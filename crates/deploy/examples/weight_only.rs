@@ -52,12 +52,8 @@ fn network(name: &str, file: &[u8], rows: &[Batch], folder: Option<&Path>) -> Re
     for weights in choices()? {
         let mut model = onnx::from_bytes(file, None)?;
         train::prepare(&mut model)?;
-        let settings = QuantizeSettings {
-            weights,
-            activations: ActivationSettings::float(),
-            weight_only: true,
-            ..QuantizeSettings::default()
-        };
+        let settings =
+            QuantizeSettings { weights, activations: ActivationSettings::float(), weight_only: true, ..QuantizeSettings::default() };
         quantize::quantize(&mut model, &settings, Box::new(rows.iter().take(1).cloned().map(Ok)) as Rows)?;
         let deployed = onnx::to_bytes(&lower(&model, &LowerOptions::default())?.model)?;
         if let Some(folder) = folder {

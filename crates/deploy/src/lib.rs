@@ -15,6 +15,7 @@ mod lower;
 pub mod measure;
 mod placement;
 mod prove;
+mod raise;
 pub mod runtime;
 mod sign;
 mod table;

@@ -72,7 +72,9 @@ impl fmt::Display for Rule {
         let mut what: Vec<String> = vec![];
         what.extend(self.weights.as_ref().map(|w| format!("weights {w}")));
         what.extend(self.activations.as_ref().map(|a| format!("activations {a}")));
-        what.extend(self.weight_only.map(|on| if on { "weights stored where it computes in float" } else { "weights in float where it computes in float" }.to_string()));
+        what.extend(self.weight_only.map(|on| {
+            if on { "weights stored where it computes in float" } else { "weights in float where it computes in float" }.to_string()
+        }));
         what.extend(self.skip.then(|| "skip".to_string()));
         let or = |list: Vec<String>, none: &str| if list.is_empty() { none.to_string() } else { list.join(", ") };
         write!(f, "{}: {}", or(which, "every node"), or(what, "nothing"))

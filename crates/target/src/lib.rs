@@ -16,6 +16,7 @@ pub use rule::{FloatPart, QuantRule};
 use graph::{Model, Node};
 use ops::{Effect, Operator, WeightRule};
 use technique::{Entry, Family, member};
+use tensor::DType;
 
 /// A runtime that files are made for.
 ///
@@ -107,9 +108,9 @@ pub trait Target: Send + Sync {
         false
     }
 
-    /// True if it computes Cast and Mul of constants once, when it loads a file, but DequantizeLinear anew in each run: the weights of
-    /// operators that compute in float are then stored as integers behind Cast and Mul.
-    fn computes_dequantizers_each_run(&self) -> bool {
+    /// True if a weight of these integers that is read in float is better stored behind Cast and Mul than behind DequantizeLinear: the
+    /// values are the same. `layer` says that its reader has a kernel on integers, but float data.
+    fn casts_weights(&self, _integers: DType, _layer: bool) -> bool {
         false
     }
 

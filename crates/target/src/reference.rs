@@ -5,6 +5,7 @@ use ops::Operator;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Manual, Settings};
+use tensor::DType;
 
 pub(crate) const MANUAL: Manual = Manual {
     name: "reference",
@@ -39,7 +40,7 @@ impl Target for Reference {
         OnnxRuntime {}.writes_zero_point(op_type)
     }
 
-    fn computes_dequantizers_each_run(&self) -> bool {
-        OnnxRuntime {}.computes_dequantizers_each_run()
+    fn casts_weights(&self, integers: DType, layer: bool) -> bool {
+        OnnxRuntime {}.casts_weights(integers, layer)
     }
 }

@@ -4,8 +4,8 @@
 //!   the float initializer is gone, so the file shrinks. Masked elements are zeros in the stored tensor.
 //! - A weight that decodes from a table becomes packed indices behind Cast and Gather, which runtimes compute once when they load
 //!   the file; weights of two to four levels share one strip of bytes.
-//! - An encoded weight that only operators in float read (LSTM, an embedding by rows) becomes integers behind Cast and Mul instead, for a
-//!   runtime that computes those once and DequantizeLinear in each run.
+//! - An encoded weight that only operators in float read (LSTM, an embedding by rows) becomes integers behind Cast and Mul instead where the
+//!   target wants that: its runtime computes those once and DequantizeLinear in each run.
 //! - An encoded *activation* passes through QuantizeLinear and DequantizeLinear; every reader reads the dequantized value.
 //! - A Relu or Clip whose result lies on a grid that ends where its bounds are is left out.
 //! - Operators that only move elements (`ops::Effect::Moves`) get the same pair again behind them, with the same grid:
