@@ -1,8 +1,9 @@
 //! Weights alone in few bits: sizes and signal to noise of the deployed files of recurrent and embedding networks; prints Markdown.
 //!
-//! `cargo run -p espalier-deploy --example weight_only -- DATA [FOLDER]`: DATA is the folder with `models/`; with FOLDER the files are
-//! written there. The shared voice detector runs on windows of spoken digits. The other networks are made here, of seeded noise in place
-//! of trained weights.
+//! `cargo run --release -p espalier-deploy --example weight_only -- DATA [NAME] [FOLDER]`: DATA is the folder with `models/`, NAME a part of
+//! the name of a network (default: the voice detector, on windows of spoken digits, and the networks that are made here, of seeded
+//! noise in place of trained weights). With FOLDER the files are written there. The latency is that of the first batch, on one thread.
+#[allow(dead_code, reason = "other examples use more of it")]
 mod shared_models;
 mod weight_only_nets;
 
@@ -13,7 +14,6 @@ use encodings::Encodings;
 use encodings::affine::Affine;
 use encodings::codebook::Codebook;
 use espalier_deploy as deploy;
-use graph::Model;
 use quantize::{ActivationSettings, QuantizeSettings};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -32,15 +32,18 @@ type Rows<'a> = Box<dyn Iterator<Item = Result<Batch, TrainError>> + 'a>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let data = PathBuf::from(arguments.next().ok_or("usage: weight_only DATA [FOLDER]")?);
+    let data = PathBuf::from(arguments.next().ok_or("usage: weight_only DATA [NAME] [FOLDER]")?);
+    let only = arguments.next();
     let folder = arguments.next().map(PathBuf::from);
+    let wanted = |name: &str, by_default: bool| only.as_ref().map_or(by_default, |only| name.contains(only));
     println!("| network | weights | file, bytes | of float | SQNR of the outputs, dB | rms file - simulation | latency p50, ms (float) |");
     println!("|---|---|---:|---:|---|---:|---:|");
-    let silero = std::fs::read(data.join("models/silero_vad_16k_op15.onnx"))?;
-    let digits = |model: &Model| shared_models::rows(&data, model, shared_models::Inputs::Digits, false, 300);
-    let rows = digits(&onnx::from_bytes(&silero, None)?)?.collect::<Result<Vec<_>, _>>()?;
-    network("silero_vad_16k_op15", &silero, &rows, folder.as_deref())?;
-    for (name, model, rows) in weight_only_nets::all()? {
+    for (name, inputs) in shared_models::MODELS.into_iter().filter(|(name, _)| wanted(name, name.starts_with("silero"))) {
+        let file = std::fs::read(data.join(format!("models/{name}.onnx")))?;
+        let rows = shared_models::rows(&data, &onnx::from_bytes(&file, None)?, inputs, false, 300)?.collect::<Result<Vec<_>, _>>()?;
+        network(name, &file, &rows, folder.as_deref())?;
+    }
+    for (name, model, rows) in weight_only_nets::all()?.into_iter().filter(|(name, ..)| wanted(name, true)) {
         network(name, &onnx::to_bytes(&model)?, &rows, folder.as_deref())?;
     }
     Ok(())
@@ -52,6 +55,7 @@ fn network(name: &str, file: &[u8], rows: &[Batch], folder: Option<&Path>) -> Re
     for weights in choices()? {
         let mut model = onnx::from_bytes(file, None)?;
         train::prepare(&mut model)?;
+        ops::fold_batch_norm(&mut model)?;
         let settings =
             QuantizeSettings { weights, activations: ActivationSettings::float(), weight_only: true, ..QuantizeSettings::default() };
         quantize::quantize(&mut model, &settings, Box::new(rows.iter().take(1).cloned().map(Ok)) as Rows)?;

@@ -3,8 +3,7 @@ use crate::table;
 use graph::{Graph, Model, Node, ValueId};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Moves constants of a body that a DequantizeLinear, or the nodes that [`table::read`] knows, decode there to the main graph, with these
-/// nodes. What has a name that another value has too stays where it is.
+/// Moves constants of a body that are decoded there ([`table::is_decoded`]) to the main graph, with the nodes that decode them. What has a name that another value has too stays where it is.
 pub(crate) fn decoded_constants(model: &mut Model) {
     if model.graph.nodes.iter().all(|n| n.subgraphs().next().is_none()) {
         return;
@@ -19,9 +18,8 @@ pub(crate) fn decoded_constants(model: &mut Model) {
     for body in bodies {
         let own: HashSet<ValueId> = body.constants.iter().copied().collect();
         let made: HashSet<ValueId> = body.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
-        for node in body.nodes.iter().filter(|n| n.is_onnx()) {
-            let Some(weight) = node.output(0).filter(|v| !body.outputs.contains(v)) else { continue };
-            if node.op_type != "DequantizeLinear" && table::read(weight, &makers, &constant).is_none() {
+        for weight in body.nodes.iter().filter_map(|n| n.output(0)).filter(|v| !body.outputs.contains(v)) {
+            if !table::is_decoded(weight, &makers, &constant) {
                 continue;
             }
             let (mut parts, mut read, mut open) = (HashSet::new(), BTreeSet::new(), vec![weight]);

@@ -71,6 +71,16 @@ pub(crate) fn read<'m>(
     Some(Stored { data, decode: Decode::Table { table, bits, axis, group, scale } })
 }
 
+/// True for the result of a DequantizeLinear, and for a weight that [`read`] knows.
+pub(crate) fn is_decoded<'m>(
+    value: ValueId,
+    makers: &HashMap<ValueId, &'m Node>,
+    constant: &dyn Fn(ValueId) -> Option<&'m Tensor>,
+) -> bool {
+    let dequantized = makers.get(&value).is_some_and(|n| n.op_type == "DequantizeLinear" && n.is_onnx());
+    dequantized || read(value, makers, constant).is_some()
+}
+
 /// Outputs of the nodes that decode weights from tables, the weights included.
 pub(crate) fn decoded<'m>(
     graph: &Graph,
