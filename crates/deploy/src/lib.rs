@@ -16,6 +16,7 @@ pub mod measure;
 mod placement;
 mod processor;
 mod prove;
+mod raise;
 pub mod runtime;
 mod sign;
 mod table;

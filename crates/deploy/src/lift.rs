@@ -2,6 +2,7 @@
 //! trained and compared like one that was quantized here. The inverse of [`crate::lower`].
 use crate::float_form::restore;
 use crate::grid::Grid;
+use crate::raise;
 use crate::sign::never_negative;
 use crate::table;
 use crate::{DeployError, Result};
@@ -22,6 +23,7 @@ use tensor::Tensor;
 /// Whatever a constant that cannot be read reports.
 pub fn lift(model: &mut Model) -> Result<usize> {
     restore(model)?;
+    raise::decoded_constants(model);
     hoist(model);
     let is_dequantizer = |n: &&Node| n.op_type == "DequantizeLinear" && n.is_onnx() && n.outputs.len() == 1;
     let dequantizers: Vec<Node> = model.graph.nodes.iter().filter(is_dequantizer).cloned().collect();

@@ -1,4 +1,4 @@
-//! Weights that are decoded from a table, read from the operators that [`crate::lower`] writes for them.
+//! Weights that are decoded from a table, or from integers by Cast and Mul, read from the operators that [`crate::lower`] writes for them.
 use crate::digits::Kind;
 use encodings::{Decode, Stored, unpack};
 use graph::{Graph, Node, ValueId};
@@ -24,6 +24,9 @@ pub(crate) fn read<'m>(
         "Mul" => (reader.maker(maker.input(0)?)?, Some(reader.constant(maker, 1)?)),
         _ => (maker, None),
     };
+    if let ("Cast", Some(scale)) = (gather.op_type.as_str(), scale) {
+        return reader.whole_numbers(gather, scale);
+    }
     if gather.op_type == "Reshape" {
         return reader.units(gather, scale);
     }
@@ -66,6 +69,16 @@ pub(crate) fn read<'m>(
     let levels: Vec<f32> = table.to_f32_vec().ok()?.chunks(entries).flat_map(padded).collect();
     let table = Tensor::new(levels, [tables, 1 << bits]).ok()?;
     Some(Stored { data, decode: Decode::Table { table, bits, axis, group, scale } })
+}
+
+/// True for the result of a DequantizeLinear, and for a weight that [`read`] knows.
+pub(crate) fn is_decoded<'m>(
+    value: ValueId,
+    makers: &HashMap<ValueId, &'m Node>,
+    constant: &dyn Fn(ValueId) -> Option<&'m Tensor>,
+) -> bool {
+    let dequantized = makers.get(&value).is_some_and(|n| n.op_type == "DequantizeLinear" && n.is_onnx());
+    dequantized || read(value, makers, constant).is_some()
 }
 
 /// Outputs of the nodes that decode weights from tables, the weights included.
@@ -122,6 +135,19 @@ impl<'m> Reader<'_, 'm> {
 
     fn constant(&self, node: &Node, input: usize) -> Option<&'m Tensor> {
         (self.constant)(node.input(input)?)
+    }
+
+    /// A weight of signed integers with a scale, or one for each index along an axis, from the Cast in front of the Mul by the scales.
+    fn whole_numbers(&self, cast: &Node, scale: &Tensor) -> Option<Stored> {
+        let data = self.constant(cast, 0).filter(|t| matches!(t.dtype(), DType::I8 | DType::I4 | DType::I2))?.clone();
+        let to_float = cast.int_or("to", 0).ok()? == graph::code_of_dtype(DType::F32);
+        if !to_float || scale.dtype() != DType::F32 || data.rank() == 0 {
+            return None;
+        }
+        let axis = if scale.rank() == 0 { None } else { Some(channel_axis(scale, data.shape())?) };
+        let scale = scale.reshape(if axis.is_some() { vec![scale.len()] } else { vec![] }).ok()?;
+        let zero_point = Tensor::full(0f32, scale.shape()).and_then(|z| z.cast(data.dtype())).ok()?;
+        Some(Stored { data, decode: Decode::Affine { scale, zero_point, axis } })
     }
 
     /// A weight of the levels -1 and 1, or -1, 0 and 1, from the Reshape that gives it its shape.

@@ -17,6 +17,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[&Simple::new(
     2 => Role::Bias,
     _ => Role::Data,
 })
+.weight_axis(|_, i| (i == 1).then_some(0))
 .macs(macs)];
 
 fn evaluate(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {

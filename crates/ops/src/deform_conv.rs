@@ -14,6 +14,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] =
             3 => Role::Bias,
             _ => Role::Data,
         })
+        .weight_axis(|_, i| (i == 1).then_some(0))
         .macs(macs)];
 
 fn groups(node: &Node, name: &str) -> Result<usize, OpError> {

@@ -8,6 +8,7 @@ use tensor::{DType, Reduction, Tensor, shape};
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Gather", "Slices along an axis, picked by index (an embedding table, for one).", &[1, 11, 13], gather, infer_gather)
         .role(table_role)
+        .weight_axis(rows)
         .moves(),
     &Simple::new("GatherElements", "Elements along an axis, one index for each.", &[11, 13], gather_elements, infer_gather_elements)
         .moves(),
@@ -25,6 +26,11 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
 /// An embedding table is trained; the indices are not.
 fn table_role(_: &Node, input: usize) -> Role {
     if input == 0 { Role::Weight } else { Role::Constant }
+}
+
+/// The axis along which a table is looked up; unknown if it counts from the last.
+fn rows(node: &Node, input: usize) -> Option<usize> {
+    node.int_or("axis", 0).ok().filter(|_| input == 0).and_then(|axis| usize::try_from(axis).ok())
 }
 
 fn axis(node: &Node, default: i64, rank: usize) -> Result<usize, OpError> {

@@ -61,6 +61,7 @@ mod slicing;
 mod softmax;
 #[cfg(test)]
 mod testing;
+mod weights;
 mod window;
 
 pub use activation::clip_bounds;
@@ -86,3 +87,4 @@ pub use roles::Roles;
 pub use saturation::{Products, Sums, saturates};
 pub use scaling::{ChannelAxis, LayerChannels, Scaling, scaling};
 pub use sign::{NeverNegative, never_negative};
+pub use weights::weights;

@@ -118,6 +118,12 @@ pub trait Operator: Sync {
         Role::Data
     }
 
+    /// The axis of a weight input ([`Role::Weight`]) along which each index belongs to one result, or holds one looked-up row: a scale
+    /// of its own for each index costs least there. For the weight of a layer [`WeightRule::axis`] says it.
+    fn weight_axis(&self, _node: &Node, _input: usize) -> Option<usize> {
+        None
+    }
+
     /// Evaluates the node. Differentiable where it is written in differentiable tensor operations.
     ///
     /// # Errors

@@ -267,6 +267,11 @@ pub(crate) fn role(_: &Node, input: usize) -> Role {
     }
 }
 
+/// The rows of the gates: W is `[directions, gates * hidden, input]` and R `[directions, gates * hidden, hidden]`.
+pub(crate) fn gate_rows(_: &Node, input: usize) -> Option<usize> {
+    matches!(input, 1 | 2).then_some(1)
+}
+
 /// MACs: input and recurrence product of each step, sequence and direction.
 pub(crate) fn macs(cx: &MacsCx) -> u64 {
     let (Some(Some(x)), Some(Some(w)), Some(Some(r))) = (cx.inputs.first(), cx.inputs.get(1), cx.inputs.get(2)) else { return 0 };

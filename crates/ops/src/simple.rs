@@ -30,6 +30,7 @@ pub(crate) struct Simple {
     eval: Eval,
     infer: Infer,
     role: fn(&Node, usize) -> Role,
+    weight_axis: fn(&Node, usize) -> Option<usize>,
     effect: EffectRule,
     macs: fn(&MacsCx) -> u64,
     upgrade: Upgrade,
@@ -50,6 +51,7 @@ impl Simple {
             eval,
             infer,
             role: |_, i| if i == 0 { Role::Data } else { Role::Constant },
+            weight_axis: |_, _| None,
             effect: EffectRule::ByRoles,
             macs: |_| 0,
             upgrade: |_, _, _, _| Ok(()),
@@ -67,6 +69,12 @@ impl Simple {
 
     pub(crate) const fn role(mut self, role: fn(&Node, usize) -> Role) -> Self {
         self.role = role;
+        self
+    }
+
+    /// Sets the axis of each weight input along which an index belongs to one result.
+    pub(crate) const fn weight_axis(mut self, axis: fn(&Node, usize) -> Option<usize>) -> Self {
+        self.weight_axis = axis;
         self
     }
 
@@ -140,6 +148,9 @@ impl Operator for Simple {
     }
     fn role(&self, node: &Node, input: usize) -> Role {
         (self.role)(node, input)
+    }
+    fn weight_axis(&self, node: &Node, input: usize) -> Option<usize> {
+        (self.weight_axis)(node, input)
     }
     fn eval(&self, cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         (self.eval)(cx, inputs)

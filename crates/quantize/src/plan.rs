@@ -160,7 +160,7 @@ impl<'a> Planner<'a> {
                 QuantRule::FusedActivation => node.outputs.iter().flatten().for_each(|v| self.activation(*v, node)),
                 QuantRule::SameGrid => self.table(node),
                 QuantRule::Float(reason) => {
-                    if let Some(rule) = self.weight_alone(node) {
+                    for rule in self.weights_alone(node) {
                         self.weight(here, node, rule);
                     }
                     if let Some(reason) = ops::float_reason(self.model, graph, node, reason) {
@@ -195,15 +195,19 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The weight of a layer that computes in float because its activations stay float.
-    fn weight_alone(&self, node: &Node) -> Option<WeightRule> {
+    /// The weights of a node that computes in float which are stored nevertheless: those of a layer whose activations stay float, and
+    /// with `weight_only` those of every operator.
+    fn weights_alone(&self, node: &Node) -> Vec<WeightRule> {
         let scheme = self.scheme(node);
-        if scheme.skip || scheme.activations.is_some() {
-            return None;
-        }
+        let constant = |w: &WeightRule| node.input(w.input).is_some_and(|v| self.is_constant(v));
         match self.settings.target.rule(node, self.model) {
-            QuantRule::Integer { weight, .. } => weight.filter(|w| node.input(w.input).is_some_and(|v| self.is_constant(v))),
-            _ => None,
+            _ if scheme.skip => vec![],
+            QuantRule::Integer { weight: Some(rule), .. } if scheme.activations.is_none() => [rule].into_iter().filter(constant).collect(),
+            _ if scheme.weight_only => {
+                let float = |w: &WeightRule| constant(w) && node.input(w.input).is_some_and(|v| self.is_f32(v));
+                ops::weights(self.model, node).into_iter().filter(float).collect()
+            }
+            _ => vec![],
         }
     }
 
@@ -271,7 +275,13 @@ impl<'a> Planner<'a> {
     /// True if the node passes its input's grid on to `output`.
     fn keeps_grid(&self, node: &Node, output: ValueId) -> bool {
         let on_grid = ops::find(&node.domain, &node.op_type).map_or(0, |op| op.outputs_on_grid(node));
-        self.rule(node) == QuantRule::SameGrid && node.outputs.iter().take(on_grid).any(|v| *v == Some(output))
+        self.rule(node) == QuantRule::SameGrid && node.outputs.iter().take(on_grid).any(|v| *v == Some(output)) && !self.by_row(node)
+    }
+
+    /// True if the node looks up rows that have a scale each, so that its result lies on no one grid.
+    fn by_row(&self, node: &Node) -> bool {
+        let looks_up = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.role(node, 0) == Role::Weight);
+        looks_up && node.input(0).and_then(|table| self.plan.constants.get(&table)).is_some_and(|stored| stored.axis().is_some())
     }
 
     fn weight(&mut self, here: &Linked, node: &Node, rule: WeightRule) {
@@ -289,8 +299,7 @@ impl<'a> Planner<'a> {
         // In a grouped transposed convolution one index of the axis is a channel of each group.
         let whole = |axis: &usize| tensor.shape().get(*axis).is_some_and(|n| bias.is_none_or(|b| b.len() == *n));
         let axis = self.settings.target.weight_axis(node, &rule).or_else(|| ops::depthwise_axis(node, tensor.shape()));
-        let by_channel = encoding.grid(None).is_none() || encoding.granularity() != Granularity::Tensor;
-        let mut axis = axis.filter(|a| by_channel && whole(a) && !turned);
+        let mut axis = axis.filter(|a| by_channel(&encoding) && whole(a) && !turned);
         if self.plan.constants.get(&id).is_some_and(|other| other.axis() != axis) || self.shared.contains(&id) {
             self.shared.insert(id);
             axis = None;
@@ -298,14 +307,21 @@ impl<'a> Planner<'a> {
         self.plan.constants.insert(id, StoredConstant::Weight { encoding, axis });
     }
 
-    /// A table of embeddings has the grid of its looked-up rows, so that the runtime looks up integers.
+    /// A table of embeddings has the grid of its looked-up rows, so that the runtime looks up integers; where weights alone are stored, each
+    /// row has a scale of its own.
     fn table(&mut self, node: &Node) {
         let (Some(table), Some(index)) = (node.input(0), node.input(1)) else { return };
-        let learned = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.role(node, 0) == Role::Weight);
-        if learned && self.model.values.tensor(index).is_none() && self.model.values.tensor(table).is_some() && self.is_f32(table) {
+        let Some(op) = ops::find(&node.domain, &node.op_type).filter(|op| op.role(node, 0) == Role::Weight) else { return };
+        if self.model.values.tensor(index).is_none() && self.model.values.tensor(table).is_some() && self.is_f32(table) {
+            let scheme = self.scheme(node);
+            let encoding = scheme.weights.clone();
             let stored = match self.activation_grid(node) {
+                _ if scheme.weight_only => {
+                    let axis = op.weight_axis(node, 0).filter(|_| by_channel(&encoding));
+                    StoredConstant::Weight { encoding, axis }
+                }
                 Some(grid) => StoredConstant::Data(grid),
-                None => StoredConstant::Weight { encoding: self.scheme(node).weights.clone(), axis: None },
+                None => StoredConstant::Weight { encoding, axis: None },
             };
             self.plan.constants.entry(table).or_insert(stored);
         }
@@ -415,6 +431,11 @@ impl<'a> Planner<'a> {
     fn is_f32(&self, value: ValueId) -> bool {
         self.model.values[value].dtype() == Some(DType::F32)
     }
+}
+
+/// True if the encoding tells the channels of a weight apart.
+fn by_channel(encoding: &Choice<Encodings>) -> bool {
+    encoding.grid(None).is_none() || encoding.granularity() != Granularity::Tensor
 }
 
 /// True for an input that a node of this rule reads as quantized data, not as its weight.

@@ -17,7 +17,7 @@ pub enum Position {
 }
 
 /// One rule. It applies to the nodes that fit all of `match`, `op` and `position`. If several apply, the last one with `weights`
-/// decides on weights, and the last one with `activations` on activations.
+/// decides on weights, the last one with `activations` on activations, and the last one with `weight_only` on that.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rule {
@@ -36,6 +36,9 @@ pub struct Rule {
     /// How the outputs of these nodes are stored; false: in float.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activations: Option<ActivationSettings>,
+    /// Whether the weights of these nodes are stored although they compute in float (LSTM, GRU, RNN, an embedding).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_only: Option<bool>,
     /// Skips these nodes: they stay in float, or as an earlier quantization left them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub skip: bool,
@@ -52,8 +55,8 @@ impl Rule {
         if self.pattern.is_none() && self.op.is_none() && self.position.is_none() {
             return refuse("applies to every node", "write match, op or position, or set weights and activations of the stage");
         }
-        if self.weights.is_none() && self.activations.is_none() && !self.skip {
-            return refuse("changes nothing", "write weights, activations or skip = true");
+        if self.weights.is_none() && self.activations.is_none() && self.weight_only.is_none() && !self.skip {
+            return refuse("changes nothing", "write weights, activations, weight_only or skip = true");
         }
         Ok(())
     }
@@ -69,6 +72,9 @@ impl fmt::Display for Rule {
         let mut what: Vec<String> = vec![];
         what.extend(self.weights.as_ref().map(|w| format!("weights {w}")));
         what.extend(self.activations.as_ref().map(|a| format!("activations {a}")));
+        what.extend(self.weight_only.map(|on| {
+            if on { "weights stored where it computes in float" } else { "weights in float where it computes in float" }.to_string()
+        }));
         what.extend(self.skip.then(|| "skip".to_string()));
         let or = |list: Vec<String>, none: &str| if list.is_empty() { none.to_string() } else { list.join(", ") };
         write!(f, "{}: {}", or(which, "every node"), or(what, "nothing"))
@@ -81,6 +87,8 @@ pub(crate) struct Scheme<'s> {
     pub(crate) weights: &'s Choice<Encodings>,
     /// `None`: in float.
     pub(crate) activations: Option<u32>,
+    /// Weights are stored in the encoding also where the operator computes in float.
+    pub(crate) weight_only: bool,
     pub(crate) skip: bool,
 }
 
@@ -113,7 +121,7 @@ impl<'s> Rules<'s> {
     /// How a node is stored, by the rules that apply to it. `weights` borrows from the settings or their rules.
     pub(crate) fn scheme(&self, model: &Model, node: &Node) -> Scheme<'_> {
         let own = self.settings;
-        let mut scheme = Scheme { weights: &own.weights, activations: own.activations.stored(), skip: false };
+        let mut scheme = Scheme { weights: &own.weights, activations: own.activations.stored(), weight_only: own.weight_only, skip: false };
         for rule in self.rules.iter().filter(|r| self.applies(r, model, node)) {
             if let Some(weights) = &rule.weights {
                 scheme.weights = weights;
@@ -121,6 +129,7 @@ impl<'s> Rules<'s> {
             if let Some(activations) = &rule.activations {
                 scheme.activations = activations.stored();
             }
+            scheme.weight_only = rule.weight_only.unwrap_or(scheme.weight_only);
             scheme.skip |= rule.skip;
         }
         scheme

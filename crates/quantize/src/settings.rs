@@ -14,6 +14,10 @@ pub struct QuantizeSettings {
     pub weights: Choice<Encodings>,
     /// How activations are stored.
     pub activations: ActivationSettings,
+    /// Also stores the weights of operators that compute in float: W and R of LSTM, GRU and RNN with a scale for each row of a gate,
+    /// tables of embeddings with one for each row. What they store follows from `weights` and the rules.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub weight_only: bool,
     /// The observer for ranges of activations. `auto` needs held-back data: [`crate::choose`] returns the observer to use in its
     /// place.
     pub observer: Choice<Observers>,
@@ -42,6 +46,7 @@ impl Default for QuantizeSettings {
         QuantizeSettings {
             weights: Choice::default(),
             activations: ActivationSettings::default(),
+            weight_only: false,
             observer: Choice::known("min_max"),
             exact: true,
             processor_safe: None,

@@ -16,6 +16,7 @@ pub use rule::{FloatPart, QuantRule};
 use graph::{Model, Node};
 use ops::{Effect, Operator, WeightRule};
 use technique::{Entry, Family, member};
+use tensor::DType;
 
 /// A runtime that files are made for.
 ///
@@ -104,6 +105,12 @@ pub trait Target: Send + Sync {
 
     /// True if an integer weight of this operator needs an explicit zero point, though it is zero.
     fn writes_zero_point(&self, _op_type: &str) -> bool {
+        false
+    }
+
+    /// True if a weight of these integers that is read in float is better stored behind Cast and Mul than behind DequantizeLinear: the
+    /// values are the same. `layer` says that its reader has a kernel on integers, but float data.
+    fn casts_weights(&self, _integers: DType, _layer: bool) -> bool {
         false
     }
 

@@ -5,6 +5,7 @@ use ops::Operator;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Manual, Settings};
+use tensor::DType;
 
 pub(crate) const MANUAL: Manual = Manual {
     name: "reference",
@@ -37,5 +38,9 @@ impl Target for Reference {
 
     fn writes_zero_point(&self, op_type: &str) -> bool {
         OnnxRuntime {}.writes_zero_point(op_type)
+    }
+
+    fn casts_weights(&self, integers: DType, layer: bool) -> bool {
+        OnnxRuntime {}.casts_weights(integers, layer)
     }
 }

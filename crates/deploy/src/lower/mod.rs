@@ -4,6 +4,8 @@
 //!   the float initializer is gone, so the file shrinks. Masked elements are zeros in the stored tensor.
 //! - A weight that decodes from a table becomes packed indices behind Cast and Gather, which runtimes compute once when they load
 //!   the file; weights of two to four levels share one strip of bytes.
+//! - An encoded weight that only operators in float read (LSTM, an embedding by rows) becomes integers behind Cast and Mul instead where the
+//!   target wants that: its runtime computes those once and DequantizeLinear in each run.
 //! - An encoded *activation* passes through QuantizeLinear and DequantizeLinear; every reader reads the dequantized value.
 //! - A Relu or Clip whose result lies on a grid that ends where its bounds are is left out.
 //! - Operators that only move elements (`ops::Effect::Moves`) get the same pair again behind them, with the same grid:
@@ -17,6 +19,8 @@ mod covered;
 mod decode_nodes;
 mod division;
 mod float_parts;
+mod in_float;
+mod merge;
 mod rewrite;
 mod same_grid;
 mod strip;
@@ -66,17 +70,21 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
         notes.push(format!("operator set {asked} was asked for; what the graph uses needs {}", model.onnx_opset()));
     }
     let moved = same_grid::propagate(&mut model);
-    let (covered, divided) = (covered::find(&model), division::find(&model));
-    let float_parts = float_parts::list(&model, &divided.keys().copied().collect::<Vec<_>>(), &**options.target.member());
+    let target = &**options.target.member();
+    let (covered, divided, in_float) = (covered::find(&model), division::find(&model), in_float::find(&model, target));
+    let float_parts = float_parts::list(&model, &divided.keys().copied().collect::<Vec<_>>(), target);
+    let found = rewrite::Found { covered, divided, moved, in_float };
     let annotations = std::mem::take(&mut model.annotations);
+    let was_plain = annotations.iter().all(|(_, a)| a.encoding.is_none());
     let mut graph = std::mem::take(&mut model.graph);
-    let rewritten =
-        rewrite::Rewriter::new(&graph, &mut model.values, &annotations, (&covered, &divided, &moved), &**options.target.member())
-            .graph(&mut graph);
+    let rewritten = rewrite::Rewriter::new(&graph, &mut model.values, &annotations, &found, target).graph(&mut graph);
     bodies::dequantize_inside(&mut graph, &mut model.values);
     model.graph = graph;
     rewritten?;
     model.annotations = Annotations::default();
+    if !was_plain {
+        merge::equal_constants(&mut model);
+    }
     model.remove_dead();
     drop_unread_defaults(&mut model);
     model.verify()?;

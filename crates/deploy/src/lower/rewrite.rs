@@ -1,5 +1,6 @@
 //! The rewriting itself: walks a graph and its subgraphs and inserts QuantizeLinear and DequantizeLinear.
 use super::constants::{Form, store};
+use super::decode_nodes::{DecodeNodes, along};
 use super::{strip, table};
 use crate::grid::Grid;
 use crate::{DeployError, Result};
@@ -8,7 +9,19 @@ use encodings::affine::AffineSettings;
 use graph::{Annotations, AttributeValue, Graph, Names, Node, ValueId, ValueType, Values};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use target::Target;
-use tensor::Tensor;
+use tensor::{DType, Tensor};
+
+/// What was found in the graph before it is rewritten.
+pub(super) struct Found {
+    /// Outputs of Clip and Relu nodes that are left out.
+    pub(super) covered: BTreeSet<ValueId>,
+    /// Quotients that are their dividend on another scale.
+    pub(super) divided: BTreeMap<ValueId, ValueId>,
+    /// Values that are on their grid already, since they were only moved.
+    pub(super) moved: BTreeSet<ValueId>,
+    /// Weights of integers that are read in float alone.
+    pub(super) in_float: BTreeSet<ValueId>,
+}
 
 /// The state of one lowering.
 pub(super) struct Rewriter<'a> {
@@ -20,6 +33,8 @@ pub(super) struct Rewriter<'a> {
     divided: &'a BTreeMap<ValueId, ValueId>,
     /// Values that are on their grid already, since they were only moved.
     moved: &'a BTreeSet<ValueId>,
+    /// Weights of integers that are read in float alone.
+    in_float: &'a BTreeSet<ValueId>,
     target: &'a dyn Target,
     names: Names,
     nodes: Names,
@@ -37,11 +52,12 @@ impl<'a> Rewriter<'a> {
         graph: &Graph,
         values: &'a mut Values,
         annotations: &'a Annotations,
-        (covered, divided, moved): (&'a BTreeSet<ValueId>, &'a BTreeMap<ValueId, ValueId>, &'a BTreeSet<ValueId>),
+        found: &'a Found,
         target: &'a dyn Target,
     ) -> Self {
         let (names, nodes) = (Names::of(values), Names::of_nodes(graph));
-        Rewriter { values, annotations, covered, divided, moved, target, names, nodes, decoded: 0 }
+        let Found { covered, divided, moved, in_float } = found;
+        Rewriter { values, annotations, covered, divided, moved, in_float, target, names, nodes, decoded: 0 }
     }
 
     /// Rewrites the main graph and the subgraphs of its nodes.
@@ -193,7 +209,11 @@ impl<'a> Rewriter<'a> {
                     match &stored.decode {
                         Decode::Affine { scale, zero_point, axis } => {
                             let grid = Grid { scale: scale.clone(), zero_point: zero_point.clone(), axis: *axis };
-                            waiting.insert(id, vec![self.dequantize(graph, id, stored.data, &grid, with_zero_point.contains(&id))]);
+                            let nodes = match grid.is_symmetric() && self.in_float.contains(&id) {
+                                true => self.cast_and_scale(graph, id, stored.data, &grid)?,
+                                false => vec![self.dequantize(graph, id, stored.data, &grid, with_zero_point.contains(&id))],
+                            };
+                            waiting.insert(id, nodes);
                         }
                         Decode::Table { .. } => tables.push((id, stored)),
                     }
@@ -219,6 +239,20 @@ impl<'a> Rewriter<'a> {
         }
         let name = self.nodes.fresh(&format!("{base}_DequantizeLinear"));
         with_axis(Node::new("DequantizeLinear", name, &inputs, &[id]), grid.axis)
+    }
+
+    /// Cast and Mul that decode a former float constant: what DequantizeLinear computes.
+    fn cast_and_scale(&mut self, graph: &mut Graph, id: ValueId, data: Tensor, grid: &Grid) -> Result<Vec<Node>> {
+        let base = self.values[id].name.clone();
+        let scale = match grid.axis {
+            Some(axis) => grid.scale.reshape(along(data.shape(), axis))?,
+            None => grid.scale.reshape([])?,
+        };
+        let mut work = DecodeNodes::new(self, graph, base);
+        let (data, scale) = (work.constant("quantized", data), work.constant("scale", scale));
+        let float = work.cast(data, graph::code_of_dtype(DType::F32));
+        work.last("Mul", &[float, scale], id);
+        Ok(work.nodes)
     }
 
     fn grid(&self, id: ValueId) -> Result<Option<Grid>> {

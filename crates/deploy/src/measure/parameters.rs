@@ -138,7 +138,9 @@ impl<'m> StoredValues<'m> {
         let error = |e: encodings::EncodingError| DeployError::Lower { value: name.clone(), what: e.to_string() };
         let encoding = stored.decode.encoding().map_err(error)?;
         let real = encodings::read(&stored.data, &encoding).map_err(error)?;
-        let Decode::Table { table, bits, scale, .. } = &stored.decode else { return Ok(None) };
+        let Decode::Table { table, bits, scale, .. } = &stored.decode else {
+            return self.count_whole_numbers(value, &stored.data, encodings::describe(&encoding));
+        };
         // A table that follows from the digits is not stored.
         let kind = kind_of(&stored);
         let levels = kind.map_or(table.len(), |kind| if kind.unit { 0 } else { (table.len() >> bits) * usize::from(kind.base) });
@@ -156,6 +158,24 @@ impl<'m> StoredValues<'m> {
             name,
         };
         self.counted.insert(value, count.clone());
+        Ok(Some(count))
+    }
+
+    /// A weight of integers behind Cast and Mul, as it is counted behind DequantizeLinear: under the name of the integers.
+    fn count_whole_numbers(&mut self, value: ValueId, data: &Tensor, stored_as: String) -> Result<Option<WeightCount>> {
+        let before = |v: ValueId| self.makers.get(&v).and_then(|node| node.input(0));
+        let Some(integers) = before(value).and_then(before) else { return Ok(None) };
+        if let Some(known) = self.counted.get(&integers) {
+            return Ok(Some(known.clone()));
+        }
+        let count = WeightCount {
+            name: self.model.values[integers].name.clone(),
+            elements: data.len() as u64,
+            zeros: zeros(data, None, 0)?,
+            bytes: (data.len() * data.dtype().bits()).div_ceil(8) as u64,
+            stored_as: Some(stored_as),
+        };
+        self.counted.insert(integers, count.clone());
         Ok(Some(count))
     }
 

@@ -24,6 +24,10 @@ pub struct QuantizeStage {
     /// How activations are stored.
     #[serde(default)]
     pub activations: ActivationSettings,
+    /// Also stores the weights of operators that compute in float: LSTM, GRU, RNN (a scale for each row of a gate) and embeddings (a scale
+    /// for each row). With `activations = false` every weight of the network is then stored in few bits. `weights` and rules say how.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub weight_only: bool,
     /// How ranges are found from data.
     #[serde(default)]
     pub calibration: CalibrationSettings,
@@ -71,6 +75,7 @@ impl QuantizeStage {
         QuantizeSettings {
             weights: self.weights.clone(),
             activations: self.activations.clone(),
+            weight_only: self.weight_only,
             observer: self.calibration.observer(),
             exact: self.exact,
             processor_safe: self.processor_safe,
