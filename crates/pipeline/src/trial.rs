@@ -22,7 +22,9 @@ const SAMPLES: usize = 4;
 pub(crate) fn trial(loaded: &Loaded, root: Option<&Path>, first: usize, model: Option<Model>) -> Result<Option<String>, PipelineError> {
     let stages = &loaded.recipe.stages;
     let Some(last) = stages.iter().skip(first).position(|s| s.deploys()).map(|n| first + n) else { return Ok(None) };
-    let few = |s: &Stage| s.get::<QuantizeStage>().is_some_and(|q| q.budget.is_some() || q.weights.bits().min(q.activations.stored().unwrap_or(8)) < 8);
+    let few = |s: &Stage| {
+        s.get::<QuantizeStage>().is_some_and(|q| q.budget.is_some() || q.weights.bits().min(q.activations.stored().unwrap_or(8)) < 8)
+    };
     if !stages[first..last].iter().any(|s| few(s) || s.trains()) {
         return Ok(None);
     }

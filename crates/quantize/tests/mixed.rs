@@ -1,5 +1,5 @@
 //! Widths for each layer: what must be chosen together, what a width costs, and what is measured of each.
-use espalier_quantize::mixed::{Candidate, Cost, Fitted, Layers, Sensitivity, Widths, best, fitted, sensitivity};
+use espalier_quantize::mixed::{ActivationWidths, Candidate, Cost, Fitted, Layers, Sensitivity, Widths, best, fitted, sensitivity};
 use espalier_quantize::{ActivationSettings, QuantizeSettings, Rule, fit, observe, plan, prepare};
 use graph::{Dim, Model, Node, ValueId, ValueType};
 use std::collections::BTreeMap;
@@ -66,8 +66,8 @@ fn macs() -> BTreeMap<String, u64> {
     ["a", "b", "c", "d"].iter().map(|n| (n.to_string(), 64)).chain([("last".to_string(), 24)]).collect()
 }
 
-fn layers(settings: &QuantizeSettings, activations: Widths) -> Layers {
-    Layers::of(&network(), settings, activations, &macs()).unwrap()
+fn layers(settings: &QuantizeSettings, widths: Widths) -> Layers {
+    Layers::of(&network(), settings, ActivationWidths { widths, ..ActivationWidths::default() }, &macs()).unwrap()
 }
 
 fn told(layers: &Layers) -> Vec<(String, String)> {
@@ -146,6 +146,11 @@ fn a_width_costs_its_bits_its_bytes_and_its_products() {
     assert_eq!(cost(Cost::Bytes, None, 2), 24 + 3 * 4 + 3);
     assert_eq!([0, 1].map(|g| cost(Cost::BitOps, Some(g), 3)), [128 * 9, 128 * 9]);
     assert_eq!(cost(Cost::BitOps, None, 3), 24 * 36);
+    // Activations may have a least width of their own.
+    let at_least = ActivationWidths { least: 5, ..ActivationWidths::default() };
+    let wide = Layers::of(&network(), &settings, at_least, &macs()).unwrap();
+    assert_eq!([3, 8].map(|w| wide.cost(Cost::BitOps, Some(1), w, &fitted).unwrap()), [128 * 3 * 5, 128 * 8 * 8]);
+    assert!(wide.rules(&[3, 3]).unwrap().iter().any(|r| r.to_string() == "match = \"sum\": activations in 5 bits"));
     // Where the activations stay as they are, only one factor grows.
     let (_, layers, fitted) = all(&settings, Widths::AsPlanned, &[4]);
     assert_eq!(layers.cost(Cost::BitOps, Some(0), 4, &fitted).unwrap(), 64 * 4 * 8);

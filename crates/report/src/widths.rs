@@ -66,7 +66,7 @@ fn cells(record: &SensitivityRecord, plan: Option<&PlanRecord>) -> (Vec<String>,
     let changes = record.float_loss.zip(record.float_metric).zip(record.measured.as_ref());
     if let Some((_, metric)) = changes {
         head.extend(widths.iter().map(|bits| format!("{LOSS}{bits}")));
-        head.extend(widths.iter().map(|bits| format!("{} {bits}", metric.label)));
+        head.extend(widths.iter().map(|bits| format!("{} at {bits}", metric.label)));
     }
     let row = |(i, group): (usize, &GroupRecord)| {
         let mut row = vec![(i + 1).to_string(), group.name(), text::count(group.elements), text::count(group.macs)];

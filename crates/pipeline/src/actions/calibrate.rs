@@ -80,6 +80,8 @@ pub(super) struct Observed {
     kept: Option<Model>,
     /// The calibration samples.
     data: LoaderBatches,
+    /// The samples that the observer was chosen on.
+    held: Option<LoaderBatches>,
     /// Reports of corrections before the fitting.
     corrections: Vec<CorrectionReport>,
     reused: bool,
@@ -129,12 +131,12 @@ pub(super) fn observed(model: &mut Model, stage: &QuantizeStage, on: &CompressOn
     if alone {
         settings.observer = Choice::known(ALONE);
     }
-    if let Some(held) = held {
-        let chosen = quantize::choose(model, &settings, &seen, counted(&held, &mut *tick))?;
+    if let Some(held) = &held {
+        let chosen = quantize::choose(model, &settings, &seen, counted(held, &mut *tick))?;
         settings.observer = chosen.observer.clone();
         choice = Some(chosen);
     }
-    Ok(Observed { settings, seen, earlier, kept, data, corrections, reused, choice, alone })
+    Ok(Observed { settings, seen, earlier, kept, data, held, corrections, reused, choice, alone })
 }
 
 /// Folds BatchNormalization (or, with `batch_norm = "keep"`, only prepares the simulation of the folded weight), and fits
@@ -145,9 +147,16 @@ pub(super) fn observed(model: &mut Model, stage: &QuantizeStage, on: &CompressOn
 /// `batch_norm = "keep"`, a weight whose folded form cannot be simulated.
 pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick: Tick) -> Result<Calibrated, StageError> {
     let before = observed(model, stage, on, tick)?;
-    let Observed { mut settings, seen, earlier, kept, data, mut corrections, reused, choice, alone } = before;
+    let Observed { mut settings, seen, earlier, kept, data, held, mut corrections, reused, mut choice, alone } = before;
     let plan = super::widths::find(model, &settings, &seen, stage, on, tick)?;
     settings.rules.splice(0..0, plan.iter().flat_map(|plan| plan.rules.clone()));
+    // What is best at other widths need not be at these.
+    if let (Some(held), Some(_)) = (held.filter(|_| choice.is_some()), &plan) {
+        settings.observer = stage.settings(on.target).observer;
+        let chosen = quantize::choose(model, &settings, &seen, counted(&held, &mut *tick))?;
+        settings.observer = chosen.observer.clone();
+        choice = Some(chosen);
+    }
     let mut report = quantize::fit(model, &settings, &seen)?;
     quantize::keep_earlier(model, &settings, &earlier, &mut report)?;
     let samples = || Box::new(data.epoch(0)) as Box<dyn Iterator<Item = _>>;

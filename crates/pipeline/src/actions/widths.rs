@@ -6,7 +6,7 @@ use crate::recipe::{Harm, Limit, QuantizeStage};
 use crate::run_dir::{Cache, Key};
 use crate::stages::write_rules;
 use graph::Model;
-use quantize::mixed::{Candidate, Cost, Effect, Fitted, Layers, Sensitivity, best, fitted, sensitivity};
+use quantize::mixed::{ActivationWidths, Candidate, Cost, Effect, Fitted, Layers, Sensitivity, best, fitted, sensitivity};
 use quantize::{Observations, QuantizeSettings, Rule};
 use report::record::{GroupRecord, LimitRecord, PlanRecord, SCHEMA_VERSION, SensitivityRecord, WidthRecord};
 use report::text;
@@ -125,7 +125,8 @@ impl Part<'_> {
         let run = sources.feeding(self.model)?.fixed().unwrap_or(1) as u64;
         let macs = counted.nodes.into_iter().map(|node| (node.node, node.macs / run)).collect();
         let search = &self.stage.search;
-        let layers = Layers::of(self.model, self.settings, search.activations, &macs)?;
+        let activations = ActivationWidths { widths: search.activations, least: search.least_activations };
+        let layers = Layers::of(self.model, self.settings, activations, &macs)?;
         if layers.groups.is_empty() {
             return Err("there is no width to choose: no layer has a weight that is stored in bits, or rules decide on all of them".into());
         }
@@ -168,7 +169,7 @@ impl Part<'_> {
             .part("sensitivity", onnx::to_bytes(self.model)?)
             .part("settings", serde_json::to_string(self.settings)?)
             .part("calibration", serde_json::to_string(&self.stage.calibration)?)
-            .part("search", serde_json::to_string(&(&search.widths, search.activations))?)
+            .part("search", serde_json::to_string(&(&search.widths, search.activations, search.least_activations))?)
             .part("set", data.dataset().path().display().to_string())
             .part("rows", rows)
             .part("preprocess", serde_json::to_string(&options.preprocess)?)
@@ -186,18 +187,28 @@ impl Part<'_> {
             };
             let Some(known) = table.groups.iter().find(same) else {
                 let names = group.nodes.join("', '");
-                return Err(format!("the table of sensitivities has no row for '{names}': measure it again with this model and these rules").into());
+                return Err(format!(
+                    "the table of sensitivities has no row for '{names}': measure it again with this model and these rules"
+                )
+                .into());
             };
             let harm = |w: &WidthRecord| match self.stage.search.by {
                 Harm::Noise => Ok(w.noise),
                 Harm::Loss => w.loss.zip(table.float_loss).map(|(loss, float)| loss - float).ok_or_else(|| {
-                    StageError::from("search.by = \"loss\" needs samples with labels, and there are none: leave it out, or name labelled data")
+                    StageError::from(
+                        "search.by = \"loss\" needs samples with labels, and there are none: leave it out, or name labelled data",
+                    )
                 }),
             };
             let allowed = known.widths.iter().filter(|w| self.stage.search.widths.contains(&w.bits));
             let widths = allowed.map(|w| Ok((w.bits, harm(w)?))).collect::<Result<Vec<_>, StageError>>()?;
             if widths.is_empty() {
-                return Err(format!("'{}' has none of the widths {:?} in the table of sensitivities", group.nodes.join("', '"), self.stage.search.widths).into());
+                return Err(format!(
+                    "'{}' has none of the widths {:?} in the table of sensitivities",
+                    group.nodes.join("', '"),
+                    self.stage.search.widths
+                )
+                .into());
             }
             out.push(widths);
         }

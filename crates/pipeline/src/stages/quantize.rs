@@ -1,7 +1,7 @@
 //! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe has epochs.
 use super::calibration::CalibrationSettings;
-use super::search::{SearchSettings, read_rules, read_table};
 use super::kind::{StageEntry, StageKind, stage};
+use super::search::{SearchSettings, read_rules, read_table};
 use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate, stay_float};

@@ -8,7 +8,7 @@ use report::record::SensitivityRecord;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
-use technique::{Choice, Fault};
+use technique::{Choice, Fault, within};
 
 /// How widths are searched within a budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -19,6 +19,8 @@ pub struct SearchSettings {
     /// What activations get: `as_weights`: what a layer with a weight reads has its weight's width, the rest is stored as
     /// `activations` says; `as_planned`: all are stored as `activations` says.
     pub activations: Widths,
+    /// Least bits of activations that have their weights' width. ONNX Runtime refuses layers that read 2 bits.
+    pub least_activations: u32,
     /// What a choice goes by: `noise` (power of the change of the outputs) or `loss` (needs labels).
     pub by: Harm,
     /// Samples that sensitivities are measured on: validation samples, else training samples held back from calibration.
@@ -48,6 +50,7 @@ impl Default for SearchSettings {
         SearchSettings {
             widths: vec![2, 3, 4, 8],
             activations: Widths::default(),
+            least_activations: 3,
             by: Harm::default(),
             samples: 256,
             sensitivity: None,
@@ -68,6 +71,7 @@ impl SearchSettings {
         if let Some(bits) = self.widths.iter().find(|bits| !(2..=16).contains(*bits)) {
             return Err(Fault::new("widths", format!("widths has {bits}, which is not within 2..16")));
         }
+        within("least_activations", f64::from(self.least_activations), 2.0, 16.0, "bits of an activation")?;
         for bits in &self.widths {
             let mut settings = weights.settings().clone();
             settings.insert("bits".into(), (*bits).into());

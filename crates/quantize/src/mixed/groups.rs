@@ -23,6 +23,21 @@ pub enum Widths {
     AsPlanned,
 }
 
+/// The widths of activations in a search, and the least of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ActivationWidths {
+    /// Which activations have the width of weights.
+    pub widths: Widths,
+    /// Activations that have the width of weights have at least so many bits.
+    pub least: u32,
+}
+
+impl Default for ActivationWidths {
+    fn default() -> Self {
+        ActivationWidths { widths: Widths::default(), least: 2 }
+    }
+}
+
 /// What a limit counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cost {
@@ -66,6 +81,8 @@ pub struct Layers {
     products: Vec<(u64, Stored, Stored)>,
     /// Rules for activations that only layers with a rule of their own read: they have the width of these layers.
     settled: Vec<Rule>,
+    /// Least bits of the groups' activations.
+    least: u32,
 }
 
 /// How wide a value is.
@@ -83,7 +100,7 @@ impl Layers {
     ///
     /// # Errors
     /// As [`plan`].
-    pub fn of(model: &Model, settings: &QuantizeSettings, activations: Widths, macs: &BTreeMap<String, u64>) -> Result<Layers> {
+    pub fn of(model: &Model, settings: &QuantizeSettings, activations: ActivationWidths, macs: &BTreeMap<String, u64>) -> Result<Layers> {
         let plan = plan(model, settings)?;
         let mut sets = Sets::default();
         for part in plan.layers.iter().filter(|p| !p.pinned) {
@@ -102,6 +119,7 @@ impl Layers {
             elements: BTreeMap::new(),
             products: vec![],
             settled: vec![],
+            least: activations.least,
         };
         let mut numbers: BTreeMap<usize, usize> = BTreeMap::new();
         let mut group_of: BTreeMap<ValueId, usize> = BTreeMap::new();
@@ -143,14 +161,14 @@ impl Layers {
     }
 
     /// Activations that only layers with rules of their own read have the largest width of these layers.
-    fn settle(&mut self, plan: &QuantPlan, activations: Widths, group_of: &BTreeMap<ValueId, usize>) {
+    fn settle(&mut self, plan: &QuantPlan, activations: ActivationWidths, group_of: &BTreeMap<ValueId, usize>) {
         let mut widths: BTreeMap<String, u32> = BTreeMap::new();
         for part in &plan.layers {
             let Some(bits) = self.encodings.get(&part.weight).map(|e| e.bits()) else { continue };
             let free = part.data.iter().any(|v| group_of.contains_key(v));
             for decider in free_deciders(plan, part, activations).into_iter().filter(|_| !free) {
                 let width = widths.entry(decider).or_default();
-                *width = (*width).max(bits.clamp(2, 16));
+                *width = (*width).max(bits.clamp(activations.least, 16));
             }
         }
         self.settled = widths.into_iter().map(|(node, bits)| activations_of(&node, bits)).collect();
@@ -207,15 +225,19 @@ impl Layers {
                 ours.iter().map(|id| stored_bytes(model, *id)).sum::<Result<u64>>()?
             }
             Cost::BitOps => {
-                let bits = |stored: &Stored| match stored {
-                    Stored::In(_) => width,
+                let bits = |stored: &Stored, least: u32| match stored {
+                    Stored::In(_) => width.max(u64::from(least)),
                     Stored::Bits(bits) => *bits,
                 };
                 let owner = |(_, weight, data): &(u64, Stored, Stored)| match (weight, data) {
                     (Stored::In(group), _) | (_, Stored::In(group)) => Some(*group),
                     _ => None,
                 };
-                self.products.iter().filter(|p| owner(p) == group).map(|(macs, weight, data)| macs * bits(weight) * bits(data)).sum()
+                self.products
+                    .iter()
+                    .filter(|p| owner(p) == group)
+                    .map(|(macs, weight, data)| macs * bits(weight, 0) * bits(data, self.least))
+                    .sum()
             }
         })
     }
@@ -231,8 +253,9 @@ impl Layers {
         for (group, bits) in self.groups.iter().zip(widths) {
             let weight = group.weights.first().and_then(|id| self.encodings.get(id));
             let Some(encoding) = weight.map(|e| with_bits(e, *bits)).transpose()? else { continue };
-            let new = group.nodes.iter().map(|node| Rule { pattern: Some(node.clone()), weights: Some(encoding.clone()), ..Rule::default() });
-            for rule in new.chain(group.deciders.iter().map(|node| activations_of(node, *bits))) {
+            let new =
+                group.nodes.iter().map(|node| Rule { pattern: Some(node.clone()), weights: Some(encoding.clone()), ..Rule::default() });
+            for rule in new.chain(group.deciders.iter().map(|node| activations_of(node, (*bits).max(self.least)))) {
                 let place = *at.entry(rule.pattern.clone().unwrap_or_default()).or_insert(rules.len());
                 match rules.get_mut(place) {
                     Some(known) => {
@@ -293,7 +316,11 @@ fn with_bits(encoding: &Choice<Encodings>, bits: u32) -> Result<Choice<Encodings
     settings.insert("bits".into(), bits.into());
     let choice = Choice::new(encoding.kind(), settings).map_err(|fault| {
         let what = format!("{} weights cannot have {bits} bits: {}", encoding.kind(), fault.what);
-        Fault { path: vec!["weights".into()], what, hint: Some("search among widths that they can have, or store them in another way".into()) }
+        Fault {
+            path: vec!["weights".into()],
+            what,
+            hint: Some("search among widths that they can have, or store them in another way".into()),
+        }
     })?;
     Ok(choice)
 }
@@ -304,9 +331,9 @@ fn activations_of(node: &str, bits: u32) -> Rule {
 }
 
 /// The nodes that decide on the activations that a layer reads, where they have the width of the weights and no rule of their own.
-fn free_deciders(plan: &QuantPlan, part: &LayerPart, activations: Widths) -> Vec<String> {
+fn free_deciders(plan: &QuantPlan, part: &LayerPart, activations: ActivationWidths) -> Vec<String> {
     let free = part.data.iter().filter_map(|v| plan.deciders.get(v)).filter(|d| !d.pinned);
-    free.filter(|_| activations == Widths::AsWeights).map(|d| d.node.clone()).collect()
+    free.filter(|_| activations.widths == Widths::AsWeights).map(|d| d.node.clone()).collect()
 }
 
 /// What may be joined.

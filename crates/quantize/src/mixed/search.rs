@@ -176,14 +176,23 @@ mod tests {
     #[test]
     fn many_groups_of_many_costs_stay_within_the_limit_and_near_the_bound() {
         // Costs that all differ, so that far more choices are undominated than are kept.
-        let width = |g: u64, bits: u64| Candidate { harm: 4f64.powi(-(bits as i32)) * (1.0 + g as f64), costs: vec![bits * (100_003 + g * g * 977)] };
+        let width = |g: u64, bits: u64| Candidate {
+            harm: 4f64.powi(-(bits as i32)) * (1.0 + g as f64),
+            costs: vec![bits * (100_003 + g * g * 977)],
+        };
         let groups: Vec<Vec<Candidate>> = (0..60).map(|g| (2..=8).map(|bits| width(g, bits)).collect()).collect();
         let elements: u64 = groups.iter().map(|g| g[0].costs[0] / 2).sum();
         let limit = elements * 7 / 2;
-        let (costs, harm) = { let taken = best(&groups, &[limit]).unwrap(); sums(&groups, &taken, 1) };
+        let (costs, harm) = {
+            let taken = best(&groups, &[limit]).unwrap();
+            sums(&groups, &taken, 1)
+        };
         assert!(costs[0] <= limit && costs[0] > limit - limit / 500, "{costs:?} {limit}");
         // No choice is better than the bound of a Lagrangian relaxation, for any multiplier.
-        let bound = |l: f64| groups.iter().map(|g| g.iter().map(|c| c.harm + l * c.costs[0] as f64).fold(f64::INFINITY, f64::min)).sum::<f64>() - l * limit as f64;
+        let bound = |l: f64| {
+            groups.iter().map(|g| g.iter().map(|c| c.harm + l * c.costs[0] as f64).fold(f64::INFINITY, f64::min)).sum::<f64>()
+                - l * limit as f64
+        };
         let bound = (0..400).map(|i| bound(1e-9 * 1.05f64.powi(i))).fold(0.0, f64::max);
         assert!(harm >= bound && harm < 1.01 * bound, "{harm} {bound}");
     }
