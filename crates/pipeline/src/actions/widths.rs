@@ -10,7 +10,7 @@ use quantize::mixed::{ActivationWidths, Candidate, Cost, Effect, Fitted, Layers,
 use quantize::{Observations, QuantizeSettings, Rule};
 use report::record::{GroupRecord, LimitRecord, PlanRecord, SCHEMA_VERSION, SensitivityRecord, WidthRecord};
 use report::text;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use train::{Batches, LoaderBatches};
 
 /// The cache's name for tables of sensitivities.
@@ -181,9 +181,8 @@ impl Part<'_> {
         let mut out = vec![];
         for group in &layers.groups {
             let same = |known: &&GroupRecord| {
-                let (mut a, mut b) = (known.layers.clone(), group.nodes.clone());
-                (a.sort(), b.sort());
-                a == b
+                let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<String>>();
+                sorted(&known.layers) == sorted(&group.nodes)
             };
             let Some(known) = table.groups.iter().find(same) else {
                 let names = group.nodes.join("', '");
