@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     /// Compare two models value by value on the same inputs
     Compare(Compare),
+    /// Measure what each layer alone costs at each width
+    Sensitivity(Sensitivity),
     /// Time a training step or an inference, on random inputs
     #[command(subcommand)]
     Bench(Bench),
@@ -107,6 +109,7 @@ impl Command {
             Command::Inspect(_) => "inspect",
             Command::Evaluate(_) => "evaluate",
             Command::Compare(_) => "compare",
+            Command::Sensitivity(_) => "sensitivity",
             Command::Bench(_) => "bench",
             Command::New(_) => "new",
             Command::Report(_) => "report",
@@ -398,6 +401,39 @@ pub(crate) struct Compare {
     /// Seed of the noise
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Sensitivity {
+    /// A recipe (.toml) with a quantize stage, or a model (with --data)
+    #[arg(value_name = "RECIPE|MODEL")]
+    pub(crate) of: PathBuf,
+    /// For a model: its data set, a folder or file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<PathBuf>,
+    /// For a recipe: the network to measure, in place of the one it begins with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: Option<PathBuf>,
+    /// Name of the recipe's quantize stage [default: the first one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stage: Option<String>,
+    /// Widths to measure, in bits [default: search.widths of the stage, 2,3,4,8]
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) widths: Vec<u32>,
+    /// Number of samples to measure on: validation samples, else training samples; never test samples [default: search.samples, 256]
+    #[arg(long, value_name = "N")]
+    pub(crate) samples: Option<usize>,
+    /// File to write: .json (search.sensitivity in a recipe reads it), .csv or .html with charts (repeat for several)
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Vec<PathBuf>,
+    /// Folder to look in first for the recipe's data sets and files
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_root: Option<PathBuf>,
+    /// Change a setting of the recipe: stages.quantize.calibration.images=128
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    #[command(flatten)]
+    pub(crate) preprocess: Preprocessing,
 }
 
 #[derive(Subcommand, Debug)]

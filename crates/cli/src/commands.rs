@@ -1,5 +1,6 @@
 //! From arguments to calls of the library, and from results to what is printed.
-use crate::args::{Args, Axes, Bench, Command, Compare, Evaluate, Preprocessing, Run, Runs, RuntimeCommand, Samples, Short, Task, Topic};
+use crate::args::{Args, Axes, Bench, Command, Compare, Evaluate, Preprocessing, Run, Runs, RuntimeCommand};
+use crate::args::{Samples, Sensitivity, Short, Task, Topic};
 use crate::output::Printer;
 use crate::progress::Progress;
 use clap::CommandFactory;
@@ -71,6 +72,11 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
         Command::Compare(a) => {
             let done = lib::compare(&a.a, &a.b, &compare_on(a)?, &mut ticks(&mut progress, "compare"))?;
             printer.result(name, &done, &done);
+        }
+        Command::Sensitivity(a) => {
+            let done = lib::sensitivity(&sensitivity_options(a), &mut ticks(&mut progress, "measure"))?;
+            printer.result(name, &done, &done);
+            a.output.iter().for_each(|file| printer.note(&format!("written: {}", file.display())));
         }
         Command::Bench(Bench::Train(a)) => {
             let options = bench_options(a.batch, a.steps, &a.shape, &a.input);
@@ -238,6 +244,21 @@ fn evaluate_options(a: &Evaluate) -> Result<lib::EvaluateOptions, Error> {
     let (r, samples) = (&a.runtime, samples(&a.samples, 64)?);
     let arithmetic = a.arithmetic.as_deref().map(str::parse).transpose().map_err(Error::from)?;
     Ok(lib::EvaluateOptions { samples, runtime: r.runtime.clone(), literal: r.literal, arithmetic, threads: r.threads })
+}
+
+fn sensitivity_options(a: &Sensitivity) -> lib::SensitivityOptions {
+    let task = |data: &PathBuf| lib::Task { model: a.of.clone(), data: data.clone(), test: None, preprocess: changes(&a.preprocess) };
+    lib::SensitivityOptions {
+        of: a.of.clone(),
+        task: a.data.as_ref().map(task),
+        data_root: a.data_root.clone(),
+        overrides: a.set.clone(),
+        model: a.model.clone(),
+        stage: a.stage.clone(),
+        widths: a.widths.clone(),
+        samples: a.samples,
+        outputs: a.output.clone(),
+    }
 }
 
 fn compare_on(a: &Compare) -> Result<lib::CompareOn, Error> {

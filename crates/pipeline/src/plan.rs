@@ -26,6 +26,7 @@ pub struct PlannedStage {
 /// # Errors
 /// If a file or data set of the recipe cannot be read.
 pub fn plan(loaded: &Loaded, options: &RunOptions) -> Result<Vec<PlannedStage>, PipelineError> {
+    let loaded = &loaded.with_files(options.data.as_deref())?;
     let (common, _) = common_key(loaded, options)?;
     let store = options.out.join("store");
     let mut keys: BTreeMap<String, Key> = BTreeMap::new();

@@ -65,9 +65,10 @@ fn run_stages(
     to_try: bool,
 ) -> Result<RunRecord, PipelineError> {
     let start = Instant::now();
+    let inputs = loaded.inputs(options.data.as_deref());
+    let loaded = &loaded.with_files(options.data.as_deref())?;
     let recipe = &loaded.recipe;
     let (common, read) = common_key(loaded, options)?;
-    let inputs = loaded.inputs(options.data.as_deref());
     let dir = RunDir::reading(&options.out, needed_bytes(loaded, options)?, inputs, &outputs(loaded))?;
     dir.write("recipe.toml", loaded.text.as_bytes())?;
     let threads = tensor::set_threads(recipe.threads);
@@ -250,6 +251,7 @@ impl Runner<'_, '_> {
             metrics: output.metrics,
             layers: output.layers,
             float_parts: output.float_parts,
+            plan: output.plan,
             epochs: output.epochs,
             classes: output.classes,
             deploy: output.deploy,
@@ -326,7 +328,8 @@ pub(crate) fn stage_key(
 
 /// The names of a run's output files.
 fn outputs(loaded: &Loaded) -> Vec<String> {
-    let stages = loaded.recipe.stages.iter().flat_map(|s| [format!("{}.onnx", s.name()), format!("{}.deployed.onnx", s.name())]);
+    let endings = [".onnx", ".deployed.onnx", crate::stages::PLAN, crate::stages::TABLE];
+    let stages = loaded.recipe.stages.iter().flat_map(|s| endings.map(|ending| format!("{}{ending}", s.name())));
     ["recipe.toml", RECORD, PAGE, CURVES].map(String::from).into_iter().chain(stages).collect()
 }
 

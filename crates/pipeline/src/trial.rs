@@ -22,7 +22,9 @@ const SAMPLES: usize = 4;
 pub(crate) fn trial(loaded: &Loaded, root: Option<&Path>, first: usize, model: Option<Model>) -> Result<Option<String>, PipelineError> {
     let stages = &loaded.recipe.stages;
     let Some(last) = stages.iter().skip(first).position(|s| s.deploys()).map(|n| first + n) else { return Ok(None) };
-    let few = |s: &Stage| s.get::<QuantizeStage>().is_some_and(|q| q.weights.bits().min(q.activations.stored().unwrap_or(8)) < 8);
+    let few = |s: &Stage| {
+        s.get::<QuantizeStage>().is_some_and(|q| q.budget.is_some() || q.weights.bits().min(q.activations.stored().unwrap_or(8)) < 8)
+    };
     if !stages[first..last].iter().any(|s| few(s) || s.trains()) {
         return Ok(None);
     }
@@ -123,6 +125,13 @@ impl<'a> Trial<'a> {
 /// The runtime's own message, with a remedy.
 fn refused(e: &DeployError, options: SessionOptions, quantize: Option<&QuantizeStage>) -> StageError {
     let how = if options.optimize { "the deployed file, by default (it runs literally)" } else { "the deployed file" };
+    if let Some(smallest) = quantize.filter(|q| q.budget.is_some()).and_then(|q| q.search.widths.first()) {
+        return format!(
+            "{how} cannot be used: {e}; not every runtime has what {smallest} bits need: leave the smallest widths out of search.widths, \
+             or target = \"reference\" deploys for the reference interpreter, which runs everything"
+        )
+        .into();
+    }
     let few: Vec<String> = quantize
         .into_iter()
         .flat_map(|q| [("weights", q.weights.bits()), ("activations", q.activations.stored().unwrap_or(8))])

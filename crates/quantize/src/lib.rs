@@ -8,7 +8,9 @@ mod division;
 mod earlier;
 mod error;
 mod keep;
+mod layers;
 mod masks;
+pub mod mixed;
 pub mod observer;
 mod plan;
 mod processor_safe;
@@ -30,6 +32,7 @@ pub use corrections::{
 pub use earlier::{Earlier, keep_earlier};
 pub use error::{QuantizeError, Result};
 pub use keep::{fold_kept, keep_norms};
+pub use layers::{Decider, LayerPart};
 pub use observer::{Chosen, Observer, Observers, choose};
 pub use plan::{QuantPlan, StoredConstant, plan};
 pub use rules::{Position, Rule, check_skip};

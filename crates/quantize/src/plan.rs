@@ -1,5 +1,6 @@
 //! Which values are quantized, from a walk over the graph by its operators' rules.
 use crate::bias::BiasPart;
+use crate::layers::{Decider, LayerPart};
 use crate::rules::{Rules, Scheme};
 use crate::sums::SumPart;
 use crate::{QuantizeSettings, Result};
@@ -67,6 +68,10 @@ pub struct QuantPlan {
     pub biases: BTreeMap<ValueId, BiasPart>,
     /// Sums of products of quantized numbers.
     pub sums: Vec<SumPart>,
+    /// Layers with a weight that is stored, in the order of the graph.
+    pub layers: Vec<LayerPart>,
+    /// The node whose rules decide on an activation, by the activation.
+    pub deciders: BTreeMap<ValueId, Decider>,
     /// Nodes that stay float. Nodes on integers (shape arithmetic) are only told apart by running them.
     pub float_parts: Vec<(FloatPart, Vec<ValueId>)>,
 }
@@ -84,14 +89,15 @@ pub fn plan(model: &Model, settings: &QuantizeSettings) -> Result<QuantPlan> {
     planner.graph(&model.graph);
     planner.biases(&model.graph);
     planner.sums(&model.graph);
+    planner.layers(&model.graph);
     Ok(planner.plan)
 }
 
 pub(crate) struct Planner<'a> {
-    model: &'a Model,
+    pub(crate) model: &'a Model,
     settings: &'a QuantizeSettings,
-    rules: Rules<'a>,
-    plan: QuantPlan,
+    pub(crate) rules: Rules<'a>,
+    pub(crate) plan: QuantPlan,
     /// Weights whose readers disagree on the axis.
     shared: BTreeSet<ValueId>,
     /// First outputs of the nodes that scale the sums of integer operators.
@@ -226,8 +232,10 @@ impl<'a> Planner<'a> {
 
     /// Puts a value on the grid requested by the node that computes or reads it, unless another node has decided.
     fn activation(&mut self, value: ValueId, node: &Node) {
-        if let Some(grid) = self.activation_grid(node) {
-            self.plan.activations.entry(value).or_insert(grid);
+        if let Some(grid) = self.activation_grid(node).filter(|_| !self.plan.activations.contains_key(&value)) {
+            self.plan.activations.insert(value, grid);
+            let pinned = self.rules.named(self.model, node).1;
+            self.plan.deciders.insert(value, Decider { node: node.label(&self.model.values), pinned });
         }
     }
 
@@ -259,7 +267,7 @@ impl<'a> Planner<'a> {
     }
 
     /// The origin of a value's grid: back through operators that only move elements.
-    fn root(&self, here: &Linked, value: ValueId) -> ValueId {
+    pub(crate) fn root(&self, here: &Linked, value: ValueId) -> ValueId {
         let mut value = value;
         while let Some(node) = here.maker(value) {
             match node.input(0) {

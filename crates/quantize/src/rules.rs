@@ -118,6 +118,12 @@ impl<'s> Rules<'s> {
             && rule.pattern.as_ref().is_none_or(|p| graph::matches(p, &node.label(&model.values)))
     }
 
+    /// Whether a rule decides on the weights of a node, and whether one decides on its activations.
+    pub(crate) fn named(&self, model: &Model, node: &Node) -> (bool, bool) {
+        let own = || self.rules.iter().filter(|r| self.applies(r, model, node));
+        (own().any(|r| r.weights.is_some()), own().any(|r| r.activations.is_some()))
+    }
+
     /// How a node is stored, by the rules that apply to it. `weights` borrows from the settings or their rules.
     pub(crate) fn scheme(&self, model: &Model, node: &Node) -> Scheme<'_> {
         let own = self.settings;

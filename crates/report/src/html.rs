@@ -27,7 +27,6 @@ pub fn html_live(record: &RunRecord, seconds: u32) -> String {
 }
 
 fn page(record: &RunRecord, head: &str) -> String {
-    let name = escape(&record.name);
     let parts = [
         header(record),
         sections::warnings(record),
@@ -41,15 +40,21 @@ fn page(record: &RunRecord, head: &str) -> String {
         floats(record),
         sections::classes(record),
         layers(record),
+        crate::widths::widths(record),
         sections::time(record),
         notes(record),
         sections::reproduce(record),
     ];
+    shell(&record.name, head, &parts.concat())
+}
+
+/// A page with style and title around its sections.
+pub(crate) fn shell(name: &str, head: &str, sections: &str) -> String {
+    let name = escape(name);
     let page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          {head}<meta name=\"color-scheme\" content=\"light dark\"><link rel=\"icon\" href=\"data:,\"><title>{name}{PAGE_MARK}\
-         <style>{STYLE}</style></head><body><main>{}</main></body></html>\n",
-        parts.concat()
+         <style>{STYLE}</style></head><body><main>{sections}</main></body></html>\n"
     );
     text::block(&page)
 }

@@ -11,9 +11,11 @@ mod table;
 mod task;
 mod terminal;
 pub mod text;
+mod widths;
 
 pub use curves::curves;
 pub use html::{PAGE_MARK, html, html_live};
 pub use markdown::markdown;
 pub use record::{RecordError, RunRecord};
 pub use terminal::{terminal, terminal_after};
+pub use widths::{sensitivity_page, sensitivity_text};

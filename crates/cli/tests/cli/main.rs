@@ -6,5 +6,6 @@ mod parameters;
 mod program;
 mod regression;
 mod resume;
+mod sensitivity;
 mod start;
 mod texts;

@@ -5,8 +5,22 @@ use std::fs;
 #[test]
 fn help_texts() {
     let commands = [
-        "run", "init", "quantize", "prune", "distill", "convert", "execute", "inspect", "evaluate", "compare", "bench", "new", "report",
-        "list", "explain",
+        "run",
+        "init",
+        "quantize",
+        "prune",
+        "distill",
+        "convert",
+        "execute",
+        "inspect",
+        "evaluate",
+        "compare",
+        "sensitivity",
+        "bench",
+        "new",
+        "report",
+        "list",
+        "explain",
     ];
     let mut text = run(&["--help"]).1;
     for command in commands {

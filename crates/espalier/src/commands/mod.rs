@@ -19,6 +19,7 @@ mod runs;
 mod runtime;
 mod samples;
 mod sections;
+mod sensitivity;
 
 pub use bench::{BenchOptions, InferBench, MachineBench, TrainBench, TrainBenchOptions, bench_infer, bench_machine, bench_train};
 pub use compare::{CompareOn, Comparison, ValueDifference, compare};
@@ -38,6 +39,7 @@ pub use run::{RunResult, report, run};
 pub use runs::{Difference, RunSummary, diff_runs, list_runs};
 pub use runtime::{FoundRuntime, fetch_runtime, find_runtime};
 pub use samples::{SampleOptions, task_named, tasks};
+pub use sensitivity::{SensitivityOptions, SensitivityTable, sensitivity};
 
 pub(crate) use preprocessing::carried as carried_preprocessing;
 pub(crate) use samples::loader;

@@ -1,12 +1,12 @@
 //! Calibration as the recipe asks for it. Statistics of an earlier calibration are reused if everything that they depend on is
 //! the same.
 use super::counted::counted;
-use super::{CompressOn, Tick};
+use super::{CompressOn, FoundPlan, Tick};
 use crate::StageError;
 use crate::recipe::{BatchNorm, CalibrationData, QuantizeStage};
 use crate::run_dir::{Cache, Key};
 use graph::Model;
-use quantize::{CalibrationReport, Chosen, CorrectionInput, Phase, QuantizeSettings};
+use quantize::{CalibrationReport, Chosen, CorrectionInput, CorrectionReport, Earlier, Observations, Phase, QuantizeSettings};
 use std::cell::RefCell;
 use technique::Choice;
 use train::{Batches, LoaderBatches};
@@ -30,6 +30,8 @@ pub struct Calibrated {
     pub choice: Option<Chosen>,
     /// There were too few samples to choose an observer by.
     pub alone: bool,
+    /// The widths that were found for a budget.
+    pub plan: Option<FoundPlan>,
     /// Notes on keys in an old spelling, with the new one.
     pub old_spelling: Vec<String>,
 }
@@ -52,6 +54,7 @@ impl Calibrated {
                 errors.join(", ")
             ));
         }
+        notes.extend(self.plan.iter().map(|plan| plan.note.clone()).filter(|note| !note.is_empty()));
         if !self.report.kept.is_empty() {
             notes.push(format!(
                 "{} layers that skip leaves out keep the grids of an earlier quantization: {}",
@@ -72,14 +75,32 @@ impl Calibrated {
     }
 }
 
-/// Folds BatchNormalization (or, with `batch_norm = "keep"`, only prepares the simulation of the folded weight), and fits
-/// quantizers to weights and, on calibration data, to activations. With a `cache`, the data run once for all observers and
-/// widths.
+/// A model whose values were observed, before any grid is fitted.
+pub(super) struct Observed {
+    /// The settings, the observer chosen.
+    pub(super) settings: QuantizeSettings,
+    /// The statistics.
+    pub(super) seen: Observations,
+    earlier: Earlier,
+    /// The graph before its normalizations were folded, if they are kept.
+    kept: Option<Model>,
+    /// The calibration samples.
+    data: LoaderBatches,
+    /// The samples that the observer was chosen on.
+    held: Option<LoaderBatches>,
+    /// Reports of corrections before the fitting.
+    corrections: Vec<CorrectionReport>,
+    reused: bool,
+    choice: Option<Chosen>,
+    alone: bool,
+}
+
+/// Folds BatchNormalization, corrects what is corrected before the fitting, and observes the values. With a `cache`, the data run
+/// once for all observers and widths.
 ///
 /// # Errors
-/// Errors of the settings, the data or the graph; a cache that cannot be written; with `batch_norm = "keep"`, a weight
-/// whose folded form cannot be simulated.
-pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick: Tick) -> Result<Calibrated, StageError> {
+/// As [`calibrate`].
+pub(super) fn observed(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick: Tick) -> Result<Observed, StageError> {
     let CompressOn { sources, seed, cache, .. } = *on;
     let mut settings = stage.settings(on.target);
     let earlier = quantize::prepare(model, &settings)?;
@@ -93,11 +114,12 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick
     }
     let hold = settings.observer.held().min(c.images);
     let (data, held) = sources.calibration(model, c, seed, hold)?;
-    let samples = || Box::new(data.epoch(0)) as Box<dyn Iterator<Item = _>>;
-    let (recipe_seed, seed) = (seed, tensor::random::derive(seed, CORRECTIONS));
-    let input = CorrectionInput { samples: &samples, seed, progress: &|_, _| {} };
-    let mut corrections = quantize::correct(model, &settings, Phase::BeforeFitting, &input)?;
-    let generated = (c.data == CalibrationData::Generated).then(|| c.seed.unwrap_or(recipe_seed));
+    let corrections = {
+        let samples = || Box::new(data.epoch(0)) as Box<dyn Iterator<Item = _>>;
+        let input = CorrectionInput { samples: &samples, seed: tensor::random::derive(seed, CORRECTIONS), progress: &|_, _| {} };
+        quantize::correct(model, &settings, Phase::BeforeFitting, &input)?
+    };
+    let generated = (c.data == CalibrationData::Generated).then(|| c.seed.unwrap_or(seed));
     let entry = cache.map(|cache| Ok::<_, StageError>((cache, key(&cache, model, &settings, (&data, generated))?))).transpose()?;
     let known = entry.as_ref().and_then(|(cache, key)| cache.get(KIND, key));
     let reused = known.is_some();
@@ -116,21 +138,44 @@ pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick
     if alone {
         settings.observer = Choice::known(ALONE);
     }
-    if let Some(held) = held {
+    if let Some(held) = &held {
+        let chosen = quantize::choose(model, &settings, &seen, counted(held, &mut *tick))?;
+        settings.observer = chosen.observer.clone();
+        choice = Some(chosen);
+    }
+    Ok(Observed { settings, seen, earlier, kept, data, held, corrections, reused, choice, alone })
+}
+
+/// Folds BatchNormalization (or, with `batch_norm = "keep"`, only prepares the simulation of the folded weight), and fits
+/// quantizers to weights and, on calibration data, to activations; with a budget, of the widths that were found for it.
+///
+/// # Errors
+/// Errors of the settings, the data or the graph; a budget that cannot be met; a cache that cannot be written; with
+/// `batch_norm = "keep"`, a weight whose folded form cannot be simulated.
+pub fn calibrate(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick: Tick) -> Result<Calibrated, StageError> {
+    let before = observed(model, stage, on, tick)?;
+    let Observed { mut settings, seen, earlier, kept, data, held, mut corrections, reused, mut choice, alone } = before;
+    let plan = super::widths::find(model, &settings, &seen, stage, on, tick)?;
+    settings.rules.splice(0..0, plan.iter().flat_map(|plan| plan.rules.clone()));
+    // What is best at other widths need not be at these.
+    if let (Some(held), Some(_)) = (held.filter(|_| choice.is_some()), &plan) {
+        settings.observer = stage.settings(on.target).observer;
         let chosen = quantize::choose(model, &settings, &seen, counted(&held, &mut *tick))?;
         settings.observer = chosen.observer.clone();
         choice = Some(chosen);
     }
     let mut report = quantize::fit(model, &settings, &seen)?;
     quantize::keep_earlier(model, &settings, &earlier, &mut report)?;
+    let samples = || Box::new(data.epoch(0)) as Box<dyn Iterator<Item = _>>;
     let tick = RefCell::new(tick);
-    let input = CorrectionInput { progress: &|done, all| (tick.borrow_mut())(done, all), ..input };
+    let seed = tensor::random::derive(on.seed, CORRECTIONS);
+    let input = CorrectionInput { samples: &samples, seed, progress: &|done, all| (tick.borrow_mut())(done, all) };
     corrections.extend(quantize::correct(model, &settings, Phase::AfterFitting, &input)?);
     report.corrections = corrections;
     if let Some(kept) = kept {
         *model = quantize::keep_norms(kept, model)?;
     }
-    Ok(Calibrated { report, reused, choice, alone, old_spelling: stage.old_spellings() })
+    Ok(Calibrated { report, reused, choice, alone, plan, old_spelling: stage.old_spellings() })
 }
 
 /// The key of the statistics: the float graph, which of its values are observed, the rows and their preprocessing; neither

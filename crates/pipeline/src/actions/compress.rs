@@ -1,5 +1,5 @@
 //! The compression that a stage attaches to a graph. It is data, so it can be applied to another network too.
-use super::{Sources, Tick};
+use super::{FoundPlan, Sources, Tick};
 use crate::StageError;
 use crate::recipe::{QuantizeStage, Training};
 use crate::run_dir::Cache;
@@ -51,4 +51,6 @@ pub struct Compressed {
     pub notes: Vec<(bool, String)>,
     /// Operators that stay float.
     pub float_parts: Vec<FloatPart>,
+    /// The widths that were found for a budget.
+    pub plan: Option<FoundPlan>,
 }

@@ -13,6 +13,7 @@ mod quantize;
 mod sources;
 mod student;
 mod task;
+mod widths;
 
 pub use self::prune::{prune_notes, prune_weights};
 pub use calibrate::{Calibrated, calibrate};
@@ -27,3 +28,4 @@ pub use quantize::{settle_biases, settle_norms, stay_float};
 pub use sources::{Rows, Sources};
 pub use student::student;
 pub use task::{metric_record, task_record};
+pub use widths::{FoundPlan, sensitivities};

@@ -290,6 +290,57 @@ impl Sources {
         Ok((part(0, samples)?, (hold > 0).then(|| part(samples, hold)).transpose()?))
     }
 
+    /// Samples to judge a choice by, never test samples: `samples` of the validation samples if there are any, evenly chosen, else
+    /// training samples after the `calibrated` first ones in an order drawn from `seed`. Also what they are, as the end of a
+    /// sentence, and whether they have targets that the model can be scored on.
+    ///
+    /// # Errors
+    /// If the recipe names no training data, or the rows cannot be read.
+    pub fn judging(
+        &self,
+        model: &Model,
+        samples: usize,
+        batch: usize,
+        (seed, calibrated): (u64, usize),
+    ) -> Result<(LoaderBatches, String, bool), StageError> {
+        let feeding = self.feeding(model)?;
+        let (dataset, mut rows, told) = match (&self.validation, &self.train) {
+            (Some((dataset, rows)), _) => {
+                let all: Vec<usize> = rows.as_ref().map_or_else(|| (0..dataset.len()).collect(), |rows| rows.to_vec());
+                let evenly = if feeding.carries() { (0..samples.min(all.len())).collect() } else { data::evenly(all.len(), samples) };
+                (dataset, evenly.into_iter().map(|i| all[i]).collect::<Vec<_>>(), "validation samples")
+            }
+            (None, Some(dataset)) => {
+                let all: Vec<usize> = self.train_rows.as_ref().map_or_else(|| (0..dataset.len()).collect(), |rows| rows.to_vec());
+                let order = if feeding.carries() { (0..all.len()).collect() } else { tensor::random::permutation(seed, all.len()) };
+                let from = calibrated.min(all.len().saturating_sub(samples));
+                let told = match from < calibrated {
+                    true => "training samples, calibration samples among them",
+                    false => "training samples that are not calibration samples",
+                };
+                (dataset, order.iter().skip(from).take(samples).map(|i| all[*i]).collect(), told)
+            }
+            (None, None) => return Err("the recipe names no data.train, and sensitivities are measured on samples from it".into()),
+        };
+        rows.sort_unstable();
+        // Whole runs, so that no sample counts twice.
+        let run = if dataset.is_ready() { 1 } else { feeding.fixed().unwrap_or(1) };
+        if rows.len() > run {
+            rows.truncate(rows.len() / run * run);
+        }
+        // Without labels that are the model's, only the outputs are judged.
+        let named = self.by_name(dataset, model, true).ok();
+        let options = self.options(model)?;
+        let options = LoaderOptions {
+            batch: batch.next_multiple_of(run),
+            classes: options.classes.filter(|_| named.is_some()),
+            rows: Some(Arc::new(rows)),
+            ..options
+        };
+        let labelled = named.is_some();
+        Ok((self.batches(&named.unwrap_or_else(|| dataset.clone()), options, model)?, told.to_string(), labelled))
+    }
+
     /// Held-out samples, if there are any.
     ///
     /// # Errors

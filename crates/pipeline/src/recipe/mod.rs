@@ -20,14 +20,15 @@ pub use settings::{DataSettings, Goals, Inherit, MetricGoal, ModelSource, Studen
 pub use stage::Stage;
 pub use technique::did_you_mean;
 pub use training::Training;
-pub use units::ByteSize;
+pub use units::{Budget, ByteSize, Limit};
 
 pub use crate::stages::{
-    AverageStage, BatchNorm, CalibrationData, CalibrationSettings, DeployStage, DistillStage, FinetuneStage, PruneStage, QuantizeStage,
-    TrainStage,
+    AverageStage, BatchNorm, CalibrationData, CalibrationSettings, DeployStage, DistillStage, FinetuneStage, Harm, PruneStage,
+    QuantizeStage, SearchSettings, TrainStage,
 };
 pub(crate) use check::{architecture as check_architecture, source as check_source};
 
+use crate::{PipelineError, StageError};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -136,7 +137,24 @@ impl Loaded {
         let models = r.model.iter().filter_map(|m| m.file.as_deref()).chain(own);
         let teachers = r.stages.iter().filter_map(|s| s.teacher()).filter(|t| r.stage(t).is_none());
         let data = r.data.iter().flat_map(|d| [&d.train, &d.test, &d.validation_set].into_iter().flatten());
-        models.chain(teachers).chain(data.map(String::as_str)).map(|p| self.resolve(p, root)).collect()
+        let files = r.stages.iter().flat_map(|s| s.files());
+        models.chain(teachers).chain(files).chain(data.map(String::as_str)).map(|p| self.resolve(p, root)).collect()
+    }
+
+    /// The recipe with the content of the plans and tables that its stages name, so that a run depends on nothing else.
+    ///
+    /// # Errors
+    /// [`PipelineError::Stage`] for a file that cannot be read, or whose rules do not fit the stage.
+    pub fn with_files(&self, root: Option<&Path>) -> Result<Loaded, PipelineError> {
+        let mut whole = self.clone();
+        for (i, stage) in self.recipe.stages.iter().enumerate() {
+            let failed = |e: StageError| PipelineError::stage(stage.name(), e);
+            whole.recipe.stages[i] = stage.with_files(&|path| self.resolve(path, root)).map_err(failed)?;
+            if !stage.files().is_empty() {
+                whole.recipe.stages[i].check(&self.recipe, i).map_err(|fault| failed(fault.into()))?;
+            }
+        }
+        Ok(whole)
     }
 
     /// The place of a file or folder that the recipe names: below `root` if one is given and it exists there, else

@@ -1,6 +1,6 @@
 //! One stage of a recipe: its own settings, and those of all stages or of all that train.
 use super::Training;
-use crate::stages::{StageEntry, StageKind, kinds};
+use crate::stages::{StageEntry, StageError, StageKind, kinds};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::IgnoredAny;
 use serde::{Deserializer, Serialize, Serializer};
@@ -9,6 +9,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A stage. [`Deref`] gives the settings of its kind.
@@ -54,6 +55,15 @@ impl Stage {
     /// The settings of its kind.
     pub fn settings(&self) -> &Arc<dyn StageKind> {
         &self.settings
+    }
+
+    /// The stage with the content of the files that it names.
+    ///
+    /// # Errors
+    /// As [`StageKind::with_files`].
+    pub(super) fn with_files(&self, place: &dyn Fn(&str) -> PathBuf) -> Result<Stage, StageError> {
+        let settings = self.settings.with_files(place)?.unwrap_or_else(|| self.settings.clone());
+        Ok(Stage { settings, ..self.clone() })
     }
 
     /// The settings as those of a kind, if the stage is of that kind.

@@ -1,11 +1,11 @@
 //! The context of a stage within its run.
 use super::StageError;
-use crate::actions::{CompressOn, Compression, MemoryProbe, Original, Sources, metric_record};
+use crate::actions::{CompressOn, Compressed, Compression, MemoryProbe, Original, Sources, metric_record};
 use crate::recipe::{DataSettings, DeployStage, Loaded, QuantizeStage, Stage, Training};
 use crate::run_dir::{Cache, StageDir};
 use crate::{Event, Listener, PipelineError};
 use graph::Model;
-use report::record::{EpochPoint, FloatPart, Note};
+use report::record::{EpochPoint, Note};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -65,7 +65,7 @@ impl StageCx<'_> {
         self.loaded.recipe.stages.get(self.index)?.training()
     }
 
-    /// Attaches a stage's compression, and reports it. Returns the operators that stay float.
+    /// Attaches a stage's compression, and reports it.
     ///
     /// # Errors
     /// Errors of the technique.
@@ -74,13 +74,13 @@ impl StageCx<'_> {
         compression: &dyn Compression,
         model: &mut Model,
         sources: &Sources,
-    ) -> Result<Vec<FloatPart>, StageError> {
+    ) -> Result<Compressed, StageError> {
         let (seed, training) = (self.loaded.recipe.seed, self.training().cloned().unwrap_or_default());
         let target = self.target();
         let on = CompressOn { sources, seed, training: &training, target: &target, cache: Some(self.cache) };
-        let done = compression.apply(model, &on, &mut self.tick("calibrate"))?;
-        done.notes.into_iter().for_each(|(warning, text)| self.note(warning, text));
-        Ok(done.float_parts)
+        let mut done = compression.apply(model, &on, &mut self.tick("calibrate"))?;
+        std::mem::take(&mut done.notes).into_iter().for_each(|(warning, text)| self.note(warning, text));
+        Ok(done)
     }
 
     /// The data section.

@@ -164,15 +164,17 @@ impl StageBody for DistillStage {
         let epochs = train(cx, &mut model, Some((&teacher, &losses)), true, &sources)?;
         let recipe = &cx.loaded.recipe;
         let steps = self.inherited(recipe, cx.index);
+        let mut found = None;
         if !steps.is_empty() {
             let names: Vec<&str> = steps.iter().map(|s| s.name()).collect();
             let order = format!("the student inherits, in this order: {} (inherit says which)", names.join(", "));
             cx.note(false, order);
             for step in steps.iter().filter_map(|s| s.compression()) {
-                cx.compress(step, &mut model, &sources)?;
+                found = cx.compress(step, &mut model, &sources)?.plan.or(found);
             }
         }
         let mut output = measured(cx, model, epochs, &sources)?;
+        output.keep_plan(cx.name, found)?;
         let known = known.into_iter().flat_map(|figures| figures.values);
         output.metrics.other.extend(known.map(|(key, value)| (teacher_figure(key), value)));
         Ok(output)

@@ -35,6 +35,19 @@ pub trait StageKind: StageBody + Any + Debug + Send + Sync {
         None
     }
 
+    /// The files that it reads besides models: plans, tables.
+    fn files(&self) -> Vec<&str> {
+        vec![]
+    }
+
+    /// The settings with the content of these files in place of their names; `None` if there are none.
+    ///
+    /// # Errors
+    /// If a file cannot be read.
+    fn with_files(&self, _place: &dyn Fn(&str) -> PathBuf) -> Result<Option<Arc<dyn StageKind>>, StageError> {
+        Ok(None)
+    }
+
     /// True if it reads training samples even without an epoch.
     fn calibrates(&self) -> bool {
         false

@@ -9,6 +9,7 @@ mod finetune;
 mod kind;
 mod prune;
 mod quantize;
+mod search;
 mod start;
 mod teaching;
 mod train;
@@ -26,16 +27,23 @@ pub use finetune::FinetuneStage;
 pub use kind::{NetworkCx, StageEntry, StageKind};
 pub(crate) use kind::{keys_in, keys_of, take_keys};
 pub use quantize::{BatchNorm, QuantizeStage};
+pub(crate) use search::write_rules;
+pub use search::{Harm, SearchSettings};
 pub(crate) use start::Measure;
 pub use start::start;
 pub use teaching::Teaching;
 pub use train::TrainStage;
 
+use crate::actions::FoundPlan;
 use crate::recipe::Stage;
 use graph::Model;
-use report::record::{ClassesRecord, DeployRecord, EpochPoint, FloatPart, LayerRecord, Metrics, Note};
+use report::record::{ClassesRecord, DeployRecord, EpochPoint, FloatPart, LayerRecord, Metrics, Note, PlanRecord, SensitivityRecord};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Endings of the files with the widths that a stage found, and with what it found them by.
+pub(crate) const PLAN: &str = ".plan.toml";
+pub(crate) const TABLE: &str = ".sensitivity.json";
 
 /// The result of a stage.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +58,8 @@ pub struct StageOutput {
     pub layers: Vec<LayerRecord>,
     /// Operators that stay float.
     pub float_parts: Vec<FloatPart>,
+    /// The widths that were chosen for a budget.
+    pub plan: Option<PlanRecord>,
     /// One point for each epoch.
     pub epochs: Vec<EpochPoint>,
     /// Results by class.
@@ -64,6 +74,21 @@ impl StageOutput {
     /// A result with a graph and no measurements yet.
     pub fn new(model: Model) -> Self {
         StageOutput { model, ..StageOutput::default() }
+    }
+
+    /// Keeps the widths that were found for a budget in the record and as files of the stage of this name: the plan and what it was
+    /// found by.
+    ///
+    /// # Errors
+    /// If the table cannot be written as JSON.
+    fn keep_plan(&mut self, stage: &str, found: Option<FoundPlan>) -> Result<(), StageError> {
+        let Some(FoundPlan { text, record, .. }) = found else { return Ok(()) };
+        let file = format!("{stage}{PLAN}");
+        let table = SensitivityRecord { name: stage.to_string(), ..record.sensitivity.clone() };
+        self.files.insert(format!("{stage}{TABLE}"), serde_json::to_vec_pretty(&table)?);
+        self.files.insert(file.clone(), text.into_bytes());
+        self.plan = Some(PlanRecord { file: Some(file), ..record });
+        Ok(())
     }
 }
 

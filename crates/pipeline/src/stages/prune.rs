@@ -88,7 +88,7 @@ impl Compression for PruneStage {
         if schedule.is_gradual() {
             notes.push((false, format!("pruned at once: a {} schedule needs the training of a prune stage", schedule.kind())));
         }
-        Ok(Compressed { notes, float_parts: vec![] })
+        Ok(Compressed { notes, ..Compressed::default() })
     }
 }
 

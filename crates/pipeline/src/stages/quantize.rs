@@ -1,10 +1,11 @@
 //! `quantize`: quantizers on weights and activations, calibrated, then trained with if the recipe has epochs.
 use super::calibration::{CalibrationData, CalibrationSettings};
 use super::kind::{StageEntry, StageKind, stage};
+use super::search::{SearchSettings, read_rules, read_table};
 use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate, stay_float};
-use crate::recipe::Recipe;
+use crate::recipe::{Budget, Recipe};
 use crate::trial::Trial;
 use encodings::Encodings;
 use graph::Model;
@@ -12,6 +13,8 @@ use quantize::{ActivationSettings, Corrections, QuantizeSettings, Rule};
 use report::record::FloatPart;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::path::PathBuf;
+use std::sync::Arc;
 use technique::{Choice, Fault, Manual};
 
 /// `quantize`: weights and activations in few bits, calibrated, then trained with if `epochs` is above 0.
@@ -50,6 +53,18 @@ pub struct QuantizeStage {
     /// `activations`, `skip`). Of the rules that apply to a layer the last one decides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<Rule>,
+    /// A file with rules as they stand here, such as the plan that a search wrote. They come before `rules`, which so decide where
+    /// both apply.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+    /// Searches the widths of layers with the least harm within a limit: "3 bits" (mean of the weights), "90 kB" (the weights, as
+    /// stored with their scales) or "1.2 GBOPs" (bit operations for one sample); or within two of them. What `rules` decide on
+    /// counts and stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
+    /// How widths are searched.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub search: SearchSettings,
     /// Corrections without training, each by its name or as `{ kind = "NAME", ... }`: first those before the grids are fitted
     /// (`equalize`), then those after (`bias_correction`), in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -60,6 +75,10 @@ fn exact() -> bool {
     true
 }
 
+fn is_default(search: &SearchSettings) -> bool {
+    *search == SearchSettings::default()
+}
+
 impl QuantizeStage {
     /// A note for each key in an old spelling, with the new one.
     pub fn old_spellings(&self) -> Vec<String> {
@@ -68,6 +87,14 @@ impl QuantizeStage {
             format!("weights.per_channel is the old spelling; write granularity = \"{granularity}\" instead")
         });
         weights.into_iter().chain(self.calibration.old_spelling()).collect()
+    }
+
+    /// Checks how widths are searched.
+    ///
+    /// # Errors
+    /// A [`Fault`] at the key.
+    pub fn check_search(&self) -> Result<(), Fault> {
+        self.search.check(&self.weights).map_err(|fault| fault.under("search"))
     }
 
     /// The settings of the technique; `target` is the target of the deployment.
@@ -106,8 +133,15 @@ pub(super) const ENTRY: StageEntry = stage!(
     Manual {
         name: "quantize",
         summary: "Attaches quantizers to weights and activations, calibrates them, and may train with them.",
-        details: "",
-        source: "",
+        details: "\
+With a budget the stage searches widths for its layers: budget = \"3 bits\" (mean of the weights), \"90 kB\" (the weights as stored) or
+\"1.2 GBOPs\" (sum of MACs * bits of the weight * bits of the activation, for one sample). Each layer alone is set to each of
+search.widths, everything else in float, and what that does to the outputs is measured on validation samples, else on training samples
+that are not calibration samples. Harm is taken to add up, and the choice of least harm within the budget is found by dynamic
+programming. Layers that share a weight, or read the same activation, get one width. Rules win over the search, and what they decide on
+counts. The plan is written beside the stage's result as NAME.plan.toml (plan = \"FILE\" reads it again, edited or not), the measurements
+as NAME.sensitivity.json (search.sensitivity = \"FILE\"). espalier sensitivity measures without a budget.",
+        source: "Least harm in sum as a knapsack problem: Yao et al. 2021, arXiv:2011.10680, section 3.3",
         example: "weights = { bits = 8, granularity = \"channel\", reduce_range = true }\ncalibration = { observer = \"percentile\", images = 512 }\n",
     }
 );
@@ -121,7 +155,28 @@ impl StageKind for QuantizeStage {
         Some(self)
     }
 
+    fn files(&self) -> Vec<&str> {
+        [&self.plan, &self.search.sensitivity].into_iter().flatten().map(String::as_str).collect()
+    }
+
+    fn with_files(&self, place: &dyn Fn(&str) -> PathBuf) -> Result<Option<Arc<dyn StageKind>>, StageError> {
+        if self.files().is_empty() {
+            return Ok(None);
+        }
+        let mut whole = self.clone();
+        if let Some(plan) = whole.plan.take() {
+            whole.rules.splice(0..0, read_rules(&place(&plan))?);
+        }
+        if let Some(table) = whole.search.sensitivity.take() {
+            whole.search.table = Some(Box::new(read_table(&place(&table))?));
+        }
+        Ok(Some(Arc::new(whole)))
+    }
+
     fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
+        if self.budget.is_some() {
+            self.check_search()?;
+        }
         self.settings(&target::Choice::default()).check()?;
         self.calibration.check().map_err(|fault| fault.under("calibration"))?;
         let by_channel = |weights: &Choice<Encodings>| weights.grid(Some(0)).is_none_or(|grid| grid.axis.is_some());
@@ -144,7 +199,12 @@ impl StageKind for QuantizeStage {
             CalibrationData::Generated => "generated images",
         };
         let calibrated = format!("calibrated on {} {samples}, observer {}", self.calibration.images, self.calibration.observer().kind());
-        [calibrated].into_iter().chain(self.rules.iter().map(|rule| format!("rule {rule}"))).collect()
+        let searched = self.budget.as_ref().map(|budget| {
+            let widths: Vec<String> = self.search.widths.iter().map(|w| w.to_string()).collect();
+            format!("widths within {budget} are searched, among {} bits, on {} samples", widths.join(", "), self.search.samples)
+        });
+        let plan = self.plan.as_ref().map(|file| format!("rules of {file}"));
+        [calibrated].into_iter().chain(searched).chain(plan).chain(self.rules.iter().map(|rule| format!("rule {rule}"))).collect()
     }
 
     fn samples(&self, _: &Rows) -> f64 {
@@ -152,7 +212,11 @@ impl StageKind for QuantizeStage {
         let observer = self.calibration.observer();
         let judged = observer.held() * (observer.candidates().len() + 1);
         let corrected: usize = self.corrections.iter().map(|c| 3 * c.samples().saturating_add(c.learns_from())).sum();
-        (self.calibration.images + if observer.held() > 0 { judged } else { 0 } + corrected) as f64
+        // Each layer runs at each width; how many there are is not known here.
+        const LAYERS: usize = 20;
+        let measures = self.budget.is_some() && self.search.table.is_none();
+        let searched = if measures { self.search.samples.saturating_mul(LAYERS * self.search.widths.len()) } else { 0 };
+        (self.calibration.images + if observer.held() > 0 { judged } else { 0 } + corrected + searched) as f64
     }
 
     fn remedies(&self) -> Option<(&'static str, &'static str)> {
@@ -169,7 +233,10 @@ impl StageKind for QuantizeStage {
 
 impl Compression for QuantizeStage {
     fn told(&self) -> String {
-        format!("{}-bit weights", self.weights.bits())
+        match &self.budget {
+            Some(budget) => format!("widths within {budget}"),
+            None => format!("{}-bit weights", self.weights.bits()),
+        }
     }
 
     fn quantizers(&self) -> Option<&QuantizeStage> {
@@ -182,6 +249,8 @@ impl Compression for QuantizeStage {
         few.calibration.batch = few.calibration.batch.min(samples);
         few.calibration.observer = Choice::known("min_max");
         few.calibration.percentile = None;
+        // Nothing is measured: every width is the smallest.
+        few.search.samples = 0;
         // Corrections that learn take time and change no node, so the trial leaves them out.
         few.corrections.retain(|c| c.learns_from() == 0);
         Some(Box::new(few))
@@ -210,7 +279,8 @@ impl Compression for QuantizeStage {
         notes.push((false, told));
         notes.extend(report.warnings.into_iter().map(|warning| (true, warning)));
         let part = |p: quantize::FloatPart| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason };
-        Ok(Compressed { notes, float_parts: report.float_parts.into_iter().map(part).collect() })
+        let float_parts = report.float_parts.into_iter().map(part).collect();
+        Ok(Compressed { notes, float_parts, plan: calibrated.plan })
     }
 }
 
@@ -221,12 +291,14 @@ impl StageBody for QuantizeStage {
         if self.calibration.data == CalibrationData::Train {
             sources.calibration_notes(&model)?.into_iter().for_each(|note| cx.note(false, note));
         }
-        let float_parts = cx.compress(self, &mut model, &sources)?;
+        let done = cx.compress(self, &mut model, &sources)?;
         if let Some(note) = stay_float(&model)? {
             cx.note(false, note);
         }
         let epochs = train(cx, &mut model, None, true, &sources)?;
-        Ok(StageOutput { float_parts, ..measured(cx, model, epochs, &sources)? })
+        let mut output = StageOutput { float_parts: done.float_parts, ..measured(cx, model, epochs, &sources)? };
+        output.keep_plan(cx.name, done.plan)?;
+        Ok(output)
     }
 }
 

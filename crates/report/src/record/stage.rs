@@ -1,5 +1,5 @@
 //! The record of a stage and the metrics of its result.
-use super::{Arithmetic, DeployRecord, MetricRecord, figure, keep};
+use super::{Arithmetic, DeployRecord, MetricRecord, PlanRecord, figure, keep};
 use crate::task::ACCURACY;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -43,6 +43,9 @@ pub struct StageRecord {
     /// Operators that stay float, with the reason.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub float_parts: Vec<FloatPart>,
+    /// The widths that were chosen for a budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanRecord>,
     /// One point for each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub epochs: Vec<EpochPoint>,

@@ -116,7 +116,7 @@ pub fn init(task: &Task, output: Option<&Path>) -> Result<Written> {
 }
 
 /// The recipe's text, for a file in `folder`.
-fn draft(task: &Task, purpose: &Purpose, folder: &Path) -> Result<Written> {
+pub(super) fn draft(task: &Task, purpose: &Purpose, folder: &Path) -> Result<Written> {
     tensor::set_threads(None);
     let mut model = onnx::load(&task.model)?;
     let not_ended = unended(&model, limits());
