@@ -57,16 +57,20 @@ pub enum Products {
 }
 
 impl Products {
-    /// The order in which a node takes a weight of this shape; `None` for an operator that never saturates, such as a depthwise
-    /// convolution, whose kernels use other instructions.
+    /// The order in which a node takes a weight of this shape; `None` for other operators than convolutions and matrix products.
     pub fn of(node: &Node, shape: &[usize]) -> Option<Products> {
         match (node.op_type.as_str(), shape) {
             _ if !node.is_onnx() => None,
-            ("Conv", [_, channels, _, ..]) if *channels > 1 => Some(Products::Kernel),
+            ("Conv", [_, _, _, ..]) => Some(Products::Kernel),
             ("Gemm", [_, _]) => Some(if node.int_or("transB", 0).ok()? == 0 { Products::Columns } else { Products::Rows }),
             ("MatMul", [_, _]) => Some(Products::Columns),
             _ => None,
         }
+    }
+
+    /// True if kernels sum products in pairs; those of a depthwise convolution do not.
+    pub fn in_pairs(self, shape: &[usize]) -> bool {
+        self != Products::Kernel || shape.get(1).is_some_and(|channels| *channels > 1)
     }
 
     /// The channel of the data that a product reads, by output and place in the row, for a weight of this shape on data of `channels`.

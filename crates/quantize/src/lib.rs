@@ -27,7 +27,7 @@ pub use bias::{BiasPart, refresh_biases};
 pub use calibrate::{ActivationRange, CalibrationReport, Observations, fit, observe, prepare, quantize};
 pub use corrections::{
     AdaRound, BiasCorrection, BlockReconstruction, ChannelMean, Collector, Correction, CorrectionContext, CorrectionInput,
-    CorrectionReport, Corrections, Equalize, Form, Layerwise, Phase, Samples, Want, correct,
+    CorrectionReport, Corrections, Equalize, Form, Gptq, Layerwise, Phase, RoundingOrder, Samples, Want, correct,
 };
 pub use earlier::{Earlier, keep_earlier};
 pub use error::{QuantizeError, Result};

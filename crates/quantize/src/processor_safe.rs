@@ -42,7 +42,8 @@ pub(crate) fn widen(
     let mut layers = BTreeMap::<ValueId, Layer>::new();
     model.graph.visit(&mut |node| {
         for id in node.inputs.iter().flatten().filter(|id| on_integers.contains(id)) {
-            let Some(products) = model.values.tensor(*id).and_then(|t| Products::of(node, t.shape())) else { continue };
+            let shape = model.values.tensor(*id).map(|t| t.shape()).unwrap_or_default();
+            let Some(products) = Products::of(node, shape).filter(|p| p.in_pairs(shape)) else { continue };
             let largest = node.input(0).and_then(|data| largest(model, seen, data)).unwrap_or_default();
             match layers.entry(*id) {
                 Entry::Vacant(new) => drop(new.insert(Layer { products, largest })),

@@ -8,6 +8,7 @@ mod bias_correction;
 mod block_reconstruction;
 mod collect;
 mod equalize;
+mod gptq;
 mod groups;
 mod layerwise;
 mod reconstruct;
@@ -17,6 +18,7 @@ pub use bias_correction::{BiasCorrection, Form};
 pub use block_reconstruction::BlockReconstruction;
 pub use collect::{ChannelMean, Collector, Want};
 pub use equalize::Equalize;
+pub use gptq::{Gptq, RoundingOrder};
 pub use layerwise::Layerwise;
 
 use crate::{QuantizeError, QuantizeSettings, Result};
@@ -156,7 +158,8 @@ impl Family for Corrections {
     const SUMMARY: &'static str = "What is corrected in a network before or after its grids are fitted, without training.";
     const DEFAULT: Option<&'static str> = None;
     fn members() -> &'static [Entry<dyn Correction>] {
-        static LIST: &[Entry<dyn Correction>] = &[equalize::ENTRY, adaround::ENTRY, block_reconstruction::ENTRY, bias_correction::ENTRY];
+        static LIST: &[Entry<dyn Correction>] =
+            &[equalize::ENTRY, gptq::ENTRY, adaround::ENTRY, block_reconstruction::ENTRY, bias_correction::ENTRY];
         LIST
     }
 }

@@ -25,6 +25,13 @@ pub(super) enum Extent {
     Block,
 }
 
+/// The graph's layers with a weight on a grid of integers that nothing else reads: their nodes' places and weights; and the labels of
+/// the other layers.
+pub(super) fn rounded_layers(model: &Model) -> (Vec<(usize, ValueId)>, Vec<String>) {
+    let (found, left) = units::layers(model);
+    (found.into_iter().map(|(at, layer)| (at, layer.weight)).collect(), left)
+}
+
 /// Settings of the learning. Rates are those of Adam.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Reconstruction {
