@@ -15,6 +15,7 @@ use encodings::Encodings;
 use encodings::affine::Affine;
 use encodings::codebook::Codebook;
 use espalier_deploy as deploy;
+use graph::Model;
 use quantize::{ActivationSettings, AdaRound, Corrections, QuantizeSettings};
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -29,7 +30,7 @@ type Variant = (Choice<Encodings>, Vec<Choice<Corrections>>);
 fn variants() -> Result<Vec<Variant>, technique::Fault> {
     let affine = |bits| Affine { bits, ..Affine::default() }.choice();
     let codebook = |bits| Codebook { bits, ..Codebook::default() }.choice();
-    let rounded = || Ok::<_, technique::Fault>(vec![AdaRound { iterations: 300, ..AdaRound::default() }.choice()?]);
+    let rounded = || Ok::<_, technique::Fault>(vec![AdaRound::default().choice()?]);
     let mut all = vec![];
     for bits in [8, 4] {
         all.extend([(affine(bits)?, vec![]), (affine(bits)?, rounded()?)]);
@@ -54,10 +55,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, inputs) in shared_models::MODELS.into_iter().filter(|(name, _)| wanted(name, name.starts_with("silero"))) {
         let file = std::fs::read(data.join(format!("models/{name}.onnx")))?;
         let model = onnx::from_bytes(&file, None)?;
-        let rows = |calibrate, samples| shared_models::rows(&data, &model, inputs, calibrate, samples)?.map(|b| Ok(b?)).collect();
-        let (calibration, rows): (Result<Vec<Batch>, Box<dyn Error>>, Result<Vec<Batch>, Box<dyn Error>>) =
-            (rows(true, 64), rows(false, 300));
-        network(name, &file, [&calibration?, &rows?], folder.as_deref())?;
+        let collected = |rows: shared_models::Rows| rows.map(|b| Ok(b?)).collect::<Result<Vec<Batch>, Box<dyn Error>>>();
+        let calibration = match name.starts_with("silero") {
+            true => collected(calibration_windows(&data, &model)?)?,
+            false => collected(shared_models::rows(&data, &model, inputs, true, 256)?)?,
+        };
+        let rows = collected(shared_models::rows(&data, &model, inputs, false, 300)?)?;
+        network(name, &file, [&calibration, &rows], folder.as_deref())?;
     }
     if let (Some(folder), true) = (&folder, wanted("windows", false)) {
         write_windows(&data, &folder.join("windows"))?;
@@ -69,12 +73,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
+/// Windows of 100 training recordings, of all digits and speakers.
+fn calibration_windows(data: &Path, model: &Model) -> Result<shared_models::Rows, Box<dyn Error>> {
+    shared_models::digits(data, model, "train", (0..2700).step_by(27).collect())
+}
+
 /// The windows of spoken digits, as the recipes for the voice detector read them.
 fn write_windows(data: &Path, folder: &Path) -> Result<(), Box<dyn Error>> {
     let model = onnx::load(&data.join("models/silero_vad_16k_op15.onnx"))?;
     std::fs::create_dir_all(folder)?;
-    for (split, calibrate, samples) in [("train", true, 64), ("test", false, 300)] {
-        let rows = shared_models::rows(data, &model, shared_models::Inputs::Digits, calibrate, samples)?;
+    let test = shared_models::rows(data, &model, shared_models::Inputs::Digits, false, 300)?;
+    for (split, rows) in [("train", calibration_windows(data, &model)?), ("test", test)] {
         let windows = rows.map(|batch| batch?.inputs.remove("input").ok_or("a batch without sound".into()));
         let windows = Tensor::concat(&windows.collect::<Result<Vec<Tensor>, Box<dyn Error>>>()?, 0)?;
         data::npz::write(&folder.join(format!("{split}.npz")), &BTreeMap::from([("input".to_string(), windows)]))?;
