@@ -2,7 +2,8 @@
 //!
 //! `cargo run --release -p espalier-deploy --example weight_only -- DATA [NAME] [FOLDER]`: DATA is the folder with `models/`, NAME a part of
 //! the name of a network (default: the voice detector, on windows of spoken digits, and the networks that are made here, of seeded
-//! noise in place of trained weights). With FOLDER the files are written there. The latency is that of the first batch, on one thread.
+//! noise in place of trained weights). With FOLDER the files are written there; NAME `windows` writes the windows alone, for
+//! `recipes/silero-vad-*.toml`. The latency is that of the first batch, on one thread.
 #[allow(dead_code, reason = "other examples use more of it")]
 mod shared_models;
 mod weight_only_nets;
@@ -14,18 +15,31 @@ use encodings::Encodings;
 use encodings::affine::Affine;
 use encodings::codebook::Codebook;
 use espalier_deploy as deploy;
-use quantize::{ActivationSettings, QuantizeSettings};
+use graph::Model;
+use quantize::{ActivationSettings, AdaRound, Corrections, QuantizeSettings};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use technique::{Choice, Settings};
+use tensor::Tensor;
 use train::{Batch, Executor, Mode, TrainError};
 
-/// How weights are stored.
-fn choices() -> Result<Vec<Choice<Encodings>>, technique::Fault> {
+/// How weights are stored, and the corrections that help them.
+type Variant = (Choice<Encodings>, Vec<Choice<Corrections>>);
+
+fn variants() -> Result<Vec<Variant>, technique::Fault> {
     let affine = |bits| Affine { bits, ..Affine::default() }.choice();
     let codebook = |bits| Codebook { bits, ..Codebook::default() }.choice();
-    [affine(8), affine(4), codebook(4), codebook(3), affine(2), codebook(2)].into_iter().collect()
+    let rounded = || Ok::<_, technique::Fault>(vec![AdaRound::default().choice()?]);
+    let mut all = vec![];
+    for bits in [8, 4] {
+        all.extend([(affine(bits)?, vec![]), (affine(bits)?, rounded()?)]);
+    }
+    for bits in [4, 3, 2] {
+        all.push((codebook(bits)?, vec![]));
+    }
+    all.extend([(affine(2)?, vec![]), (affine(2)?, rounded()?)]);
+    Ok(all)
 }
 
 type Rows<'a> = Box<dyn Iterator<Item = Result<Batch, TrainError>> + 'a>;
@@ -40,28 +54,57 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("|---|---|---:|---:|---|---:|---:|");
     for (name, inputs) in shared_models::MODELS.into_iter().filter(|(name, _)| wanted(name, name.starts_with("silero"))) {
         let file = std::fs::read(data.join(format!("models/{name}.onnx")))?;
-        let rows = shared_models::rows(&data, &onnx::from_bytes(&file, None)?, inputs, false, 300)?.collect::<Result<Vec<_>, _>>()?;
-        network(name, &file, &rows, folder.as_deref())?;
+        let model = onnx::from_bytes(&file, None)?;
+        let collected = |rows: shared_models::Rows| rows.map(|b| Ok(b?)).collect::<Result<Vec<Batch>, Box<dyn Error>>>();
+        let calibration = match name.starts_with("silero") {
+            true => collected(calibration_windows(&data, &model)?)?,
+            false => collected(shared_models::rows(&data, &model, inputs, true, 256)?)?,
+        };
+        let rows = collected(shared_models::rows(&data, &model, inputs, false, 300)?)?;
+        network(name, &file, [&calibration, &rows], folder.as_deref())?;
+    }
+    if let (Some(folder), true) = (&folder, wanted("windows", false)) {
+        write_windows(&data, &folder.join("windows"))?;
     }
     for (name, model, rows) in weight_only_nets::all()?.into_iter().filter(|(name, ..)| wanted(name, true)) {
-        network(name, &onnx::to_bytes(&model)?, &rows, folder.as_deref())?;
+        let (calibration, rows) = rows.split_at(rows.len() / 2);
+        network(name, &onnx::to_bytes(&model)?, [calibration, rows], folder.as_deref())?;
     }
     Ok(())
 }
 
-fn network(name: &str, file: &[u8], rows: &[Batch], folder: Option<&Path>) -> Result<(), Box<dyn Error>> {
+/// Windows of 100 training recordings, of all digits and speakers.
+fn calibration_windows(data: &Path, model: &Model) -> Result<shared_models::Rows, Box<dyn Error>> {
+    shared_models::digits(data, model, "train", (0..2700).step_by(27).collect())
+}
+
+/// The windows of spoken digits, as the recipes for the voice detector read them.
+fn write_windows(data: &Path, folder: &Path) -> Result<(), Box<dyn Error>> {
+    let model = onnx::load(&data.join("models/silero_vad_16k_op15.onnx"))?;
+    std::fs::create_dir_all(folder)?;
+    let test = shared_models::rows(data, &model, shared_models::Inputs::Digits, false, 300)?;
+    for (split, rows) in [("train", calibration_windows(data, &model)?), ("test", test)] {
+        let windows = rows.map(|batch| batch?.inputs.remove("input").ok_or("a batch without sound".into()));
+        let windows = Tensor::concat(&windows.collect::<Result<Vec<Tensor>, Box<dyn Error>>>()?, 0)?;
+        data::npz::write(&folder.join(format!("{split}.npz")), &BTreeMap::from([("input".to_string(), windows)]))?;
+    }
+    Ok(())
+}
+
+fn network(name: &str, file: &[u8], [calibration, rows]: [&[Batch]; 2], folder: Option<&Path>) -> Result<(), Box<dyn Error>> {
     let runtime = runtime::choose().runtime;
     let mut float = runtime.load(Source::Bytes(file), SessionOptions::default_arithmetic(1))?;
-    for weights in choices()? {
+    for (weights, corrections) in variants()? {
         let mut model = onnx::from_bytes(file, None)?;
         train::prepare(&mut model)?;
         ops::fold_batch_norm(&mut model)?;
-        let settings =
-            QuantizeSettings { weights, activations: ActivationSettings::float(), weight_only: true, ..QuantizeSettings::default() };
-        quantize::quantize(&mut model, &settings, Box::new(rows.iter().take(1).cloned().map(Ok)) as Rows)?;
-        let deployed = onnx::to_bytes(&lower(&model, &LowerOptions::default())?.model)?;
+        let how = format!("{weights}{}", if corrections.is_empty() { "" } else { ", adaround" });
+        let activations = ActivationSettings::float();
+        let settings = QuantizeSettings { weights, activations, weight_only: true, corrections, ..QuantizeSettings::default() };
+        quantize::quantize(&mut model, &settings, Box::new(calibration.iter().cloned().map(Ok)) as Rows)?;
+        let deployed = onnx::to_bytes(&lower(&model, &LowerOptions { decode_once: true, ..LowerOptions::default() })?.model)?;
         if let Some(folder) = folder {
-            std::fs::write(folder.join(format!("{name}-{}.onnx", settings.weights.to_string().replace(' ', "_"))), &deployed)?;
+            std::fs::write(folder.join(format!("{name}-{}.onnx", how.replace([' ', ',', '='], ""))), &deployed)?;
         }
         let simulation = Executor::new(&model)?;
         let mut session = runtime.load(Source::Bytes(&deployed), SessionOptions::default_arithmetic(1))?;
@@ -78,8 +121,7 @@ fn network(name: &str, file: &[u8], rows: &[Batch], folder: Option<&Path>) -> Re
         let few = &rows[0].inputs;
         let times = latencies(&mut [(float.as_mut(), few), (session.as_mut(), few)], LatencyOptions::default())?;
         println!(
-            "| {name} | {} | {} | {:.4} | {} | {:.1e} | {:.3} ({:.3}) |",
-            settings.weights,
+            "| {name} | {how} | {} | {:.4} | {} | {:.1e} | {:.3} ({:.3}) |",
             deployed.len(),
             deployed.len() as f64 / file.len() as f64,
             noise.join(", "),

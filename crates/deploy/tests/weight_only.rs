@@ -61,7 +61,7 @@ fn layer(op: &str) -> Model {
     b.model
 }
 
-/// Two branches of an If with an LSTM each. Both read equal weights of the main graph, the second one its bias from its own graph.
+/// Two branches of an If with an LSTM each, the weights of the first one in the main graph, those of the second one in the branch.
 fn branches() -> Model {
     let mut b = Builder::new(15);
     let x = b.input("x", &[Some(4), None, Some(WIDTH)]);
@@ -182,7 +182,7 @@ fn each_row_of_a_gate_and_each_row_of_a_table_has_a_scale() {
 }
 
 #[test]
-fn weights_in_branches_are_stored_and_equal_ones_once() {
+fn weights_in_branches_are_stored_too() {
     for weights in choices() {
         let m = quantized(branches(), &settings(weights.clone()));
         assert_eq!(m.annotations.iter().filter(|(_, a)| a.encoding.is_some()).count(), 4, "{weights}");
@@ -201,6 +201,15 @@ fn integers_are_decoded_once_where_the_runtime_folds_casts_alone() {
     };
     assert_eq!(operators("onnxruntime"), ["Cast", "Mul", "Cast", "Mul", "LSTM"]);
     assert_eq!(operators("integer_only"), ["DequantizeLinear", "DequantizeLinear", "LSTM"]);
+    // A layer that has a kernel on integers keeps the form that is known for it, unless the options say otherwise.
+    let words = quantized(embedding(), &settings(affine(8)));
+    let made = |decode_once: bool| {
+        let lowered = lower(&words, &LowerOptions { decode_once, ..LowerOptions::default() }).unwrap().model;
+        assert_eq!(run(&lowered, Mode::FLOAT), run(&words, Mode::SIMULATED));
+        let weight = lowered.find("weight").unwrap();
+        lowered.graph.linked().maker(weight).unwrap().op_type.clone()
+    };
+    assert_eq!((made(false).as_str(), made(true).as_str()), ("DequantizeLinear", "Mul"));
 }
 
 #[test]

@@ -63,13 +63,7 @@ pub(crate) fn rows(data: &Path, model: &Model, inputs: Inputs, calibrate: bool, 
                 LoaderOptions { batch: 10, preprocess, input, rows: Some(Arc::new(picked.collect())), ..Default::default() },
             )
         }
-        Inputs::Digits => {
-            let preprocess = Preprocess { audio_length: Some(576 * 4), ..Preprocess::default() };
-            let file = data.join(format!("fsdd/{split}-00000-of-00001.parquet"));
-            let rows = Some(Arc::new((0..samples.min(300)).collect()));
-            let digits = from_data_set(&file, LoaderOptions { batch: 20, preprocess, input: input.clone(), rows, ..Default::default() })?;
-            Ok(Box::new(digits.map(move |batch| batch.and_then(|b| speech(b, &input)))))
-        }
+        Inputs::Digits => digits(data, model, split, (0..samples.min(300)).collect()),
         Inputs::Noise(shape, amplitude) => {
             let batch = if shape[1] > 100 { 1 } else { 10 };
             let count = if batch == 1 { samples.min(40) } else { samples / batch };
@@ -81,6 +75,15 @@ pub(crate) fn rows(data: &Path, model: &Model, inputs: Inputs, calibrate: bool, 
             })))
         }
     }
+}
+
+/// Windows of these recordings of the spoken digits. They are sorted by digit.
+pub(crate) fn digits(data: &Path, model: &Model, split: &str, recordings: Vec<usize>) -> Result<Rows, Box<dyn Error>> {
+    let input = model.values[model.free_inputs()[0]].name.clone();
+    let preprocess = Preprocess { audio_length: Some(576 * 4), ..Preprocess::default() };
+    let file = data.join(format!("fsdd/{split}-00000-of-00001.parquet"));
+    let options = LoaderOptions { batch: 20, preprocess, input: input.clone(), rows: Some(Arc::new(recordings)), ..Default::default() };
+    Ok(Box::new(from_data_set(&file, options)?.map(move |batch| batch.and_then(|b| speech(b, &input)))))
 }
 
 /// The batches, made one at a time: an iterator of its own, so that the source need not outlive it.

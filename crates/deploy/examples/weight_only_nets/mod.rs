@@ -89,7 +89,7 @@ fn recurrent(name: &'static str, op: &str, gates: usize) -> Result<Network, Box<
     }
     b.head(at, 0, hidden, 10)?;
     let mut rows = vec![];
-    for seed in 0..4 {
+    for seed in 0..8 {
         let x = random::normal(1000 + seed, &[STEPS, SEQUENCES, width], 0.0, 1.0)?;
         rows.push(Batch { inputs: BTreeMap::from([("x".to_string(), x)]), ..Batch::default() });
     }
@@ -109,7 +109,7 @@ fn words() -> Result<Network, Box<dyn Error>> {
     let active = b.node("Tanh", "tanh", &[product]);
     b.head(active, 1, width, 10)?;
     let mut rows = vec![];
-    for seed in 0..4u64 {
+    for seed in 0..8u64 {
         let pick = |i: usize| ((i as u64 + 1 + seed * 1000).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as i64 % WORDS as i64;
         let ids = Tensor::new((0..SEQUENCES * STEPS).map(pick).collect::<Vec<i64>>(), [SEQUENCES, STEPS])?;
         rows.push(Batch { inputs: BTreeMap::from([("ids".to_string(), ids)]), ..Batch::default() });

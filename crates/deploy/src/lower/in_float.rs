@@ -1,4 +1,5 @@
 //! Weights of integers that are read in float alone.
+use super::LowerOptions;
 use encodings::Decode;
 use graph::{Model, Node, ValueId};
 use ops::Role;
@@ -6,15 +7,21 @@ use std::collections::BTreeSet;
 use target::{QuantRule, Target};
 use tensor::DType;
 
-/// The encoded weights that the target wants behind Cast and Mul, as all their readers compute in float: operators without a kernel on
+/// The encoded weights that the target or the options want behind Cast and Mul, as all their readers compute in float: operators without a kernel on
 /// integers, embeddings whose rows have a scale each, and layers whose data are float.
-pub(super) fn find(model: &Model, target: &dyn Target) -> BTreeSet<ValueId> {
+pub(super) fn find(model: &Model, options: &LowerOptions) -> BTreeSet<ValueId> {
+    let target = &**options.target.member();
     let (mut float, mut other) = (BTreeSet::new(), BTreeSet::new());
     model.graph.visit(&mut |node| {
         for (i, id) in node.inputs.iter().enumerate().filter_map(|(i, id)| Some((i, (*id)?))) {
             if let Some(integers) = integers(model, id) {
                 let layer = reader(model, node, i, target);
-                if layer.is_some_and(|layer| target.casts_weights(integers, layer)) { &mut float } else { &mut other }.insert(id);
+                if layer.is_some_and(|layer| options.decode_once || target.casts_weights(integers, layer)) {
+                    &mut float
+                } else {
+                    &mut other
+                }
+                .insert(id);
             }
         }
     });

@@ -20,7 +20,6 @@ mod decode_nodes;
 mod division;
 mod float_parts;
 mod in_float;
-mod merge;
 mod rewrite;
 mod same_grid;
 mod strip;
@@ -38,6 +37,8 @@ pub struct LowerOptions {
     pub opset: Option<i64>,
     /// The runtime that the file is for.
     pub target: target::Choice,
+    /// Stores integer weights of layers with float data behind Cast and Mul: the runtime decodes them once.
+    pub decode_once: bool,
 }
 
 /// A model in standard ONNX.
@@ -71,20 +72,16 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     }
     let moved = same_grid::propagate(&mut model);
     let target = &**options.target.member();
-    let (covered, divided, in_float) = (covered::find(&model), division::find(&model), in_float::find(&model, target));
+    let (covered, divided, in_float) = (covered::find(&model), division::find(&model), in_float::find(&model, options));
     let float_parts = float_parts::list(&model, &divided.keys().copied().collect::<Vec<_>>(), target);
     let found = rewrite::Found { covered, divided, moved, in_float };
     let annotations = std::mem::take(&mut model.annotations);
-    let was_plain = annotations.iter().all(|(_, a)| a.encoding.is_none());
     let mut graph = std::mem::take(&mut model.graph);
     let rewritten = rewrite::Rewriter::new(&graph, &mut model.values, &annotations, &found, target).graph(&mut graph);
     bodies::dequantize_inside(&mut graph, &mut model.values);
     model.graph = graph;
     rewritten?;
     model.annotations = Annotations::default();
-    if !was_plain {
-        merge::equal_constants(&mut model);
-    }
     model.remove_dead();
     drop_unread_defaults(&mut model);
     model.verify()?;

@@ -63,7 +63,7 @@ pub struct DeployOn<'a> {
 
 /// Settings of how a stage writes its file.
 pub fn export_options(stage: &DeployStage) -> ExportOptions {
-    let lower = LowerOptions { opset: stage.opset, target: stage.target.clone() };
+    let lower = LowerOptions { opset: stage.opset, target: stage.target.clone(), ..LowerOptions::default() };
     ExportOptions { lower, exporter_notes: stage.exporter_notes }
 }
 
