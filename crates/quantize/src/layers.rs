@@ -3,16 +3,16 @@ use crate::plan::{Planner, StoredConstant};
 use graph::{Graph, Linked, Node, ValueId};
 use target::QuantRule;
 
-/// A node that reads a stored weight.
+/// A node that reads stored weights: one, or several as recurrent layers do.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LayerPart {
     /// Name of the node.
     pub node: String,
-    /// Its weight.
-    pub weight: ValueId,
+    /// Its weights.
+    pub weights: Vec<ValueId>,
     /// The quantized activations that it reads as data: the values that carry their grids.
     pub data: Vec<ValueId>,
-    /// A rule says how its weight is stored.
+    /// A rule says how its weights are stored.
     pub pinned: bool,
 }
 
@@ -33,8 +33,15 @@ impl Planner<'_> {
             for sub in node.subgraphs() {
                 self.layers(sub);
             }
-            let Some(weight) = node.inputs.iter().flatten().find_map(|v| self.stored_weight(here, *v)) else { continue };
-            let mut data = vec![];
+            let (mut weights, mut data) = (vec![], vec![]);
+            for weight in node.inputs.iter().flatten().filter_map(|v| self.stored_weight(here, *v)) {
+                if !weights.contains(&weight) {
+                    weights.push(weight);
+                }
+            }
+            if weights.is_empty() {
+                continue;
+            }
             if let QuantRule::Integer { data: inputs, .. } = self.rule(node) {
                 for value in inputs.iter().filter_map(|i| self.carrier(here, node, *i)) {
                     if !data.contains(&value) {
@@ -43,7 +50,7 @@ impl Planner<'_> {
                 }
             }
             let pinned = self.rules.named(self.model, node).0;
-            self.plan.layers.push(LayerPart { node: node.label(&self.model.values), weight, data, pinned });
+            self.plan.layers.push(LayerPart { node: node.label(&self.model.values), weights, data, pinned });
         }
     }
 

@@ -208,3 +208,29 @@ fn weights_without_bits_to_choose_are_refused_by_name() {
     let bits = |v: &ValueId| encodings::decode(model.annotations.encoding(*v).unwrap()).unwrap();
     assert!(matches!(bits(&layers.groups[2].weights[0]), encodings::Decode::Table { bits: 3, .. }));
 }
+
+#[test]
+fn the_weights_of_a_recurrent_layer_have_one_width() {
+    let mut model = Model::new(17);
+    let x = model.values.add_named("input");
+    let shape = [4, 2, 3].map(Dim::Known).to_vec();
+    model.values[x].ty = ValueType::Tensor { dtype: DType::F32, shape: Some(shape) };
+    model.graph.inputs.push(x);
+    let [w, r] = [("w", [1, 20, 3]), ("r", [1, 20, 5])].map(|(name, shape)| {
+        let id = model.values.add_constant(name, random::normal(1, &shape, 0.0, 0.5).unwrap());
+        model.graph.constants.push(id);
+        id
+    });
+    let y = model.values.add_named("out");
+    model.graph.nodes.push(Node::new("LSTM", "lstm", &[x, w, r], &[y]).with("hidden_size", graph::AttributeValue::Int(5)));
+    model.graph.outputs.push(y);
+    model.verify().unwrap();
+    let settings = QuantizeSettings { weight_only: true, activations: ActivationSettings::float(), ..QuantizeSettings::default() };
+    let macs = BTreeMap::from([("lstm".to_string(), 640)]);
+    let layers = Layers::of(&model, &settings, ActivationWidths::default(), &macs).unwrap();
+    assert_eq!(told(&layers), [pair("lstm", "")]);
+    let group = &layers.groups[0];
+    assert_eq!((group.weights.clone(), group.elements, group.macs), (vec![w, r], 60 + 100, 640));
+    assert_eq!(layers.cost(Cost::BitOps, Some(0), 4, &Fitted::default()).unwrap(), 640 * 4 * 32);
+    assert_eq!(layers.rules(&[4]).unwrap().len(), 1);
+}

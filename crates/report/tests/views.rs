@@ -1,6 +1,32 @@
 //! The views of a record with every field set, and with names that must be escaped.
 use espalier_report::record::*;
-use espalier_report::{RunRecord, curves, html, html_live, markdown, terminal, terminal_after};
+use espalier_report::{RunRecord, curves, html, html_live, markdown, sensitivity_page, sensitivity_text, terminal, terminal_after};
+
+fn sensitivities() -> SensitivityRecord {
+    let width = |bits: u32| WidthRecord {
+        bits,
+        noise: if bits == 4 { 0.0 } else { 0.01 },
+        loss: Some(0.5 + 1.0 / f64::from(bits)),
+        metric: Some(0.9 - 0.01 * f64::from(bits)),
+    };
+    let group = |layers: &[&str]| GroupRecord {
+        layers: layers.iter().map(|l| l.to_string()).collect(),
+        activations: vec!["relu<1>".into()],
+        elements: 432,
+        macs: 1000,
+        widths: vec![width(3), width(4)],
+    };
+    SensitivityRecord {
+        schema_version: SCHEMA_VERSION,
+        name: "<net>".into(),
+        samples: 64,
+        taken_from: "validation samples".into(),
+        measured: Some(MetricRecord::accuracy()),
+        float_loss: Some(0.5),
+        float_metric: Some(0.9),
+        groups: vec![group(&["conv<1>"]), group(&["a", "b\"", "c"])],
+    }
+}
 
 fn record() -> RunRecord {
     let metrics = |a, bytes| Metrics { accuracy: Some(a), file_bytes: Some(bytes), parameters: Some(271_122), ..Metrics::default() };
@@ -19,6 +45,13 @@ fn record() -> RunRecord {
         seconds: 12.0,
         metrics: Metrics { images: Some(359), ..metrics(0.99, 1_097_256) },
         epochs: (1..=5).map(epoch).collect(),
+        plan: Some(PlanRecord {
+            limits: vec![LimitRecord { limit: "3 bits".into(), taken: "2.980 bits".into() }],
+            takes: vec!["2.980 bits".into(), "90.1 kB".into()],
+            sensitivity: sensitivities(),
+            chosen: vec![3, 4],
+            file: Some("train.plan.toml".into()),
+        }),
         ..StageRecord::default()
     };
     let runtime = |arithmetic, accuracy| RuntimeRecord {
@@ -92,11 +125,35 @@ fn record() -> RunRecord {
 fn the_page_has_every_section_and_fetches_nothing() {
     let page = html(&record());
     let ids = ["warnings", "goals", "before-after", "stages", "curves", "trade", "runtimes", "placement", "float"];
-    for id in ids.into_iter().chain(["classes", "layers", "time", "notes", "environment"]) {
+    for id in ids.into_iter().chain(["classes", "layers", "widths", "time", "notes", "environment"]) {
         assert!(page.contains(&format!("<section id=\"{id}\">")), "{id}");
     }
     assert!(!page.contains("<script") && page.contains("&lt;script&gt;") && page.contains("conv&lt;1&gt;"));
     assert!(!page.contains("http") && page.contains("prefers-color-scheme"));
+}
+
+#[test]
+fn sensitivities_are_a_table_for_people_and_for_programs() {
+    let record = sensitivities();
+    let (text, page, csv) = (sensitivity_text(&record), sensitivity_page(&record), record.to_csv());
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("layers ") && lines[0].contains("accuracy at 3") && !lines[0].contains("loss"), "{text}");
+    assert!(lines[2].starts_with("conv<1>") && lines[2].contains("20.0 dB") && lines[2].contains('∞'), "{text}");
+    assert!(
+        lines[3].starts_with("a and 2 more") && lines[3].contains("-3.00 points") && lines[4].contains("64 validation samples"),
+        "{text}"
+    );
+    assert_eq!(page.matches("<svg").count(), 2);
+    assert!(page.contains("&lt;net&gt; · Espalier") && page.contains("conv&lt;1&gt;") && page.contains("loss 4"), "{page}");
+    assert_eq!(csv.lines().nth(1), Some("\"conv<1>\",432,1000,3,0.01,20,0.8333333333333333,0.87"));
+    assert_eq!(csv.lines().nth(4), Some("\"a b\"\" c\",432,1000,4,0,,0.75,0.86"));
+    let unlabelled = SensitivityRecord { measured: None, float_loss: None, float_metric: None, ..record };
+    assert_eq!(sensitivity_page(&unlabelled).matches("<svg").count(), 1);
+    // In a run's page the widths that were chosen stand beside what they were chosen by.
+    let page = html(&self::record());
+    for told in ["<section id=\"widths\">", "Widths after train", "2.980 bits of at most 3 bits", "train.plan.toml", "<th>chosen</th>"] {
+        assert!(page.contains(told), "{told}");
+    }
 }
 
 #[test]
@@ -166,6 +223,7 @@ fn regression() -> RunRecord {
     for (stage, mae) in r.stages.iter_mut().zip([0.2, 0.25]) {
         stage.classes = None;
         stage.metrics.accuracy = None;
+        stage.plan = None;
         stage.metrics.keep(&[("mae", mae), ("r2", 0.9)].into());
         stage.metrics.intervals.insert("mae".into(), [mae - 0.01, mae + 0.01]);
         for e in &mut stage.epochs {
@@ -261,7 +319,9 @@ const HOSTILE: &str =
 fn hostile(value: &mut serde_json::Value) {
     match value {
         // Other strings are enumerations, which would not parse with another text.
-        serde_json::Value::String(s) if !["run", "cached", "literal", "default"].contains(&s.as_str()) => *s = HOSTILE.into(),
+        serde_json::Value::String(s) if !["run", "cached", "literal", "default", "higher", "lower"].contains(&s.as_str()) => {
+            *s = HOSTILE.into()
+        }
         serde_json::Value::Array(list) => list.iter_mut().for_each(hostile),
         serde_json::Value::Object(map) => map.values_mut().for_each(hostile),
         _ => {}

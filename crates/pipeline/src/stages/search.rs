@@ -130,7 +130,9 @@ pub(crate) fn write_rules(comments: &[String], rules: &[Rule]) -> Result<String,
     for rule in rules {
         out += "\n[[stages.rules]]\n";
         if let toml::Value::Table(keys) = toml::Value::try_from(rule)? {
-            for key in ["match", "op", "position", "weights", "activations", "skip"] {
+            let first = ["match", "op", "position"];
+            let rest = keys.keys().map(String::as_str).filter(|key| !first.contains(key));
+            for key in first.into_iter().chain(rest) {
                 out += &keys.get(key).map_or(String::new(), |value| format!("{key} = {value}\n"));
             }
         }

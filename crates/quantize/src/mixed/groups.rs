@@ -104,13 +104,10 @@ impl Layers {
         let plan = plan(model, settings)?;
         let mut sets = Sets::default();
         for part in plan.layers.iter().filter(|p| !p.pinned) {
-            let own = sets.find(Item::Weight(part.weight));
-            let named = sets.find(Item::Node(part.node.clone()));
-            sets.join(own, named);
-            for decider in free_deciders(&plan, part, activations) {
-                let other = sets.find(Item::Decider(decider));
-                let own = sets.find(Item::Weight(part.weight));
-                sets.join(own, other);
+            let weights = part.weights.iter().map(|id| Item::Weight(*id));
+            for item in weights.chain(free_deciders(&plan, part, activations).into_iter().map(Item::Decider)) {
+                let (own, named) = (sets.find(item), sets.find(Item::Node(part.node.clone())));
+                sets.join(own, named);
             }
         }
         let mut layers = Layers {
@@ -124,24 +121,29 @@ impl Layers {
         let mut numbers: BTreeMap<usize, usize> = BTreeMap::new();
         let mut group_of: BTreeMap<ValueId, usize> = BTreeMap::new();
         for part in &plan.layers {
-            let Some(StoredConstant::Weight { encoding, .. }) = plan.constants.get(&part.weight) else { continue };
-            layers.encodings.insert(part.weight, encoding.clone());
-            let elements = model.values.tensor(part.weight).map_or(0, Tensor::len) as u64;
-            layers.elements.insert(part.weight, elements);
-            if part.pinned && !sets.knows(&Item::Weight(part.weight)) {
-                continue;
-            }
-            let root = sets.find(Item::Weight(part.weight));
-            let number = *numbers.entry(root).or_insert_with(|| {
-                layers.groups.push(Group::default());
-                layers.groups.len() - 1
-            });
-            let group = &mut layers.groups[number];
-            group.nodes.push(part.node.clone());
-            group.macs += macs.get(&part.node).copied().unwrap_or(0);
-            if group_of.insert(part.weight, number).is_none() {
-                group.weights.push(part.weight);
-                group.elements += elements;
+            let mut seen = BTreeSet::new();
+            for id in &part.weights {
+                let Some(StoredConstant::Weight { encoding, .. }) = plan.constants.get(id) else { continue };
+                layers.encodings.insert(*id, encoding.clone());
+                let elements = model.values.tensor(*id).map_or(0, Tensor::len) as u64;
+                layers.elements.insert(*id, elements);
+                if part.pinned && !sets.knows(&Item::Weight(*id)) {
+                    continue;
+                }
+                let root = sets.find(Item::Weight(*id));
+                let number = *numbers.entry(root).or_insert_with(|| {
+                    layers.groups.push(Group::default());
+                    layers.groups.len() - 1
+                });
+                let group = &mut layers.groups[number];
+                if seen.insert(number) {
+                    group.nodes.push(part.node.clone());
+                    group.macs += macs.get(&part.node).copied().unwrap_or(0);
+                }
+                if group_of.insert(*id, number).is_none() {
+                    group.weights.push(*id);
+                    group.elements += elements;
+                }
             }
         }
         for (value, decider) in &plan.deciders {
@@ -164,7 +166,7 @@ impl Layers {
     fn settle(&mut self, plan: &QuantPlan, activations: ActivationWidths, group_of: &BTreeMap<ValueId, usize>) {
         let mut widths: BTreeMap<String, u32> = BTreeMap::new();
         for part in &plan.layers {
-            let Some(bits) = self.encodings.get(&part.weight).map(|e| e.bits()) else { continue };
+            let Some(bits) = part.weights.iter().filter_map(|id| self.encodings.get(id)).map(|e| e.bits()).max() else { continue };
             let free = part.data.iter().any(|v| group_of.contains_key(v));
             for decider in free_deciders(plan, part, activations).into_iter().filter(|_| !free) {
                 let width = widths.entry(decider).or_default();
@@ -177,8 +179,10 @@ impl Layers {
     fn products(&mut self, plan: &QuantPlan, macs: &BTreeMap<String, u64>, group_of: &BTreeMap<ValueId, usize>) {
         for part in &plan.layers {
             let count = macs.get(&part.node).copied().unwrap_or(0);
-            let weight_bits = self.encodings.get(&part.weight).map_or(FLOAT_BITS, |e| u64::from(e.bits()));
-            let weight = group_of.get(&part.weight).map_or(Stored::Bits(weight_bits), |g| Stored::In(*g));
+            // The weights of a layer are in one group, or in none.
+            let weight_bits = part.weights.iter().filter_map(|id| self.encodings.get(id)).map(|e| u64::from(e.bits())).max();
+            let group = part.weights.iter().find_map(|id| group_of.get(id));
+            let weight = group.map_or(Stored::Bits(weight_bits.unwrap_or(FLOAT_BITS)), |g| Stored::In(*g));
             let planned = |value: &ValueId| {
                 let decider = plan.deciders.get(value).map(|d| d.node.as_str());
                 let settled = self.settled.iter().find(|r| r.pattern.as_deref() == decider).and_then(|r| r.activations.as_ref()?.stored());
