@@ -236,7 +236,7 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) 
     };
     let evenness = Sums { model, plan: &plan, largest: &seen.largest, values: &seen.values }.evenness();
     fit_constants(model, &plan, &weights, other, &evenness)?;
-    if settings.processor_safe.unwrap_or_else(|| settings.target.saturates()) {
+    if settings.processor_safe {
         report.widened = widen(model, &plan, &seen.values, (&weights, other))?;
     }
     report.warnings.extend(inexact.into_iter().map(|node| {

@@ -24,10 +24,9 @@ pub struct QuantizeSettings {
     /// Uses scales with so few significant bits that the sums of a layer are exact, and the deployed file computes the simulation
     /// to the bit. `false`: scales of full precision, with the least error; sums may then differ in their last places.
     pub exact: bool,
-    /// Gives 8-bit weights scales with which no sum saturates on x86 processors without VNNI; absent: where the target's runtime may
-    /// meet such a processor.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub processor_safe: Option<bool>,
+    /// Gives 8-bit weights scales with which no sum saturates on x86 processors without VNNI.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub processor_safe: bool,
     /// Patterns of names of nodes to skip; `*` stands for any characters. Each is a rule with `skip`.
     pub skip: Vec<String>,
     /// Rules for some of the layers, in order; of those that apply to a layer the last one decides.
@@ -49,7 +48,7 @@ impl Default for QuantizeSettings {
             weight_only: false,
             observer: Choice::known("min_max"),
             exact: true,
-            processor_safe: None,
+            processor_safe: false,
             skip: vec![],
             rules: vec![],
             target: target::Choice::default(),

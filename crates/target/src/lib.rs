@@ -119,11 +119,6 @@ pub trait Target: Send + Sync {
         false
     }
 
-    /// True if its runtime sums 8-bit products in 16 bits, which saturate, on some of the processors that a file for it may meet.
-    fn saturates(&self) -> bool {
-        false
-    }
-
     /// Refuses a model that it cannot run: because of nodes in float, or of a width.
     ///
     /// # Errors

@@ -116,11 +116,6 @@ impl Target for OnnxRuntime {
         MOVES_INTEGERS.iter().any(|(name, since)| *name == op_type && opset >= *since)
     }
 
-    /// Its kernels for x86 without VNNI use vpmaddubsw.
-    fn saturates(&self) -> bool {
-        true
-    }
-
     /// ONNX Runtime (1.32) computes a Gemm in float if the zero point is left out, while it accepts Conv and MatMul either way.
     fn writes_zero_point(&self, op_type: &str) -> bool {
         op_type == "Gemm"

@@ -41,11 +41,11 @@ pub struct QuantizeStage {
     /// to the bit. `false`: scales of full precision, with the least error; sums may then differ in their last places.
     #[serde(default = "exact")]
     pub exact: bool,
-    /// Gives 8-bit weights scales with which no sum saturates on x86 processors without VNNI, so that the file gives the same results
-    /// on every processor. Absent: true for a target whose runtime may meet such a processor (`onnxruntime`). Most channels keep
-    /// nearly all of their 8 bits; `weights.reduce_range`, 7 bits for all, is the blunt way.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub processor_safe: Option<bool>,
+    /// Gives 8-bit weights scales with which no sum of the calibration data saturates on x86 processors without VNNI, so that the file
+    /// gives the same results on every processor. Most channels keep nearly all of their 8 bits; `weights.reduce_range`, 7 bits for
+    /// all, holds for any data, and where weights train after calibration. `espalier evaluate --arithmetic avx2` shows the results.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub processor_safe: bool,
     /// Patterns of node names that are skipped: they stay in float, or as an earlier quantize stage left them.
     #[serde(default)]
     pub skip: Vec<String>,
