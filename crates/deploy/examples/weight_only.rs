@@ -1,9 +1,9 @@
 //! Weights alone in few bits: sizes and signal to noise of the deployed files of recurrent and embedding networks; prints Markdown.
 //!
 //! `cargo run --release -p espalier-deploy --example weight_only -- DATA [NAME] [FOLDER]`: DATA is the folder with `models/`, NAME a part of
-//! the name of a network (default: the voice detector, on windows of spoken digits, and the networks that are made here, of seeded
-//! noise in place of trained weights). With FOLDER the files are written there; NAME `windows` writes the windows alone, for
-//! `recipes/silero-vad-*.toml`. The latency is that of the first batch, on one thread.
+//! the name of a network. By default it is the voice detector, on four windows in a row of each of 300 spoken digits, its state fed
+//! back, and networks that are made here, of seeded noise in place of trained weights. With FOLDER the files are written there; NAME
+//! `windows` writes the windows alone, for `recipes/silero-vad-*.toml`. The latency is that of the first batch, on one thread.
 #[allow(dead_code, reason = "other examples use more of it")]
 mod shared_models;
 mod weight_only_nets;
@@ -23,6 +23,9 @@ use std::path::{Path, PathBuf};
 use technique::{Choice, Settings};
 use tensor::Tensor;
 use train::{Batch, Executor, Mode, TrainError};
+
+/// Windows of a recording.
+const WINDOWS: usize = 4;
 
 /// How weights are stored, and the corrections that help them.
 type Variant = (Choice<Encodings>, Vec<Choice<Corrections>>);
@@ -61,16 +64,32 @@ fn main() -> Result<(), Box<dyn Error>> {
             false => collected(shared_models::rows(&data, &model, inputs, true, 256)?)?,
         };
         let rows = collected(shared_models::rows(&data, &model, inputs, false, 300)?)?;
-        network(name, &file, [&calibration, &rows], folder.as_deref())?;
+        let rows = rows.into_iter().map(sequence).collect::<Result<Vec<_>, _>>()?;
+        network(name, &file, &calibration, &rows, folder.as_deref())?;
     }
     if let (Some(folder), true) = (&folder, wanted("windows", false)) {
         write_windows(&data, &folder.join("windows"))?;
     }
     for (name, model, rows) in weight_only_nets::all()?.into_iter().filter(|(name, ..)| wanted(name, true)) {
         let (calibration, rows) = rows.split_at(rows.len() / 2);
-        network(name, &onnx::to_bytes(&model)?, [calibration, rows], folder.as_deref())?;
+        let rows: Vec<Vec<Batch>> = rows.iter().map(|batch| vec![batch.clone()]).collect();
+        network(name, &onnx::to_bytes(&model)?, calibration, &rows, folder.as_deref())?;
     }
     Ok(())
+}
+
+/// The four windows of each recording one after the other, for a network with a state; other batches as they are.
+fn sequence(batch: Batch) -> Result<Vec<Batch>, tensor::TensorError> {
+    let (Some(windows), Some(state)) = (batch.inputs.get("input"), batch.inputs.get("state")) else { return Ok(vec![batch]) };
+    let recordings = windows.shape()[0] / WINDOWS;
+    let one = |i: usize| {
+        let at = Tensor::vector((0..recordings).map(|r| (r * WINDOWS + i) as i64).collect::<Vec<i64>>());
+        let mut inputs = batch.inputs.clone();
+        inputs.insert("input".into(), windows.gather(&at, 0)?);
+        inputs.insert("state".into(), state.narrow(1, 0, recordings)?);
+        Ok(Batch { inputs, ..Batch::default() })
+    };
+    (0..WINDOWS).map(one).collect()
 }
 
 /// Windows of 100 training recordings, of all digits and speakers.
@@ -91,7 +110,7 @@ fn write_windows(data: &Path, folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn network(name: &str, file: &[u8], [calibration, rows]: [&[Batch]; 2], folder: Option<&Path>) -> Result<(), Box<dyn Error>> {
+fn network(name: &str, file: &[u8], calibration: &[Batch], rows: &[Vec<Batch>], folder: Option<&Path>) -> Result<(), Box<dyn Error>> {
     let runtime = runtime::choose().runtime;
     let mut float = runtime.load(Source::Bytes(file), SessionOptions::default_arithmetic(1))?;
     for (weights, corrections) in variants()? {
@@ -109,16 +128,25 @@ fn network(name: &str, file: &[u8], [calibration, rows]: [&[Batch]; 2], folder: 
         let simulation = Executor::new(&model)?;
         let mut session = runtime.load(Source::Bytes(&deployed), SessionOptions::default_arithmetic(1))?;
         let (mut noise, mut apart): (BTreeMap<String, Difference>, Difference) = Default::default();
-        for batch in rows {
-            let simulated = simulation.run(&batch.inputs, Mode::SIMULATED)?;
-            let (wanted, found) = (float.run(&batch.inputs)?, session.run(&batch.inputs)?);
-            for (output, value) in &found {
-                noise.entry(output.clone()).or_default().add(&wanted[output], value)?;
-                apart.add(&simulated[output], value)?;
+        for sequence in rows {
+            // Each network goes on from its own state.
+            let mut states: [Option<Tensor>; 3] = Default::default();
+            for batch in sequence {
+                let [a, b, c] = states.each_ref().map(|state| {
+                    let mut inputs = batch.inputs.clone();
+                    inputs.extend(state.clone().map(|state| ("state".to_string(), state)));
+                    inputs
+                });
+                let (wanted, found, simulated) = (float.run(&a)?, session.run(&b)?, simulation.run(&c, Mode::SIMULATED)?);
+                for (output, value) in &found {
+                    noise.entry(output.clone()).or_default().add(&wanted[output], value)?;
+                    apart.add(&simulated[output], value)?;
+                }
+                states = [&wanted, &found, &simulated].map(|outputs| outputs.get("stateN").cloned());
             }
         }
         let noise: Vec<String> = noise.iter().map(|(output, d)| format!("{output} {:.1}", d.sqnr_db())).collect();
-        let few = &rows[0].inputs;
+        let few = &rows[0][0].inputs;
         let times = latencies(&mut [(float.as_mut(), few), (session.as_mut(), few)], LatencyOptions::default())?;
         println!(
             "| {name} | {how} | {} | {:.4} | {} | {:.1e} | {:.3} ({:.3}) |",

@@ -217,7 +217,7 @@ fn a_masked_recurrent_weight_keeps_its_zeros() {
     let mut model = layer("LSTM");
     let w = model.find("LSTM1_w").unwrap();
     let shape = model.values.tensor(w).unwrap().shape().to_vec();
-    let live = (0..shape.iter().product()).map(|i: usize| i % 3 == 0).collect::<Vec<bool>>();
+    let live = (0..shape.iter().product()).map(|i: usize| i.is_multiple_of(3)).collect::<Vec<bool>>();
     model.annotations.entry(w).mask = Some(Tensor::new(live, shape.as_slice()).unwrap());
     let lowered = check(&quantized(model, &settings(affine(4))), "masked");
     let counted = measure::parameters(&lowered.model).unwrap();

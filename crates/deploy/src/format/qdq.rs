@@ -23,7 +23,7 @@ pub(crate) const MANUAL: Manual = Manual {
 pub struct Qdq {
     /// Stores integer weights that are read in float behind Cast and Mul, which the runtime computes when it loads the file; false: layers
     /// with float data have theirs behind DequantizeLinear, which ONNX Runtime computes in each run.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub decode_once: bool,
 }
 
