@@ -32,7 +32,7 @@ pub fn sensitivity_text(record: &SensitivityRecord) -> String {
     let (head, rows) = cells(record, None);
     let shown: Vec<usize> = (1..head.len()).filter(|c| !head[*c].starts_with(LOSS)).collect();
     let pick = |cells: &Vec<String>| shown.iter().map(|c| line(&cells[*c])).collect::<Vec<String>>();
-    columns(&pick(&head), &rows.iter().map(pick).collect::<Vec<_>>()) + &measured(record) + "\n"
+    columns(&pick(&head), &rows.iter().map(pick).collect::<Vec<_>>()) + &line(&measured(record)) + "\n"
 }
 
 /// How headings of losses begin.

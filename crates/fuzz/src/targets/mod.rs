@@ -39,6 +39,7 @@ pub(crate) const ALL: &[&Target] = &[
     &datasets::CIFAR,
     &datasets::PARQUET,
     &texts::RECIPE,
+    &texts::WIDTHS,
     &texts::RECORD,
     &texts::STAGE,
     &texts::CHECKPOINT,

@@ -1,13 +1,14 @@
-//! Recipes, run records, stage manifests, checkpoints.
+//! Recipes, plans of widths, run records, stage manifests, checkpoints.
 use super::{Target, read, with_ending};
 use crate::case::Case;
 use crate::mutate;
 use crate::random::Random;
+use pipeline::recipe::Loaded;
 use pipeline::run_dir::{KeyBuilder, RunDir};
 use report::RunRecord;
 use report::record::{
-    Arithmetic, DeployRecord, EpochPoint, FloatPart, GoalRecord, Latency, LayerRecord, Metrics, Note, RuntimeRecord, SCHEMA_VERSION,
-    StageRecord,
+    Arithmetic, DeployRecord, EpochPoint, FloatPart, GoalRecord, GroupRecord, Latency, LayerRecord, MetricRecord, Metrics, Note,
+    RuntimeRecord, SCHEMA_VERSION, SensitivityRecord, StageRecord, WidthRecord,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,6 +16,8 @@ use tensor::Tensor;
 use train::Checkpoint;
 
 pub(super) const RECIPE: Target = Target { name: "recipe", what: "recipes", seeds: recipes, mutate: text, run: recipe };
+pub(super) const WIDTHS: Target =
+    Target { name: "widths", what: "plans of widths and tables of sensitivities", seeds: plans, mutate: text, run: plan };
 pub(super) const RECORD: Target = Target { name: "record", what: "run.json and its views", seeds: records, mutate: text, run: record };
 pub(super) const STAGE: Target = Target { name: "stage", what: "stage.json in a run's folder", seeds: stages, mutate: text, run: stage };
 pub(super) const CHECKPOINT: Target =
@@ -51,6 +54,58 @@ fn recipe(case: &Case, folder: &Path) -> Result<(), String> {
         Ok(loaded) => drop(loaded.inputs(None)),
     }
     Ok(())
+}
+
+/// A recipe that reads a plan from beside it.
+const PLANNED: &str =
+    "name = \"t\"\n[data]\ntrain = \"d\"\n[model]\narch = \"mlp\"\n[[stages]]\nkind = \"quantize\"\nplan = \"plan.toml\"\n";
+
+fn plans() -> Result<Vec<Case>, String> {
+    let plan = "# A plan.\n[[stages.rules]]\nmatch = \"/conv1\"\nweights = { bits = 4 }\nactivations = { bits = 4 }\n\n\
+                [[stages.rules]]\nop = \"Gemm\"\nweights = { kind = \"codebook\", bits = 3 }\nactivations = false\n";
+    let width = |bits| WidthRecord { bits, noise: 0.01, loss: Some(0.5), metric: Some(0.9) };
+    let group = |name: &str| GroupRecord {
+        layers: vec![name.into()],
+        activations: vec![],
+        elements: 10,
+        macs: 100,
+        widths: [2, 4, 8].map(width).to_vec(),
+    };
+    let table = SensitivityRecord {
+        schema_version: SCHEMA_VERSION,
+        name: "t".into(),
+        samples: 8,
+        taken_from: "validation samples".into(),
+        measured: Some(MetricRecord::accuracy()),
+        float_loss: Some(0.4),
+        float_metric: Some(0.95),
+        groups: vec![group("a"), group("b")],
+    };
+    let table = serde_json::to_vec_pretty(&table).map_err(|e| e.to_string())?;
+    Ok(vec![Case::one("plan.toml", "plan.toml", plan.as_bytes().to_vec()), Case::one("table.json", "table.json", table)])
+}
+
+fn plan(case: &Case, folder: &Path) -> Result<(), String> {
+    let path = case.write(folder).map_err(|e| e.to_string())?;
+    if path.extension().is_some_and(|e| e == "toml") {
+        let recipe = pipeline::recipe::parse(PLANNED, &[]).map_err(|e| e.to_string())?;
+        let loaded = Loaded { recipe, text: PLANNED.into(), folder: folder.to_path_buf(), overrides: vec![] };
+        drop(loaded.with_files(None).map_err(|e| e.to_string()));
+        return Ok(());
+    }
+    let Ok(r) = SensitivityRecord::load(&path) else { return Ok(()) };
+    views_are_plain(&[report::sensitivity_page(&r), report::sensitivity_text(&r), r.to_csv()])
+}
+
+/// No name is an element of the page, which comes first, and no control character is in a view.
+fn views_are_plain(views: &[String]) -> Result<(), String> {
+    if views.first().is_some_and(|page| page.contains("<script")) {
+        return Err("a name became an element of the page".into());
+    }
+    match views.iter().any(|t| t.chars().any(|c| c.is_control() && c != '\n' && c != '\t')) {
+        true => Err("a control character is in a view".into()),
+        false => Ok(()),
+    }
 }
 
 fn stage_record() -> StageRecord {
@@ -94,14 +149,7 @@ fn records() -> Result<Vec<Case>, String> {
 fn record(case: &Case, folder: &Path) -> Result<(), String> {
     let path = case.write(folder).map_err(|e| e.to_string())?;
     let Ok(r) = RunRecord::load(&path) else { return Ok(()) };
-    let (page, terminal, markdown) = (report::html(&r), report::terminal(&r), report::markdown(&r));
-    if page.contains("<script") {
-        return Err("a name became an element of the page".into());
-    }
-    match [&page, &terminal, &markdown].iter().any(|t| t.chars().any(|c| c.is_control() && c != '\n' && c != '\t')) {
-        true => Err("a control character is in a view".into()),
-        false => Ok(()),
-    }
+    views_are_plain(&[report::html(&r), report::terminal(&r), report::markdown(&r)])
 }
 
 fn stages() -> Result<Vec<Case>, String> {

@@ -103,7 +103,7 @@ impl SensitivityRecord {
         let number = |v: Option<f64>| v.map_or(String::new(), |v| v.to_string());
         for group in &self.groups {
             for w in &group.widths {
-                let name = group.layers.join(" ").replace('"', "\"\"");
+                let name = crate::text::line(&group.layers.join(" ")).replace('"', "\"\"");
                 let (db, loss, metric) = (number(w.sqnr_db()), number(w.loss), number(w.metric));
                 out += &format!("\"{name}\",{},{},{},{},{db},{loss},{metric}\n", group.elements, group.macs, w.bits, w.noise);
             }
