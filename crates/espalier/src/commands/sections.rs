@@ -10,7 +10,7 @@ struct Section {
     example: &'static str,
 }
 
-const SECTIONS: [Section; 12] = [
+const SECTIONS: [Section; 13] = [
     Section {
         name: "data",
         ty: "DataSettings",
@@ -64,6 +64,12 @@ const SECTIONS: [Section; 12] = [
         ty: "Activations",
         place: "activations = { ... } in a quantize stage",
         example: "[[stages]]\nkind = \"quantize\"\nactivations = { bits = 8 }\n",
+    },
+    Section {
+        name: "search",
+        ty: "SearchSettings",
+        place: "search = { ... } in a quantize stage with a budget",
+        example: "[[stages]]\nkind = \"quantize\"\nbudget = \"3 bits\"\nsearch = { widths = [2, 3, 4, 8], samples = 512 }\n",
     },
     Section {
         name: "optimizer",

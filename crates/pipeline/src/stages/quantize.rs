@@ -141,7 +141,7 @@ that are not calibration samples. Harm is taken to add up, and the choice of lea
 programming. Layers that share a weight, or read the same activation, get one width. Rules win over the search, and what they decide on
 counts. The plan is written beside the stage's result as NAME.plan.toml (plan = \"FILE\" reads it again, edited or not), the measurements
 as NAME.sensitivity.json (search.sensitivity = \"FILE\"). espalier sensitivity measures without a budget.",
-        source: "Least harm in sum as a knapsack problem: Yao et al. 2021, arXiv:2011.10680, section 3.3",
+        source: "Least harm in sum within limits: Yao et al. 2021, arXiv:2011.10680, who solve it as an integer linear program",
         example: "weights = { bits = 8, granularity = \"channel\", reduce_range = true }\ncalibration = { observer = \"percentile\", images = 512 }\n",
     }
 );
