@@ -26,7 +26,7 @@ triangular factor of the inverse of H (U^T U): for j = 1 .. k
 
 which is the best that the weights left can do about the error |(W - Q) X|^2. Inputs with the largest power come first (order =
 \"power\"), as errors made late are made up for least. Masked weights stay zero. A layer keeps rounding to nearest where that is
-nearer. One pass and no learning: seconds where adaround takes minutes, and usually between it and rounding to nearest.
+nearer. One pass and no learning; results usually lie between adaround and rounding to nearest.
 
 For weights of 4 bits and fewer in convolutions and matrix products.",
         source: "E. Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers (2022), arXiv:2210.17323, \
