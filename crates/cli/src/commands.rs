@@ -242,7 +242,7 @@ fn samples(a: &Samples, batch: u32) -> Result<lib::SampleOptions, Error> {
 
 fn evaluate_options(a: &Evaluate) -> Result<lib::EvaluateOptions, Error> {
     let (r, samples) = (&a.runtime, samples(&a.samples, 64)?);
-    let arithmetic = a.arithmetic.as_deref().map(str::parse).transpose().map_err(Error::from)?;
+    let arithmetic = a.arithmetic.as_deref().map(str::parse).transpose().map_err(Error::Input)?;
     Ok(lib::EvaluateOptions { samples, runtime: r.runtime.clone(), literal: r.literal, arithmetic, threads: r.threads })
 }
 

@@ -1,7 +1,7 @@
 //! A quantized file as different processors compute it: its operators on integers, with the sums that their instructions give.
+use crate::Result;
 use crate::format::islands;
 use crate::runtime::{Reference, Session};
-use crate::{DeployError, Result};
 use graph::Model;
 use ops::Sums;
 use std::fmt;
@@ -29,7 +29,7 @@ impl Arithmetic {
     /// quantizers, that operator runs; the result is scaled and rounded exactly.
     ///
     /// # Errors
-    /// [`DeployError::Runtime`] for a model that cannot be run.
+    /// [`crate::DeployError::Runtime`] for a model that cannot be run.
     pub fn session(self, mut model: Model) -> Result<Box<dyn Session>> {
         if self != Arithmetic::Literal {
             islands::merge(&mut model, &**target::Choice::default().member())?;
@@ -46,12 +46,12 @@ impl fmt::Display for Arithmetic {
 }
 
 impl FromStr for Arithmetic {
-    type Err = DeployError;
+    /// A sentence with the names that there are.
+    type Err = String;
 
-    fn from_str(name: &str) -> Result<Self> {
+    fn from_str(name: &str) -> std::result::Result<Self, String> {
         let found = Self::ALL.iter().find(|(known, _)| *known == name).map(|(_, a)| *a);
         let known: Vec<&str> = Self::ALL.iter().map(|(name, _)| *name).collect();
-        let what = format!("there is no arithmetic '{name}'; there are {}", known.join(", "));
-        found.ok_or(DeployError::Runtime { runtime: "reference", step: "cannot choose the arithmetic", what })
+        found.ok_or_else(|| format!("no arithmetic is named '{name}'; there are {}", known.join(", ")))
     }
 }

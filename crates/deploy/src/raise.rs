@@ -3,7 +3,8 @@ use crate::table;
 use graph::{Graph, Model, Node, ValueId};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Moves constants of a body that are decoded there ([`table::is_decoded`]) to the main graph, with the nodes that decode them. What has a name that another value has too stays where it is.
+/// Moves constants of a body that are decoded there ([`table::is_decoded`]) to the main graph, with the nodes that decode them. What
+/// has a name that another value has too stays where it is.
 pub(crate) fn decoded_constants(model: &mut Model) {
     if model.graph.nodes.iter().all(|n| n.subgraphs().next().is_none()) {
         return;

@@ -4,7 +4,7 @@
 //! Neighbours are those of ONNX Runtime's kernels (MLAS): the elements of a convolution's kernel in the order height, width, channel
 //! of the group; the rows of a matrix. Depthwise convolutions do not use the instruction, nor do unsigned weights.
 use crate::window::Window;
-use crate::{EvalCx, OpError};
+use crate::{ChannelAxis, EvalCx, LayerChannels, OpError};
 use graph::Node;
 use tensor::{DType, Tensor, TensorError};
 
@@ -57,14 +57,14 @@ pub enum Products {
 }
 
 impl Products {
-    /// The order in which a node takes a weight of this shape; `None` for other operators than convolutions and matrix products.
+    /// The order in which a node takes a weight of this shape; `None` for other operators than convolutions (not transposed ones) and
+    /// matrix products.
     pub fn of(node: &Node, shape: &[usize]) -> Option<Products> {
-        match (node.op_type.as_str(), shape) {
-            _ if !node.is_onnx() => None,
-            ("Conv", [_, _, _, ..]) => Some(Products::Kernel),
-            ("Gemm", [_, _]) => Some(if node.int_or("transB", 0).ok()? == 0 { Products::Columns } else { Products::Rows }),
-            ("MatMul", [_, _]) => Some(Products::Columns),
-            _ => None,
+        let layer = LayerChannels::of(node, shape)?;
+        match (layer.at, layer.output) {
+            (ChannelAxis::Second, _) => (!layer.groups_by_input).then_some(Products::Kernel),
+            (ChannelAxis::Last, 0) => Some(Products::Rows),
+            (ChannelAxis::Last, _) => Some(Products::Columns),
         }
     }
 
@@ -84,6 +84,11 @@ impl Products {
             usize::MAX => product,
             n => output / per_output * n + product % n,
         }
+    }
+
+    /// Where the channels of the data lie.
+    pub fn data(self) -> ChannelAxis {
+        if self == Products::Kernel { ChannelAxis::Second } else { ChannelAxis::Last }
     }
 
     /// The axis of the outputs.
@@ -158,7 +163,8 @@ pub(crate) fn of_conv(
         zero_point.map(unsigned).transpose()?.and_then(|z| z.first().copied()).unwrap_or(if x.dtype() == DType::I8 { 128 } else { 0 });
     let mut out = vec![0f64; data[0] * weight[0] * positions];
     let per_output = weight[0] / groups.max(1);
-    for (n, sample) in values.chunks(data[1] * plane).enumerate() {
+    for n in 0..data[0] {
+        let sample = &values[n * data[1] * plane..];
         for (m, pairs) in pairs.iter().enumerate() {
             let group = &sample[m / per_output.max(1) * per_group * plane..];
             let sums = &mut out[(n * weight[0] + m) * positions..][..positions];
@@ -220,8 +226,8 @@ pub(crate) fn of_product(cx: &EvalCx, a: &Tensor, b: &Tensor) -> Result<Option<T
     let mut out = Vec::with_capacity(values.len() / row.max(1) * columns);
     for x in values.chunks(row.max(1)) {
         for pairs in &pairs {
-            let sum = |p: &Pair| lost(p.first.1 * x[p.first.0] + p.second.map_or(0, |(k, w)| w * x[k]));
-            out.push(f64::from(pairs.iter().map(sum).sum::<i32>()));
+            let sum = |p: &Pair| f64::from(lost(p.first.1 * x[p.first.0] + p.second.map_or(0, |(k, w)| w * x[k])));
+            out.push(pairs.iter().map(sum).sum::<f64>());
         }
     }
     let shape = data[..data.len() - 1].iter().copied().chain([columns]).collect::<Vec<_>>();

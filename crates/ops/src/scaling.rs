@@ -23,11 +23,11 @@ pub struct LayerChannels {
     /// The axis of the channels of data and result.
     pub at: ChannelAxis,
     /// The weight's axis that counts output channels (of one group, if `groups_by_input`).
-    output: usize,
+    pub(crate) output: usize,
     /// The weight's axis that counts input channels (of one group, unless `groups_by_input`).
     input: usize,
     groups: usize,
-    groups_by_input: bool,
+    pub(crate) groups_by_input: bool,
 }
 
 impl LayerChannels {

@@ -20,7 +20,7 @@ fn a_network_is_quantized_where_the_recipe_names_no_data() {
 }
 
 #[test]
-fn a_recipe_without_data_is_refused_and_so_is_a_model_without_an_image_is_refused() {
+fn a_recipe_without_data_is_refused_and_so_is_a_model_that_takes_no_image() {
     let data = "preprocess = { scale = 0.0039 }";
     assert!(unreadable(&recipe(data, NETWORK, &["kind = \"quantize\""]), &[]).contains("stage 'quantize' needs training data"));
     let (error, _) = refused(&recipe(data, "arch = \"resnet8\"\ninput = [2, 16, 16]\nwidth = 0.25", &[GENERATED]), &[]);

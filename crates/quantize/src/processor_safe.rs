@@ -44,7 +44,7 @@ pub(crate) fn widen(
         for id in node.inputs.iter().flatten().filter(|id| on_integers.contains(id)) {
             let shape = model.values.tensor(*id).map(|t| t.shape()).unwrap_or_default();
             let Some(products) = Products::of(node, shape).filter(|p| p.in_pairs(shape)) else { continue };
-            let largest = node.input(0).and_then(|data| largest(model, seen, data)).unwrap_or_default();
+            let largest = node.input(0).and_then(|data| largest(model, seen, data, products)).unwrap_or_default();
             match layers.entry(*id) {
                 Entry::Vacant(new) => drop(new.insert(Layer { products, largest })),
                 // Another reader: its data count too.
@@ -70,14 +70,14 @@ pub(crate) fn widen(
 
 /// The largest integer of each channel of a value in calibration, as unsigned data; `None` where that was not seen. The border of a
 /// convolution is filled with the zero point.
-fn largest(model: &Model, seen: &BTreeMap<u32, Statistics>, data: ValueId) -> Option<Vec<i32>> {
+fn largest(model: &Model, seen: &BTreeMap<u32, Statistics>, data: ValueId, products: Products) -> Option<Vec<i32>> {
     let statistics = seen.get(&data.0)?;
     let grid = Grid::of(model.annotations.encoding(data)?).ok()?;
     let scale = grid.scale().item::<f32>().ok()?;
     let zero_point = grid.zero_point().ok()?.to_i64_vec().ok()?.first().copied()? as f32;
     let (qmin, qmax) = (grid.settings().qmin() as f32, grid.settings().qmax() as f32);
     let integer = |top: &f32| ((top / scale).round_ties_even() + zero_point).clamp(zero_point, qmax) - qmin;
-    Some(statistics.largest().iter().map(|top| integer(top) as i32).collect())
+    Some(statistics.largest(products.data()).iter().map(|top| integer(top) as i32).collect())
 }
 
 /// The encoding with scales at which no pair saturates, and the number of channels that needed it; `None` if none does.

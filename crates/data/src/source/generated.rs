@@ -32,7 +32,7 @@ pub struct GeneratedImages {
 struct Leaf {
     centre: [f64; 2],
     radius: f64,
-    /// 1 for a disc and an ellipse; above 2 it nears a rectangle (exponent of a superellipse).
+    /// Exponent of a superellipse: 2 is a disc or an ellipse, 8 nearly a rectangle.
     exponent: f64,
     /// Ratio of the sides, and the direction of the longer one.
     stretch: f64,

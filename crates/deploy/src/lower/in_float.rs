@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use target::{QuantRule, Target};
 use tensor::DType;
 
-/// The encoded weights that the target or the options want behind Cast and Mul, as all their readers compute in float: operators without a kernel on
-/// integers, embeddings whose rows have a scale each, and layers whose data are float.
+/// The encoded weights that the target or the options want behind Cast and Mul, as all their readers compute in float: operators without
+/// a kernel on integers, embeddings whose rows have a scale each, and layers whose data are float.
 pub(super) fn find(model: &Model, options: &LowerOptions) -> BTreeSet<ValueId> {
     let target = &**options.target.member();
     let (mut float, mut other) = (BTreeSet::new(), BTreeSet::new());
@@ -37,7 +37,8 @@ fn integers(model: &Model, id: ValueId) -> Option<DType> {
     }
 }
 
-/// Whether the node that reads a weight in float is a layer with a kernel on integers; `None` if it does not read it as a weight in float.
+/// Whether the node that reads a weight in float is a layer with a kernel on integers; `None` if it does not read it as a weight in
+/// float.
 fn reader(model: &Model, node: &Node, input: usize, target: &dyn Target) -> Option<bool> {
     let weight = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.role(node, input) == Role::Weight);
     let encoding = |v| model.annotations.encoding(v);

@@ -6,7 +6,7 @@ use crate::recipe::{Harm, Limit, QuantizeStage};
 use crate::run_dir::{Cache, Key};
 use crate::stages::write_rules;
 use graph::Model;
-use quantize::mixed::{ActivationWidths, Candidate, Cost, Effect, Fitted, Layers, Sensitivity, best, fitted, sensitivity};
+use quantize::mixed::{ActivationWidths, Candidate, Cost, Effect, Fitted, Group, Layers, Sensitivity, best, fitted, sensitivity};
 use quantize::{Observations, QuantizeSettings, Rule};
 use report::record::{GroupRecord, LimitRecord, PlanRecord, SCHEMA_VERSION, SensitivityRecord, WidthRecord};
 use report::text;
@@ -66,7 +66,8 @@ pub(super) fn find(
         None => part.table(&layers, &fitted, tick)?,
     };
     let limits = budget.limits();
-    let options = part.options(&layers, &table)?;
+    let table = part.in_order(&layers, table)?;
+    let options = part.options(&table)?;
     let costs = Costs { layers: &layers, fitted: &fitted };
     let (chosen, room) = costs.choose(&options, limits)?;
     let rules = layers.rules(&chosen)?;
@@ -176,21 +177,23 @@ impl Part<'_> {
             .finish())
     }
 
-    /// The widths that each group may have, with their harm.
-    fn options(&self, layers: &Layers, table: &SensitivityRecord) -> Result<Vec<Vec<(u32, f64)>>, StageError> {
+    /// A table with one row for each group, in their order: a file may have been edited.
+    fn in_order(&self, layers: &Layers, table: SensitivityRecord) -> Result<SensitivityRecord, StageError> {
+        let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<String>>();
+        let row = |group: &Group| {
+            let known = table.groups.iter().find(|known| sorted(&known.layers) == sorted(&group.nodes));
+            let names = group.nodes.join("', '");
+            let what = format!("the table of sensitivities has no row for '{names}': measure it again with this model and these rules");
+            known.cloned().ok_or_else(|| StageError::from(what))
+        };
+        let groups = layers.groups.iter().map(row).collect::<Result<_, _>>()?;
+        Ok(SensitivityRecord { groups, ..table })
+    }
+
+    /// The widths that each row's group may have, with their harm.
+    fn options(&self, table: &SensitivityRecord) -> Result<Vec<Vec<(u32, f64)>>, StageError> {
         let mut out = vec![];
-        for group in &layers.groups {
-            let same = |known: &&GroupRecord| {
-                let sorted = |names: &[String]| names.iter().cloned().collect::<BTreeSet<String>>();
-                sorted(&known.layers) == sorted(&group.nodes)
-            };
-            let Some(known) = table.groups.iter().find(same) else {
-                let names = group.nodes.join("', '");
-                return Err(format!(
-                    "the table of sensitivities has no row for '{names}': measure it again with this model and these rules"
-                )
-                .into());
-            };
+        for known in &table.groups {
             let harm = |w: &WidthRecord| match self.stage.search.by {
                 Harm::Noise => Ok(w.noise),
                 Harm::Loss => w.loss.zip(table.float_loss).map(|(loss, float)| loss - float).ok_or_else(|| {
@@ -204,7 +207,7 @@ impl Part<'_> {
             if widths.is_empty() {
                 return Err(format!(
                     "'{}' has none of the widths {:?} in the table of sensitivities",
-                    group.nodes.join("', '"),
+                    known.layers.join("', '"),
                     self.stage.search.widths
                 )
                 .into());

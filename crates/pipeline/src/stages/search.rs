@@ -3,7 +3,7 @@ use super::StageError;
 use crate::PipelineError;
 use encodings::Encodings;
 use quantize::Rule;
-use quantize::mixed::Widths;
+use quantize::mixed::{Widths, with_bits};
 use report::record::SensitivityRecord;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -73,11 +73,7 @@ impl SearchSettings {
         }
         within("least_activations", f64::from(self.least_activations), 2.0, 16.0, "bits of an activation")?;
         for bits in &self.widths {
-            let mut settings = weights.settings().clone();
-            settings.insert("bits".into(), (*bits).into());
-            if let Err(fault) = Choice::<Encodings>::new(weights.kind(), settings) {
-                return Err(Fault::new("widths", format!("{} weights cannot have {bits} bits: {}", weights.kind(), fault.what)));
-            }
+            with_bits(weights, *bits).map_err(|fault| Fault::new("widths", fault.what))?;
         }
         if self.samples == 0 {
             return Err(Fault::new("samples", "samples = 0: at least one sample is needed to measure on"));

@@ -4,7 +4,7 @@ use super::{Correction, CorrectionContext, Layerwise, Phase};
 use crate::error::named;
 use crate::{QuantizeError, Result};
 use encodings::affine::Grid;
-use graph::{Annotation, Model, Node, ValueId};
+use graph::{Model, Node, ValueId};
 use ops::Products;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -111,7 +111,8 @@ impl Correction for Gptq {
             ratios.len()
         )];
         if !left.is_empty() {
-            notes.push(format!("left alone, since their weights are shared, fed or on no grid of integers: {}", left.join(", ")));
+            let why = "left alone, since their weights are shared, fed, on no grid of integers, or of a transposed convolution";
+            notes.push(format!("{why}: {}", left.join(", ")));
         }
         Ok(notes)
     }
@@ -124,14 +125,15 @@ impl Gptq {
         let (Some(weight), Some(annotation)) = (model.values.tensor(id), model.annotations.get(id)) else { return Ok(None) };
         let Some(encoding) = &annotation.encoding else { return Ok(None) };
         let grid = Grid::of(encoding).map_err(fault)?;
-        let nearest = nearest(weight, annotation).map_err(fault)?;
+        let nearest = encodings::simulate(weight, annotation).map_err(fault)?;
+        let original = encodings::live(weight, annotation.mask.as_ref()).map_err(fault)?;
         let rows = |t: &Tensor| layer.rows(t).and_then(|t| t.to_f32_vec()).map_err(|e| fault(e.into()));
         let live = match &annotation.mask {
             Some(mask) => rows(&mask.cast(DType::F32).map_err(|e| fault(e.into()))?)?.iter().map(|m| *m != 0.0).collect(),
             None => vec![true; weight.len()],
         };
-        let (original, nearest) = (rows(weight)?, rows(&nearest)?);
-        let points = Points::of(&grid, layer.outputs).map_err(fault)?;
+        let (original, nearest) = (rows(&original)?, rows(&nearest)?);
+        let Some(points) = Points::of(&grid, layer.outputs).map_err(fault)? else { return Ok(None) };
         let k = layer.row;
         let per_group = layer.outputs / layer.groups;
         let (mut new, mut before, mut after) = (nearest.clone(), 0.0, 0.0);
@@ -170,11 +172,6 @@ impl Gptq {
     }
 }
 
-/// A weight on its grid, by rounding to nearest.
-fn nearest(weight: &Tensor, annotation: &Annotation) -> encodings::Result<Tensor> {
-    encodings::simulate(weight, annotation)
-}
-
 /// The points of the grid of each output.
 struct Points {
     scale: Vec<f32>,
@@ -183,14 +180,16 @@ struct Points {
 }
 
 impl Points {
-    fn of(grid: &Grid, outputs: usize) -> encodings::Result<Points> {
+    /// `None` where scales lie along another axis than the outputs.
+    fn of(grid: &Grid, outputs: usize) -> encodings::Result<Option<Points>> {
         let spread = |t: &Tensor| -> encodings::Result<Vec<f32>> {
             let v = t.to_f32_vec()?;
             Ok(if v.len() == 1 { vec![v[0]; outputs] } else { v })
         };
         let settings = grid.settings();
         let ends = (settings.qmin() as f32, settings.qmax() as f32);
-        Ok(Points { scale: spread(grid.scale())?, zero_point: spread(&grid.zero_point()?.cast(DType::F32)?)?, ends })
+        let points = Points { scale: spread(grid.scale())?, zero_point: spread(&grid.zero_point()?.cast(DType::F32)?)?, ends };
+        Ok((points.scale.len() == outputs && points.zero_point.len() == outputs).then_some(points))
     }
 
     fn nearest(&self, output: usize, w: f64) -> f64 {
@@ -268,7 +267,7 @@ impl Power {
     }
 
     fn add(&mut self, layer: &LayerInputs, x: &Tensor) -> Result<()> {
-        let (k, samples) = (layer.row, x.shape().first().copied().unwrap_or(0));
+        let samples = x.shape().first().copied().unwrap_or(0);
         let mut from = 0;
         // The first sample tells how many fit.
         let mut step = 1;
@@ -285,7 +284,6 @@ impl Power {
                 let square = square.to_f32_vec().map_err(TrainError::from)?;
                 sums.iter_mut().zip(square).for_each(|(sum, v)| *sum += f64::from(v));
             }
-            debug_assert!(self.groups.iter().all(|h| h.len() == k * k));
         }
         Ok(())
     }
@@ -453,6 +451,7 @@ mod tests {
         let shape = model.values.tensor(id).unwrap().shape().to_vec();
         let live: Vec<bool> = (0..shape.iter().product()).map(|i| i % 3 != 0).collect();
         model.annotations.entry(id).mask = Some(Tensor::new(live.clone(), shape).unwrap());
+        let float = model.clone();
         let (model, report) = quantized(model, &low(GPTQ, 3));
         assert!(report.corrections[0].notes[0].starts_with("4 layers: "), "{report:?}");
         for name in ["w0", "w2", "w4", "w7"] {
@@ -462,5 +461,12 @@ mod tests {
         }
         let stored = model.values.tensor(id).unwrap().to_f32_vec().unwrap();
         assert!(stored.iter().zip(&live).all(|(v, live)| *live || *v == 0.0));
+        // What a mask hides is no error to make up for: zeros below it give the same.
+        let mut zeroed = float;
+        let below = encodings::live(zeroed.values.tensor(id).unwrap(), zeroed.annotations.mask(id)).unwrap();
+        assert_ne!(Some(&below), zeroed.values.tensor(id));
+        zeroed.values.set_tensor(id, below);
+        let (zeroed, _) = quantized(zeroed, &low(GPTQ, 3));
+        assert_eq!(model.values.tensor(id), zeroed.values.tensor(id));
     }
 }

@@ -315,18 +315,16 @@ fn stored_bytes(model: &Model, id: ValueId) -> Result<u64> {
 }
 
 /// An encoding with another number of bits.
-fn with_bits(encoding: &Choice<Encodings>, bits: u32) -> Result<Choice<Encodings>> {
+///
+/// # Errors
+/// A [`Fault`] for a kind of encoding that has no bits to choose, or not so many.
+pub fn with_bits(encoding: &Choice<Encodings>, bits: u32) -> std::result::Result<Choice<Encodings>, Fault> {
     let mut settings = encoding.settings().clone();
     settings.insert("bits".into(), bits.into());
-    let choice = Choice::new(encoding.kind(), settings).map_err(|fault| {
+    Choice::new(encoding.kind(), settings).map_err(|fault| {
         let what = format!("{} weights cannot have {bits} bits: {}", encoding.kind(), fault.what);
-        Fault {
-            path: vec!["weights".into()],
-            what,
-            hint: Some("search among widths that they can have, or store them in another way".into()),
-        }
-    })?;
-    Ok(choice)
+        Fault::new("weights", what).hint("search among widths that they can have, or store them in another way")
+    })
 }
 
 fn activations_of(node: &str, bits: u32) -> Rule {

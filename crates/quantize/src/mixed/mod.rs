@@ -9,6 +9,6 @@ mod groups;
 mod search;
 mod sensitivity;
 
-pub use groups::{ActivationWidths, Cost, Fitted, Group, Layers, Widths, fitted};
+pub use groups::{ActivationWidths, Cost, Fitted, Group, Layers, Widths, fitted, with_bits};
 pub use search::{Candidate, best};
 pub use sensitivity::{Effect, Sensitivity, sensitivity};

@@ -1,6 +1,7 @@
 //! Statistics of a value: enough for every observer, so that one pass over the data serves all of them.
 use super::moving_average::AverageRange;
 use super::{Histogram, bounds};
+use ops::ChannelAxis;
 use serde::{Deserialize, Serialize};
 use tensor::Tensor;
 
@@ -10,15 +11,48 @@ use tensor::Tensor;
 pub struct Statistics {
     histogram: Histogram,
     average: AverageRange,
-    /// Largest element at each index of axis 1; empty where tensors differ in it.
-    largest: Vec<f32>,
-    uneven: bool,
+    maxima: ChannelMaxima,
+}
+
+/// The largest element at each index of axis 1.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+enum ChannelMaxima {
+    /// No tensor was seen.
+    #[default]
+    Unseen,
+    /// Of tensors of one rank.
+    Of { rank: usize, largest: Vec<f32> },
+    /// Tensors differ in their rank or in the length of axis 1, or have no such axis.
+    Mixed,
+}
+
+impl ChannelMaxima {
+    fn of(shape: &[usize], elements: &[f32]) -> Self {
+        let [_, channels, rest @ ..] = shape else { return ChannelMaxima::Mixed };
+        let (channels, plane) = (*channels, rest.iter().product::<usize>().max(1));
+        let mut largest = vec![f32::MIN; channels];
+        for (i, piece) in elements.chunks(plane).enumerate() {
+            largest[i % channels] = piece.iter().fold(largest[i % channels], |a, v| a.max(*v));
+        }
+        ChannelMaxima::Of { rank: shape.len(), largest }
+    }
+
+    fn merge(&mut self, later: &ChannelMaxima) {
+        match (&mut *self, later) {
+            (_, ChannelMaxima::Unseen) => {}
+            (ChannelMaxima::Unseen, later) => *self = later.clone(),
+            (ChannelMaxima::Of { rank, largest }, ChannelMaxima::Of { rank: r, largest: l }) if *rank == *r && largest.len() == l.len() => {
+                largest.iter_mut().zip(l).for_each(|(a, b)| *a = a.max(*b));
+            }
+            _ => *self = ChannelMaxima::Mixed,
+        }
+    }
 }
 
 impl Statistics {
     /// Empty statistics; the moving average keeps the share `momentum` (0..1) of the past at each tensor.
     pub fn new(momentum: f64) -> Self {
-        Statistics { histogram: Histogram::default(), average: AverageRange::new(momentum), largest: vec![], uneven: false }
+        Statistics { histogram: Histogram::default(), average: AverageRange::new(momentum), maxima: ChannelMaxima::Unseen }
     }
 
     /// Adds the elements of one tensor (f32); an empty one changes nothing.
@@ -30,30 +64,18 @@ impl Statistics {
         let elements = tensor.as_slice::<f32>().map_err(|e| e.to_string())?;
         self.average.update(range);
         self.histogram.update(elements, range);
-        if let [_, channels, rest @ ..] = tensor.shape() {
-            let (channels, plane) = (*channels, rest.iter().product::<usize>().max(1));
-            let mut largest = vec![f32::NEG_INFINITY; channels];
-            for (i, piece) in elements.chunks(plane).enumerate() {
-                largest[i % channels] = piece.iter().fold(largest[i % channels], |a, v| a.max(*v));
-            }
-            self.raise(&largest);
-        }
+        self.maxima.merge(&ChannelMaxima::of(tensor.shape(), elements));
         Ok(())
     }
 
-    /// Takes in the largest elements of other channels.
-    fn raise(&mut self, other: &[f32]) {
-        if self.largest.is_empty() && !self.uneven {
-            self.largest = other.to_vec();
-        } else if self.largest.len() != other.len() {
-            (self.largest, self.uneven) = (vec![], true);
+    /// The largest element of each channel, where channels lie as an operator wants them: along axis 1 of at least three for
+    /// convolutions, of two for matrix products. Empty where they lie elsewhere, or tensors differ.
+    pub fn largest(&self, at: ChannelAxis) -> &[f32] {
+        match (&self.maxima, at) {
+            (ChannelMaxima::Of { rank: 3.., largest }, ChannelAxis::Second) => largest,
+            (ChannelMaxima::Of { rank: 2, largest }, ChannelAxis::Last) => largest,
+            _ => &[],
         }
-        self.largest.iter_mut().zip(other).for_each(|(a, b)| *a = a.max(*b));
-    }
-
-    /// The largest element at each index of axis 1; empty where no tensor had one, or they differ in its length.
-    pub fn largest(&self) -> &[f32] {
-        &self.largest
     }
 
     /// Adds later statistics with the same momentum: the result equals one pass over both, except for the moving average's last
@@ -61,12 +83,7 @@ impl Statistics {
     pub fn merge(&mut self, later: &Statistics) {
         self.histogram.merge(&later.histogram);
         self.average.merge(&later.average);
-        self.uneven |= later.uneven;
-        if self.uneven {
-            self.largest = vec![];
-        } else if !later.largest.is_empty() {
-            self.raise(&later.largest);
-        }
+        self.maxima.merge(&later.maxima);
     }
 
     /// Counts of elements by value, with the smallest and the largest.

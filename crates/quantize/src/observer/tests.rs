@@ -1,5 +1,6 @@
 use super::*;
 use encodings::affine::fit_range;
+use ops::ChannelAxis;
 use proptest::prelude::*;
 use tensor::random;
 
@@ -245,4 +246,21 @@ fn every_observer_has_a_page_an_example_that_parses_and_one_check() {
         let error = serde_json::from_str::<Choice<Observers>>(settings).unwrap_err().to_string();
         assert!(error.starts_with(path), "{settings}: {error}");
     }
+}
+
+#[test]
+fn channels_have_maxima_where_all_tensors_agree_on_them() {
+    let image = |v: Vec<f32>| Tensor::new(v, [1, 2, 1, 2]).unwrap();
+    let list = [image(vec![1.0, 2.0, -3.0, -4.0]), image(vec![0.0, 5.0, -6.0, -7.0])];
+    let both = seen(&list);
+    assert_eq!(both.largest(ChannelAxis::Second), [5.0, -3.0]);
+    // What a product reads along the last axis is not known.
+    assert!(both.largest(ChannelAxis::Last).is_empty());
+    let mut merged = seen(&list[..1]);
+    merged.merge(&seen(&list[1..]));
+    assert_eq!(merged, both);
+    let rows = seen(&[Tensor::new(vec![1f32, 2.0, 3.0, 0.0], [2, 2]).unwrap()]);
+    assert_eq!((rows.largest(ChannelAxis::Last), rows.largest(ChannelAxis::Second)), (&[3.0f32, 2.0][..], &[][..]));
+    merged.merge(&rows);
+    assert!(merged.largest(ChannelAxis::Second).is_empty() && merged.largest(ChannelAxis::Last).is_empty());
 }
