@@ -113,7 +113,8 @@ fn first(batches: &mut impl Iterator<Item = std::result::Result<Batch, TrainErro
 }
 
 /// Makes the float graph to observe: inlines functions, removes encodings, which it returns, and copies constants that integer
-/// nodes share with float nodes. Of the settings only `skip` matters.
+/// nodes share with float nodes, and separates what layers read in other bits than the rest (`reads` of a rule). Of the settings
+/// only `skip` and the rules matter.
 ///
 /// # Errors
 /// [`QuantizeError::Graph`] for functions that cannot be inlined.
@@ -123,6 +124,7 @@ pub fn prepare(model: &mut Model, settings: &QuantizeSettings) -> Result<Earlier
     }
     let earlier = Earlier::take(model);
     unshare(model, settings);
+    crate::reads::separate(model, settings)?;
     Ok(earlier)
 }
 

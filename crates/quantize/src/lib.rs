@@ -14,6 +14,7 @@ pub mod mixed;
 pub mod observer;
 mod plan;
 mod processor_safe;
+mod reads;
 mod rules;
 mod scales;
 mod settings;

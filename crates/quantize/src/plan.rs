@@ -106,6 +106,8 @@ pub(crate) struct Planner<'a> {
     tail: BTreeSet<ValueId>,
     /// First outputs of the nodes that stay float because of a mask.
     masked: BTreeSet<ValueId>,
+    /// Bits of values that all their readers read in these bits, whatever makes them.
+    reads: BTreeMap<ValueId, u32>,
     /// Biases that an Add puts on the result of a layer, by that result.
     added: BTreeMap<ValueId, AddedBias>,
 }
@@ -125,7 +127,7 @@ impl<'a> Planner<'a> {
         let masked = crate::masks::masked_nodes(model);
         let scales = crate::scales::of_integers(&model.graph);
         let rules = Rules::of(model, settings);
-        Planner {
+        let mut planner = Planner {
             model,
             settings,
             rules,
@@ -134,8 +136,13 @@ impl<'a> Planner<'a> {
             scales,
             tail,
             masked,
+            reads: BTreeMap::new(),
             added: BTreeMap::new(),
+        };
+        if crate::reads::asks(settings) {
+            planner.reads = crate::reads::widths(&planner);
         }
+        planner
     }
 
     fn graph(&mut self, graph: &Graph) {
@@ -164,7 +171,12 @@ impl<'a> Planner<'a> {
                     }
                 }
                 QuantRule::FusedActivation => node.outputs.iter().flatten().for_each(|v| self.activation(*v, node)),
-                QuantRule::SameGrid => self.table(node),
+                QuantRule::SameGrid => {
+                    self.table(node);
+                    for output in node.outputs.iter().flatten().filter(|v| self.reads.contains_key(v)).copied().collect::<Vec<_>>() {
+                        self.activation(output, node);
+                    }
+                }
                 QuantRule::Float(reason) => {
                     for rule in self.weights_alone(node) {
                         self.weight(here, node, rule);
@@ -232,9 +244,11 @@ impl<'a> Planner<'a> {
 
     /// Puts a value on the grid requested by the node that computes or reads it, unless another node has decided.
     fn activation(&mut self, value: ValueId, node: &Node) {
-        if let Some(grid) = self.activation_grid(node).filter(|_| !self.plan.activations.contains_key(&value)) {
+        if let Some(mut grid) = self.activation_grid(node).filter(|_| !self.plan.activations.contains_key(&value)) {
+            let read = self.reads.get(&value);
+            grid.bits = read.copied().unwrap_or(grid.bits);
             self.plan.activations.insert(value, grid);
-            let pinned = self.rules.named(self.model, node).1;
+            let pinned = read.is_some() || self.rules.named(self.model, node).1;
             self.plan.deciders.insert(value, Decider { node: node.label(&self.model.values), pinned });
         }
     }
@@ -283,7 +297,11 @@ impl<'a> Planner<'a> {
     /// True if the node passes its input's grid on to `output`.
     fn keeps_grid(&self, node: &Node, output: ValueId) -> bool {
         let on_grid = ops::find(&node.domain, &node.op_type).map_or(0, |op| op.outputs_on_grid(node));
-        self.rule(node) == QuantRule::SameGrid && node.outputs.iter().take(on_grid).any(|v| *v == Some(output)) && !self.by_row(node)
+        let requantized = self.reads.contains_key(&output);
+        !requantized
+            && self.rule(node) == QuantRule::SameGrid
+            && node.outputs.iter().take(on_grid).any(|v| *v == Some(output))
+            && !self.by_row(node)
     }
 
     /// True if the node looks up rows that have a scale each, so that its result lies on no one grid.
@@ -353,7 +371,7 @@ impl<'a> Planner<'a> {
         found
     }
 
-    fn in_graphs<'g>(&self, graph: &'g Graph, f: &mut dyn FnMut(&Linked<'g>, &'g Node)) {
+    pub(crate) fn in_graphs<'g>(&self, graph: &'g Graph, f: &mut dyn FnMut(&Linked<'g>, &'g Node)) {
         let here = graph.linked();
         for node in &graph.nodes {
             f(&here, node);

@@ -17,7 +17,7 @@ pub enum Position {
 }
 
 /// One rule. It applies to the nodes that fit all of `match`, `op` and `position`. If several apply, the last one with `weights`
-/// decides on weights, the last one with `activations` on activations, and the last one with `weight_only` on that.
+/// decides on weights, the last one with `activations` on activations, and so with `reads` and `weight_only`.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Rule {
@@ -36,6 +36,10 @@ pub struct Rule {
     /// How the outputs of these nodes are stored; false: in float.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activations: Option<ActivationSettings>,
+    /// Bits in which these nodes read their data, where they compute on integers. Other readers of the same value read it as what makes
+    /// it stores it, so a layer can read a residual sum in 4 bits that the next Add reads in 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reads: Option<ActivationSettings>,
     /// Whether the weights of these nodes are stored although they compute in float (LSTM, GRU, RNN, an embedding).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weight_only: Option<bool>,
@@ -55,8 +59,11 @@ impl Rule {
         if self.pattern.is_none() && self.op.is_none() && self.position.is_none() {
             return refuse("applies to every node", "write match, op or position, or set weights and activations of the stage");
         }
-        if self.weights.is_none() && self.activations.is_none() && self.weight_only.is_none() && !self.skip {
-            return refuse("changes nothing", "write weights, activations, weight_only or skip = true");
+        if self.weights.is_none() && self.activations.is_none() && self.reads.is_none() && self.weight_only.is_none() && !self.skip {
+            return refuse("changes nothing", "write weights, activations, reads, weight_only or skip = true");
+        }
+        if self.reads.as_ref().is_some_and(|r| r.stored().is_none()) {
+            return refuse("reads in float", "write the bits, such as reads = { bits = 4 }, or activations = false for layers in float");
         }
         Ok(())
     }
@@ -72,6 +79,7 @@ impl fmt::Display for Rule {
         let mut what: Vec<String> = vec![];
         what.extend(self.weights.as_ref().map(|w| format!("weights {w}")));
         what.extend(self.activations.as_ref().map(|a| format!("activations {a}")));
+        what.extend(self.reads.as_ref().map(|r| format!("reads {r}")));
         what.extend(self.weight_only.map(|on| {
             if on { "weights stored where it computes in float" } else { "weights in float where it computes in float" }.to_string()
         }));
@@ -87,6 +95,8 @@ pub(crate) struct Scheme<'s> {
     pub(crate) weights: &'s Choice<Encodings>,
     /// `None`: in float.
     pub(crate) activations: Option<u32>,
+    /// Bits in which its data are read, if a rule says so.
+    pub(crate) reads: Option<u32>,
     /// Weights are stored in the encoding also where the operator computes in float.
     pub(crate) weight_only: bool,
     pub(crate) skip: bool,
@@ -127,7 +137,8 @@ impl<'s> Rules<'s> {
     /// How a node is stored, by the rules that apply to it. `weights` borrows from the settings or their rules.
     pub(crate) fn scheme(&self, model: &Model, node: &Node) -> Scheme<'_> {
         let own = self.settings;
-        let mut scheme = Scheme { weights: &own.weights, activations: own.activations.stored(), weight_only: own.weight_only, skip: false };
+        let (activations, weight_only) = (own.activations.stored(), own.weight_only);
+        let mut scheme = Scheme { weights: &own.weights, activations, reads: None, weight_only, skip: false };
         for rule in self.rules.iter().filter(|r| self.applies(r, model, node)) {
             if let Some(weights) = &rule.weights {
                 scheme.weights = weights;
@@ -135,6 +146,7 @@ impl<'s> Rules<'s> {
             if let Some(activations) = &rule.activations {
                 scheme.activations = activations.stored();
             }
+            scheme.reads = rule.reads.as_ref().and_then(|r| r.stored()).or(scheme.reads);
             scheme.weight_only = rule.weight_only.unwrap_or(scheme.weight_only);
             scheme.skip |= rule.skip;
         }
@@ -158,6 +170,9 @@ impl QuantizeSettings {
             rule.check()?;
             if let Some(activations) = &rule.activations {
                 activations.check().map_err(|fault| fault.under("rules.activations"))?;
+            }
+            if let Some(reads) = &rule.reads {
+                reads.check().map_err(|fault| fault.under("rules.reads"))?;
             }
         }
         Ok(())

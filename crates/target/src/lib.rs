@@ -88,6 +88,11 @@ pub trait Target: Send + Sync {
         false
     }
 
+    /// Bits of the narrowest integers that layers can read as their data. What has fewer is stored in these, clipped to its own range.
+    fn least_activation_bits(&self) -> u32 {
+        2
+    }
+
     /// The axis along which a node's weight may have a scale for each index; `None`: one scale for the whole weight.
     fn weight_axis(&self, _node: &Node, rule: &WeightRule) -> Option<usize> {
         rule.axis

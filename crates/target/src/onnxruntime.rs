@@ -116,6 +116,11 @@ impl Target for OnnxRuntime {
         MOVES_INTEGERS.iter().any(|(name, since)| *name == op_type && opset >= *since)
     }
 
+    /// ONNX Runtime (1.32) makes a QLinearConv of a convolution with uint2 data, and then has no kernel for it.
+    fn least_activation_bits(&self) -> u32 {
+        4
+    }
+
     /// ONNX Runtime (1.32) computes a Gemm in float if the zero point is left out, while it accepts Conv and MatMul either way.
     fn writes_zero_point(&self, op_type: &str) -> bool {
         op_type == "Gemm"

@@ -1,6 +1,9 @@
 //! Checks before lowering.
+use super::rewrite::wide_enough;
 use crate::{DeployError, Result};
+use encodings::Decode;
 use graph::{Encoding, FOLDED_SCALE, Model};
+use target::Target;
 
 /// Refuses a weight that is simulated as its folded form before a BatchNormalization that is still an operator: what is stored
 /// must be the folded weight.
@@ -20,16 +23,20 @@ pub(super) fn weights_are_folded(model: &Model) -> Result<()> {
     }
 }
 
-/// The oldest operator set in which every annotation can be written down.
+/// The oldest operator set in which every annotation can be written down for a target.
 ///
 /// # Errors
 /// [`DeployError::Lower`] for an encoding that has no form in any.
-pub(super) fn needed_opset(model: &Model) -> Result<i64> {
+pub(super) fn needed_opset(model: &Model, target: &dyn Target) -> Result<i64> {
     let mut needed = 0;
     for (id, annotation) in model.annotations.iter() {
         if let Some(encoding) = &annotation.encoding {
             let error = |e: encodings::EncodingError| DeployError::Lower { value: model.values[id].name.clone(), what: e.to_string() };
-            needed = needed.max(super::constants::opset(&encodings::decode(encoding).map_err(error)?));
+            let mut decode = encodings::decode(encoding).map_err(error)?;
+            if let (Decode::Affine { zero_point, .. }, None) = (&mut decode, model.values.tensor(id)) {
+                *zero_point = zero_point.cast(wide_enough(zero_point.dtype(), target))?;
+            }
+            needed = needed.max(super::constants::opset(&decode));
         }
     }
     Ok(needed)

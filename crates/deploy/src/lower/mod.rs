@@ -62,7 +62,8 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     let mut notes = vec![];
     check::weights_are_folded(&model)?;
     let before = model.onnx_opset();
-    let needed = check::needed_opset(&model)?.max(options.opset.unwrap_or(0));
+    let target = &**options.target.member();
+    let needed = check::needed_opset(&model, target)?.max(options.opset.unwrap_or(0));
     if needed > before {
         ops::convert_opset(&mut model, needed)?;
         notes.push(format!("operator set raised from {before} to {needed}"));
@@ -71,7 +72,6 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
         notes.push(format!("operator set {asked} was asked for; what the graph uses needs {}", model.onnx_opset()));
     }
     let moved = same_grid::propagate(&mut model);
-    let target = &**options.target.member();
     let (covered, divided, in_float) = (covered::find(&model), division::find(&model), in_float::find(&model, options));
     let float_parts = float_parts::list(&model, &divided.keys().copied().collect::<Vec<_>>(), target);
     let found = rewrite::Found { covered, divided, moved, in_float };

@@ -163,7 +163,7 @@ impl<'a> Rewriter<'a> {
         let fail = |e: String| self.error(id, &e);
         let grid = encodings::affine::Grid::of(encoding).map_err(|e| fail(e.to_string()))?;
         let settings = *grid.settings();
-        let whole = AffineSettings { bits: settings.dtype().bits() as u32, narrow_range: false, reduce_range: false, ..settings };
+        let whole = AffineSettings { bits: wide_enough(settings.dtype(), self.target).bits() as u32, narrow_range: false, reduce_range: false, ..settings };
         if grid.scale().len() != 1 {
             return Ok(vec![]);
         }
@@ -257,7 +257,9 @@ impl<'a> Rewriter<'a> {
 
     fn grid(&self, id: ValueId) -> Result<Option<Grid>> {
         let Some(encoding) = self.annotations.encoding(id) else { return Ok(None) };
-        Grid::of(&self.values[id].name, encoding).map(Some)
+        let mut grid = Grid::of(&self.values[id].name, encoding)?;
+        grid.zero_point = grid.zero_point.cast(wide_enough(grid.dtype(), self.target))?;
+        Ok(Some(grid))
     }
 
     /// The name of a value.
@@ -302,6 +304,15 @@ impl<'a> Rewriter<'a> {
 
     fn error(&self, id: ValueId, what: &str) -> DeployError {
         DeployError::Lower { value: self.values[id].name.clone(), what: what.to_string() }
+    }
+}
+
+/// The type in which an activation is stored: the given one, or a wider one that the target's layers can read.
+pub(super) fn wide_enough(integers: DType, target: &dyn Target) -> DType {
+    match integers {
+        DType::U2 if target.least_activation_bits() > 2 => DType::U4,
+        DType::I2 if target.least_activation_bits() > 2 => DType::I4,
+        other => other,
     }
 }
 

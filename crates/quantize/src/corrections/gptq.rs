@@ -1,9 +1,9 @@
 //! GPTQ: a layer's weights are rounded one input after the other, and those not rounded yet make up for the error.
-use super::reconstruct::rounded_layers;
+use super::points::Points;
+use super::reconstruct::encoded_layers;
 use super::{Correction, CorrectionContext, Layerwise, Phase};
 use crate::error::named;
 use crate::{QuantizeError, Result};
-use encodings::affine::Grid;
 use graph::{Model, Node, ValueId};
 use ops::Products;
 use schemars::JsonSchema;
@@ -22,13 +22,13 @@ For each layer, in the order of the graph, with W [out, k] (a convolution's kern
 multiplies in the simulation with the layers before it rounded already, H = X X^T + damping * mean(diag H) * I, and U the upper
 triangular factor of the inverse of H (U^T U): for j = 1 .. k
 
-  q_j = the nearest point of the grid to w_j,  w_i <- w_i - (w_j - q_j) U_ji / U_jj  for all i > j
+  q_j = the nearest number to w_j that the encoding has,  w_i <- w_i - (w_j - q_j) U_ji / U_jj  for all i > j
 
 which is the best that the weights left can do about the error |(W - Q) X|^2. Inputs with the largest power come first (order =
 \"power\"), as errors made late are made up for least. Masked weights stay zero. A layer keeps rounding to nearest where that is
 nearer. One pass and no learning; results usually lie between adaround and rounding to nearest.
 
-For weights of 4 bits and fewer in convolutions and matrix products.",
+For weights of 4 bits and fewer in convolutions and matrix products, on grids of integers and in codebooks and other tables of levels.",
         source: "E. Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers (2022), arXiv:2210.17323, \
              algorithm 1",
         example: "weights = { bits = 4 }\ncorrections = [{ kind = \"gptq\", samples = 128 }]",
@@ -84,7 +84,7 @@ impl Correction for Gptq {
     }
 
     fn apply(&self, model: &mut Model, cx: &CorrectionContext) -> Result<Vec<String>> {
-        let (layers, mut left) = rounded_layers(model);
+        let (layers, mut left) = encoded_layers(model);
         let mut states = Layerwise::new(model, cx.samples, self.samples)?;
         let (mut ratios, all) = (vec![], layers.len() as u64);
         for (done, (at, weight)) in layers.into_iter().enumerate() {
@@ -98,7 +98,10 @@ impl Correction for Gptq {
                         let x = state.get(&data).or(model.values.tensor(data)).ok_or(QuantizeError::NoData)?;
                         power.add(&layer, x)?;
                     }
-                    ratios.extend(self.round(model, weight, &layer, power)?);
+                    match self.round(model, weight, &layer, power)? {
+                        Some(ratio) => ratios.extend(ratio),
+                        None => left.push(node.label(&model.values)),
+                    }
                     tensor::release_kept();
                 }
                 _ => left.push(node.label(&model.values)),
@@ -111,7 +114,7 @@ impl Correction for Gptq {
             ratios.len()
         )];
         if !left.is_empty() {
-            let why = "left alone, since their weights are shared, fed, on no grid of integers, or of a transposed convolution";
+            let why = "left alone, since their weights are shared, fed, or of a transposed convolution, or their scales lie along another axis than the outputs";
             notes.push(format!("{why}: {}", left.join(", ")));
         }
         Ok(notes)
@@ -119,12 +122,11 @@ impl Correction for Gptq {
 }
 
 impl Gptq {
-    /// Rounds a weight; returns its error relative to that of rounding to nearest, where there is one.
-    fn round(&self, model: &mut Model, id: ValueId, layer: &LayerInputs, power: Power) -> Result<Option<f64>> {
+    /// Rounds a weight; returns its error relative to that of rounding to nearest, where there is one. `None`: it cannot be rounded.
+    fn round(&self, model: &mut Model, id: ValueId, layer: &LayerInputs, power: Power) -> Result<Option<Option<f64>>> {
         let fault = |e: encodings::EncodingError| named(&model.values[id].name)(e);
         let (Some(weight), Some(annotation)) = (model.values.tensor(id), model.annotations.get(id)) else { return Ok(None) };
         let Some(encoding) = &annotation.encoding else { return Ok(None) };
-        let grid = Grid::of(encoding).map_err(fault)?;
         let nearest = encodings::simulate(weight, annotation).map_err(fault)?;
         let original = encodings::live(weight, annotation.mask.as_ref()).map_err(fault)?;
         let rows = |t: &Tensor| layer.rows(t).and_then(|t| t.to_f32_vec()).map_err(|e| fault(e.into()));
@@ -133,7 +135,7 @@ impl Gptq {
             None => vec![true; weight.len()],
         };
         let (original, nearest) = (rows(&original)?, rows(&nearest)?);
-        let Some(points) = Points::of(&grid, layer.outputs).map_err(fault)? else { return Ok(None) };
+        let Some(points) = Points::of(encoding, layer.products, layer.outputs).map_err(fault)? else { return Ok(None) };
         let k = layer.row;
         let per_group = layer.outputs / layer.groups;
         let (mut new, mut before, mut after) = (nearest.clone(), 0.0, 0.0);
@@ -155,7 +157,7 @@ impl Gptq {
         }
         let stored = layer.restored(new, weight.shape()).map_err(|e| fault(e.into()))?;
         model.values.set_tensor(id, stored);
-        Ok((before > 0.0 && after > 0.0).then(|| after / before))
+        Ok(Some((before > 0.0 && after > 0.0).then(|| after / before)))
     }
 
     /// Adds the damping; inputs that are never other than zero take part without effect. Returns the order of rounding.
@@ -169,33 +171,6 @@ impl Gptq {
             order.sort_by(|a, b| h[b * k + b].total_cmp(&h[a * k + a]));
         }
         order
-    }
-}
-
-/// The points of the grid of each output.
-struct Points {
-    scale: Vec<f32>,
-    zero_point: Vec<f32>,
-    ends: (f32, f32),
-}
-
-impl Points {
-    /// `None` where scales lie along another axis than the outputs.
-    fn of(grid: &Grid, outputs: usize) -> encodings::Result<Option<Points>> {
-        let spread = |t: &Tensor| -> encodings::Result<Vec<f32>> {
-            let v = t.to_f32_vec()?;
-            Ok(if v.len() == 1 { vec![v[0]; outputs] } else { v })
-        };
-        let settings = grid.settings();
-        let ends = (settings.qmin() as f32, settings.qmax() as f32);
-        let points = Points { scale: spread(grid.scale())?, zero_point: spread(&grid.zero_point()?.cast(DType::F32)?)?, ends };
-        Ok((points.scale.len() == outputs && points.zero_point.len() == outputs).then_some(points))
-    }
-
-    fn nearest(&self, output: usize, w: f64) -> f64 {
-        let (scale, zero_point) = (self.scale[output], self.zero_point[output]);
-        let q = ((w as f32 / scale).round_ties_even() + zero_point).clamp(self.ends.0, self.ends.1);
-        f64::from((q - zero_point) * scale)
     }
 }
 
@@ -379,8 +354,12 @@ mod tests {
     const GPTQ: &str = r#"[{"kind": "gptq", "samples": 32}]"#;
 
     fn low(corrections: &str, bits: u32) -> QuantizeSettings {
+        stored_as(corrections, "affine", serde_json::json!({ "bits": bits }))
+    }
+
+    fn stored_as(corrections: &str, kind: &str, weights: serde_json::Value) -> QuantizeSettings {
         let mut settings = with(corrections);
-        settings.weights = technique::Choice::with("affine", &serde_json::json!({ "bits": bits })).unwrap();
+        settings.weights = technique::Choice::with(kind, &weights).unwrap();
         settings
     }
 
@@ -441,6 +420,28 @@ mod tests {
             let measure = |corrections: &str| sqnr(&model, &quantized(model.clone(), &low(corrections, bits)).0);
             let (nearest, corrected) = (measure("[]"), measure(GPTQ));
             assert!(corrected > nearest + 0.5, "{nearest:.2} dB to nearest, {corrected:.2} dB");
+        }
+    }
+
+    #[test]
+    fn weights_of_every_encoding_with_levels_are_rounded() {
+        let kinds = [
+            ("codebook", serde_json::json!({ "bits": 2, "channel_scale": false })),
+            ("codebook", serde_json::json!({ "bits": 3 })),
+            ("ternary", serde_json::json!({})),
+            ("power_of_two", serde_json::json!({ "bits": 3 })),
+            ("additive_power_of_two", serde_json::json!({ "bits": 3 })),
+        ];
+        for (kind, settings) in kinds {
+            let (model, report) = quantized(residual(), &stored_as(GPTQ, kind, settings.clone()));
+            let note = &report.corrections[0].notes[0];
+            let ratio = note.strip_prefix("4 layers: error of a layer's result ").and_then(|n| n.split(' ').next()?.parse::<f64>().ok());
+            assert!(ratio.is_some_and(|r| (0.01..0.9).contains(&r)), "{kind} {settings}: {note}");
+            for name in ["w0", "w2", "w4", "w7"] {
+                let id = model.find(name).unwrap();
+                let (weight, annotation) = (model.values.tensor(id).unwrap(), model.annotations.get(id).unwrap());
+                assert_eq!(&encodings::simulate(weight, annotation).unwrap(), weight, "{kind} {name}");
+            }
         }
     }
 

@@ -11,6 +11,7 @@ mod equalize;
 mod gptq;
 mod groups;
 mod layerwise;
+mod points;
 mod reconstruct;
 
 pub use adaround::AdaRound;
@@ -219,4 +220,4 @@ pub(crate) fn first_batches<'a>(samples: Samples<'a>, wanted: usize) -> Result<i
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

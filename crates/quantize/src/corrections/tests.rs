@@ -85,7 +85,7 @@ pub(super) fn chain(activation: &str) -> Model {
 }
 
 /// A residual block whose channels are shared by three convolutions.
-pub(super) fn residual() -> Model {
+pub(crate) fn residual() -> Model {
     let (mut b, x) = Build::new(&[3, 6, 6]);
     let stem = b.conv(x, &[8, 3, 1, 1], 1, true);
     let stem = b.node("Relu", &[stem]);
@@ -107,7 +107,7 @@ pub(super) fn output(model: &Model, seed: u64, mode: Mode) -> Vec<f32> {
     Executor::new(model).unwrap().run(&batch(&[4, 3, 6, 6], seed).inputs, mode).unwrap()["out"].to_f32_vec().unwrap()
 }
 
-pub(super) fn with(corrections: &str) -> QuantizeSettings {
+pub(crate) fn with(corrections: &str) -> QuantizeSettings {
     let mut settings = QuantizeSettings { corrections: serde_json::from_str(corrections).unwrap(), ..QuantizeSettings::default() };
     settings.weights = technique::Choice::with("affine", &serde_json::json!({ "granularity": "tensor" })).unwrap();
     settings
@@ -117,7 +117,7 @@ fn before(model: &mut Model, settings: &QuantizeSettings) -> Vec<CorrectionRepor
     correct(model, settings, Phase::BeforeFitting, &CorrectionInput::new(&|| Box::new(std::iter::empty()))).unwrap()
 }
 
-pub(super) fn quantized(mut model: Model, settings: &QuantizeSettings) -> (Model, crate::CalibrationReport) {
+pub(crate) fn quantized(mut model: Model, settings: &QuantizeSettings) -> (Model, crate::CalibrationReport) {
     let report = crate::quantize(&mut model, settings, (0..4).map(|i| Ok(batch(&[8, 3, 6, 6], i)))).unwrap();
     (model, report)
 }

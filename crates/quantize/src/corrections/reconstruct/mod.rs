@@ -25,10 +25,10 @@ pub(super) enum Extent {
     Block,
 }
 
-/// The graph's layers with a weight on a grid of integers that nothing else reads: their nodes' places and weights; and the labels of
-/// the other layers.
-pub(super) fn rounded_layers(model: &Model) -> (Vec<(usize, ValueId)>, Vec<String>) {
-    let (found, left) = units::layers(model);
+/// The graph's layers with an encoded weight that nothing else reads: their nodes' places and weights; and the labels of the other
+/// layers.
+pub(super) fn encoded_layers(model: &Model) -> (Vec<(usize, ValueId)>, Vec<String>) {
+    let (found, left) = units::layers_with(model, |_| true);
     (found.into_iter().map(|(at, layer)| (at, layer.weight)).collect(), left)
 }
 

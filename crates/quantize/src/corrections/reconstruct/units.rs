@@ -1,7 +1,7 @@
 //! Units of reconstruction: a layer with the nodes behind it, or a block of layers with one value before and one after it.
 use crate::bias::is_bias;
 use encodings::affine::AffineSettings;
-use graph::{Linked, Model, Node, ValueId};
+use graph::{Encoding, Linked, Model, Node, ValueId};
 use ops::{LayerChannels, Roles};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tensor::DType;
@@ -29,8 +29,14 @@ pub(super) struct RoundedLayer {
     pub(super) channels: LayerChannels,
 }
 
-/// The graph's layers with a weight that can be rounded, by their node, and the labels of layers whose weight cannot.
+/// The graph's layers with a weight on a grid of integers that can be rounded, by their node, and the labels of layers whose weight
+/// cannot.
 pub(super) fn layers(model: &Model) -> (BTreeMap<usize, RoundedLayer>, Vec<String>) {
+    layers_with(model, |encoding| AffineSettings::of(encoding).is_ok())
+}
+
+/// [`layers`] with weights whose encoding `fits`.
+pub(super) fn layers_with(model: &Model, fits: impl Fn(&Encoding) -> bool) -> (BTreeMap<usize, RoundedLayer>, Vec<String>) {
     let uses = model.graph.use_counts();
     let (mut found, mut left) = (BTreeMap::new(), vec![]);
     for (at, node) in model.graph.nodes.iter().enumerate() {
@@ -39,7 +45,7 @@ pub(super) fn layers(model: &Model) -> (BTreeMap<usize, RoundedLayer>, Vec<Strin
         let Some(encoding) = model.annotations.encoding(weight).filter(|e| !is_bias(e)) else { continue };
         let own = uses.get(&weight) == Some(&1) && !model.graph.inputs.contains(&weight);
         let float = model.values.tensor(weight).is_some_and(|t| t.dtype() == DType::F32);
-        if own && float && AffineSettings::of(encoding).is_ok() {
+        if own && float && fits(encoding) {
             let constant = |v: &ValueId| model.values.tensor(*v).is_some() && uses.get(v) == Some(&1) && !model.graph.inputs.contains(v);
             let bias = channels.bias.and_then(|i| node.input(i)).filter(constant);
             found.insert(at, RoundedLayer { weight, bias, channels });

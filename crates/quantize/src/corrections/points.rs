@@ -1,0 +1,113 @@
+//! The numbers that a layer's encoded weights can be, output by output.
+use encodings::Decode;
+use encodings::affine::Grid;
+use graph::Encoding;
+use ops::Products;
+use tensor::{DType, Tensor};
+
+/// The representable numbers of each output's weights.
+pub(super) enum Points {
+    /// Multiples of a scale.
+    Integers {
+        /// A scale for each output.
+        scale: Vec<f32>,
+        /// A zero point for each output.
+        zero_point: Vec<f32>,
+        /// Least and greatest integer.
+        ends: (f32, f32),
+    },
+    /// For each output its levels in ascending order, without repetition, and at least one.
+    Levels(Vec<Vec<f32>>),
+}
+
+impl Points {
+    /// `None` where outputs do not have numbers of their own: scales or tables along another axis.
+    ///
+    /// # Errors
+    /// If the encoding is not well formed.
+    pub(super) fn of(encoding: &Encoding, products: Products, outputs: usize) -> encodings::Result<Option<Points>> {
+        let along = if products == Products::Columns { 1 } else { 0 };
+        match encodings::decode(encoding)? {
+            Decode::Affine { axis, .. } => {
+                let grid = Grid::of(encoding)?;
+                let spread = |t: &Tensor| -> encodings::Result<Vec<f32>> {
+                    let v = t.to_f32_vec()?;
+                    Ok(if v.len() == 1 { vec![v[0]; outputs] } else { v })
+                };
+                let (scale, zero_point) = (spread(grid.scale())?, spread(&grid.zero_point()?.cast(DType::F32)?)?);
+                let ends = (grid.settings().qmin() as f32, grid.settings().qmax() as f32);
+                let fits = axis.is_none_or(|a| a == along) && scale.len() == outputs && zero_point.len() == outputs;
+                Ok(fits.then_some(Points::Integers { scale, zero_point, ends }))
+            }
+            Decode::Table { table, bits, axis, group, scale } => {
+                let table = table.to_f32_vec()?;
+                let scale = scale.map(|s| s.to_f32_vec()).transpose()?;
+                let fits = axis.is_none_or(|a| a == along) && scale.as_ref().is_none_or(|s| s.len() == outputs);
+                let levels = (0..outputs).map(|output| {
+                    let of_group = table.chunks(1 << bits).nth(if axis.is_some() { output / group } else { 0 })?;
+                    let factor = scale.as_ref().map_or(1.0, |s| s[output]);
+                    let mut levels: Vec<f32> = of_group.iter().map(|t| t * factor).collect();
+                    levels.sort_by(f32::total_cmp);
+                    levels.dedup();
+                    Some(levels)
+                });
+                Ok(if fits { levels.collect::<Option<_>>().map(Points::Levels) } else { None })
+            }
+        }
+    }
+
+    /// The representable number nearest to `w`.
+    pub(super) fn nearest(&self, output: usize, w: f64) -> f64 {
+        match self {
+            Points::Integers { scale, zero_point, ends } => {
+                let (scale, zero_point) = (scale[output], zero_point[output]);
+                let q = ((w as f32 / scale).round_ties_even() + zero_point).clamp(ends.0, ends.1);
+                f64::from((q - zero_point) * scale)
+            }
+            Points::Levels(levels) => {
+                let levels = &levels[output];
+                let above = levels.partition_point(|l| f64::from(*l) < w).min(levels.len() - 1);
+                let (lower, upper) = (f64::from(levels[above.saturating_sub(1)]), f64::from(levels[above]));
+                if (w - lower).abs() <= (w - upper).abs() { lower } else { upper }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use encodings::{Encodings, Slot};
+    use technique::Choice;
+
+    #[test]
+    fn the_nearest_number_is_what_storing_gives() {
+        let weight = Tensor::new((0..60).map(|i| ((i * 37 % 61) as f32 - 30.0) / 17.0).collect::<Vec<_>>(), [4, 15]).unwrap();
+        for (kind, settings) in [
+            ("affine", serde_json::json!({ "bits": 3 })),
+            ("affine", serde_json::json!({ "bits": 4, "granularity": "tensor" })),
+            ("codebook", serde_json::json!({ "bits": 3 })),
+            ("codebook", serde_json::json!({ "bits": 2, "channel_scale": false })),
+            ("codebook", serde_json::json!({ "bits": 2, "granularity": { "group": 2 } })),
+            ("power_of_two", serde_json::json!({ "bits": 3 })),
+            ("additive_power_of_two", serde_json::json!({ "bits": 4 })),
+        ] {
+            let encoding = Choice::<Encodings>::with(kind, &settings).unwrap();
+            let encoding = encoding.fit(&weight, Slot { axis: Some(0), ..Slot::default() }).unwrap();
+            let points = Points::of(&encoding, Products::Rows, 4).unwrap().unwrap();
+            let stored = encodings::open(&encoding).unwrap().simulate(&weight, &encoding.parameters).unwrap().to_f32_vec().unwrap();
+            let error = |w: f32, p: f64| (f64::from(w) - p).abs();
+            for (i, (w, stored)) in weight.to_f32_vec().unwrap().into_iter().zip(stored).enumerate() {
+                let nearest = points.nearest(i / 15, f64::from(w));
+                // Powers of two are chosen by exponent, not by distance: never nearer than the nearest.
+                let (found, kept) = (error(w, nearest), error(w, f64::from(stored)));
+                assert!(found <= kept + 1e-6, "{kind} {settings}: {w} to {nearest}, stored as {stored}");
+                assert!(kind == "power_of_two" || (found - kept).abs() < 1e-6, "{kind} {settings}: {w} to {nearest}, stored as {stored}");
+            }
+            // Scales of rows are none of columns.
+            let whole = encodings::decode(&encoding).unwrap();
+            let whole = matches!(whole, Decode::Affine { axis: None, .. } | Decode::Table { axis: None, .. });
+            assert_eq!(Points::of(&encoding, Products::Columns, 4).unwrap().is_some(), whole, "{kind} {settings}");
+        }
+    }
+}
