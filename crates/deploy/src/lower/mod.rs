@@ -17,6 +17,7 @@ mod check;
 mod constants;
 mod covered;
 mod decode_nodes;
+mod defaults;
 mod division;
 mod float_parts;
 mod in_float;
@@ -84,6 +85,7 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     model.annotations = Annotations::default();
     model.remove_dead();
     drop_unread_defaults(&mut model);
+    defaults::drop_defaults(&mut model.graph);
     model.verify()?;
     Ok(Lowered { model, float_parts, notes })
 }

@@ -163,7 +163,12 @@ impl<'a> Rewriter<'a> {
         let fail = |e: String| self.error(id, &e);
         let grid = encodings::affine::Grid::of(encoding).map_err(|e| fail(e.to_string()))?;
         let settings = *grid.settings();
-        let whole = AffineSettings { bits: wide_enough(settings.dtype(), self.target).bits() as u32, narrow_range: false, reduce_range: false, ..settings };
+        let whole = AffineSettings {
+            bits: wide_enough(settings.dtype(), self.target).bits() as u32,
+            narrow_range: false,
+            reduce_range: false,
+            ..settings
+        };
         if grid.scale().len() != 1 {
             return Ok(vec![]);
         }
