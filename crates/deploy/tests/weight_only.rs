@@ -68,7 +68,7 @@ fn branches() -> Model {
     let y = b.output("y", &[Some(4), Some(1), None, Some(HIDDEN)]);
     let condition = b.constant("condition", Tensor::scalar(true));
     let mut branch = |name: &str, inside: bool| {
-        let [w, r, _] = recurrent(&mut b, "LSTM", 1, 20).map(|v| {
+        let [w, r, _] = recurrent(&mut b, "LSTM", 1, if inside { 21 } else { 20 }).map(|v| {
             b.model.values[v].name.push_str(name);
             v
         });

@@ -11,6 +11,7 @@ mod error;
 mod export;
 mod foreign;
 mod import;
+mod spans;
 mod strip;
 mod tensor_proto;
 mod types;
@@ -18,6 +19,7 @@ mod wire;
 
 pub use data_files::{allow_external, bytes_on_disk, data_files};
 pub use error::{OnnxError, Result};
+pub use spans::{Span, spans};
 pub use strip::strip;
 
 use error::Place;

@@ -19,6 +19,7 @@ mod covered;
 mod decode_nodes;
 mod defaults;
 mod division;
+mod equal;
 mod float_parts;
 mod in_float;
 mod rewrite;
@@ -86,6 +87,7 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     model.remove_dead();
     drop_unread_defaults(&mut model);
     defaults::drop_defaults(&mut model.graph);
+    equal::share(&mut model);
     model.verify()?;
     Ok(Lowered { model, float_parts, notes })
 }
