@@ -20,6 +20,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("distill", &["technique", "train", "data", "encodings", "ops", "graph", "tensor"]),
     ("deploy", &["technique", "target", "onnx", "train", "data", "encodings", "ops", "graph", "tensor"]),
     ("report", &[]),
+    ("unpack", &[]),
+    ("pack", &["unpack", "onnx", "graph", "tensor"]),
     (
         "pipeline",
         &[
@@ -48,6 +50,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "target",
             "files",
             "pipeline",
+            "pack",
             "onnx",
             "deploy",
             "report",

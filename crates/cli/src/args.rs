@@ -66,6 +66,10 @@ pub(crate) enum Command {
     Runtime(RuntimeCommand),
     /// Rewrite a model: clean it up, raise its operator set, convert it to float32
     Convert(Convert),
+    /// Pack a model into a smaller archive, losslessly
+    Pack(Pack),
+    /// Unpack an archive that pack wrote
+    Unpack(Unpack),
     /// Run a model on arrays from an npz file
     Execute(Execute),
     /// Show operators, shapes, parameters, MACs and annotations
@@ -105,6 +109,8 @@ impl Command {
             Command::Runs(_) => "runs",
             Command::Runtime(_) => "runtime",
             Command::Convert(_) => "convert",
+            Command::Pack(_) => "pack",
+            Command::Unpack(_) => "unpack",
             Command::Execute(_) => "execute",
             Command::Inspect(_) => "inspect",
             Command::Evaluate(_) => "evaluate",
@@ -269,6 +275,24 @@ pub(crate) struct Convert {
     /// Convert float16, bfloat16 and double tensors to float32, inputs and outputs too
     #[arg(long)]
     pub(crate) float32: bool,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Pack {
+    /// The model
+    pub(crate) model: PathBuf,
+    /// The archive to write [default: MODEL.espk]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Unpack {
+    /// The archive
+    pub(crate) archive: PathBuf,
+    /// The model to write [default: the archive's name without .espk]
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
 }
 
 #[derive(ClapArgs, Debug)]

@@ -56,6 +56,14 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
             let done = lib::convert(&a.model, &a.output, &lib::ConvertOptions { clean: a.clean, opset: a.opset, float32: a.float32 })?;
             printer.result(name, &done, &done);
         }
+        Command::Pack(a) => {
+            let done = lib::pack(&a.model, a.output.as_deref())?;
+            printer.result(name, &done, &done);
+        }
+        Command::Unpack(a) => {
+            let done = lib::unpack(&a.archive, a.output.as_deref())?;
+            printer.result(name, &done, &done);
+        }
         Command::Execute(a) => {
             let r = &a.runtime;
             let done = lib::execute(&a.model, &a.input, a.output.as_deref(), &r.runtime, r.literal, r.threads)?;

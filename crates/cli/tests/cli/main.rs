@@ -2,6 +2,7 @@
 mod divergence;
 mod first_hour;
 mod on_data;
+mod pack;
 mod parameters;
 mod program;
 mod regression;

@@ -11,6 +11,8 @@ fn help_texts() {
         "prune",
         "distill",
         "convert",
+        "pack",
+        "unpack",
         "execute",
         "inspect",
         "evaluate",
