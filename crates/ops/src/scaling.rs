@@ -1,8 +1,9 @@
 //! How a positive factor for each channel of a value passes through nodes: which layers can take it into their weights, and which
 //! nodes pass it on.
-use crate::clip_bounds;
-use graph::{Model, Node, ValueId};
-use tensor::DType;
+use crate::{Effect, Role, clip_bounds, find};
+use graph::{Dim, Model, Node, ValueId, ValueType};
+use std::collections::HashMap;
+use tensor::{DType, Tensor};
 
 /// The axis of a value's channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +133,75 @@ pub fn scaling(model: &Model, node: &Node) -> Scaling {
             _ => Scaling::Stops,
         },
         _ => Scaling::Stops,
+    }
+}
+
+/// Constants by which a node multiplies and shifts each channel of its first output: the node can take a factor for each channel into
+/// them, whatever it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelConstants {
+    /// The factors, one for each channel.
+    pub scale: ValueId,
+    /// The shifts, as many.
+    pub shift: Option<ValueId>,
+    /// The axis of the channels.
+    pub at: ChannelAxis,
+}
+
+/// The constants of a normalization, or the constant along the last axis of a Mul; `None` for other nodes, and where a constant is
+/// missing or has not one f32 for each channel.
+pub fn channel_constants(model: &Model, node: &Node) -> Option<ChannelConstants> {
+    let float = |i: usize| {
+        let value = node.input(i)?;
+        Some((value, model.values.tensor(value).filter(|t| t.dtype() == DType::F32)?))
+    };
+    let op = find(&node.domain, &node.op_type)?;
+    if op.role(node, 1) == Role::NormScale && op.role(node, 2) == Role::NormBias {
+        let at = match node.op_type.as_str() {
+            "LayerNormalization" | "RMSNormalization" => ChannelAxis::Last,
+            _ => ChannelAxis::Second,
+        };
+        let (scale, factors) = float(1).filter(|(_, t)| t.rank() == 1)?;
+        let shift = match node.input(2) {
+            Some(_) => Some(float(2).filter(|(_, t)| t.shape() == factors.shape())?.0),
+            None => None,
+        };
+        return Some(ChannelConstants { scale, shift, at });
+    }
+    if node.op_type != "Mul" || !node.is_onnx() {
+        return None;
+    }
+    let along_last = |t: &Tensor| t.len() > 1 && t.shape().last() == Some(&t.len());
+    match (float(0), float(1)) {
+        (None, Some((scale, t))) | (Some((scale, t)), None) if along_last(t) => {
+            Some(ChannelConstants { scale, shift: None, at: ChannelAxis::Last })
+        }
+        _ => None,
+    }
+}
+
+/// True for a node with one result that only moves elements, and leaves those along the last axis of its first input together and in
+/// their order. `types`: those of [`crate::infer_types`]; `channels`: size of that axis.
+pub fn keeps_last_axis(model: &Model, node: &Node, types: &HashMap<ValueId, ValueType>, channels: usize) -> bool {
+    let moves = find(&node.domain, &node.op_type).is_some_and(|op| op.effect(node, model) == Effect::Moves);
+    if !moves || node.outputs.iter().flatten().count() != 1 {
+        return false;
+    }
+    let shape = |value: Option<ValueId>| match types.get(&value?) {
+        Some(ValueType::Tensor { shape: Some(shape), .. }) => Some(shape),
+        _ => None,
+    };
+    match node.op_type.as_str() {
+        // The order of all elements stays.
+        "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => {
+            shape(node.output(0)).is_some_and(|s| s.last().and_then(Dim::known) == Some(channels))
+        }
+        "Transpose" => node.ints_or("perm", vec![]).is_ok_and(|perm| perm.last() == Some(&(perm.len() as i64 - 1))),
+        "Gather" => {
+            let last = |rank: usize, axis: i64| axis == -1 || axis == rank as i64 - 1;
+            shape(node.input(0)).zip(node.int_or("axis", 0).ok()).is_some_and(|(s, axis)| !last(s.len(), axis))
+        }
+        _ => false,
     }
 }
 
