@@ -237,4 +237,64 @@ mod tests {
         assert_eq!(LayerChannels::of(&conv, &[2, 2]), None);
         assert_eq!(LayerChannels::of(&grouped("Conv"), &[3, 1, 1]), None);
     }
+
+    #[test]
+    fn only_moves_that_leave_the_last_axis_whole_keep_it() {
+        let mut m = Model::new(17);
+        let typed = |m: &mut Model, name: &str, dims: &[usize]| {
+            let v = m.values.add_named(name);
+            let shape = Some(dims.iter().map(|d| Dim::Known(*d)).collect());
+            m.values[v].ty = ValueType::Tensor { dtype: DType::F32, shape };
+            v
+        };
+        let (x, joined, heads, one) = (
+            typed(&mut m, "x", &[2, 6, 8]),
+            typed(&mut m, "joined", &[12, 8]),
+            typed(&mut m, "heads", &[2, 6, 4, 2]),
+            typed(&mut m, "one", &[2, 8]),
+        );
+        let types: HashMap<ValueId, ValueType> = m.values.iter().map(|(id, v)| (id, v.ty.clone())).collect();
+        let turned = |perm: &[i64]| Node::new("Transpose", "", &[x], &[joined]).with("perm", AttributeValue::Ints(perm.to_vec()));
+        let taken = |axis: i64| Node::new("Gather", "", &[x, one], &[one]).with("axis", AttributeValue::Int(axis));
+        for (node, keeps) in [
+            (Node::new("Reshape", "", &[x], &[joined]), true),
+            (Node::new("Reshape", "", &[x], &[heads]), false),
+            (turned(&[1, 0, 2]), true),
+            (turned(&[0, 2, 1]), false),
+            (Node::new("Transpose", "", &[x], &[joined]), false),
+            (taken(1), true),
+            (taken(2), false),
+            (taken(-1), false),
+            (Node::new("Relu", "", &[x], &[joined]), false),
+            (Node::new("Split", "", &[x], &[joined, one]), false),
+        ] {
+            assert_eq!(keeps_last_axis(&m, &node, &types, 8), keeps, "{node:?}");
+        }
+    }
+
+    #[test]
+    fn constants_of_channels_are_those_of_normalizations_and_of_products_along_the_last_axis() {
+        let mut m = Model::new(17);
+        let x = m.values.add_named("x");
+        let mut constant = |name: &str, shape: &[usize]| m.values.add_constant(name, Tensor::full(1f32, shape.to_vec()).unwrap());
+        let (scale, shift, short, row, column, one) = (
+            constant("scale", &[8]),
+            constant("shift", &[8]),
+            constant("short", &[4]),
+            constant("row", &[1, 1, 8]),
+            constant("column", &[8, 1]),
+            constant("one", &[1]),
+        );
+        let at = |op: &str, inputs: &[ValueId]| channel_constants(&m, &Node::new(op, "", inputs, &[])).map(|c| (c.scale, c.shift, c.at));
+        assert_eq!(at("LayerNormalization", &[x, scale, shift]), Some((scale, Some(shift), ChannelAxis::Last)));
+        assert_eq!(at("RMSNormalization", &[x, scale]), Some((scale, None, ChannelAxis::Last)));
+        assert_eq!(at("InstanceNormalization", &[x, scale, shift]), Some((scale, Some(shift), ChannelAxis::Second)));
+        assert_eq!(at("LayerNormalization", &[x, scale, short]), None);
+        assert_eq!(at("LayerNormalization", &[x, x]), None);
+        assert_eq!(at("Mul", &[row, x]), Some((row, None, ChannelAxis::Last)));
+        for other in [column, one] {
+            assert_eq!(at("Mul", &[x, other]), None);
+        }
+        assert_eq!((at("PRelu", &[x, scale]), at("Add", &[x, scale])), (None, None));
+    }
 }
