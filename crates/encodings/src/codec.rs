@@ -74,6 +74,15 @@ pub trait Codec: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// The parameters in the form in which they are stored, after a training that learned them in another; `None` if they are in that
+    /// form already.
+    ///
+    /// # Errors
+    /// If a parameter is missing or not well formed.
+    fn settle(&self, _parameters: &Parameters) -> Result<Option<Parameters>> {
+        Ok(None)
+    }
+
     /// The encoding with the same settings, fitted again to a masked weight after training or pruning.
     ///
     /// # Errors

@@ -114,6 +114,17 @@ pub fn read(data: &Tensor, encoding: &Encoding) -> Result<Tensor> {
     open(encoding)?.read(data, &encoding.parameters)
 }
 
+/// Puts the parameters of an encoding into the form in which they are stored, after a training that learned them in another.
+///
+/// # Errors
+/// If the encoding is not well formed.
+pub fn settle(encoding: &mut Encoding) -> Result<()> {
+    if let Some(parameters) = open(encoding)?.settle(&encoding.parameters)? {
+        encoding.parameters = parameters;
+    }
+    Ok(())
+}
+
 /// How data stored in an encoding decode.
 ///
 /// # Errors
