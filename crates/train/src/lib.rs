@@ -60,7 +60,7 @@ pub use participant::{Participant, ParticipantState};
 pub use penalty::{OscillationDamping, Penalized, Penalties, Penalty};
 pub use prepare::{Unreached, fold_constants, is_double, prepare, to_float32, unreached};
 pub use recompute::{StepMemory, step_memory};
-pub use scales::{LearnScales, Lsq, LsqPlus, Pact, ScaleLearning, ScaleLearnings};
+pub use scales::{DoReFa, LearnScales, Lsq, LsqPlus, Pact, ScaleLearning, ScaleLearnings};
 pub use schedule::{Constant, Cosine, Linear, Schedule, Schedules, Step};
 pub use task::{
     Agreement, Better, Classification, Confusion, Figures, MetricFacts, Reads, Regression, Score, TASK_KEY, Task, Tasks, align, arg_max,

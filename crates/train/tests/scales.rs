@@ -10,7 +10,7 @@ use tensor::Tensor;
 use toy::{Toy, network, settings};
 use train::parameters::trainable;
 use train::{
-    CrossEntropy, EpochRecord, Keep, LearnScales, Lsq, LsqPlus, OscillationDamping, Pact, ScaleLearnings, TrainContext, TrainError,
+    CrossEntropy, DoReFa, EpochRecord, Keep, LearnScales, Lsq, LsqPlus, OscillationDamping, Pact, ScaleLearnings, TrainContext, TrainError,
     TrainSettings, Watch,
 };
 
@@ -45,8 +45,9 @@ fn trained(how: LearnScales) -> (Model, f64) {
 }
 
 fn ways() -> Vec<LearnScales> {
-    let choices: [Choice<ScaleLearnings>; 3] =
-        [Lsq {}.choice().unwrap(), LsqPlus {}.choice().unwrap(), Pact { decay: 0.01 }.choice().unwrap()];
+    let pact = |tanh_weights| Pact { decay: 0.01, tanh_weights }.choice().unwrap();
+    let choices: [Choice<ScaleLearnings>; 5] =
+        [Lsq {}.choice().unwrap(), LsqPlus {}.choice().unwrap(), pact(false), pact(true), DoReFa {}.choice().unwrap()];
     choices.map(LearnScales::from).into()
 }
 
@@ -94,9 +95,26 @@ fn lsq_plus_moves_a_grid_that_lies_in_the_wrong_place() {
 }
 
 #[test]
+fn weights_in_tangents_end_on_their_grid_and_masked_ones_stay_zero() {
+    let mut m = quantized();
+    let id = m.find("fc2.weight").unwrap();
+    let live: Vec<bool> = (0..48).map(|i| i % 5 != 0).collect();
+    m.annotations.entry(id).mask = Some(Tensor::new(live.clone(), [3, 16]).unwrap());
+    let loss = CrossEntropy::of(&m, 0.0).unwrap();
+    let how = with(DoReFa {}.choice::<ScaleLearnings>().unwrap().into());
+    train::train(&mut m, &Toy { batches: 10 }, &loss, &how, &mut TrainContext::default()).unwrap();
+    let (weight, annotation) = (m.values.tensor(id).unwrap(), m.annotations.get(id).unwrap());
+    assert_eq!(&encodings::simulate(weight, annotation).unwrap(), weight);
+    assert_ne!(parameter(&m, "fc2.weight", "scale"), parameter(&quantized(), "fc2.weight", "scale"));
+    let stored = encodings::affine::quantize_to_int(weight, annotation.encoding.as_ref().unwrap()).unwrap().to_i64_vec().unwrap();
+    assert!(stored.chunks(16).all(|row| row.iter().any(|q| q.abs() == 7)), "a row of {stored:?} does not reach its bound");
+    assert!(stored.iter().zip(live).all(|(q, live)| live || *q == 0));
+}
+
+#[test]
 fn decay_pulls_the_bounds_of_pact_down() {
     let bound = |decay: f64| {
-        let (m, _) = trained(Pact { decay }.choice::<ScaleLearnings>().unwrap().into());
+        let (m, _) = trained(Pact { decay, ..Pact::default() }.choice::<ScaleLearnings>().unwrap().into());
         parameter(&m, "r", "scale")[0] * 7.0
     };
     let (free, pulled) = (bound(0.0), bound(0.1));

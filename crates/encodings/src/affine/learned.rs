@@ -1,5 +1,5 @@
-//! Forms in which a grid is learned: by the bound at which it clips, and with an offset beside its scale. The stored form, scale and zero
-//! point, follows from either.
+//! Forms in which a grid is learned: by the bound at which it clips, with an offset beside its scale, and by the bound up to which the
+//! hyperbolic tangents of a weight reach. The stored form, scale and zero point, follows from each.
 use super::AffineSettings;
 use crate::{Parameters, Result};
 use graph::Encoding;
@@ -11,12 +11,16 @@ pub const CLIP: &str = "clip";
 /// The real number that `qmin` stands for, in place of the zero point: `zero_point = round(qmin - offset / scale)`.
 pub(super) const OFFSET: &str = "offset";
 
+/// The largest magnitude of a weight that is the hyperbolic tangent of what trains, in place of the scale: `scale = bound / qmax`.
+pub(super) const BOUND: &str = "bound";
+
 /// Names of the parameters that are learned.
 pub(super) fn parameters(parameters: &Parameters) -> &'static [&'static str] {
-    match (parameters.contains_key(CLIP), parameters.contains_key(OFFSET)) {
-        (true, _) => &[CLIP],
-        (false, true) => &["scale", OFFSET],
-        (false, false) => &["scale"],
+    match [CLIP, OFFSET, BOUND].into_iter().find(|name| parameters.contains_key(*name)) {
+        Some(CLIP) => &[CLIP],
+        Some(OFFSET) => &["scale", OFFSET],
+        Some(_) => &[BOUND],
+        None => &["scale"],
     }
 }
 
@@ -52,6 +56,40 @@ pub fn with_offset(encoding: &Encoding) -> Result<Option<Encoding>> {
     Ok(Some(out))
 }
 
+/// The latent weight and the encoding of a weight that trains as a hyperbolic tangent, as DoReFa has it (Zhou et al. 2016,
+/// arXiv:1606.06160, equation 9): with `t = tanh(v) / max|tanh(v)|` over the elements that share a scale, the weight is `bound` times `t`
+/// rounded to the grid. It begins at what `weight` is, cut off where its grid ends. `None` unless the grid is symmetric.
+///
+/// # Errors
+/// If the encoding is an affine one that is not well formed, or does not fit the weight.
+pub fn with_tanh(weight: &Tensor, encoding: &Encoding) -> Result<Option<(Tensor, Encoding)>> {
+    if encoding.kind != super::KIND || encoding.parameters.contains_key(graph::FOLDED_SCALE) {
+        return Ok(None);
+    }
+    let grid = super::Grid::of(encoding)?;
+    let settings = *grid.settings();
+    let zeros = grid.zero_point()?.to_i64_vec()?.iter().all(|z| *z == 0);
+    if settings.is_bias() || !settings.symmetric || !settings.signed || !zeros {
+        return Ok(None);
+    }
+    let axis = grid.axis(weight)?;
+    let ends = grid.scale().mul_scalar(settings.qmax() as f64)?;
+    let all = along(&ends, weight, axis)?;
+    let held = weight.min(&all)?.max(&all.neg()?)?;
+    // The largest element reaches the bound, so a grid that is wider than its weight ends there.
+    let largest = largest(&held, axis)?;
+    let empty = largest.equal(&largest.zeros_like()?)?;
+    let bound = Tensor::where_(&empty, &all, &largest)?;
+    let latent = held.div(&bound)?.mul_scalar(LARGEST)?.atanh()?;
+    let mut out = encoding.clone();
+    out.parameters.remove("scale");
+    out.parameters.insert(BOUND.into(), bound.reshape(ends.shape())?);
+    Ok(Some((latent, out)))
+}
+
+/// The tangent of the largest latent weight at first: flat enough that tangents differ, steep enough that they move.
+const LARGEST: f64 = 0.9;
+
 /// Settings, scale and zero point of a grid with one scale of its own.
 fn of_activation(encoding: &Encoding) -> Result<Option<(AffineSettings, Tensor, i64)>> {
     if encoding.kind != super::KIND {
@@ -66,17 +104,16 @@ fn of_activation(encoding: &Encoding) -> Result<Option<(AffineSettings, Tensor, 
 }
 
 /// Scale and zero point, where the grid is in another form.
-pub(super) fn settle(settings: &AffineSettings, parameters: &Parameters) -> Result<Option<Parameters>> {
-    if !parameters.contains_key(CLIP) && !parameters.contains_key(OFFSET) {
+pub(super) fn settle(settings: &AffineSettings, parameters: &Parameters) -> Result<Option<(Parameters, bool)>> {
+    if ![CLIP, OFFSET, BOUND].iter().any(|name| parameters.contains_key(*name)) {
         return Ok(None);
     }
     let grid = super::Grid::new(*settings, parameters)?;
     let mut out = parameters.clone();
-    out.remove(CLIP);
-    out.remove(OFFSET);
+    [CLIP, OFFSET, BOUND].iter().for_each(|name| drop(out.remove(*name)));
     out.insert("scale".into(), grid.scale().detach());
     out.insert("zero_point".into(), grid.zero_point()?.cast(DType::F32)?);
-    Ok(Some(out))
+    Ok(Some((out, parameters.contains_key(BOUND))))
 }
 
 fn span(settings: &AffineSettings) -> f64 {
@@ -85,6 +122,31 @@ fn span(settings: &AffineSettings) -> f64 {
 
 pub(super) fn scale_of_clip(settings: &AffineSettings, clip: &Tensor) -> Result<Tensor> {
     Ok(clip.div(&clip.scalar_like(span(settings))?)?)
+}
+
+pub(super) fn scale_of_bound(settings: &AffineSettings, bound: &Tensor) -> Result<Tensor> {
+    Ok(bound.div(&bound.scalar_like(settings.qmax() as f64)?)?)
+}
+
+/// `bound * tanh(v) / max|tanh(v)|`, with a bound and a largest tangent for each index along the axis.
+pub(super) fn bounded(value: &Tensor, bound: &Tensor, axis: Option<usize>) -> Result<Tensor> {
+    let tangents = value.tanh()?;
+    let largest = largest(&tangents, axis)?;
+    let empty = largest.detach().equal(&largest.detach().zeros_like()?)?;
+    let divisor = Tensor::where_(&empty, &largest.ones_like()?, &largest)?;
+    Ok(tangents.div(&divisor)?.mul(&along(bound, value, axis)?)?)
+}
+
+/// The largest magnitude for each index along the axis, or of all, with the value's rank.
+fn largest(value: &Tensor, axis: Option<usize>) -> Result<Tensor> {
+    let others: Vec<usize> = (0..value.rank()).filter(|a| Some(*a) != axis).collect();
+    Ok(value.abs()?.max_reduce(&others, true)?)
+}
+
+/// One number for each index along the axis, or one for all, so that it broadcasts to a value.
+fn along(list: &Tensor, value: &Tensor, axis: Option<usize>) -> Result<Tensor> {
+    let shape: Vec<usize> = (0..value.rank()).map(|a| if Some(a) == axis { list.len() } else { 1 }).collect();
+    Ok(list.reshape(shape.as_slice())?)
 }
 
 /// `round(qmin - offset / scale)`, at most at the ends of the grid; the gradient passes straight through the rounding.
@@ -105,6 +167,7 @@ pub(super) fn clipped(value: &Tensor, clip: &Tensor) -> Result<Tensor> {
 mod tests {
     use super::*;
     use crate::Codec;
+    use crate::testing::annotated;
     use proptest::prelude::*;
     use tensor::{Activation, gradcheck, random};
 
@@ -113,9 +176,9 @@ mod tests {
     }
 
     fn settled(encoding: &Encoding) -> Encoding {
-        let mut encoding = encoding.clone();
-        crate::settle(&mut encoding).unwrap();
-        encoding
+        let mut annotation = annotated(encoding.clone());
+        assert_eq!(crate::settle(None, &mut annotation).unwrap(), None);
+        annotation.encoding.unwrap()
     }
 
     #[test]
@@ -207,6 +270,65 @@ mod tests {
         assert_eq!(of(&leaves[0]), by_x);
         assert!((of(&leaves[1])[0] - by_scale).abs() < 1e-4, "{:?} against {by_scale}", of(&leaves[1]));
         assert!((of(&leaves[2])[0] - by_offset).abs() < 1e-4, "{:?} against {by_offset}", of(&leaves[2]));
+    }
+
+    fn weight(seed: u64) -> (Tensor, Encoding) {
+        let w: Tensor = random::normal(seed, &[3, 40], 0.0, 0.1).unwrap();
+        let e = super::super::fit_weight(&w, &AffineSettings::weight(4, Some(0)), super::super::Precision::FULL, 0.0).unwrap();
+        (w, e)
+    }
+
+    #[test]
+    fn tangents_have_the_gradients_of_the_formula() {
+        let v = random::uniform_f64(1, &[2, 3, 4], -2.0, 2.0);
+        gradcheck::check(&[v.clone(), random::uniform_f64(2, &[3], 0.5, 2.0)], |t| Ok(bounded(&t[0], &t[1], Some(1)).unwrap())).unwrap();
+        gradcheck::check(&[v, Tensor::scalar(1.5f64)], |t| Ok(bounded(&t[0], &t[1], None).unwrap())).unwrap();
+        // Zeros alone stay zeros.
+        let zeros = Tensor::full(0f64, [2, 3]).unwrap();
+        assert_eq!(bounded(&zeros, &Tensor::scalar(1f64), None).unwrap(), zeros);
+        // Behind them the grid: straight through, and the bound gets the rounded share of it (equation 9).
+        let encoding = AffineSettings::weight(3, None).encoding(Tensor::scalar(0.5f32), Tensor::scalar(0f32));
+        let (latent, encoding) = with_tanh(&Tensor::vector(vec![-1.5f32, 0.4, 0.9, -0.2]), &encoding).unwrap().unwrap();
+        let (latent, bound) = (latent.tracked().unwrap(), encoding.parameters[BOUND].tracked().unwrap());
+        assert_eq!(bound.item::<f32>().unwrap(), 1.5);
+        let parameters = Parameters::from([(BOUND.to_string(), bound.clone()), ("zero_point".to_string(), Tensor::scalar(0f32))]);
+        let y = AffineSettings::weight(3, None).simulate(&latent, &parameters).unwrap();
+        assert_eq!(y.to_f32_vec().unwrap(), [-1.5, 0.5, 1.0, 0.0]);
+        let dy = Tensor::vector(vec![0f32, 2.0, 3.0, 5.0]);
+        let through = bounded(&latent, &bound.detach(), None).unwrap().backward_from(dy.clone()).unwrap().take(&latent).unwrap();
+        let mut gradients = y.backward_from(dy).unwrap();
+        let close = |a: &Tensor, b: &[f32]| a.to_f32_vec().unwrap().iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(close(&gradients.take(&latent).unwrap(), &through.to_f32_vec().unwrap()));
+        assert!(close(&gradients.take(&bound).unwrap(), &[2.0 / 3.0 + 3.0 * 2.0 / 3.0]));
+    }
+
+    proptest! {
+        /// A weight begins where it was, to a step of its grid, and is stored as it is simulated.
+        #[test]
+        fn a_weight_in_tangents_is_what_it_was_and_what_is_stored(seed: u64, masked: bool) {
+            let (w, e) = weight(seed);
+            let live: Vec<bool> = (0..120).map(|i| i % 3 != 1).collect();
+            let mask = masked.then(|| Tensor::new(live, [3, 40]).unwrap());
+            let (latent, form) = with_tanh(&crate::live(&w, mask.as_ref()).unwrap(), &e).unwrap().unwrap();
+            let before = crate::simulate(&w, &graph::Annotation { mask: mask.clone(), encoding: Some(e.clone()) }).unwrap();
+            let mut annotation = graph::Annotation { mask: mask.clone(), encoding: Some(form) };
+            let trained = crate::simulate(&latent, &annotation).unwrap();
+            let steps = e.parameters["scale"].to_f32_vec().unwrap();
+            for (i, (a, b)) in before.to_f32_vec().unwrap().iter().zip(trained.to_f32_vec().unwrap()).enumerate() {
+                prop_assert!((a - b).abs() <= 1.001 * steps[i / 40], "{i}: {a} became {b}");
+            }
+            let live = crate::live(&latent, mask.as_ref()).unwrap();
+            let integers = crate::affine::quantize_to_int(&live, annotation.encoding.as_ref().unwrap()).unwrap();
+            let stored = crate::settle(Some(&latent), &mut annotation).unwrap().unwrap();
+            prop_assert_eq!(&stored, &trained);
+            prop_assert_eq!(integers, crate::affine::quantize_to_int(&stored, annotation.encoding.as_ref().unwrap()).unwrap());
+            prop_assert_eq!(annotation.encoding.as_ref().unwrap().parameters.keys().collect::<Vec<_>>(), ["scale", "zero_point"]);
+            prop_assert_eq!(&crate::simulate(&stored, &annotation).unwrap(), &trained);
+            if let Some(mask) = mask {
+                let dead = stored.to_f32_vec().unwrap().into_iter().zip(mask.as_slice::<bool>().unwrap()).filter(|(_, live)| !**live);
+                prop_assert!(dead.into_iter().all(|(v, _)| v == 0.0));
+            }
+        }
     }
 
     #[test]

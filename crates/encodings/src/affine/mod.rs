@@ -14,7 +14,7 @@ mod tests;
 
 pub use fit::{channels, fit_bias, fit_least, fit_range, fit_weight};
 pub use grid::Grid;
-pub use learned::{CLIP, with_clip, with_offset};
+pub use learned::{CLIP, with_clip, with_offset, with_tanh};
 pub use member::Affine;
 pub use scale::{Precision, odd_part, unit};
 pub use settings::AffineSettings;
@@ -54,7 +54,7 @@ impl Codec for AffineSettings {
         format!("{sign}int{}{used} per {per}", self.bits)
     }
 
-    /// The scale; the bound or the offset where the grid is in that form (see [`with_clip`] and [`with_offset`]). A bias trains none,
+    /// The scale; what stands in its place where the grid is in another form (see [`with_clip`], [`with_offset`] and [`with_tanh`]). A bias trains none,
     /// since its scale follows from those of input and weight; nor does a weight whose BatchNormalization is kept, since its scale
     /// follows from the running statistics.
     fn trainable(&self, parameters: &Parameters) -> &'static [&'static str] {
@@ -70,7 +70,7 @@ impl Codec for AffineSettings {
         if parameter == learned::OFFSET { Ok(after) } else { Ok(after.max(&before.mul_scalar(0.5)?)?) }
     }
 
-    fn settle(&self, parameters: &Parameters) -> Result<Option<Parameters>> {
+    fn settle(&self, parameters: &Parameters) -> Result<Option<(Parameters, bool)>> {
         learned::settle(self, parameters)
     }
 
@@ -91,12 +91,12 @@ pub fn quantize_to_int(value: &Tensor, encoding: &Encoding) -> Result<Tensor> {
 }
 
 /// How far each element lies from the grid point that it is rounded to, zero beyond the ends of the grid: f32, of the value's shape. `None`
-/// for an encoding that is no grid of integers, and for a bias.
+/// for an encoding that is no grid of integers, for a bias, and for a weight that trains as a hyperbolic tangent.
 ///
 /// # Errors
 /// If the encoding does not fit the value.
 pub fn distance(value: &Tensor, encoding: &Encoding) -> Result<Option<Tensor>> {
-    if encoding.kind != KIND || AffineSettings::of(encoding)?.is_bias() {
+    if encoding.kind != KIND || AffineSettings::of(encoding)?.is_bias() || encoding.parameters.contains_key(learned::BOUND) {
         return Ok(None);
     }
     Grid::of(encoding)?.distance(value).map(Some)

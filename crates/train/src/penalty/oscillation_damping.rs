@@ -101,7 +101,7 @@ mod tests {
             let d = w.min(&ends)?.max(&ends.neg()?)?.sub(&points)?;
             d.mul(&d)?.mul_scalar(0.3)?.sum(&[0, 1], false)
         };
-        gradcheck::check(&[w.clone()], |t| penalty(&t[0])).unwrap();
+        gradcheck::check(std::slice::from_ref(&w), |t| penalty(&t[0])).unwrap();
         let leaf = w.tracked().unwrap();
         let expected = penalty(&leaf).unwrap().backward().unwrap().take(&leaf).unwrap().to_f64_vec().unwrap();
         let weight = w.cast(tensor::DType::F32).unwrap();

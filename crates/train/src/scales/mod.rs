@@ -1,16 +1,20 @@
 //! How the grids' own parameters are learned, together with the weights.
+mod dorefa;
 mod learn;
 mod lsq;
 mod lsq_plus;
 mod pact;
 
+pub use dorefa::DoReFa;
 pub use learn::LearnScales;
 pub use lsq::Lsq;
 pub use lsq_plus::LsqPlus;
 pub use pact::Pact;
 
+use crate::TrainError;
 use graph::{Encoding, Model};
 use technique::{Entry, Family};
+use tensor::Tensor;
 
 /// A way to learn the parameters of grids. Which of an encoding's parameters train follows from the form it is in; a member chooses that
 /// form.
@@ -42,6 +46,14 @@ pub trait ScaleLearning: Send + Sync {
         Ok(None)
     }
 
+    /// A masked weight and its encoding in the form in which they are learned; `None`: as they are.
+    ///
+    /// # Errors
+    /// For an encoding that is not well formed.
+    fn weight(&self, _weight: &Tensor, _encoding: &Encoding) -> encodings::Result<Option<(Tensor, Encoding)>> {
+        Ok(None)
+    }
+
     /// Factor of the squares of a learned parameter in the loss, `decay / 2 * p^2`; 0: none.
     fn decay(&self, _parameter: &str) -> f64 {
         0.0
@@ -58,34 +70,41 @@ impl Family for ScaleLearnings {
         "How the parameters of quantizers are trained together with the weights; true is lsq, false: they are not.";
     const DEFAULT: Option<&'static str> = Some("lsq");
     fn members() -> &'static [Entry<dyn ScaleLearning>] {
-        static LIST: &[Entry<dyn ScaleLearning>] = &[lsq::ENTRY, lsq_plus::ENTRY, pact::ENTRY];
+        static LIST: &[Entry<dyn ScaleLearning>] = &[lsq::ENTRY, lsq_plus::ENTRY, pact::ENTRY, dorefa::ENTRY];
         LIST
     }
 }
 
-/// Puts the encodings of activations into the form in which they are learned.
-pub(crate) fn begin(model: &mut Model, learning: &dyn ScaleLearning) -> Result<(), crate::TrainError> {
+/// Puts encodings, and the weights that they belong to, into the form in which they are learned.
+pub(crate) fn begin(model: &mut Model, learning: &dyn ScaleLearning) -> Result<(), TrainError> {
     let mut changed = vec![];
-    for (id, annotation) in model.annotations.iter().filter(|(id, _)| model.values.tensor(*id).is_none()) {
+    for (id, annotation) in model.annotations.iter() {
         let Some(encoding) = &annotation.encoding else { continue };
-        let form = learning.activation(encoding);
-        let form = form.map_err(|e| crate::TrainError::Value { value: model.values[id].name.clone(), what: e.to_string() })?;
-        changed.extend(form.map(|form| (id, form)));
+        let named = |e: encodings::EncodingError| TrainError::Value { value: model.values[id].name.clone(), what: e.to_string() };
+        match model.values.tensor(id) {
+            Some(weight) => changed.extend(
+                encodings::live(weight, annotation.mask.as_ref())
+                    .and_then(|w| learning.weight(&w, encoding))
+                    .map_err(named)?
+                    .map(|(w, form)| (id, Some(w), form)),
+            ),
+            None => changed.extend(learning.activation(encoding).map_err(named)?.map(|form| (id, None, form))),
+        }
     }
-    for (id, form) in changed {
+    for (id, weight, form) in changed {
         model.annotations.entry(id).encoding = Some(form);
+        weight.map(|weight| model.values.set_tensor(id, weight));
     }
     Ok(())
 }
 
 /// Puts all encodings into the form in which they are stored.
-pub(crate) fn settle(model: &mut Model) -> Result<(), crate::TrainError> {
+pub(crate) fn settle(model: &mut Model) -> Result<(), TrainError> {
     let ids: Vec<graph::ValueId> = model.annotations.iter().map(|(id, _)| id).collect();
     for id in ids {
-        let Some(mut encoding) = model.annotations.encoding(id).cloned() else { continue };
-        encodings::settle(&mut encoding)
-            .map_err(|e| crate::TrainError::Value { value: model.values[id].name.clone(), what: e.to_string() })?;
-        model.annotations.entry(id).encoding = Some(encoding);
+        let weight = encodings::settle(model.values.tensor(id), model.annotations.entry(id));
+        let weight = weight.map_err(|e| TrainError::Value { value: model.values[id].name.clone(), what: e.to_string() })?;
+        weight.map(|weight| model.values.set_tensor(id, weight));
     }
     Ok(())
 }

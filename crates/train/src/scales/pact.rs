@@ -4,6 +4,7 @@ use graph::Encoding;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Entry, Fault, Manual, Settings, member, within};
+use tensor::Tensor;
 
 pub(super) const ENTRY: Entry<dyn ScaleLearning> = member!(
     Pact as dyn ScaleLearning,
@@ -16,7 +17,8 @@ An activation that is never negative is y = round(min(x, a) (2^k - 1) / a) a / (
   dy/da = 1 where x >= a, else 0;  plus decay * a
 
 so that large values push it up and decay pulls it down; the rounding within the range does not move it, which lsq lets it do. Scales of
-weights, and of activations that can be negative, are learned as by lsq.
+weights, and of activations that can be negative, are learned as by lsq; with tanh_weights = true weights train as by dorefa, which is
+what the paper combines it with.
 
 For activations behind Relu in 2 to 5 bits. decay is the paper's L2 factor, there the same as the weights' decay.",
         source: "J. Choi et al., PACT: Parameterized Clipping Activation for Quantized Neural Networks (2018), arXiv:1805.06085, equations 1 to \
@@ -31,11 +33,13 @@ For activations behind Relu in 2 to 5 bits. decay is the paper's L2 factor, ther
 pub struct Pact {
     /// Factor of the bounds' squares in the loss, `decay / 2 * a^2`.
     pub decay: f64,
+    /// Weights train as hyperbolic tangents, as by `dorefa`: the paper's combination.
+    pub tanh_weights: bool,
 }
 
 impl Default for Pact {
     fn default() -> Self {
-        Pact { decay: 2e-4 }
+        Pact { decay: 2e-4, tanh_weights: false }
     }
 }
 
@@ -48,6 +52,10 @@ impl Settings for Pact {
 impl ScaleLearning for Pact {
     fn activation(&self, encoding: &Encoding) -> encodings::Result<Option<Encoding>> {
         encodings::affine::with_clip(encoding)
+    }
+
+    fn weight(&self, weight: &Tensor, encoding: &Encoding) -> encodings::Result<Option<(Tensor, Encoding)>> {
+        if self.tanh_weights { encodings::affine::with_tanh(weight, encoding) } else { Ok(None) }
     }
 
     fn decay(&self, parameter: &str) -> f64 {

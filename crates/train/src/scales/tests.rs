@@ -1,5 +1,5 @@
 use super::*;
-use technique::Choice;
+use technique::{Choice, Settings};
 
 fn read(text: &str) -> Result<LearnScales, String> {
     serde_json::from_str(text).map_err(|e| e.to_string())
@@ -10,7 +10,7 @@ fn it_is_read_from_every_spelling_and_written_as_it_was() {
     assert_eq!(read("true").unwrap(), true.into());
     assert_eq!(read("false").unwrap(), LearnScales::default());
     assert_eq!(read("\"lsq\"").unwrap(), true.into());
-    let pact: Choice<ScaleLearnings> = Choice::with("pact", &Pact { decay: 0.5 }).unwrap();
+    let pact: Choice<ScaleLearnings> = Pact { decay: 0.5, ..Pact::default() }.choice().unwrap();
     assert_eq!(read("{\"kind\": \"pact\", \"decay\": 0.5}").unwrap(), pact.into());
     for (text, written) in [
         ("true", "true"),
@@ -29,6 +29,6 @@ fn it_is_read_from_every_spelling_and_written_as_it_was() {
 
 #[test]
 fn bounds_alone_decay() {
-    let pact = Pact { decay: 0.25 };
+    let pact = Pact { decay: 0.25, ..Pact::default() };
     assert_eq!((pact.decay("clip"), pact.decay("scale"), pact.decay("offset"), Lsq {}.decay("clip")), (0.25, 0.0, 0.0, 0.0));
 }
