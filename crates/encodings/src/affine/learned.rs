@@ -80,15 +80,17 @@ pub fn with_tanh(weight: &Tensor, encoding: &Encoding) -> Result<Option<(Tensor,
     let largest = largest(&held, axis)?;
     let empty = largest.equal(&largest.zeros_like()?)?;
     let bound = Tensor::where_(&empty, &all, &largest)?;
-    let latent = held.div(&bound)?.mul_scalar(LARGEST)?.atanh()?;
+    // The largest latent weight is the largest weight, so both train in steps of one size.
+    let reach = bound.clip(None, Some(LARGEST))?.tanh()?;
+    let latent = held.div(&bound)?.mul(&reach)?.atanh()?;
     let mut out = encoding.clone();
     out.parameters.remove("scale");
     out.parameters.insert(BOUND.into(), bound.reshape(ends.shape())?);
     Ok(Some((latent, out)))
 }
 
-/// The tangent of the largest latent weight at first: flat enough that tangents differ, steep enough that they move.
-const LARGEST: f64 = 0.9;
+/// Latent weights are at most this at first: beyond it tangents hardly differ.
+const LARGEST: f64 = 2.0;
 
 /// Settings, scale and zero point of a grid with one scale of its own.
 fn of_activation(encoding: &Encoding) -> Result<Option<(AffineSettings, Tensor, i64)>> {

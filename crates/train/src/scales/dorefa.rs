@@ -17,13 +17,14 @@ A weight on a symmetric grid of integers is, with latent weights v that train an
   w = b / qmax * round(qmax * tanh(v) / max|tanh(v)|)
 
 with the maximum over the elements that share a scale. The gradient passes straight through the rounding and follows the formula
-elsewhere, the maximum included; b gets dw/db = round(...) / qmax. The tangent draws large weights together, so an outlier cannot make the
-steps of all others coarse. v begins where the calibrated weights were, and after the training the weights are the numbers on the grid.
+elsewhere, the maximum included; b gets dw/db = round(...) / qmax. The grid reaches the largest weight in every step. Below 0.5 tanh is
+nearly the identity; larger weights are drawn together. v begins at the calibrated weights (at 2 in layers with larger ones) so that w is
+what it was, and after the training the weights are the numbers on the grid.
 
 The paper has b = 1 and levels without zero; here zero is a level, so masked weights stay zero, and layers compute on integers. Activations
 and weights in tables are learned as by lsq.
 
-For weights of 2 to 4 bits that train for several epochs. Prune in another stage: magnitudes of tangents are not those of weights.",
+For weights of 3 to 5 bits that train for several epochs; with 2, the level of the largest weight leaves most others at zero. Prune in another stage: magnitudes of tangents are not those of weights.",
         source: "S. Zhou et al., DoReFa-Net: Training Low Bitwidth Convolutional Neural Networks with Low Bitwidth Gradients (2016), \
              arXiv:1606.06160, equation 9",
         example: "epochs = 6\nlearn_scales = \"dorefa\"\n",
