@@ -3,8 +3,13 @@
 //! `cargo run --release -p espalier-deploy --example corrections -- DATA [NAME] [PER_CHANNEL] [SETTINGS]`: DATA is the folder with
 //! `models/`, NAME a part of a model's name ("" for all), PER_CHANNEL `true` for a scale per channel. With SETTINGS, the keys of a quantize
 //! stage as TOML (`weights`, `activations`, `rules`, `corrections`, ...), they are what is measured, and PER_CHANNEL does not count.
+//! `transformer_block` is a block of a transformer of seeded noise with planted outliers, on noise: three channels of its normalizations are
+//! 30 times as large as the others, their weights a 5.5th.
 //! The float column is the network after its corrections, without grids. EfficientNet-Lite0 is calibrated on rows 0 to 199 of the ImageNet
 //! sample and scored on the other 300; UltraFace on seeded noise.
+#[path = "../../quantize/src/corrections/transformer.rs"]
+mod transformer;
+
 use data::{LoaderOptions, Preprocess};
 use deploy::runtime::{self, Source};
 use deploy::{LowerOptions, ProofOptions, lower, prove};
@@ -23,7 +28,10 @@ use train::{Batch, TrainError};
 
 type Rows = Box<dyn Iterator<Item = Result<Batch, TrainError>>>;
 
-const MODELS: [&str; 2] = ["efficientnet_lite0", "ultraface_rfb320"];
+const MODELS: [&str; 3] = ["efficientnet_lite0", "ultraface_rfb320", BLOCK];
+
+/// The network that is made here.
+const BLOCK: &str = "transformer_block";
 
 /// Corrections to try, as in a recipe.
 const CORRECTIONS: [&str; 9] = [
@@ -36,6 +44,16 @@ const CORRECTIONS: [&str; 9] = [
     "{ kind = \"bias_correction\", form = \"analytic\" }",
     "\"equalize\", \"bias_correction\"",
     "{ kind = \"equalize\", replace_clips = true }, \"bias_correction\"",
+];
+
+/// Corrections to try on the transformer block.
+const OF_BLOCK: [&str; 6] = [
+    "",
+    "{ kind = \"smooth_quant\", alpha = 0.25 }",
+    "\"smooth_quant\"",
+    "{ kind = \"smooth_quant\", alpha = 0.75 }",
+    "{ kind = \"smooth_quant\", insert_mul = true }",
+    "\"smooth_quant\", \"bias_correction\"",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -53,7 +71,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             one(&data, name, &corrections.join(", "), settings)?;
             continue;
         }
-        for corrections in CORRECTIONS {
+        for corrections in if name == BLOCK { &OF_BLOCK[..] } else { &CORRECTIONS } {
             let mut settings: QuantizeSettings = toml::from_str(&format!("corrections = [{corrections}]"))?;
             settings.weights = Choice::with("affine", &Affine { granularity: Some(granularity), ..Affine::default() })?;
             one(&data, name, corrections, settings)?;
@@ -63,7 +81,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn one(data: &Path, name: &str, corrections: &str, settings: QuantizeSettings) -> Result<(), Box<dyn Error>> {
-    let mut model = onnx::load(&data.join(format!("models/{name}.onnx")))?;
+    let mut model = match name {
+        BLOCK => transformer::block(30.0)?,
+        _ => onnx::load(&data.join(format!("models/{name}.onnx")))?,
+    };
     train::fold_constants(&mut model)?;
     ops::fold_batch_norm(&mut model)?;
     let float = model.clone();
@@ -116,9 +137,11 @@ fn rows(data: &Path, model: &Model, name: &str, calibrate: bool) -> Result<Rows,
         let loader = data::Loader::new(set, options)?;
         return Ok(Box::new(loader.map(|b| b.map(Batch::from).map_err(|e| TrainError::Data(e.to_string())))));
     }
+    let block = name == BLOCK;
     let (count, seed) = if calibrate { (64, 1) } else { (40, 1000) };
     Ok(Box::new((0..count).map(move |i| {
-        let noise = noise(seed + i).map_err(|e| TrainError::Data(e.to_string()))?;
+        let noise = if block { random::normal(seed + i, &[8, 12, transformer::CHANNELS], 0.0, 1.0) } else { noise(seed + i) };
+        let noise = noise.map_err(|e| TrainError::Data(e.to_string()))?;
         Ok(Batch { inputs: BTreeMap::from([(input.clone(), noise)]), ..Batch::default() })
     })))
 }

@@ -74,6 +74,15 @@ pub trait Codec: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// The parameters in the form in which they are stored, after a training that learned them in another, and whether a weight in that
+    /// form is to be replaced by what it was simulated as; `None` if they are in the stored form already.
+    ///
+    /// # Errors
+    /// If a parameter is missing or not well formed.
+    fn settle(&self, _parameters: &Parameters) -> Result<Option<(Parameters, bool)>> {
+        Ok(None)
+    }
+
     /// The encoding with the same settings, fitted again to a masked weight after training or pruning.
     ///
     /// # Errors

@@ -114,6 +114,21 @@ pub fn read(data: &Tensor, encoding: &Encoding) -> Result<Tensor> {
     open(encoding)?.read(data, &encoding.parameters)
 }
 
+/// Puts the encoding of an annotation into the form in which it is stored, after a training that learned it in another. Returns a weight
+/// that is to take the place of `value`: one that was simulated as something else than the stored form makes of it.
+///
+/// # Errors
+/// If the encoding is not well formed.
+pub fn settle(value: Option<&Tensor>, annotation: &mut Annotation) -> Result<Option<Tensor>> {
+    let Some(encoding) = &annotation.encoding else { return Ok(None) };
+    let Some((parameters, replaced)) = open(encoding)?.settle(&encoding.parameters)? else { return Ok(None) };
+    let value = value.filter(|_| replaced).map(|value| simulate(value, annotation)).transpose()?;
+    if let Some(encoding) = &mut annotation.encoding {
+        encoding.parameters = parameters;
+    }
+    Ok(value)
+}
+
 /// How data stored in an encoding decode.
 ///
 /// # Errors

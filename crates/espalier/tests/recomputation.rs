@@ -48,7 +48,7 @@ fn trained(model: &Model, objective: &dyn Objective, batch: &Batch, settings: &T
 /// Trains with all activations kept, and under two budgets.
 fn check(model: &Model, objective: &dyn Objective, batch: &Batch) {
     let optimizer = Sgd { lr: 1e-7, momentum: 0.9, nesterov: true, weight_decay: 1e-4 }.choice().unwrap();
-    let settings = TrainSettings { optimizer, learn_scales: true, seed: 5, ..TrainSettings::default() };
+    let settings = TrainSettings { optimizer, learn_scales: true.into(), seed: 5, ..TrainSettings::default() };
     let needs = train::step_memory(model, objective, batch, &settings).unwrap();
     let plain = trained(model, objective, batch, &settings);
     assert!(plain.notes.is_empty());

@@ -42,7 +42,7 @@ fn train_jointly() -> u64 {
     let task = CrossEntropy::of(&m, 0.1).unwrap();
     let objective = distill::Distillation::new(task, &m, &teacher, &distill::DistillationSettings::default(), 0).unwrap();
     let optimizer = AdamW { lr: 1e-5, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.01 }.choice().unwrap();
-    let settings = TrainSettings { epochs: 2, optimizer, learn_scales: true, clip_norm: Some(1.0), ..TrainSettings::default() };
+    let settings = TrainSettings { epochs: 2, optimizer, learn_scales: true.into(), clip_norm: Some(1.0), ..TrainSettings::default() };
     let mut around = TrainContext::default();
     let before = m.clone();
     let report = train::train(&mut m, &Noise, &objective, &settings, &mut around).unwrap();

@@ -41,7 +41,7 @@ fn scales_stay_positive_at_any_rate() {
     let settings = TrainSettings {
         epochs: 1,
         optimizer: AdamW { lr: 10.0, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }.choice().unwrap(),
-        learn_scales: true,
+        learn_scales: true.into(),
         freeze: weights.into_iter().map(|p| p.name).collect(),
         ..TrainSettings::default()
     };

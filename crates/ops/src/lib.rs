@@ -85,6 +85,6 @@ pub use pool::mean_of;
 pub use registry::{all, find};
 pub use roles::Roles;
 pub use saturation::{Products, Sums, saturates};
-pub use scaling::{ChannelAxis, LayerChannels, Scaling, scaling};
+pub use scaling::{ChannelAxis, ChannelConstants, LayerChannels, Scaling, channel_constants, keeps_last_axis, scaling};
 pub use sign::{NeverNegative, never_negative};
 pub use weights::weights;

@@ -1,8 +1,9 @@
 //! How a positive factor for each channel of a value passes through nodes: which layers can take it into their weights, and which
 //! nodes pass it on.
-use crate::clip_bounds;
-use graph::{Model, Node, ValueId};
-use tensor::DType;
+use crate::{Effect, Role, clip_bounds, find};
+use graph::{Dim, Model, Node, ValueId, ValueType};
+use std::collections::HashMap;
+use tensor::{DType, Tensor};
 
 /// The axis of a value's channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,6 +136,75 @@ pub fn scaling(model: &Model, node: &Node) -> Scaling {
     }
 }
 
+/// Constants by which a node multiplies and shifts each channel of its first output: the node can take a factor for each channel into
+/// them, whatever it reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChannelConstants {
+    /// The factors, one for each channel.
+    pub scale: ValueId,
+    /// The shifts, as many.
+    pub shift: Option<ValueId>,
+    /// The axis of the channels.
+    pub at: ChannelAxis,
+}
+
+/// The constants of a normalization, or the constant along the last axis of a Mul; `None` for other nodes, and where a constant is
+/// missing or has not one f32 for each channel.
+pub fn channel_constants(model: &Model, node: &Node) -> Option<ChannelConstants> {
+    let float = |i: usize| {
+        let value = node.input(i)?;
+        Some((value, model.values.tensor(value).filter(|t| t.dtype() == DType::F32)?))
+    };
+    let op = find(&node.domain, &node.op_type)?;
+    if op.role(node, 1) == Role::NormScale && op.role(node, 2) == Role::NormBias {
+        let at = match node.op_type.as_str() {
+            "LayerNormalization" | "RMSNormalization" => ChannelAxis::Last,
+            _ => ChannelAxis::Second,
+        };
+        let (scale, factors) = float(1).filter(|(_, t)| t.rank() == 1)?;
+        let shift = match node.input(2) {
+            Some(_) => Some(float(2).filter(|(_, t)| t.shape() == factors.shape())?.0),
+            None => None,
+        };
+        return Some(ChannelConstants { scale, shift, at });
+    }
+    if node.op_type != "Mul" || !node.is_onnx() {
+        return None;
+    }
+    let along_last = |t: &Tensor| t.len() > 1 && t.shape().last() == Some(&t.len());
+    match (float(0), float(1)) {
+        (None, Some((scale, t))) | (Some((scale, t)), None) if along_last(t) => {
+            Some(ChannelConstants { scale, shift: None, at: ChannelAxis::Last })
+        }
+        _ => None,
+    }
+}
+
+/// True for a node with one result that only moves elements, and leaves those along the last axis of its first input together and in
+/// their order. `types`: those of [`crate::infer_types`]; `channels`: size of that axis.
+pub fn keeps_last_axis(model: &Model, node: &Node, types: &HashMap<ValueId, ValueType>, channels: usize) -> bool {
+    let moves = find(&node.domain, &node.op_type).is_some_and(|op| op.effect(node, model) == Effect::Moves);
+    if !moves || node.outputs.iter().flatten().count() != 1 {
+        return false;
+    }
+    let shape = |value: Option<ValueId>| match types.get(&value?) {
+        Some(ValueType::Tensor { shape: Some(shape), .. }) => Some(shape),
+        _ => None,
+    };
+    match node.op_type.as_str() {
+        // The order of all elements stays.
+        "Reshape" | "Flatten" | "Squeeze" | "Unsqueeze" => {
+            shape(node.output(0)).is_some_and(|s| s.last().and_then(Dim::known) == Some(channels))
+        }
+        "Transpose" => node.ints_or("perm", vec![]).is_ok_and(|perm| perm.last() == Some(&(perm.len() as i64 - 1))),
+        "Gather" => {
+            let last = |rank: usize, axis: i64| axis == -1 || axis == rank as i64 - 1;
+            shape(node.input(0)).zip(node.int_or("axis", 0).ok()).is_some_and(|(s, axis)| !last(s.len(), axis))
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -166,5 +236,65 @@ mod tests {
         assert_eq!(pairs(&turned, &[2, 3])[..4], [(0, 0), (1, 0), (2, 0), (0, 1)]);
         assert_eq!(LayerChannels::of(&conv, &[2, 2]), None);
         assert_eq!(LayerChannels::of(&grouped("Conv"), &[3, 1, 1]), None);
+    }
+
+    #[test]
+    fn only_moves_that_leave_the_last_axis_whole_keep_it() {
+        let mut m = Model::new(17);
+        let typed = |m: &mut Model, name: &str, dims: &[usize]| {
+            let v = m.values.add_named(name);
+            let shape = Some(dims.iter().map(|d| Dim::Known(*d)).collect());
+            m.values[v].ty = ValueType::Tensor { dtype: DType::F32, shape };
+            v
+        };
+        let (x, joined, heads, one) = (
+            typed(&mut m, "x", &[2, 6, 8]),
+            typed(&mut m, "joined", &[12, 8]),
+            typed(&mut m, "heads", &[2, 6, 4, 2]),
+            typed(&mut m, "one", &[2, 8]),
+        );
+        let types: HashMap<ValueId, ValueType> = m.values.iter().map(|(id, v)| (id, v.ty.clone())).collect();
+        let turned = |perm: &[i64]| Node::new("Transpose", "", &[x], &[joined]).with("perm", AttributeValue::Ints(perm.to_vec()));
+        let taken = |axis: i64| Node::new("Gather", "", &[x, one], &[one]).with("axis", AttributeValue::Int(axis));
+        for (node, keeps) in [
+            (Node::new("Reshape", "", &[x], &[joined]), true),
+            (Node::new("Reshape", "", &[x], &[heads]), false),
+            (turned(&[1, 0, 2]), true),
+            (turned(&[0, 2, 1]), false),
+            (Node::new("Transpose", "", &[x], &[joined]), false),
+            (taken(1), true),
+            (taken(2), false),
+            (taken(-1), false),
+            (Node::new("Relu", "", &[x], &[joined]), false),
+            (Node::new("Split", "", &[x], &[joined, one]), false),
+        ] {
+            assert_eq!(keeps_last_axis(&m, &node, &types, 8), keeps, "{node:?}");
+        }
+    }
+
+    #[test]
+    fn constants_of_channels_are_those_of_normalizations_and_of_products_along_the_last_axis() {
+        let mut m = Model::new(17);
+        let x = m.values.add_named("x");
+        let mut constant = |name: &str, shape: &[usize]| m.values.add_constant(name, Tensor::full(1f32, shape.to_vec()).unwrap());
+        let (scale, shift, short, row, column, one) = (
+            constant("scale", &[8]),
+            constant("shift", &[8]),
+            constant("short", &[4]),
+            constant("row", &[1, 1, 8]),
+            constant("column", &[8, 1]),
+            constant("one", &[1]),
+        );
+        let at = |op: &str, inputs: &[ValueId]| channel_constants(&m, &Node::new(op, "", inputs, &[])).map(|c| (c.scale, c.shift, c.at));
+        assert_eq!(at("LayerNormalization", &[x, scale, shift]), Some((scale, Some(shift), ChannelAxis::Last)));
+        assert_eq!(at("RMSNormalization", &[x, scale]), Some((scale, None, ChannelAxis::Last)));
+        assert_eq!(at("InstanceNormalization", &[x, scale, shift]), Some((scale, Some(shift), ChannelAxis::Second)));
+        assert_eq!(at("LayerNormalization", &[x, scale, short]), None);
+        assert_eq!(at("LayerNormalization", &[x, x]), None);
+        assert_eq!(at("Mul", &[row, x]), Some((row, None, ChannelAxis::Last)));
+        for other in [column, one] {
+            assert_eq!(at("Mul", &[x, other]), None);
+        }
+        assert_eq!((at("PRelu", &[x, scale]), at("Add", &[x, scale])), (None, None));
     }
 }

@@ -161,7 +161,7 @@ fn a_recurrent_layer_learns_with_its_quantizers() {
     let before = m.clone();
     let loss = CrossEntropy::of(&m, 0.0).unwrap();
     let optimizer = AdamW { lr: 0.02, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }.choice().unwrap();
-    let settings = TrainSettings { epochs: 6, optimizer, simulate: true, learn_scales: true, ..TrainSettings::default() };
+    let settings = TrainSettings { epochs: 6, optimizer, simulate: true, learn_scales: true.into(), ..TrainSettings::default() };
     let report = train::train(&mut m, &Sequences, &loss, &settings, &mut TrainContext::default()).unwrap();
     let (first, last) = (&report.history[0], report.history.last().unwrap());
     assert!(last.loss < 0.7 * first.loss, "{first:?} -> {last:?}");

@@ -25,9 +25,11 @@ mod open_batch;
 mod optimizer;
 pub mod parameters;
 mod participant;
+mod penalty;
 mod plan;
 mod prepare;
 mod recompute;
+mod scales;
 mod schedule;
 mod segments;
 mod sizes;
@@ -55,8 +57,10 @@ pub use objective::{Batch, CrossEntropy, Judged, Objective, Portion, class_score
 pub use open_batch::{Batching, open_batch};
 pub use optimizer::{AdamW, Optimizer, OptimizerState, Optimizers, Sgd, Update};
 pub use participant::{Participant, ParticipantState};
+pub use penalty::{OscillationDamping, Penalized, Penalties, Penalty};
 pub use prepare::{Unreached, fold_constants, is_double, prepare, to_float32, unreached};
 pub use recompute::{StepMemory, step_memory};
+pub use scales::{DoReFa, LearnScales, Lsq, LsqPlus, Pact, ScaleLearning, ScaleLearnings};
 pub use schedule::{Constant, Cosine, Linear, Schedule, Schedules, Step};
 pub use task::{
     Agreement, Better, Classification, Confusion, Figures, MetricFacts, Reads, Regression, Score, TASK_KEY, Task, Tasks, align, arg_max,

@@ -133,7 +133,14 @@ pub struct StepMemory {
 /// # Errors
 /// As the first step of [`crate::train`].
 pub fn step_memory(model: &Model, objective: &dyn Objective, batch: &Batch, settings: &TrainSettings) -> Result<StepMemory, TrainError> {
-    let parameters = parameters::trainable(model, &settings.freeze, settings.learn_scales)?;
+    let mut learned;
+    let mut model = model;
+    if let Some(learning) = settings.learn_scales.how() {
+        learned = model.clone();
+        crate::scales::begin(&mut learned, learning)?;
+        model = &learned;
+    }
+    let parameters = parameters::trainable(model, &settings.freeze, settings.learn_scales.is_on())?;
     let (overrides, _) = parameters::track(model, &parameters)?;
     let mode = Mode { training: true, simulate: settings.simulate, seed: settings.seed };
     let (optimizer, taps) = (settings.optimizer.member().as_ref(), &objective.taps());

@@ -5,7 +5,7 @@ use crate::objective::{Batch, Objective};
 use crate::optimizer::OptimizerState;
 use crate::parameters::{self, Parameter, Part};
 use crate::recompute::{self, Recomputation};
-use crate::{EpochRecord, Executor, Participant, StepContext, TrainError, diagnosis};
+use crate::{EpochRecord, Executor, Participant, StepContext, TrainError, diagnosis, penalty};
 use graph::{Model, ValueId};
 use tensor::{Tensor, profile};
 
@@ -110,6 +110,8 @@ impl Steps {
         for participant in participants.iter_mut() {
             participant.gradients(cx, &mut gradients)?;
         }
+        decay_scales(cx, &mut gradients)?;
+        penalty::add(cx, &mut gradients)?;
         gradients.append(&mut of_loss);
         let place = || {
             let look = |batch| diagnosis::not_finite(cx.model, parameters, &self.taps, objective, batch, mode);
@@ -149,6 +151,19 @@ impl Steps {
         }
         Ok(())
     }
+}
+
+/// Adds to the gradients of learned scales what pulls them towards zero.
+fn decay_scales(cx: &StepContext, gradients: &mut [Option<Tensor>]) -> Result<(), TrainError> {
+    let Some(learning) = cx.settings.learn_scales.how() else { return Ok(()) };
+    for (p, gradient) in cx.parameters.iter().zip(gradients) {
+        let Part::Encoding(name) = &p.id.part else { continue };
+        let decay = learning.decay(name);
+        if let (true, Some(gradient)) = (decay > 0.0, gradient.as_mut()) {
+            *gradient = gradient.add(&parameters::get(cx.model, &p.id)?.mul_scalar(decay)?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Updates weights that are stored folded while their BatchNormalization stays, from its running statistics.

@@ -8,7 +8,7 @@ use crate::participant::keys;
 use crate::recompute::Recomputation;
 use crate::schedule::Schedules;
 use crate::step::{Steps, Sums, follow_statistics, follow_weights, share};
-use crate::{Batches, Better, Mode, StepContext, TrainContext, TrainError};
+use crate::{Batches, Better, LearnScales, Mode, Penalties, StepContext, TrainContext, TrainError, scales};
 use graph::Model;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -41,8 +41,10 @@ pub struct TrainSettings {
     pub clip_norm: Option<f64>,
     /// Patterns of parameter names that are not trained.
     pub freeze: Vec<String>,
-    /// Trains the encodings' own parameters (scales) too.
-    pub learn_scales: bool,
+    /// Whether and how the encodings' own parameters (scales) are trained too: `true.into()` for LSQ.
+    pub learn_scales: LearnScales,
+    /// Terms of the loss that depend on weights alone.
+    pub penalties: Vec<Choice<Penalties>>,
     /// Simulates masks and encodings.
     pub simulate: bool,
     /// Seed of the stage's random numbers.
@@ -69,7 +71,8 @@ impl Default for TrainSettings {
             schedule: Choice::default(),
             clip_norm: None,
             freeze: vec![],
-            learn_scales: false,
+            learn_scales: LearnScales::default(),
+            penalties: vec![],
             simulate: true,
             seed: 0,
             keep: Keep::Last,
@@ -130,7 +133,22 @@ pub fn train(
     context: &mut TrainContext,
 ) -> Result<TrainReport, TrainError> {
     refuse_integers(model)?;
-    let parameters = parameters::trainable(model, &settings.freeze, settings.learn_scales)?;
+    let Some(learning) = settings.learn_scales.how() else { return train_prepared(model, data, objective, settings, context) };
+    scales::begin(model, learning)?;
+    let report = train_prepared(model, data, objective, settings, context);
+    scales::settle(model)?;
+    report
+}
+
+/// Trains a model whose encodings are in the form in which they are learned.
+fn train_prepared(
+    model: &mut Model,
+    data: &dyn Batches,
+    objective: &dyn Objective,
+    settings: &TrainSettings,
+    context: &mut TrainContext,
+) -> Result<TrainReport, TrainError> {
+    let parameters = parameters::trainable(model, &settings.freeze, settings.learn_scales.is_on())?;
     if parameters.is_empty() {
         return Err(TrainError::Setting { setting: "freeze".into(), what: "leaves nothing that trains".into() });
     }

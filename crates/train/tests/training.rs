@@ -171,7 +171,7 @@ fn scales_follow_their_weights_and_gradients_the_training_s_progress() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint.safetensors");
     let data = Toy { batches: 12 };
-    let settings = TrainSettings { learn_scales: true, simulate: true, keep: Keep::Last, ..settings(4) };
+    let settings = TrainSettings { learn_scales: true.into(), simulate: true, keep: Keep::Last, ..settings(4) };
     let mut whole = of_few_levels();
     let loss = CrossEntropy::of(&whole, 0.0).unwrap();
     let report = train::train(&mut whole, &data, &loss, &settings, &mut TrainContext::default()).unwrap();

@@ -1,4 +1,5 @@
 //! The grid: scale, zero point and bounds, and the conversion of values to integers and back.
+use super::learned::{BOUND, CLIP, OFFSET, scale_of_bound, scale_of_clip, zero_point_of_offset};
 use super::{AffineSettings, KIND};
 use crate::{Decode, EncodingError, Parameters, Result};
 use graph::Encoding;
@@ -11,6 +12,10 @@ pub struct Grid {
     /// The scale as the encoding holds it, tracked or not.
     scale: Tensor,
     zero_point: Tensor,
+    /// The bound at which values are clipped, where it is learned in place of the scale.
+    clip: Option<Tensor>,
+    /// The bound up to which the hyperbolic tangents of a weight reach, where that is learned in place of the scale.
+    bound: Option<Tensor>,
 }
 
 impl Grid {
@@ -29,7 +34,20 @@ impl Grid {
     /// [`EncodingError::Parameter`] by name.
     pub fn new(settings: AffineSettings, parameters: &Parameters) -> Result<Grid> {
         let parameter = |name: &'static str| parameters.get(name).cloned().ok_or_else(|| refused(name, "is missing".into()));
-        let (scale, zero_point) = (parameter("scale")?, parameter("zero_point")?);
+        let (clip, bound) = (parameters.get(CLIP).cloned(), parameters.get(BOUND).cloned());
+        let zero_point = || parameter("zero_point");
+        let (scale, zero_point) = match (&clip, parameters.get(OFFSET)) {
+            (Some(clip), _) => (scale_of_clip(&settings, clip)?, zero_point()?),
+            (None, Some(offset)) => {
+                let scale = parameter("scale")?;
+                let zero_point = zero_point_of_offset(&settings, offset, &scale)?;
+                (scale, zero_point)
+            }
+            (None, None) => match &bound {
+                Some(bound) => (scale_of_bound(&settings, bound)?, zero_point()?),
+                None => (parameter("scale")?, zero_point()?),
+            },
+        };
         let wanted_rank = usize::from(settings.axis.is_some());
         if scale.rank() != wanted_rank && scale.len() != 1 {
             return Err(refused(
@@ -47,7 +65,7 @@ impl Grid {
         if let Some(bad) = zero_point.to_f64_vec()?.into_iter().find(|z| z.fract() != 0.0 || !(qmin..=qmax).contains(z)) {
             return Err(refused("zero_point", format!("holds {bad}; integers from {qmin} to {qmax} are possible")));
         }
-        Ok(Grid { settings, scale, zero_point })
+        Ok(Grid { settings, scale, zero_point, clip, bound })
     }
 
     /// Settings that the grid was made with: bits, signedness, granularity.
@@ -75,7 +93,7 @@ impl Grid {
     }
 
     /// The axis, if each index along it has a scale of its own.
-    fn axis(&self, value: &Tensor) -> Result<Option<usize>> {
+    pub(super) fn axis(&self, value: &Tensor) -> Result<Option<usize>> {
         let Some(axis) = self.settings.axis else { return Ok(None) };
         match value.shape().get(axis) {
             _ if self.scale.len() == 1 => Ok(None),
@@ -91,13 +109,25 @@ impl Grid {
         let axis = self.axis(value)?;
         let (scale, zero_point) = (self.scale.cast(value.dtype())?, self.zero_point.cast(value.dtype())?);
         let (qmin, qmax) = (self.settings.qmin() as f32, self.settings.qmax() as f32);
+        if let Some(clip) = &self.clip {
+            let clipped = super::learned::clipped(&activation.apply(value)?, &clip.cast(value.dtype())?)?;
+            return Ok(clipped.fake_quantize(&scale.detach(), &zero_point, axis, qmin, qmax)?);
+        }
+        if let Some(bound) = &self.bound {
+            let bounded = super::learned::bounded(&activation.apply(value)?, &bound.cast(value.dtype())?, axis)?;
+            return Ok(bounded.fake_quantize(&scale, &zero_point, axis, qmin, qmax)?);
+        }
         Ok(value.fake_quantize_activated(activation, &scale, &zero_point, axis, qmin, qmax)?)
     }
 
     /// The integers of an f32 value.
     pub(super) fn quantize(&self, value: &Tensor) -> Result<Tensor> {
         let (qmin, qmax) = (self.settings.qmin() as f32, self.settings.qmax() as f32);
-        let x = value.as_slice::<f32>()?;
+        let bounded = match &self.bound {
+            Some(bound) => Some(super::learned::bounded(&value.detach(), &bound.detach(), self.axis(value)?)?),
+            None => None,
+        };
+        let x = bounded.as_ref().unwrap_or(value).as_slice::<f32>()?;
         if let Some(at) = x.iter().position(|v| v.is_nan()) {
             return Err(EncodingError::Value { kind: KIND, what: format!("element {at} is not a number") });
         }
@@ -111,6 +141,22 @@ impl Grid {
         let (lo, hi) = (self.settings.qmin(), self.settings.qmax());
         out.iter_mut().for_each(|v| *v = (*v).clamp(lo, hi));
         integers(self.settings.dtype(), &out, value.shape())
+    }
+
+    /// See [`super::distance`].
+    pub(super) fn distance(&self, value: &Tensor) -> Result<Tensor> {
+        let (qmin, qmax) = (self.settings.qmin() as f32, self.settings.qmax() as f32);
+        let x = value.as_slice::<f32>()?;
+        let mut out = vec![0f32; x.len()];
+        self.each_run(value, |range, scale, zero_point| {
+            let (low, high) = ((qmin - zero_point) * scale, (qmax - zero_point) * scale);
+            for (o, v) in out[range.clone()].iter_mut().zip(&x[range]) {
+                if (low..=high).contains(v) {
+                    *o = v - (v / scale).round_ties_even() * scale;
+                }
+            }
+        })?;
+        Ok(Tensor::new(out, value.shape())?)
     }
 
     /// The reals of stored integers.

@@ -5,6 +5,7 @@
 //! The zero point is an integer of the grid, so zero stays exactly zero.
 mod fit;
 mod grid;
+mod learned;
 mod member;
 mod scale;
 mod settings;
@@ -13,6 +14,7 @@ mod tests;
 
 pub use fit::{channels, fit_bias, fit_least, fit_range, fit_weight};
 pub use grid::Grid;
+pub use learned::{CLIP, with_clip, with_offset, with_tanh};
 pub use member::Affine;
 pub use scale::{Precision, odd_part, unit};
 pub use settings::AffineSettings;
@@ -52,16 +54,24 @@ impl Codec for AffineSettings {
         format!("{sign}int{}{used} per {per}", self.bits)
     }
 
-    /// The scale. A bias trains none, since its scale follows from those of input and weight; nor does a weight whose
-    /// BatchNormalization is kept, since its scale follows from the running statistics.
+    /// The scale; what stands in its place where the grid is in another form (see [`with_clip`], [`with_offset`] and [`with_tanh`]). A bias trains none,
+    /// since its scale follows from those of input and weight; nor does a weight whose BatchNormalization is kept, since its scale
+    /// follows from the running statistics.
     fn trainable(&self, parameters: &Parameters) -> &'static [&'static str] {
-        if self.is_bias() || parameters.contains_key(graph::FOLDED_SCALE) { &[] } else { &["scale"] }
+        if self.is_bias() || parameters.contains_key(graph::FOLDED_SCALE) {
+            return &[];
+        }
+        learned::parameters(parameters)
     }
 
-    /// A scale stays positive: a step reduces it to half of its value at most. Esser et al. 2020 (arXiv:1902.08153) rely on the
-    /// gradient's factor for small steps, which fails at a large learning rate.
-    fn project(&self, _: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
-        Ok(after.max(&before.mul_scalar(0.5)?)?)
+    /// A scale and a bound stay positive: a step reduces them to half of their value at most. Esser et al. 2020 (arXiv:1902.08153) rely
+    /// on the gradient's factor for small steps, which fails at a large learning rate.
+    fn project(&self, parameter: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
+        if parameter == learned::OFFSET { Ok(after) } else { Ok(after.max(&before.mul_scalar(0.5)?)?) }
+    }
+
+    fn settle(&self, parameters: &Parameters) -> Result<Option<(Parameters, bool)>> {
+        learned::settle(self, parameters)
     }
 
     /// An encoding with the precision of its scales.
@@ -78,6 +88,18 @@ impl Codec for AffineSettings {
 /// If the encoding is not well formed or does not fit the value, or the value holds a NaN.
 pub fn quantize_to_int(value: &Tensor, encoding: &Encoding) -> Result<Tensor> {
     Grid::of(encoding)?.quantize(value)
+}
+
+/// How far each element lies from the grid point that it is rounded to, zero beyond the ends of the grid: f32, of the value's shape. `None`
+/// for an encoding that is no grid of integers, for a bias, and for a weight that trains as a hyperbolic tangent.
+///
+/// # Errors
+/// If the encoding does not fit the value.
+pub fn distance(value: &Tensor, encoding: &Encoding) -> Result<Option<Tensor>> {
+    if encoding.kind != KIND || AffineSettings::of(encoding)?.is_bias() || encoding.parameters.contains_key(learned::BOUND) {
+        return Ok(None);
+    }
+    Grid::of(encoding)?.distance(value).map(Some)
 }
 
 /// The real values (f32) of stored integers, as DequantizeLinear computes them.

@@ -74,7 +74,7 @@ const ALWAYS: [(&str, &str); 2] = [
     (
         "straight-through",
         "The gradient of a quantizer: that of the identity within its range, zero beyond (Bengio et al. 2013, arXiv:1308.3432); \
-         learn_scales trains its scale too (Esser et al. 2020, arXiv:1902.08153).",
+         learn_scales trains its scale too (explain lsq, lsq_plus, pact, dorefa).",
     ),
     (
         "label-smoothing",

@@ -7,6 +7,8 @@ pub fn families() -> Vec<FamilyManual> {
         manual::<train::Tasks>(),
         manual::<train::Optimizers>(),
         manual::<train::Schedules>(),
+        manual::<train::ScaleLearnings>(),
+        manual::<train::Penalties>(),
         manual::<encodings::Encodings>(),
         manual::<quantize::Observers>(),
         manual::<quantize::Corrections>(),

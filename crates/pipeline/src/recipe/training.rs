@@ -3,7 +3,7 @@ use super::ByteSize;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Choice, Fault};
-use train::{Keep, Optimizers, Schedules};
+use train::{Keep, LearnScales, Optimizers, Penalties, Schedules};
 
 /// The training settings of a stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,8 +37,13 @@ pub struct Training {
     pub keep: Keep,
     /// Number of epochs at the end in which normalizations use and keep their running statistics.
     pub freeze_statistics: u64,
-    /// Train the quantizers' scales together with the weights (not those that follow a BatchNormalization that is kept).
-    pub learn_scales: bool,
+    /// Train the quantizers' scales together with the weights (not those that follow a BatchNormalization that is kept): `true` (as
+    /// "lsq"), or how, as "lsq_plus" or `{ kind = "pact", decay = 2e-4 }`.
+    pub learn_scales: LearnScales,
+    /// Terms that are added to the loss and depend on weights and their quantizers alone, each by its name or as
+    /// `{ kind = "oscillation_damping", factor = 0.01 }`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub penalties: Vec<Choice<Penalties>>,
     /// Memory budget of a training step: weights, gradients, the optimizer's state and activations (not the images kept in
     /// memory, nor a teacher's weights). To stay below it, activations are recomputed in the backward pass; the result is the
     /// same to the bit. Absent: all activations are kept.
@@ -59,7 +64,8 @@ impl Default for Training {
             early_stopping: None,
             keep: Keep::Best,
             freeze_statistics: 0,
-            learn_scales: false,
+            learn_scales: LearnScales::default(),
+            penalties: vec![],
             memory: None,
         }
     }

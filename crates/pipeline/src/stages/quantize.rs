@@ -66,7 +66,7 @@ pub struct QuantizeStage {
     #[serde(default, skip_serializing_if = "is_default")]
     pub search: SearchSettings,
     /// Corrections without training, each by its name or as `{ kind = "NAME", ... }`: first those before the grids are fitted
-    /// (`equalize`), then those after (`bias_correction`), in this order.
+    /// (`equalize`, `smooth_quant`), then those after (`bias_correction`), in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub corrections: Vec<Choice<Corrections>>,
 }

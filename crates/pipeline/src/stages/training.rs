@@ -107,7 +107,7 @@ pub(super) fn train_with(
         Some(step @ TrainError::Step { .. }) => format!("{step}; {helps}").into(),
         _ => e,
     })?;
-    if training.learn_scales
+    if training.learn_scales.is_on()
         && let Some(stage) = cx.quantize_stage()
     {
         settle_biases(model, &stage, &cx.target())?;

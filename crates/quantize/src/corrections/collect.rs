@@ -47,22 +47,12 @@ impl ChannelMean {
 
 impl Collector for ChannelMean {
     fn update(&mut self, tensor: &Tensor) -> Result<(), String> {
-        let x = tensor.to_f32_vec().map_err(|e| e.to_string())?;
-        let axis = tensor::shape::axis("mean", self.axis, tensor.rank()).map_err(|e| e.to_string())?;
-        let (channels, run) = (tensor.shape()[axis], tensor.shape()[axis + 1..].iter().product::<usize>().max(1));
-        if channels == 0 {
-            return Ok(());
-        }
-        if self.sums.is_empty() {
-            self.sums = vec![0.0; channels];
-        }
-        if self.sums.len() != channels {
-            return Err(format!("has {channels} channels and had {} before", self.sums.len()));
-        }
-        for (i, piece) in x.chunks(run).enumerate() {
-            self.sums[i % channels] += piece.iter().map(|v| f64::from(*v)).sum::<f64>();
-        }
-        self.count += (x.len() / channels) as u64;
+        let mut seen = 0;
+        by_channel(tensor, self.axis, &mut self.sums, |sum, piece| {
+            *sum += piece.iter().map(|v| f64::from(*v)).sum::<f64>();
+            seen += piece.len();
+        })?;
+        self.count += (seen / self.sums.len().max(1)) as u64;
         Ok(())
     }
 
@@ -77,6 +67,57 @@ impl Collector for ChannelMean {
             None => Ok(Tensor::vector(means)),
         }
     }
+}
+
+/// The largest magnitude of each channel: f64 `[channels]` of tensors `[.., channels, ..]`.
+pub struct ChannelPeak {
+    /// The channels' axis, from the first (0..) or the last (-1..).
+    axis: i64,
+    peaks: Vec<f64>,
+}
+
+impl ChannelPeak {
+    /// For tensors whose channels lie along `axis`; a negative axis counts from the last.
+    pub fn new(axis: i64) -> Self {
+        ChannelPeak { axis, peaks: vec![] }
+    }
+}
+
+impl Collector for ChannelPeak {
+    fn update(&mut self, tensor: &Tensor) -> Result<(), String> {
+        by_channel(tensor, self.axis, &mut self.peaks, |peak, piece| {
+            // NaN is not lost, as it would be in a maximum.
+            *peak = piece.iter().map(|v| f64::from(v.abs())).fold(*peak, |m, v| if v > m || v.is_nan() { v } else { m });
+        })
+    }
+
+    fn finish(&mut self) -> Result<Tensor, String> {
+        match self.peaks.iter().position(|p| !p.is_finite()) {
+            _ if self.peaks.is_empty() => Err("was not computed".into()),
+            Some(at) => Err(format!("channel {at} has a largest magnitude of {}", self.peaks[at])),
+            None => Ok(Tensor::vector(self.peaks.clone())),
+        }
+    }
+}
+
+/// Calls `add` with the statistic of a channel and neighbouring elements of it, for all elements of a tensor.
+fn by_channel(tensor: &Tensor, axis: i64, statistics: &mut Vec<f64>, mut add: impl FnMut(&mut f64, &[f32])) -> Result<(), String> {
+    let x = tensor.to_f32_vec().map_err(|e| e.to_string())?;
+    let axis = tensor::shape::axis("channels", axis, tensor.rank()).map_err(|e| e.to_string())?;
+    let (channels, run) = (tensor.shape()[axis], tensor.shape()[axis + 1..].iter().product::<usize>().max(1));
+    if channels == 0 {
+        return Ok(());
+    }
+    if statistics.is_empty() {
+        *statistics = vec![0.0; channels];
+    }
+    if statistics.len() != channels {
+        return Err(format!("has {channels} channels and had {} before", statistics.len()));
+    }
+    for (i, piece) in x.chunks(run).enumerate() {
+        add(&mut statistics[i % channels], piece);
+    }
+    Ok(())
 }
 
 /// Runs the float network once (with masks, no grids) and returns the results for each list of requests. Nothing runs without

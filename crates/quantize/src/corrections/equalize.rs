@@ -1,15 +1,14 @@
 //! Cross-layer equalization: each channel of a layer gets the same share of its weight's range, by factors that the next layers
 //! undo.
-use super::groups::{Group, Groups, Layer};
+use super::groups::{Group, Groups, Layer, Reach};
+use super::rescale::{live, rescale, scale};
 use super::{Correction, CorrectionContext, Phase};
 use crate::Result;
-use crate::error::named;
-use graph::{Annotation, Model, Node, ValueId};
+use graph::{Model, Node, ValueId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use technique::{Entry, Fault, Manual, Settings, member, within};
-use tensor::Tensor;
 
 pub(super) const ENTRY: Entry<dyn Correction> = member!(
     Equalize as dyn Correction,
@@ -75,7 +74,7 @@ impl Correction for Equalize {
     }
 
     fn apply(&self, model: &mut Model, cx: &CorrectionContext) -> Result<Vec<String>> {
-        let found = Groups::of(model, cx.settings, self.replace_clips);
+        let found = Groups::of(model, cx.settings, Reach { open_clips: self.replace_clips, ..Reach::default() })?;
         let linked = |g: &&Group| !g.producers.is_empty() && !g.consumers.is_empty();
         let chosen: Vec<usize> =
             (0..found.groups.len()).filter(|i| self.refused(&found.groups[*i]).is_none() && linked(&&found.groups[*i])).collect();
@@ -174,13 +173,9 @@ struct Ranges {
 
 impl Ranges {
     fn of(model: &Model, layer: &Layer) -> Result<Ranges> {
-        let name = &model.values[layer.weight].name;
-        let Some(weight) = model.values.tensor(layer.weight) else { return Ok(Ranges { pairs: vec![], bias: vec![] }) };
-        let mask = Annotation { mask: model.annotations.mask(layer.weight).cloned(), encoding: None };
-        let live = encodings::simulate(weight, &mask).map_err(named(name))?;
-        let x = live.to_f32_vec().map_err(|e| named(name)(e.into()))?;
+        let Some((shape, x)) = live(model, layer)? else { return Ok(Ranges { pairs: vec![], bias: vec![] }) };
         let mut largest: BTreeMap<(usize, usize), f64> = BTreeMap::new();
-        layer.channels.each(weight.shape(), |at, i, o| {
+        layer.channels.each(&shape, |at, i, o| {
             let held = largest.entry((o, i)).or_default();
             *held = held.max(f64::from(x[at].abs()));
         });
@@ -205,40 +200,6 @@ impl Ranges {
             into[channel] = into[channel].max(v * own[channel] / outputs.get(*o).unwrap_or(&1.0));
         }
     }
-}
-
-/// Multiplies a layer's weight by the factors of its input channels, and divides weight and bias by those of its output channels.
-fn scale(model: &mut Model, layer: &Layer, gives: Option<&Vec<f64>>, reads: Option<(&Vec<f64>, usize)>) -> Result<()> {
-    if gives.is_none() && reads.is_none() {
-        return Ok(());
-    }
-    let name = model.values[layer.weight].name.clone();
-    let fail = |e: tensor::TensorError| named(&name)(e.into());
-    if let Some(weight) = model.values.tensor(layer.weight) {
-        let mut x = weight.to_f32_vec().map_err(fail)?;
-        layer.channels.each(weight.shape(), |at, i, o| {
-            let factor = reads.map_or(1.0, |(list, run)| list[i / run]) / gives.map_or(1.0, |list| list[o]);
-            x[at] = (f64::from(x[at]) * factor) as f32;
-        });
-        let scaled = Tensor::new(x, weight.shape()).map_err(fail)?;
-        model.values.set_tensor(layer.weight, scaled);
-    }
-    match (layer.bias, gives) {
-        (Some(bias), Some(gives)) => rescale(model, bias, |i| 1.0 / gives[i], gives.len()),
-        _ => Ok(()),
-    }
-}
-
-/// Multiplies a constant that has one element for each channel.
-fn rescale(model: &mut Model, id: ValueId, factor: impl Fn(usize) -> f64, channels: usize) -> Result<()> {
-    let name = model.values[id].name.clone();
-    let fail = |e: tensor::TensorError| named(&name)(e.into());
-    let Some(tensor) = model.values.tensor(id).filter(|t| t.len() == channels) else { return Ok(()) };
-    let x = tensor.to_f32_vec().map_err(fail)?;
-    let x: Vec<f32> = x.iter().enumerate().map(|(i, v)| (f64::from(*v) * factor(i)) as f32).collect();
-    let scaled = Tensor::new(x, tensor.shape()).map_err(fail)?;
-    model.values.set_tensor(id, scaled);
-    Ok(())
 }
 
 /// Replaces each Clip whose first output is listed by a Relu. Returns how many.

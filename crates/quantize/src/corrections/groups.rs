@@ -1,7 +1,7 @@
 //! Groups of layers whose channels can be scaled together: layers that compute a value and layers that read it, with only nodes
 //! in between that pass a factor on.
-use crate::QuantizeSettings;
-use graph::{Graph, Linked, Model, Node, ValueId};
+use crate::{QuantizeSettings, Result};
+use graph::{Graph, Linked, Model, Node, ValueId, ValueType};
 use ops::{ChannelAxis, LayerChannels, Scaling, scaling};
 use std::collections::{BTreeSet, HashMap};
 use tensor::DType;
@@ -12,6 +12,8 @@ pub(super) struct Layer {
     pub(super) weight: ValueId,
     pub(super) bias: Option<ValueId>,
     pub(super) channels: LayerChannels,
+    /// What it multiplies with its weight.
+    pub(super) data: ValueId,
     /// The group of its input channels, and how many neighbouring elements form one channel of the group.
     pub(super) reads: Option<(usize, usize)>,
     /// The group of its output channels.
@@ -19,8 +21,13 @@ pub(super) struct Layer {
 }
 
 /// Values that must have the same factor for each channel.
+#[derive(Default)]
 pub(super) struct Group {
     pub(super) channels: usize,
+    /// Names of the nodes that are no layers and multiply channels by constants of their own, where groups begin there.
+    pub(super) scalers: Vec<String>,
+    /// Their constants, one element a channel.
+    pub(super) scales: Vec<ValueId>,
     /// Indices of the layers that compute its values.
     pub(super) producers: Vec<usize>,
     /// Indices of the layers that read them.
@@ -31,6 +38,16 @@ pub(super) struct Group {
     pub(super) clips: Vec<ValueId>,
     /// Why no factor is possible.
     pub(super) stopped: Option<String>,
+}
+
+/// What a search for groups covers.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Reach {
+    /// A factor may pass a bound, which is then removed.
+    pub(super) open_clips: bool,
+    /// Groups also begin at normalizations and at products with a constant for each channel, and go on through nodes that only move
+    /// elements, if they keep the last axis.
+    pub(super) scalers: bool,
 }
 
 /// All layers of a model and the groups between them.
@@ -51,8 +68,9 @@ struct Member {
 struct Search<'a> {
     model: &'a Model,
     settings: &'a QuantizeSettings,
-    /// Whether a factor may pass a bound, which is then removed.
-    open_clips: bool,
+    reach: Reach,
+    /// Types of the values, if `reach` asks for moves.
+    types: HashMap<ValueId, ValueType>,
     uses: HashMap<ValueId, usize>,
     linked: Linked<'a>,
     members: HashMap<ValueId, Member>,
@@ -60,18 +78,22 @@ struct Search<'a> {
 }
 
 impl Groups {
-    /// Groups of a model. Layers that `skip` names are left out. With `open_clips`, bounds do not stop a group.
-    pub(super) fn of(model: &Model, settings: &QuantizeSettings, open_clips: bool) -> Groups {
+    /// Groups of a model. Layers that `skip` names are left out.
+    ///
+    /// # Errors
+    /// Types that contradict each other, if `reach` needs types.
+    pub(super) fn of(model: &Model, settings: &QuantizeSettings, reach: Reach) -> Result<Groups> {
         let (uses, linked) = (model.graph.use_counts(), model.graph.linked());
-        let mut search = Search { model, settings, open_clips, uses, linked, members: HashMap::new(), found: Groups::default() };
+        let types = if reach.scalers { ops::infer_types(model)? } else { HashMap::new() };
+        let mut search = Search { model, settings, reach, types, uses, linked, members: HashMap::new(), found: Groups::default() };
         search.graph(&model.graph);
-        search.found
+        Ok(search.found)
     }
 
-    /// Names of a group's layers: those that compute its values before those that read them.
+    /// Names of a group's nodes: those that compute its values before the layers that read them.
     pub(super) fn names(&self, group: &Group) -> String {
-        let list = |layers: &[usize]| layers.iter().map(|l| self.layers[*l].name.as_str()).collect::<Vec<_>>().join(" + ");
-        format!("{} -> {}", list(&group.producers), list(&group.consumers))
+        let layers = |layers: &[usize]| layers.iter().map(|l| self.layers[*l].name.clone()).collect::<Vec<_>>();
+        format!("{} -> {}", [group.scalers.clone(), layers(&group.producers)].concat().join(" + "), layers(&group.consumers).join(" + "))
     }
 }
 
@@ -81,6 +103,9 @@ impl Search<'_> {
             let label = node.label(&self.model.values);
             let captured: BTreeSet<ValueId> = node.subgraphs().flat_map(|g| g.use_counts().into_keys()).collect();
             captured.into_iter().for_each(|v| self.stop(v, || format!("since a subgraph of '{label}' reads the result")));
+            if self.reach.scalers && (self.scaler(node, &label) || self.moves(node)) {
+                continue;
+            }
             match scaling(self.model, node) {
                 Scaling::Layer(channels) => self.layer(node, label, channels),
                 Scaling::Passes { data, second } => self.passes(node, &label, &data, second),
@@ -114,6 +139,37 @@ impl Search<'_> {
             && !self.model.graph.inputs.contains(&value)
     }
 
+    /// Begins a group at a node that multiplies each channel by a constant of its own. Returns whether it does.
+    fn scaler(&mut self, node: &Node, label: &str) -> bool {
+        let Some(constants) = ops::channel_constants(self.model, node) else { return false };
+        let Some(output) = node.output(0) else { return false };
+        if !std::iter::once(constants.scale).chain(constants.shift).all(|v| self.own(v)) {
+            return false;
+        }
+        self.stop_inputs(node, || format!("since '{label}' ({}) reads the result", node.op_type));
+        self.members.insert(output, Member { group: self.found.groups.len(), at: constants.at, run: 1 });
+        self.found.groups.push(Group {
+            channels: self.model.values.tensor(constants.scale).map_or(0, tensor::Tensor::len),
+            scalers: vec![label.to_string()],
+            scales: vec![constants.scale],
+            offsets: constants.shift.into_iter().collect(),
+            ..Group::default()
+        });
+        true
+    }
+
+    /// Passes a group on through a node that moves elements and keeps the last axis. Returns whether it does.
+    fn moves(&mut self, node: &Node) -> bool {
+        let Some(member) = node.input(0).and_then(|v| self.members.get(&v).copied()) else { return false };
+        let channels = self.found.groups[member.group].channels;
+        let whole = member.at == ChannelAxis::Last && member.run == 1;
+        if !whole || !ops::keeps_last_axis(self.model, node, &self.types, channels) {
+            return false;
+        }
+        node.output(0).map(|v| self.members.insert(v, member));
+        true
+    }
+
     fn layer(&mut self, node: &Node, label: String, channels: LayerChannels) {
         let (weight, bias) = (node.input(channels.weight), channels.bias.and_then(|i| node.input(i)));
         let others = |v: &ValueId| Some(*v) != weight && Some(*v) != bias;
@@ -138,6 +194,7 @@ impl Search<'_> {
         let data: Vec<ValueId> = node.inputs.iter().flatten().copied().filter(others).collect();
         let index = self.found.layers.len();
         let mut reads = None;
+        let Some(multiplied) = data.first().copied() else { return };
         for value in data {
             let Some(member) = self.members.get(&value).copied() else { continue };
             let group = &mut self.found.groups[member.group];
@@ -149,16 +206,9 @@ impl Search<'_> {
             }
         }
         let gives = self.found.groups.len();
-        self.found.groups.push(Group {
-            channels: outputs,
-            producers: vec![index],
-            consumers: vec![],
-            offsets: vec![],
-            clips: vec![],
-            stopped: None,
-        });
+        self.found.groups.push(Group { channels: outputs, producers: vec![index], ..Group::default() });
         self.members.insert(output, Member { group: gives, at: channels.at, run: 1 });
-        self.found.layers.push(Layer { name: label, weight, bias, channels, reads, gives });
+        self.found.layers.push(Layer { name: label, weight, bias, channels, data: multiplied, reads, gives });
     }
 
     fn passes(&mut self, node: &Node, label: &str, data: &[usize], second: bool) {
@@ -223,7 +273,7 @@ impl Search<'_> {
     fn clips(&mut self, node: &Node, high: f32) {
         let Some((value, member)) = node.input(0).and_then(|v| Some((v, self.members.get(&v).copied()?))) else { return };
         let Some(output) = node.output(0) else { return };
-        if self.open_clips {
+        if self.reach.open_clips {
             self.found.groups[member.group].clips.push(output);
             self.members.insert(output, member);
         } else {
@@ -238,12 +288,11 @@ impl Search<'_> {
         if into == from {
             return;
         }
-        let other = std::mem::replace(
-            &mut self.found.groups[from],
-            Group { channels: 0, producers: vec![], consumers: vec![], offsets: vec![], clips: vec![], stopped: None },
-        );
+        let other = std::mem::take(&mut self.found.groups[from]);
         let group = &mut self.found.groups[into];
         group.producers.extend(other.producers);
+        group.scalers.extend(other.scalers);
+        group.scales.extend(other.scales);
         group.consumers.extend(other.consumers);
         group.offsets.extend(other.offsets);
         group.clips.extend(other.clips);

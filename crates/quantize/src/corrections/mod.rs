@@ -13,14 +13,17 @@ mod groups;
 mod layerwise;
 mod points;
 mod reconstruct;
+mod rescale;
+mod smooth_quant;
 
 pub use adaround::AdaRound;
 pub use bias_correction::{BiasCorrection, Form};
 pub use block_reconstruction::BlockReconstruction;
-pub use collect::{ChannelMean, Collector, Want};
+pub use collect::{ChannelMean, ChannelPeak, Collector, Want};
 pub use equalize::Equalize;
 pub use gptq::{Gptq, RoundingOrder};
 pub use layerwise::Layerwise;
+pub use smooth_quant::SmoothQuant;
 
 use crate::{QuantizeError, QuantizeSettings, Result};
 use collect::collect;
@@ -160,7 +163,7 @@ impl Family for Corrections {
     const DEFAULT: Option<&'static str> = None;
     fn members() -> &'static [Entry<dyn Correction>] {
         static LIST: &[Entry<dyn Correction>] =
-            &[equalize::ENTRY, gptq::ENTRY, adaround::ENTRY, block_reconstruction::ENTRY, bias_correction::ENTRY];
+            &[equalize::ENTRY, smooth_quant::ENTRY, gptq::ENTRY, adaround::ENTRY, block_reconstruction::ENTRY, bias_correction::ENTRY];
         LIST
     }
 }
@@ -221,3 +224,5 @@ pub(crate) fn first_batches<'a>(samples: Samples<'a>, wanted: usize) -> Result<i
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+mod transformer;

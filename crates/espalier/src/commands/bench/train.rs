@@ -115,7 +115,8 @@ pub(in crate::commands) fn time_training(
     let mut watch = StepTimes { warm_up, last: Instant::now(), times_ms: vec![], notes: vec![] };
     // The rate is too small to matter: the work of a step does not depend on it, and training on random targets must not diverge.
     let optimizer = Sgd { lr: 1e-9, momentum: 0.9, nesterov: false, weight_decay: 0.0 }.choice()?;
-    let settings = TrainSettings { optimizer, learn_scales: compression.qat, memory: compression.memory, ..TrainSettings::default() };
+    let settings =
+        TrainSettings { optimizer, learn_scales: compression.qat.into(), memory: compression.memory, ..TrainSettings::default() };
     let needs = train::step_memory(&model, objective.as_ref(), &repeated.batch, &settings)?;
     let mut around = TrainContext { watch: &mut watch, ..TrainContext::default() };
     train::train(&mut model, &repeated, objective.as_ref(), &settings, &mut around)?;
