@@ -114,6 +114,33 @@ pub fn diagnose(
     Ok(Diagnosis { samples, float: judges.0.effect(), quantized: judges.1.effect(), layers })
 }
 
+/// What a quantized network does to the outputs, loss and metric of `float` (without encodings, whatever it has), whose outputs are the
+/// same in their order.
+///
+/// # Errors
+/// [`QuantizeError::NoData`] without a batch; errors of running the graphs and of the task.
+pub fn effect(
+    float: &Model,
+    quantized: &Model,
+    task: Option<&dyn Task>,
+    batches: impl Iterator<Item = Result<Batch, TrainError>>,
+) -> Result<Effect> {
+    let float = without_encodings(float);
+    let (runs, mut judge) = (Judge::new(&float, None), Judge::new(quantized, task));
+    let mut samples = 0;
+    for batch in batches {
+        let batch = batch?;
+        samples += batch.len();
+        let mut right = runs.run(&float, &batch)?;
+        let pairs = float.graph.outputs.iter().zip(&quantized.graph.outputs);
+        let right: Values = pairs.filter_map(|(from, to)| Some((*to, right.remove(from)?))).collect();
+        let got = judge.run(quantized, &batch)?;
+        judge.add(&right, &got, &batch)?;
+    }
+    tensor::release_kept();
+    if samples == 0 { Err(QuantizeError::NoData) } else { Ok(judge.effect()) }
+}
+
 /// Values of a run with its annotations, before their own encoding.
 fn observed(model: &Model, batch: &Batch, wanted: &BTreeSet<ValueId>) -> Result<Values> {
     let mut values = Values::new();
