@@ -8,6 +8,9 @@ use std::fmt::Write as _;
 /// Most layers in the list of the worst.
 const WORST: usize = 10;
 
+/// What the description of a grid with one scale ends with, which is not repeated in each row.
+const ONE_SCALE: &str = " per tensor";
+
 /// The tables of layers, what to try, and what came of it.
 pub fn diagnosis_text(record: &DiagnosisRecord) -> String {
     let mut out = headline(record);
@@ -56,7 +59,10 @@ fn share(value: f64) -> String {
 
 fn causes(record: &DiagnosisRecord) -> String {
     let head = ["layer", "weights", "data", "path", "alone", "data clipped", "rounded", "weights clipped", "rounded", "mean shifted"];
-    let list = |ways: &[String]| if ways.is_empty() { NOTHING.into() } else { line(&ways.join(", ")) };
+    let list = |ways: &[String]| match ways.is_empty() {
+        true => NOTHING.into(),
+        false => line(&ways.iter().map(|way| way.trim_end_matches(ONE_SCALE)).collect::<Vec<_>>().join(", ")),
+    };
     let row = |l: &LayerErrorRecord| {
         let c = &l.causes;
         let shares = [c.data_clipped, c.data_rounded, c.weights_clipped, c.weights_rounded, c.shift].map(share);

@@ -16,6 +16,7 @@ fn help_texts() {
         "evaluate",
         "compare",
         "sensitivity",
+        "diagnose",
         "bench",
         "new",
         "report",

@@ -244,3 +244,102 @@ fn more_bits(l: &LayerDiagnosis, share: f64, stage: &QuantizeStage) -> Option<Ad
     let gain = share * parts.iter().flatten().sum::<f64>().min(1.0);
     Some(Advice { change: Change::Rule(Box::new(rule)), why: format!("{told}: {what} in {MORE_BITS} bits there"), expected: Some(gain) })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quantize::diagnosis::{BetterRange, Causes};
+    use quantize::mixed::Effect;
+
+    fn layer(node: &str, noise: f64, causes: Causes) -> LayerDiagnosis {
+        let alone = Effect { noise, ..Effect::default() };
+        LayerDiagnosis { node: node.into(), weight_bits: Some(8), data_bits: Some(8), causes, alone, ..LayerDiagnosis::default() }
+    }
+
+    fn stage(text: &str) -> QuantizeStage {
+        toml::from_str(text).unwrap()
+    }
+
+    /// The lines of what is suggested, in order, without the last resort.
+    fn lines(layers: Vec<LayerDiagnosis>, text: &str) -> Vec<String> {
+        let stage = stage(text);
+        let found = Diagnosis { layers, ..Diagnosis::default() };
+        let all = advice(&found, &stage, 0);
+        assert_eq!(all.last().unwrap().change, Change::Epochs(EPOCHS));
+        all[..all.len() - 1].iter().map(|a| a.change.line(&stage).unwrap()).collect()
+    }
+
+    /// Ten layers alike, so that none is the worst.
+    fn alike(of: impl Fn(LayerDiagnosis) -> LayerDiagnosis, causes: Causes) -> Vec<LayerDiagnosis> {
+        (0..10).map(|i| of(layer(&format!("conv{i}"), 0.1, causes))).collect()
+    }
+
+    #[test]
+    fn each_cause_leads_to_the_setting_that_takes_it_away() {
+        let shifted = Causes { shift: 0.9, weights_rounded: 0.1, ..Causes::default() };
+        assert_eq!(lines(alike(|l| l, shifted), ""), ["corrections = [\"bias_correction\"]"]);
+        assert_eq!(lines(alike(|l| l, shifted), "corrections = [\"bias_correction\"]"), [""; 0]);
+
+        let cut = Causes { data_clipped: 0.9, data_rounded: 0.1, ..Causes::default() };
+        let short = |l| LayerDiagnosis { range: Some(BetterRange { factor: 2.0, leaves: 0.1 }), ..l };
+        let calibration = "calibration = { observer = \"percentile\", images = 100 }";
+        assert_eq!(lines(alike(short, cut), calibration), ["calibration = { observer = \"min_max\", images = 100 }"]);
+        let calibration = "calibration = { observer = \"min_max\", images = 100 }";
+        assert_eq!(lines(alike(short, cut), calibration), ["calibration = { observer = \"min_max\", images = 400 }"]);
+
+        let coarse = Causes { data_rounded: 1.0, ..Causes::default() };
+        let wide = |l| LayerDiagnosis { range: Some(BetterRange { factor: 0.5, leaves: 0.3 }), ..l };
+        let told = lines(alike(wide, coarse), calibration);
+        assert_eq!((told.len(), told[0].as_str()), (3, "calibration = { observer = \"mse\", images = 100 }"));
+        // A range that suits the data leaves nothing to gain.
+        let suits = |l| LayerDiagnosis { range: Some(BetterRange { factor: 1.0, leaves: 1.0 }), ..l };
+        assert_eq!(lines(alike(suits, coarse), calibration), [""; 0]);
+
+        let rounded = Causes { weights_rounded: 0.95, data_rounded: 0.05, ..Causes::default() };
+        assert_eq!(lines(alike(|l| l, rounded), ""), [""; 0]);
+        let four = |l| LayerDiagnosis { weight_bits: Some(4), ..l };
+        let told = lines(alike(four, rounded), "weights = { bits = 4 }");
+        assert_eq!(told, ["corrections = [\"adaround\"]", "corrections = [\"gptq\"]"]);
+        let both = |l| LayerDiagnosis { weight_bits: Some(4), data_bits: Some(4), ..l };
+        let told = lines(alike(both, rounded), "weights = { bits = 4 }\ncorrections = [\"bias_correction\", \"gptq\"]");
+        assert_eq!(told, ["corrections = [\"bias_correction\", \"block_reconstruction\"]"]);
+        let spread = |l| LayerDiagnosis { by_channel: Some(0.1), ..l };
+        let told = lines(alike(spread, rounded), "weights = { bits = 8, granularity = \"tensor\" }");
+        assert!(told[0].contains("granularity = \"channel\"") && told[1] == "corrections = [\"equalize\"]", "{told:?}");
+    }
+
+    #[test]
+    fn the_worst_layer_gets_more_bits_for_what_its_error_comes_from_or_stays_float() {
+        let with = |worst: LayerDiagnosis| {
+            let mut layers = alike(|l| l, Causes { weights_rounded: 0.5, data_rounded: 0.5, ..Causes::default() });
+            layers.push(worst);
+            lines(layers, "skip = [\"a\"]")
+        };
+        let rounded = Causes { weights_rounded: 1.0, ..Causes::default() };
+        let coarse = Causes { data_rounded: 1.0, ..Causes::default() };
+        let (weights, data) = (layer("worst", 3.0, rounded), layer("worst", 3.0, coarse));
+        let narrow = LayerDiagnosis { weight_bits: Some(5), ..weights.clone() };
+        assert_eq!(with(narrow), ["[[stages.rules]]\nmatch = \"worst\"\nweights = { kind = \"affine\", bits = 8 }"]);
+        let narrow = LayerDiagnosis { data_bits: Some(4), ..data };
+        assert_eq!(with(narrow), ["[[stages.rules]]\nmatch = \"worst\"\nreads = { bits = 8 }"]);
+        assert_eq!(with(weights), ["skip = [\"a\", \"worst\"]"]);
+        assert_eq!(with(layer("worst", 0.1, rounded)), [""; 0]);
+    }
+
+    #[test]
+    fn the_most_promising_is_first_and_its_setting_is_read() {
+        let mut layers = alike(|l| LayerDiagnosis { weight_bits: Some(4), ..l }, Causes { weights_rounded: 0.6, shift: 0.4, ..Causes::default() });
+        layers.push(layer("worst", f64::NAN, Causes::default()));
+        let quantize = stage("weights = { bits = 4 }");
+        let found = Diagnosis { layers, ..Diagnosis::default() };
+        let all = advice(&found, &quantize, 1);
+        let expected: Vec<f64> = all.iter().map(|a| a.expected.unwrap()).collect();
+        assert!(expected.len() == 3 && expected.is_sorted_by(|a, b| a >= b), "{expected:?}");
+        let text = "name = \"n\"\n[model]\narch = \"mlp\"\n[data]\ntrain = \"d\"\n[[stages]]\nkind = \"quantize\"\nname = \"q\"\n";
+        for advice in &all {
+            let setting = advice.change.setting("q", &quantize).unwrap();
+            let recipe = crate::recipe::parse(text, &[setting]).unwrap();
+            assert_eq!(recipe.stages[0].get::<QuantizeStage>().unwrap().corrections.len(), 1);
+        }
+    }
+}
