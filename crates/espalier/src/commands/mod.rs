@@ -27,7 +27,7 @@ pub use bench::{BenchOptions, InferBench, MachineBench, TrainBench, TrainBenchOp
 pub use compare::{CompareOn, Comparison, ValueDifference, compare};
 pub use convert::{ConvertOptions, Converted, convert};
 pub use device::select_device;
-pub use diagnose::{Diagnosis, DiagnoseOptions, diagnose};
+pub use diagnose::{DiagnoseOptions, Diagnosis, diagnose};
 pub use evaluate::{EvaluateOptions, Evaluation, evaluate};
 pub use execute::{Execution, execute};
 pub use init::{Purpose, Shortcut, Task, Written, init, shortcut};

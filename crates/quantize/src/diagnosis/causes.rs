@@ -174,7 +174,8 @@ impl Meter {
 
 /// Values that a subgraph reads from outside.
 fn outer(graph: &graph::Graph) -> Vec<ValueId> {
-    let made: BTreeSet<ValueId> = graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).chain(graph.inputs.clone()).collect();
+    let made: BTreeSet<ValueId> =
+        graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).chain(graph.inputs.clone()).collect();
     let mut read: BTreeSet<ValueId> = graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().copied()).collect();
     read.extend(graph.outputs.iter().copied());
     read.extend(graph.nodes.iter().flat_map(|n| n.subgraphs().flat_map(outer)));
@@ -196,7 +197,8 @@ fn clip(x: &Tensor, stored: &Tensor, encoding: &Encoding, by_element: bool) -> e
     }
     let shape = if by_element { x.shape() } else { &[] };
     let count = shape.iter().product();
-    let end = |sign: f32| on(&Tensor::new(vec![sign * most; count], shape)?, encoding)?.to_f32_vec().map_err(encodings::EncodingError::from);
+    let end =
+        |sign: f32| on(&Tensor::new(vec![sign * most; count], shape)?, encoding)?.to_f32_vec().map_err(encodings::EncodingError::from);
     let (low, high) = (end(-1.0)?, end(1.0)?);
     let within = |(v, (a, b)): (&f32, (&f32, &f32))| *a <= *v && *v <= *b;
     let ends = || low.iter().zip(&high).cycle();

@@ -23,7 +23,8 @@ pub fn without_encodings(quantized: &Model) -> Model {
 /// # Errors
 /// Errors of running the graphs.
 pub fn reference(quantized: &Model, float: &Model, batch: &Batch) -> Result<Option<Model>> {
-    let known: HashMap<&str, &Tensor> = float.values.iter().filter_map(|(_, v)| Some((v.name.as_str(), &v.constant.as_ref()?.tensor))).collect();
+    let known: HashMap<&str, &Tensor> =
+        float.values.iter().filter_map(|(_, v)| Some((v.name.as_str(), &v.constant.as_ref()?.tensor))).collect();
     let mut model = without_encodings(quantized);
     for (id, value) in quantized.values.iter() {
         let Some(own) = quantized.values.tensor(id) else { continue };

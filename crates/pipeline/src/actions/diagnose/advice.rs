@@ -232,7 +232,8 @@ fn more_bits(l: &LayerDiagnosis, share: f64, stage: &QuantizeStage) -> Option<Ad
         let advice = || Advice { change: Change::Skip(l.node.clone()), why: format!("{told}: leave it in float"), expected: Some(share) };
         return (whole && !known).then(advice);
     }
-    let weights = parts[0].map(|_| Choice::new(Choice::<Encodings>::default().kind(), [("bits".to_string(), json!(MORE_BITS))].into_iter().collect()));
+    let weights = parts[0]
+        .map(|_| Choice::new(Choice::<Encodings>::default().kind(), [("bits".to_string(), json!(MORE_BITS))].into_iter().collect()));
     let weights = weights.transpose().ok()?;
     let reads = parts[1].map(|_| quantize::ActivationSettings { bits: MORE_BITS, ..Default::default() });
     let what = match (&weights, &reads) {
@@ -328,7 +329,8 @@ mod tests {
 
     #[test]
     fn the_most_promising_is_first_and_its_setting_is_read() {
-        let mut layers = alike(|l| LayerDiagnosis { weight_bits: Some(4), ..l }, Causes { weights_rounded: 0.6, shift: 0.4, ..Causes::default() });
+        let mut layers =
+            alike(|l| LayerDiagnosis { weight_bits: Some(4), ..l }, Causes { weights_rounded: 0.6, shift: 0.4, ..Causes::default() });
         layers.push(layer("worst", f64::NAN, Causes::default()));
         let quantize = stage("weights = { bits = 4 }");
         let found = Diagnosis { layers, ..Diagnosis::default() };

@@ -41,9 +41,10 @@ impl Change {
                 let kept = stage.corrections.iter().filter(|c| !instead.contains(&c.kind()));
                 ("corrections", toml(&kept.chain([new]).cloned().collect::<Vec<_>>())?)
             }
-            Change::Observer(observer) => {
-                ("calibration", calibration(CalibrationSettings { observer: observer.clone(), percentile: None, ..stage.calibration.clone() })?)
-            }
+            Change::Observer(observer) => (
+                "calibration",
+                calibration(CalibrationSettings { observer: observer.clone(), percentile: None, ..stage.calibration.clone() })?,
+            ),
             Change::Images(images) => ("calibration", calibration(CalibrationSettings { images: *images, ..stage.calibration.clone() })?),
             Change::Weights(weights) => ("weights", toml(weights)?),
             Change::Rule(rule) => ("rules", toml(&stage.rules.iter().chain([rule.as_ref()]).cloned().collect::<Vec<_>>())?),

@@ -69,7 +69,10 @@ impl Diagnose<'_> {
                 let done = calibrate(&mut model, self.stage, self.on, &mut *tick)?;
                 notes.extend(done.notes());
                 if self.epochs > 0 {
-                    notes.push("the stage trains after it calibrates; this is the network as calibrated. A run's folder has the trained one".into());
+                    notes.push(
+                        "the stage trains after it calibrates; this is the network as calibrated. A run's folder has the trained one"
+                            .into(),
+                    );
                 }
                 calibrated = model;
                 &calibrated
