@@ -2,6 +2,7 @@
 use crate::known::{self, Known};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use espalier::data::Size;
+use espalier::pipeline::actions::TryBudget;
 use espalier::pipeline::recipe::ByteSize;
 use std::path::PathBuf;
 
@@ -80,6 +81,8 @@ pub(crate) enum Command {
     Compare(Compare),
     /// Measure what each layer alone costs at each width
     Sensitivity(Sensitivity),
+    /// Say why a quantized network is worse than the float one, what to try, and try it
+    Diagnose(Diagnose),
     /// Time a training step or an inference, on random inputs
     #[command(subcommand)]
     Bench(Bench),
@@ -116,6 +119,7 @@ impl Command {
             Command::Evaluate(_) => "evaluate",
             Command::Compare(_) => "compare",
             Command::Sensitivity(_) => "sensitivity",
+            Command::Diagnose(_) => "diagnose",
             Command::Bench(_) => "bench",
             Command::New(_) => "new",
             Command::Report(_) => "report",
@@ -454,6 +458,42 @@ pub(crate) struct Sensitivity {
     #[arg(long, value_name = "DIR")]
     pub(crate) data_root: Option<PathBuf>,
     /// Change a setting of the recipe: stages.quantize.calibration.images=128
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    #[command(flatten)]
+    pub(crate) preprocess: Preprocessing,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct Diagnose {
+    /// A run's folder, a recipe (.toml) with a quantize stage, or a model (with --data)
+    #[arg(value_name = "RUN|RECIPE|MODEL")]
+    pub(crate) of: PathBuf,
+    /// Try the suggestions without training, and keep those that are measured better
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// How much to try: a time, after which no trial begins, or a number of trials
+    #[arg(long, value_name = "10min|N", default_value = "10min", requires = "fix")]
+    pub(crate) budget: TryBudget,
+    /// For a model: its data set, a folder or file
+    #[arg(long, value_name = "PATH")]
+    pub(crate) data: Option<PathBuf>,
+    /// For a recipe: the network before the quantize stage, in place of the one that the recipe begins with
+    #[arg(long, value_name = "FILE")]
+    pub(crate) model: Option<PathBuf>,
+    /// Name of the quantize stage [default: the first one]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) stage: Option<String>,
+    /// Number of samples to measure on: validation samples, else training samples; never test samples [default: search.samples, 256]
+    #[arg(long, value_name = "N")]
+    pub(crate) samples: Option<usize>,
+    /// File to write: .json, .csv (the layers), with --fix .toml (the recipe with what is kept; repeat for several)
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Vec<PathBuf>,
+    /// Folder to look in first for the recipe's data sets and files [default for a run: that of its command line]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_root: Option<PathBuf>,
+    /// Change a setting of the recipe: stages.quantize.weights.bits=4
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     #[command(flatten)]

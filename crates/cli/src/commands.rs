@@ -1,5 +1,5 @@
 //! From arguments to calls of the library, and from results to what is printed.
-use crate::args::{Args, Axes, Bench, Command, Compare, Evaluate, Preprocessing, Run, Runs, RuntimeCommand};
+use crate::args::{Args, Axes, Bench, Command, Compare, Diagnose, Evaluate, Preprocessing, Run, Runs, RuntimeCommand};
 use crate::args::{Samples, Sensitivity, Short, Task, Topic};
 use crate::output::Printer;
 use crate::progress::Progress;
@@ -85,6 +85,11 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
             let done = lib::sensitivity(&sensitivity_options(a), &mut ticks(&mut progress, "measure"))?;
             printer.result(name, &done, &done);
             a.output.iter().for_each(|file| printer.note(&format!("written: {}", file.display())));
+        }
+        Command::Diagnose(a) => {
+            let done = lib::diagnose(&diagnose_options(a), &mut ticks(&mut progress, "measure"))?;
+            printer.result(name, &done, &done);
+            done.written.iter().for_each(|file| printer.note(&format!("written: {}", file.display())));
         }
         Command::Bench(Bench::Train(a)) => {
             let options = bench_options(a.batch, a.steps, &a.shape, &a.input);
@@ -265,6 +270,21 @@ fn sensitivity_options(a: &Sensitivity) -> lib::SensitivityOptions {
         stage: a.stage.clone(),
         widths: a.widths.clone(),
         samples: a.samples,
+        outputs: a.output.clone(),
+    }
+}
+
+fn diagnose_options(a: &Diagnose) -> lib::DiagnoseOptions {
+    let task = |data: &PathBuf| lib::Task { model: a.of.clone(), data: data.clone(), test: None, preprocess: changes(&a.preprocess) };
+    lib::DiagnoseOptions {
+        of: a.of.clone(),
+        task: a.data.as_ref().map(task),
+        data_root: a.data_root.clone(),
+        overrides: a.set.clone(),
+        model: a.model.clone(),
+        stage: a.stage.clone(),
+        samples: a.samples,
+        fix: a.fix.then_some(a.budget),
         outputs: a.output.clone(),
     }
 }

@@ -53,6 +53,11 @@ impl LayerChannels {
         (ranks.contains(&weight.len()) && weight[grouped].is_multiple_of(layer.groups)).then_some(layer)
     }
 
+    /// The weight's axis that counts output channels; `None` where it counts those of one group only.
+    pub fn output_axis(&self) -> Option<usize> {
+        (!self.groups_by_input || self.groups == 1).then_some(self.output)
+    }
+
     /// Number of input and output channels of a weight of this shape.
     pub fn counts(&self, weight: &[usize]) -> (usize, usize) {
         let (inputs, outputs) = (weight[self.input], weight[self.output]);

@@ -4,6 +4,7 @@ mod activations;
 mod bias;
 mod calibrate;
 mod corrections;
+pub mod diagnosis;
 mod division;
 mod earlier;
 mod error;

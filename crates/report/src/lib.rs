@@ -3,6 +3,7 @@
 //! Every number in a view comes from the [`record::RunRecord`]; the views do not run models.
 mod chart;
 mod curves;
+mod diagnosis;
 mod html;
 mod markdown;
 pub mod record;
@@ -14,6 +15,7 @@ pub mod text;
 mod widths;
 
 pub use curves::curves;
+pub use diagnosis::diagnosis_text;
 pub use html::{PAGE_MARK, html, html_live};
 pub use markdown::markdown;
 pub use record::{RecordError, RunRecord};

@@ -18,6 +18,7 @@ fn help_texts() {
         "evaluate",
         "compare",
         "sensitivity",
+        "diagnose",
         "bench",
         "new",
         "report",

@@ -1,9 +1,9 @@
 //! `sensitivity`: what each layer alone does to the network at each width.
-use super::init::{Purpose, Task, draft};
+use super::init::Task;
+use super::subject::Subject;
 use crate::{Error, Result};
-use graph::Model;
 use pipeline::actions::{CompressOn, Sources, sensitivities};
-use pipeline::recipe::{Loaded, ModelSource, QuantizeStage, Stage, Training, load, parse};
+use pipeline::recipe::Training;
 use pipeline::stages::StageError;
 use report::record::SensitivityRecord;
 use serde::Serialize;
@@ -52,21 +52,26 @@ pub fn sensitivity(options: &SensitivityOptions, tick: &mut dyn FnMut(u64, u64))
     }
     let staged = |e: StageError| Error::Input(e.to_string());
     let root = options.data_root.as_deref();
-    let written = loaded(options)?;
-    let inputs = written.inputs(root);
-    if let Some(path) = options.outputs.iter().find(|path| files::destroyed(path, inputs.iter().map(PathBuf::as_path)).is_some()) {
-        return Err(Error::Input(format!("{} is read, and would be lost: name another file with --output", path.display())));
-    }
+    let subject = Subject {
+        of: &options.of,
+        task: options.task.as_ref(),
+        data_root: root,
+        overrides: &options.overrides,
+        model: options.model.as_deref(),
+        stage: options.stage.as_deref(),
+    };
+    let written = subject.loaded()?;
+    subject.spares(&written, &options.outputs)?;
     let loaded = written.with_files(root)?;
     let recipe = &loaded.recipe;
     tensor::set_threads(recipe.threads);
-    let (index, mut stage) = quantize_stage(&loaded, options.stage.as_deref())?;
+    let (index, mut stage) = subject.quantize_stage(&loaded)?;
     if !options.widths.is_empty() {
         stage.search.widths = options.widths.clone();
     }
     stage.search.samples = options.samples.unwrap_or(stage.search.samples);
     stage.check_search().map_err(|fault| Error::Input(fault.to_string()))?;
-    let model = network(&loaded, index, options)?;
+    let model = subject.network(&loaded, index)?;
     let sources = Sources::open(&loaded, root).map_err(staged)?;
     let target = recipe.target_from(index);
     let on = CompressOn { sources: &sources, seed: recipe.seed, training: &Training::default(), target: &target, cache: None };
@@ -87,58 +92,6 @@ fn write(record: &SensitivityRecord, path: &Path) -> Result<()> {
         _ => serde_json::to_string_pretty(record).map_err(|e| Error::Input(format!("{}: {e}", path.display())))?,
     };
     pipeline::run_dir::write_atomically(path, text.as_bytes()).map_err(Error::from)
-}
-
-/// The recipe, or the one that `quantize` would make for the model.
-fn loaded(options: &SensitivityOptions) -> Result<Loaded> {
-    let is_recipe = options.of.extension().is_some_and(|e| e == "toml");
-    match &options.task {
-        None if is_recipe => Ok(load(&options.of, &options.overrides)?),
-        None => {
-            let text = format!("{}: a model needs --data with its data set; a recipe ends in .toml", options.of.display());
-            Err(Error::Input(text))
-        }
-        Some(_) if is_recipe => Err(Error::Input("--data goes with a model: a recipe names its own data".into())),
-        Some(task) => {
-            let task = Task { model: options.of.clone(), ..task.clone() };
-            let written = draft(&task, &Purpose::Quantize { epochs: 0 }, Path::new(""))?;
-            let recipe = parse(&written.text, &options.overrides)?;
-            Ok(Loaded { recipe, text: written.text, folder: PathBuf::from("."), overrides: options.overrides.clone() })
-        }
-    }
-}
-
-/// The position and the settings of the quantize stage.
-fn quantize_stage(loaded: &Loaded, name: Option<&str>) -> Result<(usize, QuantizeStage)> {
-    let found = |(i, stage): (usize, &Stage)| Some((i, stage.get::<QuantizeStage>()?.clone()));
-    let mut stages = loaded.recipe.stages.iter().enumerate().filter(|(_, s)| name.is_none_or(|name| s.name() == name));
-    stages.find_map(found).ok_or_else(|| match name {
-        Some(name) => Error::Input(format!("the recipe has no quantize stage of the name '{name}'")),
-        None => Error::Input("the recipe has no quantize stage, whose settings say how layers are stored".into()),
-    })
-}
-
-/// The network before the stage.
-fn network(loaded: &Loaded, index: usize, options: &SensitivityOptions) -> Result<Model> {
-    let recipe = &loaded.recipe;
-    let place = |p: &str| loaded.resolve(p, options.data_root.as_deref());
-    let source = match (&options.model, recipe.begins_with()) {
-        (Some(file), _) => {
-            let file = Some(file.display().to_string());
-            let source = ModelSource { file, arch: None, width: 1.0, classes: None, input: None };
-            return Ok(pipeline::stages::start(&source, recipe.seed, |p| PathBuf::from(p)).map_err(|e| Error::Input(e.to_string()))?.0);
-        }
-        (None, Some(source)) if index == 0 => source,
-        (None, None) if index == 0 => return Err(Error::Input("the recipe names no model: name one with --model".into())),
-        _ => {
-            let before = &recipe.stages[index - 1];
-            return Err(Error::Input(format!(
-                "stage '{0}' comes before the quantize stage: run the recipe, and name its result with --model (RUN/{0}.onnx)",
-                before.name()
-            )));
-        }
-    };
-    Ok(pipeline::stages::start(source, recipe.seed, place).map_err(|e| Error::Input(e.to_string()))?.0)
 }
 
 impl fmt::Display for SensitivityTable {

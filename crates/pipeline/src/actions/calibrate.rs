@@ -95,13 +95,23 @@ pub(super) struct Observed {
     alone: bool,
 }
 
-/// Folds BatchNormalization, corrects what is corrected before the fitting, and observes the values. With a `cache`, the data run
-/// once for all observers and widths.
+/// A model before its values are observed.
+pub(super) struct Begun {
+    settings: QuantizeSettings,
+    earlier: Earlier,
+    /// The graph before its normalizations were folded, if they are kept.
+    pub(super) kept: Option<Model>,
+    data: LoaderBatches,
+    held: Option<LoaderBatches>,
+    corrections: Vec<CorrectionReport>,
+}
+
+/// Folds BatchNormalization, and corrects what is corrected before the fitting: the float network whose grids will be fitted.
 ///
 /// # Errors
 /// As [`calibrate`].
-pub(super) fn observed(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick: Tick) -> Result<Observed, StageError> {
-    let CompressOn { sources, seed, cache, .. } = *on;
+pub(super) fn begun(model: &mut Model, stage: &QuantizeStage, on: &CompressOn) -> Result<Begun, StageError> {
+    let CompressOn { sources, seed, .. } = *on;
     let mut settings = stage.settings(on.target);
     let earlier = quantize::prepare(model, &settings)?;
     quantize::check_skip(model, &settings)?;
@@ -119,6 +129,17 @@ pub(super) fn observed(model: &mut Model, stage: &QuantizeStage, on: &CompressOn
         let input = CorrectionInput { samples: &samples, seed: tensor::random::derive(seed, CORRECTIONS), progress: &|_, _| {} };
         quantize::correct(model, &settings, Phase::BeforeFitting, &input)?
     };
+    Ok(Begun { settings, earlier, kept, data, held, corrections })
+}
+
+/// [`begun`], and observes the values. With a `cache`, the data run once for all observers and widths.
+///
+/// # Errors
+/// As [`calibrate`].
+pub(super) fn observed(model: &mut Model, stage: &QuantizeStage, on: &CompressOn, tick: Tick) -> Result<Observed, StageError> {
+    let CompressOn { seed, cache, .. } = *on;
+    let Begun { mut settings, earlier, kept, data, held, corrections } = begun(model, stage, on)?;
+    let c = &stage.calibration;
     let generated = (c.data == CalibrationData::Generated).then(|| c.seed.unwrap_or(seed));
     let entry = cache.map(|cache| Ok::<_, StageError>((cache, key(&cache, model, &settings, (&data, generated))?))).transpose()?;
     let known = entry.as_ref().and_then(|(cache, key)| cache.get(KIND, key));

@@ -82,10 +82,10 @@ fn alone(float: &Model, layers: &Layers, group: usize, fitted: &Model) -> Model 
     model
 }
 
-type Values = HashMap<ValueId, Tensor>;
+pub(crate) type Values = HashMap<ValueId, Tensor>;
 
 /// Adds up what is measured of one network.
-struct Judge<'t> {
+pub(crate) struct Judge<'t> {
     task: Option<&'t dyn Task>,
     outputs: Vec<(ValueId, SignalToNoise)>,
     objective: Option<Box<dyn Objective>>,
@@ -95,7 +95,7 @@ struct Judge<'t> {
 }
 
 impl<'t> Judge<'t> {
-    fn new(model: &Model, task: Option<&'t dyn Task>) -> Self {
+    pub(crate) fn new(model: &Model, task: Option<&'t dyn Task>) -> Self {
         // A network that the task cannot score has no labels to be judged by.
         let parts = task.and_then(|t| Some((t.loss(model, 0.0).ok()?, t.score(model, Reads::Graph).ok()?)));
         let (objective, score) = parts.unzip();
@@ -103,14 +103,14 @@ impl<'t> Judge<'t> {
         Judge { task, outputs, objective, score, loss: (0.0, 0) }
     }
 
-    fn run(&self, model: &Model, batch: &Batch) -> Result<Values> {
+    pub(crate) fn run(&self, model: &Model, batch: &Batch) -> Result<Values> {
         let mut taps: Vec<ValueId> = self.outputs.iter().map(|(v, _)| *v).collect();
         taps.extend(self.objective.iter().flat_map(|o| o.taps()).chain(self.score.iter().flat_map(|s| s.taps())));
         let out = Executor::with_taps(model, &taps)?.run_with(&batch.inputs, &Overrides::default(), Mode::SIMULATED, None)?;
         Ok(batch.counted_values(out.values)?)
     }
 
-    fn add(&mut self, right: &Values, got: &Values, batch: &Batch) -> Result<()> {
+    pub(crate) fn add(&mut self, right: &Values, got: &Values, batch: &Batch) -> Result<()> {
         for (id, sum) in &mut self.outputs {
             let (Some(right), Some(got)) = (right.get(id), got.get(id)) else { continue };
             if right.dtype().is_float() && got.shape() == right.shape() {
@@ -128,7 +128,7 @@ impl<'t> Judge<'t> {
         Ok(())
     }
 
-    fn effect(self) -> Effect {
+    pub(crate) fn effect(self) -> Effect {
         let ratios: Vec<f64> = self.outputs.iter().filter(|(_, s)| s.signal > 0.0).map(|(_, s)| s.noise / s.signal).collect();
         let labelled = self.loss.1 > 0;
         Effect {

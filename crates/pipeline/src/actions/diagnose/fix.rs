@@ -1,0 +1,149 @@
+//! Trying suggestions, one after the other, and keeping what is measured better.
+use super::{Diagnose, Diagnosed, Judging, effect_record};
+use crate::StageError;
+use crate::actions::{Tick, calibrate};
+use crate::recipe::QuantizeStage;
+use graph::Model;
+use quantize::diagnosis;
+use report::record::{EffectRecord, FixRecord, TrialRecord};
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+use train::Batches;
+
+/// How much may be tried.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TryBudget {
+    /// No trial begins after so much time.
+    Time(Duration),
+    /// So many trials.
+    Tries(usize),
+}
+
+impl Default for TryBudget {
+    fn default() -> Self {
+        TryBudget::Time(Duration::from_secs(600))
+    }
+}
+
+impl FromStr for TryBudget {
+    type Err = String;
+    /// `10 min` or `8` (trials).
+    fn from_str(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        let wrong = || format!("'{text}' is neither a time (10min) nor a number of trials (8)");
+        match text.strip_suffix("min") {
+            Some(minutes) => {
+                let minutes: f64 = minutes.trim().parse().map_err(|_| wrong())?;
+                let time = Duration::try_from_secs_f64(minutes * 60.0).map_err(|_| wrong())?;
+                Ok(TryBudget::Time(time))
+            }
+            None => text.parse().map(TryBudget::Tries).map_err(|_| wrong()),
+        }
+    }
+}
+
+impl fmt::Display for TryBudget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TryBudget::Time(time) => write!(f, "{:.0} min", time.as_secs_f64() / 60.0),
+            TryBudget::Tries(tries) => write!(f, "{tries} trials"),
+        }
+    }
+}
+
+/// The stage with settings as `--set` takes them, in place of what the recipe has.
+pub type Apply<'a> = &'a dyn Fn(&[String]) -> Result<QuantizeStage, StageError>;
+
+impl Diagnose<'_> {
+    /// Tries the suggestions in their order within a budget: each is put on top of what is kept so far, the stage calibrates the network
+    /// anew on the same samples, and the result is measured on those of the diagnosis. It is kept if the outputs come nearer to the float
+    /// network's, and with labels if the loss falls, too: either alone may be chance. Nothing trains.
+    ///
+    /// # Errors
+    /// Errors of the data, and of the stage as it is; a suggestion that cannot be used is noted in its record.
+    pub fn fix(&self, diagnosed: &mut Diagnosed, budget: TryBudget, apply: Apply, tick: Tick) -> Result<(), StageError> {
+        let judging = self.judging()?;
+        let record = &mut diagnosed.record;
+        // A trained network is not what a trial without training is compared with.
+        let before = match self.epochs > 0 && self.quantized.is_some() {
+            true => self.trial(self.stage, &judging, &mut *tick)?,
+            false => record.quantized.clone(),
+        };
+        let begun = Instant::now();
+        let (mut best, mut kept, mut tried) = (before.clone(), vec![], 0);
+        let mut stage = self.stage.clone();
+        for (suggestion, change) in record.suggestions.iter_mut().zip(&diagnosed.changes).filter(|(_, change)| change.without_training()) {
+            let over = match budget {
+                TryBudget::Time(time) => begun.elapsed() >= time,
+                TryBudget::Tries(tries) => tried >= tries,
+            };
+            if over {
+                break;
+            }
+            tried += 1;
+            let since = Instant::now();
+            let setting = change.setting(self.name, &stage)?;
+            // A setting holds the whole value of its key, so an earlier one is not needed any more.
+            let key = |setting: &str| setting.split('=').next().map(str::to_string);
+            let others = kept.iter().filter(|known: &&String| key(known) != key(&setting));
+            let settings: Vec<String> = others.chain([&setting]).cloned().collect();
+            let made = apply(&settings).and_then(|changed| Ok((self.trial(&changed, &judging, &mut *tick)?, changed)));
+            let seconds = since.elapsed().as_secs_f64();
+            suggestion.tried = Some(match made {
+                Ok((effect, changed)) => {
+                    let better = better(&effect, &best);
+                    if better {
+                        (best, stage, kept) = (effect.clone(), changed, settings);
+                    }
+                    TrialRecord { effect: Some(effect), kept: better, error: None, seconds }
+                }
+                Err(e) => TrialRecord { effect: None, kept: false, error: Some(e.to_string()), seconds },
+            });
+        }
+        tick(1, 1);
+        record.fixed = Some(FixRecord { before, after: best, tried, kept });
+        Ok(())
+    }
+
+    /// Calibrates the network by a stage's settings and measures it.
+    fn trial(&self, stage: &QuantizeStage, judging: &Judging, tick: Tick) -> Result<EffectRecord, StageError> {
+        let mut model: Model = self.before.clone();
+        calibrate(&mut model, stage, self.on, &mut *tick)?;
+        let task = self.on.sources.task().member();
+        let task = judging.labelled.then(|| task.as_ref());
+        let effect = diagnosis::effect(self.before, &model, task, judging.data.epoch(0))?;
+        Ok(effect_record(&effect))
+    }
+}
+
+/// True if `new` is better than `old`.
+fn better(new: &EffectRecord, old: &EffectRecord) -> bool {
+    let loss = new.loss.zip(old.loss).is_none_or(|(new, old)| new < old);
+    loss && new.noise < old.noise
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_is_a_time_or_a_number_of_trials() {
+        assert_eq!("10 min".parse(), Ok(TryBudget::Time(Duration::from_secs(600))));
+        assert_eq!("0.5min".parse(), Ok(TryBudget::Time(Duration::from_secs(30))));
+        assert_eq!("8".parse(), Ok(TryBudget::Tries(8)));
+        for wrong in ["", "min", "-1min", "1.5", "8 trials", "NaNmin"] {
+            assert!(wrong.parse::<TryBudget>().is_err(), "{wrong}");
+        }
+        assert_eq!(TryBudget::default().to_string(), "10 min");
+    }
+
+    #[test]
+    fn better_is_nearer_to_float_and_with_labels_of_less_loss() {
+        let of = |noise, loss| EffectRecord { noise, loss, metric: None };
+        assert!(better(&of(0.1, None), &of(0.2, None)) && !better(&of(0.2, None), &of(0.2, None)));
+        assert!(better(&of(0.1, Some(1.0)), &of(0.2, Some(1.1))));
+        assert!(!better(&of(0.1, Some(1.1)), &of(0.2, Some(1.0))) && !better(&of(0.3, Some(0.9)), &of(0.2, Some(1.0))));
+        assert!(!better(&of(f64::NAN, Some(0.1)), &of(0.2, Some(1.0))));
+    }
+}
