@@ -67,7 +67,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
         ],
     ),
     ("cli", &["espalier"]),
-    ("fuzz", &["espalier", "pipeline", "onnx", "deploy", "report", "train", "data", "ops", "graph", "tensor"]),
+    ("fuzz", &["espalier", "pipeline", "pack", "unpack", "onnx", "deploy", "report", "train", "data", "ops", "graph", "tensor"]),
     ("test-support", &["pipeline", "report", "onnx", "graph"]),
     ("xtask", &[]),
 ];

@@ -17,7 +17,6 @@ mod check;
 mod constants;
 mod covered;
 mod decode_nodes;
-mod defaults;
 mod division;
 mod equal;
 mod float_parts;
@@ -86,7 +85,7 @@ pub fn lower(model: &Model, options: &LowerOptions) -> Result<Lowered> {
     model.annotations = Annotations::default();
     model.remove_dead();
     drop_unread_defaults(&mut model);
-    defaults::drop_defaults(&mut model.graph);
+    ops::drop_defaults(&mut model.graph);
     equal::share(&mut model);
     model.verify()?;
     Ok(Lowered { model, float_parts, notes })

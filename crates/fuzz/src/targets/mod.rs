@@ -1,4 +1,5 @@
 //! The targets: for each its seeds, how they are changed, and the properties that must hold.
+mod archives;
 mod datasets;
 mod models;
 mod texts;
@@ -31,6 +32,7 @@ pub(crate) const ALL: &[&Target] = &[
     &models::INTERPRETER,
     &models::GRADIENTS,
     &models::LOWERING,
+    &archives::ARCHIVE,
     &datasets::NPZ,
     &datasets::NPY,
     &datasets::IMAGES,

@@ -44,7 +44,7 @@ fn structure(r: &mut Random, (_, bytes): &mut (String, Vec<u8>), other: &[u8]) {
     protobuf::message(r, bytes, other);
 }
 
-fn fixtures() -> Result<Vec<Case>, String> {
+pub(super) fn fixtures() -> Result<Vec<Case>, String> {
     with_ending("tests/fixtures", ".onnx")?.into_iter().map(|(name, path)| Ok(Case::one(name, "model.onnx", read(&path)?))).collect()
 }
 

@@ -5,7 +5,7 @@ const WINDOWS: [&str; 8] = ["Conv", "ConvTranspose", "ConvInteger", "QLinearConv
 
 /// Removes attributes of convolutions, poolings and Gemm that have their default value. `kernel_shape` stays, though a weight tells
 /// it: readers of files look for it.
-pub(super) fn drop_defaults(graph: &mut Graph) {
+pub fn drop_defaults(graph: &mut Graph) {
     for node in &mut graph.nodes {
         for sub in node.subgraphs_mut() {
             drop_defaults(sub);
