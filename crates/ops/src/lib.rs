@@ -84,7 +84,7 @@ pub use opset::{Parts, convert_opset};
 pub use pool::mean_of;
 pub use registry::{all, find};
 pub use roles::Roles;
-pub use saturation::{Products, Sums, saturates};
+pub use saturation::{Products, Sums, saturates, taken as taken_by_saturation};
 pub use scaling::{ChannelAxis, LayerChannels, Scaling, scaling};
 pub use sign::{NeverNegative, never_negative};
 pub use weights::weights;

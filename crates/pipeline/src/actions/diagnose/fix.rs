@@ -73,7 +73,7 @@ impl Diagnose<'_> {
         let begun = Instant::now();
         let (mut best, mut kept, mut tried) = (before.clone(), vec![], 0);
         let mut stage = self.stage.clone();
-        for (suggestion, change) in record.suggestions.iter_mut().zip(&diagnosed.changes).filter(|(_, change)| change.without_training()) {
+        for (suggestion, change) in record.suggestions.iter_mut().zip(&diagnosed.changes).filter(|(_, change)| change.can_be_tried()) {
             let over = match budget {
                 TryBudget::Time(time) => begun.elapsed() >= time,
                 TryBudget::Tries(tries) => tried >= tries,

@@ -178,6 +178,7 @@ fn layer_record(l: &LayerDiagnosis, share: f64) -> LayerErrorRecord {
             weights_rounded: c.weights_rounded,
             shift: c.shift,
         },
+        saturated: l.saturated,
         alone: effect_record(&l.alone),
         share,
     }
