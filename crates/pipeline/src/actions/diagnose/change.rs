@@ -77,6 +77,11 @@ impl Change {
         Ok(format!("{key} = {value}"))
     }
 
+    /// True for a correction that learns, which takes minutes where others take seconds.
+    pub fn learns(&self) -> bool {
+        matches!(self, Change::Correction(new, _) if new.learns_from() > 0)
+    }
+
     /// True if a calibration and a simulation show what comes of it: not for training, nor for what only some processors compute.
     pub fn can_be_tried(&self) -> bool {
         !matches!(self, Change::Epochs(_) | Change::ProcessorSafe)
