@@ -86,7 +86,7 @@ pub use opset::{Parts, convert_opset};
 pub use pool::mean_of;
 pub use registry::{all, find};
 pub use roles::Roles;
-pub use saturation::{Products, Sums, saturates};
+pub use saturation::{Products, Sums, saturates, taken as taken_by_saturation};
 pub use scaling::{ChannelAxis, ChannelConstants, LayerChannels, Scaling, channel_constants, keeps_last_axis, scaling};
 pub use sign::{NeverNegative, never_negative};
 pub use weights::weights;

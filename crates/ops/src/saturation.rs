@@ -123,16 +123,34 @@ fn unsigned(x: &Tensor) -> Result<Vec<i32>, TensorError> {
     Ok(x.to_i64_vec()?.iter().map(|v| *v as i32 + shift).collect())
 }
 
-fn applies(cx: &EvalCx, x: &Tensor, w: &Tensor) -> bool {
-    cx.sums == Sums::Pairs && w.dtype() == DType::I8 && matches!(x.dtype(), DType::U8 | DType::I8)
+fn applies(x: &Tensor, w: &Tensor) -> bool {
+    w.dtype() == DType::I8 && matches!(x.dtype(), DType::U8 | DType::I8)
 }
 
 fn lost(sum: i32) -> i32 {
     sum.clamp(i32::from(i16::MIN), i32::from(i16::MAX)) - sum
 }
 
+/// What saturation would take from the sums of a layer (a node on floats, or one on integers of the same form) whose data are `x` (8 bits,
+/// with their zero point) and whose weight is `w` (8 bits, signed): f64 of the sums' shape, to be added to them. `None` where nothing can
+/// saturate, and for other nodes and types.
+///
+/// # Errors
+/// [`OpError`] for shapes or attributes that do not fit the operator.
+pub fn taken(node: &Node, x: &Tensor, zero_point: Option<&Tensor>, w: &Tensor) -> Result<Option<Tensor>, OpError> {
+    match Products::of(node, w.shape()) {
+        Some(Products::Kernel) => {
+            let sides = x.shape().get(2..).unwrap_or_default();
+            conv_taken(node, x, zero_point, w, &Window::of_weight(node, w.shape())?.padded_for(node, sides)?)
+        }
+        Some(Products::Rows) => product_taken(node, x, &w.transpose(&[1, 0])?),
+        Some(Products::Columns) => product_taken(node, x, w),
+        None => Ok(None),
+    }
+}
+
 /// What saturation takes from the sums of a convolution of `x` `[n, c, ...]` (8 bits, with its zero point) and `w` `[m, c / group,
-/// ...]` (8 bits, signed): f64 of the sums' shape, to be added. `None` where nothing can saturate.
+/// ...]` (8 bits, signed), where sums saturate: f64 of the sums' shape, to be added. `None` where nothing can saturate.
 pub(crate) fn of_conv(
     cx: &EvalCx,
     x: &Tensor,
@@ -140,8 +158,12 @@ pub(crate) fn of_conv(
     w: &Tensor,
     window: &Window,
 ) -> Result<Option<Tensor>, OpError> {
+    if cx.sums == Sums::Pairs { conv_taken(cx.node, x, zero_point, w, window) } else { Ok(None) }
+}
+
+fn conv_taken(node: &Node, x: &Tensor, zero_point: Option<&Tensor>, w: &Tensor, window: &Window) -> Result<Option<Tensor>, OpError> {
     let (data, weight) = (x.shape(), w.shape());
-    if !applies(cx, x, w) || data.len() < 3 || weight.len() != data.len() || weight[1] == 1 {
+    if !applies(x, w) || data.len() < 3 || weight.len() != data.len() || weight[1] == 1 {
         return Ok(None);
     }
     let (per_group, row) = (weight[1], weight[1..].iter().product());
@@ -154,7 +176,7 @@ pub(crate) fn of_conv(
     let spatial = &data[2..];
     let mut out_spatial = vec![];
     for (axis, size) in spatial.iter().enumerate() {
-        out_spatial.push(window.positions(cx.node, axis, *size)?);
+        out_spatial.push(window.positions(node, axis, *size)?);
     }
     let places = offsets(window, spatial, &out_spatial);
     let (plane, positions): (usize, usize) = (spatial.iter().product(), out_spatial.iter().product());
@@ -212,12 +234,16 @@ fn offsets(window: &Window, spatial: &[usize], positions: &[usize]) -> Vec<Vec<u
 /// # Errors
 /// [`OpError`] for a signed `b` of another rank, whose order of products is not known.
 pub(crate) fn of_product(cx: &EvalCx, a: &Tensor, b: &Tensor) -> Result<Option<Tensor>, OpError> {
-    if !applies(cx, a, b) {
+    if cx.sums == Sums::Pairs { product_taken(cx.node, a, b) } else { Ok(None) }
+}
+
+fn product_taken(node: &Node, a: &Tensor, b: &Tensor) -> Result<Option<Tensor>, OpError> {
+    if !applies(a, b) {
         return Ok(None);
     }
     let (data, weight) = (a.shape(), b.shape());
     if weight.len() != 2 || data.is_empty() {
-        return Err(OpError::unsupported(cx.node, format!("saturating sums with a matrix of shape {weight:?}")));
+        return Err(OpError::unsupported(node, format!("saturating sums with a matrix of shape {weight:?}")));
     }
     let (row, columns) = (weight[0], weight[1]);
     let rows: Vec<i32> = b.transpose(&[1, 0])?.to_i64_vec()?.iter().map(|v| *v as i32).collect();

@@ -19,6 +19,9 @@ pub fn diagnosis_text(record: &DiagnosisRecord) -> String {
     }
     out += "\nError of each layer's result: signal to noise with the whole network quantized (path) and with this layer alone (alone); and by\n\
             cause, in % of the error alone (below 0: works against the others)\n";
+    if saturates(record) {
+        out += "Saturation: what 16-bit sums take from it on x86 processors with AVX2 alone, in % of that error; the other columns are without it\n";
+    }
     out += &causes(record);
     out += "\nCost of each layer alone, the worst first: its share of the change of the outputs, their signal to noise";
     out += if record.measured.is_some() { ", and what it does to loss and metric\n" } else { "\n" };
@@ -57,8 +60,14 @@ fn share(value: f64) -> String {
     if rounded == 0.0 { NOTHING.into() } else { format!("{rounded:.0}") }
 }
 
+/// True if a sum saturates anywhere.
+fn saturates(record: &DiagnosisRecord) -> bool {
+    record.layers.iter().any(|l| l.saturated.is_some_and(|s| s >= 0.005))
+}
+
 fn causes(record: &DiagnosisRecord) -> String {
     let head = ["layer", "weights", "data", "path", "alone", "data clipped", "rounded", "weights clipped", "rounded", "mean shifted"];
+    let saturates = saturates(record);
     let list = |ways: &[String]| match ways.is_empty() {
         true => NOTHING.into(),
         false => line(&ways.iter().map(|way| way.trim_end_matches(ONE_SCALE)).collect::<Vec<_>>().join(", ")),
@@ -67,9 +76,11 @@ fn causes(record: &DiagnosisRecord) -> String {
         let c = &l.causes;
         let shares = [c.data_clipped, c.data_rounded, c.weights_clipped, c.weights_rounded, c.shift].map(share);
         let names = [line(&l.layer), list(&l.weights), list(&l.data), db(l.path_db), db(l.alone_db)];
-        names.into_iter().chain(shares).collect::<Vec<String>>()
+        let saturated = saturates.then(|| share(l.saturated.unwrap_or(0.0)));
+        names.into_iter().chain(shares).chain(saturated).collect::<Vec<String>>()
     };
-    columns(&head.map(String::from), &record.layers.iter().map(row).collect::<Vec<_>>())
+    let head: Vec<String> = head.into_iter().chain(saturates.then_some("saturation")).map(String::from).collect();
+    columns(&head, &record.layers.iter().map(row).collect::<Vec<_>>())
 }
 
 fn costs(record: &DiagnosisRecord) -> String {

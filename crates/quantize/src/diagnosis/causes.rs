@@ -75,7 +75,7 @@ impl Meter {
         alone.graph.nodes = part.movers.iter().chain([&part.at]).map(|at| float.graph.nodes[*at].clone()).collect();
         let made: BTreeSet<ValueId> = alone.graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten().copied()).collect();
         let direct = alone.graph.nodes.iter().flat_map(|n| n.inputs.iter().flatten().copied());
-        let inner = alone.graph.nodes.iter().flat_map(|n| n.subgraphs().flat_map(|g| outer(g)));
+        let inner = alone.graph.nodes.iter().flat_map(|n| n.subgraphs().flat_map(outer));
         let read: BTreeSet<ValueId> = direct.chain(inner).collect();
         let fed: Vec<ValueId> = read.into_iter().filter(|v| !made.contains(v) && float.values.tensor(*v).is_none()).collect();
         fed.iter().for_each(|v| alone.values[*v].ty = ValueType::Unknown);

@@ -6,6 +6,7 @@ mod causes;
 mod parts;
 mod ranges;
 mod reference;
+mod saturation;
 
 pub use causes::Causes;
 pub use ranges::BetterRange;
@@ -17,6 +18,7 @@ use causes::{Meter, Values};
 use graph::{Model, Setting, ValueId};
 use parts::{Part, parts};
 use ranges::{Ranges, better, by_channel};
+use saturation::Saturation;
 use std::collections::{BTreeMap, BTreeSet};
 use tensor::{SignalToNoise, Tensor};
 use train::{Batch, Executor, Mode, Overrides, Task, TrainError};
@@ -42,6 +44,9 @@ pub struct LayerDiagnosis {
     pub own: SignalToNoise,
     /// What the error of `own` comes from.
     pub causes: Causes,
+    /// What sums that saturate at 16 bits take from its result, squared, over the squared error of `own`, which does not have it: on x86
+    /// processors with AVX2 alone. `None` where nothing saturates.
+    pub saturated: Option<f64>,
     /// The range that would suit its data best: of several data that of the one with most to gain, and what is left of all.
     pub range: Option<BetterRange>,
     /// What a scale for each channel would leave of the squared error of its weights, 0..1, where it has one for all.
@@ -80,7 +85,7 @@ pub fn diagnose(
     let mut rows = vec![];
     for part in parts(quantized, target) {
         if let Some(meter) = Meter::new(&part, float, quantized)? {
-            rows.push(Row::new(part, meter, float, quantized, task));
+            rows.push(Row::new(part, meter, float, quantized, task)?);
         }
     }
     let needed: BTreeSet<ValueId> = rows.iter().flat_map(|row| row.meter.needs()).collect();
@@ -159,13 +164,14 @@ struct Row<'t> {
     meter: Meter,
     path: SignalToNoise,
     ranges: Vec<(ValueId, Ranges)>,
+    saturation: Option<Saturation>,
     /// The float network with this layer's encodings.
     alone: Model,
     judge: Judge<'t>,
 }
 
 impl<'t> Row<'t> {
-    fn new(part: Part, meter: Meter, float: &Model, quantized: &Model, task: Option<&'t dyn Task>) -> Self {
+    fn new(part: Part, meter: Meter, float: &Model, quantized: &Model, task: Option<&'t dyn Task>) -> Result<Self> {
         let mut alone = float.clone();
         for id in part.encoded() {
             alone.annotations.entry(id).encoding = quantized.annotations.encoding(id).cloned();
@@ -175,7 +181,8 @@ impl<'t> Row<'t> {
         }
         let grid = |(input, carrier): &(ValueId, ValueId)| Some((*input, Ranges::of(quantized.annotations.encoding(*carrier)?)?));
         let ranges = part.data.iter().filter_map(grid).collect();
-        Row { part, meter, path: SignalToNoise::default(), ranges, alone, judge: Judge::new(float, task) }
+        let saturation = Saturation::of(&part, quantized)?;
+        Ok(Row { part, meter, path: SignalToNoise::default(), ranges, saturation, alone, judge: Judge::new(float, task) })
     }
 
     fn along(&mut self, values: &Values, stored: &Values) -> Result<()> {
@@ -183,6 +190,9 @@ impl<'t> Row<'t> {
         if let (Some(right), Some(got)) = (values.get(&self.meter.output()), stored.get(&self.meter.output())) {
             let of = SignalToNoise::of(right, got).map_err(TrainError::from)?;
             (self.path.signal, self.path.noise) = (self.path.signal + of.signal, self.path.noise + of.noise);
+        }
+        if let Some(saturation) = &mut self.saturation {
+            saturation.add(values)?;
         }
         for (input, ranges) in &mut self.ranges {
             if let Some(x) = values.get(input) {
@@ -213,6 +223,7 @@ impl<'t> Row<'t> {
             path: self.path,
             own,
             causes,
+            saturated: self.saturation.and_then(|s| s.over(own.noise)),
             range: better(self.ranges.iter().map(|(_, ranges)| ranges)),
             by_channel: ratio,
             alone: self.judge.effect(),

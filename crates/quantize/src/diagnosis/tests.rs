@@ -176,6 +176,20 @@ fn a_range_cut_short_shows_as_clipping_of_data_and_one_too_wide_as_rounding() {
 }
 
 #[test]
+fn what_saturating_sums_take_is_told_where_they_saturate() {
+    // Pairs of weights near the end of their grid meet data near the end of theirs.
+    let float = network(1.0);
+    let (_, found) = diagnosed(&float, &settings(r#"{"bits":8}"#), &|_| {});
+    assert!(of(&found, "a").saturated.unwrap() > 0.1 && of(&found, "sum").saturated.is_none(), "{found:?}");
+    let (_, seven) = diagnosed(&float, &settings(r#"{"bits":8,"reduce_range":true}"#), &|_| {});
+    let (_, four) = diagnosed(&float, &settings(r#"{"bits":4}"#), &|_| {});
+    assert!(seven.layers.iter().chain(&four.layers).all(|l| l.saturated.is_none()), "{seven:?}");
+    let safe = QuantizeSettings { processor_safe: true, ..settings(r#"{"bits":8}"#) };
+    let (_, safe) = diagnosed(&float, &safe, &|_| {});
+    assert!(safe.layers.iter().all(|l| l.saturated.is_none()), "{safe:?}");
+}
+
+#[test]
 fn a_shifted_mean_shows_as_a_shift_that_bias_correction_takes_away() {
     let shifted = |model: &mut Model| {
         let id = id(model, "a.b");

@@ -75,6 +75,10 @@ pub struct LayerErrorRecord {
     pub alone_db: Option<f64>,
     /// Shares of its own error by cause, which add up to 1. One below 0 works against the others.
     pub causes: CauseRecord,
+    /// What sums that saturate at 16 bits (x86 with AVX2 alone) take from its result, squared, over its own squared error, which does not
+    /// have it; absent: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saturated: Option<f64>,
     /// What the network does with this layer alone quantized.
     pub alone: EffectRecord,
     /// Its share of the changes of the outputs that all layers, each alone, make in sum.
@@ -143,16 +147,17 @@ impl DiagnosisRecord {
     /// The table of layers as CSV, one line for each.
     pub fn to_csv(&self) -> String {
         let mut out = String::from(
-            "layer,op,weights,data,path_db,alone_db,data_clipped,data_rounded,weights_clipped,weights_rounded,shift,noise,share,loss,metric\n",
+            "layer,op,weights,data,path_db,alone_db,data_clipped,data_rounded,weights_clipped,weights_rounded,shift,saturated,noise,share,loss,metric\n",
         );
         let number = |v: Option<f64>| v.map_or(String::new(), |v| v.to_string());
         let quoted = |text: &str| format!("\"{}\"", crate::text::line(text).replace('"', "\"\""));
         for l in &self.layers {
             let c = &l.causes;
             let names = [&l.layer, &l.op, &l.weights.join(", "), &l.data.join(", ")].map(|text| quoted(text));
-            let causes = [c.data_clipped, c.data_rounded, c.weights_clipped, c.weights_rounded, c.shift, l.alone.noise, l.share];
-            let cells = names.into_iter().chain([number(l.path_db), number(l.alone_db)]);
-            let cells = cells.chain(causes.map(|v| v.to_string())).chain([number(l.alone.loss), number(l.alone.metric)]);
+            let causes = [c.data_clipped, c.data_rounded, c.weights_clipped, c.weights_rounded, c.shift].map(|v| v.to_string());
+            let alone = [Some(l.alone.noise), Some(l.share), l.alone.loss, l.alone.metric].map(number);
+            let cells = names.into_iter().chain([number(l.path_db), number(l.alone_db)]).chain(causes);
+            let cells = cells.chain([number(l.saturated)]).chain(alone);
             out += &(cells.collect::<Vec<_>>().join(",") + "\n");
         }
         out

@@ -78,6 +78,7 @@ pub(super) fn advice(found: &Diagnosis, stage: &QuantizeStage, epochs: u64) -> V
     out.extend(ranges(&shared, stage));
     out.extend(weights(&shared, stage));
     out.extend(worst(&shared, stage));
+    out.extend(saturation(&shared, stage));
     out.retain(|a| a.expected.is_some_and(|e| e >= LEAST));
     out.sort_by(|a, b| b.expected.unwrap_or(0.0).total_cmp(&a.expected.unwrap_or(0.0)));
     if epochs == 0 && !found.layers.is_empty() {
@@ -107,6 +108,17 @@ fn shift(shared: &Shared, stage: &QuantizeStage) -> Option<Advice> {
     let why = format!("{} of the change of the outputs are shifted means of channels, {most}: {KIND} subtracts them", percent(gain));
     let possible = correctable(stage) && !corrects(stage, &[KIND]);
     possible.then(|| Advice { change: Change::Correction(Choice::known(KIND), &[KIND]), why, expected: Some(gain) })
+}
+
+/// Sums that saturate on some processors.
+fn saturation(shared: &Shared, stage: &QuantizeStage) -> Option<Advice> {
+    let (taken, most) = shared.weigh(|l| l.saturated.unwrap_or(0.0));
+    let why = format!(
+        "on x86 processors with AVX2 alone, sums that saturate at 16 bits change the outputs by {} of what quantization does, {most}: scales with \
+         which they do not (trials compute exact sums and would not see it; espalier evaluate --arithmetic avx2 does)",
+        percent(taken)
+    );
+    (!stage.processor_safe).then(|| Advice { change: Change::ProcessorSafe, why, expected: Some(taken / (1.0 + taken)) })
 }
 
 /// Ranges of data that are too wide, or too short.
@@ -307,6 +319,15 @@ mod tests {
         let spread = |l| LayerDiagnosis { by_channel: Some(0.1), ..l };
         let told = lines(alike(spread, rounded), "weights = { bits = 8, granularity = \"tensor\" }");
         assert!(told[0].contains("granularity = \"channel\"") && told[1] == "corrections = [\"equalize\"]", "{told:?}");
+    }
+
+    #[test]
+    fn sums_that_saturate_ask_for_scales_that_keep_them_from_it() {
+        let saturated = |l| LayerDiagnosis { saturated: Some(0.5), ..l };
+        let rounded = Causes { weights_rounded: 1.0, ..Causes::default() };
+        assert_eq!(lines(alike(saturated, rounded), ""), ["processor_safe = true"]);
+        assert_eq!(lines(alike(saturated, rounded), "processor_safe = true"), [""; 0]);
+        assert!(!Change::ProcessorSafe.can_be_tried() && !Change::Epochs(1).can_be_tried() && Change::Images(1).can_be_tried());
     }
 
     #[test]

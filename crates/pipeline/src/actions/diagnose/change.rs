@@ -23,6 +23,8 @@ pub enum Change {
     Rule(Box<Rule>),
     /// One more layer in float.
     Skip(String),
+    /// Scales with which no sum saturates.
+    ProcessorSafe,
     /// Training with the quantizers.
     Epochs(u64),
 }
@@ -49,6 +51,7 @@ impl Change {
             Change::Weights(weights) => ("weights", toml(weights)?),
             Change::Rule(rule) => ("rules", toml(&stage.rules.iter().chain([rule.as_ref()]).cloned().collect::<Vec<_>>())?),
             Change::Skip(node) => ("skip", toml(&stage.skip.iter().chain([node]).cloned().collect::<Vec<_>>())?),
+            Change::ProcessorSafe => ("processor_safe", Value::Boolean(true)),
             Change::Epochs(epochs) => ("epochs", toml(epochs)?),
         })
     }
@@ -74,9 +77,14 @@ impl Change {
         Ok(format!("{key} = {value}"))
     }
 
-    /// True if it can be tried without training.
-    pub fn without_training(&self) -> bool {
-        !matches!(self, Change::Epochs(_))
+    /// True for a correction that learns, which takes minutes where others take seconds.
+    pub fn learns(&self) -> bool {
+        matches!(self, Change::Correction(new, _) if new.learns_from() > 0)
+    }
+
+    /// True if a calibration and a simulation show what comes of it: not for training, nor for what only some processors compute.
+    pub fn can_be_tried(&self) -> bool {
+        !matches!(self, Change::Epochs(_) | Change::ProcessorSafe)
     }
 }
 

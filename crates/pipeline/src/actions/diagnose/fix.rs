@@ -56,7 +56,7 @@ impl fmt::Display for TryBudget {
 pub type Apply<'a> = &'a dyn Fn(&[String]) -> Result<QuantizeStage, StageError>;
 
 impl Diagnose<'_> {
-    /// Tries the suggestions in their order within a budget: each is put on top of what is kept so far, the stage calibrates the network
+    /// Tries the suggestions in their order, corrections that learn after all others, within a budget: each is put on top of what is kept so far, the stage calibrates the network
     /// anew on the same samples, and the result is measured on those of the diagnosis. It is kept if the outputs come nearer to the float
     /// network's, and with labels if the loss falls, too: either alone may be chance. Nothing trains.
     ///
@@ -73,7 +73,11 @@ impl Diagnose<'_> {
         let begun = Instant::now();
         let (mut best, mut kept, mut tried) = (before.clone(), vec![], 0);
         let mut stage = self.stage.clone();
-        for (suggestion, change) in record.suggestions.iter_mut().zip(&diagnosed.changes).filter(|(_, change)| change.without_training()) {
+        let mut trials: Vec<_> =
+            record.suggestions.iter_mut().zip(&diagnosed.changes).filter(|(_, change)| change.can_be_tried()).collect();
+        // Once a correction that learns is kept, each further trial takes its time.
+        trials.sort_by_key(|(_, change)| change.learns());
+        for (suggestion, change) in trials {
             let over = match budget {
                 TryBudget::Time(time) => begun.elapsed() >= time,
                 TryBudget::Tries(tries) => tried >= tries,

@@ -21,6 +21,9 @@ use train::{Batches, LoaderBatches};
 /// Most samples that run at once: the values of a whole batch are kept.
 const BATCH: usize = 16;
 
+/// The rise of the loss, as a part of it, up to which a network with no worse a metric counts as good as another.
+const NO_RISE: f64 = 0.02;
+
 /// A quantize stage to be diagnosed.
 pub struct Diagnose<'a> {
     /// The network before the stage.
@@ -130,7 +133,16 @@ impl Diagnose<'_> {
         }
     }
 
-    fn diagnosed(&self, found: &Diagnosis, taken_from: String, notes: Vec<String>) -> Result<Diagnosed, StageError> {
+    fn diagnosed(&self, found: &Diagnosis, taken_from: String, mut notes: Vec<String>) -> Result<Diagnosed, StageError> {
+        let measured = found.float.metric.is_some().then(|| metric_record(self.on.sources.task().member().as_ref()));
+        let figures = (found.float.metric.zip(found.quantized.metric)).zip(found.float.loss.zip(found.quantized.loss));
+        if let (Some(metric), Some(((right, got), (loss, rises_to)))) = (&measured, figures)
+            && metric.loss(right, got) <= 0.0
+            && rises_to <= loss * (1.0 + NO_RISE)
+        {
+            let note = "On these samples the quantized network is as good as the float one; what follows says where its outputs differ.";
+            notes.push(note.into());
+        }
         let shares: Vec<f64> = Shared::of(found).shares().collect();
         let layers = found.layers.iter().zip(shares).map(|(l, share)| layer_record(l, share)).collect();
         let (mut suggestions, mut changes) = (vec![], vec![]);
@@ -145,7 +157,7 @@ impl Diagnose<'_> {
             stage: self.name.to_string(),
             samples: found.samples as u64,
             taken_from,
-            measured: found.float.metric.is_some().then(|| metric_record(self.on.sources.task().member().as_ref())),
+            measured,
             float: effect_record(&found.float),
             quantized: effect_record(&found.quantized),
             notes,
@@ -178,6 +190,7 @@ fn layer_record(l: &LayerDiagnosis, share: f64) -> LayerErrorRecord {
             weights_rounded: c.weights_rounded,
             shift: c.shift,
         },
+        saturated: l.saturated,
         alone: effect_record(&l.alone),
         share,
     }
