@@ -68,6 +68,26 @@ fn every_way_trains_and_leaves_scales_and_zero_points() {
 }
 
 #[test]
+fn masked_weights_stay_zero_in_every_way() {
+    for (how, way) in ways().into_iter().enumerate() {
+        let mut m = quantized();
+        let id = m.find("fc2.weight").unwrap();
+        let live: Vec<bool> = (0..48).map(|i| i % 2 != 0).collect();
+        m.annotations.entry(id).mask = Some(Tensor::new(live.clone(), [3, 16]).unwrap());
+        let loss = CrossEntropy::of(&m, 0.0).unwrap();
+        let damped = vec![OscillationDamping { factor: 0.1, start: 0.0 }.choice().unwrap()];
+        let settings = TrainSettings { penalties: damped, ..with(way) };
+        train::train(&mut m, &Toy { batches: 10 }, &loss, &settings, &mut TrainContext::default()).unwrap();
+        let annotation = m.annotations.get(id).unwrap();
+        let stored =
+            encodings::store(m.values.tensor(id).unwrap(), annotation.mask.as_ref(), annotation.encoding.as_ref().unwrap()).unwrap();
+        let read = encodings::read(&stored.data, annotation.encoding.as_ref().unwrap()).unwrap().to_f32_vec().unwrap();
+        assert!(read.iter().zip(&live).all(|(v, live)| *live || v.to_bits() == 0), "way {how}");
+        assert!(read.iter().any(|v| *v != 0.0), "way {how}");
+    }
+}
+
+#[test]
 fn lsq_keeps_zero_points_and_is_what_true_means() {
     let (a, b) = (trained(true.into()).0, trained(Lsq {}.choice::<ScaleLearnings>().unwrap().into()).0);
     assert_eq!(parameter(&a, "x", "zero_point"), [5.0]);
