@@ -157,7 +157,8 @@ fn figures(effect: &EffectRecord, metric: Option<&MetricRecord>) -> String {
 fn fixed(record: &DiagnosisRecord) -> String {
     let Some(fix) = &record.fixed else { return String::new() };
     let metric = record.measured.as_ref();
-    let mut out = format!("\nTried {}, kept {}\n", fix.tried, fix.kept.len());
+    let kept = record.suggestions.iter().filter(|s| s.tried.as_ref().is_some_and(|tried| tried.kept)).count();
+    let mut out = format!("\nTried {}, kept {kept}\n", fix.tried);
     let _ = writeln!(out, "  before  {}", figures(&fix.before, metric));
     let _ = writeln!(out, "  after   {}", figures(&fix.after, metric));
     if let Some(metric) = metric
