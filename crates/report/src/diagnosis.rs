@@ -20,7 +20,7 @@ pub fn diagnosis_text(record: &DiagnosisRecord) -> String {
     out += "\nError of each layer's result: signal to noise with the whole network quantized (path) and with this layer alone (alone); and by\n\
             cause, in % of the error alone (below 0: works against the others)\n";
     if saturates(record) {
-        out += "Saturation: what 16-bit sums take from it on x86 processors with AVX2 alone, in % of that error; the other columns are without it\n";
+        out += "Alone on AVX2: where sums saturate at 16 bits, on x86 processors with AVX2 alone; the other columns are of exact sums\n";
     }
     out += &causes(record);
     out += "\nCost of each layer alone, the worst first: its share of the change of the outputs, their signal to noise";
@@ -62,7 +62,12 @@ fn share(value: f64) -> String {
 
 /// True if a sum saturates anywhere.
 fn saturates(record: &DiagnosisRecord) -> bool {
-    record.layers.iter().any(|l| l.saturated.is_some_and(|s| s >= 0.005))
+    record.layers.iter().any(|l| saturated(l).is_some())
+}
+
+/// What saturation adds to a layer's own error, if it is of account.
+fn saturated(l: &LayerErrorRecord) -> Option<f64> {
+    l.saturated.filter(|s| *s >= 0.01)
 }
 
 fn causes(record: &DiagnosisRecord) -> String {
@@ -76,10 +81,11 @@ fn causes(record: &DiagnosisRecord) -> String {
         let c = &l.causes;
         let shares = [c.data_clipped, c.data_rounded, c.weights_clipped, c.weights_rounded, c.shift].map(share);
         let names = [line(&l.layer), list(&l.weights), list(&l.data), db(l.path_db), db(l.alone_db)];
-        let saturated = saturates.then(|| share(l.saturated.unwrap_or(0.0)));
+        let there = |(alone, ratio): (f64, f64)| format!("{:.1} dB", alone - 10.0 * (1.0 + ratio).log10());
+        let saturated = saturates.then(|| l.alone_db.zip(saturated(l)).map_or(NOTHING.into(), there));
         names.into_iter().chain(shares).chain(saturated).collect::<Vec<String>>()
     };
-    let head: Vec<String> = head.into_iter().chain(saturates.then_some("saturation")).map(String::from).collect();
+    let head: Vec<String> = head.into_iter().chain(saturates.then_some("alone on AVX2")).map(String::from).collect();
     columns(&head, &record.layers.iter().map(row).collect::<Vec<_>>())
 }
 
@@ -151,7 +157,8 @@ fn figures(effect: &EffectRecord, metric: Option<&MetricRecord>) -> String {
 fn fixed(record: &DiagnosisRecord) -> String {
     let Some(fix) = &record.fixed else { return String::new() };
     let metric = record.measured.as_ref();
-    let mut out = format!("\nTried {}, kept {}\n", fix.tried, fix.kept.len());
+    let kept = record.suggestions.iter().filter(|s| s.tried.as_ref().is_some_and(|tried| tried.kept)).count();
+    let mut out = format!("\nTried {}, kept {kept}\n", fix.tried);
     let _ = writeln!(out, "  before  {}", figures(&fix.before, metric));
     let _ = writeln!(out, "  after   {}", figures(&fix.after, metric));
     if let Some(metric) = metric

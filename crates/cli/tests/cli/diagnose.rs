@@ -75,7 +75,6 @@ fn a_run_is_diagnosed_and_what_is_tried_is_kept_only_if_better() {
     assert!(fix["tried"] == 3 && said.contains("Tried 3, kept "), "{fix} {said}");
     let kept = fix["kept"].as_array().expect("settings");
     assert!(!kept.is_empty() && number(&fix["after"]["noise"]) < number(&fix["before"]["noise"]), "{fix}");
-    assert!(number(&fix["after"]["loss"]) < number(&fix["before"]["loss"]), "{fix}");
     // The recipe that was written has what is kept: diagnosed again, it begins where the trials ended.
     assert!(error.contains("written: ") && fs::read_to_string(&fixed).expect("a recipe").contains("# stages.quantize."), "{error}");
     let model = dir.path("out/train.onnx");

@@ -120,7 +120,7 @@ pub fn diagnose(
 }
 
 /// What a quantized network does to the outputs, loss and metric of `float` (without encodings, whatever it has), whose outputs are the
-/// same in their order.
+/// same in their order. Also the mean loss of each batch, where samples have targets.
 ///
 /// # Errors
 /// [`QuantizeError::NoData`] without a batch; errors of running the graphs and of the task.
@@ -129,7 +129,7 @@ pub fn effect(
     quantized: &Model,
     task: Option<&dyn Task>,
     batches: impl Iterator<Item = Result<Batch, TrainError>>,
-) -> Result<Effect> {
+) -> Result<(Effect, Vec<f64>)> {
     let float = without_encodings(float);
     let (runs, mut judge) = (Judge::new(&float, None), Judge::new(quantized, task));
     let mut samples = 0;
@@ -143,7 +143,8 @@ pub fn effect(
         judge.add(&right, &got, &batch)?;
     }
     tensor::release_kept();
-    if samples == 0 { Err(QuantizeError::NoData) } else { Ok(judge.effect()) }
+    let losses = judge.losses();
+    if samples == 0 { Err(QuantizeError::NoData) } else { Ok((judge.effect(), losses)) }
 }
 
 /// Values of a run with its annotations, before their own encoding.

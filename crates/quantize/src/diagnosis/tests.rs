@@ -1,5 +1,6 @@
 use super::*;
 use crate::{Corrections, QuantizeSettings, quantize};
+use encodings::affine::{Grid, quantize_to_int};
 use graph::{AttributeValue, Dim, Node, ValueType};
 use proptest::prelude::*;
 use technique::Choice;
@@ -175,12 +176,45 @@ fn a_range_cut_short_shows_as_clipping_of_data_and_one_too_wide_as_rounding() {
     assert!(layer.range.unwrap().factor < 0.5, "{layer:?}");
 }
 
+/// The squared difference of the first layer's results that 16-bit sums make.
+fn taken_from_first(model: &Model) -> f64 {
+    let at = |name: &str| model.annotations.encoding(id(model, name)).unwrap();
+    let (data, weights) = (Grid::of(at("input")).unwrap(), Grid::of(at("a.w")).unwrap());
+    let mut integers = Model::new(17);
+    let mut add = |name: &str, tensor: Option<Tensor>| match tensor {
+        Some(t) => integers.values.add_constant(name, t),
+        None => integers.values.add_named(name),
+    };
+    let w = quantize_to_int(model.values.tensor(id(model, "a.w")).unwrap(), at("a.w")).unwrap();
+    let (x, w, zero, y) = (add("x", None), add("w", Some(w)), add("zero", Some(data.zero_point().unwrap())), add("y", None));
+    integers.graph.constants.extend([w, zero]);
+    (integers.graph.inputs, integers.graph.outputs) = (vec![x], vec![y]);
+    let node = Node::new("ConvInteger", "a", &[x, w, zero], &[y]).with("pads", AttributeValue::Ints(vec![1; 4]));
+    integers.graph.nodes.push(node);
+    let (step, steps) = (data.scale().item::<f32>().unwrap(), weights.scale().to_f64_vec().unwrap());
+    let mut sum = 0.0;
+    for batch in batches() {
+        let x = quantize_to_int(&batch.unwrap().inputs["input"], at("input")).unwrap();
+        let inputs: Named = [("x".to_string(), x)].into();
+        let run = |sums| Executor::new(&integers).unwrap().summing(sums).run(&inputs, Mode::FLOAT).unwrap()["y"].to_f64_vec().unwrap();
+        let (exact, pairs) = (run(ops::Sums::Exact), run(ops::Sums::Pairs));
+        for (i, (a, b)) in exact.iter().zip(&pairs).enumerate() {
+            sum += ((a - b) * f64::from(step) * steps[i / 36 % 8]).powi(2);
+        }
+    }
+    sum
+}
+
 #[test]
 fn what_saturating_sums_take_is_told_where_they_saturate() {
     // Pairs of weights near the end of their grid meet data near the end of theirs.
     let float = network(1.0);
-    let (_, found) = diagnosed(&float, &settings(r#"{"bits":8}"#), &|_| {});
-    assert!(of(&found, "a").saturated.unwrap() > 0.1 && of(&found, "sum").saturated.is_none(), "{found:?}");
+    let (model, found) = diagnosed(&float, &settings(r#"{"bits":8}"#), &|_| {});
+    let first = of(&found, "a");
+    assert!(first.saturated.unwrap() > 0.1 && of(&found, "sum").saturated.is_none(), "{found:?}");
+    // The same from the convolution on integers, with sums of either kind.
+    let taken = taken_from_first(&model);
+    assert!((taken / first.own.noise / first.saturated.unwrap() - 1.0).abs() < 1e-6, "{taken} {first:?}");
     let (_, seven) = diagnosed(&float, &settings(r#"{"bits":8,"reduce_range":true}"#), &|_| {});
     let (_, four) = diagnosed(&float, &settings(r#"{"bits":4}"#), &|_| {});
     assert!(seven.layers.iter().chain(&four.layers).all(|l| l.saturated.is_none()), "{seven:?}");

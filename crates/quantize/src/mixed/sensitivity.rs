@@ -92,6 +92,8 @@ pub(crate) struct Judge<'t> {
     score: Option<Box<dyn Score>>,
     /// Sum of the losses of samples, and how many they are.
     loss: (f64, usize),
+    /// Mean loss of each batch.
+    losses: Vec<f64>,
 }
 
 impl<'t> Judge<'t> {
@@ -100,7 +102,7 @@ impl<'t> Judge<'t> {
         let parts = task.and_then(|t| Some((t.loss(model, 0.0).ok()?, t.score(model, Reads::Graph).ok()?)));
         let (objective, score) = parts.unzip();
         let outputs = model.graph.outputs.iter().map(|v| (*v, SignalToNoise::default())).collect();
-        Judge { task, outputs, objective, score, loss: (0.0, 0) }
+        Judge { task, outputs, objective, score, loss: (0.0, 0), losses: vec![] }
     }
 
     pub(crate) fn run(&self, model: &Model, batch: &Batch) -> Result<Values> {
@@ -121,11 +123,18 @@ impl<'t> Judge<'t> {
         let labelled = self.task.is_some_and(|t| batch.targets.contains_key(t.target()));
         if let (true, Some(objective), Some(score)) = (labelled, &self.objective, &mut self.score) {
             let loss = objective.loss(got, batch)?.to_f32_vec().map_err(TrainError::from)?;
-            self.loss.0 += f64::from(loss.first().copied().unwrap_or(f32::NAN)) * batch.len() as f64;
+            let loss = f64::from(loss.first().copied().unwrap_or(f32::NAN));
+            self.losses.push(loss);
+            self.loss.0 += loss * batch.len() as f64;
             self.loss.1 += batch.len();
             score.add(got, batch)?;
         }
         Ok(())
+    }
+
+    /// Mean loss of each batch, where samples have targets.
+    pub(crate) fn losses(&mut self) -> Vec<f64> {
+        std::mem::take(&mut self.losses)
     }
 
     pub(crate) fn effect(self) -> Effect {

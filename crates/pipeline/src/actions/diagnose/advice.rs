@@ -112,11 +112,15 @@ fn shift(shared: &Shared, stage: &QuantizeStage) -> Option<Advice> {
 
 /// Sums that saturate on some processors.
 fn saturation(shared: &Shared, stage: &QuantizeStage) -> Option<Advice> {
-    let (taken, most) = shared.weigh(|l| l.saturated.unwrap_or(0.0));
+    let (taken, _) = shared.weigh(|l| l.saturated.unwrap_or(0.0));
+    let of = |(l, share): &(&LayerDiagnosis, f64)| share * l.saturated.unwrap_or(0.0);
+    let (most, _) = shared.layers.iter().max_by(|a, b| of(a).total_cmp(&of(b)))?;
+    let there = most.own.db() - 10.0 * (1.0 + most.saturated?).log10();
     let why = format!(
-        "on x86 processors with AVX2 alone, sums that saturate at 16 bits change the outputs by {} of what quantization does, {most}: scales with \
-         which they do not (trials compute exact sums and would not see it; espalier evaluate --arithmetic avx2 does)",
-        percent(taken)
+        "on x86 processors with AVX2 alone sums saturate at 16 bits, most in {} ({:.1} dB alone, {there:.1} dB there): take scales with which they \
+         do not (a trial computes exact sums and would not see it; espalier evaluate --arithmetic avx2 does)",
+        most.node,
+        most.own.db()
     );
     (!stage.processor_safe).then(|| Advice { change: Change::ProcessorSafe, why, expected: Some(taken / (1.0 + taken)) })
 }

@@ -58,7 +58,7 @@ pub type Apply<'a> = &'a dyn Fn(&[String]) -> Result<QuantizeStage, StageError>;
 impl Diagnose<'_> {
     /// Tries the suggestions in their order, corrections that learn after all others, within a budget: each is put on top of what is kept so far, the stage calibrates the network
     /// anew on the same samples, and the result is measured on those of the diagnosis. It is kept if the outputs come nearer to the float
-    /// network's, and with labels if the loss falls, too: either alone may be chance. Nothing trains.
+    /// network's and, with labels, the loss does not rise beyond chance. Nothing trains.
     ///
     /// # Errors
     /// Errors of the data, and of the stage as it is; a suggestion that cannot be used is noted in its record.
@@ -68,7 +68,7 @@ impl Diagnose<'_> {
         // A trained network is not what a trial without training is compared with.
         let before = match self.epochs > 0 && self.quantized.is_some() {
             true => self.trial(self.stage, &judging, &mut *tick)?,
-            false => record.quantized.clone(),
+            false => self.measure(&diagnosed.quantized, &judging)?,
         };
         let begun = Instant::now();
         let (mut best, mut kept, mut tried) = (before.clone(), vec![], 0);
@@ -95,36 +95,62 @@ impl Diagnose<'_> {
             let made = apply(&settings).and_then(|changed| Ok((self.trial(&changed, &judging, &mut *tick)?, changed)));
             let seconds = since.elapsed().as_secs_f64();
             suggestion.tried = Some(match made {
-                Ok((effect, changed)) => {
-                    let better = better(&effect, &best);
+                Ok((measured, changed)) => {
+                    let better = better(&measured, &best);
+                    let effect = Some(measured.effect.clone());
                     if better {
-                        (best, stage, kept) = (effect.clone(), changed, settings);
+                        (best, stage, kept) = (measured, changed, settings);
                     }
-                    TrialRecord { effect: Some(effect), kept: better, error: None, seconds }
+                    TrialRecord { effect, kept: better, error: None, seconds }
                 }
                 Err(e) => TrialRecord { effect: None, kept: false, error: Some(e.to_string()), seconds },
             });
         }
         tick(1, 1);
-        record.fixed = Some(FixRecord { before, after: best, tried, kept });
+        record.fixed = Some(FixRecord { before: before.effect, after: best.effect, tried, kept });
         Ok(())
     }
 
     /// Calibrates the network by a stage's settings and measures it.
-    fn trial(&self, stage: &QuantizeStage, judging: &Judging, tick: Tick) -> Result<EffectRecord, StageError> {
+    fn trial(&self, stage: &QuantizeStage, judging: &Judging, tick: Tick) -> Result<Measured, StageError> {
         let mut model: Model = self.before.clone();
         calibrate(&mut model, stage, self.on, &mut *tick)?;
+        self.measure(&model, judging)
+    }
+
+    fn measure(&self, quantized: &Model, judging: &Judging) -> Result<Measured, StageError> {
         let task = self.on.sources.task().member();
         let task = judging.labelled.then(|| task.as_ref());
-        let effect = diagnosis::effect(self.before, &model, task, judging.data.epoch(0))?;
-        Ok(effect_record(&effect))
+        let (effect, losses) = diagnosis::effect(self.before, quantized, task, judging.data.epoch(0))?;
+        Ok(Measured { effect: effect_record(&effect), losses })
     }
 }
 
-/// True if `new` is better than `old`.
-fn better(new: &EffectRecord, old: &EffectRecord) -> bool {
-    let loss = new.loss.zip(old.loss).is_none_or(|(new, old)| new < old);
-    loss && new.noise < old.noise
+/// A measured network.
+#[derive(Clone, Debug)]
+struct Measured {
+    effect: EffectRecord,
+    /// Mean loss of each batch; empty without labels.
+    losses: Vec<f64>,
+}
+
+/// Least part by which the change of the outputs must fall.
+const FALLS: f64 = 0.02;
+
+/// True if `new` is better than `old`: its outputs are nearer to those of the float network, and its loss does not rise by more than the
+/// standard error of the difference between the same batches.
+fn better(new: &Measured, old: &Measured) -> bool {
+    new.effect.noise < old.effect.noise * (1.0 - FALLS) && !rises(&new.losses, &old.losses)
+}
+
+fn rises(new: &[f64], old: &[f64]) -> bool {
+    let differences: Vec<f64> = new.iter().zip(old).map(|(new, old)| new - old).collect();
+    let n = differences.len() as f64;
+    let mean = differences.iter().sum::<f64>() / n.max(1.0);
+    let variance = differences.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    // A loss that is not a number rises.
+    let within = mean <= (variance / n).sqrt();
+    !differences.is_empty() && !within
 }
 
 #[cfg(test)]
@@ -143,11 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn better_is_nearer_to_float_and_with_labels_of_less_loss() {
-        let of = |noise, loss| EffectRecord { noise, loss, metric: None };
-        assert!(better(&of(0.1, None), &of(0.2, None)) && !better(&of(0.2, None), &of(0.2, None)));
-        assert!(better(&of(0.1, Some(1.0)), &of(0.2, Some(1.1))));
-        assert!(!better(&of(0.1, Some(1.1)), &of(0.2, Some(1.0))) && !better(&of(0.3, Some(0.9)), &of(0.2, Some(1.0))));
-        assert!(!better(&of(f64::NAN, Some(0.1)), &of(0.2, Some(1.0))));
+    fn better_is_nearer_to_float_without_a_loss_that_rises_beyond_chance() {
+        let of = |noise, losses: &[f64]| Measured { effect: EffectRecord { noise, ..EffectRecord::default() }, losses: losses.to_vec() };
+        assert!(better(&of(0.1, &[]), &of(0.2, &[])) && !better(&of(0.199, &[]), &of(0.2, &[])));
+        let old = of(0.2, &[1.0, 2.0, 3.0, 4.0]);
+        assert!(better(&of(0.1, &[0.9, 1.9, 2.9, 3.9]), &old));
+        // Up and down: the mean is within its standard error.
+        assert!(better(&of(0.1, &[1.2, 1.9, 2.9, 4.1]), &old));
+        assert!(!better(&of(0.1, &[1.1, 2.1, 3.1, 4.2]), &old) && !better(&of(0.3, &[0.1; 4]), &old));
+        assert!(!better(&of(f64::NAN, &[0.1; 4]), &old) && !better(&of(0.1, &[f64::NAN; 4]), &old));
+        assert!(better(&of(0.1, &[0.9]), &of(0.2, &[1.0])) && !better(&of(0.1, &[1.1]), &of(0.2, &[1.0])));
     }
 }

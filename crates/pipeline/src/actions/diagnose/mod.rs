@@ -48,6 +48,8 @@ pub struct Diagnosed {
     pub record: DiagnosisRecord,
     /// The change that each suggestion makes.
     pub changes: Vec<Change>,
+    /// The quantized network.
+    quantized: Model,
 }
 
 /// Samples to judge by, never test samples.
@@ -101,7 +103,7 @@ impl Diagnose<'_> {
         };
         let found = diagnosis::diagnose(&float, &quantized, self.on.target, task, judging.data.epoch(0), &mut step)?;
         tick(1, 1);
-        self.diagnosed(&found, judging.taken_from, notes)
+        self.diagnosed(&found, quantized, judging.taken_from, notes)
     }
 
     fn judging(&self) -> Result<Judging, StageError> {
@@ -133,7 +135,7 @@ impl Diagnose<'_> {
         }
     }
 
-    fn diagnosed(&self, found: &Diagnosis, taken_from: String, mut notes: Vec<String>) -> Result<Diagnosed, StageError> {
+    fn diagnosed(&self, found: &Diagnosis, quantized: Model, taken_from: String, mut notes: Vec<String>) -> Result<Diagnosed, StageError> {
         let measured = found.float.metric.is_some().then(|| metric_record(self.on.sources.task().member().as_ref()));
         let figures = (found.float.metric.zip(found.quantized.metric)).zip(found.float.loss.zip(found.quantized.loss));
         if let (Some(metric), Some(((right, got), (loss, rises_to)))) = (&measured, figures)
@@ -165,7 +167,7 @@ impl Diagnose<'_> {
             suggestions,
             fixed: None,
         };
-        Ok(Diagnosed { record, changes })
+        Ok(Diagnosed { record, changes, quantized })
     }
 }
 
