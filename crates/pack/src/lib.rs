@@ -132,7 +132,7 @@ fn layout(file: &[u8]) -> Result<Layout, PackError> {
 fn kind(dtype: DType, data: &[u8]) -> Option<Kind> {
     let words = |bytes: u8, float: bool| {
         let (count, different) = (data.len() / usize::from(bytes), different(data, bytes));
-        Some(match different <= FEW && different * 4 <= count && data.len() % usize::from(bytes) == 0 {
+        Some(match different <= FEW && different * 4 <= count && data.len().is_multiple_of(usize::from(bytes)) {
             true => Kind::Few { bytes, float },
             // Numbers that come again are known by their upper bytes.
             false if different < count - count / 10 => Kind::Words { bytes, float, plain: 0 },

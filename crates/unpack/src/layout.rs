@@ -80,7 +80,7 @@ impl Layout {
                     known.get_or_insert_with(|| Integers::new(u32::from(bits))).code(coder, data, own, shape);
                 }
                 Kind::Few { bytes, float } => {
-                    if ![2, 4, 8].contains(&bytes) || span.length % usize::from(bytes) != 0 {
+                    if ![2, 4, 8].contains(&bytes) || !span.length.is_multiple_of(usize::from(bytes)) {
                         return Err(Fault::Damaged);
                     }
                     let known = few.get_or_insert_with(|| (Words::new(), Integers::new(8)));
