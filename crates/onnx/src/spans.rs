@@ -21,7 +21,7 @@ pub struct Span {
 /// subgraphs and functions. Tensors of a type that is unknown, of strings, without numbers and in other files are left out.
 ///
 /// # Errors
-/// [`OnnxError`] if the bytes are no protobuf message with a graph.
+/// [`crate::OnnxError`] if the bytes are no protobuf message with a graph.
 pub fn spans(file: &[u8]) -> Result<Vec<Span>> {
     let mut found = Found { file, spans: vec![], depth: 0 };
     let mut graphs = 0;

@@ -1,6 +1,6 @@
 //! Why a quantized network is worse than the float one: for each layer the error that it has, where it comes from, and what it costs.
 //!
-//! [`reference`] makes the float network with the values of the quantized one, so that both can be compared value by value.
+//! [`reference()`] makes the float network with the values of the quantized one, so that both can be compared value by value.
 //! [`diagnose`] runs both, each layer alone, and the network with one layer quantized after the other.
 mod causes;
 mod parts;
@@ -68,7 +68,7 @@ pub struct Diagnosis {
     pub layers: Vec<LayerDiagnosis>,
 }
 
-/// Compares a quantized network with the float network of the same values (see [`reference`]), layer by layer. With a `task`, samples that
+/// Compares a quantized network with the float network of the same values (see [`reference()`]), layer by layer. With a `task`, samples that
 /// have its targets also give loss and metric. What a layer reads counts as its own, so what several layers read counts for each of
 /// them. Keeps the values of one batch in memory. `tick` gets how many runs of a batch are done and, for the batch in hand, all.
 ///
