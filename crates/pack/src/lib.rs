@@ -119,7 +119,8 @@ fn layout(file: &[u8]) -> Result<Layout, PackError> {
         if found.length < SMALLEST || found.at < end {
             continue;
         }
-        let size = |from: usize| found.sizes.iter().skip(from).map(|s| usize::try_from(*s).unwrap_or(1)).product::<usize>().max(1);
+        let size =
+            |from: usize| found.sizes.iter().skip(from).fold(1usize, |n, s| n.saturating_mul(usize::try_from(*s).unwrap_or(1))).max(1);
         let begins = in_block > 0 && in_block + found.length > BLOCK;
         in_block = if begins { found.length } else { in_block + found.length };
         let row = if found.sizes.len() > 1 { size(1) } else { found.length };

@@ -14,8 +14,9 @@ use alloc::vec::Vec;
 pub const MAGIC: [u8; 4] = *b"ESPK";
 /// The version that this crate reads and the encoder writes.
 pub const VERSION: u8 = 1;
-/// A byte of an archive stands for at most so many of the file: eight bits, each at least 1/4096 of one.
-const MOST: u64 = 8192;
+/// A byte of an archive stands for at most so many of the file: its eight bits are so many decisions that cost 8/65536 of being wrong,
+/// which is what the surest costs, and one decision may be about eight bytes.
+const MOST: u64 = 1 << 19;
 
 /// An archive whose structure is read already.
 pub struct Archive<'a> {

@@ -63,13 +63,14 @@ impl Integers {
         let count = span.len() * each;
         // Whether the byte of the present elements repeats an earlier one.
         let mut repeated = None;
-        let (row, inner) = (shape.row.max(1), shape.inner.max(1));
-        // Signed values; those of one row above at most are read.
+        // A damaged archive may say anything.
+        let (row, inner) = (shape.row.clamp(1, count.max(1)), shape.inner.clamp(1, count.max(1)));
+        // Signed values.
         let mut values: Vec<i16> = vec![0; count];
         // Mean magnitudes, times 64: of the row so far, and of each input channel.
         let mut columns: Vec<u32> = vec![0; row.div_ceil(inner)];
         let mut mean = 0u32;
-        // Rows start from the statistics that rows have had.
+        // Rows of another tensor say nothing about these.
         self.forget_rows();
         for i in 0..count {
             let column = i % row / inner;

@@ -1,18 +1,24 @@
 //! Constants that hold the same are stored once.
 use graph::{Model, ValueId};
 use std::collections::{BTreeMap, HashMap};
+use tensor::Tensor;
 
 /// Elements from which on it pays.
 const SMALLEST: usize = 64;
 
-/// Lets the readers of constants of the main graph that are equal to the bit read one of them. Folding makes such: the weights of a recurrent layer that both
-/// branches of an If read, each through a node of its own.
+/// Elements by which constants are told apart before they are compared whole.
+const LOOKED_AT: usize = 16;
+
+/// Lets the readers of constants of the main graph that are equal to the bit read one of them. Folding makes such: the weights of a
+/// recurrent layer that both branches of an If read, each through a node of its own.
 pub(super) fn share(model: &mut Model) {
-    let mut groups: BTreeMap<(String, Vec<usize>), Vec<ValueId>> = BTreeMap::new();
+    let mut groups: BTreeMap<(String, Vec<usize>, Vec<u64>), Vec<ValueId>> = BTreeMap::new();
     for id in &model.graph.constants {
         let fed = model.graph.inputs.contains(id) || model.graph.outputs.contains(id);
-        if let Some(tensor) = model.values.tensor(*id).filter(|t| !fed && t.len() >= SMALLEST) {
-            groups.entry((tensor.dtype().to_string(), tensor.shape().to_vec())).or_default().push(*id);
+        if let Some(tensor) = model.values.tensor(*id).filter(|t| !fed && t.len() >= SMALLEST)
+            && let Ok(some) = some_elements(tensor)
+        {
+            groups.entry((tensor.dtype().to_string(), tensor.shape().to_vec(), some)).or_default().push(*id);
         }
     }
     let mut replaced: HashMap<ValueId, ValueId> = HashMap::new();
@@ -30,11 +36,18 @@ pub(super) fn share(model: &mut Model) {
     model.graph.constants.retain(|id| !replaced.contains_key(id));
 }
 
+/// The bits of elements that are evenly spread. Strings have none.
+fn some_elements(tensor: &Tensor) -> tensor::Result<Vec<u64>> {
+    let count = tensor.len();
+    let at = (0..LOOKED_AT).map(|i| (i * count / LOOKED_AT) as i64).collect::<Vec<i64>>();
+    let picked = tensor.reshape([count])?.gather(&Tensor::vector(at), 0)?;
+    Ok(picked.to_f64_vec()?.into_iter().map(f64::to_bits).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use graph::Node;
-    use tensor::Tensor;
 
     #[test]
     fn equal_constants_are_stored_once_and_others_stay() {

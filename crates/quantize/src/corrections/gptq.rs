@@ -99,7 +99,8 @@ impl Correction for Gptq {
                         power.add(&layer, x)?;
                     }
                     match self.round(model, weight, &layer, power)? {
-                        Some(ratio) => ratios.extend(ratio),
+                        Some((nearest, rounded)) if nearest > 0.0 && rounded > 0.0 => ratios.push(rounded / nearest),
+                        Some(_) => {}
                         None => left.push(node.label(&model.values)),
                     }
                     tensor::release_kept();
@@ -122,8 +123,8 @@ impl Correction for Gptq {
 }
 
 impl Gptq {
-    /// Rounds a weight; returns its error relative to that of rounding to nearest, where there is one. `None`: it cannot be rounded.
-    fn round(&self, model: &mut Model, id: ValueId, layer: &LayerInputs, power: Power) -> Result<Option<Option<f64>>> {
+    /// Rounds a weight; returns the error of rounding to nearest and the one that is left. `None`: it cannot be rounded.
+    fn round(&self, model: &mut Model, id: ValueId, layer: &LayerInputs, power: Power) -> Result<Option<(f64, f64)>> {
         let fault = |e: encodings::EncodingError| named(&model.values[id].name)(e);
         let (Some(weight), Some(annotation)) = (model.values.tensor(id), model.annotations.get(id)) else { return Ok(None) };
         let Some(encoding) = &annotation.encoding else { return Ok(None) };
@@ -157,7 +158,7 @@ impl Gptq {
         }
         let stored = layer.restored(new, weight.shape()).map_err(|e| fault(e.into()))?;
         model.values.set_tensor(id, stored);
-        Ok(Some((before > 0.0 && after > 0.0).then(|| after / before)))
+        Ok(Some((before, after)))
     }
 
     /// Adds the damping; inputs that are never other than zero take part without effect. Returns the order of rounding.
