@@ -78,8 +78,8 @@ fn a_gpu_trains_as_the_processor_does() {
         eprintln!("skipped: {e}");
         return;
     }
-    let sgd = Sgd { lr: 0.02, momentum: 0.9, nesterov: true, weight_decay: 1e-3 }.choice().unwrap();
-    let adamw = AdamW { lr: 0.002, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-2 }.choice().unwrap();
+    let sgd = Sgd { lr: 0.02, momentum: 0.9, nesterov: true, weight_decay: 1e-3 }.choice::<Optimizers>().unwrap();
+    let adamw = AdamW { lr: 0.002, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 1e-2 }.choice::<Optimizers>().unwrap();
     for (name, input, optimizer) in [("resnet8", vec![3, 16, 16], sgd), ("ds-cnn", vec![1, 49, 10], adamw)] {
         let entry = zoo::find(name).unwrap();
         let options = ZooOptions { width: 0.5, input: input.clone(), ..entry.default_options() };
