@@ -1,4 +1,5 @@
 //! Activation functions.
+use crate::couples::{elementwise, first_elementwise};
 use crate::shapes::{broadcast, same};
 use crate::simple::{Constants, Simple, one, set_input};
 use crate::{Effect, EvalCx, Inputs, OpError, Operator, Role};
@@ -9,11 +10,14 @@ use tensor::Tensor;
 macro_rules! activation {
     ($name:literal, $summary:literal, $versions:expr, $method:ident $(, $attribute:literal = $default:expr)*) => {
         Simple::new($name, $summary, &$versions, |_cx, i| one(i.get(0)?.$method($(_cx.node.float_or($attribute, $default)? as f64),*)?), same)
+            .couples(first_elementwise)
     };
 }
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("Relu", "Each element or zero, whichever is larger.", &[1, 6, 13, 14], relu, same).effect(|_| Effect::Clips),
+    &Simple::new("Relu", "Each element or zero, whichever is larger.", &[1, 6, 13, 14], relu, same)
+        .effect(|_| Effect::Clips)
+        .couples(first_elementwise),
     &activation!("LeakyRelu", "x above zero, alpha*x below.", [1, 6, 16], leaky_relu, "alpha" = 0.01).all_data(),
     &activation!("Elu", "x above zero, alpha*(e^x - 1) below.", [1, 6, 22], elu, "alpha" = 1.0),
     &activation!("Selu", "gamma*x above zero, gamma*alpha*(e^x - 1) below.", [1, 6, 22], selu, "alpha" = 1.673_263_2, "gamma" = 1.050_701),
@@ -28,11 +32,14 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &activation!("Swish", "x*sigmoid(alpha*x).", [24], swish, "alpha" = 1.0),
     &activation!("ThresholdedRelu", "x above alpha, zero elsewhere.", [10, 22], thresholded_relu, "alpha" = 1.0),
     &activation!("Shrink", "x - bias above lambd, x + bias below -lambd, zero between.", [9], shrink, "bias" = 0.0, "lambd" = 0.5),
-    &Simple::new("Gelu", "x times the normal distribution function of x, exact or by tanh.", &[20], gelu, same),
-    &Simple::new("PRelu", "x above zero, slope*x below, with a slope that is learned.", &[1, 6, 7, 9, 16], prelu, same).role(slope_role),
-    &Simple::new("SwiGLU", "Swish of the first input times the second.", &[28], swiglu, broadcast),
+    &Simple::new("Gelu", "x times the normal distribution function of x, exact or by tanh.", &[20], gelu, same).couples(first_elementwise),
+    &Simple::new("PRelu", "x above zero, slope*x below, with a slope that is learned.", &[1, 6, 7, 9, 16], prelu, same)
+        .role(slope_role)
+        .couples(elementwise),
+    &Simple::new("SwiGLU", "Swish of the first input times the second.", &[28], swiglu, broadcast).couples(elementwise),
     &Simple::new("Clip", "Limits each element to the range between two bounds.", &[1, 6, 11, 12, 13], clip, same)
         .effect(|_| Effect::Clips)
+        .couples(first_elementwise)
         .upgrade(upgrade_clip),
 ];
 

@@ -1,4 +1,5 @@
 //! Arithmetic on elements: Add to Mean, and the elementary functions of one input.
+use crate::couples::elementwise;
 use crate::shapes::{broadcast, same};
 use crate::simple::{Simple, one};
 use crate::{EvalCx, Inputs, OpError, Operator};
@@ -7,41 +8,43 @@ use tensor::{DType, Tensor};
 /// An operator of one input that is one tensor method.
 macro_rules! unary {
     ($name:literal, $summary:literal, $versions:expr, $method:ident) => {
-        Simple::new($name, $summary, &$versions, |_, i| one(i.get(0)?.$method()?), same)
+        Simple::new($name, $summary, &$versions, |_, i| one(i.get(0)?.$method()?), same).couples(elementwise)
     };
 }
 
 /// An operator of two inputs that is one tensor method.
 macro_rules! binary {
     ($name:literal, $summary:literal, $versions:expr, $method:ident) => {
-        Simple::new($name, $summary, &$versions, |_, i| one(i.get(0)?.$method(i.get(1)?)?), broadcast)
+        Simple::new($name, $summary, &$versions, |_, i| one(i.get(0)?.$method(i.get(1)?)?), broadcast).couples(elementwise)
     };
 }
 
 /// An operator that combines any number of inputs, two at a time.
 macro_rules! variadic {
     ($name:literal, $summary:literal, $versions:expr, $method:ident) => {
-        Simple::new($name, $summary, &$versions, |_, i| one(fold(i, Tensor::$method)?), broadcast)
+        Simple::new($name, $summary, &$versions, |_, i| one(fold(i, Tensor::$method)?), broadcast).couples(elementwise)
     };
 }
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("Add", "Adds two tensors, broadcast.", &[1, 6, 7, 13, 14], add, broadcast).all_data(),
+    &Simple::new("Add", "Adds two tensors, broadcast.", &[1, 6, 7, 13, 14], add, broadcast).all_data().couples(elementwise),
     &binary!("Sub", "Subtracts the second tensor from the first, broadcast.", [1, 6, 7, 13, 14], sub),
     &binary!("Mul", "Multiplies two tensors element by element, broadcast.", [1, 6, 7, 13, 14], mul).all_data(),
     &binary!("Div", "Divides the first tensor by the second, broadcast; integers truncate.", [1, 6, 7, 13, 14], div),
-    &Simple::new("Pow", "Raises the first tensor to the power of the second, broadcast.", &[1, 7, 12, 13, 15], pow, broadcast),
+    &Simple::new("Pow", "Raises the first tensor to the power of the second, broadcast.", &[1, 7, 12, 13, 15], pow, broadcast)
+        .couples(elementwise),
     &Simple::new(
         "Mod",
         "Remainder of a division, with the sign of the divisor or (fmod=1) of the dividend.",
         &[10, 13, 28],
         modulo,
         broadcast,
-    ),
+    )
+    .couples(elementwise),
     &variadic!("Max", "Largest of its inputs, element by element, broadcast.", [1, 6, 8, 12, 13], max),
     &variadic!("Min", "Smallest of its inputs, element by element, broadcast.", [1, 6, 8, 12, 13], min),
     &variadic!("Sum", "Sum of its inputs, broadcast.", [1, 6, 8, 13], add),
-    &Simple::new("Mean", "Mean of its inputs, element by element, broadcast.", &[1, 6, 8, 13], mean, broadcast),
+    &Simple::new("Mean", "Mean of its inputs, element by element, broadcast.", &[1, 6, 8, 13], mean, broadcast).couples(elementwise),
     &unary!("Neg", "Changes the sign of each element.", [1, 6, 13], neg),
     &unary!("Abs", "Magnitude of each element.", [1, 6, 13], abs),
     &unary!("Sqrt", "Square root of each element.", [1, 6, 13], sqrt),

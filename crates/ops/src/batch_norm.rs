@@ -1,4 +1,5 @@
 //! BatchNormalization.
+use crate::couples::{Couples, CouplesCx, Place::Input, pass};
 use crate::shapes::typed;
 use crate::simple::Simple;
 use crate::{Effect, EvalCx, Inputs, OpError, Operator, Role, ShapeCx};
@@ -14,6 +15,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[&Simple::new(
 )
 .role(role)
 .effect(|_| Effect::Normalizes)
+.couples(couples)
 .upgrade(upgrade)];
 
 fn role(_: &Node, input: usize) -> Role {
@@ -90,6 +92,15 @@ fn upgrade(node: &mut Node, to: i64, _: &[ValueType], _: &mut dyn FnMut(&str, Te
         }
         14 => node.outputs.truncate(1),
         _ => {}
+    }
+    Ok(())
+}
+
+fn couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let rank = cx.input(0).map_or(0, <[Dim]>::len);
+    if rank > 1 {
+        pass(out, 0..rank);
+        (1..5).for_each(|i| out.tie(Input(0, 1), Input(i, 0)));
     }
     Ok(())
 }

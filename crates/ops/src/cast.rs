@@ -1,4 +1,5 @@
 //! Conversion between element types.
+use crate::couples::first_elementwise;
 use crate::dtypes::dtype_attribute;
 use crate::shapes::typed;
 use crate::simple::{Simple, one};
@@ -7,8 +8,10 @@ use graph::{Dim, Node, ValueType};
 use tensor::{Buffer, CastOptions, DType, PowerRounding, Tensor, bf16, f16};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("Cast", "Converts the elements to another type.", &[1, 6, 9, 13, 19, 21, 23, 24, 25, 28], cast, infer_cast),
-    &Simple::new("CastLike", "Converts the elements to the second input's type.", &[15, 19, 21, 23, 24, 25], cast_like, infer_like),
+    &Simple::new("Cast", "Converts the elements to another type.", &[1, 6, 9, 13, 19, 21, 23, 24, 25, 28], cast, infer_cast)
+        .couples(first_elementwise),
+    &Simple::new("CastLike", "Converts the elements to the second input's type.", &[15, 19, 21, 23, 24, 25], cast_like, infer_like)
+        .couples(first_elementwise),
     &Simple::new("BitCast", "Reads the elements' bits as another type of the same width.", &[26], bit_cast, infer_cast),
 ];
 

@@ -1,15 +1,21 @@
 //! Conv and ConvTranspose.
+use crate::couples::{
+    Couples, CouplesCx, CutCx,
+    Place::{Input, Output},
+};
 use crate::shapes::{like_first, unknown};
-use crate::simple::{Simple, one};
+use crate::simple::{Constants, Simple, one};
 use crate::window::{Window, sizes, spatial};
 use crate::{Effect, EvalCx, Inputs, MacsCx, OpError, Operator, Role, ShapeCx, WeightRule};
-use graph::{Dim, Node, ValueType};
+use graph::{AttributeValue, Dim, Node, ValueType};
 use tensor::{ConvOptions, Tensor};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Conv", "Convolution over any number of spatial axes.", &[1, 11, 22], conv, infer_conv)
         .role(role)
         .macs(conv_macs)
+        .couples(conv_couples)
+        .cut(cut_groups)
         .effect(|_| Effect::Computes { data: vec![0], weight: Some(WeightRule { input: 1, axis: Some(0), bias: Some(2) }) }),
     &Simple::new(
         "ConvTranspose",
@@ -20,6 +26,8 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     )
     .role(role)
     .macs(transpose_macs)
+    .couples(transpose_couples)
+    .cut(cut_groups)
     .effect(|node| {
         let axis = (node.int_or("group", 1) == Ok(1)).then_some(1);
         Effect::Computes { data: vec![0], weight: Some(WeightRule { input: 1, axis, bias: Some(2) }) }
@@ -157,6 +165,58 @@ fn infer_transpose(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
         _ => out.extend(unknown(x.len() - 2)),
     }
     like_first(cx, Some(out))
+}
+
+/// Groups of a convolution, and data channels of each group; `None` if the sizes are not known.
+fn grouping(cx: &CouplesCx) -> Result<Option<(usize, usize)>, OpError> {
+    let groups = usize::try_from(cx.node.int_or("group", 1)?).ok().filter(|g| *g > 0);
+    Ok(groups.zip(cx.size(Input(0, 1))).map(|(groups, channels)| (groups, channels / groups)))
+}
+
+/// Filters go with output channels, a filter's planes with data channels. Groups stay equally large: the channel at one place of each
+/// group goes with its like in the others. A group with one data channel is removed with it.
+fn conv_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let (Some((groups, planes)), Some(filters)) = (grouping(cx)?, cx.size(Input(1, 0))) else { return Ok(()) };
+    out.tie(Input(1, 0), Output(0, 1));
+    if cx.input(2).is_some() {
+        out.tie(Input(2, 0), Output(0, 1));
+    }
+    let of_group = (filters / groups).max(1);
+    match (groups, planes) {
+        (1, _) => out.tie(Input(0, 1), Input(1, 1)),
+        (_, 1) => out.tie_at(Input(0, 1), Output(0, 1), (0..filters).map(|o| (o / of_group, o))),
+        _ => {
+            out.tie_at(Input(0, 1), Input(1, 1), (0..groups * planes).map(|i| (i, i % planes)));
+            out.tie_at(Output(0, 1), Output(0, 1), (of_group..filters).map(|o| (o % of_group, o)));
+        }
+    }
+    Ok(())
+}
+
+/// As [`conv_couples`] with a weight of `[data channels, output channels of a group, ...]`.
+fn transpose_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let (Some((groups, planes)), Some(of_group)) = (grouping(cx)?, cx.size(Input(1, 1))) else { return Ok(()) };
+    out.tie(Input(0, 1), Input(1, 0));
+    if cx.input(2).is_some() {
+        out.tie(Input(2, 0), Output(0, 1));
+    }
+    match (groups, planes) {
+        (1, _) => out.tie(Input(1, 1), Output(0, 1)),
+        (_, 1) => out.tie_at(Input(0, 1), Output(0, 1), (0..groups * of_group).map(|o| (o / of_group, o))),
+        _ => {
+            out.tie_at(Input(0, 1), Input(0, 1), (planes..groups * planes).map(|i| (i % planes, i)));
+            out.tie_at(Output(0, 1), Input(1, 1), (0..groups * of_group).map(|o| (o, o % of_group)));
+        }
+    }
+    Ok(())
+}
+
+/// Groups with one data channel are as many as there are data channels.
+fn cut_groups(cx: &CutCx, node: &mut Node, _: Constants) -> Result<(), OpError> {
+    let Some((groups, 1)) = grouping(cx.before)?.filter(|(groups, _)| *groups > 1) else { return Ok(()) };
+    let left = cx.kept_of_first(Input(0, 1), groups);
+    node.attributes.set("group", AttributeValue::Int(left as i64));
+    Ok(())
 }
 
 #[cfg(test)]

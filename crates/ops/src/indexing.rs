@@ -1,4 +1,9 @@
 //! Reading and writing at computed positions: Gather and Scatter in all their forms, OneHot, NonZero, Unique, Compress.
+use crate::couples::{
+    Couples, CouplesCx, CutCx,
+    Place::{Input, Output},
+    set_ints,
+};
 use crate::shapes::{known_ints, like_first, same, typed, unknown};
 use crate::simple::{Constants, Simple, one};
 use crate::{EvalCx, Inputs, OpError, Operator, Role, ShapeCx};
@@ -9,7 +14,9 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Gather", "Slices along an axis, picked by index (an embedding table, for one).", &[1, 11, 13], gather, infer_gather)
         .role(table_role)
         .weight_axis(rows)
-        .moves(),
+        .moves()
+        .couples(gather_couples)
+        .cut(cut_gather),
     &Simple::new("GatherElements", "Elements along an axis, one index for each.", &[11, 13], gather_elements, infer_gather_elements)
         .moves(),
     &Simple::new("GatherND", "Slices picked by tuples of indices.", &[11, 12, 13], gather_nd, infer_gather_nd).moves(),
@@ -202,6 +209,42 @@ fn infer_compress(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
         }
         (Some(_), None) => like_first(cx, None),
     }
+}
+
+/// The axis that is picked from, with the list of indices; `None` unless they are a constant vector.
+fn picked(cx: &CouplesCx) -> Result<Option<(usize, Vec<usize>)>, OpError> {
+    let (Some(x), Some([_])) = (cx.input(0), cx.input(1)) else { return Ok(None) };
+    let axis = axis(cx.node, 0, x.len())?;
+    let (Some(size), Some(list)) = (x[axis].known(), cx.ints(1)) else { return Ok(None) };
+    let counted = |i: i64| usize::try_from(if i < 0 { i + size as i64 } else { i }).ok().filter(|i| *i < size);
+    Ok(list.into_iter().map(counted).collect::<Option<Vec<usize>>>().map(|list| (axis, list)))
+}
+
+/// All axes but the one that is picked from; that too, if the indices are a constant vector.
+fn gather_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let (Some(x), Some(indices)) = (cx.input(0), cx.input(1)) else { return Ok(()) };
+    let (axis, added) = (axis(cx.node, 0, x.len())?, indices.len());
+    for a in (0..x.len()).filter(|a| *a != axis) {
+        out.tie(Input(0, a), Output(0, if a < axis { a } else { a + added - 1 }));
+    }
+    (0..added).for_each(|a| out.tie(Input(1, a), Output(0, axis + a)));
+    out.reason = Some("it picks from this axis by index".into());
+    if let Some((axis, list)) = picked(cx)? {
+        out.tie_at(Input(0, axis), Output(0, axis), list.into_iter().enumerate().map(|(to, from)| (from, to)));
+        out.free.push(Input(0, axis));
+    }
+    Ok(())
+}
+
+fn cut_gather(cx: &CutCx, node: &mut Node, constants: Constants) -> Result<(), OpError> {
+    let Some((axis, list)) = picked(cx.before)? else { return Ok(()) };
+    if (cx.kept)(Input(0, axis)).is_none() {
+        return Ok(());
+    }
+    let stay = (cx.kept)(Output(0, axis)).unwrap_or_else(|| (0..list.len()).collect());
+    let moved = stay.into_iter().map(|to| cx.kept_of_first(Input(0, axis), list[to]) as i64).collect();
+    set_ints(node, 1, "indices", moved, constants);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,26 +1,43 @@
 //! Operators that change only the shape or the order of the elements, and operators that return a shape.
+use crate::couples::{
+    Couples, CouplesCx, CutCx,
+    Place::{Input, Output},
+    elementwise, regrouped, set_ints,
+};
 use crate::shapes::{axes, axes_if_known, broadcast_dims, known_ints, like_first, same, typed, unknown, vector_length};
 use crate::simple::{Constants, Simple, attribute_to_input, one};
 use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
-use graph::{Dim, Node, ValueType};
+use graph::{Dim, Graph, Model, Node, ValueId, ValueType};
 use tensor::{DType, Tensor, shape};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("Identity", "Returns its input.", &[1, 13, 14, 16, 19, 21, 23, 24, 25], |_, mut i| one(i.take(0)?), same).moves(),
+    &Simple::new("Identity", "Returns its input.", &[1, 13, 14, 16, 19, 21, 23, 24, 25], |_, mut i| one(i.take(0)?), same)
+        .moves()
+        .couples(elementwise),
     &Simple::new("Reshape", "The same elements under another shape.", &[1, 5, 13, 14, 19, 21, 23, 24, 25], reshape, infer_reshape)
         .moves()
+        .couples(reshape_couples)
+        .cut(cut_reshape)
         .upgrade(|node, to, _, constants| if to == 5 { attribute_to_input(node, "shape", 1, constants) } else { Ok(()) }),
-    &Simple::new("Flatten", "A matrix: the axes before `axis` become rows, the others columns.", FLATTEN, flatten, infer_flatten).moves(),
-    &Simple::new("Transpose", "The axes in another order.", &[1, 13, 21, 23, 24, 25], transpose, infer_transpose).moves(),
+    &Simple::new("Flatten", "A matrix: the axes before `axis` become rows, the others columns.", FLATTEN, flatten, infer_flatten)
+        .moves()
+        .couples(same_elements),
+    &Simple::new("Transpose", "The axes in another order.", &[1, 13, 21, 23, 24, 25], transpose, infer_transpose)
+        .moves()
+        .couples(transpose_couples),
     &Simple::new("Squeeze", "Without axes of size 1.", &[1, 11, 13, 21, 23, 24, 25], squeeze, infer_squeeze)
         .moves()
+        .couples(same_elements)
+        .cut(cut_squeeze)
         .upgrade(axes_to_input_at_13),
     &Simple::new("Unsqueeze", "With more axes of size 1.", &[1, 11, 13, 21, 23, 24, 25], unsqueeze, infer_unsqueeze)
         .moves()
+        .couples(same_elements)
         .upgrade(axes_to_input_at_13),
-    &Simple::new("Expand", "Broadcast to a shape.", &[8, 13], expand, infer_expand).moves(),
-    &Simple::new("Tile", "Repeated along each axis.", &[1, 6, 13], tile, infer_tile).moves(),
-    &Simple::new("Shape", "The sizes of the axes from `start` to `end`.", &[1, 13, 15, 19, 21, 23, 24, 25], shape_of, infer_shape_of),
+    &Simple::new("Expand", "Broadcast to a shape.", &[8, 13], expand, infer_expand).moves().couples(expand_couples).cut(cut_expand),
+    &Simple::new("Tile", "Repeated along each axis.", &[1, 6, 13], tile, infer_tile).moves().couples(tile_couples),
+    &Simple::new("Shape", "The sizes of the axes from `start` to `end`.", &[1, 13, 15, 19, 21, 23, 24, 25], shape_of, infer_shape_of)
+        .couples(shape_couples),
     &Simple::new("Size", "The number of elements.", &[1, 13, 19, 21, 23, 24, 25], size_of, infer_size),
 ];
 
@@ -254,6 +271,170 @@ fn size_of(_: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
 
 fn infer_size(_: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     Ok(vec![typed(Some(DType::I64), Some(vec![]))])
+}
+
+/// The same elements under another shape.
+fn same_elements(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    if let (Some(from), Some(to)) = (cx.input(0), cx.output(0)) {
+        regrouped(from, to, true, out);
+    }
+    Ok(())
+}
+
+fn reshape_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let (Some(from), Some(to)) = (cx.input(0), cx.output(0)) else { return Ok(()) };
+    if target_after(cx, |_| None).is_none() {
+        out.reason = Some("its shape is computed, and cannot be written as a constant".into());
+        return Ok(());
+    }
+    regrouped(from, to, !shuffles(cx), out);
+    Ok(())
+}
+
+/// True if the axes that a split makes are joined again in another order, as in a channel shuffle: the outer one counts the groups.
+fn shuffles(cx: &CouplesCx) -> bool {
+    let graph = &cx.model.graph;
+    let only_reader = |v: Option<ValueId>| match v.map(|v| graph.consumers(v)).as_deref() {
+        Some([reader]) => Some(&graph.nodes[*reader]),
+        _ => None,
+    };
+    let Some(turned) = only_reader(cx.node.output(0)).filter(|n| n.is_onnx() && n.op_type == "Transpose") else { return false };
+    let joined = only_reader(turned.output(0)).is_some_and(|n| n.is_onnx() && n.op_type == "Reshape");
+    let (Some(from), Some(to)) = (cx.input(0), cx.output(0)) else { return false };
+    let Some(split) = (0..from.len()).find(|i| from[*i] != to[*i]).filter(|i| i + 1 < to.len()) else { return false };
+    let Ok(order) = permutation(turned, to.len()) else { return false };
+    let place = |axis: usize| order.iter().position(|a| *a == axis);
+    joined && place(split + 1).zip(place(split)).is_some_and(|(inner, outer)| inner + 1 == outer)
+}
+
+/// A constant shape that gives the present output, with other sizes of some axes (`size`): a size that is not known is copied from the
+/// input where that has the same, or left open once.
+fn target_after(cx: &CouplesCx, size: impl Fn(usize) -> Option<usize>) -> Option<Vec<i64>> {
+    let (from, to) = (cx.input(0)?, cx.output(0)?);
+    let constant = cx.node.input(1).and_then(|v| cx.model.constant(v)).and_then(|t| t.to_i64_vec().ok());
+    let zero_copies = cx.node.int_or("allowzero", 0) == Ok(0);
+    let mut open = false;
+    let entry = |axis: usize| {
+        if let Some(size) = size(axis) {
+            return i64::try_from(size).ok();
+        }
+        if let Some(list) = &constant {
+            return list.get(axis).copied();
+        }
+        // The batch is open in any case.
+        if zero_copies && from.get(axis) == Some(&to[axis]) && (axis == 0 || to[axis].known().is_none()) && to[axis] != Dim::Unknown {
+            return Some(0);
+        }
+        to[axis].known().map_or(Some(-1), |d| i64::try_from(d).ok())
+    };
+    let list = (0..to.len()).map(entry).collect::<Option<Vec<i64>>>()?;
+    list.iter().all(|d| *d != -1 || !std::mem::replace(&mut open, true)).then_some(list)
+}
+
+fn cut_reshape(cx: &CutCx, node: &mut Node, constants: Constants) -> Result<(), OpError> {
+    let Some(to) = cx.before.output(0) else { return Ok(()) };
+    let changed: Vec<Option<usize>> = (0..to.len()).map(|axis| (cx.kept)(Output(0, axis)).map(|kept| kept.len())).collect();
+    if changed.iter().all(Option::is_none) {
+        return Ok(());
+    }
+    let old = cx.before.node.input(1).and_then(|v| cx.before.model.constant(v)).and_then(|t| t.to_i64_vec().ok());
+    // Entries that are copied or left open follow by themselves.
+    let keeps = |axis: usize| old.as_ref().is_some_and(|list| list.get(axis).is_some_and(|d| *d <= 0));
+    let size = |axis: usize| changed[axis].filter(|_| !keeps(axis));
+    let Some(list) = target_after(cx.before, size) else { return Err(OpError::unsupported(node, "a computed shape of the new size")) };
+    set_ints(node, 1, "shape", list, constants);
+    Ok(())
+}
+
+/// An axis that shrinks to size 1 stays where no axes are named.
+fn cut_squeeze(cx: &CutCx, node: &mut Node, constants: Constants) -> Result<(), OpError> {
+    if node.input(1).is_some() || node.ints("axes")?.is_some() {
+        return Ok(());
+    }
+    let gone: Vec<i64> = match cx.before.input(0) {
+        Some(dims) => (0..dims.len()).filter(|i| dims[*i] == Dim::Known(1)).map(|i| i as i64).collect(),
+        None => return Ok(()),
+    };
+    if cx.before.opset < 13 {
+        node.attributes.set("axes", graph::AttributeValue::Ints(gone));
+    } else {
+        set_ints(node, 1, "axes", gone, constants);
+    }
+    Ok(())
+}
+
+fn transpose_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let Some(rank) = cx.input(0).map(<[Dim]>::len) else { return Ok(()) };
+    permutation(cx.node, rank)?.into_iter().enumerate().for_each(|(to, from)| out.tie(Input(0, from), Output(0, to)));
+    Ok(())
+}
+
+/// Axes that keep their size; a repeated one loses indices by itself.
+fn expand_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    if cx.node.input(1).is_none_or(|v| cx.model.constant(v).is_none()) {
+        out.reason = Some("its shape is computed".into());
+        return Ok(());
+    }
+    crate::couples::first_elementwise(cx, out)
+}
+
+fn cut_expand(cx: &CutCx, node: &mut Node, constants: Constants) -> Result<(), OpError> {
+    let (Some(mut list), Some(to)) = (cx.before.ints(1), cx.before.output(0)) else { return Ok(()) };
+    for (i, entry) in list.iter_mut().enumerate().filter(|(_, entry)| **entry != 1) {
+        let axis = i + to.len() - cx.before.ints(1).map_or(0, |l| l.len());
+        if let Some(kept) = (cx.kept)(Output(0, axis)) {
+            *entry = kept.len() as i64;
+        }
+    }
+    set_ints(node, 1, "shape", list, constants);
+    Ok(())
+}
+
+fn tile_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let repeats = cx.ints(1).unwrap_or_default();
+    (0..repeats.len()).filter(|axis| repeats[*axis] == 1).for_each(|axis| out.tie(Input(0, axis), Output(0, axis)));
+    Ok(())
+}
+
+/// Sizes that only become the shape of a Reshape do not hold an axis: its shape is written anew. Others are numbers that the network
+/// computes with.
+fn shape_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let Some(rank) = cx.input(0).map(<[Dim]>::len) else { return Ok(()) };
+    out.reason = Some("the network computes with this axis' size".into());
+    let range = reported(cx.node, rank)?;
+    let used =
+        |axis: usize| range.contains(&axis) && cx.node.output(0).is_none_or(|v| computes_with(cx.model, v, Some(axis - range.start)));
+    out.free.extend((0..rank).filter(|axis| !used(*axis)).map(|axis| Input(0, axis)));
+    Ok(())
+}
+
+/// True if an element of a vector of sizes (`None`: any of them) reaches more than shapes of Reshapes.
+fn computes_with(model: &Model, sizes: ValueId, element: Option<usize>) -> bool {
+    let graph = &model.graph;
+    if graph.outputs.contains(&sizes) || graph.nodes.iter().any(|n| n.subgraphs().any(|g| reads(g, sizes))) {
+        return true;
+    }
+    graph.consumers(sizes).into_iter().map(|i| &graph.nodes[i]).any(|node| {
+        let passed = |element| node.output(0).is_none_or(|v| computes_with(model, v, element));
+        match node.op_type.as_str() {
+            _ if !node.is_onnx() => true,
+            "Reshape" => node.input(0) == Some(sizes),
+            "Gather" => {
+                let picked = node.input(1).and_then(|v| model.constant(v)).and_then(|t| t.to_i64_vec().ok());
+                match (picked, element) {
+                    // Counted from the end it may be any.
+                    (Some(list), Some(at)) if list.iter().all(|i| *i >= 0) => list.contains(&(at as i64)) && passed(None),
+                    _ => passed(None),
+                }
+            }
+            "Unsqueeze" | "Squeeze" | "Cast" | "Concat" | "Identity" | "Slice" => passed(None),
+            _ => true,
+        }
+    })
+}
+
+fn reads(graph: &Graph, value: ValueId) -> bool {
+    graph.use_counts().contains_key(&value)
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! Comparisons, logic, selection and bits.
+use crate::couples::elementwise;
 use crate::shapes::{broadcast, broadcast_bool, broadcast_inputs, same, same_bool, typed};
 use crate::simple::{Simple, one};
 use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
@@ -7,7 +8,7 @@ use tensor::{DType, Tensor};
 
 macro_rules! pairwise {
     ($name:literal, $summary:literal, $versions:expr, $method:ident, $infer:ident) => {
-        Simple::new($name, $summary, &$versions, |_, i| one(i.get(0)?.$method(i.get(1)?)?), $infer)
+        Simple::new($name, $summary, &$versions, |_, i| one(i.get(0)?.$method(i.get(1)?)?), $infer).couples(elementwise)
     };
 }
 
@@ -20,15 +21,17 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &pairwise!("And", "True where both inputs are, broadcast.", [1, 7], and, broadcast_bool),
     &pairwise!("Or", "True where either input is, broadcast.", [1, 7], or, broadcast_bool),
     &pairwise!("Xor", "True where exactly one input is, broadcast.", [1, 7], xor, broadcast_bool),
-    &Simple::new("Not", "Logical negation of each element.", &[1], |_, i| one(i.get(0)?.not()?), same),
+    &Simple::new("Not", "Logical negation of each element.", &[1], |_, i| one(i.get(0)?.not()?), same).couples(elementwise),
     &pairwise!("BitwiseAnd", "Bits that both integers have, broadcast.", [18], bitwise_and, broadcast),
     &pairwise!("BitwiseOr", "Bits that either integer has, broadcast.", [18], bitwise_or, broadcast),
     &pairwise!("BitwiseXor", "Bits that exactly one integer has, broadcast.", [18], bitwise_xor, broadcast),
     &Simple::new("BitwiseNot", "Inverts every bit of each integer.", &[18], |_, i| one(i.get(0)?.bitwise_not()?), same),
     &Simple::new("BitShift", "Moves bits left or right by a count for each element.", &[11, 28], bit_shift, broadcast),
-    &Simple::new("IsNaN", "True where an element is not a number.", &[9, 13, 20], |_, i| one(as_float(i.get(0)?)?.isnan()?), same_bool),
-    &Simple::new("IsInf", "True where an element is infinite, of the signs asked for.", &[10, 20], is_inf, same_bool),
-    &Simple::new("Where", "Elements of the second or third input by a condition, broadcast.", &[9, 16], choose, infer_choose),
+    &Simple::new("IsNaN", "True where an element is not a number.", &[9, 13, 20], |_, i| one(as_float(i.get(0)?)?.isnan()?), same_bool)
+        .couples(elementwise),
+    &Simple::new("IsInf", "True where an element is infinite, of the signs asked for.", &[10, 20], is_inf, same_bool).couples(elementwise),
+    &Simple::new("Where", "Elements of the second or third input by a condition, broadcast.", &[9, 16], choose, infer_choose)
+        .couples(elementwise),
 ];
 
 /// 8-bit floats as f32; other types as they are.

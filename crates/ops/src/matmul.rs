@@ -1,5 +1,10 @@
 //! Matrix products: MatMul, Gemm, MatMulInteger.
 use crate::conv::product;
+use crate::couples::{
+    Couples, CouplesCx, Place,
+    Place::{Input, Output},
+    broadcast,
+};
 use crate::saturation;
 use crate::shapes::{broadcast_dims, like_first, typed};
 use crate::simple::{Simple, one};
@@ -11,11 +16,13 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("MatMul", "Matrix product, batched as NumPy does.", &[1, 9, 13], |_, i| one(i.get(0)?.matmul(i.get(1)?)?), infer_matmul)
         .role(weight_and_bias)
         .effect_within(matmul_rule)
-        .macs(matmul_macs),
+        .macs(matmul_macs)
+        .couples(matmul_couples),
     &Simple::new("Gemm", "alpha*A*B + beta*C with optional transposes: a fully connected layer.", &[1, 6, 7, 9, 11, 13], gemm, infer_gemm)
         .role(weight_and_bias)
         .effect(gemm_rule)
-        .macs(gemm_macs),
+        .macs(gemm_macs)
+        .couples(gemm_couples),
     &Simple::new("MatMulInteger", "Matrix product of 8-bit integers into 32 bits.", &[10], matmul_integer, infer_matmul_integer)
         .effect(|_| Effect::AlreadyQuantized("it computes on integers already"))
         .macs(matmul_macs),
@@ -122,6 +129,51 @@ fn matmul_integer(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         Some(lost) => one(sums.add(&lost.cast(sums.dtype())?)?),
         None => one(sums),
     }
+}
+
+/// The axis that is summed over: it loses indices in both factors. If no parameter decides either, a channel that is removed would have
+/// to be zero in the data.
+fn contracted(cx: &CouplesCx, out: &mut Couples, a: Place, b: Place) {
+    if cx.computed[..2].contains(&false) {
+        out.tie(a, b);
+    } else {
+        out.reason = Some("it multiplies two computed tensors along this axis".into());
+    }
+}
+
+fn matmul_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let (Some(a), Some(b), Some(y)) = (cx.input(0), cx.input(1), cx.output(0)) else { return Ok(()) };
+    let (a, b, y) = (a.len(), b.len(), y.len());
+    if a == 0 || b == 0 {
+        return Ok(());
+    }
+    contracted(cx, out, Input(0, a - 1), Input(1, b.saturating_sub(2)));
+    if b > 1 && y > 0 {
+        out.tie(Input(1, b - 1), Output(0, y - 1));
+    }
+    if a > 1 && y + 1 > b.min(2) {
+        out.tie(Input(0, a - 2), Output(0, y - b.min(2)));
+    }
+    if a > 1 && b > 1 {
+        batches(cx, out);
+    }
+    Ok(())
+}
+
+/// The leading axes are broadcast.
+fn batches(cx: &CouplesCx, out: &mut Couples) {
+    broadcast(cx, out, 0..2, 2);
+}
+
+fn gemm_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let flag = |name: &str| cx.node.int_or(name, 0).map(|v| v != 0);
+    let (m, k) = if flag("transA")? { (1, 0) } else { (0, 1) };
+    let (inner, n) = if flag("transB")? { (1, 0) } else { (0, 1) };
+    contracted(cx, out, Input(0, k), Input(1, inner));
+    out.tie(Input(0, m), Output(0, 0));
+    out.tie(Input(1, n), Output(0, 1));
+    broadcast(cx, out, 2..3, 0);
+    Ok(())
 }
 
 #[cfg(test)]

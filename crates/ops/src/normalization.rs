@@ -1,4 +1,5 @@
 //! Normalizations by the data's own statistics.
+use crate::couples::{Couples, CouplesCx, Place::Input, pass};
 use crate::shapes::{same, typed};
 use crate::simple::{Simple, one};
 use crate::{EvalCx, Inputs, OpError, Operator, Role, ShapeCx};
@@ -6,9 +7,13 @@ use graph::{Dim, Node, ValueId, ValueType};
 use tensor::{DType, Tensor};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("LayerNormalization", "Normalizes over the last axes.", &[17], layer_norm, infer_layer).role(scaled),
-    &Simple::new("RMSNormalization", "Divides by the root mean square over the last axes.", &[23], rms_norm, same).role(scaled),
-    &Simple::new("InstanceNormalization", "Normalizes each channel of each image.", &[1, 6, 22], instance_norm, same).role(scaled),
+    &Simple::new("LayerNormalization", "Normalizes over the last axes.", &[17], layer_norm, infer_layer).role(scaled).couples(leading),
+    &Simple::new("RMSNormalization", "Divides by the root mean square over the last axes.", &[23], rms_norm, same)
+        .role(scaled)
+        .couples(leading),
+    &Simple::new("InstanceNormalization", "Normalizes each channel of each image.", &[1, 6, 22], instance_norm, same)
+        .role(scaled)
+        .couples(instance),
     &Simple::new("GroupNormalization", "Normalizes groups of channels of each image.", &[18, 21], group_norm, same)
         .role(scaled)
         .upgrade(upgrade_group),
@@ -138,4 +143,22 @@ fn lrn(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
     let size = usize::try_from(node.int_required("size")?).map_err(|_| node.attribute_error("size", "must be positive"))?;
     let float = |name, default| node.float_or(name, default).map(f64::from);
     one(x.lrn(size, float("alpha", 1e-4)?, float("beta", 0.75)?, float("bias", 1.0)?)?)
+}
+
+/// The axes before those that are normalized over.
+fn leading(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let rank = cx.input(0).map_or(0, <[Dim]>::len);
+    if rank > 0 {
+        pass(out, 0..tensor::shape::axis("axis", cx.node.int_or("axis", -1)?, rank)?);
+    }
+    out.reason = Some("it normalizes over this axis".into());
+    Ok(())
+}
+
+fn instance(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    if cx.input(0).is_some_and(|s| s.len() > 1) {
+        pass(out, 0..2);
+        (1..3).for_each(|i| out.tie(Input(0, 1), Input(i, 0)));
+    }
+    Ok(())
 }

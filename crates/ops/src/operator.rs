@@ -1,5 +1,5 @@
 //! The trait that describes an operator.
-use crate::{EvalCx, Inputs, IntegerForm, OpError, Parts};
+use crate::{Couples, CouplesCx, CutCx, EvalCx, Inputs, IntegerForm, OpError, Parts};
 use graph::{Dim, Model, Node, ValueType};
 use tensor::Tensor;
 
@@ -203,5 +203,23 @@ pub trait Operator: Sync {
     /// operator's.
     fn integer_form(&self) -> Option<&'static IntegerForm> {
         None
+    }
+
+    /// Which indices of its inputs' and outputs' axes are removed together. By default no axis may lose an index.
+    ///
+    /// # Errors
+    /// If an attribute has the wrong type.
+    fn couples(&self, _cx: &CouplesCx, couples: &mut Couples) -> Result<(), OpError> {
+        couples.reason = Some("it does not say how its axes go together".into());
+        Ok(())
+    }
+
+    /// Adapts attributes and shape inputs to indices that are removed from the node's inputs and outputs. `constants` makes an
+    /// initializer. By default nothing depends on sizes.
+    ///
+    /// # Errors
+    /// [`OpError::Unsupported`] where the node cannot express it; [`Operator::couples`] should have said so.
+    fn cut(&self, _cx: &CutCx, _node: &mut Node, _constants: &mut dyn FnMut(&str, Tensor) -> graph::ValueId) -> Result<(), OpError> {
+        Ok(())
     }
 }

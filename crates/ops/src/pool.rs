@@ -1,4 +1,5 @@
 //! Pooling: MaxPool, AveragePool, LpPool, their global forms, MaxUnpool.
+use crate::couples::channelwise;
 use crate::shapes::{like_first, typed, unknown};
 use crate::simple::{Simple, one};
 use crate::window::{Window, spatial};
@@ -7,12 +8,20 @@ use graph::{Dim, Node, ValueType};
 use tensor::{DType, PoolOptions, Tensor};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("MaxPool", "Largest element of each window, and where it was.", &[1, 8, 10, 11, 12, 22], max_pool, infer_max).moves(),
-    &Simple::new("AveragePool", "Mean of each window.", &[1, 7, 10, 11, 19, 22], average_pool, infer_pool).effect(integer),
-    &Simple::new("LpPool", "p-norm of each window.", &[1, 2, 11, 18, 22], lp_pool, infer_pool),
-    &Simple::new("GlobalAveragePool", "Mean over all spatial axes.", &[1, 22], global_average, infer_global).effect(integer),
-    &Simple::new("GlobalMaxPool", "Largest element over all spatial axes.", &[1, 22], global_max, infer_global).moves(),
-    &Simple::new("GlobalLpPool", "p-norm over all spatial axes.", &[1, 2, 22], global_lp, infer_global),
+    &Simple::new("MaxPool", "Largest element of each window, and where it was.", &[1, 8, 10, 11, 12, 22], max_pool, infer_max)
+        .couples(channelwise)
+        .moves(),
+    &Simple::new("AveragePool", "Mean of each window.", &[1, 7, 10, 11, 19, 22], average_pool, infer_pool)
+        .couples(channelwise)
+        .effect(integer),
+    &Simple::new("LpPool", "p-norm of each window.", &[1, 2, 11, 18, 22], lp_pool, infer_pool).couples(channelwise),
+    &Simple::new("GlobalAveragePool", "Mean over all spatial axes.", &[1, 22], global_average, infer_global)
+        .couples(channelwise)
+        .effect(integer),
+    &Simple::new("GlobalMaxPool", "Largest element over all spatial axes.", &[1, 22], global_max, infer_global)
+        .couples(channelwise)
+        .moves(),
+    &Simple::new("GlobalLpPool", "p-norm over all spatial axes.", &[1, 2, 22], global_lp, infer_global).couples(channelwise),
     &Simple::new("MaxUnpool", "Puts elements back where MaxPool found them, zeros elsewhere.", &[9, 11, 22], max_unpool, infer_unpool),
 ];
 

@@ -1,4 +1,5 @@
 //! Random tensors and Dropout. Draws depend only on the seed of the evaluation (and the node's own, if it has one).
+use crate::couples::first_elementwise;
 use crate::dtypes::dtype_attribute;
 use crate::layout::sizes;
 use crate::shapes::typed;
@@ -33,6 +34,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         dropout,
         infer_dropout,
     )
+    .couples(first_elementwise)
     .moves()
     .upgrade(upgrade_dropout)
     .rewrite(rewrite_dropout),

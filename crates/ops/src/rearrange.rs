@@ -1,4 +1,9 @@
 //! Fixed rearrangements: DepthToSpace, SpaceToDepth, ReverseSequence, Trilu.
+use crate::couples::{
+    Couples, CouplesCx,
+    Place::{Input, Output},
+    pass,
+};
 use crate::shapes::{like_first, same};
 use crate::simple::{Simple, one};
 use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
@@ -6,8 +11,12 @@ use graph::{Dim, Node, ValueType};
 use tensor::{Tensor, shape};
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
-    &Simple::new("DepthToSpace", "Moves channels into blocks of pixels.", &[1, 11, 13, 28], depth_to_space, infer_depth_to_space).moves(),
-    &Simple::new("SpaceToDepth", "Moves blocks of pixels into channels.", &[1, 13, 28], space_to_depth, infer_space_to_depth).moves(),
+    &Simple::new("DepthToSpace", "Moves channels into blocks of pixels.", &[1, 11, 13, 28], depth_to_space, infer_depth_to_space)
+        .moves()
+        .couples(depth_to_space_couples),
+    &Simple::new("SpaceToDepth", "Moves blocks of pixels into channels.", &[1, 13, 28], space_to_depth, infer_space_to_depth)
+        .moves()
+        .couples(space_to_depth_couples),
     &Simple::new("ReverseSequence", "Reverses each sequence of a batch, up to its own length.", &[10, 28], reverse_sequence, same).moves(),
     &Simple::new("Trilu", "The upper or lower triangle of matrices.", &[14], trilu, same).moves(),
 ];
@@ -106,6 +115,22 @@ fn trilu(cx: &EvalCx, inputs: Inputs) -> Result<Vec<Tensor>, OpError> {
         None => 0,
     };
     one(inputs.get(0)?.trilu(diagonal, cx.node.int_or("upper", 1)? != 0)?)
+}
+
+/// The channels that become the pixels of a block go with the block's channel.
+fn depth_to_space_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let ((b, channel_first), Some(c)) = (block(cx.node)?, cx.size(Input(0, 1))) else { return Ok(()) };
+    let d = (c / (b * b)).max(1);
+    pass(out, 0..1);
+    out.tie_at(Input(0, 1), Output(0, 1), (0..c).map(|i| (i, if channel_first { i / (b * b) } else { i % d })));
+    Ok(())
+}
+
+fn space_to_depth_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let ((b, channel_first), Some(c)) = (block(cx.node)?, cx.size(Input(0, 1))) else { return Ok(()) };
+    pass(out, 0..1);
+    out.tie_at(Input(0, 1), Output(0, 1), (0..c * b * b).map(|o| (if channel_first { o / (b * b) } else { o % c.max(1) }, o)));
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,11 @@
 //! Shared code of RNN, GRU and LSTM: attributes, directions, activations, and the loop over the sequence.
 use crate::conv::product;
+use crate::couples::{
+    Couples, CouplesCx, CutCx,
+    Place::{Input, Output},
+};
 use crate::shapes::typed;
+use crate::simple::Constants;
 use crate::{EvalCx, Inputs, MacsCx, OpError, Role, ShapeCx};
 use graph::{AttributeValue, Dim, Node, ValueType};
 use tensor::{DType, Tensor};
@@ -270,6 +275,30 @@ pub(crate) fn role(_: &Node, input: usize) -> Role {
 /// The rows of the gates: W is `[directions, gates * hidden, input]` and R `[directions, gates * hidden, hidden]`.
 pub(crate) fn gate_rows(_: &Node, input: usize) -> Option<usize> {
     matches!(input, 1 | 2).then_some(1)
+}
+
+/// A hidden unit is one row in each gate of the weights, one column of the recurrence and one element of the state; of both directions,
+/// since they share the weights' shape.
+pub(crate) fn units(cx: &CouplesCx, out: &mut Couples, gates: usize) -> Result<(), OpError> {
+    let Some(hidden) = cx.size(Input(2, 2)) else { return Ok(()) };
+    let Some(x) = cx.input(0).map(<[Dim]>::len).filter(|r| *r == 3) else { return Ok(()) };
+    let unit = Input(2, 2);
+    let rows = |count: usize| (0..count * hidden).map(|row| (row % hidden, row));
+    out.tie(Input(0, x - 1), Input(1, 2));
+    out.tie_at(unit, Input(1, 1), rows(gates));
+    out.tie_at(unit, Input(2, 1), rows(gates));
+    out.tie_at(unit, Input(3, 1), rows(2 * gates));
+    out.tie_at(unit, Input(7, 1), rows(3));
+    [Input(5, 2), Input(6, 2), Output(0, 3), Output(1, 2), Output(2, 2)].into_iter().for_each(|place| out.tie(unit, place));
+    out.reason = Some("it computes step by step along this axis, or counts directions or samples by it".into());
+    Ok(())
+}
+
+pub(crate) fn cut_units(cx: &CutCx, node: &mut Node, _: Constants) -> Result<(), OpError> {
+    if let Some(kept) = (cx.kept)(Input(2, 2)) {
+        node.attributes.set("hidden_size", AttributeValue::Int(kept.len() as i64));
+    }
+    Ok(())
 }
 
 /// MACs: input and recurrence product of each step, sequence and direction.

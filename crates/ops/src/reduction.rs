@@ -1,4 +1,8 @@
 //! Reductions over axes: ReduceSum and its kin, ArgMax, ArgMin.
+use crate::couples::{
+    Couples, CouplesCx,
+    Place::{Input, Output},
+};
 use crate::shapes::{axes, axes_if_known, like_first, typed, unknown};
 use crate::simple::{Constants, Simple, attribute_to_input, one};
 use crate::{EvalCx, Inputs, OpError, Operator, ShapeCx};
@@ -8,6 +12,7 @@ use tensor::{DType, Tensor};
 macro_rules! reduction {
     ($name:literal, $summary:literal, $versions:expr, $method:ident, $moved:literal) => {
         Simple::new($name, $summary, &$versions, |cx, i| reduce(cx, i, Tensor::$method), infer)
+            .couples(couples)
             .upgrade(|node, to, _, constants| if to == $moved { axes_to_input(node, constants) } else { Ok(()) })
     };
 }
@@ -94,6 +99,29 @@ fn infer_arg(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     let axes = axes(&[cx.node.int_or("axis", 0)?], shape.len())?;
     let keep = cx.node.int_or("keepdims", 1)? != 0;
     Ok(vec![typed(Some(DType::I64), Some(reduced(shape, &axes, keep)))])
+}
+
+/// The axes that are not reduced.
+fn couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    out.reason = Some("it reduces over this axis".into());
+    let given = match cx.node.input(1) {
+        Some(_) => cx.ints(1),
+        None => Some(cx.node.ints_or("axes", vec![])?),
+    };
+    let (Some(rank), Some(given)) = (cx.input(0).map(<[Dim]>::len), given) else { return Ok(()) };
+    if given.is_empty() && cx.node.int_or("noop_with_empty_axes", 0)? == 0 {
+        return Ok(());
+    }
+    let (reduced, keeps) = (axes(&given, rank)?, cx.node.int_or("keepdims", 1)? != 0);
+    let mut to = 0;
+    for axis in 0..rank {
+        let gone = reduced.contains(&axis);
+        if !gone {
+            out.tie(Input(0, axis), Output(0, to));
+        }
+        to += usize::from(keeps || !gone);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

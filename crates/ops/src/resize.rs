@@ -1,4 +1,9 @@
 //! Resize and Upsample: one matrix product (or selection) for each axis, from which the gradients follow.
+use crate::couples::{
+    Couples, CouplesCx, CutCx,
+    Place::{Input, Output},
+    set_ints,
+};
 use crate::resample::{Axis, Filter, Nearest, Samples, Transform};
 use crate::shapes::{axes, known_ints, like_first, unknown};
 use crate::simple::{Constants, Simple, one, set_input};
@@ -9,6 +14,8 @@ use tensor::{DType, Tensor, memory};
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Resize", "Resizes by nearest, linear or cubic interpolation.", &[10, 11, 13, 18, 19], resize, infer)
         .effect(rule)
+        .couples(couples)
+        .cut(cut)
         .upgrade(upgrade_resize),
     &Simple::new(
         "Upsample",
@@ -19,6 +26,7 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
         infer,
     )
     .effect(rule)
+    .couples(couples)
     .upgrade(upgrade_upsample),
 ];
 
@@ -317,6 +325,44 @@ fn upgrade_upsample(node: &mut Node, to: i64, types: &[ValueType], constants: Co
             asymmetric(node, constants)?;
         }
         _ => {}
+    }
+    Ok(())
+}
+
+/// The axes that keep their size: the batch and the channels.
+fn couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let (Some(from), Some(to)) = (cx.input(0), cx.output(0)) else { return Ok(()) };
+    let crops = cx.node.string_or("coordinate_transformation_mode", "half_pixel")? == "tf_crop_and_resize";
+    let by_sizes = cx.node.input(3).is_some();
+    if by_sizes && cx.node.input(3).is_none_or(|v| cx.model.constant(v).is_none()) || crops {
+        out.reason = Some("its sizes are computed".into());
+        return Ok(());
+    }
+    // Only a scale of 1 gives half the channels half the size.
+    let scales = cx.elements.get(if cx.node.input(2).is_some() { 2 } else { 1 }).cloned().flatten();
+    let scales = scales.and_then(|t| t.to_f64_vec().ok()).or(cx.node.floats("scales")?.map(|l| l.iter().map(|s| f64::from(*s)).collect()));
+    let stays = |axis: usize| {
+        by_sizes || cx.node.ints("axes").is_ok_and(|a| a.is_some()) || scales.as_ref().is_some_and(|s| s.get(axis) == Some(&1.0))
+    };
+    (0..from.len()).filter(|a| from[*a] == to[*a] && stays(*a)).for_each(|a| out.tie(Input(0, a), Output(0, a)));
+    Ok(())
+}
+
+fn cut(cx: &CutCx, node: &mut Node, constants: Constants) -> Result<(), OpError> {
+    let (Some(mut list), Some(rank)) = (cx.before.ints(3), cx.before.input(0).map(<[Dim]>::len)) else { return Ok(()) };
+    let on = match node.ints("axes")? {
+        Some(on) => axes(&on, rank)?,
+        None => (0..rank).collect(),
+    };
+    let mut changed = false;
+    for (entry, axis) in list.iter_mut().zip(on) {
+        if let Some(kept) = (cx.kept)(Output(0, axis)) {
+            *entry = kept.len() as i64;
+            changed = true;
+        }
+    }
+    if changed {
+        set_ints(node, 3, "sizes", list, constants);
     }
     Ok(())
 }

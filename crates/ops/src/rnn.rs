@@ -1,19 +1,25 @@
 //! RNN, GRU and LSTM: the cells.
-use crate::recurrent::{Sequence, Settings, Step, gate_rows, hidden_size, in_full_precision, infer, macs, part, role};
+use crate::recurrent::{Sequence, Settings, Step, cut_units, gate_rows, hidden_size, in_full_precision, infer, macs, part, role, units};
 use crate::simple::Simple;
 use crate::{EvalCx, Inputs, OpError, Operator};
 use tensor::Tensor;
 
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("RNN", "Simple recurrent network.", &[1, 7, 14, 22], |cx, i| in_full_precision(cx, i, rnn), |cx| infer(cx, 1))
+        .couples(|cx, out| units(cx, out, 1))
+        .cut(cut_units)
         .role(role)
         .weight_axis(gate_rows)
         .macs(macs),
     &Simple::new("GRU", "Gated recurrent unit.", &[1, 3, 7, 14, 22], |cx, i| in_full_precision(cx, i, gru), |cx| infer(cx, 1))
+        .couples(|cx, out| units(cx, out, 3))
+        .cut(cut_units)
         .role(role)
         .weight_axis(gate_rows)
         .macs(macs),
     &Simple::new("LSTM", "Long short-term memory.", &[1, 7, 14, 22], |cx, i| in_full_precision(cx, i, lstm), |cx| infer(cx, 2))
+        .couples(|cx, out| units(cx, out, 4))
+        .cut(cut_units)
         .role(role)
         .weight_axis(gate_rows)
         .macs(macs),

@@ -1,5 +1,6 @@
 //! An operator as a record of functions, for the many operators that differ only in their formula.
-use crate::{Effect, EvalCx, Inputs, IntegerForm, MacsCx, OpError, Operator, Parts, Role, ShapeCx};
+use crate::couples::{CouplesRule, CutRule};
+use crate::{Couples, CouplesCx, CutCx, Effect, EvalCx, Inputs, IntegerForm, MacsCx, OpError, Operator, Parts, Role, ShapeCx};
 use graph::{Model, Node, ValueId, ValueType};
 use tensor::Tensor;
 
@@ -38,6 +39,8 @@ pub(crate) struct Simple {
     all_on_grid: bool,
     probabilities: bool,
     integer_form: Option<&'static IntegerForm>,
+    couples: Option<CouplesRule>,
+    cut: CutRule,
 }
 
 impl Simple {
@@ -59,6 +62,8 @@ impl Simple {
             all_on_grid: false,
             probabilities: false,
             integer_form: None,
+            couples: None,
+            cut: |_, _, _| Ok(()),
         }
     }
 
@@ -127,6 +132,18 @@ impl Simple {
         self
     }
 
+    /// Sets how the axes go together when channels are removed.
+    pub(crate) const fn couples(mut self, rule: CouplesRule) -> Self {
+        self.couples = Some(rule);
+        self
+    }
+
+    /// Sets how attributes and shape inputs follow removed channels.
+    pub(crate) const fn cut(mut self, rule: CutRule) -> Self {
+        self.cut = rule;
+        self
+    }
+
     pub(crate) const fn rewrite(mut self, rewrite: Rewrite) -> Self {
         self.rewrite = rewrite;
         self
@@ -187,6 +204,18 @@ impl Operator for Simple {
     }
     fn integer_form(&self) -> Option<&'static IntegerForm> {
         self.integer_form
+    }
+    fn couples(&self, cx: &CouplesCx, couples: &mut Couples) -> Result<(), OpError> {
+        match self.couples {
+            Some(rule) => rule(cx, couples),
+            None => {
+                couples.reason = Some("it does not say how its axes go together".into());
+                Ok(())
+            }
+        }
+    }
+    fn cut(&self, cx: &CutCx, node: &mut Node, constants: Constants) -> Result<(), OpError> {
+        (self.cut)(cx, node, constants)
     }
 }
 

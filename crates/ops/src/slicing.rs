@@ -1,4 +1,9 @@
 //! Cutting and joining: Slice, Concat, Split, Pad, CenterCropPad.
+use crate::couples::{
+    Couples, CouplesCx, CutCx,
+    Place::{Input, Output},
+    pass, set_ints,
+};
 use crate::layout::sizes;
 use crate::shapes::{axes, known_ints, like_first, typed, unknown};
 use crate::simple::{Constants, Simple, attribute_to_input, one, set_input};
@@ -9,13 +14,19 @@ use tensor::{PadMode, Tensor, shape};
 pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Slice", "Part of a tensor: start, end and step along axes.", &[1, 10, 11, 13], slice, infer_slice)
         .moves()
+        .couples(slice_couples)
+        .cut(cut_slice)
         .upgrade(upgrade_slice),
-    &Simple::new("Concat", "Joins tensors along an axis.", &[1, 4, 11, 13], concat, infer_concat).all_data(),
+    &Simple::new("Concat", "Joins tensors along an axis.", &[1, 4, 11, 13], concat, infer_concat).all_data().couples(concat_couples),
     &Simple::new("Split", "Cuts a tensor into pieces along an axis.", &[1, 2, 11, 13, 18], split, infer_split)
         .pieces_on_grid()
+        .couples(split_couples)
+        .cut(cut_split)
         .upgrade(upgrade_split),
     &Simple::new("Pad", "Adds elements around a tensor (or cuts some off).", &[1, 2, 11, 13, 18, 19, 21, 23, 24, 25], pad, infer_pad)
         .effect_within(pad_rule)
+        .couples(pad_couples)
+        .cut(cut_pad)
         .upgrade(upgrade_pad),
     &Simple::new("CenterCropPad", "Crops or pads around the centre to a shape.", &[18], center_crop_pad, infer_center_crop_pad).moves(),
 ];
@@ -312,6 +323,158 @@ fn infer_center_crop_pad(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
         to[axis] = Dim::Known(size);
     }
     like_first(cx, Some(to))
+}
+
+/// Which indices of each axis a Slice with known bounds keeps: first index and number, for steps of 1.
+fn sliced(cx: &CouplesCx) -> Result<Option<Vec<(usize, usize, usize)>>, OpError> {
+    let Some(rank) = cx.input(0).map(<[Dim]>::len) else { return Ok(None) };
+    let Some(r) = range(cx.node, rank, |i| Ok(cx.ints(i)))? else { return Ok(None) };
+    let mut list = vec![];
+    for (i, axis) in r.axes.iter().enumerate() {
+        let (Some(&start), Some(&end), Some(&step)) = (r.starts.get(i), r.ends.get(i), r.steps.get(i)) else { return Ok(None) };
+        // An axis that is cut in another way keeps its indices.
+        if let Some(n) = cx.size(Input(0, *axis)).filter(|_| step == 1) {
+            let (first, count) = shape::slice_range(n, start, end, step)?;
+            list.push((*axis, usize::try_from(first).unwrap_or(0), count));
+        }
+    }
+    Ok(Some(list))
+}
+
+fn slice_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let (Some(list), Some(rank)) = (sliced(cx)?, cx.input(0).map(<[Dim]>::len)) else { return Ok(()) };
+    let Some(r) = range(cx.node, rank, |i| Ok(cx.ints(i)))? else { return Ok(()) };
+    pass(out, (0..rank).filter(|axis| !r.axes.contains(axis)));
+    for (axis, first, count) in list {
+        out.tie_at(Input(0, axis), Output(0, axis), (0..count).map(|i| (first + i, i)));
+        out.free.push(Input(0, axis));
+    }
+    Ok(())
+}
+
+fn cut_slice(cx: &CutCx, node: &mut Node, constants: Constants) -> Result<(), OpError> {
+    let Some(list) = sliced(cx.before)? else { return Ok(()) };
+    let rank = cx.before.input(0).map_or(0, <[Dim]>::len);
+    let Some(mut r) = range(cx.before.node, rank, |i| Ok(cx.before.ints(i)))? else { return Ok(()) };
+    let mut changed = false;
+    for (axis, first, count) in list {
+        let Some(at) = r.axes.iter().position(|a| *a == axis).filter(|_| (cx.kept)(Input(0, axis)).is_some()) else { continue };
+        r.starts[at] = cx.kept_of_first(Input(0, axis), first) as i64;
+        r.ends[at] = cx.kept_of_first(Input(0, axis), first + count) as i64;
+        changed = true;
+    }
+    if !changed {
+        return Ok(());
+    }
+    let by_input = node.input(1).is_some();
+    let all = r.axes.iter().map(|a| *a as i64).collect();
+    for (i, name, list) in [(1, "starts", r.starts), (2, "ends", r.ends), (3, "axes", all)] {
+        match by_input {
+            true => set_ints(node, i, name, list, constants),
+            false => node.attributes.set(name, AttributeValue::Ints(list)),
+        }
+    }
+    Ok(())
+}
+
+fn concat_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let Some(rank) = cx.output(0).map(<[Dim]>::len).filter(|r| *r > 0) else { return Ok(()) };
+    let axis = shape::axis("axis", cx.node.int_or("axis", 1)?, rank)?;
+    for i in 0..cx.inputs.len() {
+        (0..rank).filter(|a| *a != axis).for_each(|a| out.tie(Input(i, a), Output(0, a)));
+    }
+    let sizes: Option<Vec<usize>> = (0..cx.inputs.len()).map(|i| cx.size(Input(i, axis))).collect();
+    let mut from = 0;
+    for (i, size) in sizes.into_iter().flatten().enumerate() {
+        out.tie_at(Input(i, axis), Output(0, axis), (0..size).map(|k| (k, from + k)));
+        from += size;
+    }
+    Ok(())
+}
+
+/// Axis and sizes of the pieces before anything is removed.
+fn split_pieces(cx: &CouplesCx) -> Option<(usize, Vec<usize>)> {
+    let rank = cx.input(0)?.len();
+    let axis = shape::axis("axis", cx.node.int_or("axis", 0).ok()?, rank).ok()?;
+    let sizes = (0..cx.outputs.len()).map(|o| cx.size(Output(o, axis))).collect::<Option<Vec<usize>>>()?;
+    Some((axis, sizes))
+}
+
+fn split_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let (Some((axis, sizes)), Some(rank)) = (split_pieces(cx), cx.input(0).map(<[Dim]>::len)) else { return Ok(()) };
+    let mut from = 0;
+    for (o, size) in sizes.into_iter().enumerate() {
+        (0..rank).filter(|a| *a != axis).for_each(|a| out.tie(Input(0, a), Output(o, a)));
+        out.tie_at(Input(0, axis), Output(o, axis), (0..size).map(|k| (from + k, k)));
+        from += size;
+    }
+    Ok(())
+}
+
+fn cut_split(cx: &CutCx, node: &mut Node, constants: Constants) -> Result<(), OpError> {
+    let Some((axis, _)) = split_pieces(cx.before).filter(|(axis, _)| (cx.kept)(Input(0, *axis)).is_some()) else { return Ok(()) };
+    let sizes: Vec<i64> = (0..cx.before.outputs.len()).map(|o| cx.size(Output(o, axis)).unwrap_or(0) as i64).collect();
+    node.attributes.remove("num_outputs");
+    if cx.before.opset < 13 {
+        node.attributes.set("split", AttributeValue::Ints(sizes));
+    } else {
+        set_ints(node, 1, "split", sizes, constants);
+    }
+    Ok(())
+}
+
+/// Pads of each axis, if they are known and none cuts elements off.
+fn known_pads(cx: &CouplesCx) -> Result<Option<Vec<(i64, i64)>>, OpError> {
+    let Some(rank) = cx.input(0).map(<[Dim]>::len) else { return Ok(None) };
+    let list = if cx.node.input(1).is_some() { cx.ints(1) } else { Some(attribute_pads(cx.node)?) };
+    let on = cx.ints(3);
+    let (Some(list), false) = (list, cx.node.input(3).is_some() && on.is_none()) else { return Ok(None) };
+    Ok(Some(pairs(cx.node, &list, on, rank)?))
+}
+
+/// The padding of an axis may be removed by itself: it is a constant.
+fn pad_couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    let Some(pads) = known_pads(cx)? else { return Ok(()) };
+    let constant = cx.node.string_or("mode", "constant")? == "constant";
+    for (axis, (before, after)) in pads.into_iter().enumerate() {
+        match cx.size(Input(0, axis)) {
+            _ if (before, after) == (0, 0) => out.tie(Input(0, axis), Output(0, axis)),
+            Some(n) if constant && before >= 0 && after >= 0 => {
+                out.tie_at(Input(0, axis), Output(0, axis), (0..n).map(|i| (i, i + before as usize)));
+                out.free.push(Output(0, axis));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn cut_pad(cx: &CutCx, node: &mut Node, constants: Constants) -> Result<(), OpError> {
+    let Some(pads) = known_pads(cx.before)? else { return Ok(()) };
+    let kept = |axis: usize| (cx.kept)(Output(0, axis));
+    if (0..pads.len()).all(|axis| kept(axis).is_none() || pads[axis] == (0, 0)) {
+        return Ok(());
+    }
+    let (mut before, mut after) = (vec![], vec![]);
+    for (axis, (b, a)) in pads.into_iter().enumerate() {
+        let (Some(kept), Some(n)) = (kept(axis), cx.before.size(Input(0, axis))) else {
+            before.push(b);
+            after.push(a);
+            continue;
+        };
+        before.push(kept.iter().filter(|i| (**i as i64) < b).count() as i64);
+        after.push(kept.iter().filter(|i| **i as i64 >= b + n as i64).count() as i64);
+    }
+    let list = [before, after].concat();
+    match node.input(1).is_some() {
+        true => set_ints(node, 1, "pads", list, constants),
+        false => node.attributes.set("pads", AttributeValue::Ints(list)),
+    }
+    // The list has entries for all axes now.
+    if node.inputs.len() > 3 {
+        node.inputs.truncate(3);
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
 //! Softmax, LogSoftmax, Hardmax. Up to opset 12 they work on the input flattened to a matrix at `axis`.
+use crate::couples::{Couples, CouplesCx, pass};
 use crate::shapes::same;
 use crate::simple::{Constants, Simple, one};
 use crate::{EvalCx, Inputs, OpError, Operator, Parts};
@@ -9,10 +10,12 @@ pub(crate) static OPERATORS: &[&dyn Operator] = &[
     &Simple::new("Softmax", "e^x over its sum along an axis.", &[1, 11, 13], |cx, i| along(cx, i, Tensor::softmax), same)
         .all_data()
         .probabilities()
+        .couples(couples)
         .upgrade(upgrade)
         .rewrite(rewrite),
     &Simple::new("LogSoftmax", "Logarithm of Softmax.", &[1, 11, 13], |cx, i| along(cx, i, Tensor::log_softmax), same)
         .probabilities()
+        .couples(couples)
         .upgrade(upgrade)
         .rewrite(rewrite),
     &Simple::new(
@@ -99,6 +102,15 @@ fn rewrite(node: &Node, to: i64, types: &[ValueType], parts: &mut Parts) -> Resu
         inner,
         Node::new("Reshape", parts.node("back"), &[applied, full], &[y]),
     ]))
+}
+
+/// All axes but those that are summed over.
+fn couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    out.reason = Some("it divides by the sum over this axis".into());
+    let Some(rank) = cx.input(0).map(<[Dim]>::len).filter(|r| *r > 0) else { return Ok(()) };
+    let axis = shape::axis("axis", cx.node.int_or("axis", if cx.opset >= 13 { -1 } else { 1 })?, rank)?;
+    pass(out, (0..rank).filter(|i| if cx.opset >= 13 { *i != axis } else { *i < axis }));
+    Ok(())
 }
 
 #[cfg(test)]

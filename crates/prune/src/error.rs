@@ -15,6 +15,9 @@ pub enum PruneError {
     /// Gradients could not be taken.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// Channels that could not be found or removed.
+    #[error("{0}")]
+    Graph(String),
     /// A weight that cannot be ranked.
     #[error("weight '{weight}': {what}")]
     Weight {

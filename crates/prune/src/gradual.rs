@@ -80,6 +80,7 @@ impl From<PruneError> for TrainError {
         match e {
             PruneError::Train(e) => e,
             PruneError::Setting(fault) => TrainError::Setting { setting: fault.path.join("."), what: fault.to_string() },
+            PruneError::Graph(what) => TrainError::Value { value: "channels".into(), what },
             PruneError::Weight { weight, what } => TrainError::Value { value: weight, what },
             PruneError::Tensor { weight, source } => TrainError::Value { value: weight, what: source.to_string() },
         }

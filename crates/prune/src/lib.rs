@@ -3,6 +3,7 @@
 //! annotations. Values of weights do not change: the mask is applied wherever the graph runs in simulation and where it is
 //! lowered.
 mod candidates;
+pub mod channels;
 mod criterion;
 mod cubic;
 mod error;

@@ -1,0 +1,235 @@
+//! Which channels go: the least important ones, until enough is removed.
+use super::groups::{Channel, Groups};
+use super::settings::{ChannelSettings, Remove};
+use crate::{Candidate, ImportanceContext, PruneError, Result, Scope, candidates};
+use graph::{Dim, Model, ValueId};
+use ops::{MacsCx, Role};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use technique::Fault;
+use tensor::DType;
+
+/// The channels that go, and what goes with them.
+#[derive(Clone, Debug)]
+pub struct Chosen<'a> {
+    /// The channels.
+    pub removed: Vec<&'a Channel>,
+    /// For each group: channels before and after.
+    pub groups: Vec<(usize, usize)>,
+    /// Multiply-accumulates of one batch before and after.
+    pub macs: (u64, u64),
+    /// Parameters before and after.
+    pub parameters: (u64, u64),
+}
+
+/// Chooses the channels that go by a criterion that needs only the weights, or with the gradients in `context`.
+///
+/// # Errors
+/// [`PruneError::Setting`] for settings that [`ChannelSettings::check`] refuses, a pattern that matches nothing, and a target that cannot
+/// be reached; [`PruneError::Weight`] for a weight whose importance is not a number.
+pub fn choose<'a>(context: &ImportanceContext, groups: &'a Groups, settings: &ChannelSettings) -> Result<Chosen<'a>> {
+    settings.check()?;
+    let model = context.model;
+    let skipped = skipped(model, &settings.skip)?;
+    let scores = scores(context, groups, settings)?;
+    let mut order: Vec<(f64, usize, usize)> = vec![];
+    for (g, group) in groups.groups.iter().enumerate() {
+        if group.axes.iter().any(|(value, _)| skipped.contains(value)) {
+            continue;
+        }
+        let mut ranked: Vec<(f64, usize)> = scores[g].iter().copied().zip(0..).collect();
+        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+        for (place, (score, channel)) in ranked.into_iter().enumerate() {
+            // For the same share of each group, the place within it decides.
+            let key = if settings.scope == Scope::Global { score } else { (place as f64 + 0.5) / group.channels.len() as f64 };
+            order.push((key, g, channel));
+        }
+    }
+    order.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    let costs = Costs::of(model, groups);
+    let attempt = |n: usize| Attempt::of(&order[..n], groups, settings, &costs);
+    let enough = |a: &Attempt| a.reaches(&settings.remove, groups.channels());
+    let most = attempt(order.len());
+    if !enough(&most) {
+        return Err(unreachable(&settings.remove, &most, groups));
+    }
+    // The fewest of the list that are enough.
+    let (mut low, mut high) = (0, order.len());
+    while low < high {
+        let middle = (low + high) / 2;
+        match enough(&attempt(middle)) {
+            true => high = middle,
+            false => low = middle + 1,
+        }
+    }
+    let attempt = attempt(low);
+    let removed = attempt.removed.iter().map(|(g, c)| &groups.groups[*g].channels[*c]).collect();
+    let counted = |(g, group): (usize, &super::Group)| {
+        let gone = attempt.removed.iter().filter(|(of, _)| *of == g).count();
+        (group.channels.len(), group.channels.len() - gone)
+    };
+    let per_group = groups.groups.iter().enumerate().map(counted).collect();
+    Ok(Chosen { removed, groups: per_group, macs: attempt.macs, parameters: attempt.parameters })
+}
+
+fn unreachable(remove: &Remove, most: &Attempt, groups: &Groups) -> PruneError {
+    let share = |(before, after): (u64, u64)| (before - after) as f64 / before.max(1) as f64;
+    let told = format!(
+        "at most {:.1} % of the MACs, {:.1} % of the parameters and {:.1} % of the channels can be removed from this graph with these \
+         settings",
+        share(most.macs) * 100.0,
+        share(most.parameters) * 100.0,
+        most.removed.len() as f64 / groups.channels().max(1) as f64 * 100.0
+    );
+    let _ = remove;
+    Fault::new("remove", told).hint("lower it, or lower min_per_layer; espalier inspect --groups lists what stays and why").into()
+}
+
+fn skipped(model: &Model, skip: &[String]) -> Result<BTreeSet<ValueId>> {
+    let list = candidates(model, &[])?;
+    for pattern in skip {
+        if !list.iter().any(|c| graph::matches(pattern, &c.name)) {
+            return Err(Fault::new("skip", format!("'{pattern}' matches no weight")).into());
+        }
+    }
+    Ok(list.iter().filter(|c| skip.iter().any(|p| graph::matches(p, &c.name))).map(|c| c.weight).collect())
+}
+
+/// Importance of each group's channels: the root of the sum of squares of the importance of all their weights' elements, divided by the
+/// mean of the group.
+fn scores(context: &ImportanceContext, groups: &Groups, settings: &ChannelSettings) -> Result<Vec<Vec<f64>>> {
+    let list: BTreeMap<ValueId, Candidate> = candidates(context.model, &[])?.into_iter().map(|c| (c.weight, c)).collect();
+    // The sum of squares for each index of each axis of a weight.
+    let mut sums: HashMap<(ValueId, usize), Vec<f64>> = HashMap::new();
+    let mut squares: HashMap<ValueId, Vec<f64>> = HashMap::new();
+    let mut out = vec![];
+    for group in &groups.groups {
+        for (value, axis) in &group.axes {
+            let Some(candidate) = list.get(value).filter(|_| !sums.contains_key(&(*value, *axis))) else { continue };
+            let shape = context.model.values.tensor(*value).map(|t| t.shape().to_vec()).unwrap_or_default();
+            if !squares.contains_key(value) {
+                let importance = settings.criterion.importance(context, candidate)?;
+                if importance.iter().any(|v| v.is_nan()) {
+                    let what = "its importance is not a number; the weight, or what the criterion reads beside it, holds NaN".to_string();
+                    return Err(PruneError::Weight { weight: candidate.name.clone(), what });
+                }
+                squares.insert(*value, importance.iter().map(|v| f64::from(*v) * f64::from(*v)).collect());
+            }
+            let inner: usize = shape[*axis + 1..].iter().product::<usize>().max(1);
+            let mut along = vec![0.0; shape[*axis]];
+            squares[value].iter().enumerate().for_each(|(i, s)| along[i / inner % shape[*axis]] += s);
+            sums.insert((*value, *axis), along);
+        }
+        let score = |c: &Channel| c.places.iter().filter_map(|p| sums.get(&(p.value, p.axis))?.get(p.index)).sum::<f64>().sqrt();
+        let scores: Vec<f64> = group.channels.iter().map(score).collect();
+        let mean = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
+        out.push(scores.into_iter().map(|s| if mean > 0.0 { s / mean } else { s }).collect());
+    }
+    Ok(out)
+}
+
+/// What a network costs, by the sizes of its values' axes.
+struct Costs<'a> {
+    model: &'a Model,
+    shapes: HashMap<ValueId, Vec<usize>>,
+    /// Nodes with multiply-accumulates.
+    nodes: Vec<&'a graph::Node>,
+    parameters: BTreeSet<ValueId>,
+}
+
+impl<'a> Costs<'a> {
+    fn of(model: &'a Model, groups: &Groups) -> Costs<'a> {
+        let known = |s: &Vec<Dim>| s.iter().map(|d| d.known().unwrap_or(1)).collect::<Vec<usize>>();
+        let mut costs = Costs {
+            model,
+            shapes: groups.shapes.iter().map(|(id, s)| (*id, known(s))).collect(),
+            nodes: vec![],
+            parameters: BTreeSet::new(),
+        };
+        let roles = ops::Roles::of(model);
+        for node in &model.graph.nodes {
+            for (i, id) in node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))) {
+                let float = model.values.tensor(id).is_some_and(|t| t.dtype() == DType::F32);
+                if float && !matches!(roles.role(node, i), Role::Data | Role::Constant | Role::Statistic) {
+                    costs.parameters.insert(id);
+                }
+            }
+        }
+        costs.nodes = model.graph.nodes.iter().filter(|n| costs.macs_of(n, &HashMap::new()) > 0).collect();
+        costs
+    }
+
+    fn shape(&self, value: ValueId, removed: &HashMap<(ValueId, usize), usize>) -> Option<Vec<usize>> {
+        let mut shape = self.shapes.get(&value)?.clone();
+        for (axis, size) in shape.iter_mut().enumerate() {
+            *size -= removed.get(&(value, axis)).copied().unwrap_or(0);
+        }
+        Some(shape)
+    }
+
+    fn macs_of(&self, node: &graph::Node, removed: &HashMap<(ValueId, usize), usize>) -> u64 {
+        let shape = |v: &Option<ValueId>| v.and_then(|v| self.shape(v, removed));
+        let cx = MacsCx { node, inputs: node.inputs.iter().map(shape).collect(), outputs: node.outputs.iter().map(shape).collect() };
+        ops::find(&node.domain, &node.op_type).map_or(0, |op| op.macs(&cx))
+    }
+
+    fn macs(&self, removed: &HashMap<(ValueId, usize), usize>) -> u64 {
+        self.nodes.iter().map(|n| self.macs_of(n, removed)).fold(0, u64::saturating_add)
+    }
+
+    fn count(&self, removed: &HashMap<(ValueId, usize), usize>) -> u64 {
+        let size = |v: &ValueId| self.shape(*v, removed).map_or(0, |s| s.iter().map(|d| *d as u64).product());
+        self.parameters.iter().map(size).sum()
+    }
+}
+
+/// What removing the first channels of the list comes to.
+struct Attempt {
+    removed: Vec<(usize, usize)>,
+    macs: (u64, u64),
+    parameters: (u64, u64),
+}
+
+impl Attempt {
+    fn of(wanted: &[(f64, usize, usize)], groups: &Groups, settings: &ChannelSettings, costs: &Costs) -> Attempt {
+        let mut gone: HashMap<(ValueId, usize), usize> = HashMap::new();
+        let size = |key: &(ValueId, usize)| costs.shapes.get(&key.0).map_or(0, |s| s[key.1]);
+        let floor = |key: &(ValueId, usize)| ((size(key) as f64 * settings.min_per_layer).ceil() as usize).max(1);
+        let places = |g: usize, c: usize| {
+            let mut count: HashMap<(ValueId, usize), usize> = HashMap::new();
+            groups.groups[g].channels[c].places.iter().for_each(|p| *count.entry((p.value, p.axis)).or_default() += 1);
+            count
+        };
+        // Each group's share, the least important first.
+        let mut taken: Vec<Vec<usize>> = vec![vec![]; groups.groups.len()];
+        for (_, g, c) in wanted {
+            let own = places(*g, *c);
+            let fits = own.iter().all(|(key, n)| size(key).saturating_sub(gone.get(key).copied().unwrap_or(0) + n) >= floor(key));
+            if fits {
+                own.into_iter().for_each(|(key, n)| *gone.entry(key).or_default() += n);
+                taken[*g].push(*c);
+            }
+        }
+        for (g, list) in taken.iter_mut().enumerate() {
+            let all = groups.groups[g].channels.len();
+            // The most important of those that would go come back until a multiple is left.
+            while settings.round_to > 1
+                && all >= settings.round_to
+                && !list.is_empty()
+                && !(all - list.len()).is_multiple_of(settings.round_to)
+            {
+                let Some(back) = list.pop() else { break };
+                places(g, back).into_iter().for_each(|(key, n)| *gone.entry(key).or_default() -= n);
+            }
+        }
+        let removed = taken.into_iter().enumerate().flat_map(|(g, list)| list.into_iter().map(move |c| (g, c))).collect();
+        let none = HashMap::new();
+        Attempt { removed, macs: (costs.macs(&none), costs.macs(&gone)), parameters: (costs.count(&none), costs.count(&gone)) }
+    }
+
+    fn reaches(&self, remove: &Remove, channels: usize) -> bool {
+        let share = |(before, after): (u64, u64)| (before - after) as f64 / before.max(1) as f64;
+        let gone = self.removed.len() as f64 / channels.max(1) as f64;
+        let met = |wanted: Option<f64>, got: f64| wanted.is_none_or(|w| got >= w);
+        met(remove.macs, share(self.macs)) && met(remove.parameters, share(self.parameters)) && met(remove.channels, gone)
+    }
+}

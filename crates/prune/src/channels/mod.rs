@@ -1,0 +1,19 @@
+//! Removal of whole channels from any graph.
+//!
+//! Every operator says which indices of its inputs' and outputs' axes are removed together ([`ops::Operator::couples`]). Followed through
+//! the graph, that joins all places of one *channel*: the filter that computes it, the normalization's scale and shift, the planes of
+//! the filters that read it. Channels on the same axes form a [`Group`]. A channel is scored as a whole ([`choose`]) and removed as a
+//! whole ([`cut`]); the smaller graph computes the same as the graph with all the channel's parameters at zero ([`zeroed`]).
+mod choose;
+mod cut;
+mod groups;
+mod settings;
+mod ties;
+
+pub use choose::{Chosen, choose};
+pub use cut::{cut, zeroed};
+pub use groups::{Channel, ChannelPlace, Group, Groups, Held, groups};
+pub use settings::{ChannelSettings, Remove};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,80 @@
+//! Settings of channel removal in a recipe.
+use crate::{Criteria, Scope};
+use technique::{Choice, Fault, within};
+
+/// How much is removed: shares of the network as it comes, 0 to below 1. All that are given are reached.
+#[derive(Clone, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Remove {
+    /// Share of the multiply-accumulates.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub macs: Option<f64>,
+    /// Share of the parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<f64>,
+    /// Share of the channels that may be removed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub channels: Option<f64>,
+}
+
+/// Settings of channel removal.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChannelSettings {
+    /// How much is removed: `{ macs = 0.5 }`, `{ parameters = 0.3 }`, `{ channels = 0.25 }`, or several of them.
+    pub remove: Remove,
+    /// The criterion of importance. A channel's is the root of the sum of squares over all its weights.
+    #[serde(default)]
+    pub criterion: Choice<Criteria>,
+    /// `global`: the least important channels of the network, each compared with the mean of its group; `layer`: the same share of each
+    /// group.
+    #[serde(default)]
+    pub scope: Scope,
+    /// Least share of each axis' channels that is kept, 0..1.
+    #[serde(default = "least")]
+    pub min_per_layer: f64,
+    /// The channels that a group keeps are a multiple of this, where it has that many: 8 for SIMD, 16 or 32 for accelerators.
+    #[serde(default = "one")]
+    pub round_to: usize,
+    /// Patterns of weight names whose channels all stay; `*` stands for any characters.
+    #[serde(default)]
+    pub skip: Vec<String>,
+}
+
+fn least() -> f64 {
+    0.1
+}
+
+fn one() -> usize {
+    1
+}
+
+impl ChannelSettings {
+    /// With the default of every other setting.
+    pub fn new(remove: Remove) -> Self {
+        ChannelSettings { remove, criterion: Choice::default(), scope: Scope::default(), min_per_layer: least(), round_to: 1, skip: vec![] }
+    }
+
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// A [`Fault`] at the key that is wrong.
+    pub fn check(&self) -> Result<(), Fault> {
+        let shares = [("macs", self.remove.macs), ("parameters", self.remove.parameters), ("channels", self.remove.channels)];
+        if shares.iter().all(|(_, share)| share.is_none()) {
+            return Err(Fault::new("remove", "remove is empty: it says how much goes").hint("write remove = { macs = 0.5 }"));
+        }
+        for (key, share) in shares {
+            let Some(share) = share else { continue };
+            within(key, share, 0.0, 1.0, "it is the share that is removed, so half is 0.5").map_err(|f| f.under("remove"))?;
+            if share == 1.0 {
+                return Err(Fault::new(key, "removes everything: it must be below 1").under("remove"));
+            }
+        }
+        within("min_per_layer", self.min_per_layer, 0.0, 1.0, "it is a share of each layer's channels")?;
+        if self.round_to == 0 {
+            return Err(Fault::new("round_to", "round_to = 0: the number of channels is a multiple of it, so it is at least 1"));
+        }
+        Ok(())
+    }
+}
