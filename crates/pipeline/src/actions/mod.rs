@@ -1,6 +1,7 @@
 //! The work of each kind of stage as functions from data and model to model and measurements. The run takes care of stored
 //! results, records and the order of stages.
 mod calibrate;
+mod channels;
 mod compress;
 mod counted;
 mod deploy;
@@ -18,6 +19,7 @@ mod widths;
 
 pub use self::prune::{prune_notes, prune_weights};
 pub use calibrate::{Calibrated, calibrate};
+pub use channels::remove_channels;
 pub use compress::{CompressOn, Compressed, Compression};
 pub use counted::Tick;
 pub use deploy::{DeployOn, Deployment, deploy, export_options, exported};

@@ -8,6 +8,7 @@ mod divergence;
 mod finetune;
 mod kind;
 mod prune;
+mod prune_channels;
 mod quantize;
 mod search;
 mod start;
@@ -16,6 +17,7 @@ mod train;
 mod training;
 
 pub use self::prune::PruneStage;
+pub use self::prune_channels::PruneChannelsStage;
 pub use crate::error::StageError;
 pub use average::AverageStage;
 pub use calibration::{CalibrationData, CalibrationSettings};
@@ -111,7 +113,15 @@ pub fn body(stage: &Stage) -> Arc<dyn StageBody> {
 
 /// All kinds of stages, in the usual order of a recipe: one file a kind.
 pub fn kinds() -> &'static [StageEntry] {
-    static LIST: &[StageEntry] =
-        &[train::ENTRY, quantize::ENTRY, prune::ENTRY, distill::ENTRY, finetune::ENTRY, average::ENTRY, deploy::ENTRY];
+    static LIST: &[StageEntry] = &[
+        train::ENTRY,
+        quantize::ENTRY,
+        prune::ENTRY,
+        prune_channels::ENTRY,
+        distill::ENTRY,
+        finetune::ENTRY,
+        average::ENTRY,
+        deploy::ENTRY,
+    ];
     LIST
 }

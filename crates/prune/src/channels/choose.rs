@@ -50,7 +50,7 @@ pub fn choose<'a>(context: &ImportanceContext, groups: &'a Groups, settings: &Ch
     let enough = |a: &Attempt| a.reaches(&settings.remove, groups.channels());
     let most = attempt(order.len());
     if !enough(&most) {
-        return Err(unreachable(&settings.remove, &most, groups));
+        return Err(unreachable(&most, groups));
     }
     // The fewest of the list that are enough.
     let (mut low, mut high) = (0, order.len());
@@ -71,7 +71,7 @@ pub fn choose<'a>(context: &ImportanceContext, groups: &'a Groups, settings: &Ch
     Ok(Chosen { removed, groups: per_group, macs: attempt.macs, parameters: attempt.parameters })
 }
 
-fn unreachable(remove: &Remove, most: &Attempt, groups: &Groups) -> PruneError {
+fn unreachable(most: &Attempt, groups: &Groups) -> PruneError {
     let share = |(before, after): (u64, u64)| (before - after) as f64 / before.max(1) as f64;
     let told = format!(
         "at most {:.1} % of the MACs, {:.1} % of the parameters and {:.1} % of the channels can be removed from this graph with these \
@@ -80,7 +80,6 @@ fn unreachable(remove: &Remove, most: &Attempt, groups: &Groups) -> PruneError {
         share(most.parameters) * 100.0,
         most.removed.len() as f64 / groups.channels().max(1) as f64 * 100.0
     );
-    let _ = remove;
     Fault::new("remove", told).hint("lower it, or lower min_per_layer; espalier inspect --groups lists what stays and why").into()
 }
 
@@ -129,7 +128,6 @@ fn scores(context: &ImportanceContext, groups: &Groups, settings: &ChannelSettin
 
 /// What a network costs, by the sizes of its values' axes.
 struct Costs<'a> {
-    model: &'a Model,
     shapes: HashMap<ValueId, Vec<usize>>,
     /// Nodes with multiply-accumulates.
     nodes: Vec<&'a graph::Node>,
@@ -139,12 +137,8 @@ struct Costs<'a> {
 impl<'a> Costs<'a> {
     fn of(model: &'a Model, groups: &Groups) -> Costs<'a> {
         let known = |s: &Vec<Dim>| s.iter().map(|d| d.known().unwrap_or(1)).collect::<Vec<usize>>();
-        let mut costs = Costs {
-            model,
-            shapes: groups.shapes.iter().map(|(id, s)| (*id, known(s))).collect(),
-            nodes: vec![],
-            parameters: BTreeSet::new(),
-        };
+        let mut costs =
+            Costs { shapes: groups.shapes.iter().map(|(id, s)| (*id, known(s))).collect(), nodes: vec![], parameters: BTreeSet::new() };
         let roles = ops::Roles::of(model);
         for node in &model.graph.nodes {
             for (i, id) in node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))) {

@@ -62,8 +62,8 @@ pub struct Groups {
     pub(super) computed: HashSet<ValueId>,
 }
 
-/// Finds the channels of a model. `inputs` gives shapes of inputs by name; an open first axis of others is a batch, other open axes
-/// stay unknown.
+/// Finds the channels of a model. An open first axis of an input is a batch; `inputs` gives sizes of other open axes by the input's name,
+/// without which they stay unknown.
 ///
 /// # Errors
 /// [`PruneError::Graph`] if shapes cannot be inferred, or an attribute has the wrong type.
@@ -82,7 +82,7 @@ pub fn groups(model: &Model, inputs: &BTreeMap<String, Vec<usize>>) -> Result<Gr
             found.held = held;
             return Ok(found);
         }
-        stuck.iter().for_each(|a| drop(tried.insert(a.node, a.at + 1)));
+        tried.extend(stuck.iter().map(|a| (a.node, a.at + 1)));
     }
 }
 
@@ -100,9 +100,18 @@ impl Groups {
         for id in model.free_inputs() {
             let value = &mut bare.values[id];
             let ValueType::Tensor { dtype, shape } = &value.ty else { continue };
-            let given = inputs.get(&value.name).map(|s| s.iter().map(|d| Dim::Known(*d)).collect());
-            let batch = |(axis, dim): (usize, &Dim)| if axis == 0 { Dim::Known(dim.known().unwrap_or(BATCH)) } else { dim.clone() };
-            let shape = given.or(shape.as_ref().map(|s| s.iter().enumerate().map(batch).collect()));
+            let given = inputs.get(&value.name);
+            let size = |(axis, dim): (usize, &Dim)| match (dim.known(), given.and_then(|g| g.get(axis))) {
+                (Some(n), _) => Dim::Known(n),
+                (None, _) if axis == 0 => Dim::Known(BATCH),
+                (None, Some(n)) => Dim::Known(*n),
+                (None, None) => dim.clone(),
+            };
+            let shape = match (shape, given) {
+                (Some(s), _) => Some(s.iter().enumerate().map(size).collect()),
+                (None, Some(g)) => Some(g.iter().map(|d| Dim::Known(*d)).collect()),
+                (None, None) => None,
+            };
             value.ty = ValueType::Tensor { dtype: *dtype, shape };
         }
         let inferred = ops::infer(&bare)?;

@@ -1,0 +1,91 @@
+//! Removing channels as the recipe asks for it, with the proof that the smaller graph computes the same as zeros in their place.
+use super::CompressOn;
+use crate::StageError;
+use graph::Model;
+use prune::channels::{ChannelSettings, Chosen, Groups, choose, cut, groups, zeroed};
+use prune::{ImportanceContext, Needs};
+use std::collections::BTreeMap;
+use train::{Executor, GradientSource, Mode, Named, gradient_moments};
+
+/// Largest difference between both graphs, relative to the largest output: sums in another order.
+const SAME: f64 = 1e-4;
+
+/// Most layers that a note lists.
+const LISTED: usize = 5;
+
+/// Removes channels, and returns notes for the user. The smaller graph is compared with the graph whose removed channels are zero, on one
+/// sample.
+///
+/// # Errors
+/// Errors of the settings, the data or the graph; if the graphs differ.
+pub fn remove_channels(model: &mut Model, settings: &ChannelSettings, on: &CompressOn) -> Result<Vec<String>, StageError> {
+    let sample = on.sources.one_sample(model)?;
+    let shapes: BTreeMap<String, Vec<usize>> = sample.iter().map(|(name, t)| (name.clone(), t.shape().to_vec())).collect();
+    let found = groups(model, &shapes)?;
+    let before = model.clone();
+    let mut context = ImportanceContext::new(&before);
+    if let Needs::Gradients { batches } = settings.criterion.needs() {
+        let data = on.sources.training(&before, on.seed, on.training.batch)?;
+        let objective = on.sources.task().loss(&before, on.training.label_smoothing as f32)?;
+        let source = GradientSource { data: &data, epoch: 0, objective: objective.as_ref(), simulate: true };
+        let weights: Vec<_> = prune::candidates(&before, &[])?.iter().map(|c| c.weight).collect();
+        context.gradients = gradient_moments(&before, &source, &weights, batches)?;
+    }
+    let chosen = choose(&context, &found, settings)?;
+    cut(model, &found, &chosen.removed)?;
+    let (difference, largest) = compare(&zeroed(&before, &chosen.removed)?, model, &sample)?;
+    if difference.is_nan() || difference > SAME * largest {
+        let text = format!(
+            "the smaller graph does not compute what the graph with zeros in place of the removed channels computes: outputs differ by \
+             {difference:.3e}, the largest is {largest:.3e}; please report this graph, and name layers in skip until then"
+        );
+        return Err(text.into());
+    }
+    Ok(notes(&found, &chosen, difference, largest))
+}
+
+/// The largest difference of two models' outputs, and the largest output.
+fn compare(a: &Model, b: &Model, sample: &Named) -> Result<(f64, f64), StageError> {
+    let (wanted, got) = (Executor::new(a)?.run(sample, Mode::FLOAT)?, Executor::new(b)?.run(sample, Mode::FLOAT)?);
+    let (mut difference, mut largest) = (0f64, 0f64);
+    for (name, wanted) in &wanted {
+        let Some(got) = got.get(name).filter(|g| g.shape() == wanted.shape()) else {
+            return Err(format!("output '{name}' has another shape in the smaller graph").into());
+        };
+        for (a, b) in wanted.to_f64_vec()?.into_iter().zip(got.to_f64_vec()?) {
+            // A maximum drops NaN, which must not pass for equality.
+            let apart = (a - b).abs();
+            difference = if apart.is_nan() { f64::NAN } else { difference.max(apart) };
+            largest = largest.max(a.abs());
+        }
+    }
+    Ok((difference, largest))
+}
+
+fn notes(found: &Groups, chosen: &Chosen, difference: f64, largest: f64) -> Vec<String> {
+    let share = |(before, after): (u64, u64)| (before - after) as f64 / before.max(1) as f64 * 100.0;
+    let touched = chosen.groups.iter().filter(|(before, after)| after < before).count();
+    let mut list = vec![
+        format!(
+            "removed {} of {} channels, from {touched} of {} groups: {:.1} % of the MACs, {:.1} % of the parameters",
+            chosen.removed.len(),
+            found.channels(),
+            found.groups.len(),
+            share(chosen.macs),
+            share(chosen.parameters)
+        ),
+        format!(
+            "the smaller graph computes what the graph with zeros in their place computes: outputs differ by at most {difference:.1e} (the \
+             largest is {largest:.3})"
+        ),
+    ];
+    if !found.held.is_empty() {
+        let layers: Vec<String> = found.held.iter().take(LISTED).map(|h| format!("{} ({})", h.layer, h.reason)).collect();
+        let more = match found.held.len().saturating_sub(LISTED) {
+            0 => String::new(),
+            n => format!(" and {n} more, which espalier inspect --groups lists"),
+        };
+        list.push(format!("all output channels stay in {}{more}", layers.join(", ")));
+    }
+    list
+}

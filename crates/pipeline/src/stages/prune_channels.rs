@@ -1,0 +1,96 @@
+//! `prune_channels`: removes whole channels, so that the graph gets smaller, and may train what is left.
+use super::kind::{StageEntry, StageKind, stage};
+use super::training::{given, measured, train};
+use super::{StageBody, StageCx, StageError, StageOutput};
+use crate::actions::{CompressOn, Compressed, Compression, Tick, remove_channels};
+use crate::recipe::Recipe;
+use crate::trial::Trial;
+use graph::Model;
+use prune::Needs;
+use prune::channels::{ChannelSettings, Remove};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use technique::{Choice, Fault, Manual};
+
+/// `prune_channels`: removes whole channels, and trains the smaller network if `epochs` is above 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct PruneChannelsStage {
+    /// The library's settings.
+    pub settings: ChannelSettings,
+}
+
+pub(super) const ENTRY: StageEntry = stage!(
+    PruneChannelsStage,
+    epochs: Some(0),
+    Manual {
+        name: "prune_channels",
+        summary: "Removes whole channels from the graph, and may train the smaller network.",
+        details: "\
+A channel is removed with everything that belongs to it: the filter that computes it, its normalization, the planes of the filters that read
+it, its place in sums, concatenations, reshapes, attention heads and recurrent states. The graph that is left is an ordinary smaller
+network, faster in every runtime. Its outputs are compared with those of the graph whose removed channels are zero.
+
+remove says how much goes: { macs = 0.5 }, { parameters = 0.3 }, { channels = 0.25 } or several, of which all are reached. The channels with
+the least importance go: the root of the sum of squares over all weights of the channel, by the criterion. With scope = \"global\" it is
+compared with the mean of the channel's group, with scope = \"layer\" each group loses the same share. round_to = 8 keeps multiples of 8
+channels. espalier inspect --groups lists what goes together, and which layers keep all channels and why.
+
+Train behind it (epochs here, or a finetune stage with the uncut network as teacher). Removing in several stages with some epochs between
+loses less than all at once.",
+        source: "Fang et al. 2023, arXiv:2301.12900 (groups); Li et al. 2017, arXiv:1608.08710 (norm of filters)",
+        example: "remove = { macs = 0.5 }\nround_to = 8\n",
+    }
+);
+
+impl StageKind for PruneChannelsStage {
+    fn calibrates(&self) -> bool {
+        self.settings.criterion.needs() != Needs::Weights
+    }
+
+    fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {
+        self.settings.check()
+    }
+
+    fn details(&self, _: &Recipe, _: usize) -> Vec<String> {
+        vec![format!("by {}", self.settings.criterion)]
+    }
+
+    fn remedies(&self) -> Option<(&'static str, &'static str)> {
+        Some(("removing less, more epochs", "removing less, or epochs = 1 or more to train what is left"))
+    }
+
+    fn trial(&self, trial: &mut Trial, _: usize) -> Result<(), StageError> {
+        trial.compress(self)
+    }
+}
+
+impl Compression for PruneChannelsStage {
+    fn told(&self) -> String {
+        let Remove { macs, parameters, channels } = &self.settings.remove;
+        let shares = [("MACs", macs), ("parameters", parameters), ("channels", channels)];
+        let told: Vec<String> =
+            shares.iter().filter_map(|(what, share)| share.map(|s| format!("{:.0} % fewer {what}", s * 100.0))).collect();
+        told.join(", ")
+    }
+
+    /// By the weights alone: which channels go does not matter for whether the graph can be deployed.
+    fn for_trial(&self, _: usize) -> Option<Box<dyn Compression>> {
+        Some(Box::new(PruneChannelsStage { settings: ChannelSettings { criterion: Choice::default(), ..self.settings.clone() } }))
+    }
+
+    fn apply(&self, model: &mut Model, on: &CompressOn, _: Tick) -> Result<Compressed, StageError> {
+        let notes = remove_channels(model, &self.settings, on)?.into_iter().map(|text| (false, text)).collect();
+        Ok(Compressed { notes, ..Compressed::default() })
+    }
+}
+
+impl StageBody for PruneChannelsStage {
+    fn run(&self, cx: &mut StageCx, input: Option<Model>) -> Result<StageOutput, StageError> {
+        let sources = cx.sources()?;
+        let mut model = given(input)?;
+        cx.compress(self, &mut model, &sources)?;
+        let epochs = train(cx, &mut model, None, true, &sources)?;
+        measured(cx, model, epochs, &sources)
+    }
+}
