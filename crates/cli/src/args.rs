@@ -333,6 +333,9 @@ pub(crate) struct Inspect {
     /// Shape of an input, to count MACs with: NAME=1,3,224,224
     #[arg(long, value_name = "NAME=SHAPE", value_parser = shape)]
     pub(crate) shape: Vec<(String, Vec<usize>)>,
+    /// List which channels are removed together (stage prune_channels), and which layers keep all of theirs and why
+    #[arg(long)]
+    pub(crate) groups: bool,
 }
 
 /// Which rows of a data set, and how an image becomes an input.

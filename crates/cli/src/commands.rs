@@ -70,8 +70,14 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
             printer.result(name, &done, &done);
         }
         Command::Inspect(a) => {
-            let done = lib::inspect(&a.model, &a.shape.iter().cloned().collect())?;
-            printer.result(name, &done, &done);
+            let shapes = a.shape.iter().cloned().collect();
+            if a.groups {
+                let done = lib::channel_groups(&a.model, &shapes)?;
+                printer.result(name, &done, &done);
+            } else {
+                let done = lib::inspect(&a.model, &shapes)?;
+                printer.result(name, &done, &done);
+            }
         }
         Command::Evaluate(a) => {
             let done = lib::evaluate(&a.model, &a.data, &evaluate_options(a)?, &mut ticks(&mut progress, "evaluate"))?;

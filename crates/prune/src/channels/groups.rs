@@ -316,7 +316,8 @@ impl Pass<'_> {
             let Some(op) = ops::find(&node.domain, &node.op_type) else { continue };
             let Effect::Computes { weight: Some(rule), .. } = op.effect(node, self.model) else { continue };
             let (Some(weight), Some(axis)) = (node.input(rule.input), rule.axis) else { continue };
-            if self.model.constant(weight).is_none() {
+            // A single output channel cannot be left out in any case.
+            if self.model.constant(weight).is_none() || self.size(weight, axis).is_none_or(|n| n < 2) {
                 continue;
             }
             if let Some(reason) = self.ties.all_held(weight, axis) {

@@ -6,12 +6,14 @@
 //! whole ([`cut`]); the smaller graph computes the same as the graph with all the channel's parameters at zero ([`zeroed`]).
 mod choose;
 mod cut;
+mod describe;
 mod groups;
 mod settings;
 mod ties;
 
 pub use choose::{Chosen, choose};
 pub use cut::{cut, zeroed};
+pub use describe::{GroupText, describe};
 pub use groups::{Channel, ChannelPlace, Group, Groups, Held, groups};
 pub use settings::{ChannelSettings, Remove};
 

@@ -1,0 +1,96 @@
+//! Channels removed from the nine shared models, without training: groups, what goes, and that the smaller graph computes what the graph
+//! with zeros in place of the removed channels computes, in the interpreter and in ONNX Runtime; prints Markdown.
+//!
+//! `cargo run --release -p espalier-deploy --example cut_models -- DATA [SHARE] [NAME]`: DATA is the folder with `models/`, SHARE (default
+//! 0.3) the share of the MACs that goes, NAME a part of a model's name.
+mod shared_models;
+
+use deploy::runtime::{self, SessionOptions, Source};
+use espalier_deploy as deploy;
+use graph::Model;
+use prune::ImportanceContext;
+use prune::channels::{ChannelSettings, Remove, choose, cut, groups, zeroed};
+use shared_models::{Inputs, MODELS, prepared, rows, scored};
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use train::{Executor, Mode, Named};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments = std::env::args().skip(1);
+    let data = PathBuf::from(arguments.next().ok_or("usage: cut_models DATA [SHARE] [NAME]")?);
+    let share: f64 = arguments.next().map_or(Ok(0.3), |s| s.parse())?;
+    let only = arguments.next().unwrap_or_default();
+    println!(
+        "| model | groups, channels | layers that keep all | MACs, parameters removed, % | largest difference to zeros (largest output) | the \
+         same in ONNX Runtime | time to find and cut, ms | samples decided as before, untrained |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    for (name, inputs) in MODELS.into_iter().filter(|(name, _)| name.contains(&only)) {
+        if let Err(e) = one(&data, (name, inputs), share) {
+            println!("| {name} | failed: {e} |");
+        }
+    }
+    Ok(())
+}
+
+fn one(data: &Path, (name, inputs): (&str, Inputs), share: f64) -> Result<(), Box<dyn Error>> {
+    let model = prepared(data, name)?;
+    let sample = rows(data, &model, inputs, false, 10)?.next().ok_or("no sample")??.inputs;
+    let shapes: BTreeMap<String, Vec<usize>> = sample.iter().map(|(n, t)| (n.clone(), t.shape().to_vec())).collect();
+    let began = Instant::now();
+    let found = groups(&model, &shapes)?;
+    let finding = began.elapsed();
+    let remove = Remove { macs: Some(share), ..Remove::default() };
+    let chosen = choose(&ImportanceContext::new(&model), &found, &ChannelSettings::new(remove))?;
+    let mut smaller = model.clone();
+    let began = Instant::now();
+    cut(&mut smaller, &found, &chosen.removed)?;
+    let milliseconds = (finding + began.elapsed()).as_secs_f64() * 1e3;
+    smaller.verify()?;
+    ops::infer_types(&smaller)?;
+    let zeros = Executor::owned(zeroed(&model, &chosen.removed)?)?.run(&sample, Mode::FLOAT)?;
+    let (here, largest) = difference(&zeros, &Executor::new(&smaller)?.run(&sample, Mode::FLOAT)?)?;
+    let there = in_runtime(&smaller, &sample, &zeros)?;
+    let part = |(before, after): (u64, u64)| (before - after) as f64 / before.max(1) as f64 * 100.0;
+    let decided = match scored(&model, name) {
+        Some(output) => {
+            let whole = Executor::new(&model)?.run(&sample, Mode::FLOAT)?;
+            let (a, b) = (whole[&output].arg_max(1, false, false)?.to_i64_vec()?, zeros[&output].arg_max(1, false, false)?.to_i64_vec()?);
+            format!("{} of {}", a.iter().zip(&b).filter(|(a, b)| a == b).count(), a.len())
+        }
+        None => "-".into(),
+    };
+    println!(
+        "| {name} | {}, {} | {} | {:.1}, {:.1} | {here:.1e} ({largest:.2e}) | {there:.1e} | {milliseconds:.1} | {decided} |",
+        found.groups.len(),
+        found.channels(),
+        found.held.len(),
+        part(chosen.macs),
+        part(chosen.parameters)
+    );
+    let reasons: BTreeSet<&str> = found.held.iter().map(|h| h.reason.as_str()).collect();
+    reasons.iter().for_each(|r| eprintln!("{name}: {r}"));
+    Ok(())
+}
+
+/// The largest difference of ONNX Runtime's outputs for the smaller graph.
+fn in_runtime(model: &Model, sample: &Named, wanted: &Named) -> Result<f64, Box<dyn Error>> {
+    let file = onnx::to_bytes(model)?;
+    let mut session = runtime::choose().runtime.load(Source::Bytes(&file), SessionOptions::default_arithmetic(2))?;
+    Ok(difference(wanted, &session.run(sample)?)?.0)
+}
+
+/// The largest difference, and the largest wanted element.
+fn difference(wanted: &Named, got: &Named) -> Result<(f64, f64), Box<dyn Error>> {
+    let (mut worst, mut largest) = (0f64, 0f64);
+    for (name, wanted) in wanted {
+        let got = got.get(name).filter(|g| g.shape() == wanted.shape()).ok_or("an output has another shape")?;
+        for (a, b) in wanted.to_f64_vec()?.into_iter().zip(got.to_f64_vec()?) {
+            worst = if (a - b).is_nan() { f64::NAN } else { worst.max((a - b).abs()) };
+            largest = largest.max(a.abs());
+        }
+    }
+    Ok((worst, largest))
+}

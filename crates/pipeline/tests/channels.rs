@@ -1,0 +1,56 @@
+//! Removing channels: from a recipe to the deployed file, and together with masks, quantizers and a teacher.
+use report::RunRecord;
+use report::record::StageRecord;
+use test_support::recipe::{DEPLOY_REFERENCE, on_digits};
+use test_support::runs::run;
+
+const MODEL: &str = "arch = \"resnet8\"\ninput = [1, 8, 8]";
+const TRAIN: &str = "kind = \"train\"\nepochs = 2\noptimizer = { kind = \"adamw\", lr = 0.01 }";
+const CUT: &str = r#"
+name = "cut"
+kind = "prune_channels"
+remove = { macs = 0.4 }
+criterion = { kind = "taylor", batches = 4 }
+round_to = 4
+epochs = 2
+optimizer = { kind = "adamw", lr = 0.005 }"#;
+const MASK: &str = "kind = \"prune\"\nsparsity = 0.5";
+const QUANTIZE: &str = "kind = \"quantize\"";
+const TEACH: &str = "kind = \"finetune\"\nteacher = \"train\"\nepochs = 1\noptimizer = { kind = \"adamw\", lr = 0.002 }";
+
+fn record(stages: &[&str]) -> RunRecord {
+    run(&on_digits(MODEL, stages), &[]).unwrap().record
+}
+
+fn stage<'a>(record: &'a RunRecord, name: &str) -> &'a StageRecord {
+    record.stages.iter().find(|s| s.name == name).unwrap()
+}
+
+#[test]
+fn a_smaller_network_is_trained_quantized_and_deployed() {
+    let record = record(&[TRAIN, CUT, MASK, QUANTIZE, TEACH, DEPLOY_REFERENCE]);
+    let (whole, cut) = (&stage(&record, "train").metrics, &stage(&record, "cut").metrics);
+    let tells = |text: &str| stage(&record, "cut").notes.iter().any(|n| n.text.contains(text));
+    assert!(cut.macs.unwrap() <= whole.macs.unwrap() * 6 / 10 + 1, "{:?} of {:?}", cut.macs, whole.macs);
+    assert!(
+        tells("removed") && tells("outputs differ by at most") && tells("is an output of the network"),
+        "{:?}",
+        stage(&record, "cut").notes
+    );
+    // The file computes what was trained, with the mask on the smaller weights.
+    let (deployed, deploy) = record.deployed().unwrap();
+    let literal = &deploy.runtimes[0];
+    assert_eq!((literal.agreement, literal.accuracy), (Some(1.0), deploy.simulation_accuracy));
+    assert_eq!(deployed.metrics.macs, cut.macs);
+    assert!(deployed.metrics.sparsity.unwrap() > 0.4 && literal.accuracy.unwrap() > 0.8, "{:?}", literal.accuracy);
+}
+
+#[test]
+fn masks_and_quantizers_are_cut_with_their_weights() {
+    let untrained = CUT.replace("epochs = 2", "epochs = 0").replace("optimizer = { kind = \"adamw\", lr = 0.005 }", "");
+    let record = record(&[TRAIN, MASK, QUANTIZE, &untrained, TEACH, DEPLOY_REFERENCE]);
+    let (_, deploy) = record.deployed().unwrap();
+    let literal = &deploy.runtimes[0];
+    assert_eq!((literal.agreement, literal.accuracy), (Some(1.0), deploy.simulation_accuracy));
+    assert!(literal.accuracy.unwrap() > 0.7, "{:?}", literal.accuracy);
+}
