@@ -214,6 +214,9 @@ pub(crate) struct Prune {
     /// Share of the weights that become zero, 0..1
     #[arg(long, value_name = "X", default_value_t = 0.5)]
     pub(crate) sparsity: f64,
+    /// Instead, remove whole channels until this share of the multiply-accumulates is gone, 0..1
+    #[arg(long, value_name = "X", conflicts_with = "sparsity")]
+    pub(crate) macs: Option<f64>,
     /// Training epochs after pruning
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) epochs: u64,

@@ -30,7 +30,13 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
             printer.result(name, &done, &done);
         }
         Command::Quantize(a) => return shortcut(name, &a.short, lib::Purpose::Quantize { epochs: a.epochs }, printer),
-        Command::Prune(a) => return shortcut(name, &a.short, lib::Purpose::Prune { sparsity: a.sparsity, epochs: a.epochs }, printer),
+        Command::Prune(a) => {
+            let purpose = match a.macs {
+                Some(macs) => lib::Purpose::PruneChannels { macs, epochs: a.epochs },
+                None => lib::Purpose::Prune { sparsity: a.sparsity, epochs: a.epochs },
+            };
+            return shortcut(name, &a.short, purpose, printer);
+        }
         Command::Distill(a) => {
             let purpose = lib::Purpose::Distill { student: a.student.clone(), width: a.width, epochs: a.epochs };
             return shortcut(name, &a.short, purpose, printer);

@@ -1,4 +1,5 @@
 //! The program as its users see it: what it prints, its exit codes, and runs that are interrupted.
+mod channels;
 mod diagnose;
 mod divergence;
 mod first_hour;

@@ -49,6 +49,13 @@ pub enum Purpose {
         /// Passes over the training data.
         epochs: u64,
     },
+    /// Removal of whole channels, then training with the uncut network as teacher.
+    PruneChannels {
+        /// Share of the multiply-accumulates that goes.
+        macs: f64,
+        /// Passes over the training data.
+        epochs: u64,
+    },
     /// Distillation into a student.
     Distill {
         /// An architecture of the zoo, or an ONNX file.
@@ -66,7 +73,7 @@ impl Purpose {
         match self {
             Purpose::All => "init",
             Purpose::Quantize { .. } => "quantize",
-            Purpose::Prune { .. } => "prune",
+            Purpose::Prune { .. } | Purpose::PruneChannels { .. } => "prune",
             Purpose::Distill { .. } => "distill",
         }
     }

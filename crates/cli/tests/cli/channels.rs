@@ -1,0 +1,36 @@
+//! Channels: listed, and removed by one command.
+use crate::program::{digits, run};
+
+#[test]
+fn groups_are_listed_with_what_keeps_its_channels() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = dir.path().join("net.onnx").to_str().expect("a UTF-8 path").to_string();
+    assert_eq!(run(&["new", "resnet8", "-o", &model, "--input", "1,8,8", "--width", "0.25"]).0, 0);
+    let (code, said, error) = run(&["inspect", "--groups", &model]);
+    assert_eq!(code, 0, "{error}");
+    insta::assert_snapshot!("channel_groups", said.replace(&model, "net.onnx"));
+    let (_, json, _) = run(&["inspect", "--groups", "--json", &model]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert!(json["result"]["groups"][0]["channels"].as_u64().is_some_and(|n| n > 1), "{json}");
+}
+
+#[test]
+fn a_share_of_the_macs_is_removed_and_the_file_is_smaller() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| dir.path().join(name).to_str().expect("a UTF-8 path").to_string();
+    let (model, out, folder) = (path("net.onnx"), path("out.onnx"), path("run"));
+    assert_eq!(run(&["new", "resnet8", "-o", &model, "--input", "1,8,8", "--width", "0.5"]).0, 0);
+    let data = digits().join("digits");
+    let data = data.to_str().expect("a UTF-8 path");
+    let given = ["prune", &model, "--data", data, "--scale", "0.0625", "-o", &out, "--run", &folder, "--macs", "0.4", "--epochs", "1"];
+    let (code, said, error) = run(&given);
+    assert_eq!(code, 0, "{error}");
+    assert!((said.clone() + &error).contains("% of the MACs"), "{said}{error}");
+    let bytes = |file: &str| std::fs::metadata(file).expect("a file").len();
+    assert!(bytes(&out) < bytes(&model) * 4 / 5, "{} of {}", bytes(&out), bytes(&model));
+    let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--macs", "0.4", "--sparsity", "0.5"]);
+    assert!(code == 2 && error.contains("--sparsity"), "{error}");
+    let (code, _, error) =
+        run(&["prune", &model, "--data", data, "--scale", "0.0625", "-o", &out, "--run", &path("b"), "--macs", "0.9999"]);
+    assert!(code == 1 && error.contains("at most"), "{error}");
+}
