@@ -174,7 +174,7 @@ fn a_weight_in_the_branches_of_an_if() {
     let y = b.push("MatMul", &[either, every], "y");
     let mut m = b.ending(y, &[3]);
     prepare(&mut m).unwrap();
-    let half = prune::PruneSettings { scope: prune::Scope::Layer, ..prune::PruneSettings::new(0.5) };
+    let half = prune::PruneSettings { scope: technique::Choice::named("layer").unwrap(), ..prune::PruneSettings::new(0.5) };
     assert_eq!(prune::prune(&mut m, &half).unwrap().layers.len(), 2);
     for seed in [6, 9] {
         let x = random::normal(seed, &[40, 8], if seed == 6 { 0.5 } else { -0.5 }, 1.0).unwrap();

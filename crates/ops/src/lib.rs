@@ -91,4 +91,4 @@ pub use roles::Roles;
 pub use saturation::{Products, Sums, saturates, taken as taken_by_saturation};
 pub use scaling::{ChannelAxis, ChannelConstants, LayerChannels, Scaling, channel_constants, keeps_last_axis, scaling};
 pub use sign::{NeverNegative, never_negative};
-pub use weights::weights;
+pub use weights::{WeightAxes, weight_axes, weights};

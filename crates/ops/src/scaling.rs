@@ -58,6 +58,16 @@ impl LayerChannels {
         (!self.groups_by_input || self.groups == 1).then_some(self.output)
     }
 
+    /// The weight's axis that counts input channels (of one group, except in a transposed convolution).
+    pub fn input_axis(&self) -> usize {
+        self.input
+    }
+
+    /// Number of groups of channels that are computed by themselves.
+    pub fn groups(&self) -> usize {
+        self.groups
+    }
+
     /// Number of input and output channels of a weight of this shape.
     pub fn counts(&self, weight: &[usize]) -> (usize, usize) {
         let (inputs, outputs) = (weight[self.input], weight[self.output]);

@@ -1,5 +1,5 @@
 //! Which weights may be pruned.
-use crate::Result;
+use crate::{Result, WeightView};
 use graph::{Graph, Model, Node, ValueId};
 use ops::{Effect, Role};
 use std::collections::BTreeMap;
@@ -15,8 +15,25 @@ pub struct Candidate {
     pub name: String,
     /// Axis of its output channels, if the operator that reads it has one.
     pub axis: Option<usize>,
+    /// The meaning of its elements; `None` for a weight that no products are summed with (an embedding), or of an operator that is not
+    /// known.
+    pub view: Option<WeightView>,
+    /// It is the first weight in the order of the graph's nodes, or the last one, whatever `skip` leaves out.
+    pub place: Place,
     /// The BatchNormalization that scales those channels as the only reader of the result, by its scale and variance.
     pub norm: Option<Normalization>,
+}
+
+/// Where a weight stands in the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// The weight that is read first.
+    First,
+    /// Between the two.
+    #[default]
+    Inner,
+    /// The weight that is read last.
+    Last,
 }
 
 /// The factor of a BatchNormalization for each channel: `scale / sqrt(variance + epsilon)`.
@@ -36,8 +53,11 @@ pub struct Normalization {
 /// # Errors
 /// [`crate::PruneError::Setting`] for a pattern that matches no weight: it is most likely misspelt.
 pub fn candidates(model: &Model, skip: &[String]) -> Result<Vec<Candidate>> {
-    let mut found = BTreeMap::new();
-    collect(model, &model.graph, &mut found);
+    let (mut found, mut order) = (BTreeMap::new(), vec![]);
+    collect(model, &model.graph, &mut found, &mut order);
+    for (weight, place) in [(order.first(), Place::First), (order.last().filter(|_| order.len() > 1), Place::Last)] {
+        weight.and_then(|weight| found.get_mut(weight)).into_iter().for_each(|c: &mut Candidate| c.place = place);
+    }
     for pattern in skip {
         if !found.values().any(|c: &Candidate| graph::matches(pattern, &c.name)) {
             return Err(Fault::new("skip", format!("'{pattern}' matches no weight")).into());
@@ -46,25 +66,27 @@ pub fn candidates(model: &Model, skip: &[String]) -> Result<Vec<Candidate>> {
     Ok(found.into_values().filter(|c| !skip.iter().any(|p| graph::matches(p, &c.name))).collect())
 }
 
-fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate>) {
+fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate>, order: &mut Vec<ValueId>) {
     let (uses, linked) = (graph.use_counts(), graph.linked());
     for node in &graph.nodes {
         for sub in node.subgraphs() {
-            collect(model, sub, found);
+            collect(model, sub, found, order);
         }
         let Some(op) = ops::find(&node.domain, &node.op_type) else { continue };
         for (i, id) in node.inputs.iter().enumerate() {
             let Some(id) = id.filter(|_| op.role(node, i) == Role::Weight) else { continue };
-            if model.values.tensor(id).is_none_or(|t| t.dtype() != DType::F32) {
-                continue;
-            }
+            let Some(tensor) = model.values.tensor(id).filter(|t| t.dtype() == DType::F32) else { continue };
             let axis = match op.effect(node, model) {
                 Effect::Computes { weight: Some(rule), .. } if rule.input == i => rule.axis,
                 _ => None,
             };
             let norm = node.output(0).and_then(|out| ops::norm_behind((model, &linked), &uses, out)).and_then(normalization);
             let name = model.values[id].name.clone();
-            found.entry(id).or_insert(Candidate { weight: id, name, axis, norm });
+            let view = ops::weight_axes(node, i, tensor.shape()).map(|axes| WeightView::new(tensor.shape(), &axes));
+            found.entry(id).or_insert_with(|| {
+                order.push(id);
+                Candidate { weight: id, name, axis, view, place: Place::Inner, norm }
+            });
         }
     }
 }

@@ -38,7 +38,7 @@ impl Participant for GradualPruning {
     }
 
     fn before_step(&mut self, cx: &mut StepContext) -> Result<(), TrainError> {
-        let Some(sparsity) = self.settings.sparsity_schedule.sparsity(cx.step, cx.steps, self.settings.sparsity) else { return Ok(()) };
+        let Some(sparsity) = self.settings.sparsity_schedule.sparsity(cx.step, cx.steps, self.settings.target()) else { return Ok(()) };
         // Batches in an order that no training epoch uses, another one at each pruning.
         let epoch = cx.settings.epochs + cx.step;
         let source = GradientSource { data: cx.data, epoch, objective: cx.objective, simulate: cx.settings.simulate };

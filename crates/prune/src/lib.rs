@@ -1,32 +1,31 @@
-//! Chooses which weights are kept. A [`Criterion`] computes the importance of each element of a weight (one file a criterion); a
-//! [`Scope`] says over which weights a sparsity is reached, a [`SparsitySchedule`] when. The result is a mask in the model's
-//! annotations. Values of weights do not change: the mask is applied wherever the graph runs in simulation and where it is
-//! lowered.
+//! Chooses which weights are kept. A [`Criterion`] computes the importance of each element of a weight, a [`Granularity`] says which
+//! elements live and die together, a [`Scope`] over which weights a sparsity is reached, a [`SparsitySchedule`] when: four families, one
+//! file a technique. The result is a mask in the model's annotations. Values of weights do not change: the mask is applied wherever the
+//! graph runs in simulation and where it is lowered.
 mod candidates;
 pub mod channels;
 mod criterion;
-mod cubic;
 mod error;
 mod gradual;
-mod magnitude;
-mod one_shot;
+mod granularity;
+mod layer;
 mod prune;
 mod report;
 mod schedule;
+mod scope;
 mod select;
 mod settings;
-mod taylor;
+mod view;
 
-pub use candidates::{Candidate, Normalization, candidates};
-pub use criterion::{Criteria, Criterion, ImportanceContext, Needs};
-pub use cubic::Cubic;
+pub use candidates::{Candidate, Normalization, Place, candidates};
+pub use criterion::{Criteria, Criterion, ImportanceContext, Magnitude, Needs, Taylor};
 pub use error::{PruneError, Result};
 pub use gradual::GradualPruning;
-pub use magnitude::Magnitude;
-pub use one_shot::OneShot;
+pub use granularity::{Block, Column, Element, Filter, Granularities, Granularity, GroupNorm, Kernel, NofM, Row, Units, grouped};
 pub use prune::{prune, prune_with};
 pub use report::{LayerSparsity, SparsityReport, report};
-pub use schedule::{SparsitySchedule, SparsitySchedules};
+pub use schedule::{Cubic, OneShot, SparsitySchedule, SparsitySchedules};
+pub use scope::{Allocation, Erk, Global, PerLayer, Rate, Rates, Scope, ScopeLayer, Scopes, UniformPlus};
 pub use select::least_important;
-pub use settings::{PruneSettings, Scope};
-pub use taylor::Taylor;
+pub use settings::PruneSettings;
+pub use view::WeightView;

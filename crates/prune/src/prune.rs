@@ -1,6 +1,7 @@
 //! Masks for a sparsity: the least important elements are pruned.
+use crate::layer::{Layer, select};
 use crate::{
-    Candidate, Criterion, ImportanceContext, Needs, PruneError, PruneSettings, Result, Scope, SparsityReport, candidates, least_important,
+    Allocation, Candidate, Criterion, ImportanceContext, Needs, PruneError, PruneSettings, Result, ScopeLayer, SparsityReport, candidates,
     report,
 };
 use graph::Model;
@@ -15,6 +16,9 @@ use train::{GradientSource, gradient_moments};
 /// Elements that are zero without a mask (a filter bank, a network that was pruned elsewhere) do not count in the total:
 /// otherwise they would use up the requested share. They are masked too, so that they stay zero, and counted separately in the
 /// report. A layer of zeros only, which may be a deliberate start, is left as it is.
+///
+/// Groups of elements (see [`crate::Granularity`]) are counted by their elements, and taken while they come nearest to the share. In
+/// them an element that is masked already stays so. A pattern (N:M) reaches its own sparsity.
 ///
 /// For a criterion that needs only the weights; see [`prune_with`] for the others. The schedule of the settings is ignored: the
 /// whole sparsity is reached at once.
@@ -33,7 +37,7 @@ pub fn prune(model: &mut Model, settings: &PruneSettings) -> Result<SparsityRepo
 /// As [`prune`]; [`PruneError::Train`] for errors of computing gradients.
 pub fn prune_with(model: &mut Model, settings: &PruneSettings, source: Option<&GradientSource>) -> Result<SparsityReport> {
     settings.check()?;
-    to_sparsity(model, settings, settings.sparsity, source, false)
+    to_sparsity(model, settings, settings.target(), source, false)
 }
 
 /// Sets masks for `sparsity` in place of that of the settings. With `keep_dead`, no masked element is restored, even where the
@@ -51,35 +55,64 @@ pub(crate) fn to_sparsity(
         return Err(Fault::new("skip", "leaves no weight to prune").into());
     }
     let context = context(model, settings, &list, source)?;
-    let layer = |c: &Candidate| Layer::read(&context, criterion, c, settings.min_per_layer, keep_dead);
-    let layers = list.iter().map(layer).collect::<Result<Vec<_>>>()?;
-    let count = |total: usize, dead: usize| ((sparsity * total as f64).round() as usize).max(if keep_dead { dead } else { 0 });
-    let live: Vec<Vec<bool>> = match settings.scope {
-        Scope::Global => {
-            let joined = layers.iter().flat_map(|l| l.ranked.iter().copied()).collect::<Vec<_>>();
-            let (dead, most) = (layers.iter().map(|l| l.dead).sum(), layers.iter().map(Layer::most).sum());
-            let mut alive = least_important(&joined, count(joined.len(), dead).min(most)).into_iter();
-            layers.iter().map(|layer| layer.mask(&mut alive)).collect()
+    let mut dense = vec![];
+    let mut layers: Vec<(&Candidate, Layer)> = vec![];
+    for candidate in &list {
+        match Layer::read(&context, criterion, candidate, settings, keep_dead)? {
+            Ok(layer) => layers.push((candidate, layer)),
+            Err(why) => dense.push((candidate.name.clone(), why)),
         }
-        Scope::Layer => {
-            let alone = |l: &Layer| l.mask(&mut least_important(&l.ranked, count(l.ranked.len(), l.dead).min(l.most())).into_iter());
-            layers.iter().map(alone).collect()
-        }
+    }
+    let whole = sparsity >= settings.target();
+    let live: Vec<Vec<bool>> = match settings.scope.allocate(&sizes(model, &layers), sparsity).map_err(|fault| fault.under("scope"))? {
+        Allocation::Together => together(&layers, sparsity, whole),
+        Allocation::Shares(shares) => layers.iter().zip(shares).map(|((_, layer), share)| layer.alone(share, whole)).collect(),
     };
-    let zero_before = layers.iter().map(|l| l.zeros).sum();
-    let mut emptied = vec![];
-    for ((candidate, live), layer) in list.iter().zip(live).zip(&layers) {
-        if layer.ranked.is_empty() {
+    let zero_before = layers.iter().map(|(_, l)| l.zeros).sum();
+    let (mut emptied, mut masks) = (vec![], vec![]);
+    for ((candidate, layer), live) in layers.iter().zip(live) {
+        if layer.total == 0 {
             continue;
         }
+        let live = layer.mask(&live);
         if !live.contains(&true) {
             emptied.push(candidate.name.clone());
         }
-        let shape = model.values.tensor(candidate.weight).map(|t| t.shape().to_vec()).unwrap_or_default();
-        let mask = Tensor::new(live, shape).map_err(|source| PruneError::Tensor { weight: candidate.name.clone(), source })?;
-        model.annotations.entry(candidate.weight).mask = Some(mask);
+        masks.push((candidate.weight, candidate.name.clone(), live));
     }
-    Ok(SparsityReport { zero_before, emptied, ..report(model, &list) })
+    for (weight, name, live) in masks {
+        let shape = model.values.tensor(weight).map(|t| t.shape().to_vec()).unwrap_or_default();
+        let mask = Tensor::new(live, shape).map_err(|source| PruneError::Tensor { weight: name, source })?;
+        model.annotations.entry(weight).mask = Some(mask);
+    }
+    Ok(SparsityReport { zero_before, emptied, dense, ..report(model, &list) })
+}
+
+/// Chooses among all layers together; for each which of its units live.
+fn together(layers: &[(&Candidate, Layer)], sparsity: f64, whole: bool) -> Vec<Vec<bool>> {
+    let joined: Vec<f32> = layers.iter().flat_map(|(_, l)| l.ranked.iter().copied()).collect();
+    let sum = |of: fn(&Layer) -> usize| layers.iter().map(|(_, l)| of(l)).sum::<usize>();
+    let budget = if whole && layers.iter().any(|(_, l)| l.pattern) {
+        usize::MAX
+    } else {
+        Layer::budget(sparsity, sum(|l| l.total), sum(|l| l.dead))
+    };
+    let sizes: Option<Vec<usize>> =
+        layers.iter().any(|(_, l)| l.sizes.is_some()).then(|| layers.iter().flat_map(|(_, l)| l.each()).collect());
+    let mut alive = select(&joined, sizes.as_deref(), budget, sum(Layer::most)).into_iter();
+    layers.iter().map(|(_, layer)| alive.by_ref().take(layer.ranked.len()).collect()).collect()
+}
+
+/// The layers as a scope sees them.
+fn sizes<'a>(model: &'a Model, layers: &'a [(&Candidate, Layer)]) -> Vec<ScopeLayer<'a>> {
+    let size = |(candidate, layer): &'a (&Candidate, Layer)| ScopeLayer {
+        name: &candidate.name,
+        elements: layer.total,
+        shape: model.values.tensor(candidate.weight).map(|t| t.shape()).unwrap_or_default(),
+        view: candidate.view.as_ref(),
+        place: candidate.place,
+    };
+    layers.iter().map(size).collect()
 }
 
 /// The data that the criterion needs.
@@ -97,68 +130,4 @@ fn context<'a>(
     let weights: Vec<_> = list.iter().map(|c| c.weight).collect();
     let gradients = gradient_moments(model, source, &weights, batches)?;
     Ok(ImportanceContext { gradients, ..ImportanceContext::new(model) })
-}
-
-/// A weight's elements with their importance.
-struct Layer {
-    /// Which elements may be pruned: those that are not zero without a mask.
-    prunable: Vec<bool>,
-    /// Importance of those; infinite for elements that must be kept.
-    ranked: Vec<f32>,
-    /// Elements that must be kept.
-    floor: usize,
-    /// Elements that are zero without a mask.
-    zeros: usize,
-    /// Other elements that are masked already.
-    dead: usize,
-}
-
-impl Layer {
-    fn read(context: &ImportanceContext, criterion: &dyn Criterion, candidate: &Candidate, floor: f64, keep_dead: bool) -> Result<Layer> {
-        let importance = ranked(context, criterion, candidate)?;
-        let wrong = |source| PruneError::Tensor { weight: candidate.name.clone(), source };
-        let tensor = context.model.values.tensor(candidate.weight);
-        let weight = tensor.map(|t| t.to_f32_vec().map_err(wrong)).transpose()?.unwrap_or_default();
-        let prunable: Vec<bool> = weight.iter().map(|w| *w != 0.0).collect();
-        let dead = match context.model.annotations.mask(candidate.weight) {
-            Some(mask) => mask.as_slice::<bool>().map_err(wrong)?.iter().zip(&prunable).filter(|(live, p)| !**live && **p).count(),
-            None => 0,
-        };
-        let mut ranked: Vec<f32> = importance.into_iter().zip(&prunable).filter(|(_, p)| **p).map(|(v, _)| v).collect();
-        let may_live = if keep_dead { ranked.len() - dead } else { ranked.len() };
-        let floor = ((floor * prunable.len() as f64).ceil() as usize).min(may_live);
-        let weak = least_important(&ranked, ranked.len() - floor);
-        if floor > 0 {
-            ranked.iter_mut().zip(weak).filter(|(_, must_live)| *must_live).for_each(|(v, _)| *v = f32::INFINITY);
-        }
-        let zeros = prunable.len() - ranked.len();
-        Ok(Layer { prunable, ranked, floor, zeros, dead })
-    }
-
-    /// Number of elements that may be pruned.
-    fn most(&self) -> usize {
-        self.ranked.len() - self.floor
-    }
-
-    /// The mask; `alive` holds it for the elements that may be pruned, in their order.
-    fn mask(&self, alive: &mut impl Iterator<Item = bool>) -> Vec<bool> {
-        self.prunable.iter().map(|prunable| *prunable && alive.next().unwrap_or(true)).collect()
-    }
-}
-
-/// Importance of each element; for masked elements below all others.
-fn ranked(context: &ImportanceContext, criterion: &dyn Criterion, candidate: &Candidate) -> Result<Vec<f32>> {
-    let mut importance = criterion.importance(context, candidate)?;
-    if let Some(at) = importance.iter().position(|v| v.is_nan()) {
-        let what = format!("the importance of element {at} is not a number; the weight, or what the criterion reads beside it, holds NaN");
-        return Err(PruneError::Weight { weight: candidate.name.clone(), what });
-    }
-    if let Some(mask) = context.model.annotations.mask(candidate.weight) {
-        let mask = mask.as_slice::<bool>().map_err(|source| PruneError::Tensor { weight: candidate.name.clone(), source })?;
-        // Importance is never negative, so the negated reciprocal sorts masked elements before the others, in their own order.
-        for (value, _) in importance.iter_mut().zip(mask).filter(|(_, live)| !**live) {
-            *value = -1.0 / value.abs();
-        }
-    }
-    Ok(importance)
 }

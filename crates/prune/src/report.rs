@@ -29,6 +29,9 @@ pub struct SparsityReport {
     /// Layers whose weights are all zero: their output no longer depends on their input.
     #[serde(default)]
     pub emptied: Vec<String>,
+    /// Weights that the granularity leaves dense, each with the reason.
+    #[serde(default)]
+    pub dense: Vec<(String, String)>,
 }
 
 impl SparsityReport {

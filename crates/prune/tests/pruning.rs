@@ -1,7 +1,7 @@
 //! Pruning of networks from the zoo.
-use espalier_prune::{PruneError, PruneSettings, Scope, candidates, prune};
+use espalier_prune::{Global, PerLayer, PruneError, PruneSettings, Scopes, candidates, prune};
 use graph::Model;
-use technique::Choice;
+use technique::{Choice, Settings};
 use tensor::Tensor;
 
 fn model(name: &str) -> Model {
@@ -9,14 +9,22 @@ fn model(name: &str) -> Model {
     entry.build(&entry.default_options()).unwrap()
 }
 
-fn settings(sparsity: f64, scope: Scope) -> PruneSettings {
+fn global() -> Choice<Scopes> {
+    Global {}.choice().unwrap()
+}
+
+fn per_layer() -> Choice<Scopes> {
+    PerLayer {}.choice().unwrap()
+}
+
+fn settings(sparsity: f64, scope: Choice<Scopes>) -> PruneSettings {
     PruneSettings { scope, ..PruneSettings::new(sparsity) }
 }
 
 #[test]
 fn global_sparsity_is_exact_and_differs_by_layer() {
     let mut m = model("lenet300-100");
-    let report = prune(&mut m, &settings(0.9, Scope::Global)).unwrap();
+    let report = prune(&mut m, &settings(0.9, global())).unwrap();
     let (zeros, total) = report.layers.iter().fold((0, 0), |(z, t), l| (z + l.zeros, t + l.total));
     assert_eq!(total, 784 * 300 + 300 * 100 + 100 * 10);
     assert_eq!(zeros, (0.9 * total as f64).round() as usize);
@@ -28,7 +36,7 @@ fn global_sparsity_is_exact_and_differs_by_layer() {
 #[test]
 fn layer_scope_prunes_each_alike() {
     let mut m = model("lenet5");
-    let report = prune(&mut m, &settings(0.5, Scope::Layer)).unwrap();
+    let report = prune(&mut m, &settings(0.5, per_layer())).unwrap();
     assert_eq!(report.layers.len(), 4);
     assert!(report.layers.iter().all(|l| l.zeros == (l.total as f64 / 2.0).round() as usize));
 }
@@ -36,9 +44,9 @@ fn layer_scope_prunes_each_alike() {
 #[test]
 fn pruning_further_never_revives() {
     let mut m = model("mlp");
-    prune(&mut m, &settings(0.3, Scope::Global)).unwrap();
+    prune(&mut m, &settings(0.3, global())).unwrap();
     let before = m.annotations.clone();
-    let report = prune(&mut m, &settings(0.6, Scope::Global)).unwrap();
+    let report = prune(&mut m, &settings(0.6, global())).unwrap();
     assert!((report.sparsity - 0.6).abs() < 1e-4);
     for (id, old) in before.iter() {
         let (old, new) = (old.mask.as_ref().unwrap(), m.annotations.mask(id).unwrap());
@@ -52,7 +60,7 @@ fn the_folded_weight_decides() {
     let mut m = model("resnet8");
     let gamma = m.find("layer1.bn1.weight").unwrap();
     m.values.set_tensor(gamma, Tensor::full(1e-3f32, [16]).unwrap());
-    let report = prune(&mut m, &settings(0.2, Scope::Global)).unwrap();
+    let report = prune(&mut m, &settings(0.2, global())).unwrap();
     let layer = report.layers.iter().find(|l| l.name == "layer1.conv1.weight").unwrap();
     assert_eq!(layer.sparsity, 1.0);
 }
@@ -61,12 +69,12 @@ fn the_folded_weight_decides() {
 fn what_cannot_be_is_refused_by_name() {
     let mut m = model("lenet5");
     for sparsity in [-0.1, 1.0, f64::NAN] {
-        let refused = prune(&mut m, &settings(sparsity, Scope::Global));
+        let refused = prune(&mut m, &settings(sparsity, global()));
         assert!(matches!(refused, Err(PruneError::Setting(fault)) if fault.path == ["sparsity"]));
     }
     assert!(candidates(&m, &["conv9*".into()]).unwrap_err().to_string().contains("conv9*"));
     assert_eq!(candidates(&m, &["conv*".into()]).unwrap().len(), 2);
-    let by_gradients = PruneSettings { criterion: Choice::named("taylor").unwrap(), ..settings(0.5, Scope::Global) };
+    let by_gradients = PruneSettings { criterion: Choice::named("taylor").unwrap(), ..settings(0.5, global()) };
     let error = prune(&mut m, &by_gradients).unwrap_err().to_string();
     assert_eq!(
         error,
@@ -75,7 +83,7 @@ fn what_cannot_be_is_refused_by_name() {
     let weight = m.find("fc1.weight").unwrap();
     let broken = Tensor::full(f32::NAN, m.values.tensor(weight).unwrap().shape()).unwrap();
     m.values.set_tensor(weight, broken);
-    assert!(prune(&mut m, &settings(0.5, Scope::Global)).unwrap_err().to_string().contains("fc1.weight"));
+    assert!(prune(&mut m, &settings(0.5, global())).unwrap_err().to_string().contains("fc1.weight"));
 }
 
 #[test]
@@ -88,7 +96,7 @@ fn zeros_that_are_there_already_are_no_part_of_the_share() {
     let (zeros, shape) = (sparse.iter().filter(|v| **v == 0.0).count(), m.values.tensor(bank.weight).unwrap().shape().to_vec());
     m.values.set_tensor(bank.weight, Tensor::new(sparse, shape).unwrap());
     let total: usize = candidates(&m, &[]).unwrap().iter().map(|c| m.values.tensor(c.weight).unwrap().len()).sum();
-    let report = prune(&mut m, &settings(0.5, Scope::Global)).unwrap();
+    let report = prune(&mut m, &settings(0.5, global())).unwrap();
     let dead: usize = report.layers.iter().map(|l| l.zeros).sum();
     assert_eq!(report.zero_before, zeros);
     assert_eq!(dead - zeros, ((total - zeros) as f64 * 0.5).round() as usize);
@@ -96,7 +104,7 @@ fn zeros_that_are_there_already_are_no_part_of_the_share() {
     let mask = m.annotations.mask(bank.weight).unwrap().as_slice::<bool>().unwrap().to_vec();
     assert!((0..mask.len()).all(|i| i % 100 >= 97 || !mask[i]));
     // Pruning again to the same share prunes nothing more.
-    assert_eq!(prune(&mut m, &settings(0.5, Scope::Global)).unwrap(), report);
+    assert_eq!(prune(&mut m, &settings(0.5, global())).unwrap(), report);
 }
 
 #[test]
@@ -105,7 +113,7 @@ fn a_layer_of_zeros_alone_is_left_as_it_is() {
     let first = candidates(&m, &[]).unwrap().remove(0).weight;
     let shape = m.values.tensor(first).unwrap().shape().to_vec();
     m.values.set_tensor(first, Tensor::full(0f32, shape).unwrap());
-    let report = prune(&mut m, &settings(0.5, Scope::Layer)).unwrap();
+    let report = prune(&mut m, &settings(0.5, per_layer())).unwrap();
     assert!(m.annotations.mask(first).is_none());
     assert_eq!(report.emptied, Vec::<String>::new());
 }
@@ -122,11 +130,11 @@ fn a_layer_of_which_nothing_is_left_is_named_and_a_floor_keeps_some() {
     };
     let mut m = model("mlp");
     let last = small(&mut m);
-    let report = prune(&mut m, &settings(0.5, Scope::Global)).unwrap();
+    let report = prune(&mut m, &settings(0.5, global())).unwrap();
     assert_eq!(report.emptied, std::slice::from_ref(&last.name));
     let mut m = model("mlp");
     small(&mut m);
-    let report = prune(&mut m, &PruneSettings { min_per_layer: 0.1, ..settings(0.5, Scope::Global) }).unwrap();
+    let report = prune(&mut m, &PruneSettings { min_per_layer: 0.1, ..settings(0.5, global()) }).unwrap();
     assert_eq!(report.emptied, Vec::<String>::new());
     let layer = report.layers.iter().find(|l| l.name == last.name).unwrap();
     assert_eq!(layer.total - layer.zeros, layer.total.div_ceil(10));
@@ -134,6 +142,6 @@ fn a_layer_of_which_nothing_is_left_is_named_and_a_floor_keeps_some() {
     assert!((report.sparsity - 0.5).abs() < 1e-4);
     // If the minimum share forbids it, fewer are pruned.
     let mut m = model("mlp");
-    let report = prune(&mut m, &PruneSettings { min_per_layer: 0.4, ..settings(0.9, Scope::Layer) }).unwrap();
+    let report = prune(&mut m, &PruneSettings { min_per_layer: 0.4, ..settings(0.9, per_layer()) }).unwrap();
     assert!(report.layers.iter().all(|l| l.total - l.zeros == (l.total as f64 * 0.4).ceil() as usize));
 }

@@ -1,5 +1,5 @@
 //! Pruning with data: by gradients, and during training.
-use espalier_prune::{Criteria, GradualPruning, PruneSettings, SparsitySchedules, candidates, prune, prune_with};
+use espalier_prune::{Criteria, GradualPruning, Granularities, PruneSettings, Scopes, SparsitySchedules, candidates, prune, prune_with};
 use graph::{Model, ValueId};
 use std::collections::BTreeMap;
 use technique::{Choice, Family, manual};
@@ -233,6 +233,8 @@ fn documented<F: Family>() {
 fn every_member_is_documented() {
     documented::<Criteria>();
     documented::<SparsitySchedules>();
+    documented::<Granularities>();
+    documented::<Scopes>();
 }
 
 #[test]

@@ -53,7 +53,7 @@ fn operator_name(op: &dyn ops::Operator) -> String {
 /// The choices that a recipe offers, each as `KEY = "value"` with its sentence. They are read from the schema, so that none is
 /// missed.
 fn techniques() -> Vec<(String, String)> {
-    const KEYS: &[(&str, &str)] = &[("BatchNorm", "batch_norm"), ("Scope", "scope"), ("Keep", "keep")];
+    const KEYS: &[(&str, &str)] = &[("BatchNorm", "batch_norm"), ("Keep", "keep")];
     let schema = schema();
     let mut list = vec![];
     for (ty, key) in KEYS {

@@ -34,6 +34,10 @@ pub fn prune_notes(report: &SparsityReport) -> Vec<(bool, String)> {
             ),
         ));
     }
+    if !report.dense.is_empty() {
+        let list: Vec<String> = report.dense.iter().map(|(name, why)| format!("{name} ({why})")).collect();
+        notes.push((false, format!("these weights stay dense: {}", list.join(", "))));
+    }
     if !report.emptied.is_empty() {
         let text = format!(
             "every weight is zero in {}: the output of such a layer no longer depends on its input; set min_per_layer = 0.05, a lower \

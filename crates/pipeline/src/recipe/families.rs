@@ -13,6 +13,8 @@ pub fn families() -> Vec<FamilyManual> {
         manual::<quantize::Observers>(),
         manual::<quantize::Corrections>(),
         manual::<prune::Criteria>(),
+        manual::<prune::Granularities>(),
+        manual::<prune::Scopes>(),
         manual::<prune::SparsitySchedules>(),
         manual::<distill::Losses>(),
         manual::<target::Targets>(),

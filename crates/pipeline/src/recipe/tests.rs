@@ -125,7 +125,7 @@ fn overrides_reach_stages_by_name() {
     let set = |s: &str| parse(&text, &[s.to_string()]);
     let recipe = set("stages.prune.sparsity=0.7").unwrap();
     assert_eq!(parse(&recipe.to_text().unwrap(), &[]), Ok(recipe.clone()), "its text stands for it");
-    assert_eq!(recipe.stages[0].get::<PruneStage>().map(|p| p.settings.sparsity), Some(0.7));
+    assert_eq!(recipe.stages[0].get::<PruneStage>().and_then(|p| p.settings.sparsity), Some(0.7));
     assert_eq!(set("goals.max_file_size=50 kB").unwrap().goals.max_file_size, Some(ByteSize(50_000)));
     assert_eq!(set("seed = 7").unwrap().seed, 7);
     assert_eq!(set("seed=9223372036854775807").unwrap().seed, i64::MAX as u64);

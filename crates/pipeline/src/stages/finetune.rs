@@ -38,11 +38,7 @@ impl StageKind for FinetuneStage {
     }
 
     fn check(&self, recipe: &Recipe, _: usize) -> Result<(), Fault> {
-        let named = self.teaching.losses.as_ref().map(|_| "losses").or(self.teaching.task_weight.map(|_| "task_weight"));
-        if let (None, Some(key)) = (&self.teacher, named) {
-            let hint = "name one, as teacher = \"train\" or a file; or leave the key out";
-            return Err(Fault::new(key, format!("{key} compares with a teacher, and the stage has none")).hint(hint));
-        }
+        self.teaching.check_teacher(self.teacher.as_deref())?;
         self.teaching.distillation(recipe.task.member().as_ref()).map(|_| ())
     }
 }

@@ -1,5 +1,6 @@
 //! `prune`: masks, chosen at once and then held while the other weights train, or step by step during training.
-use super::kind::{StageEntry, StageKind};
+use super::kind::{StageEntry, StageKind, take_keys};
+use super::teaching::{Taught, Teaching, with_keys, write};
 use super::training::{given, measured, train, train_with};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Tick, prune_notes, prune_weights};
@@ -8,16 +9,22 @@ use graph::Model;
 use prune::{GradualPruning, Needs, PruneSettings};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde::de::Error as _;
 use std::any::Any;
 use std::sync::Arc;
-use technique::{Fault, Manual};
-use toml::de::Deserializer;
+use technique::{Choice, Fault, Manual};
+use toml::Spanned;
+use toml::de::{Deserializer, Error};
 
 /// `prune`: sets masks, and trains the other weights if `epochs` is above 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PruneStage {
     /// The library's settings.
     pub settings: PruneSettings,
+    /// The teacher of its training, if it has one.
+    pub taught: Taught,
+    /// The losses between the model and the teacher.
+    pub teaching: Teaching,
     /// The recipe uses `method`, the old name of `criterion`.
     pub(crate) renamed: bool,
 }
@@ -30,21 +37,37 @@ pub(super) const ENTRY: StageEntry = StageEntry {
         name: "prune",
         summary: "Attaches masks that set weights to zero, and may train with them.",
         details: "\
-criterion is how the importance of weights is computed, sparsity_schedule whether the sparsity is reached before the stage trains or step
-by step while it does: see explain criterion and explain sparsity_schedule.",
+Four choices are independent of each other: criterion is how the importance of weights is computed, granularity which of them become
+zero together, scope over which weights the sparsity is reached, sparsity_schedule whether before the stage trains or step by step
+while it does. See explain criterion, explain granularity, explain scope and explain sparsity_schedule.
+
+With a teacher, the training learns from it too, as that of a finetune stage does.",
         source: "",
         example: "sparsity = 0.5\nskip = [\"/linear*\"]\n",
     },
     epochs: Some(0),
-    schema: |generator| PruneSettings::json_schema(generator),
+    schema: |generator| {
+        let own = with_keys(PruneSettings::json_schema(generator), &Taught::json_schema(generator));
+        with_keys(own, &Teaching::json_schema(generator))
+    },
     read: |table| {
-        let renamed = table.get_ref().contains_key(OLD);
-        let settings = PruneSettings::deserialize(Deserializer::from(table))?;
-        Ok(Arc::new(PruneStage { settings, renamed }))
+        let span = table.span();
+        let mut own = table.into_inner();
+        let (renamed, sparse) = (own.contains_key(OLD), own.contains_key("sparsity"));
+        let (taught, teaching) = (take_keys::<Taught>(&mut own), take_keys::<Teaching>(&mut own));
+        let at = |keys| Deserializer::from(Spanned::new(span.clone(), keys));
+        let (taught, teaching) = (Taught::deserialize(at(taught))?, Teaching::deserialize(at(teaching))?);
+        let settings = PruneSettings::deserialize(at(own))?;
+        if !sparse && settings.wants_sparsity() {
+            return Err(Error::missing_field("sparsity"));
+        }
+        Ok(Arc::new(PruneStage { settings, taught, teaching, renamed }))
     },
     write: |stage| {
         let any: &dyn Any = stage;
-        serde_json::to_value(any.downcast_ref::<PruneStage>().map(|stage| &stage.settings))
+        let Some(stage) = any.downcast_ref::<PruneStage>() else { return Ok(serde_json::Value::Null) };
+        let own = write(Some((&stage.settings, &stage.taught)))?;
+        write(Some((&own, &stage.teaching)))
     },
 };
 
@@ -53,12 +76,23 @@ impl StageKind for PruneStage {
         Some(self)
     }
 
+    fn teacher(&self) -> Option<&str> {
+        self.taught.teacher.as_deref()
+    }
+
     fn calibrates(&self) -> bool {
         self.settings.criterion.needs() != Needs::Weights
     }
 
     fn check(&self, recipe: &Recipe, index: usize) -> Result<(), Fault> {
         self.settings.check()?;
+        self.teaching.check_teacher(self.teacher())?;
+        self.teaching.distillation(recipe.task.member().as_ref())?;
+        if let (Some(_), false) = (self.teacher(), recipe.stages[index].trains()) {
+            return Err(
+                Fault::new("teacher", "the stage does not train, so it learns from no teacher").hint("set epochs, or leave teacher out")
+            );
+        }
         let schedule = &self.settings.sparsity_schedule;
         if schedule.is_gradual() && !recipe.stages[index].trains() {
             let what = format!("the schedule {} prunes while the stage trains, and epochs = 0", schedule.kind());
@@ -68,7 +102,15 @@ impl StageKind for PruneStage {
     }
 
     fn details(&self, _: &Recipe, _: usize) -> Vec<String> {
-        vec![format!("by {}, {}", self.settings.criterion, self.settings.sparsity_schedule)]
+        let settings = &self.settings;
+        let mut chosen = vec![settings.criterion.to_string(), settings.sparsity_schedule.to_string()];
+        if settings.granularity != Choice::default() {
+            chosen.push(format!("granularity {}", settings.granularity));
+        }
+        if settings.scope != Choice::default() {
+            chosen.push(format!("scope {}", settings.scope));
+        }
+        vec![format!("by {}", chosen.join(", "))]
     }
 
     fn remedies(&self) -> Option<(&'static str, &'static str)> {
@@ -78,7 +120,7 @@ impl StageKind for PruneStage {
 
 impl Compression for PruneStage {
     fn told(&self) -> String {
-        format!("sparsity {}", self.settings.sparsity)
+        self.settings.told()
     }
 
     /// Prunes at once, whatever the schedule.
@@ -100,15 +142,18 @@ impl StageBody for PruneStage {
             let text = format!("the key {OLD} has another name now: write criterion = \"{}\"", self.settings.criterion.kind());
             cx.note(false, text);
         }
+        let teacher = self.teacher().map(|t| cx.teacher(t)).transpose()?;
+        let losses = self.teaching.distillation(sources.task().member().as_ref()).map_err(|fault| fault.to_string())?;
+        let teacher = teacher.as_ref().map(|teacher| (teacher, &losses));
         let epochs = if self.settings.sparsity_schedule.is_gradual() {
             let mut pruning = GradualPruning::new(&self.settings)?;
-            let epochs = train_with(cx, &mut model, None, true, &sources, &mut [&mut pruning])?;
+            let epochs = train_with(cx, &mut model, teacher, true, &sources, &mut [&mut pruning])?;
             let notes = pruning.report().map(prune_notes).unwrap_or_default();
             notes.into_iter().for_each(|(warning, text)| cx.note(warning, text));
             epochs
         } else {
             cx.compress(self, &mut model, &sources)?;
-            train(cx, &mut model, None, true, &sources)?
+            train(cx, &mut model, teacher, true, &sources)?
         };
         measured(cx, model, epochs, &sources)
     }

@@ -38,6 +38,28 @@ impl Teaching {
     pub fn distillation(&self, task: &dyn Task) -> Result<DistillationSettings, Fault> {
         DistillationSettings::from_keys(task, self.losses.as_deref(), self.task_weight, self.temperature, self.alpha)
     }
+
+    /// Refuses keys that compare with a teacher where there is none.
+    ///
+    /// # Errors
+    /// A [`Fault`] at the key.
+    pub fn check_teacher(&self, teacher: Option<&str>) -> Result<(), Fault> {
+        let named = self.losses.as_ref().map(|_| "losses").or(self.task_weight.map(|_| "task_weight"));
+        if let (None, Some(key)) = (teacher, named) {
+            let hint = "name one, as teacher = \"train\" or a file; or leave the key out";
+            return Err(Fault::new(key, format!("{key} compares with a teacher, and the stage has none")).hint(hint));
+        }
+        Ok(())
+    }
+}
+
+/// The teacher of a stage that may do without one.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Taught {
+    /// The teacher: an earlier stage's name, or an ONNX file; absent: training on the labels only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
 }
 
 /// Reads a stage's own keys and these.
@@ -51,16 +73,20 @@ pub(super) fn read<T: DeserializeOwned>(table: Spanned<DeTable>) -> Result<(T, T
 
 /// The schema of a stage's own keys and these.
 pub(super) fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    let mut own = T::json_schema(generator);
-    let teaching = Teaching::json_schema(generator).to_value();
-    if let (Some(Value::Object(keys)), Some(more)) = (own.get_mut("properties"), teaching["properties"].as_object()) {
+    with_keys(T::json_schema(generator), &Teaching::json_schema(generator))
+}
+
+/// A schema with the keys of another one beside its own.
+pub(super) fn with_keys(mut own: Schema, more: &Schema) -> Schema {
+    let more = more.get("properties").and_then(Value::as_object);
+    if let (Some(Value::Object(keys)), Some(more)) = (own.get_mut("properties"), more) {
         keys.extend(more.clone());
     }
     own
 }
 
-/// Serializes a stage's own keys together with these.
-pub(super) fn write<T: Serialize>(stage: Option<(&T, &Teaching)>) -> serde_json::Result<Value> {
+/// Serializes a stage's own keys together with others.
+pub(super) fn write<T: Serialize, U: Serialize>(stage: Option<(&T, &U)>) -> serde_json::Result<Value> {
     let Some((own, teaching)) = stage else { return Ok(Value::Null) };
     let mut all = serde_json::to_value(own)?;
     if let (Some(keys), Value::Object(more)) = (all.as_object_mut(), serde_json::to_value(teaching)?) {

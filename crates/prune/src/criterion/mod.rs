@@ -1,10 +1,14 @@
 //! Criteria: how the importance of weights is computed.
-use crate::magnitude::{MAGNITUDE, Magnitude};
-use crate::taylor::{TAYLOR, Taylor};
+mod magnitude;
+mod taylor;
+
+pub use magnitude::Magnitude;
+pub use taylor::Taylor;
+
 use crate::{Candidate, PruneError, Result};
 use graph::{Model, ValueId};
 use std::collections::BTreeMap;
-use technique::{Entry, Family, member};
+use technique::{Entry, Family};
 use train::GradientMoments;
 
 /// The data that a criterion needs.
@@ -105,7 +109,7 @@ impl Family for Criteria {
     const SUMMARY: &'static str = "How the importance of weights is computed: the least important become zero.";
     const DEFAULT: Option<&'static str> = Some("magnitude");
     fn members() -> &'static [Entry<dyn Criterion>] {
-        static LIST: &[Entry<dyn Criterion>] = &[member!(Magnitude as dyn Criterion, MAGNITUDE), member!(Taylor as dyn Criterion, TAYLOR)];
+        static LIST: &[Entry<dyn Criterion>] = &[magnitude::ENTRY, taylor::ENTRY];
         LIST
     }
 }

@@ -1,12 +1,13 @@
 //! Taylor: weights with little effect on the loss are the least important.
 use crate::{Candidate, Criterion, ImportanceContext, Needs, Result};
-use technique::{Fault, Manual, Settings};
+use technique::{Entry, Fault, Manual, Settings, member};
 
-/// The manual page.
-pub(crate) const TAYLOR: Manual = Manual {
-    name: "taylor",
-    summary: "Removes the weights whose absence would change the training loss least, by its gradients over training batches.",
-    details: "\
+pub(super) const ENTRY: Entry<dyn Criterion> = member!(
+    Taylor as dyn Criterion,
+    Manual {
+        name: "taylor",
+        summary: "Removes the weights whose absence would change the training loss least, by its gradients over training batches.",
+        details: "\
 The first-order estimate of the squared change of the loss if the element were zero, averaged over B training batches:
 
     importance = 1/B * sum over batches b of (g_b * w)^2 = w^2 * mean over b of g_b^2
@@ -20,9 +21,10 @@ layer needs no correction: scaling a weight and its channel against each other l
 Reads `batches` batches of the size that the stage trains with. Best where pruning is not followed by long training, and where layers
 differ much in how the loss depends on them. A network that fits its training data to the last sample has gradients of noise: magnitude is
 safer there.",
-    source: "Molchanov et al. 2019, arXiv:1906.10771, equation 8, for single elements",
-    example: "criterion = { kind = \"taylor\", batches = 32 }",
-};
+        source: "Molchanov et al. 2019, arXiv:1906.10771, equation 8, for single elements",
+        example: "criterion = { kind = \"taylor\", batches = 32 }",
+    }
+);
 
 /// The root of the mean over batches of `(g * w)^2`, element by element: `|w| * sqrt(mean of g^2)`.
 ///

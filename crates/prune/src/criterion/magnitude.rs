@@ -1,20 +1,22 @@
 //! Magnitude: small weights are the least important.
 use crate::{Candidate, Criterion, ImportanceContext, Result};
-use technique::{Manual, Settings};
+use technique::{Entry, Manual, Settings, member};
 
-/// The manual page.
-pub(crate) const MAGNITUDE: Manual = Manual {
-    name: "magnitude",
-    summary: "Removes the smallest weights, each as it will be stored (BatchNormalization folded in).",
-    details: "\
+pub(super) const ENTRY: Entry<dyn Criterion> = member!(
+    Magnitude as dyn Criterion,
+    Manual {
+        name: "magnitude",
+        summary: "Removes the smallest weights, each as it will be stored (BatchNormalization folded in).",
+        details: "\
 importance = |w|, element by element. Where a BatchNormalization scales the layer's output channels and nothing else reads them
 before, importance = |w * gamma / sqrt(variance + epsilon)|, with the channel's gamma and running variance: the weight as it is stored
 after folding, so that layers of different scale compare fairly.
 
 Needs no data. A good default when the stage trains after pruning, or prunes gradually.",
-    source: "Han et al. 2015, arXiv:1506.02626, section 3",
-    example: "criterion = \"magnitude\"",
-};
+        source: "Han et al. 2015, arXiv:1506.02626, section 3",
+        example: "criterion = \"magnitude\"",
+    }
+);
 
 /// Absolute value of the weight as it will be stored: where a BatchNormalization follows, of the folded weight
 /// `w * gamma / sqrt(variance + epsilon)`, so that layers of different scale compare fairly.

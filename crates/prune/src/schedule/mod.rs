@@ -1,7 +1,11 @@
 //! Sparsity schedules: when a sparsity is reached.
-use crate::cubic::{CUBIC, Cubic};
-use crate::one_shot::{ONE_SHOT, OneShot};
-use technique::{Entry, Family, Fault, member};
+mod cubic;
+mod one_shot;
+
+pub use cubic::Cubic;
+pub use one_shot::OneShot;
+
+use technique::{Entry, Family, Fault};
 
 /// Defines the sparsity at each step of a training.
 ///
@@ -66,8 +70,7 @@ impl Family for SparsitySchedules {
     const SUMMARY: &'static str = "When the sparsity is reached: at once, or step by step while the stage trains.";
     const DEFAULT: Option<&'static str> = Some("one_shot");
     fn members() -> &'static [Entry<dyn SparsitySchedule>] {
-        static LIST: &[Entry<dyn SparsitySchedule>] =
-            &[member!(OneShot as dyn SparsitySchedule, ONE_SHOT), member!(Cubic as dyn SparsitySchedule, CUBIC)];
+        static LIST: &[Entry<dyn SparsitySchedule>] = &[one_shot::ENTRY, cubic::ENTRY];
         LIST
     }
 }

@@ -1,12 +1,13 @@
 //! Cubic schedule: gradual pruning, fast at first, while many weights are redundant, and slow at the end.
 use crate::SparsitySchedule;
-use technique::{Fault, Manual, Settings, within};
+use technique::{Entry, Fault, Manual, Settings, member, within};
 
-/// The manual page.
-pub(crate) const CUBIC: Manual = Manual {
-    name: "cubic",
-    summary: "Raises the sparsity while the stage trains: fast at first, slowly towards the end.",
-    details: "\
+pub(super) const ENTRY: Entry<dyn SparsitySchedule> = member!(
+    Cubic as dyn SparsitySchedule,
+    Manual {
+        name: "cubic",
+        summary: "Raises the sparsity while the stage trains: fast at first, slowly towards the end.",
+        details: "\
 Every `every` steps between the shares `begin` and `end` of the stage's steps, the sparsity is raised to
 
     s(t) = sparsity + (initial - sparsity) * (1 - t)^3,  t = (step - first) / (last - first)
@@ -15,9 +16,10 @@ by the stage's criterion, on the present weights. What was pruned stays pruned. 
 sparsity; early stopping and keep = \"best\" leave out the epochs before that.
 
 Wants several epochs. Best for high sparsities, from which a network does not recover after one_shot.",
-    source: "Zhu & Gupta 2017, arXiv:1710.01878, equation 1",
-    example: "epochs = 10\nsparsity_schedule = { kind = \"cubic\", begin = 0.0, end = 0.5, every = 50 }",
-};
+        source: "Zhu & Gupta 2017, arXiv:1710.01878, equation 1",
+        example: "epochs = 10\nsparsity_schedule = { kind = \"cubic\", begin = 0.0, end = 0.5, every = 50 }",
+    }
+);
 
 /// Sparsity that rises with a cubic function during training.
 ///

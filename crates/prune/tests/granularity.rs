@@ -1,0 +1,170 @@
+//! Patterns and groups on networks from the zoo.
+use espalier_prune::{Filter, Granularity, NofM, PruneSettings, Units, candidates, prune};
+use graph::Model;
+use proptest::prelude::*;
+use technique::Choice;
+
+fn model(name: &str) -> Model {
+    let entry = zoo::find(name).unwrap();
+    entry.build(&entry.default_options()).unwrap()
+}
+
+fn settings(sparsity: Option<f64>, granularity: &str) -> PruneSettings {
+    PruneSettings { sparsity, granularity: serde_json::from_str(granularity).unwrap(), ..PruneSettings::of_pattern() }
+}
+
+fn live(m: &Model, id: graph::ValueId) -> Vec<bool> {
+    m.annotations.mask(id).unwrap().as_slice::<bool>().unwrap().to_vec()
+}
+
+#[test]
+fn two_of_four_input_channels_live_at_each_place_and_the_stem_stays_dense() {
+    let mut m = model("resnet8");
+    let before = m.clone();
+    let report = prune(&mut m, &settings(None, r#""n_m""#)).unwrap();
+    let names: Vec<&str> = report.dense.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["conv1.weight"]);
+    for candidate in candidates(&m, &[]).unwrap().iter().filter(|c| c.name != "conv1.weight") {
+        let Units::Blocks { of, keep } = NofM::default().units(candidate) else { panic!("{}", candidate.name) };
+        let (mask, weight) = (live(&m, candidate.weight), before.values.tensor(candidate.weight).unwrap().to_f32_vec().unwrap());
+        let count = of.iter().max().unwrap() + 1;
+        let mut blocks = vec![(vec![], vec![]); count];
+        for (i, block) in of.iter().enumerate() {
+            let side = &mut blocks[*block];
+            if mask[i] { side.0.push(weight[i].abs()) } else { side.1.push(weight[i].abs()) }
+        }
+        for (kept, dead) in blocks {
+            assert_eq!((kept.len(), dead.len()), (keep, 2), "{}", candidate.name);
+            // A normalization scales a whole output, so the order within a block is that of the plain weights.
+            assert!(kept.iter().all(|k| dead.iter().all(|d| d <= k)));
+        }
+    }
+}
+
+#[test]
+fn a_short_last_block_keeps_as_many_as_a_whole_one() {
+    let entry = zoo::find("mlp").unwrap();
+    let mut m = entry.build(&zoo::ZooOptions { input: vec![1, 2, 5], ..entry.default_options() }).unwrap();
+    prune(&mut m, &settings(Some(0.75), r#"{ "kind": "n_m", "n": 2, "m": 8 }"#)).unwrap();
+    let first = candidates(&m, &[]).unwrap().remove(0);
+    let view = first.view.clone().unwrap();
+    assert_eq!(view.inputs, 10);
+    let mut kept = vec![[0; 2]; view.outputs];
+    for (i, live) in live(&m, first.weight).into_iter().enumerate() {
+        let (output, input, _) = view.at(i);
+        kept[output][input / 8] += usize::from(live);
+    }
+    assert!(kept.iter().all(|k| *k == [2, 2]));
+}
+
+#[test]
+fn a_pattern_and_the_sparsity_must_agree() {
+    let fault = settings(Some(0.6), r#"{ "kind": "n_m", "n": 2, "m": 4 }"#).check().unwrap_err();
+    assert_eq!(fault.path, ["sparsity"]);
+    assert!(
+        fault.what.starts_with("sparsity = 0.6 does not agree with granularity n_m") && fault.what.ends_with("which makes 0.5"),
+        "{fault}"
+    );
+    settings(Some(0.5), r#"{ "kind": "n_m", "n": 2, "m": 4 }"#).check().unwrap();
+    assert_eq!(settings(None, r#""filter""#).check().unwrap_err().path, ["sparsity"]);
+    let rates = Choice::with("rates", &serde_json::json!({ "others": 0.5 })).unwrap();
+    let both = PruneSettings { scope: rates, ..settings(None, r#""n_m""#) };
+    assert_eq!(both.check().unwrap_err().path, ["scope"]);
+}
+
+#[test]
+fn groups_die_as_a_whole_and_their_elements_are_counted() {
+    for kind in ["filter", "kernel", "row", "column", r#"{ "kind": "block", "rows": 4, "columns": 2 }"#] {
+        let kind = if kind.starts_with('{') { kind.to_string() } else { format!("\"{kind}\"") };
+        let settings = settings(Some(0.4), &kind);
+        let mut m = model("resnet8");
+        let report = prune(&mut m, &settings).unwrap();
+        let mut largest = 0;
+        for candidate in candidates(&m, &[]).unwrap() {
+            let Units::Groups(of) = settings.granularity.units(&candidate) else { panic!("{kind}") };
+            let mask = live(&m, candidate.weight);
+            let mut groups = vec![(0, 0); of.iter().max().unwrap() + 1];
+            of.iter().zip(&mask).for_each(|(g, live)| if *live { groups[*g].0 += 1 } else { groups[*g].1 += 1 });
+            assert!(groups.iter().all(|(live, dead)| *live == 0 || *dead == 0), "{kind} {}", candidate.name);
+            largest = largest.max(groups.iter().map(|(a, b)| a + b).max().unwrap());
+        }
+        let missed = (report.sparsity - 0.4).abs() * report.total() as f64;
+        assert!(missed <= largest as f64, "{kind}: {} of groups of {largest}", report.sparsity);
+    }
+}
+
+#[test]
+fn filters_of_least_norm_go_first() {
+    let mut m = model("lenet5");
+    let filter = Filter::default();
+    let first = candidates(&m, &[]).unwrap().remove(0);
+    let Units::Groups(of) = filter.units(&first) else { panic!() };
+    let weight = m.values.tensor(first.weight).unwrap().to_f32_vec().unwrap();
+    let mut norms = vec![0f64; of.iter().max().unwrap() + 1];
+    of.iter().zip(&weight).for_each(|(g, w)| norms[*g] += f64::from(*w).powi(2));
+    prune(&mut m, &PruneSettings { scope: Choice::named("layer").unwrap(), ..settings(Some(0.5), r#""filter""#) }).unwrap();
+    let mask = live(&m, first.weight);
+    let dead: Vec<bool> = (0..norms.len()).map(|g| !mask[of.iter().position(|o| *o == g).unwrap()]).collect();
+    assert_eq!(dead.iter().filter(|d| **d).count(), norms.len() / 2);
+    let most = norms.iter().zip(&dead).filter(|(_, d)| **d).map(|(n, _)| *n).fold(0.0, f64::max);
+    assert!(norms.iter().zip(&dead).all(|(n, d)| *d || *n >= most));
+}
+
+#[test]
+fn groups_keep_what_is_masked_already() {
+    let mut m = model("resnet8");
+    prune(&mut m, &PruneSettings::new(0.3)).unwrap();
+    let before = m.clone();
+    let report = prune(&mut m, &settings(None, r#""n_m""#)).unwrap();
+    for c in candidates(&m, &[]).unwrap() {
+        let revived = live(&before, c.weight).into_iter().zip(live(&m, c.weight)).filter(|(was, is)| !was && *is).count();
+        assert_eq!(revived, 0, "{}", c.name);
+    }
+    assert!(report.sparsity > 0.5);
+}
+
+#[test]
+fn a_share_of_each_layer_is_kept_whatever_its_importance() {
+    let mut m = model("resnet8");
+    let settings = PruneSettings { min_per_layer: 0.25, ..settings(Some(0.7), r#""filter""#) };
+    let report = prune(&mut m, &settings).unwrap();
+    assert!(report.layers.iter().all(|l| l.total - l.zeros >= l.total / 4), "{report:?}");
+    assert_eq!(report.emptied, Vec::<String>::new());
+}
+
+#[test]
+fn each_scope_gives_its_shares() {
+    for (scope, sparsity) in [
+        (r#""erk""#, Some(0.8)),
+        (r#""uniform_plus""#, Some(0.8)),
+        (r#"{ "kind": "rates", "rates": [{ "weights": "layer1.*", "sparsity": 0.5 }], "others": 0.25 }"#, None),
+    ] {
+        let mut m = model("resnet8");
+        let settings = PruneSettings { scope: serde_json::from_str(scope).unwrap(), ..settings(sparsity, r#""element""#) };
+        let report = prune(&mut m, &settings).unwrap();
+        let share = |name: &str| report.layers.iter().find(|l| l.name == name).unwrap_or_else(|| panic!("{report:?}")).sparsity;
+        match sparsity {
+            Some(s) => {
+                assert!((report.sparsity - s).abs() < 1e-3, "{scope}: {}", report.sparsity);
+                assert!(share("conv1.weight") < 0.2 && share("linear.weight") <= 0.8001, "{scope}: {report:?}");
+            }
+            None => assert!((share("layer1.conv1.weight") - 0.5).abs() < 1e-3 && (share("linear.weight") - 0.25).abs() < 1e-2),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn sparsity_never_revives_and_is_met_for_any_group(low in 0.05f64..0.5, more in 0.05f64..0.4, which in 0usize..3) {
+        let kind = [r#""kernel""#, r#"{ "kind": "block", "rows": 2, "columns": 3 }"#, r#""column""#][which];
+        let mut m = model("lenet5");
+        prune(&mut m, &settings(Some(low), kind)).unwrap();
+        let before = m.clone();
+        let report = prune(&mut m, &settings(Some(low + more), kind)).unwrap();
+        prop_assert!((report.sparsity - low - more).abs() < 0.03, "{} for {}", report.sparsity, low + more);
+        for c in candidates(&m, &[]).unwrap() {
+            prop_assert!(live(&before, c.weight).into_iter().zip(live(&m, c.weight)).all(|(was, is)| was || !is));
+        }
+    }
+}
