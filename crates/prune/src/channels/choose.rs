@@ -1,7 +1,7 @@
 //! Which channels go: the least important ones, until enough is removed.
 use super::groups::{Channel, Groups};
-use super::settings::{ChannelSettings, Remove};
-use crate::{Candidate, ImportanceContext, PruneError, Result, Scope, candidates};
+use super::settings::{ChannelScope, ChannelSettings, Remove};
+use crate::{Candidate, ImportanceContext, PruneError, Result, candidates};
 use graph::{Dim, Model, ValueId};
 use ops::{MacsCx, Role};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -40,7 +40,7 @@ pub fn choose<'a>(context: &ImportanceContext, groups: &'a Groups, settings: &Ch
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (place, (score, channel)) in ranked.into_iter().enumerate() {
             // For the same share of each group, the place within it decides.
-            let key = if settings.scope == Scope::Global { score } else { (place as f64 + 0.5) / group.channels.len() as f64 };
+            let key = if settings.scope == ChannelScope::Global { score } else { (place as f64 + 0.5) / group.channels.len() as f64 };
             order.push((key, g, channel));
         }
     }

@@ -15,7 +15,7 @@ pub use choose::{Chosen, choose};
 pub use cut::{cut, zeroed};
 pub use describe::{GroupText, describe};
 pub use groups::{Channel, ChannelPlace, Group, Groups, Held, groups};
-pub use settings::{ChannelSettings, Remove};
+pub use settings::{ChannelScope, ChannelSettings, Remove};
 
 #[cfg(test)]
 mod tests;

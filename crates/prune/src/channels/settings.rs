@@ -1,5 +1,5 @@
 //! Settings of channel removal in a recipe.
-use crate::{Criteria, Scope};
+use crate::Criteria;
 use technique::{Choice, Fault, within};
 
 /// How much is removed: shares of the network as it comes, 0 to below 1. All that are given are reached.
@@ -17,6 +17,17 @@ pub struct Remove {
     pub channels: Option<f64>,
 }
 
+/// Between which channels the least important are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelScope {
+    /// All of the network, each compared with the mean of its group.
+    #[default]
+    Global,
+    /// The same share of each group.
+    Layer,
+}
+
 /// Settings of channel removal.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -29,7 +40,7 @@ pub struct ChannelSettings {
     /// `global`: the least important channels of the network, each compared with the mean of its group; `layer`: the same share of each
     /// group.
     #[serde(default)]
-    pub scope: Scope,
+    pub scope: ChannelScope,
     /// Least share of each axis' channels that is kept, 0..1.
     #[serde(default = "least")]
     pub min_per_layer: f64,
@@ -52,7 +63,14 @@ fn one() -> usize {
 impl ChannelSettings {
     /// With the default of every other setting.
     pub fn new(remove: Remove) -> Self {
-        ChannelSettings { remove, criterion: Choice::default(), scope: Scope::default(), min_per_layer: least(), round_to: 1, skip: vec![] }
+        ChannelSettings {
+            remove,
+            criterion: Choice::default(),
+            scope: ChannelScope::default(),
+            min_per_layer: least(),
+            round_to: 1,
+            skip: vec![],
+        }
     }
 
     /// Checks ranges.
