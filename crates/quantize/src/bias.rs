@@ -1,7 +1,7 @@
-//! Biases: int32 on the grid of the accumulator they are added to.
+//! Biases: int32 on the grid of the accumulator they are added to, or on a finer one where that counts in few steps.
 use crate::error::named;
 use crate::{QuantPlan, QuantizeSettings, Result};
-use encodings::affine::{AffineSettings, fit_bias};
+use encodings::affine::{AffineSettings, fit_bias, refine_bias};
 use graph::{Model, ValueId};
 use tensor::Tensor;
 
@@ -36,6 +36,7 @@ pub(crate) fn fit_biases(model: &mut Model, plan: &QuantPlan, exact: bool) -> Re
         let Some(tensor) = model.values.tensor(*bias) else { continue };
         let input = input.item::<f32>().map_err(|e| fail(e.into()))?;
         let (encoding, raised) = fit_bias(tensor, input, &weight, exact).map_err(&fail)?;
+        let encoding = refine_bias(tensor, encoding, largest_product(model, part)).map_err(&fail)?;
         if raised != weight {
             raise(model, part.weight, raised);
         }
@@ -43,6 +44,15 @@ pub(crate) fn fit_biases(model: &mut Model, plan: &QuantPlan, exact: bool) -> Re
         fitted += 1;
     }
     Ok(fitted)
+}
+
+/// The largest product of an integer of the data, counted from its zero point, and one of the weight.
+fn largest_product(model: &Model, part: &BiasPart) -> i64 {
+    let settings = |id: ValueId| model.annotations.encoding(id).and_then(|e| AffineSettings::of(e).ok());
+    let steps = settings(part.input).map_or(1, |s| s.qmax() - s.qmin());
+    // Other weights than integers have their largest magnitude as scale.
+    let magnitude = settings(part.weight).map_or(1, |s| s.qmax().max(-s.qmin()));
+    steps * magnitude
 }
 
 fn raise(model: &mut Model, weight: ValueId, scale: Tensor) {

@@ -54,6 +54,7 @@ impl StoredConstant {
 /// - Operators that only move elements keep the grid of their input: their outputs need no entry of their own.
 /// - A table of embeddings: one grid, on which what is looked up lies too.
 /// - A bias: int32 on the grid of the accumulator, also where an Add behind a MatMul puts it there: then the product is not rounded.
+///   On a finer grid where data and weight have so few bits that the accumulator's is coarse.
 /// - What adds a mask to scores, and the Softmax behind it, stays float (`masks.rs`).
 /// - What follows the last layer with weights (a final Softmax, the decoding of boxes) stays float.
 #[derive(Clone, Debug, Default, PartialEq)]

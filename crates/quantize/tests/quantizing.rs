@@ -211,6 +211,39 @@ fn a_kept_normalization_simulates_the_folded_weight_and_folds_to_the_same_graph(
     }
 }
 
+/// The accumulator of a layer in 2 bits counts in steps as large as the bias itself. In the graph with its normalizations nothing
+/// rounds the bias, so what is folded must not either.
+#[test]
+fn a_kept_normalization_behind_few_bits_keeps_its_shift_when_it_is_folded() {
+    for bits in [2, 3, 4] {
+        let activations = espalier_quantize::ActivationSettings { bits, ..Default::default() };
+        let weights = affine(serde_json::json!({ "bits": bits }));
+        let settings = QuantizeSettings { weights, activations, exact: false, ..QuantizeSettings::default() };
+        let (mut kept, _) = both("resnet8", &settings);
+        let exact: Vec<(String, Tensor)> = {
+            let mut folded = kept.clone();
+            folded.annotations.iter_mut().for_each(|(_, a)| a.encoding = None);
+            ops::fold_batch_norm(&mut folded).unwrap();
+            let norms = ops::foldable_norms(&kept).unwrap();
+            let biases = norms.iter().map(|n| kept.values[n.weight].name.replace(".weight", ".bias"));
+            biases.map(|name| (name.clone(), folded.values.tensor(folded.find(&name).unwrap()).unwrap().clone())).collect()
+        };
+        fold_kept(&mut kept, &settings).unwrap();
+        for (name, exact) in exact {
+            let id = kept.find(&name).unwrap();
+            let plan = plan(&kept, &settings).unwrap();
+            let part = plan.biases[&id];
+            let scale = |v| kept.annotations.encoding(v).unwrap().parameters["scale"].to_f64_vec().unwrap();
+            let stored = encodings::simulate(kept.values.tensor(id).unwrap(), kept.annotations.get(id).unwrap()).unwrap();
+            let (input, weight) = (scale(part.input)[0], scale(part.weight));
+            let largest = f64::from((1 << bits) - 1) * f64::from((1 << (bits - 1)) - 1);
+            for ((a, b), w) in exact.to_f64_vec().unwrap().iter().zip(stored.to_f64_vec().unwrap()).zip(weight) {
+                assert!((a - b).abs() <= input * w * largest / 128.0, "{bits} bits, {name}: {a} is stored as {b}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_kept_normalization_whose_statistics_move_takes_the_scale_along_and_is_not_folded() {
     let settings = QuantizeSettings::default();

@@ -21,6 +21,9 @@ const FEW: usize = 256;
 /// Units of a layer's sum that its bias may use: half of what f32 counts exactly.
 const BIAS_UNITS: f64 = (1u64 << 23) as f64;
 
+/// An accumulator whose largest product has fewer steps is too coarse for a bias.
+const FEW_STEPS: i64 = 64;
+
 /// An encoding that covers `lo..=hi` and zero, of the precision of a weight where it is symmetric, else of an activation.
 ///
 /// A range that is zero alone gets scale 1. A single value `v` gets the range from zero to it. A range so small that its
@@ -157,6 +160,38 @@ pub fn fit_bias(bias: &Tensor, input_scale: f32, weight_scale: &Tensor, exact: b
         AffineSettings::bias(None).encoding(Tensor::scalar(scales[0]), Tensor::scalar(0f32))
     };
     Ok((encoding, Tensor::new(weights, weight_scale.shape())?))
+}
+
+/// A bias on a finer grid than that of the accumulator, where the accumulator counts in few steps: `largest` is the largest product
+/// of an integer of the data and one of the weight. From 64 steps on the encoding stays as it is.
+///
+/// Products of 2-bit integers are at most 3, so rounding a bias to a whole one shifts its channel by up to a sixth of the largest
+/// product. No kernel multiplies integers as narrow as these, so nothing needs the bias in the accumulator's unit: the scale becomes
+/// the power of two that divides that unit into 64 to 128 parts, and sums stay as exact in f32 as they are short.
+///
+/// # Errors
+/// If the encoding is no bias, or the bias does not fit it.
+pub fn refine_bias(bias: &Tensor, encoding: Encoding, largest: i64) -> Result<Encoding> {
+    if largest >= FEW_STEPS {
+        return Ok(encoding);
+    }
+    let settings = AffineSettings::of(&encoding)?;
+    let parameter = |name: &str| encoding.parameters.get(name).cloned();
+    let (Some(scale), Some(zeros)) = (parameter("scale"), parameter("zero_point")) else { return Ok(encoding) };
+    let b = bias.to_f32_vec()?;
+    let largest = |channel: usize| match settings.axis {
+        Some(_) => b.get(channel).map_or(0.0, |v| v.abs()),
+        None => b.iter().fold(0f32, |m, v| m.max(v.abs())),
+    };
+    let fine = |(i, unit): (usize, f32)| {
+        let parts = (f64::from(unit) / FEW_STEPS as f64).log2().floor();
+        // A bias of more than 24 bits would be rounded anyway.
+        let held = (f64::from(largest(i)) / BIAS_UNITS).log2().ceil();
+        let fine = parts.max(held).exp2() as f32;
+        if fine.is_normal() { fine.min(unit) } else { unit }
+    };
+    let scales: Vec<f32> = scale.to_f32_vec()?.into_iter().enumerate().map(fine).collect();
+    Ok(settings.encoding(Tensor::new(scales, scale.shape())?, zeros))
 }
 
 /// A weight's scale, or the smallest above it whose sums hold a bias of this magnitude.

@@ -12,7 +12,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
-pub use fit::{channels, fit_bias, fit_least, fit_range, fit_weight};
+pub use fit::{channels, fit_bias, fit_least, fit_range, fit_weight, refine_bias};
 pub use grid::Grid;
 pub use learned::{CLIP, with_clip, with_offset, with_tanh};
 pub use member::Affine;

@@ -108,6 +108,26 @@ fn a_bias_that_overflows_raises_its_channels_scale() {
     }
 }
 
+/// Products of 2-bit integers count up to 3, those of 4-bit ones up to 105.
+#[test]
+fn a_bias_on_a_coarse_accumulator_gets_a_finer_grid() {
+    let bias = Tensor::vector(vec![0.07f32, -0.21, 3e6, 0.0]);
+    let weight = Tensor::vector(vec![0.25f32, 0.3, 0.25, 1e-9]);
+    let (coarse, _) = fit_bias(&bias, 0.5, &weight, false).unwrap();
+    let scales = |e: &Encoding| e.parameters["scale"].to_f32_vec().unwrap();
+    assert_eq!(refine_bias(&bias, coarse.clone(), 105).unwrap(), coarse);
+    let fine = refine_bias(&bias, coarse.clone(), 3).unwrap();
+    for (i, (of, unit)) in scales(&fine).iter().zip(scales(&coarse)).enumerate().filter(|(i, _)| *i != 2) {
+        assert!((64.0..128.1).contains(&(unit / of)) && crate::affine::odd_part(*of) == 1, "{i}: {of} {unit}");
+    }
+    // An element that 24 bits of the finer grid do not hold stays on a coarser one.
+    assert_eq!((scales(&fine)[2], scales(&coarse)[2]), (0.125, 0.125));
+    let (y, b) = (simulate(&bias, &fine).unwrap().to_f32_vec().unwrap(), bias.to_f32_vec().unwrap());
+    for ((y, b), scale) in y.iter().zip(&b).zip(scales(&fine)) {
+        assert!((y - b).abs() <= 0.5 * scale, "{y} {b}");
+    }
+}
+
 /// Brute force over every scale of the precision, each with every zero point.
 #[test]
 fn the_scale_of_least_error_is_taken() {
