@@ -32,13 +32,13 @@ it, its place in sums, concatenations, reshapes, attention heads and recurrent s
 network, faster in every runtime. Its outputs are compared with those of the graph whose removed channels are zero.
 
 remove says how much goes: { macs = 0.5 }, { parameters = 0.3 }, { channels = 0.25 } or several, of which all are reached. The channels with
-the least importance go: the root of the sum of squares over all weights of the channel, by the criterion. With scope = \"global\" it is
-compared with the mean of the channel's group, with scope = \"layer\" each group loses the same share. round_to = 8 keeps multiples of 8
-channels. espalier inspect --groups lists what goes together, and which layers keep all channels and why.
+the least importance for what they save go. Importance is the sum of squares over all weights of the channel, by the criterion (magnitude:
+compared with the mean of the channel's group; taylor: the estimated loss); what they save are their shares of the wanted MACs, parameters
+and channels. With scope = \"layer\" each group loses the same share instead. round_to = 8 keeps multiples of 8 channels. espalier inspect --groups lists what goes together, and which layers keep all channels and why.
 
 Train behind it (epochs here, or a finetune stage with the uncut network as teacher). Removing in several stages with some epochs between
 loses less than all at once.",
-        source: "Fang et al. 2023, arXiv:2301.12900 (groups); Li et al. 2017, arXiv:1608.08710 (norm of filters)",
+        source: "Fang et al. 2023, arXiv:2301.12900 (groups); Li et al. 2017, arXiv:1608.08710 (norm of filters); Aflalo et al. 2020, arXiv:2005.11110 (importance for the cost)",
         example: "remove = { macs = 0.5 }\nround_to = 8\n",
     }
 );

@@ -1,7 +1,7 @@
 //! Which channels go: the least important ones, until enough is removed.
 use super::groups::{Channel, Groups};
 use super::settings::{ChannelScope, ChannelSettings, Remove};
-use crate::{Candidate, ImportanceContext, PruneError, Result, candidates};
+use crate::{Candidate, ImportanceContext, Needs, PruneError, Result, candidates};
 use graph::{Dim, Model, ValueId};
 use ops::{MacsCx, Role};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -31,21 +31,23 @@ pub fn choose<'a>(context: &ImportanceContext, groups: &'a Groups, settings: &Ch
     let model = context.model;
     let skipped = skipped(model, &settings.skip)?;
     let scores = scores(context, groups, settings)?;
+    let costs = Costs::of(model, groups);
     let mut order: Vec<(f64, usize, usize)> = vec![];
     for (g, group) in groups.groups.iter().enumerate() {
         if group.axes.iter().any(|(value, _)| skipped.contains(value)) {
             continue;
         }
+        let worth = costs.worth(groups, group, &settings.remove);
         let mut ranked: Vec<(f64, usize)> = scores[g].iter().copied().zip(0..).collect();
         ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
         for (place, (score, channel)) in ranked.into_iter().enumerate() {
             // For the same share of each group, the place within it decides.
-            let key = if settings.scope == ChannelScope::Global { score } else { (place as f64 + 0.5) / group.channels.len() as f64 };
+            let key =
+                if settings.scope == ChannelScope::Global { score / worth } else { (place as f64 + 0.5) / group.channels.len() as f64 };
             order.push((key, g, channel));
         }
     }
     order.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    let costs = Costs::of(model, groups);
     let attempt = |n: usize| Attempt::of(&order[..n], groups, settings, &costs);
     let enough = |a: &Attempt| a.reaches(&settings.remove, groups.channels());
     let most = attempt(order.len());
@@ -93,8 +95,9 @@ fn skipped(model: &Model, skip: &[String]) -> Result<BTreeSet<ValueId>> {
     Ok(list.iter().filter(|c| skip.iter().any(|p| graph::matches(p, &c.name))).map(|c| c.weight).collect())
 }
 
-/// Importance of each group's channels: the root of the sum of squares of the importance of all their weights' elements, divided by the
-/// mean of the group.
+/// Importance of each group's channels: the sum of squares of the importance of all their weights' elements. A criterion that reads weights
+/// alone says nothing of other groups' channels, so there it is divided by the mean of the group; one that needs gradients estimates
+/// the loss.
 fn scores(context: &ImportanceContext, groups: &Groups, settings: &ChannelSettings) -> Result<Vec<Vec<f64>>> {
     let list: BTreeMap<ValueId, Candidate> = candidates(context.model, &[])?.into_iter().map(|c| (c.weight, c)).collect();
     // The sum of squares for each index of each axis of a weight.
@@ -118,10 +121,11 @@ fn scores(context: &ImportanceContext, groups: &Groups, settings: &ChannelSettin
             squares[value].iter().enumerate().for_each(|(i, s)| along[i / inner % shape[*axis]] += s);
             sums.insert((*value, *axis), along);
         }
-        let score = |c: &Channel| c.places.iter().filter_map(|p| sums.get(&(p.value, p.axis))?.get(p.index)).sum::<f64>().sqrt();
+        let score = |c: &Channel| c.places.iter().filter_map(|p| sums.get(&(p.value, p.axis))?.get(p.index)).sum::<f64>();
         let scores: Vec<f64> = group.channels.iter().map(score).collect();
         let mean = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
-        out.push(scores.into_iter().map(|s| if mean > 0.0 { s / mean } else { s }).collect());
+        let by_mean = settings.criterion.needs() == Needs::Weights && mean > 0.0;
+        out.push(scores.into_iter().map(|s| if by_mean { s / mean } else { s }).collect());
     }
     Ok(out)
 }
@@ -168,6 +172,21 @@ impl<'a> Costs<'a> {
 
     fn macs(&self, removed: &HashMap<(ValueId, usize), usize>) -> u64 {
         self.nodes.iter().map(|n| self.macs_of(n, removed)).fold(0, u64::saturating_add)
+    }
+
+    /// What removing one channel of a group is worth: the sum of its shares of what is to be removed.
+    fn worth(&self, groups: &Groups, group: &super::Group, remove: &Remove) -> f64 {
+        let (none, mut one) = (HashMap::new(), HashMap::new());
+        let first = group.channels.first().map(|c| c.places.as_slice()).unwrap_or_default();
+        first.iter().for_each(|p| *one.entry((p.value, p.axis)).or_default() += 1);
+        let share = |whole: u64, left: u64, wanted: Option<f64>| match wanted {
+            Some(wanted) if wanted > 0.0 => (whole - left) as f64 / (whole.max(1) as f64 * wanted),
+            _ => 0.0,
+        };
+        let macs = share(self.macs(&none), self.macs(&one), remove.macs);
+        let parameters = share(self.count(&none), self.count(&one), remove.parameters);
+        let channels = share(groups.channels() as u64, groups.channels() as u64 - 1, remove.channels);
+        (macs + parameters + channels).max(f64::MIN_POSITIVE)
     }
 
     fn count(&self, removed: &HashMap<(ValueId, usize), usize>) -> u64 {

@@ -21,7 +21,7 @@ pub struct Remove {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ChannelScope {
-    /// All of the network, each compared with the mean of its group.
+    /// All of the network: importance, divided by the share of the wanted removal that the channel is.
     #[default]
     Global,
     /// The same share of each group.
@@ -34,11 +34,10 @@ pub enum ChannelScope {
 pub struct ChannelSettings {
     /// How much is removed: `{ macs = 0.5 }`, `{ parameters = 0.3 }`, `{ channels = 0.25 }`, or several of them.
     pub remove: Remove,
-    /// The criterion of importance. A channel's is the root of the sum of squares over all its weights.
+    /// The criterion of importance. A channel's is the sum of squares over all its weights.
     #[serde(default)]
     pub criterion: Choice<Criteria>,
-    /// `global`: the least important channels of the network, each compared with the mean of its group; `layer`: the same share of each
-    /// group.
+    /// `global`: the channels of the network with the least importance for what their removal saves; `layer`: the same share of each group.
     #[serde(default)]
     pub scope: ChannelScope,
     /// Least share of each axis' channels that is kept, 0..1.
