@@ -13,6 +13,9 @@ pub struct WeightAxes {
     pub groups: usize,
     /// True if the input axis counts the channels of all groups (a transposed convolution); else the output axis does.
     pub grouped_by_input: bool,
+    /// The input of the node that the weight is multiplied with, and the axis of its channels; `None` where it is no input (the state of
+    /// a recurrent layer).
+    pub data: Option<(usize, ChannelAxis)>,
 }
 
 /// The axes of the weight that a node reads as input `input`, of this shape: of convolutions `[out, in, kernel...]`, transposed ones
@@ -21,14 +24,16 @@ pub struct WeightAxes {
 pub fn weight_axes(node: &Node, input: usize, shape: &[usize]) -> Option<WeightAxes> {
     if let Some(layer) = LayerChannels::of(node, shape).filter(|layer| layer.weight == input) {
         let kernel = if layer.at == ChannelAxis::Second { (2..shape.len()).collect() } else { vec![] };
-        return Some(WeightAxes { input: layer.input_axis(), kernel, groups: layer.groups(), grouped_by_input: layer.groups_by_input });
+        let (input, groups, grouped_by_input) = (layer.input_axis(), layer.groups(), layer.groups_by_input);
+        return Some(WeightAxes { input, kernel, groups, grouped_by_input, data: Some((0, layer.at)) });
     }
-    let plain = |input: usize| Some(WeightAxes { input, kernel: vec![], groups: 1, grouped_by_input: false });
+    let last = |given: bool| given.then_some((0, ChannelAxis::Last));
+    let plain = |axis, given| Some(WeightAxes { input: axis, kernel: vec![], groups: 1, grouped_by_input: false, data: last(given) });
     match (node.op_type.as_str(), shape.len()) {
         _ if !node.is_onnx() => None,
-        ("MatMul", rank) if rank > 2 && input == 1 => plain(rank - 2),
-        ("MatMul", rank) if rank > 1 && input == 0 => plain(rank - 1),
-        ("LSTM" | "GRU" | "RNN", 3) if matches!(input, 1 | 2) => plain(2),
+        ("MatMul", rank) if rank > 2 && input == 1 => plain(rank - 2, true),
+        ("MatMul", rank) if rank > 1 && input == 0 => plain(rank - 1, false),
+        ("LSTM" | "GRU" | "RNN", 3) if matches!(input, 1 | 2) => plain(2, input == 1),
         _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! Which weights may be pruned.
 use crate::{Result, WeightView};
 use graph::{Graph, Model, Node, ValueId};
-use ops::{Effect, Role};
+use ops::{ChannelAxis, Effect, Role};
 use std::collections::BTreeMap;
 use technique::Fault;
 use tensor::DType;
@@ -18,6 +18,8 @@ pub struct Candidate {
     /// The meaning of its elements; `None` for a weight that no products are summed with (an embedding), or of an operator that is not
     /// known.
     pub view: Option<WeightView>,
+    /// The value that it is multiplied with, and the axis of its channels, where that is a value of the graph.
+    pub data: Option<(ValueId, ChannelAxis)>,
     /// It is the first weight in the order of the graph's nodes, or the last one, whatever `skip` leaves out.
     pub place: Place,
     /// The BatchNormalization that scales those channels as the only reader of the result, by its scale and variance.
@@ -82,10 +84,12 @@ fn collect(model: &Model, graph: &Graph, found: &mut BTreeMap<ValueId, Candidate
             };
             let norm = node.output(0).and_then(|out| ops::norm_behind((model, &linked), &uses, out)).and_then(normalization);
             let name = model.values[id].name.clone();
-            let view = ops::weight_axes(node, i, tensor.shape()).map(|axes| WeightView::new(tensor.shape(), &axes));
+            let axes = ops::weight_axes(node, i, tensor.shape());
+            let data = axes.as_ref().and_then(|axes| axes.data).and_then(|(i, at)| Some((node.input(i)?, at)));
+            let view = axes.map(|axes| WeightView::new(tensor.shape(), &axes));
             found.entry(id).or_insert_with(|| {
                 order.push(id);
-                Candidate { weight: id, name, axis, view, place: Place::Inner, norm }
+                Candidate { weight: id, name, axis, view, data, place: Place::Inner, norm }
             });
         }
     }

@@ -1,8 +1,11 @@
 //! Pruning during training.
+use crate::exchange::exchange;
 use crate::prune::to_sparsity;
-use crate::{PruneError, PruneSettings, Result, SparsityReport};
-use graph::Model;
+use crate::{Needs, PruneError, PruneSettings, Result, SparsityReport, candidates};
+use graph::{Model, ValueId};
+use std::collections::{BTreeMap, BTreeSet};
 use tensor::Tensor;
+use train::parameters::Part;
 use train::{GradientSource, Participant, ParticipantState, StepContext, TrainError};
 
 /// A participant that raises the sparsity during training by the settings' schedule and criterion. Pruned elements stay pruned. A
@@ -14,6 +17,8 @@ use train::{GradientSource, Participant, ParticipantState, StepContext, TrainErr
 pub struct GradualPruning {
     settings: PruneSettings,
     report: Option<SparsityReport>,
+    /// For a criterion that needs it, the sum over the steps so far of `-w * g` by weight.
+    movement: BTreeMap<ValueId, Vec<f32>>,
 }
 
 impl GradualPruning {
@@ -23,14 +28,21 @@ impl GradualPruning {
     /// [`PruneError::Setting`] for settings that [`PruneSettings::check`] refuses.
     pub fn new(settings: &PruneSettings) -> Result<Self> {
         settings.check()?;
-        Ok(GradualPruning { settings: settings.clone(), report: None })
+        Ok(GradualPruning { settings: settings.clone(), report: None, movement: BTreeMap::new() })
     }
 
     /// The report of the last pruning.
     pub fn report(&self) -> Option<&SparsityReport> {
         self.report.as_ref()
     }
+
+    fn moves(&self) -> bool {
+        self.settings.criterion.needs() == Needs::Movement
+    }
 }
+
+/// What precedes the names of weights whose movement is saved.
+const MOVEMENT: &str = "movement of ";
 
 impl Participant for GradualPruning {
     fn name(&self) -> &'static str {
@@ -38,12 +50,42 @@ impl Participant for GradualPruning {
     }
 
     fn before_step(&mut self, cx: &mut StepContext) -> Result<(), TrainError> {
-        let Some(sparsity) = self.settings.sparsity_schedule.sparsity(cx.step, cx.steps, self.settings.target()) else { return Ok(()) };
+        let schedule = self.settings.sparsity_schedule.clone();
+        let (due, exchanged) = (schedule.sparsity(cx.step, cx.steps, self.settings.target()), schedule.exchange(cx.step, cx.steps));
+        if due.is_none() && exchanged.is_none() {
+            return Ok(());
+        }
         // Batches in an order that no training epoch uses, another one at each pruning.
         let epoch = cx.settings.epochs + cx.step;
         let source = GradientSource { data: cx.data, epoch, objective: cx.objective, simulate: cx.settings.simulate };
-        let report = to_sparsity(cx.model, &self.settings, sparsity, Some(&source), true)?;
-        self.report = Some(report);
+        if let Some(sparsity) = due {
+            if self.moves() {
+                for candidate in candidates(cx.model, &self.settings.skip)? {
+                    let elements = cx.model.values.tensor(candidate.weight).map_or(0, Tensor::len);
+                    self.movement.entry(candidate.weight).or_insert_with(|| vec![0.0; elements]);
+                }
+            }
+            self.report = Some(to_sparsity(cx.model, &self.settings, sparsity, (Some(&source), &self.movement), true)?);
+        }
+        if let (Some(share), Some(batches)) = (exchanged, schedule.exchanges()) {
+            exchange(cx.model, &self.settings.skip, share, &source, batches)?;
+        }
+        Ok(())
+    }
+
+    fn gradients(&mut self, cx: &mut StepContext, gradients: &mut [Option<Tensor>]) -> Result<(), TrainError> {
+        if !self.moves() {
+            return Ok(());
+        }
+        let weights: BTreeSet<ValueId> = candidates(cx.model, &self.settings.skip)?.into_iter().map(|c| c.weight).collect();
+        for (parameter, gradient) in cx.parameters.iter().zip(gradients) {
+            let id = parameter.id.value;
+            let (true, Some(gradient)) = (parameter.id.part == Part::Master && weights.contains(&id), gradient) else { continue };
+            let Some(weight) = cx.model.values.tensor(id) else { continue };
+            let sums = self.movement.entry(id).or_insert_with(|| vec![0.0; weight.len()]);
+            let products = weight.to_f32_vec()?.into_iter().zip(gradient.to_f32_vec()?).map(|(w, g)| w * g);
+            sums.iter_mut().zip(products).for_each(|(sum, product)| *sum -= product);
+        }
         Ok(())
     }
 
@@ -53,13 +95,18 @@ impl Participant for GradualPruning {
 
     fn state(&self, model: &Model) -> ParticipantState {
         let masks = model.annotations.iter().filter_map(|(id, a)| Some((model.values[id].name.clone(), a.mask.clone()?)));
-        ParticipantState { tensors: masks.collect(), values: serde_json::json!(self.report) }
+        let moved = self.movement.iter().map(|(id, m)| (format!("{MOVEMENT}{}", model.values[*id].name), Tensor::vector(m.clone())));
+        ParticipantState { tensors: masks.chain(moved).collect(), values: serde_json::json!(self.report) }
     }
 
     fn restore(&mut self, model: &mut Model, state: &ParticipantState) -> Result<(), TrainError> {
         let wrong = |e: serde_json::Error| TrainError::Value { value: self.name().into(), what: e.to_string() };
         self.report = serde_json::from_value(state.values.clone()).map_err(wrong)?;
         for (name, mask) in &state.tensors {
+            if let Some(id) = name.strip_prefix(MOVEMENT).and_then(|name| model.find(name)) {
+                self.movement.insert(id, mask.to_f32_vec()?);
+                continue;
+            }
             let id = model.find(name).ok_or_else(|| unknown(name))?;
             let fits = model.values.tensor(id).is_some_and(|t: &Tensor| t.shape() == mask.shape());
             if !fits {

@@ -45,6 +45,9 @@ impl Layer {
         if let Units::Dense(why) = units {
             return Ok(Err(why));
         }
+        if let Some(why) = criterion.spares(context, candidate) {
+            return Ok(Err(why));
+        }
         let importance = importance(context, criterion, candidate)?;
         let wrong = |source| PruneError::Tensor { weight: candidate.name.clone(), source };
         let tensor = context.model.values.tensor(candidate.weight);

@@ -6,6 +6,7 @@ mod candidates;
 pub mod channels;
 mod criterion;
 mod error;
+mod exchange;
 mod gradual;
 mod granularity;
 mod layer;
@@ -18,13 +19,15 @@ mod settings;
 mod view;
 
 pub use candidates::{Candidate, Normalization, Place, candidates};
-pub use criterion::{Criteria, Criterion, ImportanceContext, Magnitude, Needs, Taylor};
+pub use criterion::{
+    BnScale, Criteria, Criterion, Fpgm, ImportanceContext, Lamp, Magnitude, Movement, Needs, Obd, Random, Snip, Taylor, Wanda,
+};
 pub use error::{PruneError, Result};
 pub use gradual::GradualPruning;
 pub use granularity::{Block, Column, Element, Filter, Granularities, Granularity, GroupNorm, Kernel, NofM, Row, Units, grouped};
 pub use prune::{prune, prune_with};
 pub use report::{LayerSparsity, SparsityReport, report};
-pub use schedule::{Cubic, OneShot, SparsitySchedule, SparsitySchedules};
+pub use schedule::{Cubic, Iterative, Linear, OneShot, RigL, SparsitySchedule, SparsitySchedules};
 pub use scope::{Allocation, Erk, Global, PerLayer, Rate, Rates, Scope, ScopeLayer, Scopes, UniformPlus};
 pub use select::least_important;
 pub use settings::PruneSettings;

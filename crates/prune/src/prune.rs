@@ -4,10 +4,11 @@ use crate::{
     Allocation, Candidate, Criterion, ImportanceContext, Needs, PruneError, PruneSettings, Result, ScopeLayer, SparsityReport, candidates,
     report,
 };
-use graph::Model;
+use graph::{Model, ValueId};
+use std::collections::BTreeMap;
 use technique::Fault;
 use tensor::Tensor;
-use train::{GradientSource, gradient_moments};
+use train::GradientSource;
 
 /// Sets masks so that the given share of the prunable elements is pruned: exactly `round(sparsity * total)` of them (fewer where
 /// `min_per_layer` forbids more), ties broken by position. Elements that are masked already are pruned first, so that pruning in
@@ -37,16 +38,20 @@ pub fn prune(model: &mut Model, settings: &PruneSettings) -> Result<SparsityRepo
 /// As [`prune`]; [`PruneError::Train`] for errors of computing gradients.
 pub fn prune_with(model: &mut Model, settings: &PruneSettings, source: Option<&GradientSource>) -> Result<SparsityReport> {
     settings.check()?;
-    to_sparsity(model, settings, settings.target(), source, false)
+    if settings.criterion.needs() == Needs::Movement {
+        let what = format!("{} is known only while a network trains, and this prunes at once", settings.criterion.kind());
+        return Err(Fault::new("criterion", what).hint("take a gradual schedule in a stage that trains, or another criterion").into());
+    }
+    to_sparsity(model, settings, settings.target(), (source, &BTreeMap::new()), false)
 }
 
-/// Sets masks for `sparsity` in place of that of the settings. With `keep_dead`, no masked element is restored, even where the
+/// Sets masks for `sparsity` in place of that of the settings. `movement` is what the training so far did to each weight. With `keep_dead`, no masked element is restored, even where the
 /// sparsity or `min_per_layer` would ask for it.
 pub(crate) fn to_sparsity(
     model: &mut Model,
     settings: &PruneSettings,
     sparsity: f64,
-    source: Option<&GradientSource>,
+    (source, movement): (Option<&GradientSource>, &BTreeMap<ValueId, Vec<f32>>),
     keep_dead: bool,
 ) -> Result<SparsityReport> {
     let criterion: &dyn Criterion = &*settings.criterion;
@@ -54,7 +59,7 @@ pub(crate) fn to_sparsity(
     if list.is_empty() {
         return Err(Fault::new("skip", "leaves no weight to prune").into());
     }
-    let context = context(model, settings, &list, source)?;
+    let context = ImportanceContext { movement: movement.clone(), ..ImportanceContext::gather(model, &settings.criterion, &list, source)? };
     let mut dense = vec![];
     let mut layers: Vec<(&Candidate, Layer)> = vec![];
     for candidate in &list {
@@ -113,21 +118,4 @@ fn sizes<'a>(model: &'a Model, layers: &'a [(&Candidate, Layer)]) -> Vec<ScopeLa
         place: candidate.place,
     };
     layers.iter().map(size).collect()
-}
-
-/// The data that the criterion needs.
-fn context<'a>(
-    model: &'a Model,
-    settings: &PruneSettings,
-    list: &[Candidate],
-    source: Option<&GradientSource>,
-) -> Result<ImportanceContext<'a>> {
-    let Needs::Gradients { batches } = settings.criterion.needs() else { return Ok(ImportanceContext::new(model)) };
-    let Some(source) = source else {
-        let what = format!("{} needs gradients, and there is no data to take them over", settings.criterion.kind());
-        return Err(Fault::new("criterion", what).hint("prune with a data set, or by magnitude").into());
-    };
-    let weights: Vec<_> = list.iter().map(|c| c.weight).collect();
-    let gradients = gradient_moments(model, source, &weights, batches)?;
-    Ok(ImportanceContext { gradients, ..ImportanceContext::new(model) })
 }

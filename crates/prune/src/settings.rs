@@ -1,6 +1,6 @@
 //! Settings of pruning in a recipe.
-use crate::{Criteria, Granularities, Scopes, SparsitySchedules};
-use technique::{Choice, Fault, within};
+use crate::{Criteria, Granularities, Needs, Scopes, SparsitySchedules};
+use technique::{Choice, Family, Fault, within};
 
 /// Settings of pruning.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -95,6 +95,17 @@ impl PruneSettings {
                 return Err(Fault::new("sparsity", what).hint("leave it out"));
             }
             _ => {}
+        }
+        let schedule = &self.sparsity_schedule;
+        if schedule.exchanges().is_some() && self.granularity.kind() != Granularities::DEFAULT.unwrap_or_default() {
+            let what = format!("{} exchanges single elements, and granularity {} would not hold", schedule.kind(), self.granularity);
+            return Err(Fault::new("sparsity_schedule", what).hint("take a cubic schedule, or granularity = \"element\""));
+        }
+        if self.criterion.needs() == Needs::Movement && !schedule.is_gradual() {
+            let what = format!("{} is known only while the stage trains, and {} prunes before", self.criterion.kind(), schedule.kind());
+            return Err(
+                Fault::new("criterion", what).hint("set sparsity_schedule = { kind = \"cubic\", begin = 0.1 }, or take another criterion")
+            );
         }
         if let Some(sparsity) = self.sparsity {
             within("sparsity", sparsity, 0.0, 1.0, "it is a share of the weights, so 90 % is 0.9")?;

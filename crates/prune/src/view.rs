@@ -79,7 +79,13 @@ mod tests {
 
     #[test]
     fn elements_are_placed_by_the_meaning_of_their_axes() {
-        let axes = |input, kernel: &[usize], groups| WeightAxes { input, kernel: kernel.to_vec(), groups, grouped_by_input: groups > 1 };
+        let axes = |input, kernel: &[usize], groups| WeightAxes {
+            input,
+            kernel: kernel.to_vec(),
+            groups,
+            grouped_by_input: groups > 1,
+            data: None,
+        };
         let conv = WeightView::new(&[4, 3, 2, 5], &axes(1, &[2, 3], 1));
         assert_eq!((conv.outputs, conv.inputs, conv.places, conv.width), (4, 3, 10, 5));
         assert_eq!(conv.at(((2 * 3 + 1) * 2 + 1) * 5 + 3), (2, 1, 8));

@@ -9,12 +9,11 @@ use graph::Model;
 use prune::{GradualPruning, Needs, PruneSettings};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde::de::Error as _;
 use std::any::Any;
 use std::sync::Arc;
 use technique::{Choice, Fault, Manual};
 use toml::Spanned;
-use toml::de::{Deserializer, Error};
+use toml::de::{DeTable, Deserializer};
 
 /// `prune`: sets masks, and trains the other weights if `epochs` is above 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,6 +26,13 @@ pub struct PruneStage {
     pub teaching: Teaching,
     /// The recipe uses `method`, the old name of `criterion`.
     pub(crate) renamed: bool,
+}
+
+/// What a stage needs whose pattern and scope do not decide the sparsity.
+#[derive(Deserialize)]
+struct Asked {
+    #[serde(rename = "sparsity")]
+    _sparsity: f64,
 }
 
 /// The old name of `criterion`, which is still accepted.
@@ -59,7 +65,8 @@ With a teacher, the training learns from it too, as that of a finetune stage doe
         let (taught, teaching) = (Taught::deserialize(at(taught))?, Teaching::deserialize(at(teaching))?);
         let settings = PruneSettings::deserialize(at(own))?;
         if !sparse && settings.wants_sparsity() {
-            return Err(Error::missing_field("sparsity"));
+            // With the place of the stage's table.
+            Asked::deserialize(at(DeTable::new()))?;
         }
         Ok(Arc::new(PruneStage { settings, taught, teaching, renamed }))
     },

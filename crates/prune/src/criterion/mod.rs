@@ -1,68 +1,37 @@
 //! Criteria: how the importance of weights is computed.
+mod bn_scale;
+mod context;
+mod curvature;
+mod fpgm;
+mod inputs;
+mod lamp;
 mod magnitude;
+mod movement;
+mod obd;
+mod random;
+mod snip;
 mod taylor;
+mod wanda;
 
+pub use bn_scale::BnScale;
+pub use context::{ImportanceContext, Needs};
+pub use fpgm::Fpgm;
+pub use lamp::Lamp;
 pub use magnitude::Magnitude;
+pub use movement::Movement;
+pub use obd::Obd;
+pub use random::Random;
+pub use snip::Snip;
 pub use taylor::Taylor;
+pub use wanda::Wanda;
 
-use crate::{Candidate, PruneError, Result};
-use graph::{Model, ValueId};
-use std::collections::BTreeMap;
-use technique::{Entry, Family};
-use train::GradientMoments;
-
-/// The data that a criterion needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
-    /// The model only.
-    Weights,
-    /// The gradient of the training loss by each weight, over several training batches.
-    Gradients {
-        /// Number of batches.
-        batches: u64,
-    },
-}
-
-/// The data that importance is computed from.
-pub struct ImportanceContext<'a> {
-    /// The model, with its present masks and encodings.
-    pub model: &'a Model,
-    /// Moments of the gradient by weight; empty unless the criterion asks for them.
-    pub gradients: BTreeMap<ValueId, GradientMoments>,
-}
-
-impl<'a> ImportanceContext<'a> {
-    /// A context with a model only.
-    pub fn new(model: &'a Model) -> Self {
-        ImportanceContext { model, gradients: BTreeMap::new() }
-    }
-
-    /// Reads a constant as f32, in its own order.
-    ///
-    /// # Errors
-    /// [`PruneError::Weight`] if the graph computes it; [`PruneError::Tensor`] if its elements are not numbers.
-    pub fn read(&self, candidate: &Candidate, id: ValueId) -> Result<Vec<f32>> {
-        let Some(tensor) = self.model.values.tensor(id) else {
-            let what = format!("'{}' is computed by the graph; fold constants first", self.model.values[id].name);
-            return Err(PruneError::Weight { weight: candidate.name.clone(), what });
-        };
-        tensor.to_f32_vec().map_err(|source| PruneError::Tensor { weight: candidate.name.clone(), source })
-    }
-
-    /// The moments of a weight's gradient.
-    ///
-    /// # Errors
-    /// [`PruneError::Weight`] if they were not asked for.
-    pub fn gradients(&self, candidate: &Candidate) -> Result<&GradientMoments> {
-        let missing = || PruneError::Weight { weight: candidate.name.clone(), what: "no gradients were taken for it".into() };
-        self.gradients.get(&candidate.weight).ok_or_else(missing)
-    }
-}
+use crate::{Candidate, Result};
+use technique::{Entry, Family, Fault};
 
 /// Computes the importance of a weight's elements.
 ///
 /// A criterion is a type that holds its settings, in a file of its own, and a line in [`Criteria::members`]. Connection sensitivity (Lee
-/// et al. 2019, arXiv:1810.02340, equation 5), whole but for its manual page:
+/// et al. 2019, arXiv:1810.02340, equation 5; built in as [`Snip`]), whole but for its manual page:
 /// ```
 /// use espalier_prune::{Candidate, Criterion, ImportanceContext, Needs, Result};
 ///
@@ -92,6 +61,11 @@ pub trait Criterion: Send + Sync {
         Needs::Weights
     }
 
+    /// Why a weight has no importance by this criterion and so stays dense; `None` if it has one.
+    fn spares(&self, _context: &ImportanceContext, _candidate: &Candidate) -> Option<String> {
+        None
+    }
+
     /// Importance of each element, in the weight's own order: never negative, comparable between layers; the least important
     /// elements are pruned first.
     ///
@@ -109,7 +83,26 @@ impl Family for Criteria {
     const SUMMARY: &'static str = "How the importance of weights is computed: the least important become zero.";
     const DEFAULT: Option<&'static str> = Some("magnitude");
     fn members() -> &'static [Entry<dyn Criterion>] {
-        static LIST: &[Entry<dyn Criterion>] = &[magnitude::ENTRY, taylor::ENTRY];
+        static LIST: &[Entry<dyn Criterion>] = &[
+            magnitude::ENTRY,
+            taylor::ENTRY,
+            lamp::ENTRY,
+            obd::ENTRY,
+            snip::ENTRY,
+            wanda::ENTRY,
+            movement::ENTRY,
+            bn_scale::ENTRY,
+            fpgm::ENTRY,
+            random::ENTRY,
+        ];
         LIST
+    }
+}
+
+/// Refuses a criterion that would read no batch.
+fn at_least_one(batches: u64) -> std::result::Result<(), Fault> {
+    match batches {
+        0 => Err(Fault::new("batches", "batches = 0: at least one batch is needed")),
+        _ => Ok(()),
     }
 }

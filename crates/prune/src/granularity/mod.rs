@@ -106,9 +106,9 @@ mod tests {
     use ops::WeightAxes;
 
     fn candidate(shape: &[usize], input: usize, kernel: &[usize], groups: usize) -> Candidate {
-        let axes = WeightAxes { input, kernel: kernel.to_vec(), groups, grouped_by_input: false };
+        let axes = WeightAxes { input, kernel: kernel.to_vec(), groups, grouped_by_input: false, data: None };
         let view = Some(WeightView::new(shape, &axes));
-        Candidate { weight: ValueId(0), name: "w".into(), axis: None, view, place: Default::default(), norm: None }
+        Candidate { weight: ValueId(0), name: "w".into(), axis: None, view, data: None, place: Default::default(), norm: None }
     }
 
     fn groups(units: Units) -> Vec<usize> {

@@ -1,4 +1,5 @@
 //! Cubic schedule: gradual pruning, fast at first, while many weights are redundant, and slow at the end.
+use super::window::{Window, check_initial};
 use crate::SparsitySchedule;
 use technique::{Entry, Fault, Manual, Settings, member, within};
 
@@ -46,48 +47,28 @@ impl Default for Cubic {
 
 impl Settings for Cubic {
     fn check(&self) -> Result<(), Fault> {
-        let share = "it is a share of the stage's steps";
-        within("begin", self.begin, 0.0, 1.0, share)?;
-        within("end", self.end, 0.0, 1.0, share)?;
-        within("initial", self.initial, 0.0, 1.0, "it is a share of the weights")?;
-        if self.begin >= self.end {
-            return Err(Fault::new("end", format!("end = {} does not lie behind begin = {}", self.end, self.begin)));
-        }
-        match self.every {
-            0 => Err(Fault::new("every", "every = 0: at least one step lies between two prunings")),
-            _ => Ok(()),
-        }
+        self.window().check()?;
+        within("initial", self.initial, 0.0, 1.0, "it is a share of the weights")
     }
 }
 
 impl Cubic {
-    /// First and last step before which weights are pruned.
-    fn range(&self, steps: u64) -> (u64, u64) {
-        let at = |share: f64| ((share * steps as f64).round() as u64).min(steps.saturating_sub(1));
-        (at(self.begin), at(self.end))
+    fn window(&self) -> Window {
+        Window { begin: self.begin, end: self.end, every: self.every }
     }
 }
 
 impl SparsitySchedule for Cubic {
     fn end(&self, steps: u64) -> Option<u64> {
-        Some(self.range(steps).1)
+        Some(self.window().range(steps).1)
     }
 
     fn sparsity(&self, step: u64, steps: u64, target: f64) -> Option<f64> {
-        let (first, last) = self.range(steps);
-        if step == last {
-            return Some(target);
-        }
-        let due = (first..last).contains(&step) && (step - first).is_multiple_of(self.every);
-        due.then(|| cubic(self.initial, target, (step - first) as f64 / (last - first) as f64))
+        self.window().progress(step, steps).map(|t| if t == 1.0 { target } else { cubic(self.initial, target, t) })
     }
 
     fn check_target(&self, target: f64) -> Result<(), Fault> {
-        if self.initial > target {
-            let what = format!("initial = {} is more than the sparsity of {target} that the stage ends with", self.initial);
-            return Err(Fault::new("initial", what));
-        }
-        Ok(())
+        check_initial(self.initial, target)
     }
 }
 

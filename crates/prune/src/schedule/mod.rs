@@ -1,16 +1,23 @@
 //! Sparsity schedules: when a sparsity is reached.
 mod cubic;
+mod iterative;
+mod linear;
 mod one_shot;
+mod rigl;
+mod window;
 
 pub use cubic::Cubic;
+pub use iterative::Iterative;
+pub use linear::Linear;
 pub use one_shot::OneShot;
+pub use rigl::RigL;
 
 use technique::{Entry, Family, Fault};
 
 /// Defines the sparsity at each step of a training.
 ///
 /// A schedule is a type that holds its settings, in a file of its own, and a line in [`SparsitySchedules::members`]. Growth by the
-/// same amount at each step of the first half of a training, whole but for its manual page:
+/// same amount at each step of the first half of a training (built in with more settings as [`Linear`]), whole but for its manual page:
 /// ```
 /// use espalier_prune::SparsitySchedule;
 ///
@@ -42,8 +49,20 @@ pub trait SparsitySchedule: Send + Sync {
     }
 
     /// The sparsity to reach before `step` (from 0) of `steps`, for a final sparsity of `target`; `None` if the masks do not
-    /// change. It never falls, and is `target` at [`SparsitySchedule::end`].
+    /// change. It never falls, and is `target` at [`SparsitySchedule::end`] at the latest.
     fn sparsity(&self, _step: u64, _steps: u64, _target: f64) -> Option<f64> {
+        None
+    }
+
+    /// The share of each layer's live weights to exchange before `step`: the smallest die, and as many dead ones with the largest gradient
+    /// live again. `None`: none.
+    fn exchange(&self, _step: u64, _steps: u64) -> Option<f64> {
+        None
+    }
+
+    /// Batches of the gradient by which weights live again, if it exchanges weights in the course of a training. Only single elements
+    /// can be exchanged.
+    fn exchanges(&self) -> Option<u64> {
         None
     }
 
@@ -70,7 +89,7 @@ impl Family for SparsitySchedules {
     const SUMMARY: &'static str = "When the sparsity is reached: at once, or step by step while the stage trains.";
     const DEFAULT: Option<&'static str> = Some("one_shot");
     fn members() -> &'static [Entry<dyn SparsitySchedule>] {
-        static LIST: &[Entry<dyn SparsitySchedule>] = &[one_shot::ENTRY, cubic::ENTRY];
+        static LIST: &[Entry<dyn SparsitySchedule>] = &[one_shot::ENTRY, cubic::ENTRY, linear::ENTRY, iterative::ENTRY, rigl::ENTRY];
         LIST
     }
 }

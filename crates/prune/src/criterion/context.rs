@@ -1,0 +1,124 @@
+//! The data that criteria compute importance from.
+use super::curvature::curvature;
+use super::inputs::input_norms;
+use crate::{Candidate, Criteria, PruneError, Result};
+use graph::{Model, ValueId};
+use std::collections::BTreeMap;
+use technique::{Choice, Fault};
+use train::{GradientMoments, GradientSource, gradient_moments};
+
+/// The data that a criterion needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// The model only.
+    Weights,
+    /// The gradient of the training loss by each weight, over several training batches.
+    Gradients {
+        /// Number of batches.
+        batches: u64,
+    },
+    /// The diagonal of the loss's Hessian by the weights, estimated from differences of gradients.
+    Curvature {
+        /// Number of batches of each gradient.
+        batches: u64,
+        /// Number of random directions.
+        draws: u64,
+    },
+    /// The power of what each weight is multiplied with, over several training batches.
+    Inputs {
+        /// Number of batches.
+        batches: u64,
+    },
+    /// How training moves the weights: only schedules that prune while the stage trains know it.
+    Movement,
+}
+
+/// The data that importance is computed from.
+pub struct ImportanceContext<'a> {
+    /// The model, with its present masks and encodings.
+    pub model: &'a Model,
+    /// Moments of the gradient by weight; empty unless the criterion asks for them.
+    pub gradients: BTreeMap<ValueId, GradientMoments>,
+    /// Diagonal of the Hessian by weight, element by element; empty unless the criterion asks for it.
+    pub curvature: BTreeMap<ValueId, Vec<f32>>,
+    /// By weight, the root of the mean square of each channel of the value that it is multiplied with; empty unless the criterion asks
+    /// for it.
+    pub inputs: BTreeMap<ValueId, Vec<f32>>,
+    /// By weight, the sum over the steps so far of `-w * g`; empty unless the criterion asks for it.
+    pub movement: BTreeMap<ValueId, Vec<f32>>,
+}
+
+impl<'a> ImportanceContext<'a> {
+    /// A context with a model only.
+    pub fn new(model: &'a Model) -> Self {
+        let (gradients, curvature, inputs, movement) = Default::default();
+        ImportanceContext { model, gradients, curvature, inputs, movement }
+    }
+
+    /// What a criterion needs, for the candidates: gradients and inputs over the batches of the source.
+    ///
+    /// # Errors
+    /// [`PruneError::Setting`] for a criterion that needs data, without a source; [`PruneError::Train`] for errors of running the graph.
+    pub(crate) fn gather(
+        model: &'a Model,
+        criterion: &Choice<Criteria>,
+        list: &[Candidate],
+        source: Option<&GradientSource>,
+    ) -> Result<Self> {
+        let plain = ImportanceContext::new(model);
+        let needs = criterion.needs();
+        if needs == Needs::Weights || needs == Needs::Movement {
+            return Ok(plain);
+        }
+        let Some(source) = source else {
+            let what = if matches!(needs, Needs::Inputs { .. }) {
+                "inputs, and there is no data to run"
+            } else {
+                "gradients, and there is no data to take them over"
+            };
+            let what = format!("{} needs {what}", criterion.kind());
+            return Err(Fault::new("criterion", what).hint("prune with a data set, or by magnitude").into());
+        };
+        let weights: Vec<_> = list.iter().map(|c| c.weight).collect();
+        match needs {
+            Needs::Gradients { batches } => {
+                Ok(ImportanceContext { gradients: gradient_moments(model, source, &weights, batches)?, ..plain })
+            }
+            Needs::Curvature { batches, draws } => {
+                Ok(ImportanceContext { curvature: curvature(model, source, &weights, batches, draws)?, ..plain })
+            }
+            Needs::Inputs { batches } => Ok(ImportanceContext { inputs: input_norms(model, source, list, batches)?, ..plain }),
+            Needs::Weights | Needs::Movement => Ok(plain),
+        }
+    }
+
+    /// What is known of a candidate.
+    ///
+    /// # Errors
+    /// [`PruneError::Weight`] if it was not asked for.
+    pub(crate) fn known<'c, T>(&self, candidate: &Candidate, of: &'c BTreeMap<ValueId, T>, what: &str) -> Result<&'c T> {
+        let missing = || PruneError::Weight { weight: candidate.name.clone(), what: format!("no {what} known for it") };
+        of.get(&candidate.weight).ok_or_else(missing)
+    }
+
+    /// Reads a constant as f32, in its own order.
+    ///
+    /// # Errors
+    /// [`PruneError::Weight`] if the graph computes it; [`PruneError::Tensor`] if its elements are not numbers.
+    pub fn read(&self, candidate: &Candidate, id: ValueId) -> Result<Vec<f32>> {
+        let Some(tensor) = self.model.values.tensor(id) else {
+            let what = format!("'{}' is computed by the graph; fold constants first", self.model.values[id].name);
+            return Err(PruneError::Weight { weight: candidate.name.clone(), what });
+        };
+        tensor.to_f32_vec().map_err(|source| PruneError::Tensor { weight: candidate.name.clone(), source })
+    }
+
+    /// The moments of a weight's gradient.
+    ///
+    /// # Errors
+    /// [`PruneError::Weight`] if they were not asked for.
+    pub fn gradients(&self, candidate: &Candidate) -> Result<&GradientMoments> {
+        let missing = || PruneError::Weight { weight: candidate.name.clone(), what: "no gradients were taken for it".into() };
+        self.gradients.get(&candidate.weight).ok_or_else(missing)
+    }
+}
