@@ -2,14 +2,15 @@
 //! with zeros in place of the removed channels computes, in the interpreter and in ONNX Runtime; prints Markdown.
 //!
 //! `cargo run --release -p espalier-deploy --example cut_models -- DATA [SHARE] [NAME]`: DATA is the folder with `models/`, SHARE (default
-//! 0.3) the share of the MACs that goes, NAME a part of a model's name.
+//! 0.3) the share of the MACs that goes, NAME a part of a model's name. With a file in place of DATA, only the time to find the groups, to
+//! choose and to cut is taken, in seconds, the best of ten (`benches/peers/channel_groups.py`).
 mod shared_models;
 
 use deploy::runtime::{self, SessionOptions, Source};
 use espalier_deploy as deploy;
 use graph::Model;
 use prune::ImportanceContext;
-use prune::channels::{ChannelSettings, Remove, choose, cut, groups, zeroed};
+use prune::channels::{ChannelScope, ChannelSettings, Remove, choose, cut, groups, zeroed};
 use shared_models::{Inputs, MODELS, prepared, rows, scored};
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -22,6 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let data = PathBuf::from(arguments.next().ok_or("usage: cut_models DATA [SHARE] [NAME]")?);
     let share: f64 = arguments.next().map_or(Ok(0.3), |s| s.parse())?;
     let only = arguments.next().unwrap_or_default();
+    if data.extension().is_some_and(|e| e == "onnx") {
+        return timed(&data, share);
+    }
     println!(
         "| model | groups, channels | layers that keep all | MACs, parameters removed, % | largest difference to zeros (largest output) | the \
          same in ONNX Runtime | time to find and cut, ms | samples decided as before, untrained |"
@@ -32,6 +36,27 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("| {name} | failed: {e} |");
         }
     }
+    Ok(())
+}
+
+/// Prints the least time that one file takes, with what was removed.
+fn timed(file: &Path, share: f64) -> Result<(), Box<dyn Error>> {
+    let model = onnx::load(file)?;
+    let settings =
+        ChannelSettings { scope: ChannelScope::Layer, ..ChannelSettings::new(Remove { channels: Some(share), ..Remove::default() }) };
+    let mut best = [f64::INFINITY; 3];
+    for _ in 0..10 {
+        let mut smaller = model.clone();
+        let began = Instant::now();
+        let found = groups(&model, &BTreeMap::new())?;
+        let grouped = began.elapsed();
+        let chosen = choose(&ImportanceContext::new(&model), &found, &settings)?;
+        let picked = began.elapsed();
+        cut(&mut smaller, &found, &chosen.removed)?;
+        let times = [grouped, picked - grouped, began.elapsed() - picked];
+        best.iter_mut().zip(times).for_each(|(best, time)| *best = best.min(time.as_secs_f64()));
+    }
+    println!("groups {:.6} choose {:.6} cut {:.6}", best[0], best[1], best[2]);
     Ok(())
 }
 

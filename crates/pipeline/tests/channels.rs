@@ -12,6 +12,8 @@ kind = "prune_channels"
 remove = { macs = 0.4 }
 criterion = { kind = "taylor", batches = 4 }
 round_to = 4
+teacher = "train"
+temperature = 2.0
 epochs = 2
 optimizer = { kind = "adamw", lr = 0.005 }"#;
 const MASK: &str = "kind = \"prune\"\nsparsity = 0.5";
@@ -46,8 +48,22 @@ fn a_smaller_network_is_trained_quantized_and_deployed() {
 }
 
 #[test]
+fn channels_that_masks_have_emptied_go() {
+    let mask = "kind = \"prune\"\nsparsity = 0.4\ngranularity = \"filter\"\nscope = \"layer\"";
+    let empty = "name = \"empty\"\nkind = \"prune_channels\"\nremove = { dead = true }";
+    let record = record(&[TRAIN, mask, empty, DEPLOY_REFERENCE]);
+    let notes = &stage(&record, "empty").notes;
+    assert!(notes.iter().any(|n| n.text.contains("channels that had no weights left")), "{notes:?}");
+    let macs = |name: &str| stage(&record, name).metrics.macs.unwrap();
+    assert!(macs("empty") < macs("prune"));
+    // Up to the order of sums, nothing changes.
+    let accuracy = |name: &str| stage(&record, name).metrics.accuracy.unwrap();
+    assert!((accuracy("empty") - accuracy("prune")).abs() < 0.003, "{} {}", accuracy("empty"), accuracy("prune"));
+}
+
+#[test]
 fn masks_and_quantizers_are_cut_with_their_weights() {
-    let untrained = CUT.replace("epochs = 2", "epochs = 0").replace("optimizer = { kind = \"adamw\", lr = 0.005 }", "");
+    let untrained = CUT.replace("teacher = \"train\"\ntemperature = 2.0\nepochs = 2", "epochs = 0").replace("optimizer = { kind = \"adamw\", lr = 0.005 }", "");
     let record = record(&[TRAIN, MASK, QUANTIZE, &untrained, TEACH, DEPLOY_REFERENCE]);
     let (_, deploy) = record.deployed().unwrap();
     let literal = &deploy.runtimes[0];

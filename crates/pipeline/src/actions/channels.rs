@@ -2,7 +2,7 @@
 use super::CompressOn;
 use crate::StageError;
 use graph::Model;
-use prune::channels::{ChannelSettings, Chosen, Groups, choose, cut, groups, zeroed};
+use prune::channels::{ChannelSettings, Chosen, Groups, choose, cut, dead, groups, zeroed};
 use prune::{ImportanceContext, Needs};
 use std::collections::BTreeMap;
 use train::{Executor, GradientSource, Mode, Named, gradient_moments};
@@ -21,6 +21,10 @@ const LISTED: usize = 5;
 pub fn remove_channels(model: &mut Model, settings: &ChannelSettings, on: &CompressOn) -> Result<Vec<String>, StageError> {
     let sample = on.sources.one_sample(model)?;
     let shapes: BTreeMap<String, Vec<usize>> = sample.iter().map(|(name, t)| (name.clone(), t.shape().to_vec())).collect();
+    let mut told = if settings.remove.dead { remove_dead(model, &shapes, &sample)? } else { vec![] };
+    if !settings.remove.has_share() {
+        return Ok(told);
+    }
     let found = groups(model, &shapes)?;
     let before = model.clone();
     let mut context = ImportanceContext::new(&before);
@@ -33,20 +37,38 @@ pub fn remove_channels(model: &mut Model, settings: &ChannelSettings, on: &Compr
     }
     let chosen = choose(&context, &found, settings)?;
     cut(model, &found, &chosen.removed)?;
-    let (difference, largest) = compare(&zeroed(&before, &chosen.removed)?, model, &sample)?;
-    if difference.is_nan() || difference > SAME * largest {
-        let text = format!(
-            "the smaller graph does not compute what the graph with zeros in place of the removed channels computes: outputs differ by \
-             {difference:.3e}, the largest is {largest:.3e}; please report this graph, and name layers in skip until then"
-        );
-        return Err(text.into());
-    }
-    Ok(notes(&found, &chosen, difference, largest))
+    let zeros = zeroed(&before, &chosen.removed)?;
+    let (difference, largest) = compare(&zeros, "the graph with zeros in place of the removed channels", model, &sample, Mode::FLOAT)?;
+    told.extend(notes(&found, &chosen, difference, largest));
+    Ok(told)
 }
 
-/// The largest difference of two models' outputs, and the largest output.
-fn compare(a: &Model, b: &Model, sample: &Named) -> Result<(f64, f64), StageError> {
-    let (wanted, got) = (Executor::new(a)?.run(sample, Mode::FLOAT)?, Executor::new(b)?.run(sample, Mode::FLOAT)?);
+/// Removes the channels that masks have emptied: no output changes by it.
+fn remove_dead(model: &mut Model, shapes: &BTreeMap<String, Vec<usize>>, sample: &Named) -> Result<Vec<String>, StageError> {
+    let (before, mut gone, mut rounds) = (model.clone(), 0, 0);
+    let all = groups(model, shapes)?.channels();
+    // A channel that goes may leave others without a reader.
+    loop {
+        let found = groups(model, shapes)?;
+        let empty = dead(model, &found, sample)?;
+        if empty.is_empty() {
+            break;
+        }
+        (gone, rounds) = (gone + empty.len(), rounds + 1);
+        cut(model, &found, &empty)?;
+    }
+    if rounds == 0 {
+        return Ok(vec![format!("none of the {all} channels is empty")]);
+    }
+    let (difference, largest) = compare(&before, "the graph before", model, sample, Mode::SIMULATED)?;
+    Ok(vec![format!(
+        "removed {gone} of {all} channels that had no weights left: outputs differ by at most {difference:.1e} (the largest is {largest:.3})"
+    )])
+}
+
+/// The largest difference of the smaller model's outputs from another's, and the largest output.
+fn compare(a: &Model, what: &str, b: &Model, sample: &Named, mode: Mode) -> Result<(f64, f64), StageError> {
+    let (wanted, got) = (Executor::new(a)?.run(sample, mode)?, Executor::new(b)?.run(sample, mode)?);
     let (mut difference, mut largest) = (0f64, 0f64);
     for (name, wanted) in &wanted {
         let Some(got) = got.get(name).filter(|g| g.shape() == wanted.shape()) else {
@@ -58,6 +80,13 @@ fn compare(a: &Model, b: &Model, sample: &Named) -> Result<(f64, f64), StageErro
             difference = if apart.is_nan() { f64::NAN } else { difference.max(apart) };
             largest = largest.max(a.abs());
         }
+    }
+    if difference.is_nan() || difference > SAME * largest {
+        let text = format!(
+            "the smaller graph does not compute what {what} computes: outputs differ by {difference:.3e}, the largest is {largest:.3e}; please \
+             report this graph, and name layers in skip until then"
+        );
+        return Err(text.into());
     }
     Ok((difference, largest))
 }

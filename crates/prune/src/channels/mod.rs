@@ -6,6 +6,7 @@
 //! whole ([`cut`]); the smaller graph computes the same as the graph with all the channel's parameters at zero ([`zeroed`]).
 mod choose;
 mod cut;
+mod dead;
 mod describe;
 mod groups;
 mod settings;
@@ -13,6 +14,7 @@ mod ties;
 
 pub use choose::{Chosen, choose};
 pub use cut::{cut, zeroed};
+pub use dead::dead;
 pub use describe::{GroupText, describe};
 pub use groups::{Channel, ChannelPlace, Group, Groups, Held, groups};
 pub use settings::{ChannelScope, ChannelSettings, Remove};

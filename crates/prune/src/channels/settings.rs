@@ -2,7 +2,7 @@
 use crate::Criteria;
 use technique::{Choice, Fault, within};
 
-/// How much is removed: shares of the network as it comes, 0 to below 1. All that are given are reached.
+/// What is removed: shares of the network as it comes, 0 to below 1. All that are given are reached.
 #[derive(Clone, Debug, PartialEq, Default, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Remove {
@@ -15,6 +15,16 @@ pub struct Remove {
     /// Share of the channels that may be removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<f64>,
+    /// First, every channel that masks or zeros have emptied and that changes no output.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub dead: bool,
+}
+
+impl Remove {
+    /// True if a share is given.
+    pub fn has_share(&self) -> bool {
+        self.macs.is_some() || self.parameters.is_some() || self.channels.is_some()
+    }
 }
 
 /// Between which channels the least important are chosen.
@@ -78,7 +88,7 @@ impl ChannelSettings {
     /// A [`Fault`] at the key that is wrong.
     pub fn check(&self) -> Result<(), Fault> {
         let shares = [("macs", self.remove.macs), ("parameters", self.remove.parameters), ("channels", self.remove.channels)];
-        if shares.iter().all(|(_, share)| share.is_none()) {
+        if !self.remove.has_share() && !self.remove.dead {
             return Err(Fault::new("remove", "remove is empty: it says how much goes").hint("write remove = { macs = 0.5 }"));
         }
         for (key, share) in shares {

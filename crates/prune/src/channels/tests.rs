@@ -412,3 +412,43 @@ fn targets_and_multiples_are_met_or_refused() {
         choose(&ImportanceContext::new(&smaller), &shapes, &ChannelSettings::new(Remove { channels: Some(0.0), ..Remove::default() }));
     assert_eq!(again.unwrap().macs.0, chosen.macs.1);
 }
+
+#[test]
+fn emptied_channels_go_without_a_change() {
+    let (mut net, x) = Net::new(&[2, 3, 6, 6]);
+    let y = net.block(x, 6, 3, 3, 1);
+    let y = net.block(y, 6, 6, 3, 1);
+    let mut net = net.head(y, 6);
+    let named: Vec<ValueId> = net.model.graph.nodes.iter().filter(|n| n.op_type == "Conv").filter_map(|n| n.input(1)).collect();
+    let mask = |net: &mut Net, weight: ValueId, zero: &dyn Fn(usize, usize) -> bool| {
+        let shape = net.model.values.tensor(weight).unwrap().shape().to_vec();
+        let list: Vec<bool> = (0..shape.iter().product()).map(|i| !zero(i / (9 * shape[1]), i / 9 % shape[1])).collect();
+        net.model.annotations.entry(weight).mask = Some(Tensor::new(list, shape).unwrap());
+    };
+    // Nothing reads channels 1 and 4 of the first layer; nothing computes 0, 2 and 3 of the second.
+    mask(&mut net, named[1], &|filter, plane| [1, 4].contains(&plane) || [0, 2, 3].contains(&filter));
+    // A shift below zero ends at zero behind the activation, one above it does not.
+    let norm = net.model.graph.nodes.iter().filter(|n| n.op_type == "BatchNormalization").nth(1).unwrap();
+    let (scale, shift) = (norm.input(1).unwrap(), norm.input(2).unwrap());
+    net.model.values.set_tensor(scale, Tensor::vector(vec![0f32, 1.0, 0.0, 0.0, 1.0, 1.0]));
+    net.model.values.set_tensor(shift, Tensor::vector(vec![-0.5f32, 0.1, 0.5, -0.1, 0.2, 0.3]));
+    let found = net.groups();
+    let sample = BTreeMap::from([("x".to_string(), random::uniform(9, &net.input, -1.0, 1.0).unwrap())]);
+    let empty = dead(&net.model, &found, &sample).unwrap();
+    let mut indices: Vec<(usize, usize)> = empty.iter().map(|c| (c.places.len(), c.places[0].index)).collect();
+    indices.sort_unstable();
+    let gone: Vec<usize> = indices.iter().map(|(_, i)| *i).collect();
+    assert_eq!(gone.len(), 4, "{indices:?}");
+    let simulated = |m: &Model| Executor::new(m).unwrap().run(&sample, Mode::SIMULATED).unwrap().into_values().next().unwrap();
+    let mut smaller = net.model.clone();
+    cut(&mut smaller, &found, &empty).unwrap();
+    let (a, b) = (simulated(&net.model).to_f32_vec().unwrap(), simulated(&smaller).to_f32_vec().unwrap());
+    assert!(a.iter().zip(&b).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs().max(1.0)), "{a:?} {b:?}");
+    // Whole layers without weights keep their last channel.
+    mask(&mut net, named[1], &|_, _| true);
+    let found = net.groups();
+    let empty = dead(&net.model, &found, &sample).unwrap();
+    let mut smaller = net.model.clone();
+    cut(&mut smaller, &found, &empty).unwrap();
+    assert_eq!(smaller.values.tensor(named[0]).unwrap().shape()[0], 1);
+}

@@ -130,19 +130,19 @@ fn prune(out: &mut String, facts: &Facts, sparsity: f64, epochs: u64) {
 }
 
 fn prune_channels(out: &mut String, facts: &Facts, macs: f64, epochs: u64) {
-    let softened = if facts.task.wanted() == Wanted::Class { "temperature = 2.0\n" } else { "" };
     let _ = write!(
         out,
         "\n# The least important channels go, with everything that reads them: the network is smaller and faster in every runtime.\n\
-         # espalier inspect --groups lists them. With round_to = 8 the channels left are a multiple of 8, which runtimes compute fastest.\n\
+         # espalier inspect --groups lists them. round_to = 8 would keep multiples of 8 channels, which runtimes compute fastest.\n\
          [[stages]]\nkind = \"prune_channels\"\nremove = {{ macs = {macs:?} }}\n"
     );
     if epochs > 0 {
+        let softened = if facts.task.wanted() == Wanted::Class { "temperature = 2.0\n" } else { "" };
+        let teacher = quoted(&facts.model_path);
         let _ = write!(
             out,
-            "\n# What is left learns from the uncut network and from the labels.\n[[stages]]\nkind = \"finetune\"\nteacher = {}\n{softened}\
-             alpha = 0.7\nepochs = {epochs}\nbatch = {}\n",
-            quoted(&facts.model_path),
+            "# What is left learns from the uncut network and from the labels.\nteacher = {teacher}\n{softened}alpha = 0.7\n\
+             epochs = {epochs}\nbatch = {}\n",
             facts.batch
         );
         optimizer(out);
