@@ -70,12 +70,7 @@ impl<'a> ImportanceContext<'a> {
     ///
     /// # Errors
     /// [`PruneError::Setting`] for a criterion that needs data, without a source; [`PruneError::Train`] for errors of running the graph.
-    pub(crate) fn gather(
-        model: &'a Model,
-        criterion: &Choice<Criteria>,
-        list: &[Candidate],
-        source: Option<&GradientSource>,
-    ) -> Result<Self> {
+    pub fn gather(model: &'a Model, criterion: &Choice<Criteria>, list: &[Candidate], source: Option<&GradientSource>) -> Result<Self> {
         let plain = ImportanceContext::new(model);
         let needs = criterion.needs();
         if needs == Needs::Weights || needs == Needs::Movement {
