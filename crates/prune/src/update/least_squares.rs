@@ -160,7 +160,7 @@ mod tests {
         let (k, rows) = (7, 3);
         let h = products(4, k, 20);
         let weight: Vec<f32> = (0..rows * k).map(|i| random::gaussian(9, i as u64) as f32).collect();
-        let live: Vec<bool> = (0..rows * k).map(|i| random::bits(2, i as u64) % 3 != 0).collect();
+        let live: Vec<bool> = (0..rows * k).map(|i| !random::bits(2, i as u64).is_multiple_of(3)).collect();
         let (found, before, after) = fit(&weight, &live, &Tensor::new(h.clone(), [k, k]).unwrap(), 100).unwrap();
         assert!(after < 0.7 * before, "{before} {after}");
         for row in 0..rows {
