@@ -10,17 +10,19 @@ mod exchange;
 mod gradual;
 mod granularity;
 mod layer;
+mod layers;
 mod prune;
 mod report;
 mod schedule;
 mod scope;
 mod select;
 mod settings;
+mod update;
 mod view;
 
 pub use candidates::{Candidate, Normalization, Place, candidates};
 pub use criterion::{
-    BnScale, Criteria, Criterion, Fpgm, ImportanceContext, Lamp, Magnitude, Movement, Needs, Obd, Random, Snip, Taylor, Wanda,
+    BnScale, Criteria, Criterion, Fpgm, ImportanceContext, Lamp, Magnitude, Movement, Needs, Obd, Obs, Random, Snip, Taylor, Wanda,
 };
 pub use error::{PruneError, Result};
 pub use gradual::GradualPruning;
@@ -31,4 +33,5 @@ pub use schedule::{Cubic, Iterative, Linear, OneShot, RigL, SparsitySchedule, Sp
 pub use scope::{Allocation, Erk, Global, PerLayer, Rate, Rates, Scope, ScopeLayer, Scopes, UniformPlus};
 pub use select::least_important;
 pub use settings::PruneSettings;
+pub use update::{KeepWeights, LeastSquares, Updates, WeightUpdate};
 pub use view::WeightView;

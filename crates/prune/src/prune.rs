@@ -21,6 +21,8 @@ use train::GradientSource;
 /// Groups of elements (see [`crate::Granularity`]) are counted by their elements, and taken while they come nearest to the share. In
 /// them an element that is masked already stays so. A pattern (N:M) reaches its own sparsity.
 ///
+/// The weights that live keep their values, unless the settings have an update.
+///
 /// For a criterion that needs only the weights; see [`prune_with`] for the others. The schedule of the settings is ignored: the
 /// whole sparsity is reached at once.
 ///
@@ -42,7 +44,15 @@ pub fn prune_with(model: &mut Model, settings: &PruneSettings, source: Option<&G
         let what = format!("{} is known only while a network trains, and this prunes at once", settings.criterion.kind());
         return Err(Fault::new("criterion", what).hint("take a gradual schedule in a stage that trains, or another criterion").into());
     }
-    to_sparsity(model, settings, settings.target(), (source, &BTreeMap::new()), false)
+    let mut report = to_sparsity(model, settings, settings.target(), (source, &BTreeMap::new()), false)?;
+    if settings.update.needs_data() {
+        let Some(source) = source else {
+            let what = format!("{} needs data, and there is none to run", settings.update.kind());
+            return Err(Fault::new("update", what).hint("prune with a data set, or leave update out").into());
+        };
+        report.notes = settings.update.apply(model, &settings.skip, source)?;
+    }
+    Ok(report)
 }
 
 /// Sets masks for `sparsity` in place of that of the settings. `movement` is what the training so far did to each weight. With `keep_dead`, no masked element is restored, even where the

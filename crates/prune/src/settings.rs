@@ -1,5 +1,5 @@
 //! Settings of pruning in a recipe.
-use crate::{Criteria, Granularities, Needs, Scopes, SparsitySchedules};
+use crate::{Criteria, Granularities, Needs, Scopes, SparsitySchedules, Updates};
 use technique::{Choice, Family, Fault, within};
 
 /// Settings of pruning.
@@ -19,6 +19,9 @@ pub struct PruneSettings {
     /// Which elements become zero together: each by itself, a pattern as `{ kind = "n_m", n = 2, m = 4 }`, or a whole part.
     #[serde(default)]
     pub granularity: Choice<Granularities>,
+    /// What becomes of the weights that live, when the others are pruned at once: `keep`, or `least_squares`.
+    #[serde(default)]
+    pub update: Choice<Updates>,
     /// Over which weights the least important elements are chosen.
     #[serde(default)]
     pub scope: Choice<Scopes>,
@@ -47,6 +50,7 @@ impl PruneSettings {
             sparsity_schedule: Choice::default(),
             granularity: Choice::default(),
             scope: Choice::default(),
+            update: Choice::default(),
             min_per_layer: 0.0,
             skip: vec![],
         }
@@ -71,6 +75,11 @@ impl PruneSettings {
             true => format!("sparsity {}", self.target()),
             false => format!("sparsity {}, {}", self.target(), self.granularity),
         }
+    }
+
+    /// True if pruning at once reads data.
+    pub fn needs_data(&self) -> bool {
+        self.criterion.needs() != Needs::Weights || self.update.needs_data()
     }
 
     /// Checks ranges.
@@ -106,6 +115,11 @@ impl PruneSettings {
             return Err(
                 Fault::new("criterion", what).hint("set sparsity_schedule = { kind = \"cubic\", begin = 0.1 }, or take another criterion")
             );
+        }
+        if self.update.needs_data() && schedule.is_gradual() {
+            let what =
+                format!("update {} follows pruning at once, and {} prunes while the stage trains", self.update.kind(), schedule.kind());
+            return Err(Fault::new("update", what).hint("leave one of them out"));
         }
         if let Some(sparsity) = self.sparsity {
             within("sparsity", sparsity, 0.0, 1.0, "it is a share of the weights, so 90 % is 0.9")?;

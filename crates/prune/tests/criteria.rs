@@ -6,9 +6,10 @@ use technique::Choice;
 use tensor::{Tensor, random};
 use train::{Batch, Batches, CrossEntropy, GradientSource, Participant, StepContext, TrainContext, TrainError, TrainSettings};
 
-/// Noise whose channels differ in size, with random labels.
+/// Noise whose channels differ in size and have a part in common, with random labels.
 struct Noise {
     shape: Vec<usize>,
+    common: f32,
 }
 
 impl Batches for Noise {
@@ -20,7 +21,9 @@ impl Batches for Noise {
             let shape: Vec<usize> = std::iter::once(8).chain(self.shape.iter().copied()).collect();
             let run: usize = self.shape[1..].iter().product();
             let x = random::normal(random::derive(epoch, i), &shape, 0.0, 1.0)?.to_f32_vec()?;
-            let x = x.iter().enumerate().map(|(i, v)| v * (1 + i / run % self.shape[0]) as f32).collect::<Vec<_>>();
+            let common = |i: usize| random::gaussian(epoch, (i / run / self.shape[0] * run + i % run) as u64) as f32;
+            let x =
+                x.iter().enumerate().map(|(i, v)| v * (1 + i / run % self.shape[0]) as f32 + self.common * common(i)).collect::<Vec<_>>();
             let labels = (0..8).map(|k| (random::bits(epoch + 9, i * 8 + k) % 3) as i64).collect::<Vec<_>>();
             Ok(Batch {
                 inputs: BTreeMap::from([("x".into(), Tensor::new(x, shape)?)]),
@@ -86,7 +89,7 @@ fn least_die(m: &Model, name: &str, importance: &[f32]) {
 #[test]
 fn wanda_weighs_by_the_channel_that_a_weight_multiplies() {
     let mut m = grouped();
-    let (data, loss) = (Noise { shape: vec![4, 5, 5] }, CrossEntropy::of(&m, 0.0).unwrap());
+    let (data, loss) = (Noise { shape: vec![4, 5, 5], common: 0.0 }, CrossEntropy::of(&m, 0.0).unwrap());
     let source = GradientSource { data: &data, epoch: 2, objective: &loss, simulate: true };
     // Root mean squares of the input's channels, by the definition.
     let (mut squares, mut count) = ([0f64; 4], 0);
@@ -114,7 +117,7 @@ fn wanda_weighs_by_the_channel_that_a_weight_multiplies() {
 #[test]
 fn obd_follows_the_second_derivatives() {
     let mut m = linear();
-    let (data, loss) = (Noise { shape: vec![4] }, CrossEntropy::of(&m, 0.0).unwrap());
+    let (data, loss) = (Noise { shape: vec![4], common: 0.0 }, CrossEntropy::of(&m, 0.0).unwrap());
     let source = GradientSource { data: &data, epoch: 0, objective: &loss, simulate: true };
     // Softmax of x W: the second derivative by w_ij is the mean of x_i^2 p_j (1 - p_j).
     let (_, w) = weight(&m, "w");
@@ -144,7 +147,7 @@ fn obd_follows_the_second_derivatives() {
 
 #[test]
 fn snip_takes_the_mean_gradient_and_random_only_its_seed() {
-    let (data, loss) = (Noise { shape: vec![4] }, CrossEntropy::of(&linear(), 0.0).unwrap());
+    let (data, loss) = (Noise { shape: vec![4], common: 0.0 }, CrossEntropy::of(&linear(), 0.0).unwrap());
     let source = GradientSource { data: &data, epoch: 1, objective: &loss, simulate: true };
     let mut m = linear();
     let (candidate, w) = weight(&m, "w");
@@ -215,7 +218,7 @@ fn movement_prunes_what_training_shrinks() {
     let participants: Vec<&mut dyn Participant> = vec![&mut gradual, &mut moved];
     let mut context = TrainContext { participants, ..TrainContext::default() };
     let training = TrainSettings { epochs: 3, ..TrainSettings::default() };
-    train::train(&mut m, &Noise { shape: vec![4] }, &loss, &training, &mut context).unwrap();
+    train::train(&mut m, &Noise { shape: vec![4], common: 0.0 }, &loss, &training, &mut context).unwrap();
     let least = moved.0.iter().copied().fold(0.0, f64::min);
     least_die(&m, "w", &moved.0.iter().map(|s| (s - least) as f32).collect::<Vec<_>>());
     let at_once = PruneSettings { sparsity_schedule: Choice::<SparsitySchedules>::default(), ..settings.clone() };
@@ -257,9 +260,78 @@ fn rigl_exchanges_weights_and_keeps_the_sparsity() {
     let participants: Vec<&mut dyn Participant> = vec![&mut gradual, &mut lives];
     let mut context = TrainContext { participants, ..TrainContext::default() };
     let training = TrainSettings { epochs: 5, ..TrainSettings::default() };
-    train::train(&mut m, &Noise { shape: vec![4, 5, 5] }, &loss, &training, &mut context).unwrap();
+    train::train(&mut m, &Noise { shape: vec![4, 5, 5], common: 0.0 }, &loss, &training, &mut context).unwrap();
     assert!(lives.counts.iter().all(|c| *c == lives.counts[0]) && lives.counts[0] == 42, "{:?}", lives.counts);
     assert!(lives.revived > 5, "{}", lives.revived);
     let pattern = PruneSettings { granularity: Choice::named("filter").unwrap(), ..settings };
     assert_eq!(pattern.check().unwrap_err().path, ["sparsity_schedule"]);
+}
+
+/// What the convolution gives for the batches of an epoch.
+fn results(m: &Model, data: &Noise) -> Vec<f64> {
+    let mut m = m.clone();
+    m.graph.outputs = vec![m.find("a").unwrap()];
+    let executor = train::Executor::new(&m).unwrap();
+    let batch = |b: Result<Batch, TrainError>| executor.run(&b.unwrap().inputs, train::Mode::SIMULATED).unwrap()["a"].to_f64_vec().unwrap();
+    data.epoch(7).flat_map(batch).collect()
+}
+
+#[test]
+fn weights_that_live_make_up_for_those_that_do_not() {
+    let data = Noise { shape: vec![4, 5, 5], common: 8.0 };
+    let dense = grouped();
+    let loss = CrossEntropy::of(&dense, 0.0).unwrap();
+    let source = GradientSource { data: &data, epoch: 0, objective: &loss, simulate: true };
+    let wanted = results(&dense, &data);
+    let error = |criterion: &str, update: &str| {
+        let mut m = grouped();
+        let settings = PruneSettings {
+            criterion: serde_json::from_str(criterion).unwrap(),
+            update: serde_json::from_str(update).unwrap(),
+            scope: Choice::named("layer").unwrap(),
+            ..PruneSettings::new(0.5)
+        };
+        let report = prune_with(&mut m, &settings, Some(&source)).unwrap();
+        assert!((report.sparsity - 0.5).abs() < 0.02 && report.dense.is_empty(), "{report:?}");
+        // Dead elements keep their values below the mask.
+        for (name, was) in ["w", "v"].map(|name| (name, weight(&dense, name).1)) {
+            let (candidate, now) = weight(&m, name);
+            assert!(live(&m, candidate.weight).iter().zip(was.iter().zip(&now)).all(|(live, (was, now))| *live || was == now));
+        }
+        results(&m, &data).iter().zip(&wanted).map(|(a, b)| (a - b).powi(2)).sum::<f64>()
+    };
+    let (magnitude, updated) = (error(r#""magnitude""#, r#""keep""#), error(r#""magnitude""#, r#""least_squares""#));
+    assert!(updated < 0.9 * magnitude, "{magnitude} {updated}");
+    let gradual = PruneSettings {
+        update: Choice::named("least_squares").unwrap(),
+        sparsity_schedule: Choice::named("cubic").unwrap(),
+        ..PruneSettings::new(0.5)
+    };
+    assert_eq!(gradual.check().unwrap_err().path, ["update"]);
+}
+
+#[test]
+fn the_surgeon_finds_the_weight_that_is_missed_least() {
+    let data = Noise { shape: vec![4, 5, 5], common: 8.0 };
+    let dense = grouped();
+    let loss = CrossEntropy::of(&dense, 0.0).unwrap();
+    let source = GradientSource { data: &data, epoch: 7, objective: &loss, simulate: true };
+    let wanted = results(&dense, &data);
+    let error = |criterion: &str| {
+        let mut m = grouped();
+        let settings = PruneSettings {
+            criterion: serde_json::from_str(criterion).unwrap(),
+            update: serde_json::from_str(r#"{ "kind": "least_squares", "damping": 1e-6 }"#).unwrap(),
+            skip: vec!["v".into()],
+            ..PruneSettings::new(1.0 / 72.0)
+        };
+        let report = prune_with(&mut m, &settings, Some(&source)).unwrap();
+        assert_eq!(report.layers[0].zeros, 1);
+        results(&m, &data).iter().zip(&wanted).map(|(a, b)| (a - b).powi(2)).sum::<f64>()
+    };
+    let surgeon = error(r#"{ "kind": "obs", "damping": 1e-6 }"#);
+    let others = (0..12).map(|seed| error(&format!(r#"{{ "kind": "random", "seed": {seed} }}"#))).chain([error("\"magnitude\"")]);
+    let others: Vec<f64> = others.collect();
+    assert!(others.iter().all(|other| surgeon <= other * 1.001), "{surgeon} {others:?}");
+    assert!(others.iter().any(|other| surgeon < other * 0.5));
 }

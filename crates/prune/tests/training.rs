@@ -1,5 +1,7 @@
 //! Pruning with data: by gradients, and during training.
-use espalier_prune::{Criteria, GradualPruning, Granularities, PruneSettings, Scopes, SparsitySchedules, candidates, prune, prune_with};
+use espalier_prune::{
+    Criteria, GradualPruning, Granularities, PruneSettings, Scopes, SparsitySchedules, Updates, candidates, prune, prune_with,
+};
 use graph::{Model, ValueId};
 use std::collections::BTreeMap;
 use technique::{Choice, Family, manual};
@@ -235,6 +237,7 @@ fn every_member_is_documented() {
     documented::<SparsitySchedules>();
     documented::<Granularities>();
     documented::<Scopes>();
+    documented::<Updates>();
 }
 
 #[test]

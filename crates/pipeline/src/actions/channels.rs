@@ -5,7 +5,7 @@ use graph::Model;
 use prune::channels::{ChannelSettings, Chosen, Groups, choose, cut, dead, groups, zeroed};
 use prune::{ImportanceContext, Needs};
 use std::collections::BTreeMap;
-use train::{Executor, GradientSource, Mode, Named, gradient_moments};
+use train::{Executor, GradientSource, Mode, Named};
 
 /// Largest difference between both graphs, relative to the largest output: sums in another order.
 const SAME: f64 = 1e-4;
@@ -28,12 +28,11 @@ pub fn remove_channels(model: &mut Model, settings: &ChannelSettings, on: &Compr
     let found = groups(model, &shapes)?;
     let before = model.clone();
     let mut context = ImportanceContext::new(&before);
-    if let Needs::Gradients { batches } = settings.criterion.needs() {
+    if settings.criterion.needs() != Needs::Weights {
         let data = on.sources.training(&before, on.seed, on.training.batch)?;
         let objective = on.sources.task().loss(&before, on.training.label_smoothing as f32)?;
         let source = GradientSource { data: &data, epoch: 0, objective: objective.as_ref(), simulate: true };
-        let weights: Vec<_> = prune::candidates(&before, &[])?.iter().map(|c| c.weight).collect();
-        context.gradients = gradient_moments(&before, &source, &weights, batches)?;
+        context = ImportanceContext::gather(&before, &settings.criterion, &prune::candidates(&before, &[])?, Some(&source))?;
     }
     let chosen = choose(&context, &found, settings)?;
     cut(model, &found, &chosen.removed)?;

@@ -2,7 +2,7 @@
 use super::CompressOn;
 use crate::StageError;
 use graph::Model;
-use prune::{Needs, PruneSettings, SparsityReport};
+use prune::{PruneSettings, SparsityReport};
 use train::GradientSource;
 
 /// Sets masks at once. A criterion that needs gradients gets them from the stage's training batches and the loss of the recipe's
@@ -11,7 +11,7 @@ use train::GradientSource;
 /// # Errors
 /// Errors of the settings, the weights or the data.
 pub fn prune_weights(model: &mut Model, settings: &PruneSettings, on: &CompressOn) -> Result<SparsityReport, StageError> {
-    if settings.criterion.needs() == Needs::Weights {
+    if !settings.needs_data() {
         return Ok(prune::prune(model, settings)?);
     }
     let data = on.sources.training(model, on.seed, on.training.batch)?;
@@ -38,6 +38,7 @@ pub fn prune_notes(report: &SparsityReport) -> Vec<(bool, String)> {
         let list: Vec<String> = report.dense.iter().map(|(name, why)| format!("{name} ({why})")).collect();
         notes.push((false, format!("these weights stay dense: {}", list.join(", "))));
     }
+    notes.extend(report.notes.iter().map(|note| (false, note.clone())));
     if !report.emptied.is_empty() {
         let text = format!(
             "every weight is zero in {}: the output of such a layer no longer depends on its input; set min_per_layer = 0.05, a lower \

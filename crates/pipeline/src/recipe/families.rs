@@ -15,6 +15,7 @@ pub fn families() -> Vec<FamilyManual> {
         manual::<prune::Criteria>(),
         manual::<prune::Granularities>(),
         manual::<prune::Scopes>(),
+        manual::<prune::Updates>(),
         manual::<prune::SparsitySchedules>(),
         manual::<distill::Losses>(),
         manual::<target::Targets>(),

@@ -6,7 +6,7 @@ use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Tick, prune_notes, prune_weights};
 use crate::recipe::Recipe;
 use graph::Model;
-use prune::{GradualPruning, Needs, PruneSettings};
+use prune::{GradualPruning, PruneSettings};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::any::Any;
@@ -88,7 +88,7 @@ impl StageKind for PruneStage {
     }
 
     fn calibrates(&self) -> bool {
-        self.settings.criterion.needs() != Needs::Weights
+        self.settings.needs_data()
     }
 
     fn check(&self, recipe: &Recipe, index: usize) -> Result<(), Fault> {

@@ -1,6 +1,7 @@
 //! The data that criteria compute importance from.
 use super::curvature::curvature;
 use super::inputs::input_norms;
+use super::inverse::inverse_diagonals;
 use crate::{Candidate, Criteria, PruneError, Result};
 use graph::{Model, ValueId};
 use std::collections::BTreeMap;
@@ -8,7 +9,7 @@ use technique::{Choice, Fault};
 use train::{GradientMoments, GradientSource, gradient_moments};
 
 /// The data that a criterion needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Needs {
     /// The model only.
     Weights,
@@ -29,6 +30,13 @@ pub enum Needs {
         /// Number of batches.
         batches: u64,
     },
+    /// The sums of products of what each weight is multiplied with, over several training batches.
+    InputProducts {
+        /// Number of batches.
+        batches: u64,
+        /// Share of their mean that is added to the diagonal.
+        damping: f64,
+    },
     /// How training moves the weights: only schedules that prune while the stage trains know it.
     Movement,
 }
@@ -44,6 +52,9 @@ pub struct ImportanceContext<'a> {
     /// By weight, the root of the mean square of each channel of the value that it is multiplied with; empty unless the criterion asks
     /// for it.
     pub inputs: BTreeMap<ValueId, Vec<f32>>,
+    /// By weight, for each element the diagonal element of the inverse of the sums of products of the inputs; empty unless the criterion
+    /// asks for it.
+    pub inverse: BTreeMap<ValueId, Vec<f32>>,
     /// By weight, the sum over the steps so far of `-w * g`; empty unless the criterion asks for it.
     pub movement: BTreeMap<ValueId, Vec<f32>>,
 }
@@ -51,27 +62,22 @@ pub struct ImportanceContext<'a> {
 impl<'a> ImportanceContext<'a> {
     /// A context with a model only.
     pub fn new(model: &'a Model) -> Self {
-        let (gradients, curvature, inputs, movement) = Default::default();
-        ImportanceContext { model, gradients, curvature, inputs, movement }
+        let (gradients, curvature, inputs, inverse, movement) = Default::default();
+        ImportanceContext { model, gradients, curvature, inputs, inverse, movement }
     }
 
     /// What a criterion needs, for the candidates: gradients and inputs over the batches of the source.
     ///
     /// # Errors
     /// [`PruneError::Setting`] for a criterion that needs data, without a source; [`PruneError::Train`] for errors of running the graph.
-    pub(crate) fn gather(
-        model: &'a Model,
-        criterion: &Choice<Criteria>,
-        list: &[Candidate],
-        source: Option<&GradientSource>,
-    ) -> Result<Self> {
+    pub fn gather(model: &'a Model, criterion: &Choice<Criteria>, list: &[Candidate], source: Option<&GradientSource>) -> Result<Self> {
         let plain = ImportanceContext::new(model);
         let needs = criterion.needs();
         if needs == Needs::Weights || needs == Needs::Movement {
             return Ok(plain);
         }
         let Some(source) = source else {
-            let what = if matches!(needs, Needs::Inputs { .. }) {
+            let what = if matches!(needs, Needs::Inputs { .. } | Needs::InputProducts { .. }) {
                 "inputs, and there is no data to run"
             } else {
                 "gradients, and there is no data to take them over"
@@ -88,6 +94,9 @@ impl<'a> ImportanceContext<'a> {
                 Ok(ImportanceContext { curvature: curvature(model, source, &weights, batches, draws)?, ..plain })
             }
             Needs::Inputs { batches } => Ok(ImportanceContext { inputs: input_norms(model, source, list, batches)?, ..plain }),
+            Needs::InputProducts { batches, damping } => {
+                Ok(ImportanceContext { inverse: inverse_diagonals(model, source, list, batches, damping)?, ..plain })
+            }
             Needs::Weights | Needs::Movement => Ok(plain),
         }
     }

@@ -4,10 +4,12 @@ mod context;
 mod curvature;
 mod fpgm;
 mod inputs;
+mod inverse;
 mod lamp;
 mod magnitude;
 mod movement;
 mod obd;
+mod obs;
 mod random;
 mod snip;
 mod taylor;
@@ -20,6 +22,7 @@ pub use lamp::Lamp;
 pub use magnitude::Magnitude;
 pub use movement::Movement;
 pub use obd::Obd;
+pub use obs::Obs;
 pub use random::Random;
 pub use snip::Snip;
 pub use taylor::Taylor;
@@ -88,6 +91,7 @@ impl Family for Criteria {
             taylor::ENTRY,
             lamp::ENTRY,
             obd::ENTRY,
+            obs::ENTRY,
             snip::ENTRY,
             wanda::ENTRY,
             movement::ENTRY,

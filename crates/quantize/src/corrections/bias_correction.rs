@@ -1,6 +1,6 @@
 //! Bias correction: subtracts from a layer's bias the mean error that quantization causes in each channel.
 use super::collect::what_of;
-use super::{ChannelMean, Collector, Correction, CorrectionContext, Layerwise, Phase, Want};
+use super::{ChannelMean, Collector, Correction, CorrectionContext, Phase, Want, layerwise};
 use crate::bias::{fit_biases, is_bias};
 use crate::error::named;
 use crate::{QuantizeSettings, Result};
@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Entry, Fault, Manual, Settings, member, within};
 use tensor::{DType, Tensor};
+use train::Layerwise;
 
 pub(super) const ENTRY: Entry<dyn Correction> = member!(
     BiasCorrection as dyn Correction,
@@ -94,7 +95,7 @@ impl Correction for BiasCorrection {
         let (targets, left) = targets(model);
         let plan = crate::plan(model, cx.settings)?;
         let mut layers = match self.form {
-            Form::Empirical => Some(Layerwise::new(model, cx.samples, self.samples)?),
+            Form::Empirical => Some(layerwise(model, cx.samples, self.samples)?),
             Form::Analytic => None,
         };
         let mut largest = 0f64;

@@ -1,16 +1,16 @@
 //! GPTQ: a layer's weights are rounded one input after the other, and those not rounded yet make up for the error.
 use super::points::Points;
 use super::reconstruct::encoded_layers;
-use super::{Correction, CorrectionContext, Layerwise, Phase};
+use super::{Correction, CorrectionContext, Phase, layerwise};
 use crate::error::named;
 use crate::{QuantizeError, Result};
-use graph::{Model, Node, ValueId};
+use graph::{Model, ValueId};
 use ops::Products;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Entry, Fault, Manual, Settings, member, within};
-use tensor::{DType, Tensor, TensorError};
-use train::{Executor, Mode, Named, TrainError};
+use tensor::{DType, Tensor};
+use train::{InputPower, LayerInputs, inverse_factor};
 
 pub(super) const ENTRY: Entry<dyn Correction> = member!(
     Gptq as dyn Correction,
@@ -34,9 +34,6 @@ For weights of 4 bits and fewer in convolutions and matrix products, on grids of
         example: "weights = { bits = 4 }\ncorrections = [{ kind = \"gptq\", samples = 128 }]",
     }
 );
-
-/// Most bytes of a layer's inputs laid out as columns at once.
-const COLUMNS: usize = 64 << 20;
 
 /// The order in which inputs are rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -85,7 +82,7 @@ impl Correction for Gptq {
 
     fn apply(&self, model: &mut Model, cx: &CorrectionContext) -> Result<Vec<String>> {
         let (layers, mut left) = encoded_layers(model);
-        let mut states = Layerwise::new(model, cx.samples, self.samples)?;
+        let mut states = layerwise(model, cx.samples, self.samples)?;
         let (mut ratios, all) = (vec![], layers.len() as u64);
         for (done, (at, weight)) in layers.into_iter().enumerate() {
             let node = model.graph.nodes[at].clone();
@@ -93,7 +90,7 @@ impl Correction for Gptq {
             match (Products::of(&node, &shape), node.input(0)) {
                 (Some(products), Some(data)) => {
                     let layer = LayerInputs::new(model, &node, products, &shape)?;
-                    let mut power = Power::new(&layer);
+                    let mut power = InputPower::new(&layer);
                     for state in states.before(model, at)? {
                         let x = state.get(&data).or(model.values.tensor(data)).ok_or(QuantizeError::NoData)?;
                         power.add(&layer, x)?;
@@ -124,7 +121,7 @@ impl Correction for Gptq {
 
 impl Gptq {
     /// Rounds a weight; returns the error of rounding to nearest and the one that is left. `None`: it cannot be rounded.
-    fn round(&self, model: &mut Model, id: ValueId, layer: &LayerInputs, power: Power) -> Result<Option<(f64, f64)>> {
+    fn round(&self, model: &mut Model, id: ValueId, layer: &LayerInputs, power: InputPower) -> Result<Option<(f64, f64)>> {
         let fault = |e: encodings::EncodingError| named(&model.values[id].name)(e);
         let (Some(weight), Some(annotation)) = (model.values.tensor(id), model.annotations.get(id)) else { return Ok(None) };
         let Some(encoding) = &annotation.encoding else { return Ok(None) };
@@ -175,153 +172,10 @@ impl Gptq {
     }
 }
 
-/// What a layer multiplies with its weight, as columns.
-struct LayerInputs {
-    products: Products,
-    /// The layer's operator with the identity as its weight: each of its results is one element of what a weight is multiplied with.
-    columns: Executor<'static>,
-    groups: usize,
-    outputs: usize,
-    /// Weights of one output.
-    row: usize,
-}
-
-impl LayerInputs {
-    fn new(model: &Model, node: &Node, products: Products, shape: &[usize]) -> Result<Self> {
-        let (outputs, row) = match products {
-            Products::Kernel => (shape[0], shape[1..].iter().product::<usize>()),
-            Products::Rows => (shape[0], shape[1]),
-            Products::Columns => (shape[1], shape[0]),
-        };
-        let groups = if products == Products::Kernel { node.int_or("group", 1).unwrap_or(1).max(1) as usize } else { 1 };
-        let mut identity = vec![0f32; groups * row * row];
-        (0..groups * row).for_each(|i| identity[i * row + i % row] = 1.0);
-        let sides = match products {
-            Products::Kernel => std::iter::once(groups * row).chain(shape[1..].iter().copied()).collect(),
-            _ => vec![row, row],
-        };
-        let mut alone = Model { opsets: model.opsets.clone(), ..Model::new(model.onnx_opset()) };
-        let x = alone.values.add_named("x");
-        let weight = alone.values.add_constant("weight", Tensor::new(identity, sides).map_err(TrainError::from)?);
-        let y = alone.values.add_named("y");
-        let mut node = node.clone();
-        (node.inputs, node.outputs) = (vec![Some(x), Some(weight)], vec![Some(y)]);
-        node.attributes.remove("alpha");
-        alone.graph.inputs.push(x);
-        alone.graph.constants.push(weight);
-        alone.graph.nodes.push(node);
-        alone.graph.outputs.push(y);
-        Ok(LayerInputs { products, columns: Executor::owned(alone)?, groups, outputs, row })
-    }
-
-    /// A weight as `[outputs, row]`.
-    fn rows(&self, weight: &Tensor) -> std::result::Result<Tensor, TensorError> {
-        match self.products {
-            Products::Columns => weight.transpose(&[1, 0]),
-            _ => weight.reshape(vec![self.outputs, self.row]),
-        }
-    }
-
-    /// The reverse of [`LayerInputs::rows`].
-    fn restored(&self, rows: Vec<f32>, shape: &[usize]) -> std::result::Result<Tensor, TensorError> {
-        let rows = Tensor::new(rows, [self.outputs, self.row])?;
-        match self.products {
-            Products::Columns => rows.transpose(&[1, 0]),
-            _ => rows.reshape(shape.to_vec()),
-        }
-    }
-}
-
-/// `X X^T` of each group.
-struct Power {
-    groups: Vec<Vec<f64>>,
-}
-
-impl Power {
-    fn new(layer: &LayerInputs) -> Self {
-        Power { groups: vec![vec![0.0; layer.row * layer.row]; layer.groups] }
-    }
-
-    fn add(&mut self, layer: &LayerInputs, x: &Tensor) -> Result<()> {
-        let samples = x.shape().first().copied().unwrap_or(0);
-        let mut from = 0;
-        // The first sample tells how many fit.
-        let mut step = 1;
-        while from < samples {
-            let to = (from + step).min(samples);
-            let part = x.narrow(0, from, to - from).map_err(TrainError::from)?;
-            let columns = layer.columns.run(&Named::from([("x".to_string(), part)]), Mode::FLOAT)?;
-            let Some(columns) = columns.get("y") else { return Err(QuantizeError::NoData) };
-            step = (COLUMNS / (4 * columns.len() / (to - from)).max(1)).max(1);
-            from = to;
-            for (group, sums) in self.groups.iter_mut().enumerate() {
-                let x = layer.group(columns, group).map_err(TrainError::from)?;
-                let square = x.matmul(&x.transpose(&[1, 0]).map_err(TrainError::from)?).map_err(TrainError::from)?;
-                let square = square.to_f32_vec().map_err(TrainError::from)?;
-                sums.iter_mut().zip(square).for_each(|(sum, v)| *sum += f64::from(v));
-            }
-        }
-        Ok(())
-    }
-}
-
-impl LayerInputs {
-    /// The columns `[row, n]` of a group.
-    fn group(&self, columns: &Tensor, group: usize) -> std::result::Result<Tensor, TensorError> {
-        match self.products {
-            Products::Kernel => {
-                let one = columns.narrow(1, group * self.row, self.row)?;
-                let axes: Vec<usize> = std::iter::once(1).chain([0]).chain(2..one.rank()).collect();
-                let count = one.len() / self.row.max(1);
-                one.transpose(&axes)?.reshape(vec![self.row, count])
-            }
-            _ => columns.reshape(vec![columns.len() / self.row.max(1), self.row])?.transpose(&[1, 0]),
-        }
-    }
-}
-
 /// A symmetric matrix with its rows and columns in an order.
 fn permuted(h: &[f64], order: &[usize]) -> Vec<f64> {
     let k = order.len();
     order.iter().flat_map(|i| order.iter().map(move |j| h[i * k + j])).collect()
-}
-
-/// The upper triangular `U` with `U^T U` the inverse of a positive definite matrix; `None` if it is not one.
-///
-/// With the rows and columns of `h` reversed, `h = L L^T`; `U` is the inverse of `L`, reversed again.
-fn inverse_factor(h: &[f64]) -> Option<Vec<f64>> {
-    let k = (h.len() as f64).sqrt().round() as usize;
-    let mut l = vec![0.0; k * k];
-    for i in 0..k {
-        for j in 0..=i {
-            let (a, b) = l.split_at(i * k);
-            let dot: f64 = match i == j {
-                true => b[..j].iter().map(|v| v * v).sum(),
-                false => a[j * k..j * k + j].iter().zip(&b[..j]).map(|(x, y)| x * y).sum(),
-            };
-            let rest = h[(k - 1 - i) * k + (k - 1 - j)] - dot;
-            l[i * k + j] = if i == j {
-                if rest.is_nan() || rest <= 0.0 {
-                    return None;
-                }
-                rest.sqrt()
-            } else {
-                rest / l[j * k + j]
-            };
-        }
-    }
-    // Rows of the inverse of L, from the rows above.
-    let mut inverse = vec![0.0; k * k];
-    for i in 0..k {
-        let (above, row) = inverse.split_at_mut(i * k);
-        for j in 0..i {
-            let factor = l[i * k + j];
-            row[..=j].iter_mut().zip(&above[j * k..=j * k + j]).for_each(|(r, a)| *r -= factor * a);
-        }
-        row[..i].iter_mut().for_each(|r| *r /= l[i * k + i]);
-        row[i] = 1.0 / l[i * k + i];
-    }
-    Some((0..k * k).map(|at| inverse[(k - 1 - at / k) * k + (k - 1 - at % k)]).collect())
 }
 
 /// The weights of one output, rounded in an order; `u` has rows and columns in that order.
@@ -350,7 +204,7 @@ mod tests {
     use super::super::tests::{batch, chain, quantized, residual, sqnr, with};
     use super::*;
     use crate::QuantizeSettings;
-    use proptest::prelude::*;
+    use train::{Executor, Mode, Named};
 
     const GPTQ: &str = r#"[{"kind": "gptq", "samples": 32}]"#;
 
@@ -364,25 +218,6 @@ mod tests {
         settings
     }
 
-    proptest! {
-        #[test]
-        fn the_factor_is_that_of_the_inverse(x in prop::collection::vec(-1f64..1.0, 5 * 9)) {
-            let k = 5;
-            let dot = |i: usize, j: usize| (0..9).map(|n| x[i * 9 + n] * x[j * 9 + n]).sum::<f64>() + if i == j { 0.3 } else { 0.0 };
-            let h: Vec<f64> = (0..k * k).map(|at| dot(at / k, at % k)).collect();
-            let u = inverse_factor(&h).unwrap();
-            for i in 0..k {
-                prop_assert!((0..i).all(|j| u[i * k + j] == 0.0) && u[i * k + i] > 0.0);
-                for j in 0..k {
-                    // U^T U H is the identity.
-                    let inverse = |i: usize, j: usize| (0..k).map(|n| u[n * k + i] * u[n * k + j]).sum::<f64>();
-                    let one: f64 = (0..k).map(|n| inverse(i, n) * h[n * k + j]).sum();
-                    prop_assert!((one - f64::from(u8::from(i == j))).abs() < 1e-8, "{i} {j} {one}");
-                }
-            }
-        }
-    }
-
     #[test]
     fn the_columns_of_a_layer_times_its_weight_are_its_result() {
         for model in [chain("Relu"), residual()] {
@@ -394,7 +229,8 @@ mod tests {
                 let weight = model.values.tensor(node.input(1).unwrap()).unwrap();
                 let products = Products::of(node, weight.shape()).unwrap();
                 let layer = LayerInputs::new(&model, node, products, weight.shape()).unwrap();
-                let columns = layer.columns.run(&Named::from([("x".into(), seen[&node.input(0).unwrap()].clone())]), Mode::FLOAT).unwrap();
+                let columns =
+                    layer.columns().run(&Named::from([("x".into(), seen[&node.input(0).unwrap()].clone())]), Mode::FLOAT).unwrap();
                 let rows = layer.rows(weight).unwrap();
                 let per_group = layer.outputs / layer.groups;
                 let mut result: Vec<Vec<f32>> = vec![];

@@ -10,7 +10,6 @@ mod collect;
 mod equalize;
 mod gptq;
 mod groups;
-mod layerwise;
 mod points;
 mod reconstruct;
 mod rescale;
@@ -22,7 +21,6 @@ pub use block_reconstruction::BlockReconstruction;
 pub use collect::{ChannelMean, ChannelPeak, Collector, Want};
 pub use equalize::Equalize;
 pub use gptq::{Gptq, RoundingOrder};
-pub use layerwise::Layerwise;
 pub use smooth_quant::SmoothQuant;
 
 use crate::{QuantizeError, QuantizeSettings, Result};
@@ -30,7 +28,7 @@ use collect::collect;
 use graph::Model;
 use technique::{Choice, Entry, Family};
 use tensor::Tensor;
-use train::{Batch, TrainError};
+use train::{Batch, Layerwise, TrainError};
 
 /// Batches of calibration data, from the first on at each call.
 pub type Samples<'a> = &'a dyn Fn() -> Box<dyn Iterator<Item = std::result::Result<Batch, TrainError>> + 'a>;
@@ -203,6 +201,15 @@ pub fn correct(model: &mut Model, settings: &QuantizeSettings, phase: Phase, inp
 /// Most samples that any of the listed corrections uses.
 pub(crate) fn samples_wanted(settings: &QuantizeSettings) -> usize {
     settings.corrections.iter().map(|c| c.samples()).max().unwrap_or(0)
+}
+
+/// The simulation stopped before its first node, on the first batches with at least this many samples.
+///
+/// # Errors
+/// As [`first_batches`].
+pub(crate) fn layerwise(model: &Model, samples: Samples, wanted: usize) -> Result<Layerwise> {
+    let batches = first_batches(samples, wanted)?.map(|batch| Ok(batch?.inputs)).collect::<Result<Vec<_>>>()?;
+    Ok(Layerwise::new(model, batches))
 }
 
 /// The first batches with at least this many samples; all if there are fewer.

@@ -291,7 +291,7 @@ fn means_of_every_layer_are_those_of_the_float_network_after_the_empirical_form(
 fn the_run_from_layer_to_layer_is_the_run_of_the_whole() {
     let (model, _) = quantized(residual(), &with("[]"));
     let samples = || Box::new((0..2).map(|i| Ok(batch(&[8, 3, 6, 6], i)))) as Box<dyn Iterator<Item = _>>;
-    let mut layers = Layerwise::new(&model, &samples, 16).unwrap();
+    let mut layers = layerwise(&model, &samples, 16).unwrap();
     for (at, node) in model.graph.nodes.iter().enumerate() {
         let mut seen = vec![];
         layers.run(&model, at, &mut |t| seen.push(t.clone())).unwrap();
@@ -308,7 +308,7 @@ fn the_run_from_layer_to_layer_is_the_run_of_the_whole() {
         assert_eq!(seen, whole, "{}", node.name);
     }
     // The values that a node reads are those of that run.
-    let mut layers = Layerwise::new(&model, &samples, 16).unwrap();
+    let mut layers = layerwise(&model, &samples, 16).unwrap();
     for (at, node) in model.graph.nodes.iter().enumerate() {
         let states = layers.before(&model, at).unwrap();
         let taps: Vec<ValueId> = node.inputs.iter().flatten().copied().filter(|v| model.values.tensor(*v).is_none()).collect();

@@ -6,7 +6,7 @@ mod rounding;
 mod rows;
 mod units;
 
-use super::{CorrectionContext, Layerwise};
+use super::{CorrectionContext, layerwise};
 use crate::bias::fit_biases;
 use crate::{QuantizeError, Result};
 use fit::{Fit, Outcome};
@@ -94,8 +94,8 @@ pub(super) fn reconstruct(model: &mut Model, cx: &CorrectionContext, options: &R
     let learnable = |v: ValueId| plan.activations.contains_key(&v) && !plan.fixed.contains_key(&v) && !tied.contains(&v);
     let mut sides = Sides {
         float_model: &float_model,
-        float: Layerwise::new(&float_model, cx.samples, options.samples)?,
-        quantized: Layerwise::new(model, cx.samples, options.samples)?,
+        float: layerwise(&float_model, cx.samples, options.samples)?,
+        quantized: layerwise(model, cx.samples, options.samples)?,
     };
     let whole = units::whole(model, &layers).filter(|_| options.network_iterations > 0);
     let (mut step, steps) = (0, (units.len() * options.iterations + whole.as_ref().map_or(0, |_| options.network_iterations)) as u64);
@@ -119,8 +119,8 @@ pub(super) fn reconstruct(model: &mut Model, cx: &CorrectionContext, options: &R
         let options = Reconstruction { iterations: options.network_iterations, ..options.clone() };
         let mut sides = Sides {
             float_model: &float_model,
-            float: Layerwise::new(&float_model, cx.samples, options.samples)?,
-            quantized: Layerwise::new(model, cx.samples, options.samples)?,
+            float: layerwise(&float_model, cx.samples, options.samples)?,
+            quantized: layerwise(model, cx.samples, options.samples)?,
         };
         let rows = sides.rows(model, &unit)?;
         let fit = Fit::new((model, &float_model), &unit, &layers, &rows, &options, true, &learnable)?;

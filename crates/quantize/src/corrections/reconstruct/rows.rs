@@ -1,11 +1,11 @@
 //! Inputs and wanted outputs of a unit, sample by sample.
 use super::units::Unit;
 use crate::Result;
-use crate::corrections::Layerwise;
 use crate::error::named;
 use graph::{Model, ValueId};
 use std::collections::HashMap;
 use tensor::{Tensor, random};
+use train::Layerwise;
 use train::{Executor, Mode, Named};
 
 /// Most bytes for the samples of one unit. If all need more, the first ones that fit are taken.

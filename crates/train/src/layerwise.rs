@@ -1,16 +1,14 @@
 //! Runs the simulation up to one layer after another, on the same samples.
-use super::{Samples, first_batches};
-use crate::Result;
+use crate::{Executor, Mode, Named, Overrides, TrainError};
 use graph::{Model, Node, ValueId, ValueType};
 use std::collections::{BTreeSet, HashMap};
 use tensor::Tensor;
-use train::{Executor, Mode, Named, Overrides};
 
 /// Most bytes of values kept between two layers. If they need more, the run to the next layer starts further back.
 const KEPT: usize = 512 << 20;
 
-/// A simulation stopped before some node, with all values that later nodes read. A correction that visits the layers in order
-/// sees each with all earlier layers as corrected, and each node runs about twice.
+/// A simulation stopped before some node, with all values that later nodes read. What visits the layers in order and changes
+/// them sees each with all earlier layers as changed, and each node runs about twice.
 pub struct Layerwise {
     /// The next node to run.
     at: usize,
@@ -21,17 +19,11 @@ pub struct Layerwise {
 }
 
 impl Layerwise {
-    /// Stopped before the first node.
-    ///
-    /// # Errors
-    /// [`crate::QuantizeError::NoData`] without a batch.
-    pub fn new(model: &Model, samples: Samples, wanted: usize) -> Result<Self> {
+    /// Stopped before the first node, with the inputs of each batch.
+    pub fn new(model: &Model, batches: impl IntoIterator<Item = Named>) -> Self {
         let by_name: HashMap<&str, ValueId> = model.graph.inputs.iter().map(|v| (model.values[*v].name.as_str(), *v)).collect();
-        let states = first_batches(samples, wanted)?.map(|batch| {
-            let known = batch?.inputs.into_iter();
-            Ok(known.filter_map(|(name, t)| Some((*by_name.get(name.as_str())?, t))).collect())
-        });
-        Ok(Layerwise { at: 0, raw: true, states: states.collect::<Result<_>>()? })
+        let known = |batch: Named| batch.into_iter().filter_map(|(name, t)| Some((*by_name.get(name.as_str())?, t))).collect();
+        Layerwise { at: 0, raw: true, states: batches.into_iter().map(known).collect() }
     }
 
     /// Calls `see` with the result of node `node`, before it is quantized, for each batch. Nodes must be requested in their
@@ -39,7 +31,7 @@ impl Layerwise {
     ///
     /// # Errors
     /// Errors of running the graph.
-    pub fn run(&mut self, model: &Model, node: usize, see: &mut dyn FnMut(&Tensor)) -> Result<()> {
+    pub fn run(&mut self, model: &Model, node: usize, see: &mut dyn FnMut(&Tensor)) -> Result<(), TrainError> {
         let Some(target) = model.graph.nodes.get(node).and_then(|n| n.output(0)) else { return Ok(()) };
         let (piece, after) = self.piece(model, node + 1, node, Some(target));
         let executor = Executor::unfused(&piece)?;
@@ -57,13 +49,14 @@ impl Layerwise {
     ///
     /// # Errors
     /// Errors of running the graph.
-    pub fn before(&mut self, model: &Model, node: usize) -> Result<Vec<HashMap<ValueId, Tensor>>> {
+    pub fn before(&mut self, model: &Model, node: usize) -> Result<Vec<HashMap<ValueId, Tensor>>, TrainError> {
         if self.at == node && !self.raw {
             return Ok(self.states.clone());
         }
         let (piece, after) = self.piece(model, node, node, None);
         let executor = Executor::new(&piece)?;
-        let next = self.states.iter().map(|state| kept(&executor, &feed(&piece, state), &after, None)).collect::<Result<Vec<_>>>()?;
+        let next =
+            self.states.iter().map(|state| kept(&executor, &feed(&piece, state), &after, None)).collect::<Result<Vec<_>, TrainError>>()?;
         self.keep(node, next.clone());
         Ok(next)
     }
@@ -94,7 +87,7 @@ impl Layerwise {
         executor: &Executor,
         after: &BTreeSet<ValueId>,
         see: &mut dyn FnMut(ValueId, &Tensor),
-    ) -> Result<Vec<HashMap<ValueId, Tensor>>> {
+    ) -> Result<Vec<HashMap<ValueId, Tensor>>, TrainError> {
         self.states.iter().map(|state| kept(executor, &feed(executor.model(), state), after, Some(see))).collect()
     }
 
@@ -118,7 +111,7 @@ fn kept(
     inputs: &Named,
     after: &BTreeSet<ValueId>,
     see: Option<&mut dyn FnMut(ValueId, &Tensor)>,
-) -> Result<HashMap<ValueId, Tensor>> {
+) -> Result<HashMap<ValueId, Tensor>, TrainError> {
     let ran = executor.run_with(inputs, &Overrides::default(), Mode::SIMULATED, see)?;
     Ok(ran.values.into_iter().filter(|(v, _)| after.contains(v)).collect())
 }
