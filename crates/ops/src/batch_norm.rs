@@ -1,5 +1,9 @@
 //! BatchNormalization.
-use crate::couples::{Couples, CouplesCx, Place::Input, pass};
+use crate::couples::{
+    Couples, CouplesCx,
+    Place::{Input, Output},
+    pass,
+};
 use crate::shapes::typed;
 use crate::simple::Simple;
 use crate::{Effect, EvalCx, Inputs, OpError, Operator, Role, ShapeCx};
@@ -101,6 +105,8 @@ fn couples(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
     if rank > 1 {
         pass(out, 0..rank);
         (1..5).for_each(|i| out.tie(Input(0, 1), Input(i, 0)));
+        // Statistics that the node gives in training.
+        (1..cx.outputs.len()).for_each(|o| out.tie(Input(0, 1), Output(o, 0)));
     }
     Ok(())
 }

@@ -167,8 +167,13 @@ pub(crate) fn pass(out: &mut Couples, axes: impl IntoIterator<Item = usize>) {
     axes.into_iter().for_each(|axis| out.tie(Place::Input(0, axis), Place::Output(0, axis)));
 }
 
-/// Batch and channels pass; what lies in the other axes is computed with.
+/// Batch and channels pass; what lies in the other axes is computed with. Where a second output says where elements were, it counts
+/// through all channels.
 pub(crate) fn channelwise(cx: &CouplesCx, out: &mut Couples) -> Result<(), OpError> {
+    if cx.node.output(1).is_some() {
+        out.reason = Some("its second output counts elements through all channels".into());
+        return Ok(());
+    }
     pass(out, 0..cx.input(0).map_or(0, <[Dim]>::len).min(2));
     Ok(())
 }
