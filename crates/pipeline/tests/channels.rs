@@ -63,7 +63,9 @@ fn channels_that_masks_have_emptied_go() {
 
 #[test]
 fn masks_and_quantizers_are_cut_with_their_weights() {
-    let untrained = CUT.replace("teacher = \"train\"\ntemperature = 2.0\nepochs = 2", "epochs = 0").replace("optimizer = { kind = \"adamw\", lr = 0.005 }", "");
+    let untrained = CUT
+        .replace("teacher = \"train\"\ntemperature = 2.0\nepochs = 2", "epochs = 0")
+        .replace("optimizer = { kind = \"adamw\", lr = 0.005 }", "");
     let record = record(&[TRAIN, MASK, QUANTIZE, &untrained, TEACH, DEPLOY_REFERENCE]);
     let (_, deploy) = record.deployed().unwrap();
     let literal = &deploy.runtimes[0];

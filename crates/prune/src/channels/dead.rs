@@ -27,8 +27,8 @@ pub fn dead<'a>(model: &Model, groups: &'a Groups, sample: &Named) -> Result<Vec
     let parts = parts(model);
     let mut zeros: HashMap<ValueId, Vec<bool>> = HashMap::new();
     for id in parts.keys().map(|(id, _)| *id) {
-        if !zeros.contains_key(&id) {
-            zeros.insert(id, zero_elements(model, id)?);
+        if let std::collections::hash_map::Entry::Vacant(entry) = zeros.entry(id) {
+            entry.insert(zero_elements(model, id)?);
         }
     }
     let mut found = vec![];
