@@ -76,7 +76,8 @@ fn two_of_four_holds_through_quantization_and_training_into_the_file() {
 
 #[test]
 fn blocks_hold_after_quantization_that_came_first() {
-    let prune = "kind = \"prune\"\nsparsity = 0.5\nscope = \"erk\"\ngranularity = { kind = \"block\", rows = 2, columns = 2 }\nepochs = 1";
+    let prune =
+        "kind = \"prune\"\nsparsity = 0.5\nscope = \"layer\"\ngranularity = { kind = \"block\", rows = 2, columns = 2 }\nepochs = 1";
     let run = run(&on_digits(RESNET8, &[TRAIN, QUANTIZE, prune, "kind = \"finetune\"\nepochs = 1", DEPLOY_REFERENCE]), &[]).unwrap();
     holds(&run, "prune", &["finetune"]);
 }

@@ -95,11 +95,6 @@ impl StageKind for PruneStage {
         self.settings.check()?;
         self.teaching.check_teacher(self.teacher())?;
         self.teaching.distillation(recipe.task.member().as_ref())?;
-        if let (Some(_), false) = (self.teacher(), recipe.stages[index].trains()) {
-            return Err(
-                Fault::new("teacher", "the stage does not train, so it learns from no teacher").hint("set epochs, or leave teacher out")
-            );
-        }
         let schedule = &self.settings.sparsity_schedule;
         if schedule.is_gradual() && !recipe.stages[index].trains() {
             let what = format!("the schedule {} prunes while the stage trains, and epochs = 0", schedule.kind());
@@ -116,6 +111,9 @@ impl StageKind for PruneStage {
         }
         if settings.scope != Choice::default() {
             chosen.push(format!("scope {}", settings.scope));
+        }
+        if settings.update != Choice::default() {
+            chosen.push(format!("update {}", settings.update));
         }
         vec![format!("by {}", chosen.join(", "))]
     }

@@ -26,7 +26,9 @@ pub(super) fn inverse_diagonals(
             let what =
                 || PruneError::Weight { weight: name.clone(), what: "the products of its inputs have no inverse; raise damping".into() };
             let u = inverse_factor(h).ok_or_else(what)?;
-            let diagonal: Vec<f32> = (0..k).map(|j| (0..k).map(|n| u[n * k + j].powi(2)).sum::<f64>() as f32).collect();
+            let mut diagonal = vec![0f64; k];
+            u.chunks(k.max(1)).for_each(|row| diagonal.iter_mut().zip(row).for_each(|(sum, u)| *sum += u * u));
+            let diagonal: Vec<f32> = diagonal.into_iter().map(|d| d as f32).collect();
             (0..layer.outputs / layer.groups).for_each(|_| rows.extend_from_slice(&diagonal));
         }
         let shape = model.values.tensor(reader.candidate.weight).map(|t| t.shape().to_vec()).unwrap_or_default();
