@@ -28,7 +28,8 @@ pub fn lift(model: &mut Model) -> Result<usize> {
     let is_dequantizer = |n: &&Node| n.op_type == "DequantizeLinear" && n.is_onnx() && n.outputs.len() == 1;
     let dequantizers: Vec<Node> = model.graph.nodes.iter().filter(is_dequantizer).cloned().collect();
     let tables = lift_tables(model)?;
-    if dequantizers.is_empty() {
+    let choices: Vec<Node> = model.graph.nodes.iter().filter(|n| n.op_type == "Where" && n.is_onnx()).cloned().collect();
+    if dequantizers.is_empty() && choices.is_empty() {
         if tables > 0 {
             model.remove_dead();
         }
@@ -39,6 +40,9 @@ pub fn lift(model: &mut Model) -> Result<usize> {
     let mut lifted = tables;
     for node in &dequantizers {
         lifted += usize::from(lift_constant(model, node, &mut wires)? || lift_pair(model, node, &mut wires, &mut names)?);
+    }
+    for node in &choices {
+        lifted += usize::from(lift_choice(model, node, &mut wires, &mut names)?);
     }
     let gone = wires.gone;
     let mut at = 0..;
@@ -263,6 +267,32 @@ fn lift_pair(model: &mut Model, dequantize: &Node, wires: &mut Wires, names: &mu
         push_clip(model, (wires, names), [source, output], ends, &after.scale)?;
     }
     model.annotations.entry(annotated).encoding = Some(after.encoding()?);
+    Ok(true)
+}
+
+/// `Where(x < threshold, low, high)`, the choice between the two levels of an activation, becomes the encoding of its output.
+fn lift_choice(model: &mut Model, choose: &Node, wires: &mut Wires, names: &mut Taken) -> Result<bool> {
+    let (Some(below), Some(output)) = (choose.input(0), choose.output(0)) else { return Ok(false) };
+    let Some(at) = wires.links.producer(below) else { return Ok(false) };
+    let less = model.graph.nodes[at].clone();
+    let Some(source) = less.input(0).filter(|_| less.op_type == "Less" && less.is_onnx()) else { return Ok(false) };
+    let number = |v: Option<ValueId>| v.and_then(|v| model.constant(v)).filter(|t| t.len() == 1)?.to_f32_vec().ok()?.first().copied();
+    let levels = (number(choose.input(1)), number(choose.input(2)), number(less.input(1)));
+    let (Some(low), Some(high), Some(threshold)) = levels else { return Ok(false) };
+    let Some(encoding) = encodings::binary::read_activation(low, high, threshold) else { return Ok(false) };
+    if wires.outputs.contains(&below) || model.constant(source).is_some() {
+        return Ok(false);
+    }
+    let alone = wires.uses.get(&source) == Some(&1) && wires.uses.get(&below) == Some(&1);
+    let made = wires.links.producer(source).is_some() && model.annotations.encoding(source).is_none();
+    wires.drop_maker(output);
+    if alone && made {
+        wires.rename_output(model, source, output);
+    } else {
+        let name = names.nodes.fresh(&format!("{}_Identity", model.values[output].name));
+        wires.push(model, Node::new("Identity", name, &[source], &[output]));
+    }
+    model.annotations.entry(output).encoding = Some(encoding);
     Ok(true)
 }
 

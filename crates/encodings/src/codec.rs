@@ -74,6 +74,11 @@ pub trait Codec: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// The parameters of an activation that follow from the training's progress (`progress`, 0 to 1) alone, to be set before each step.
+    fn advance(&self, _progress: f64) -> Option<Parameters> {
+        None
+    }
+
     /// The parameters in the form in which they are stored, after a training that learned them in another, and whether a weight in that
     /// form is to be replaced by what it was simulated as; `None` if they are in the stored form already.
     ///

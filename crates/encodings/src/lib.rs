@@ -158,6 +158,15 @@ pub fn follow(weight: &Tensor, mask: Option<&Tensor>, encoding: &Encoding, progr
     codec.follow(&live(weight, mask)?, mask, progress, &encoding.parameters)
 }
 
+/// The present values of those parameters of an activation's encoding that follow from the training's progress (`progress`, 0 to 1);
+/// `None` if there are none.
+///
+/// # Errors
+/// If the encoding is not well formed.
+pub fn advance(encoding: &Encoding, progress: f64) -> Result<Option<Parameters>> {
+    Ok(open(encoding)?.advance(progress))
+}
+
 /// The encoding of a value after every channel along `axis` is multiplied by a factor, for an encoding that decodes from a table:
 /// the same with other scales. `None` for other encodings, and for channels along another axis.
 ///

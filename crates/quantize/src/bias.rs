@@ -30,7 +30,9 @@ pub(crate) fn fit_biases(model: &mut Model, plan: &QuantPlan, exact: bool) -> Re
     let mut fitted = 0;
     for (bias, part) in &plan.biases {
         let scale = |id: ValueId| model.annotations.encoding(id).and_then(|e| e.parameters.get("scale")).cloned();
-        let (Some(input), Some(weight)) = (scale(part.input), scale(part.weight)) else { continue };
+        // Data of two levels have a scale, but no grid of integers that a kernel could add a bias to.
+        let on_grid = model.annotations.encoding(part.input).is_some_and(|e| AffineSettings::of(e).is_ok());
+        let (Some(input), Some(weight), true) = (scale(part.input), scale(part.weight), on_grid) else { continue };
         let name = model.values[*bias].name.clone();
         let fail = named(&name);
         let Some(tensor) = model.values.tensor(*bias) else { continue };

@@ -12,6 +12,7 @@ use crate::sums::{Largest, Sums};
 use crate::weights::fit_constants;
 use crate::{QuantPlan, QuantizeError, QuantizeSettings, Result, plan};
 use encodings::affine::{AffineSettings, Precision, fit_least};
+use encodings::binary::fit_activation;
 use graph::{Model, Node, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
 use target::FloatPart;
@@ -218,6 +219,13 @@ pub fn fit(model: &mut Model, settings: &QuantizeSettings, seen: &Observations) 
         let name = model.values[*id].name.clone();
         let (Some(statistics), Some((low, high))) = (seen.values.get(&id.0), ranges.get(id).copied()) else { continue };
         let histogram = statistics.histogram();
+        if let Some(estimator) = plan.two_levels.get(id) {
+            let middle = |(edge, count): (f64, u64)| (edge + 0.5 * histogram.width(), count as f64);
+            let encoding = fit_activation(&histogram.bins().map(middle).collect::<Vec<_>>(), *estimator).map_err(named(&name))?;
+            model.annotations.entry(*id).encoding = Some(encoding);
+            report.activations.push(ActivationRange { value: name, low, high });
+            continue;
+        }
         let error = |scale: f32, zero_point: f32| match clips.get(id) {
             Some(clip) if !covers(*clip, scale, zero_point, grid) => f64::INFINITY,
             _ => grid_error(histogram, f64::from(scale), f64::from(zero_point), grid, CLIPPED),

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) fn tie(model: &mut Model, plan: &QuantPlan, held: &BTreeMap<ValueId, (f32, f32)>) -> BTreeSet<ValueId> {
     let mut tied = BTreeSet::new();
     for division in ops::divisions(model) {
-        let bits = |v: ValueId| plan.activations.get(&v).map(|grid| grid.bits);
+        let bits = |v: ValueId| plan.activations.get(&v).filter(|_| !plan.two_levels.contains_key(&v)).map(|grid| grid.bits);
         if held.contains_key(&division.dividend) || bits(division.dividend).is_none() || bits(division.dividend) != bits(division.quotient)
         {
             continue;

@@ -3,8 +3,9 @@ use crate::bias::BiasPart;
 use crate::layers::{Decider, LayerPart};
 use crate::rules::{Rules, Scheme};
 use crate::sums::SumPart;
-use crate::{QuantizeSettings, Result};
+use crate::{ActivationSettings, QuantizeSettings, Result};
 use encodings::affine::AffineSettings;
+use encodings::binary::ActivationEstimator;
 use encodings::{Encodings, Granularity};
 use graph::{Graph, Linked, Model, Node, ValueId};
 use ops::{Role, Roles, WeightRule};
@@ -63,6 +64,8 @@ pub struct QuantPlan {
     pub constants: BTreeMap<ValueId, StoredConstant>,
     /// Activations with the settings of their grids.
     pub activations: BTreeMap<ValueId, AffineSettings>,
+    /// Those of the activations that are stored as two levels, not on their grid, with the estimator of their gradient.
+    pub two_levels: BTreeMap<ValueId, ActivationEstimator>,
     /// Activations whose range the target's kernel fixes, whatever the data.
     pub fixed: BTreeMap<ValueId, (f32, f32)>,
     /// Biases with what their scales follow from.
@@ -107,8 +110,8 @@ pub(crate) struct Planner<'a> {
     tail: BTreeSet<ValueId>,
     /// First outputs of the nodes that stay float because of a mask.
     masked: BTreeSet<ValueId>,
-    /// Bits of values that all their readers read in these bits, whatever makes them.
-    reads: BTreeMap<ValueId, u32>,
+    /// How values are read that all their readers read in the same way, whatever makes them.
+    reads: BTreeMap<ValueId, ActivationSettings>,
     /// Biases that an Add puts on the result of a layer, by that result.
     added: BTreeMap<ValueId, AddedBias>,
 }
@@ -247,7 +250,8 @@ impl<'a> Planner<'a> {
     fn activation(&mut self, value: ValueId, node: &Node) {
         if let Some(mut grid) = self.activation_grid(node).filter(|_| !self.plan.activations.contains_key(&value)) {
             let read = self.reads.get(&value);
-            grid.bits = read.copied().unwrap_or(grid.bits);
+            grid.bits = read.map_or(grid.bits, |read| read.bits);
+            self.plan.two_levels.extend(read.and_then(|read| Some((value, read.two_levels()?))));
             self.plan.activations.insert(value, grid);
             let pinned = read.is_some() || self.rules.named(self.model, node).1;
             self.plan.deciders.insert(value, Decider { node: node.label(&self.model.values), pinned });

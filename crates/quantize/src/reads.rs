@@ -1,18 +1,18 @@
-//! What layers read in other bits than those of the value: `reads` of a rule.
+//! What layers read in other bits than those of the value, or as two levels: `reads` of a rule.
 //!
 //! A residual sum that an Add reads in 8 bits and a convolution in 4 is two values: the sum, and for the convolution an Identity of
 //! it with a grid of its own.
 use crate::plan::{Planner, is_data};
-use crate::{QuantizeSettings, Result};
+use crate::{ActivationSettings, QuantizeSettings, Result};
 use graph::{Graph, Linked, Model, Names, Node, ValueId, Values};
 use ops::{Effect, Roles};
 use std::collections::{BTreeMap, HashMap};
 use target::QuantRule;
 
-/// The bits in which nodes read values: by a node's first output and the number of the input, the value and its bits.
-type Asked = BTreeMap<(ValueId, usize), (ValueId, u32)>;
+/// How nodes read values: by a node's first output and the number of the input, the value and how it is read.
+type Asked = BTreeMap<(ValueId, usize), (ValueId, ActivationSettings)>;
 
-/// Puts an Identity in front of the nodes that read a value in other bits than the rest of its readers, one for each width.
+/// Puts an Identity in front of the nodes that read a value in other bits than the rest of its readers, one for each way.
 ///
 /// # Errors
 /// If the edited graph is not well formed.
@@ -29,11 +29,11 @@ pub(crate) fn separate(model: &mut Model, settings: &QuantizeSettings) -> Result
     Ok(())
 }
 
-/// The bits of values that all their readers read in the same bits, by the value that carries the grid.
-pub(crate) fn widths(planner: &Planner) -> BTreeMap<ValueId, u32> {
+/// How values are read that all their readers read in the same way, by the value that carries the grid.
+pub(crate) fn widths(planner: &Planner) -> BTreeMap<ValueId, ActivationSettings> {
     let model = planner.model;
     let (here, uses) = (model.graph.linked(), model.graph.use_counts());
-    agreed(model, &planner.asked()).into_iter().map(|(value, bits)| (origin(model, &here, &uses, value), bits)).collect()
+    agreed(model, &planner.asked()).into_iter().map(|(value, read)| (origin(model, &here, &uses, value), read)).collect()
 }
 
 pub(crate) fn asks(settings: &QuantizeSettings) -> bool {
@@ -41,12 +41,12 @@ pub(crate) fn asks(settings: &QuantizeSettings) -> bool {
 }
 
 impl Planner<'_> {
-    /// What nodes read in other bits than what makes it would give it.
+    /// What nodes read in another way than what makes it would give it.
     fn asked(&self) -> Asked {
         let mut found = Asked::new();
         self.in_graphs(&self.model.graph, &mut |here, node| {
             let scheme = self.rules.scheme(self.model, node);
-            let (Some(bits), Some(output)) = (scheme.reads, node.output(0)) else { return };
+            let (Some(read), Some(output)) = (scheme.reads, node.output(0)) else { return };
             let rule = self.rule(node);
             if !matches!(rule, QuantRule::Integer { .. }) {
                 return;
@@ -54,8 +54,9 @@ impl Planner<'_> {
             for (at, value) in node.inputs.iter().enumerate().filter_map(|(at, value)| Some((at, (*value)?))) {
                 let maker = here.maker(self.root(here, value)).unwrap_or(node);
                 let own = self.rules.scheme(self.model, maker).activations.or(scheme.activations);
-                if is_data(&rule, at) && self.model.values.tensor(value).is_none() && own != Some(bits) {
-                    found.insert((output, at), (value, bits));
+                let same = read.stored().is_some() && own == read.stored();
+                if is_data(&rule, at) && self.model.values.tensor(value).is_none() && !same {
+                    found.insert((output, at), (value, read));
                 }
             }
         });
@@ -63,14 +64,14 @@ impl Planner<'_> {
     }
 }
 
-/// Values whose every use is asked for in the same bits. A use as an output of the graph is none that asks.
-fn agreed(model: &Model, asked: &Asked) -> BTreeMap<ValueId, u32> {
+/// Values whose every use is asked for in the same way. A use as an output of the graph is none that asks.
+fn agreed(model: &Model, asked: &Asked) -> BTreeMap<ValueId, ActivationSettings> {
     let uses = model.graph.use_counts();
-    let mut readers: BTreeMap<ValueId, Vec<u32>> = BTreeMap::new();
-    for (value, bits) in asked.values() {
-        readers.entry(*value).or_default().push(*bits);
+    let mut readers: BTreeMap<ValueId, Vec<ActivationSettings>> = BTreeMap::new();
+    for (value, read) in asked.values() {
+        readers.entry(*value).or_default().push(*read);
     }
-    readers.retain(|value, list| uses.get(value) == Some(&list.len()) && list.iter().all(|bits| *bits == list[0]));
+    readers.retain(|value, list| uses.get(value) == Some(&list.len()) && list.iter().all(|read| *read == list[0]));
     readers.into_iter().map(|(value, list)| (value, list[0])).collect()
 }
 
@@ -86,7 +87,7 @@ fn origin(model: &Model, here: &Linked, uses: &HashMap<ValueId, usize>, mut valu
 }
 
 fn separate_in(graph: &mut Graph, values: &mut Values, asked: &Asked, names: &mut (Names, Names)) {
-    let mut made: HashMap<(ValueId, u32), ValueId> = HashMap::new();
+    let mut made: HashMap<(ValueId, ActivationSettings), ValueId> = HashMap::new();
     let mut nodes = Vec::with_capacity(graph.nodes.len());
     for mut node in std::mem::take(&mut graph.nodes) {
         for sub in node.subgraphs_mut() {
@@ -94,9 +95,9 @@ fn separate_in(graph: &mut Graph, values: &mut Values, asked: &Asked, names: &mu
         }
         let output = node.output(0);
         for at in 0..node.inputs.len() {
-            let Some((value, bits)) = output.and_then(|o| asked.get(&(o, at))).copied() else { continue };
-            let own = *made.entry((value, bits)).or_insert_with(|| {
-                let name = names.1.fresh(&format!("{}_{bits}bit", values[value].name));
+            let Some((value, read_as)) = output.and_then(|o| asked.get(&(o, at))).copied() else { continue };
+            let own = *made.entry((value, read_as)).or_insert_with(|| {
+                let name = names.1.fresh(&format!("{}_{}", values[value].name, read_as.label()));
                 let node = names.0.fresh(&format!("{name}_Identity"));
                 let read = values.add_named(name);
                 let ty = values[value].ty.clone();
@@ -146,6 +147,31 @@ mod tests {
         assert!(!identities.is_empty());
         // Again on the same graph: nothing more is needed.
         let (again, _) = quantized(model.clone(), &reading(4));
+        assert_eq!(again.graph.nodes.len(), model.graph.nodes.len());
+    }
+
+    /// What a convolution reads has two levels; what the Add reads stays on its grid. Behind a ReLU zero is one of the levels.
+    #[test]
+    fn layers_read_two_levels_and_sums_stay_on_their_grids() {
+        let mut settings = reading(4);
+        settings.rules[0].reads = Some(ActivationSettings::binary(encodings::binary::ActivationEstimator::IrNet));
+        let (model, _) = quantized(residual(), &settings);
+        let levels = |id: ValueId| model.annotations.encoding(id).and_then(|e| encodings::binary::activation_levels(e).unwrap());
+        let convolutions: Vec<&Node> = model.graph.nodes.iter().filter(|n| n.op_type == "Conv").collect();
+        assert_eq!(levels(convolutions[0].input(0).unwrap()), None);
+        for node in &convolutions[1..] {
+            let [low, high, threshold] = levels(node.input(0).unwrap()).unwrap();
+            assert!(low == 0.0 && high == 2.0 * threshold && high > 0.0);
+            // No kernel adds a bias on a grid to such products.
+            assert!(node.input(2).is_some_and(|b| model.annotations.encoding(b).is_none()));
+        }
+        let add = model.graph.nodes.iter().find(|n| n.op_type == "Add").unwrap();
+        for v in add.inputs.iter().flatten() {
+            assert!(levels(*v).is_none() && model.annotations.encoding(*v).is_some());
+        }
+        assert!(model.graph.nodes.iter().any(|n| n.op_type == "Identity" && n.name.contains("_binary")));
+        assert!(crate::corrections::tests::output(&model, 3, train::Mode::SIMULATED).iter().all(|v| v.is_finite()));
+        let (again, _) = quantized(model.clone(), &settings);
         assert_eq!(again.graph.nodes.len(), model.graph.nodes.len());
     }
 

@@ -36,7 +36,7 @@ pub struct Rule {
     /// How the outputs of these nodes are stored; false: in float.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub activations: Option<ActivationSettings>,
-    /// Bits in which these nodes read their data, where they compute on integers. Other readers of the same value read it as what makes
+    /// Bits in which these nodes read their data, or { kind = "binary" }, where they compute on integers. Other readers of the same value read it as what makes
     /// it stores it, so a layer can read a residual sum in 4 bits that the next Add reads in 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reads: Option<ActivationSettings>,
@@ -62,7 +62,7 @@ impl Rule {
         if self.weights.is_none() && self.activations.is_none() && self.reads.is_none() && self.weight_only.is_none() && !self.skip {
             return refuse("changes nothing", "write weights, activations, reads, weight_only or skip = true");
         }
-        if self.reads.as_ref().is_some_and(|r| r.stored().is_none()) {
+        if self.reads.as_ref().is_some_and(|r| r.stored().is_none() && r.two_levels().is_none()) {
             return refuse("reads in float", "write the bits, such as reads = { bits = 4 }, or activations = false for layers in float");
         }
         Ok(())
@@ -95,8 +95,8 @@ pub(crate) struct Scheme<'s> {
     pub(crate) weights: &'s Choice<Encodings>,
     /// `None`: in float.
     pub(crate) activations: Option<u32>,
-    /// Bits in which its data are read, if a rule says so.
-    pub(crate) reads: Option<u32>,
+    /// How its data are read, if a rule says so.
+    pub(crate) reads: Option<ActivationSettings>,
     /// Weights are stored in the encoding also where the operator computes in float.
     pub(crate) weight_only: bool,
     pub(crate) skip: bool,
@@ -146,7 +146,7 @@ impl<'s> Rules<'s> {
             if let Some(activations) = &rule.activations {
                 scheme.activations = activations.stored();
             }
-            scheme.reads = rule.reads.as_ref().and_then(|r| r.stored()).or(scheme.reads);
+            scheme.reads = rule.reads.or(scheme.reads);
             scheme.weight_only = rule.weight_only.unwrap_or(scheme.weight_only);
             scheme.skip |= rule.skip;
         }
@@ -172,7 +172,7 @@ impl QuantizeSettings {
                 activations.check().map_err(|fault| fault.under("rules.activations"))?;
             }
             if let Some(reads) = &rule.reads {
-                reads.check().map_err(|fault| fault.under("rules.reads"))?;
+                reads.check_read().map_err(|fault| fault.under("rules.reads"))?;
             }
         }
         Ok(())

@@ -171,14 +171,17 @@ pub(crate) fn follow_statistics(model: &mut Model) -> Result<(), TrainError> {
     ops::refresh_kept_norms(model).map_err(|e| TrainError::Value { value: "BatchNormalization".into(), what: e.to_string() })
 }
 
-/// Updates parameters of encodings that are derived from their weight, or from the training's progress (`progress`, 0 to 1).
+/// Updates parameters of encodings that are derived from their weight, or that follow from the training's progress (`progress`, 0 to 1).
 pub(crate) fn follow_weights(model: &mut Model, progress: f64) -> Result<(), TrainError> {
     let mut changed = vec![];
     for (id, annotation) in model.annotations.iter() {
-        let (Some(encoding), Some(weight)) = (&annotation.encoding, model.values.tensor(id)) else { continue };
+        let Some(encoding) = &annotation.encoding else { continue };
         let named = |e: encodings::EncodingError| TrainError::Value { value: model.values[id].name.clone(), what: e.to_string() };
-        let followed = encodings::follow(weight, annotation.mask.as_ref(), encoding, progress).map_err(named)?;
-        changed.extend(followed.map(|parameters| (id, parameters)));
+        let followed = match model.values.tensor(id) {
+            Some(weight) => encodings::follow(weight, annotation.mask.as_ref(), encoding, progress),
+            None => encodings::advance(encoding, progress),
+        };
+        changed.extend(followed.map_err(named)?.map(|parameters| (id, parameters)));
     }
     for (id, parameters) in changed {
         if let Some(encoding) = &mut model.annotations.entry(id).encoding {

@@ -318,3 +318,24 @@ fn what_is_not_finite_is_named_with_its_node() {
     }));
     assert!(e.contains("a gradient is not finite: the training diverges: the gradient through node 'large_node' (Reciprocal)"), "{e}");
 }
+
+#[test]
+fn the_gradient_of_two_levels_follows_the_training_s_progress_and_their_scale_is_trained() {
+    use encodings::binary::{ActivationEstimator, activation_levels, fit_activation};
+    let binary = || {
+        let mut m = network();
+        let id = m.find("r").unwrap();
+        let seen = [(0.0, 8.0), (0.5, 4.0), (1.0, 3.0), (2.0, 1.0)];
+        m.annotations.entry(id).encoding = Some(fit_activation(&seen, ActivationEstimator::IrNet).unwrap());
+        m
+    };
+    let settings = TrainSettings { learn_scales: true.into(), simulate: true, keep: Keep::Last, ..settings(6) };
+    let mut m = binary();
+    let loss = CrossEntropy::of(&m, 0.0).unwrap();
+    let report = train::train(&mut m, &Toy { batches: 12 }, &loss, &settings, &mut TrainContext::default()).unwrap();
+    assert!(report.history[5].loss < 0.8 * report.history[0].loss, "{:?}", report.history);
+    let of = |m: &Model| m.annotations.encoding(m.find("r").unwrap()).unwrap().clone();
+    assert_eq!(of(&m).parameters["progress"].to_f32_vec().unwrap(), [1.0]);
+    let levels = |m: &Model| activation_levels(&of(m)).unwrap().unwrap();
+    assert_ne!(levels(&m)[1], levels(&binary())[1]);
+}

@@ -112,6 +112,13 @@ impl<'a> Rewriter<'a> {
 
     /// An encoded graph input keeps its name; its readers get the dequantized value.
     fn graph_input(&mut self, graph: &mut Graph, input: ValueId, nodes: &mut Vec<Node>) -> Result<()> {
+        let levels = self.two_levels(input)?;
+        if let Some(levels) = levels {
+            let read = self.value_like(input, "read");
+            graph.replace_uses(input, read);
+            nodes.extend(self.choose(graph, input, [input, read], levels));
+            return Ok(());
+        }
         let Some(grid) = self.grid(input)? else { return Ok(()) };
         let read = self.value_like(input, "dequantized");
         graph.replace_uses(input, read);
@@ -124,12 +131,38 @@ impl<'a> Rewriter<'a> {
         let mut behind = vec![];
         for i in 0..node.outputs.len() {
             let Some(output) = node.output(i) else { continue };
-            let Some(grid) = self.grid(output)? else { continue };
+            let levels = self.two_levels(output)?;
+            let grid = if levels.is_none() { self.grid(output)? } else { None };
+            if levels.is_none() && grid.is_none() {
+                continue;
+            }
             let raw = self.value_like(output, "float");
             node.outputs[i] = Some(raw);
+            if let Some(levels) = levels {
+                behind.extend(self.choose(graph, output, [raw, output], levels));
+            }
+            let Some(grid) = grid else { continue };
             behind.extend(self.pair(graph, output, [raw, output], &grid)?);
         }
         Ok(behind)
+    }
+
+    /// The lower level, the higher one and the least value that becomes the higher one, of an activation of two levels.
+    fn two_levels(&self, id: ValueId) -> Result<Option<[f32; 3]>> {
+        let Some(encoding) = self.annotations.encoding(id) else { return Ok(None) };
+        encodings::binary::activation_levels(encoding).map_err(|e| self.error(id, &e.to_string()))
+    }
+
+    /// The choice between two levels: `Where(from < threshold, low, high)`. Sign, which gives zero for zero, would have three.
+    fn choose(&mut self, graph: &mut Graph, named: ValueId, [from, to]: [ValueId; 2], [low, high, threshold]: [f32; 3]) -> [Node; 2] {
+        let base = self.values[named].name.clone();
+        let constants = [("threshold", threshold), ("low", low), ("high", high)];
+        let [threshold, low, high] = constants.map(|(suffix, v)| self.constant(graph, &base, suffix, Tensor::scalar(v)));
+        let below = self.value_like(named, "below");
+        if let ValueType::Tensor { dtype, .. } = &mut self.values[below].ty {
+            *dtype = DType::Bool;
+        }
+        [self.node("Less", &base, &[from, threshold], below), self.node("Where", &base, &[below, low, high], to)]
     }
 
     /// QuantizeLinear and DequantizeLinear from one value to another; new values get names derived from `named`. QuantizeLinear

@@ -41,5 +41,6 @@ fn looks_up(model: &Model, op: &dyn Operator, node: &Node) -> bool {
 fn per_tensor(model: &Model, value: ValueId) -> Option<graph::Encoding> {
     let encoding = model.annotations.encoding(value)?;
     let scale = encoding.parameters.get("scale")?;
-    (scale.len() == 1).then(|| encoding.clone())
+    let integers = matches!(encodings::decode(encoding), Ok(encodings::Decode::Affine { .. }));
+    (integers && scale.len() == 1).then(|| encoding.clone())
 }

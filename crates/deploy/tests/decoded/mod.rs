@@ -9,11 +9,11 @@ use train::{Executor, Mode, Named};
 use deploy::runtime::{SessionOptions, Source};
 use deploy::{LowerOptions, Lowered, lift, lower, measure};
 
-fn input() -> Named {
+pub(crate) fn input() -> Named {
     BTreeMap::from([("x".to_string(), noise(&[5, 2, 6, 6], 9))])
 }
 
-fn run(model: &Model, mode: Mode) -> Named {
+pub(crate) fn run(model: &Model, mode: Mode) -> Named {
     Executor::new(model).unwrap().run(&input(), mode).unwrap()
 }
 

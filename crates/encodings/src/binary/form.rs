@@ -18,6 +18,12 @@ pub(super) struct Form {
     pub(super) estimator: Estimator,
 }
 
+/// Sharpness `t` of the hyperbolic tangent after so much of a training, 0 to 1, and its factor `k = max(1 / t, 1)`.
+pub(super) fn sharpness(progress: f64) -> (f64, f64) {
+    let t = 10f64.powf(SHARPNESS.0 + (SHARPNESS.1 - SHARPNESS.0) * progress);
+    (t, (1.0 / t).max(1.0))
+}
+
 /// Mean and standard deviation of a channel.
 #[derive(Clone, Copy)]
 struct Moments {
@@ -61,8 +67,7 @@ impl Form {
     fn information_retention(&self, elements: &Elements, dy: &[f64], parameters: &Parameters) -> Result<Vec<f64>> {
         let scale = for_each(KIND, parameters, "scale", elements.channels)?;
         let progress = parameter(KIND, parameters, PROGRESS)?[0].clamp(0.0, 1.0);
-        let t = 10f64.powf(SHARPNESS.0 + (SHARPNESS.1 - SHARPNESS.0) * progress);
-        let k = (1.0 / t).max(1.0);
+        let (t, k) = sharpness(progress);
         let channels = elements.live(None)?;
         let moments = Self::moments(&channels);
         let standardized = |x: f64, c: usize| (x - moments[c].mean) / moments[c].deviation;

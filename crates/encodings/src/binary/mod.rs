@@ -1,10 +1,13 @@
 //! Binary: each weight is `-s` or `+s`, with the mean magnitude as scale (Rastegari et al. 2016, arXiv:1603.05279, equation 6).
 //!
 //! Scale and, with `estimator = "ir_net"`, centre follow from the weight before each step. There is no zero, so a weight with a
-//! mask is refused.
+//! mask is refused. Activations have two levels, too: see [`fit_activation`].
+mod activation;
 mod form;
 #[cfg(test)]
 mod tests;
+
+pub use activation::{ActivationEstimator, activation_levels, fit_activation, read_activation};
 
 use crate::levels::{LevelCodec, Leveled, no_groups};
 use crate::{Codec, EncodingError, Granularity, Result, Slot, WeightEncoding};
@@ -71,6 +74,9 @@ impl WeightEncoding for Binary {
     }
 
     fn open(&self, settings: &BTreeMap<String, Setting>) -> Result<Arc<dyn Codec>> {
+        if activation::Levels::are_in(settings) {
+            return Ok(Arc::new(activation::Levels::of(settings)?));
+        }
         Ok(LevelCodec(Form::of(settings)?).shared())
     }
 }

@@ -101,7 +101,7 @@ impl QuantizeStage {
     pub fn settings(&self, target: &target::Choice) -> QuantizeSettings {
         QuantizeSettings {
             weights: self.weights.clone(),
-            activations: self.activations.clone(),
+            activations: self.activations,
             weight_only: self.weight_only,
             observer: self.calibration.observer(),
             exact: self.exact,

@@ -91,7 +91,9 @@ pub(super) fn reconstruct(model: &mut Model, cx: &CorrectionContext, options: &R
     };
     let plan = crate::plan(model, cx.settings)?;
     let tied = tied(model);
-    let learnable = |v: ValueId| plan.activations.contains_key(&v) && !plan.fixed.contains_key(&v) && !tied.contains(&v);
+    let learnable = |v: ValueId| {
+        plan.activations.contains_key(&v) && !plan.two_levels.contains_key(&v) && !plan.fixed.contains_key(&v) && !tied.contains(&v)
+    };
     let mut sides = Sides {
         float_model: &float_model,
         float: layerwise(&float_model, cx.samples, options.samples)?,
