@@ -9,6 +9,7 @@ use deploy::measure::{Agreement, LatencyOptions, latencies};
 use deploy::runtime::{Runtime, Session, SessionOptions, Source, of_target, take_messages};
 use deploy::{LowerOptions, Lowered, Placement, Proof, ProofOptions, prove};
 use graph::Model;
+use ops::Effect;
 use report::record::{
     Arithmetic, ClassesRecord, DeployRecord, FloatPart, Latency, NodeCount, Note, OriginalRecord, OutputRecord, PlacementRecord,
     RuntimeRecord,
@@ -289,6 +290,24 @@ fn larger(bytes: u64, original: &Original, model: &Model) -> Option<Note> {
     })
 }
 
+/// Channels that a processor's kernels compute at once.
+const LANES: usize = 8;
+
+/// How many layers compute a number of channels that is no multiple of [`LANES`], and how many layers there are.
+fn uneven(model: &Model) -> (usize, usize) {
+    let (mut uneven, mut all) = (0, 0);
+    model.graph.visit(&mut |node| {
+        let Some(op) = ops::find(&node.domain, &node.op_type) else { return };
+        let Effect::Computes { weight: Some(rule), .. } = op.effect(node, model) else { return };
+        let channels = node.input(rule.input).and_then(|w| model.constant(w)).zip(rule.axis).map(|(w, axis)| w.shape()[axis]);
+        if let Some(channels) = channels {
+            all += 1;
+            uneven += usize::from(!channels.is_multiple_of(LANES));
+        }
+    });
+    (uneven, all)
+}
+
 /// A warning if the deployed file is slower than the original, with the reason as far as the runtime's graph shows it.
 fn slower(
     own: deploy::measure::Latency,
@@ -301,7 +320,13 @@ fn slower(
         return None;
     }
     let why = match placement {
-        None if !is_quantized(model) => "nothing in it is quantized, and pruned weights are computed with like any others".to_string(),
+        None if !is_quantized(model) => match uneven(model) {
+            (uneven, all) if uneven * 2 > all => format!(
+                "{uneven} of its {all} layers compute a number of channels that is no multiple of {LANES}, which kernels are slow with: \
+                 round_to = {LANES} in the prune_channels stage keeps multiples"
+            ),
+            _ => "nothing in it is quantized, and pruned weights are computed with like any others".to_string(),
+        },
         None => "the runtime does not tell which of its nodes run on integers".to_string(),
         Some(p) if p.float_parts.is_empty() => format!(
             "all {} nodes run on integers, but the {} conversions and this processor's integer kernels cost more than they save at this size",
@@ -359,6 +384,16 @@ mod tests {
 
     fn took(ms: f64) -> deploy::measure::Latency {
         deploy::measure::Latency { runs: 9, best_ms: ms, p50_ms: ms, p95_ms: ms, p99_ms: ms }
+    }
+
+    #[test]
+    fn channels_that_kernels_are_slow_with_are_told() {
+        let entry = zoo::find("resnet8").unwrap();
+        for (width, text) in [(0.35, "no multiple of 8"), (1.0, "nothing in it is quantized")] {
+            let model = entry.build(&zoo::ZooOptions { width, ..entry.default_options() }).unwrap();
+            let told = slower(took(2.0), took(1.0), "start", None, &model).unwrap().text;
+            assert!(told.contains(text), "{width}: {told}");
+        }
     }
 
     #[test]
