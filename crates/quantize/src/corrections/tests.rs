@@ -103,7 +103,7 @@ pub(super) fn batch(shape: &[usize], seed: u64) -> Batch {
     Batch { inputs: BTreeMap::from([("input".to_string(), x)]), ..Batch::default() }
 }
 
-pub(super) fn output(model: &Model, seed: u64, mode: Mode) -> Vec<f32> {
+pub(crate) fn output(model: &Model, seed: u64, mode: Mode) -> Vec<f32> {
     Executor::new(model).unwrap().run(&batch(&[4, 3, 6, 6], seed).inputs, mode).unwrap()["out"].to_f32_vec().unwrap()
 }
 
