@@ -1,5 +1,6 @@
 //! Bias correction: subtracts from a layer's bias the mean error that quantization causes in each channel.
-use super::collect::what_of;
+use super::after_activation::{Span, Spread};
+use super::collect::{by_channel, what_of};
 use super::{ChannelMean, Collector, Correction, CorrectionContext, Phase, Want, layerwise};
 use crate::bias::{fit_biases, is_bias};
 use crate::error::named;
@@ -25,6 +26,11 @@ ones from a simulation that runs each node about twice.
 Analytic: b <- b - sum over the input channels of (W_quantized - W) E[x], with E[x] the mean of the layer's input in the float network.
 It needs that one pass alone, and corrects the error of the weights only.
 
+form = \"after_activation\": as empirical, but b is chosen so that the mean of each channel behind the Relu or Clip that
+follows the layer, E[act(y_quantized - shift)], is that of the float network. Where rounding to few bits has made a channel's signal much
+weaker, its mean in front of the activation can be right while nothing passes any more: with 4-bit weights the other two forms can
+silence a layer. Without such an activation it is the empirical form.
+
 For few bits, or one scale per tensor, where errors of a channel's weights do not cancel. It needs no labels. A layer without a bias
 gets one; where an operator takes none (MatMul without an Add behind it), the layer is left alone and listed.",
         source: "M. Nagel et al., Data-Free Quantization Through Weight Equalization and Bias Correction (2019), arXiv:1906.04721, section 4.2 and \
@@ -45,6 +51,8 @@ pub enum Form {
     Empirical,
     /// From the errors of its weights and the mean of its input.
     Analytic,
+    /// From the results of the activation behind the layer, in the float network and in the simulation.
+    AfterActivation,
 }
 
 /// Settings of `bias_correction`.
@@ -87,6 +95,7 @@ impl Correction for BiasCorrection {
             .map(|t| match self.form {
                 Form::Empirical => want(t.output, axis(t.channels.at)),
                 Form::Analytic => want(t.input, axis(t.channels.at)),
+                Form::AfterActivation => want(t.activated.map_or(t.output, |(v, _)| v), axis(t.channels.at)),
             })
             .collect())
     }
@@ -95,7 +104,7 @@ impl Correction for BiasCorrection {
         let (targets, left) = targets(model);
         let plan = crate::plan(model, cx.settings)?;
         let mut layers = match self.form {
-            Form::Empirical => Some(layerwise(model, cx.samples, self.samples)?),
+            Form::Empirical | Form::AfterActivation => Some(layerwise(model, cx.samples, self.samples)?),
             Form::Analytic => None,
         };
         let mut largest = 0f64;
@@ -105,7 +114,10 @@ impl Correction for BiasCorrection {
             for _ in 0..TRIES {
                 let weight = model.annotations.encoding(target.weight).cloned();
                 let errors = match &mut layers {
-                    Some(layers) => result_errors(model, target, layers, &float)?,
+                    Some(layers) => match target.activated.filter(|_| self.form == Form::AfterActivation) {
+                        Some((_, bounds)) => activated_errors(model, target, layers, &float, bounds)?,
+                        None => result_errors(model, target, layers, &float)?,
+                    },
                     None => weight_errors(model, target, &float)?,
                 };
                 largest = errors.iter().fold(largest, |a, e| a.max(e.abs()));
@@ -139,6 +151,26 @@ fn result_errors(model: &Model, target: &BiasTarget, layers: &mut Layerwise, flo
     Ok(means.iter().zip(float).map(|(q, f)| q - f).collect())
 }
 
+/// For each output channel what to subtract from the layer's result in the simulation for its activation to have the mean that it has in
+/// the float network.
+fn activated_errors(model: &Model, target: &BiasTarget, layers: &mut Layerwise, float: &[f64], (min, max): (f32, f32)) -> Result<Vec<f64>> {
+    let axis = axis(target.channels.at);
+    let mut failure = None;
+    let mut spans: Vec<Span> = vec![];
+    layers.run(model, target.node, &mut |tensor| {
+        failure = failure.take().or(by_channel(tensor, axis, &mut spans, Span::add).err());
+    })?;
+    let mut spreads: Vec<Spread> = spans.into_iter().map(Spread::within).collect();
+    layers.run(model, target.node, &mut |tensor| {
+        failure = failure.take().or(by_channel(tensor, axis, &mut spreads, Spread::add).err());
+    })?;
+    if let Some(what) = failure {
+        return Err(what_of(model, target.output, what));
+    }
+    let bounds = (f64::from(min), f64::from(max));
+    Ok(spreads.iter().zip(float).map(|(spread, wanted)| spread.shift(bounds, *wanted)).collect())
+}
+
 /// Subtracts errors from a bias; from the bias as stored, if the errors were measured with it.
 fn subtract(model: &mut Model, target: &BiasTarget, errors: &[f64], stored: bool) -> Result<()> {
     let name = model.values[target.bias].name.clone();
@@ -170,6 +202,8 @@ struct BiasTarget {
     weight: ValueId,
     bias: ValueId,
     channels: LayerChannels,
+    /// The result of the Relu or Clip that alone reads the output, and its bounds.
+    activated: Option<(ValueId, (f32, f32))>,
 }
 
 /// A layer of the main graph whose constant weight has a grid.
@@ -205,7 +239,7 @@ fn add_missing_biases(model: &mut Model) {
 
 /// The biases that can be corrected, in the order of their nodes, and the layers without a bias.
 fn targets(model: &Model) -> (Vec<BiasTarget>, Vec<String>) {
-    let (uses, links, roles) = (model.graph.use_counts(), model.graph.links(), Roles::of(model));
+    let (uses, links, roles, linked) = (model.graph.use_counts(), model.graph.links(), Roles::of(model), model.graph.linked());
     // A constant on a grid fitted to its own elements is not changed as a bias.
     let free = |v: ValueId| model.annotations.encoding(v).is_none_or(is_bias);
     let own = |v: ValueId| uses.get(&v) == Some(&1) && free(v) && model.values.tensor(v).is_some_and(|t| t.dtype() == DType::F32);
@@ -226,7 +260,9 @@ fn targets(model: &Model) -> (Vec<BiasTarget>, Vec<String>) {
         match direct.or_else(added).filter(|(_, bias)| own(*bias) && whole(*bias)) {
             Some((node, bias)) => {
                 let Some(output) = model.graph.nodes[node].output(0) else { continue };
-                found.push(BiasTarget { node, output, input, weight, bias, channels });
+                let behind = ops::activation_behind((model, &linked), &uses, output);
+                let activated = behind.and_then(|n| Some((n.output(0)?, ops::clip_bounds(model, n).filter(|(a, b)| a <= b)?)));
+                found.push(BiasTarget { node, output, input, weight, bias, channels, activated });
             }
             None => left.push(node.label(&model.values)),
         }

@@ -101,7 +101,12 @@ impl Collector for ChannelPeak {
 }
 
 /// Calls `add` with the statistic of a channel and neighbouring elements of it, for all elements of a tensor.
-fn by_channel(tensor: &Tensor, axis: i64, statistics: &mut Vec<f64>, mut add: impl FnMut(&mut f64, &[f32])) -> Result<(), String> {
+pub(super) fn by_channel<T: Clone + Default>(
+    tensor: &Tensor,
+    axis: i64,
+    statistics: &mut Vec<T>,
+    mut add: impl FnMut(&mut T, &[f32]),
+) -> Result<(), String> {
     let x = tensor.to_f32_vec().map_err(|e| e.to_string())?;
     let axis = tensor::shape::axis("channels", axis, tensor.rank()).map_err(|e| e.to_string())?;
     let (channels, run) = (tensor.shape()[axis], tensor.shape()[axis + 1..].iter().product::<usize>().max(1));
@@ -109,7 +114,7 @@ fn by_channel(tensor: &Tensor, axis: i64, statistics: &mut Vec<f64>, mut add: im
         return Ok(());
     }
     if statistics.is_empty() {
-        *statistics = vec![0.0; channels];
+        *statistics = vec![T::default(); channels];
     }
     if statistics.len() != channels {
         return Err(format!("has {channels} channels and had {} before", statistics.len()));

@@ -4,6 +4,7 @@
 //! Collectors of all corrections after the fitting share one pass over the data; before the fitting each has a pass of its own,
 //! since an earlier correction may have changed the network.
 mod adaround;
+mod after_activation;
 mod bias_correction;
 mod block_reconstruction;
 mod collect;

@@ -177,6 +177,39 @@ fn residual_branches_are_scaled_as_one_group_where_that_is_asked_for() {
     }
 }
 
+/// One scale for both channels rounds the weights of the second to zero: what is left is its bias. With the mean in front of the Relu
+/// restored nothing passes.
+#[test]
+fn a_channel_whose_signal_is_lost_is_not_silenced_by_the_correction_after_the_activation() {
+    let (mut b, x) = Build::new(&[3, 6, 6]);
+    let y = b.conv(x, &[2, 3, 1, 1], 1, true);
+    let y = b.node("Relu", &[y]);
+    let mut model = b.done(y);
+    let set = |m: &mut Model, name: &str, values: Vec<f32>, shape: &[usize]| {
+        let id = m.find(name).unwrap();
+        m.values.set_tensor(id, Tensor::new(values, shape).unwrap());
+    };
+    set(&mut model, "w0", vec![30.0, 20.0, -25.0, 0.05, 0.05, 0.05], &[2, 3, 1, 1]);
+    set(&mut model, "b0", vec![1.0, -0.03], &[2]);
+    let mean = |m: &Model, mode| {
+        // On the samples of the calibration: the correction is about their mean.
+        let of = |seed| Executor::new(m).unwrap().run(&batch(&[8, 3, 6, 6], seed).inputs, mode).unwrap()["out"].to_f32_vec().unwrap();
+        let all: Vec<f32> = (0..4).flat_map(of).collect();
+        let second: Vec<f64> = all.chunks(36).skip(1).step_by(2).flatten().map(|v| f64::from(*v)).collect();
+        second.iter().sum::<f64>() / second.len() as f64
+    };
+    let corrected = |form: &str| {
+        let corrections = format!("[{{\"kind\": \"bias_correction\", \"form\": \"{form}\"}}]");
+        let settings = QuantizeSettings { activations: crate::ActivationSettings::float(), ..with(&corrections) };
+        mean(&quantized(model.clone(), &settings).0, Mode::SIMULATED)
+    };
+    let wanted = mean(&model, Mode::FLOAT);
+    assert!(wanted > 5e-3);
+    assert_eq!((corrected("empirical"), corrected("analytic")), (0.0, 0.0));
+    let after = corrected("after_activation");
+    assert!((after - wanted).abs() < 0.1 * wanted, "{after} {wanted}");
+}
+
 /// A chain with ReLU6 in the place of its first Relu.
 fn bounded() -> Model {
     let mut model = chain("Relu");
@@ -234,7 +267,8 @@ fn corrections_bring_the_simulation_nearer_to_the_float_network() {
     let model = residual();
     let measure = |model: &Model, corrections: &str| sqnr(model, &quantized(model.clone(), &with(corrections)).0);
     let plain = measure(&model, "[]");
-    for corrections in ["[\"bias_correction\"]", "[{\"kind\": \"bias_correction\", \"form\": \"analytic\"}]", "[\"equalize\"]"] {
+    const AFTER: &str = "[{\"kind\": \"bias_correction\", \"form\": \"after_activation\"}]";
+    for corrections in ["[\"bias_correction\"]", "[{\"kind\": \"bias_correction\", \"form\": \"analytic\"}]", AFTER, "[\"equalize\"]"] {
         let corrected = measure(&model, corrections);
         assert!(corrected > plain + 3.0, "{corrections}: {plain:.2} dB before, {corrected:.2} dB");
         assert!(measure(&model, "[\"equalize\", \"bias_correction\"]") > corrected);
