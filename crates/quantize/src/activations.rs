@@ -55,9 +55,9 @@ impl ActivationSettings {
         (self.kind == ActivationKind::Binary).then_some(self.estimator)
     }
 
-    /// How these values are named beside others: `4bit`, `binary`.
+    /// How these values are named beside others: `4bit`, and `1bit` for two levels.
     pub(crate) fn label(&self) -> String {
-        if self.two_levels().is_some() { "binary".into() } else { format!("{}bit", self.bits) }
+        format!("{}bit", self.bits)
     }
 
     /// Checks what is written for the outputs of nodes.

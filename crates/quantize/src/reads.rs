@@ -169,7 +169,7 @@ mod tests {
         for v in add.inputs.iter().flatten() {
             assert!(levels(*v).is_none() && model.annotations.encoding(*v).is_some());
         }
-        assert!(model.graph.nodes.iter().any(|n| n.op_type == "Identity" && n.name.contains("_binary")));
+        assert!(model.graph.nodes.iter().any(|n| n.op_type == "Identity" && n.name.contains("_1bit")));
         assert!(crate::corrections::tests::output(&model, 3, train::Mode::SIMULATED).iter().all(|v| v.is_finite()));
         let (again, _) = quantized(model.clone(), &settings);
         assert_eq!(again.graph.nodes.len(), model.graph.nodes.len());
