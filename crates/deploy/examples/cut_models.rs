@@ -41,7 +41,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Prints the least time that one file takes, with what was removed.
 fn timed(file: &Path, share: f64) -> Result<(), Box<dyn Error>> {
-    let model = onnx::load(file)?;
+    let mut model = onnx::load(file)?;
+    train::fold_constants(&mut model)?;
     let settings =
         ChannelSettings { scope: ChannelScope::Layer, ..ChannelSettings::new(Remove { channels: Some(share), ..Remove::default() }) };
     let mut best = [f64::INFINITY; 3];
