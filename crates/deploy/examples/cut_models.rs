@@ -6,6 +6,7 @@
 //! choose and to cut is taken, in seconds, the best of ten (`benches/peers/channel_groups.py`).
 mod shared_models;
 
+use deploy::measure::Difference;
 use deploy::runtime::{self, SessionOptions, Source};
 use espalier_deploy as deploy;
 use graph::Model;
@@ -27,7 +28,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return timed(&data, share);
     }
     println!(
-        "| model | groups, channels | layers that keep all | MACs, parameters removed, % | largest difference to zeros (largest output) | the \
+        "| model | groups, channels | layers that keep all | MACs, parameters removed, % | largest difference to zeros (rms of the outputs) | the \
          same in ONNX Runtime | time to find and cut, ms | samples decided as before, untrained |"
     );
     println!("|---|---|---|---|---|---|---|---|");
@@ -77,46 +78,45 @@ fn one(data: &Path, (name, inputs): (&str, Inputs), share: f64) -> Result<(), Bo
     smaller.verify()?;
     ops::infer_types(&smaller)?;
     let zeros = Executor::owned(zeroed(&model, &chosen.removed)?)?.run(&sample, Mode::FLOAT)?;
-    let (here, largest) = difference(&zeros, &Executor::new(&smaller)?.run(&sample, Mode::FLOAT)?)?;
-    let there = in_runtime(&smaller, &sample, &zeros)?;
+    let here = difference(&zeros, &Executor::new(&smaller)?.run(&sample, Mode::FLOAT)?)?;
+    let there = difference(&zeros, &in_runtime(&smaller, &sample)?)?;
     let part = |(before, after): (u64, u64)| (before - after) as f64 / before.max(1) as f64 * 100.0;
     let decided = match scored(&model, name) {
         Some(output) => {
             let whole = Executor::new(&model)?.run(&sample, Mode::FLOAT)?;
-            let (a, b) = (whole[&output].arg_max(1, false, false)?.to_i64_vec()?, zeros[&output].arg_max(1, false, false)?.to_i64_vec()?);
-            format!("{} of {}", a.iter().zip(&b).filter(|(a, b)| a == b).count(), a.len())
+            let mut decisions = Difference::default();
+            decisions.add(&whole[&output], &zeros[&output])?;
+            format!("{:.0} % of {}", decisions.argmax_agreement() * 100.0, decisions.samples())
         }
         None => "-".into(),
     };
     println!(
-        "| {name} | {}, {} | {} | {:.1}, {:.1} | {here:.1e} ({largest:.2e}) | {there:.1e} | {milliseconds:.1} | {decided} |",
+        "| {name} | {}, {} | {} | {:.1}, {:.1} | {:.1e} ({:.2e}) | {:.1e} | {milliseconds:.1} | {decided} |",
         found.groups.len(),
         found.channels(),
         found.held.len(),
         part(chosen.macs),
-        part(chosen.parameters)
+        part(chosen.parameters),
+        here.largest(),
+        here.reference_rms(),
+        there.largest()
     );
     let reasons: BTreeSet<&str> = found.held.iter().map(|h| h.reason.as_str()).collect();
     reasons.iter().for_each(|r| eprintln!("{name}: {r}"));
     Ok(())
 }
 
-/// The largest difference of ONNX Runtime's outputs for the smaller graph.
-fn in_runtime(model: &Model, sample: &Named, wanted: &Named) -> Result<f64, Box<dyn Error>> {
+/// The outputs of ONNX Runtime for a model.
+fn in_runtime(model: &Model, sample: &Named) -> Result<Named, Box<dyn Error>> {
     let file = onnx::to_bytes(model)?;
     let mut session = runtime::choose().runtime.load(Source::Bytes(&file), SessionOptions::default_arithmetic(2))?;
-    Ok(difference(wanted, &session.run(sample)?)?.0)
+    Ok(session.run(sample)?)
 }
 
-/// The largest difference, and the largest wanted element.
-fn difference(wanted: &Named, got: &Named) -> Result<(f64, f64), Box<dyn Error>> {
-    let (mut worst, mut largest) = (0f64, 0f64);
+fn difference(wanted: &Named, got: &Named) -> Result<Difference, Box<dyn Error>> {
+    let mut difference = Difference::default();
     for (name, wanted) in wanted {
-        let got = got.get(name).filter(|g| g.shape() == wanted.shape()).ok_or("an output has another shape")?;
-        for (a, b) in wanted.to_f64_vec()?.into_iter().zip(got.to_f64_vec()?) {
-            worst = if (a - b).is_nan() { f64::NAN } else { worst.max((a - b).abs()) };
-            largest = largest.max(a.abs());
-        }
+        difference.add(wanted, got.get(name).ok_or("an output is missing")?)?;
     }
-    Ok((worst, largest))
+    Ok(difference)
 }

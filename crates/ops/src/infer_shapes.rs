@@ -37,6 +37,22 @@ pub fn infer(model: &Model) -> Result<Inferred, OpError> {
     Ok(Inferred { types: pass.types, elements: pass.known })
 }
 
+/// A copy of the model for inference from its inputs alone: declared types of computed values, which a file may have wrong, are left out, and
+/// the inputs that must be fed have the shape that `input` gives for their name and declared shape.
+pub fn bare(model: &Model, input: impl Fn(&str, Option<&[Dim]>) -> Option<Vec<Dim>>) -> Model {
+    let mut bare = Model { source: None, ..model.clone() };
+    for id in model.graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten()) {
+        bare.values[*id].ty = ValueType::Unknown;
+    }
+    for id in model.free_inputs() {
+        let value = &mut bare.values[id];
+        if let ValueType::Tensor { shape, .. } = &mut value.ty {
+            *shape = input(&value.name, shape.as_deref());
+        }
+    }
+    bare
+}
+
 /// Writes the inferred types into the model, as declarations (`value_info`) of the values that nodes make. Returns how
 /// many values have a more precise type than before.
 ///

@@ -78,7 +78,7 @@ pub use float_reason::float_reason;
 pub use fold::fold_batch_norm;
 pub use graph::{code_of_dtype, dtype_of_code};
 pub use identities::remove_identities;
-pub use infer_shapes::{Inferred, infer, infer_shapes, infer_types};
+pub use infer_shapes::{Inferred, bare, infer, infer_shapes, infer_types};
 pub use inference_form::to_inference_form;
 pub use integer_form::{IntegerForm, Slot, integer_forms_of};
 pub use kept_norm::{KeptNorm, foldable_norms, keeps_norms, mark_kept_norms, moving_norms, refresh_kept_norms};

@@ -210,7 +210,10 @@ fn spared(of: &[usize], keep: usize, importance: &[f32], open: impl Fn(usize) ->
 }
 
 /// Importance of each element.
-fn importance(context: &ImportanceContext, criterion: &dyn Criterion, candidate: &Candidate) -> Result<Vec<f32>> {
+///
+/// # Errors
+/// [`PruneError::Weight`] if one is not a number.
+pub(crate) fn importance(context: &ImportanceContext, criterion: &dyn Criterion, candidate: &Candidate) -> Result<Vec<f32>> {
     let importance = criterion.importance(context, candidate)?;
     if let Some(at) = importance.iter().position(|v| v.is_nan()) {
         let what = format!("the importance of element {at} is not a number; the weight, or what the criterion reads beside it, holds NaN");

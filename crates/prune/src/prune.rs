@@ -55,8 +55,8 @@ pub fn prune_with(model: &mut Model, settings: &PruneSettings, source: Option<&G
     Ok(report)
 }
 
-/// Sets masks for `sparsity` in place of that of the settings. `movement` is what the training so far did to each weight. With `keep_dead`, no masked element is restored, even where the
-/// sparsity or `min_per_layer` would ask for it.
+/// Sets masks for `sparsity` in place of that of the settings. `movement` is what the training so far did to each weight. With `keep_dead`,
+/// no masked element is restored, even where the sparsity or `min_per_layer` would ask for it.
 pub(crate) fn to_sparsity(
     model: &mut Model,
     settings: &PruneSettings,

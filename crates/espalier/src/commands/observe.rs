@@ -72,17 +72,10 @@ fn infer(model: &Model, shapes: &BTreeMap<String, Vec<usize>>) -> Result<Option<
     if !model.functions.is_empty() || model.graph.nodes.iter().any(|n| n.subgraphs().next().is_some()) {
         return Ok(None);
     }
-    let mut bare = Model { source: None, ..model.clone() };
-    for id in model.graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten()) {
-        bare.values[*id].ty = ValueType::Unknown;
-    }
-    for id in model.free_inputs() {
-        let value = &mut bare.values[id];
-        let ValueType::Tensor { dtype, shape } = &value.ty else { return Ok(None) };
-        let declared = shape.as_ref().map(|dims| dims.iter().map(|d| d.known().unwrap_or(1)).collect::<Vec<_>>());
-        let Some(sizes) = shapes.get(&value.name).cloned().or(declared) else { return Ok(None) };
-        value.ty = ValueType::Tensor { dtype: *dtype, shape: Some(sizes.into_iter().map(Dim::Known).collect()) };
-    }
+    let bare = ops::bare(model, |name, declared| {
+        let ones = || declared.map(|dims| dims.iter().map(|d| d.known().unwrap_or(1)).collect());
+        Some(shapes.get(name).cloned().or_else(ones)?.into_iter().map(Dim::Known).collect())
+    });
     // The run reports a contradiction in the words of the operator.
     let Ok(types) = ops::infer_types(&bare) else { return Ok(None) };
     let known = |ty: &ValueType| match ty {

@@ -1,13 +1,14 @@
 //! Removing channels as the recipe asks for it, with the proof that the smaller graph computes the same as zeros in their place.
 use super::CompressOn;
 use crate::StageError;
+use deploy::measure::Difference;
 use graph::Model;
 use prune::channels::{ChannelSettings, Chosen, Groups, choose, cut, dead, groups, zeroed};
 use prune::{ImportanceContext, Needs};
 use std::collections::BTreeMap;
 use train::{Executor, GradientSource, Mode, Named};
 
-/// Largest difference between both graphs, relative to the largest output: sums in another order.
+/// Largest difference between both graphs, relative to the root mean square of the outputs: sums in another order.
 const SAME: f64 = 1e-4;
 
 /// Most layers that a note lists.
@@ -37,8 +38,8 @@ pub fn remove_channels(model: &mut Model, settings: &ChannelSettings, on: &Compr
     let chosen = choose(&context, &found, settings)?;
     cut(model, &found, &chosen.removed)?;
     let zeros = zeroed(&before, &chosen.removed)?;
-    let (difference, largest) = compare(&zeros, "the graph with zeros in place of the removed channels", model, &sample, Mode::FLOAT)?;
-    told.extend(notes(&found, &chosen, difference, largest));
+    let difference = compare(&zeros, "the graph with zeros in place of the removed channels", model, &sample, Mode::FLOAT)?;
+    told.extend(notes(&found, &chosen, &difference));
     Ok(told)
 }
 
@@ -59,38 +60,36 @@ fn remove_dead(model: &mut Model, shapes: &BTreeMap<String, Vec<usize>>, sample:
     if rounds == 0 {
         return Ok(vec![format!("none of the {all} channels is empty")]);
     }
-    let (difference, largest) = compare(&before, "the graph before", model, sample, Mode::SIMULATED)?;
-    Ok(vec![format!(
-        "removed {gone} of {all} channels that had no weights left: outputs differ by at most {difference:.1e} (the largest is {largest:.3})"
-    )])
+    let difference = compare(&before, "the graph before", model, sample, Mode::SIMULATED)?;
+    Ok(vec![format!("removed {gone} of {all} channels that had no weights left: {}", apart(&difference))])
 }
 
-/// The largest difference of the smaller model's outputs from another's, and the largest output.
-fn compare(a: &Model, what: &str, b: &Model, sample: &Named, mode: Mode) -> Result<(f64, f64), StageError> {
+/// How far the smaller model's outputs are from another's.
+fn compare(a: &Model, what: &str, b: &Model, sample: &Named, mode: Mode) -> Result<Difference, StageError> {
     let (wanted, got) = (Executor::new(a)?.run(sample, mode)?, Executor::new(b)?.run(sample, mode)?);
-    let (mut difference, mut largest) = (0f64, 0f64);
+    let mut difference = Difference::default();
     for (name, wanted) in &wanted {
-        let Some(got) = got.get(name).filter(|g| g.shape() == wanted.shape()) else {
-            return Err(format!("output '{name}' has another shape in the smaller graph").into());
-        };
-        for (a, b) in wanted.to_f64_vec()?.into_iter().zip(got.to_f64_vec()?) {
-            // A maximum drops NaN, which must not pass for equality.
-            let apart = (a - b).abs();
-            difference = if apart.is_nan() { f64::NAN } else { difference.max(apart) };
-            largest = largest.max(a.abs());
-        }
+        let Some(got) = got.get(name) else { return Err(format!("the smaller graph has no output '{name}'").into()) };
+        difference.add(wanted, got)?;
     }
-    if difference.is_nan() || difference > SAME * largest {
+    let (largest, size) = (difference.largest(), difference.reference_rms());
+    if largest.is_nan() || largest > SAME * size {
         let text = format!(
-            "the smaller graph does not compute what {what} computes: outputs differ by {difference:.3e}, the largest is {largest:.3e}; please \
-             report this graph, and name layers in skip until then"
+            "the smaller graph does not compute what {what} computes: outputs differ by {largest:.3e}, their root mean square is {size:.3e}; \
+             please report this graph, and name layers in skip until then"
         );
         return Err(text.into());
     }
-    Ok((difference, largest))
+    Ok(difference)
 }
 
-fn notes(found: &Groups, chosen: &Chosen, difference: f64, largest: f64) -> Vec<String> {
+/// A difference, in words.
+fn apart(difference: &Difference) -> String {
+    let (largest, size) = (difference.largest(), difference.reference_rms());
+    format!("outputs differ by at most {largest:.1e} (their root mean square is {size:.3})")
+}
+
+fn notes(found: &Groups, chosen: &Chosen, difference: &Difference) -> Vec<String> {
     let share = |(before, after): (u64, u64)| (before - after) as f64 / before.max(1) as f64 * 100.0;
     let touched = chosen.groups.iter().filter(|(before, after)| after < before).count();
     let mut list = vec![
@@ -102,10 +101,7 @@ fn notes(found: &Groups, chosen: &Chosen, difference: f64, largest: f64) -> Vec<
             share(chosen.macs),
             share(chosen.parameters)
         ),
-        format!(
-            "the smaller graph computes what the graph with zeros in their place computes: outputs differ by at most {difference:.1e} (the \
-             largest is {largest:.3})"
-        ),
+        format!("the smaller graph computes what the graph with zeros in their place computes: {}", apart(difference)),
     ];
     if !found.held.is_empty() {
         let layers: Vec<String> = found.held.iter().take(LISTED).map(|h| format!("{} ({})", h.layer, h.reason)).collect();

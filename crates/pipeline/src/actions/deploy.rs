@@ -323,7 +323,7 @@ fn slower(
         None if !is_quantized(model) => match uneven(model) {
             (uneven, all) if uneven * 2 > all => format!(
                 "{uneven} of its {all} layers compute a number of channels that is no multiple of {LANES}, which kernels are slow with: \
-                 round_to = {LANES} in the prune_channels stage keeps multiples"
+                 round_to = 16 in the prune_channels stage keeps multiples of 16"
             ),
             _ => "nothing in it is quantized, and pruned weights are computed with like any others".to_string(),
         },

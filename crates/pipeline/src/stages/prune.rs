@@ -1,13 +1,12 @@
 //! `prune`: masks, chosen at once and then held while the other weights train, or step by step during training.
-use super::kind::{StageEntry, StageKind, take_keys};
-use super::teaching::{Taught, Teaching, with_keys, write};
+use super::kind::{StageEntry, StageKind};
+use super::teaching::{Taught, Teaching, read_taught, taught_schema, write_taught};
 use super::training::{given, measured, train, train_with};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Tick, prune_notes, prune_weights};
 use crate::recipe::Recipe;
 use graph::Model;
 use prune::{GradualPruning, PruneSettings};
-use schemars::JsonSchema;
 use serde::Deserialize;
 use std::any::Any;
 use std::sync::Arc;
@@ -52,29 +51,21 @@ With a teacher, the training learns from it too, as that of a finetune stage doe
         example: "sparsity = 0.5\nskip = [\"/linear*\"]\n",
     },
     epochs: Some(0),
-    schema: |generator| {
-        let own = with_keys(PruneSettings::json_schema(generator), &Taught::json_schema(generator));
-        with_keys(own, &Teaching::json_schema(generator))
-    },
+    schema: taught_schema::<PruneSettings>,
     read: |table| {
-        let span = table.span();
-        let mut own = table.into_inner();
-        let (renamed, sparse) = (own.contains_key(OLD), own.contains_key("sparsity"));
-        let (taught, teaching) = (take_keys::<Taught>(&mut own), take_keys::<Teaching>(&mut own));
-        let at = |keys| Deserializer::from(Spanned::new(span.clone(), keys));
-        let (taught, teaching) = (Taught::deserialize(at(taught))?, Teaching::deserialize(at(teaching))?);
-        let settings = PruneSettings::deserialize(at(own))?;
+        let (span, keys) = (table.span(), table.get_ref());
+        let (renamed, sparse) = (keys.contains_key(OLD), keys.contains_key("sparsity"));
+        let (settings, taught, teaching) = read_taught::<PruneSettings>(table)?;
         if !sparse && settings.wants_sparsity() {
             // With the place of the stage's table.
-            Asked::deserialize(at(DeTable::new()))?;
+            Asked::deserialize(Deserializer::from(Spanned::new(span, DeTable::new())))?;
         }
         Ok(Arc::new(PruneStage { settings, taught, teaching, renamed }))
     },
     write: |stage| {
         let any: &dyn Any = stage;
         let Some(stage) = any.downcast_ref::<PruneStage>() else { return Ok(serde_json::Value::Null) };
-        let own = write(Some((&stage.settings, &stage.taught)))?;
-        write(Some((&own, &stage.teaching)))
+        write_taught(&stage.settings, &stage.taught, &stage.teaching)
     },
 };
 

@@ -1,6 +1,6 @@
 //! `prune_channels`: removes whole channels, so that the graph gets smaller, and may train what is left.
-use super::kind::{StageEntry, StageKind, take_keys};
-use super::teaching::{Taught, Teaching, with_keys, write};
+use super::kind::{StageEntry, StageKind};
+use super::teaching::{Taught, Teaching, read_taught, taught_schema, write_taught};
 use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Tick, remove_channels};
@@ -9,13 +9,9 @@ use crate::trial::Trial;
 use graph::Model;
 use prune::Needs;
 use prune::channels::{ChannelSettings, Remove};
-use schemars::JsonSchema;
-use serde::Deserialize;
 use std::any::Any;
 use std::sync::Arc;
 use technique::{Choice, Fault, Manual};
-use toml::Spanned;
-use toml::de::Deserializer;
 
 /// `prune_channels`: removes whole channels, and trains the smaller network if `epochs` is above 0.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,37 +31,33 @@ pub(super) const ENTRY: StageEntry = StageEntry {
         details: "\
 A channel is removed with everything that belongs to it: the filter that computes it, its normalization, the planes of the filters that read
 it, its place in sums, concatenations, reshapes, attention heads and recurrent states. The graph that is left is an ordinary smaller
-network, faster in every runtime. Its outputs are compared with those of the graph whose removed channels are zero.
+network. Its outputs are compared with those of the graph whose removed channels are zero.
 
 remove says how much goes: { macs = 0.5 }, { parameters = 0.3 }, { channels = 0.25 } or several, of which all are reached. { dead = true }
 removes the channels that masks have emptied, by which no output changes. The channels with
 the least importance for what they save go. Importance is the sum of squares over all weights of the channel, by the criterion (magnitude:
 compared with the mean of the channel's group; taylor: the estimated loss); what they save are their shares of the wanted MACs, parameters
-and channels. With scope = \"layer\" each group loses the same share instead. round_to = 8 keeps multiples of 8 channels. espalier inspect --groups lists what goes together, and which layers keep all channels and why.
+and channels. With scope = \"layer\" each group loses the same share instead. espalier inspect --groups lists what goes together, and
+which layers keep all channels and why.
+
+Set round_to = 16 for speed: kernels compute channels in blocks, and ONNX Runtime may be slower with fewer channels than with all where their
+number is no multiple of 8.
 
 Train behind it: epochs here, with the uncut network as teacher. Removing in several stages with some epochs between
 loses less than all at once.",
         source: "Fang et al. 2023, arXiv:2301.12900 (groups); Li et al. 2017, arXiv:1608.08710 (norm of filters); Aflalo et al. 2020, arXiv:2005.11110 (importance for the cost)",
-        example: "remove = { macs = 0.5 }\nround_to = 8\n",
+        example: "remove = { macs = 0.5 }\nround_to = 16\n",
     },
     epochs: Some(0),
-    schema: |generator| {
-        let own = with_keys(ChannelSettings::json_schema(generator), &Taught::json_schema(generator));
-        with_keys(own, &Teaching::json_schema(generator))
-    },
+    schema: taught_schema::<ChannelSettings>,
     read: |table| {
-        let span = table.span();
-        let mut own = table.into_inner();
-        let (taught, teaching) = (take_keys::<Taught>(&mut own), take_keys::<Teaching>(&mut own));
-        let at = |keys| Deserializer::from(Spanned::new(span.clone(), keys));
-        let (taught, teaching) = (Taught::deserialize(at(taught))?, Teaching::deserialize(at(teaching))?);
-        Ok(Arc::new(PruneChannelsStage { settings: ChannelSettings::deserialize(at(own))?, taught, teaching }))
+        let (settings, taught, teaching) = read_taught(table)?;
+        Ok(Arc::new(PruneChannelsStage { settings, taught, teaching }))
     },
     write: |stage| {
         let any: &dyn Any = stage;
         let Some(stage) = any.downcast_ref::<PruneChannelsStage>() else { return Ok(serde_json::Value::Null) };
-        let own = write(Some((&stage.settings, &stage.taught)))?;
-        write(Some((&own, &stage.teaching)))
+        write_taught(&stage.settings, &stage.taught, &stage.teaching)
     },
 };
 

@@ -71,13 +71,33 @@ pub(super) fn read<T: DeserializeOwned>(table: Spanned<DeTable>) -> Result<(T, T
     Ok((T::deserialize(Deserializer::from(Spanned::new(span, own)))?, teaching))
 }
 
+/// Reads a stage's own keys, and those of a stage that may have a teacher.
+pub(super) fn read_taught<T: DeserializeOwned>(table: Spanned<DeTable>) -> Result<(T, Taught, Teaching), Error> {
+    let span = table.span();
+    let mut own = table.into_inner();
+    let taught = take_keys::<Taught>(&mut own);
+    let taught = Taught::deserialize(Deserializer::from(Spanned::new(span.clone(), taught)))?;
+    let (own, teaching) = read(Spanned::new(span, own))?;
+    Ok((own, taught, teaching))
+}
+
+/// The schema that goes with [`read_taught`].
+pub(super) fn taught_schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    with_keys(with_keys(T::json_schema(generator), &Taught::json_schema(generator)), &Teaching::json_schema(generator))
+}
+
+/// The text that [`read_taught`] reads.
+pub(super) fn write_taught<T: Serialize>(own: &T, taught: &Taught, teaching: &Teaching) -> serde_json::Result<Value> {
+    write(Some((&write(Some((own, taught)))?, teaching)))
+}
+
 /// The schema of a stage's own keys and these.
 pub(super) fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
     with_keys(T::json_schema(generator), &Teaching::json_schema(generator))
 }
 
 /// A schema with the keys of another one beside its own.
-pub(super) fn with_keys(mut own: Schema, more: &Schema) -> Schema {
+fn with_keys(mut own: Schema, more: &Schema) -> Schema {
     let more = more.get("properties").and_then(Value::as_object);
     if let (Some(Value::Object(keys)), Some(more)) = (own.get_mut("properties"), more) {
         keys.extend(more.clone());

@@ -1,6 +1,7 @@
 //! Which channels go: the least important ones, until enough is removed.
 use super::groups::{Channel, Groups};
 use super::settings::{ChannelScope, ChannelSettings, Remove};
+use crate::layer::importance;
 use crate::{Candidate, ImportanceContext, Needs, PruneError, Result, candidates};
 use graph::{Dim, Model, ValueId};
 use ops::{MacsCx, Role};
@@ -29,9 +30,12 @@ pub struct Chosen<'a> {
 pub fn choose<'a>(context: &ImportanceContext, groups: &'a Groups, settings: &ChannelSettings) -> Result<Chosen<'a>> {
     settings.check()?;
     let model = context.model;
-    let skipped = skipped(model, &settings.skip)?;
-    let scores = scores(context, groups, settings)?;
+    let all = candidates(model, &[])?;
+    let open: BTreeSet<ValueId> = candidates(model, &settings.skip)?.iter().map(|c| c.weight).collect();
+    let skipped: BTreeSet<ValueId> = all.iter().map(|c| c.weight).filter(|w| !open.contains(w)).collect();
+    let scores = scores(context, all, groups, settings)?;
     let costs = Costs::of(model, groups);
+    let places = Places::of(groups, &costs);
     let mut order: Vec<(f64, usize, usize)> = vec![];
     for (g, group) in groups.groups.iter().enumerate() {
         if group.axes.iter().any(|(value, _)| skipped.contains(value)) {
@@ -48,7 +52,7 @@ pub fn choose<'a>(context: &ImportanceContext, groups: &'a Groups, settings: &Ch
         }
     }
     order.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    let attempt = |n: usize| Attempt::of(&order[..n], groups, settings, &costs);
+    let attempt = |n: usize| Attempt::of(&order[..n], &places, settings, &costs);
     let enough = |a: &Attempt| a.reaches(&settings.remove, groups.channels());
     let most = attempt(order.len());
     if !enough(&most) {
@@ -85,21 +89,11 @@ fn unreachable(most: &Attempt, groups: &Groups) -> PruneError {
     Fault::new("remove", told).hint("lower it, or lower min_per_layer; espalier inspect --groups lists what stays and why").into()
 }
 
-fn skipped(model: &Model, skip: &[String]) -> Result<BTreeSet<ValueId>> {
-    let list = candidates(model, &[])?;
-    for pattern in skip {
-        if !list.iter().any(|c| graph::matches(pattern, &c.name)) {
-            return Err(Fault::new("skip", format!("'{pattern}' matches no weight")).into());
-        }
-    }
-    Ok(list.iter().filter(|c| skip.iter().any(|p| graph::matches(p, &c.name))).map(|c| c.weight).collect())
-}
-
 /// Importance of each group's channels: the sum of squares of the importance of all their weights' elements. A criterion that reads weights
 /// alone says nothing of other groups' channels, so there it is divided by the mean of the group; one that needs gradients estimates
 /// the loss.
-fn scores(context: &ImportanceContext, groups: &Groups, settings: &ChannelSettings) -> Result<Vec<Vec<f64>>> {
-    let list: BTreeMap<ValueId, Candidate> = candidates(context.model, &[])?.into_iter().map(|c| (c.weight, c)).collect();
+fn scores(context: &ImportanceContext, all: Vec<Candidate>, groups: &Groups, settings: &ChannelSettings) -> Result<Vec<Vec<f64>>> {
+    let list: BTreeMap<ValueId, Candidate> = all.into_iter().map(|c| (c.weight, c)).collect();
     // The sum of squares for each index of each axis of a weight.
     let mut sums: HashMap<(ValueId, usize), Vec<f64>> = HashMap::new();
     let mut squares: HashMap<ValueId, Vec<f64>> = HashMap::new();
@@ -109,11 +103,7 @@ fn scores(context: &ImportanceContext, groups: &Groups, settings: &ChannelSettin
             let Some(candidate) = list.get(value).filter(|_| !sums.contains_key(&(*value, *axis))) else { continue };
             let shape = context.model.values.tensor(*value).map(|t| t.shape().to_vec()).unwrap_or_default();
             if !squares.contains_key(value) {
-                let importance = settings.criterion.importance(context, candidate)?;
-                if importance.iter().any(|v| v.is_nan()) {
-                    let what = "its importance is not a number; the weight, or what the criterion reads beside it, holds NaN".to_string();
-                    return Err(PruneError::Weight { weight: candidate.name.clone(), what });
-                }
+                let importance = importance(context, &*settings.criterion, candidate)?;
                 squares.insert(*value, importance.iter().map(|v| f64::from(*v) * f64::from(*v)).collect());
             }
             let inner: usize = shape[*axis + 1..].iter().product::<usize>().max(1);
@@ -195,6 +185,38 @@ impl<'a> Costs<'a> {
     }
 }
 
+/// The axes that channels are on, numbered, and how often each channel is on each: most networks have thousands of channels, and they are
+/// counted again for each attempt.
+struct Places {
+    axes: Vec<(ValueId, usize)>,
+    /// Size of each axis.
+    sizes: Vec<usize>,
+    /// For each group and channel: the numbers of its axes, and its indices on each.
+    of: Vec<Vec<Vec<(usize, usize)>>>,
+}
+
+impl Places {
+    fn of(groups: &Groups, costs: &Costs) -> Places {
+        let axes: BTreeSet<(ValueId, usize)> = groups.groups.iter().flat_map(|g| g.axes.iter().copied()).collect();
+        let axes: Vec<(ValueId, usize)> = axes.into_iter().collect();
+        let number: HashMap<(ValueId, usize), usize> = axes.iter().copied().zip(0..).collect();
+        let channel = |c: &Channel| {
+            let mut list: Vec<(usize, usize)> = vec![];
+            // Places of one axis lie side by side.
+            for at in c.places.iter().map(|p| number[&(p.value, p.axis)]) {
+                match list.last_mut() {
+                    Some((last, count)) if *last == at => *count += 1,
+                    _ => list.push((at, 1)),
+                }
+            }
+            list
+        };
+        let of = groups.groups.iter().map(|g| g.channels.iter().map(channel).collect()).collect();
+        let sizes = axes.iter().map(|(value, axis)| costs.shapes.get(value).map_or(0, |s| s[*axis])).collect();
+        Places { axes, sizes, of }
+    }
+}
+
 /// What removing the first channels of the list comes to.
 struct Attempt {
     removed: Vec<(usize, usize)>,
@@ -203,38 +225,28 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn of(wanted: &[(f64, usize, usize)], groups: &Groups, settings: &ChannelSettings, costs: &Costs) -> Attempt {
-        let mut gone: HashMap<(ValueId, usize), usize> = HashMap::new();
-        let size = |key: &(ValueId, usize)| costs.shapes.get(&key.0).map_or(0, |s| s[key.1]);
-        let floor = |key: &(ValueId, usize)| ((size(key) as f64 * settings.min_per_layer).ceil() as usize).max(1);
-        let places = |g: usize, c: usize| {
-            let mut count: HashMap<(ValueId, usize), usize> = HashMap::new();
-            groups.groups[g].channels[c].places.iter().for_each(|p| *count.entry((p.value, p.axis)).or_default() += 1);
-            count
-        };
+    fn of(wanted: &[(f64, usize, usize)], places: &Places, settings: &ChannelSettings, costs: &Costs) -> Attempt {
+        let mut gone = vec![0usize; places.axes.len()];
+        let floors: Vec<usize> = places.sizes.iter().map(|n| ((*n as f64 * settings.min_per_layer).ceil() as usize).max(1)).collect();
         // Each group's share, the least important first.
-        let mut taken: Vec<Vec<usize>> = vec![vec![]; groups.groups.len()];
+        let mut taken: Vec<Vec<usize>> = vec![vec![]; places.of.len()];
         for (_, g, c) in wanted {
-            let own = places(*g, *c);
-            let fits = own.iter().all(|(key, n)| size(key).saturating_sub(gone.get(key).copied().unwrap_or(0) + n) >= floor(key));
-            if fits {
-                own.into_iter().for_each(|(key, n)| *gone.entry(key).or_default() += n);
+            let own = &places.of[*g][*c];
+            if own.iter().all(|(at, n)| places.sizes[*at].saturating_sub(gone[*at] + n) >= floors[*at]) {
+                own.iter().for_each(|(at, n)| gone[*at] += n);
                 taken[*g].push(*c);
             }
         }
         for (g, list) in taken.iter_mut().enumerate() {
-            let all = groups.groups[g].channels.len();
+            let (all, multiple) = (places.of[g].len(), settings.round_to);
             // The most important of those that would go come back until a multiple is left.
-            while settings.round_to > 1
-                && all >= settings.round_to
-                && !list.is_empty()
-                && !(all - list.len()).is_multiple_of(settings.round_to)
-            {
+            while multiple > 1 && all >= multiple && !list.is_empty() && !(all - list.len()).is_multiple_of(multiple) {
                 let Some(back) = list.pop() else { break };
-                places(g, back).into_iter().for_each(|(key, n)| *gone.entry(key).or_default() -= n);
+                places.of[g][back].iter().for_each(|(at, n)| gone[*at] -= n);
             }
         }
         let removed = taken.into_iter().enumerate().flat_map(|(g, list)| list.into_iter().map(move |c| (g, c))).collect();
+        let gone: HashMap<(ValueId, usize), usize> = places.axes.iter().copied().zip(gone).filter(|(_, n)| *n > 0).collect();
         let none = HashMap::new();
         Attempt { removed, macs: (costs.macs(&none), costs.macs(&gone)), parameters: (costs.count(&none), costs.count(&gone)) }
     }

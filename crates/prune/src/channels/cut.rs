@@ -1,7 +1,8 @@
 //! Removing channels from the graph, and setting their parameters to zero instead, which must compute the same.
 use super::groups::{Channel, Groups, located};
 use crate::{PruneError, Result};
-use graph::{Encoding, Model, Setting, ValueId, ValueType};
+use encodings::affine::AffineSettings;
+use graph::{Encoding, Model, ValueId, ValueType};
 use ops::{CutCx, Place, Role};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tensor::Tensor;
@@ -105,11 +106,11 @@ fn kept(model: &Model, groups: &Groups, removed: &[&Channel]) -> Result<Kept> {
 fn shrink(model: &mut Model, value: ValueId, axis: usize, kept: &[usize]) -> Result<()> {
     let indices = Tensor::vector(kept.iter().map(|i| *i as i64).collect::<Vec<_>>());
     if let Some(tensor) = model.values.tensor(value) {
-        let old = tensor.shape().to_vec();
         let smaller = tensor.gather(&indices, axis).map_err(unreadable)?;
         if let Some(annotation) = model.annotations.get(value).cloned() {
             let mask = annotation.mask.map(|m| m.gather(&indices, axis).map_err(unreadable)).transpose()?;
-            let encoding = annotation.encoding.map(|e| shrink_encoding(e, &old, axis, &indices)).transpose()?;
+            let name = &model.values[value].name;
+            let encoding = annotation.encoding.map(|e| shrink_encoding(name, e, axis, &indices)).transpose()?;
             *model.annotations.entry(value) = graph::Annotation { mask, encoding };
         }
         model.values.set_tensor(value, smaller);
@@ -119,27 +120,25 @@ fn shrink(model: &mut Model, value: ValueId, axis: usize, kept: &[usize]) -> Res
         {
             *dim = graph::Dim::Known(kept.len());
         }
-        if let Some(encoding) = model.annotations.get(value).and_then(|a| a.encoding.clone()) {
-            let full: Vec<usize> = vec![usize::MAX; axis + 1];
-            model.annotations.entry(value).encoding = Some(shrink_encoding(encoding, &full, axis, &indices)?);
+        // Other encodings of computed values have one set of parameters.
+        if let Some(encoding) = model.annotations.encoding(value).filter(|e| AffineSettings::of(e).is_ok()).cloned() {
+            let smaller = shrink_encoding(&model.values[value].name, encoding, axis, &indices)?;
+            model.annotations.entry(value).encoding = Some(smaller);
         }
     }
     Ok(())
 }
 
-/// Parameters with one element for each index of the axis lose those of removed indices; parameters of the whole tensor stay.
-fn shrink_encoding(mut encoding: Encoding, shape: &[usize], axis: usize, indices: &Tensor) -> Result<Encoding> {
-    let own = match encoding.settings.get("axis") {
-        Some(Setting::Int(a)) => usize::try_from(*a).ok(),
-        _ => None,
+/// Parameters with one element for each index of the axis lose those of removed indices.
+fn shrink_encoding(name: &str, mut encoding: Encoding, axis: usize, indices: &Tensor) -> Result<Encoding> {
+    let Ok(settings) = AffineSettings::of(&encoding) else {
+        let told = encodings::describe(&encoding);
+        return Err(PruneError::Graph(format!(
+            "'{name}' is stored as {told}, which cannot lose channels: remove channels before quantizing"
+        )));
     };
-    for tensor in encoding.parameters.values_mut() {
-        let at = match tensor.rank() {
-            1 if own == Some(axis) && tensor.len() > 1 => 0,
-            rank if rank == shape.len() && rank > 1 && tensor.shape()[axis] == shape[axis] => axis,
-            _ => continue,
-        };
-        *tensor = tensor.gather(indices, at).map_err(unreadable)?;
+    for tensor in encoding.parameters.values_mut().filter(|t| settings.axis == Some(axis) && t.rank() == 1 && t.len() > 1) {
+        *tensor = tensor.gather(indices, 0).map_err(unreadable)?;
     }
     Ok(encoding)
 }

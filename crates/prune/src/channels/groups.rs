@@ -93,27 +93,19 @@ impl Groups {
     }
 
     fn of_shapes(model: &Model, inputs: &BTreeMap<String, Vec<usize>>) -> Result<Groups> {
-        let mut bare = Model { source: None, ..model.clone() };
-        for id in model.graph.nodes.iter().flat_map(|n| n.outputs.iter().flatten()) {
-            bare.values[*id].ty = ValueType::Unknown;
-        }
-        for id in model.free_inputs() {
-            let value = &mut bare.values[id];
-            let ValueType::Tensor { dtype, shape } = &value.ty else { continue };
-            let given = inputs.get(&value.name);
+        let bare = ops::bare(model, |name, declared| {
+            let given = inputs.get(name);
             let size = |(axis, dim): (usize, &Dim)| match (dim.known(), given.and_then(|g| g.get(axis))) {
                 (Some(n), _) => Dim::Known(n),
                 (None, _) if axis == 0 => Dim::Known(BATCH),
                 (None, Some(n)) => Dim::Known(*n),
                 (None, None) => dim.clone(),
             };
-            let shape = match (shape, given) {
-                (Some(s), _) => Some(s.iter().enumerate().map(size).collect()),
-                (None, Some(g)) => Some(g.iter().map(|d| Dim::Known(*d)).collect()),
-                (None, None) => None,
-            };
-            value.ty = ValueType::Tensor { dtype: *dtype, shape };
-        }
+            match declared {
+                Some(dims) => Some(dims.iter().enumerate().map(size).collect()),
+                None => given.map(|g| g.iter().map(|d| Dim::Known(*d)).collect()),
+            }
+        });
         let inferred = ops::infer(&bare)?;
         let mut shapes: HashMap<ValueId, Vec<Dim>> = HashMap::new();
         for (id, value) in bare.values.iter() {

@@ -1,5 +1,5 @@
 //! Settings of channel removal in a recipe.
-use crate::Criteria;
+use crate::{Criteria, Needs};
 use technique::{Choice, Fault, within};
 
 /// What is removed: shares of the network as it comes, 0 to below 1. All that are given are reached.
@@ -53,7 +53,7 @@ pub struct ChannelSettings {
     /// Least share of each axis' channels that is kept, 0..1.
     #[serde(default = "least")]
     pub min_per_layer: f64,
-    /// The channels that a group keeps are a multiple of this, where it has that many: 8 for SIMD, 16 or 32 for accelerators.
+    /// The channels that a group keeps are a multiple of this, where it has that many: 8 or 16 for processors, 16 or 32 for accelerators.
     #[serde(default = "one")]
     pub round_to: usize,
     /// Patterns of weight names whose channels all stay; `*` stands for any characters.
@@ -97,6 +97,10 @@ impl ChannelSettings {
             if share == 1.0 {
                 return Err(Fault::new(key, "removes everything: it must be below 1").under("remove"));
             }
+        }
+        if self.criterion.needs() == Needs::Movement {
+            let what = format!("{} is known only while a network trains, and channels are removed at once", self.criterion.kind());
+            return Err(Fault::new("criterion", what).hint("take another criterion"));
         }
         within("min_per_layer", self.min_per_layer, 0.0, 1.0, "it is a share of each layer's channels")?;
         if self.round_to == 0 {

@@ -132,8 +132,8 @@ fn prune(out: &mut String, facts: &Facts, sparsity: f64, epochs: u64) {
 fn prune_channels(out: &mut String, facts: &Facts, macs: f64, epochs: u64) {
     let _ = write!(
         out,
-        "\n# The least important channels go, with everything that reads them: the network is smaller and faster in every runtime.\n\
-         # espalier inspect --groups lists them. round_to = 8 would keep multiples of 8 channels, which runtimes compute fastest.\n\
+        "\n# The least important channels go, with everything that reads them: the network is smaller.\n\
+         # espalier inspect --groups lists them. round_to = 16 would keep multiples of 16 channels, which runtimes compute fastest.\n\
          [[stages]]\nkind = \"prune_channels\"\nremove = {{ macs = {macs:?} }}\n"
     );
     if epochs > 0 {
