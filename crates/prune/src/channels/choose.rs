@@ -108,7 +108,10 @@ fn scores(context: &ImportanceContext, all: Vec<Candidate>, groups: &Groups, set
             }
             let inner: usize = shape[*axis + 1..].iter().product::<usize>().max(1);
             let mut along = vec![0.0; shape[*axis]];
-            squares[value].iter().enumerate().for_each(|(i, s)| along[i / inner % shape[*axis]] += s);
+            for (i, chunk) in squares[value].chunks(inner).enumerate() {
+                let sum = &mut along[i % shape[*axis]];
+                chunk.iter().for_each(|s| *sum += s);
+            }
             sums.insert((*value, *axis), along);
         }
         let score = |c: &Channel| c.places.iter().filter_map(|p| sums.get(&(p.value, p.axis))?.get(p.index)).sum::<f64>();

@@ -390,7 +390,6 @@ fn masks_and_scales_are_cut_with_their_weight() {
     let scale = &annotation.encoding.as_ref().unwrap().parameters["scale"];
     assert_eq!(scale.as_slice::<f32>().unwrap(), [1.0, 3.0, 4.0, 6.0]);
     // Tables of values are not taken for scales of channels.
-    let before = net.model.clone();
     let mut model = net.model.clone();
     let parameters = BTreeMap::from([("table".to_string(), Tensor::vector(vec![0f32; 6]))]);
     let settings = BTreeMap::from([("axis".to_string(), graph::Setting::Int(0))]);
@@ -399,7 +398,6 @@ fn masks_and_scales_are_cut_with_their_weight() {
     let refused = cut(&mut model, &found, &gone).unwrap_err().to_string();
     assert!(refused.contains("'w' is stored as") && refused.contains("before quantizing"), "{refused}");
     assert_eq!(model, unchanged);
-    assert_ne!(model, before);
 }
 
 #[test]
