@@ -57,7 +57,12 @@ impl Sources {
             };
             Ok(Some(data::open(&loaded.resolve(path, root), &options)?))
         };
-        let (train, test) = (open(&settings.train, "train")?, open(&settings.test, "test")?);
+        let some = |dataset: Option<Arc<dyn Dataset>>, rows: Option<[usize; 2]>| match (dataset, rows) {
+            (Some(dataset), Some([from, to])) => Ok(Some(data::part(dataset, from..to)?)),
+            (dataset, _) => Ok::<_, StageError>(dataset),
+        };
+        let train = some(open(&settings.train, "train")?, settings.train_rows)?;
+        let test = some(open(&settings.test, "test")?, settings.test_rows)?;
         let mut train_rows = None;
         let mut validation = open(&settings.validation_set, "validation")?.map(|d| (d, None));
         if let (None, Some(train), true) = (&validation, &train, settings.validation > 0.0) {

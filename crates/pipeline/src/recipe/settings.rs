@@ -73,6 +73,12 @@ pub struct DataSettings {
     /// Folder or file of the images to measure on; its `test` split where it has splits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<String>,
+    /// The first of the training images and the one behind the last, `[0, 200]`; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train_rows: Option<[usize; 2]>,
+    /// The first of the images to measure on and the one behind the last, `[200, 500]`; absent: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_rows: Option<[usize; 2]>,
     /// Share of the training images held out to choose the best epoch by, 0..1; 0: none, and the last epoch is kept.
     #[serde(default)]
     pub validation: f64,
