@@ -15,10 +15,13 @@ pub struct Span {
     pub dtype: DType,
     /// The tensor's sizes, as the file states them.
     pub sizes: Vec<i64>,
+    /// True if each number is a protobuf integer (`int32_data`, `int64_data`, `uint64_data`); else they lie as in `raw_data`.
+    pub varints: bool,
 }
 
-/// The `raw_data` of all tensors of a serialized model, in the order of the file: initializers, constants in attributes and in
-/// subgraphs and functions. Tensors of a type that is unknown, of strings, without numbers and in other files are left out.
+/// The numbers of all tensors of a serialized model, in the order of the file: `raw_data` and the packed fields of typed numbers, of
+/// initializers, constants in attributes and in subgraphs and functions. Tensors of a type that is unknown, of strings, without numbers
+/// and in other files are left out.
 ///
 /// # Errors
 /// [`crate::OnnxError`] if the bytes are no protobuf message with a graph.
@@ -85,19 +88,27 @@ impl<'a> Found<'a> {
     }
 
     fn tensor(&mut self, message: &'a [u8]) -> std::result::Result<(), String> {
-        let (mut sizes, mut dtype, mut raw) = (vec![], None, None);
+        let (mut sizes, mut dtype, mut numbers) = (vec![], None, vec![]);
         let mut fields = Fields::new(message);
         while let Some(field) = fields.next_field()? {
             match (field.number, field.value) {
                 (1, sized) => sized.ints(&mut sizes)?,
                 (2, Wire::Varint(code)) => dtype = data_type::from_number(code as i64).ok(),
-                (9, Wire::Bytes(bytes)) => raw = Some(bytes),
+                (4 | 5 | 7 | 9..=11, Wire::Bytes(bytes)) => numbers.push((field.number, bytes)),
                 _ => {}
             }
         }
-        if let (Some(dtype), Some(raw)) = (dtype, raw.filter(|raw| !raw.is_empty())) {
-            let at = raw.as_ptr() as usize - self.file.as_ptr() as usize;
-            self.spans.push(Span { at, length: raw.len(), dtype, sizes });
+        let Some(dtype) = dtype else { return Ok(()) };
+        for (field, numbers) in numbers.into_iter().filter(|(_, numbers)| !numbers.is_empty()) {
+            // Complex numbers are pairs of floats.
+            let dtype = match field {
+                4 => DType::F32,
+                10 => DType::F64,
+                _ => dtype,
+            };
+            let at = numbers.as_ptr() as usize - self.file.as_ptr() as usize;
+            let varints = matches!(field, 5 | 7 | 11);
+            self.spans.push(Span { at, length: numbers.len(), dtype, sizes: sizes.clone(), varints });
         }
         Ok(())
     }

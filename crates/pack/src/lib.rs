@@ -3,20 +3,12 @@
 //! `espalier-unpack` decodes, and has the models that both sides run; here is what only an encoder needs: where the weights lie, how
 //! they are divided into blocks, and which bytes of floats are noise.
 mod encoder;
+mod layout;
 
 use encoder::Encoder;
+use layout::layout;
 use rayon::prelude::*;
-use std::collections::HashSet;
-use tensor::DType;
-use unpack::{Archive, Kind, Layout, Span};
-
-/// Bytes of numbers that share what is learned of them. Smaller blocks run side by side, larger ones learn more.
-const BLOCK: usize = 1 << 20;
-/// Spans below this are left among the bytes of the structure.
-const SMALLEST: usize = 32;
-
-/// Most different words that have a table.
-const FEW: usize = 256;
+use unpack::{Archive, Layout};
 
 /// Why a file cannot be packed.
 #[derive(Debug, thiserror::Error)]
@@ -109,72 +101,6 @@ pub fn unpack(archive: &[u8]) -> Result<Vec<u8>, unpack::Fault> {
     file.try_reserve_exact(archive.file_length()).map_err(|_| unpack::Fault::TooLarge)?;
     archive.assemble(&blocks, &mut |bytes| file.extend_from_slice(bytes))?;
     Ok(file)
-}
-
-/// The spans of a file and how each is coded.
-fn layout(file: &[u8]) -> Result<Layout, PackError> {
-    let (mut spans, mut end, mut in_block) = (vec![], 0, 0);
-    for found in onnx::spans(file)? {
-        let Some(kind) = kind(found.dtype, &file[found.at..found.at + found.length]) else { continue };
-        if found.length < SMALLEST || found.at < end {
-            continue;
-        }
-        let size =
-            |from: usize| found.sizes.iter().skip(from).fold(1usize, |n, s| n.saturating_mul(usize::try_from(*s).unwrap_or(1))).max(1);
-        let begins = in_block > 0 && in_block + found.length > BLOCK;
-        in_block = if begins { found.length } else { in_block + found.length };
-        let row = if found.sizes.len() > 1 { size(1) } else { found.length };
-        spans.push(Span { gap: found.at - end, length: found.length, kind, row, inner: size(2), begins });
-        end = found.at + found.length;
-    }
-    Ok(Layout { spans })
-}
-
-fn kind(dtype: DType, data: &[u8]) -> Option<Kind> {
-    let words = |bytes: u8, float: bool| {
-        let (count, different) = (data.len() / usize::from(bytes), different(data, bytes));
-        Some(match different <= FEW && different * 4 <= count && data.len().is_multiple_of(usize::from(bytes)) {
-            true => Kind::Few { bytes, float },
-            // Numbers that come again are known by their upper bytes.
-            false if different < count - count / 10 => Kind::Words { bytes, float, plain: 0 },
-            false => Kind::Words { bytes, float, plain: noise(data, bytes, float) },
-        })
-    };
-    match dtype {
-        DType::I8 => Some(Kind::Integers { bits: 8, unsigned: false }),
-        DType::U8 => Some(Kind::Integers { bits: 8, unsigned: true }),
-        DType::I4 => Some(Kind::Integers { bits: 4, unsigned: false }),
-        DType::U4 => Some(Kind::Integers { bits: 4, unsigned: true }),
-        DType::I2 => Some(Kind::Integers { bits: 2, unsigned: false }),
-        DType::U2 => Some(Kind::Integers { bits: 2, unsigned: true }),
-        DType::F32 => words(4, true),
-        DType::I32 | DType::U32 => words(4, false),
-        DType::F16 | DType::BF16 | DType::I16 | DType::U16 => words(2, false),
-        DType::F64 | DType::I64 | DType::U64 => words(8, false),
-        _ => None,
-    }
-}
-
-fn different(data: &[u8], bytes: u8) -> usize {
-    data.chunks_exact(usize::from(bytes)).collect::<HashSet<&[u8]>>().len()
-}
-
-/// The bytes of a word, from the lowest on, whose values are spread so evenly that no model predicts them.
-fn noise(data: &[u8], bytes: u8, float: bool) -> u8 {
-    let words = data.len() / usize::from(bytes);
-    let mut plain = 0;
-    // The sign of a float lies in its second byte from the top once it is coded.
-    for place in 0..usize::from(bytes).saturating_sub(if float { 2 } else { 0 }) {
-        let mut counts = [0u32; 256];
-        data.chunks_exact(usize::from(bytes)).for_each(|word| counts[usize::from(word[place])] += 1);
-        let entropy: f64 = counts.iter().filter(|c| **c > 0).map(|c| f64::from(*c) * (words as f64 / f64::from(*c)).log2()).sum();
-        // A sample of n values of 256 shows less than 8 bits, by about 255 / (2 n ln 2).
-        let expected = 8.0 - 255.0 / (2.0 * words as f64 * std::f64::consts::LN_2);
-        if words >= 1024 && entropy / words as f64 > expected - 0.02 {
-            plain |= 1 << place;
-        }
-    }
-    plain
 }
 
 #[cfg(test)]

@@ -99,9 +99,13 @@ fn every_damaged_byte_is_found_and_none_panics() {
     longer.push(0);
     assert!(unpack::unpack(&longer).is_err());
     assert_eq!(unpack::unpack(b"PK\x03\x04"), Err(unpack::Fault::NotAnArchive));
-    let mut newer = archive.clone();
-    newer[4] = 9;
-    assert_eq!(unpack::unpack(&newer), Err(unpack::Fault::Version(9)));
+    let mut other = archive.clone();
+    for (version, told) in [(9, "use a newer espalier"), (1, "unpack it with the espalier that wrote it")] {
+        other[4] = version;
+        let fault = unpack::unpack(&other).unwrap_err();
+        assert_eq!(fault, unpack::Fault::Version(version));
+        assert!(fault.to_string().contains(told), "{fault}");
+    }
     // Also where the checksum of the archive was made to fit: what comes out is the file, or an error.
     for at in (5..archive.len() - 4).step_by(archive.len() / 40) {
         let mut damaged = archive[..archive.len() - 4].to_vec();
@@ -124,6 +128,77 @@ fn numbers_that_are_all_the_same_or_repeat_take_next_to_nothing() {
     let file = onnx::to_bytes(&model).unwrap();
     let (archive, sizes) = pack(&file).unwrap();
     assert!(archive.len() < 2000, "{sizes:?}");
+}
+
+/// A serialized model with one initializer: its type, sizes, and numbers in a field of their own.
+fn with_field(dtype: u8, sizes: &[u64], field: u8, numbers: &[u8]) -> Vec<u8> {
+    let message = |field: u8, content: &[u8]| {
+        let mut out = vec![field << 3 | 2];
+        unpack::write_number(&mut out, content.len() as u64);
+        [out, content.to_vec()].concat()
+    };
+    let mut packed = vec![];
+    sizes.iter().for_each(|s| unpack::write_number(&mut packed, *s));
+    let tensor = [message(1, &packed), vec![2 << 3, dtype], message(8, b"w"), message(field, numbers)].concat();
+    message(7, &message(5, &tensor))
+}
+
+#[test]
+fn numbers_in_typed_fields_are_numbers() {
+    let floats: Vec<u8> = (0..4000).flat_map(|i| (tensor::random::unit(3, i) as f32 - 0.5).to_le_bytes()).collect();
+    let mut integers = vec![];
+    for i in 0..3000i64 {
+        unpack::write_number(&mut integers, (i * i % 400 - 200) as u64);
+    }
+    let longest = [0u64, 1, 127, 128, 1 << 62, 1 << 63, u64::MAX].repeat(6);
+    let mut wide = vec![];
+    longest.iter().for_each(|n| unpack::write_number(&mut wide, *n));
+    for (dtype, sizes, field, numbers, kind, most) in [
+        (1, [40, 100], 4, &floats, Kind::Floats, floats.len() * 9 / 10),
+        (11, [40, 50], 10, &floats, Kind::Words { bytes: 8, float: false, plain: 0 }, floats.len() * 11 / 10),
+        (6, [30, 100], 5, &integers, Kind::Varints, 3000 * 9 / 8 + 200),
+        (7, [30, 100], 7, &integers, Kind::Varints, 3000 * 9 / 8 + 200),
+        (13, [6, 7], 11, &wide, Kind::Varints, wide.len() * 2),
+    ] {
+        let file = with_field(dtype, &sizes, field, numbers);
+        let found = layout(&file).unwrap().spans;
+        assert_eq!(found.len(), 1, "field {field}");
+        let same = std::mem::discriminant(&found[0].kind) == std::mem::discriminant(&kind);
+        assert!(same && found[0].length == numbers.len() && found[0].row == sizes[1] as usize, "field {field}: {found:?}");
+        let (archive, _) = pack(&file).unwrap();
+        assert_eq!(unpack(&archive).unwrap(), file, "field {field}");
+        assert!(archive.len() < most, "field {field}: {} bytes of {}", archive.len(), numbers.len());
+    }
+    // One byte more than it takes: no such numbers, but bytes like any others.
+    let file = with_field(7, &[40], 7, &[128u8, 0].repeat(40));
+    assert!(layout(&file).unwrap().spans.is_empty());
+    assert_eq!(unpack(&pack(&file).unwrap().0).unwrap(), file);
+}
+
+#[test]
+fn large_tensors_are_divided_and_equal_ones_stored_once() {
+    let weights = |seed| (0..700_000).map(|i| tensor::random::unit(seed, i) as f32 - 0.5).collect::<Vec<f32>>();
+    let mut model = graph::Model::new(25);
+    let (large, small) = (weights(1), weights(2)[..2000].to_vec());
+    for (name, values, shape) in [("large", large, [700, 1000]), ("one", small.clone(), [20, 100]), ("two", small, [20, 100])] {
+        let id = model.values.add_constant(name, tensor::Tensor::new(values, shape).unwrap());
+        model.graph.constants.push(id);
+    }
+    let file = onnx::to_bytes(&model).unwrap();
+    let layout = layout(&file).unwrap();
+    // Three parts of whole rows of 4000 bytes.
+    let lengths: Vec<usize> = layout.spans.iter().map(|s| s.length).collect();
+    assert_eq!(lengths, [234 * 4000, 234 * 4000, 232 * 4000, 8000, 8000]);
+    assert!(layout.spans[..4].iter().all(|s| s.kind == Kind::Floats), "{layout:?}");
+    assert_eq!(layout.spans[4].kind, Kind::Same { back: 8000 });
+    assert_eq!(layout.blocks().iter().map(|b| b.len()).collect::<Vec<_>>(), [1, 1, 3]);
+    assert_eq!(unpack(&pack(&file).unwrap().0).unwrap(), file);
+}
+
+#[test]
+fn the_checksum_is_the_usual_one() {
+    assert_eq!(unpack::checksum(b"123456789"), 0xCBF4_3926);
+    assert_eq!(unpack::checksum(b"The quick brown fox jumps over the lazy dog"), 0x414F_A339);
 }
 
 #[test]
@@ -156,7 +231,7 @@ proptest! {
         data in prop::collection::vec(any::<u8>(), 0..700),
         repeat in 1usize..4,
         small in any::<bool>(),
-        (kind, row, inner) in (0usize..11, 0usize..50, 0usize..12),
+        (kind, row, inner) in (0usize..13, 0usize..50, 0usize..12),
     ) {
         let mut data: Vec<u8> = std::iter::repeat_n(data, repeat).flatten().collect();
         if small {
@@ -174,20 +249,38 @@ proptest! {
             Kind::Words { bytes: 8, float: false, plain: 0 },
             Kind::Few { bytes: 4, float: true },
             Kind::Few { bytes: 2, float: false },
+            Kind::Floats,
+            Kind::Varints,
         ][kind];
+        if kind == Kind::Varints {
+            let numbers: Vec<u64> = data.chunks(9).map(|c| c[1..].iter().fold(0, |n, b| n << 8 | u64::from(*b)) >> (c[0] % 64)).collect();
+            data.clear();
+            numbers.iter().for_each(|n| unpack::write_number(&mut data, *n));
+        }
         if let Kind::Few { bytes, .. } = kind {
             data.truncate(data.len() / usize::from(bytes) * usize::from(bytes));
             // At most 81 different words.
             data.chunks_exact_mut(usize::from(bytes)).for_each(|w| w.iter_mut().enumerate().for_each(|(i, b)| *b %= [9, 9, 1, 1][i]));
         }
         let span = Span { gap: 0, length: data.len(), kind, row, inner, begins: false };
+        let same = Span { kind: Kind::Same { back: data.len() }, ..span };
+        let spans = [span, span, same];
         let mut encoder = Encoder::new();
-        Layout::code(&[span, span], &mut encoder, &mut [data.clone(), data.clone()].concat()).unwrap();
+        Layout::code(&spans, &mut encoder, &mut data.repeat(3)).unwrap();
         let coded = encoder.finish();
-        let mut back = vec![0; data.len() * 2];
-        Layout::code(&[span, span], &mut unpack::Decoder::new(&coded), &mut back).unwrap();
-        prop_assert_eq!(&back[..data.len()], &data[..]);
-        prop_assert_eq!(&back[data.len()..], &data[..]);
+        let mut back = vec![0; data.len() * 3];
+        let mut decoder = unpack::Decoder::new(&coded);
+        Layout::code(&spans, &mut decoder, &mut back).unwrap();
+        prop_assert_eq!(&back, &data.repeat(3));
+        prop_assert!(!decoder.ran_out());
+        // A damaged block, and one that says something else, gives anything but a panic.
+        let mut damaged = coded.clone();
+        damaged.truncate(coded.len() - coded.len() / 3);
+        if let Some(byte) = damaged.get_mut(row) {
+            *byte ^= 1 << (inner % 8);
+        }
+        let far = Span { kind: Kind::Same { back: row }, ..span };
+        let _ = Layout::code(&[span, span, far], &mut unpack::Decoder::new(&damaged), &mut back);
     }
 
     #[test]

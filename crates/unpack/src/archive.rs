@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 /// The first bytes of an archive.
 pub const MAGIC: [u8; 4] = *b"ESPK";
 /// The version that this crate reads and the encoder writes.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 /// A byte of an archive stands for at most so many of the file: its eight bits are so many decisions that cost 8/65536 of being wrong,
 /// which is what the surest costs, and one decision may be about eight bytes.
 const MOST: u64 = 1 << 19;
@@ -182,21 +182,48 @@ pub fn checksum(bytes: &[u8]) -> u32 {
 }
 
 struct Checksum {
-    table: [u32; 256],
     value: u32,
 }
 
+/// What a byte does to the sum that so many bytes follow.
+const TABLES: [[u32; 256]; 8] = {
+    let mut tables = [[0; 256]; 8];
+    let mut i = 0;
+    while i < 256 {
+        let (mut c, mut bit) = (i as u32, 0);
+        while bit < 8 {
+            c = if c & 1 == 1 { 0xEDB8_8320 ^ c >> 1 } else { c >> 1 };
+            bit += 1;
+        }
+        tables[0][i] = c;
+        i += 1;
+    }
+    let mut i = 0;
+    while i < 256 {
+        let mut k = 1;
+        while k < 8 {
+            let before = tables[k - 1][i];
+            tables[k][i] = tables[0][(before & 255) as usize] ^ before >> 8;
+            k += 1;
+        }
+        i += 1;
+    }
+    tables
+};
+
 impl Checksum {
     fn new() -> Self {
-        let mut table = [0u32; 256];
-        for (i, entry) in table.iter_mut().enumerate() {
-            *entry = (0..8).fold(i as u32, |c, _| if c & 1 == 1 { 0xEDB8_8320 ^ c >> 1 } else { c >> 1 });
-        }
-        Checksum { table, value: u32::MAX }
+        Checksum { value: u32::MAX }
     }
 
     fn add(&mut self, bytes: &[u8]) {
-        self.value = bytes.iter().fold(self.value, |c, b| self.table[usize::from(c as u8 ^ b)] ^ c >> 8);
+        let (eights, rest) = bytes.as_chunks::<8>();
+        for eight in eights {
+            let [a, b, c, d] = self.value.to_le_bytes();
+            let turned = [eight[0] ^ a, eight[1] ^ b, eight[2] ^ c, eight[3] ^ d, eight[4], eight[5], eight[6], eight[7]];
+            self.value = turned.iter().zip(TABLES.iter().rev()).fold(0, |sum, (byte, table)| sum ^ table[usize::from(*byte)]);
+        }
+        self.value = rest.iter().fold(self.value, |c, b| TABLES[0][usize::from(c as u8 ^ b)] ^ c >> 8);
     }
 
     fn finish(self) -> u32 {

@@ -15,7 +15,7 @@ pub(crate) fn code<C: Coder>(coder: &mut C, data: &mut [u8], form: Form, shape: 
     table.sort_unstable();
     table.dedup();
     let last = table.len().clamp(1, MOST) - 1;
-    let length = 1 + (0..8).rev().fold(0, |found, bit| found << 1 | usize::from(coder.bit(32768, last >> bit & 1 == 1)));
+    let length = 1 + coder.raw(last as u32, 8) as usize;
     table.resize(length, 0);
     let mut stored: Vec<u8> = table.iter().flat_map(|w| w.to_le_bytes().into_iter().take(form.bytes)).collect();
     let whole = 0..stored.len();

@@ -180,7 +180,7 @@ impl Integers {
                 let at = [class * 128 + depth * 16 + prefix, 65536 + ((contexts[3] & 1023) * 64 + class * 4 + depth) % 65536];
                 self.detail_mixer.code(coder, &mut self.details, &at, class * 8 + depth, bit)
             } else {
-                coder.bit(32768, bit)
+                coder.raw(u32::from(bit), 1) == 1
             };
             magnitude = magnitude << 1 | u16::from(found);
         }

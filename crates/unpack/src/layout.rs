@@ -1,5 +1,7 @@
 //! Which bytes of a file are numbers of which kind.
+use crate::floats::Floats;
 use crate::integers::{Integers, Shape};
+use crate::varints::Varints;
 use crate::words::{Form, Words};
 use crate::{Coder, Fault, archive, few};
 use alloc::vec::Vec;
@@ -30,6 +32,15 @@ pub enum Kind {
         /// True for floats.
         float: bool,
     },
+    /// f32 of which the lower bits of the mantissa are noise.
+    Floats,
+    /// Integers as protobuf packs them, each in as few bytes as it takes.
+    Varints,
+    /// The same bytes as earlier ones of the block.
+    Same {
+        /// So many bytes before.
+        back: usize,
+    },
 }
 
 /// A span of numbers in a file.
@@ -56,6 +67,9 @@ pub struct Layout {
     pub spans: Vec<Span>,
 }
 
+/// The kinds that have no width.
+const OTHER: u8 = 96;
+
 impl Layout {
     /// Codes the spans of one block, which lie one behind the other in `data`; a decoder writes them.
     ///
@@ -64,13 +78,14 @@ impl Layout {
     pub fn code<C: Coder>(spans: &[Span], coder: &mut C, data: &mut [u8]) -> Result<(), Fault> {
         let mut integers: [Option<Integers>; 4] = [None, None, None, None];
         let mut words: [Option<Words>; 8] = [const { None }; 8];
-        let mut few = None;
+        let (mut few, mut floats, mut varints) = (None, None, None);
         let mut at = 0;
         for span in spans {
             if span.length > data.len() - at {
                 return Err(Fault::Damaged);
             }
             let own = at..at + span.length;
+            let begins = at;
             at += span.length;
             match span.kind {
                 Kind::Integers { bits, unsigned } => {
@@ -87,6 +102,12 @@ impl Layout {
                     let form = Form { bytes: usize::from(bytes), float, plain: 0 };
                     let shape = Shape { row: span.row, inner: span.inner, unsigned: true };
                     few::code(coder, &mut data[own], form, shape, (&mut known.0, &mut known.1));
+                }
+                Kind::Floats => floats.get_or_insert_with(Floats::new).code(coder, &mut data[own], span.row, span.inner),
+                Kind::Varints => varints.get_or_insert_with(Varints::new).code(coder, &mut data[own]),
+                Kind::Same { back } => {
+                    let from = begins.checked_sub(back).filter(|_| back >= span.length).ok_or(Fault::Damaged)?;
+                    data.copy_within(from..from + span.length, begins);
                 }
                 Kind::Words { bytes, float, plain } => {
                     let at = bytes.trailing_zeros() as usize * 2 + usize::from(float);
@@ -108,10 +129,15 @@ impl Layout {
                 Kind::Integers { bits, unsigned } => u8::from(unsigned) << 4 | bits,
                 Kind::Words { bytes, float, .. } => 32 | u8::from(float) << 4 | bytes,
                 Kind::Few { bytes, float } => 64 | u8::from(float) << 4 | bytes,
+                Kind::Floats => OTHER,
+                Kind::Varints => OTHER | 1,
+                Kind::Same { .. } => OTHER | 2,
             };
             out.push(kind | u8::from(span.begins) << 7);
-            if let Kind::Words { plain, .. } = span.kind {
-                out.push(plain);
+            match span.kind {
+                Kind::Words { plain, .. } => out.push(plain),
+                Kind::Same { back } => archive::write_number(&mut out, back as u64),
+                _ => {}
             }
             for number in [span.gap, span.length, span.row, span.inner] {
                 archive::write_number(&mut out, number as u64);
@@ -131,7 +157,18 @@ impl Layout {
             let (first, behind) = rest.split_first().ok_or(Fault::Damaged)?;
             rest = behind;
             let (small, flag) = (first & 15, first >> 4 & 1 == 1);
-            let kind = if first & 64 != 0 {
+            let kind = if first & OTHER == OTHER {
+                match first & !(OTHER | 128) {
+                    0 => Kind::Floats,
+                    1 => Kind::Varints,
+                    2 => {
+                        let (back, behind) = archive::number(rest)?;
+                        rest = behind;
+                        Kind::Same { back: usize::try_from(back).map_err(|_| Fault::Damaged)? }
+                    }
+                    _ => return Err(Fault::Damaged),
+                }
+            } else if first & 64 != 0 {
                 Kind::Few { bytes: small, float: flag }
             } else if first & 32 != 0 {
                 let (plain, behind) = rest.split_first().ok_or(Fault::Damaged)?;

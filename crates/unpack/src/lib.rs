@@ -12,16 +12,19 @@ mod archive;
 mod bytes;
 mod coder;
 mod few;
+mod floats;
 mod integers;
 mod layout;
 mod mix;
 mod repeats;
+mod varints;
 mod words;
 
 pub use archive::{Archive, MAGIC, VERSION, checksum, unpack, write_number};
 pub use bytes::code as code_bytes;
 pub use coder::{Coder, Decoder, middle};
 pub use layout::{Kind, Layout, Span};
+pub use varints::are_varints;
 
 use core::fmt;
 
@@ -44,6 +47,12 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fault::NotAnArchive => f.write_str("this is no archive that `espalier pack` wrote"),
+            Fault::Version(version) if *version < VERSION => {
+                write!(
+                    f,
+                    "the archive has version {version}, this decoder knows {VERSION}: unpack it with the espalier that wrote it, and pack it again"
+                )
+            }
             Fault::Version(version) => write!(f, "the archive has version {version}, this decoder knows {VERSION}: use a newer espalier"),
             Fault::Truncated => f.write_str("the archive ends too early"),
             Fault::Damaged => f.write_str("the archive is damaged"),

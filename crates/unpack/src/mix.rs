@@ -83,6 +83,45 @@ impl Mixer {
     }
 }
 
+/// A probability of one (upper 16 bits) that is used by itself, and how often it was used (lower 16).
+#[derive(Clone, Copy)]
+pub(crate) struct Chance(u32);
+
+/// Uses after which a chance no longer slows down.
+const SETTLED: u32 = 250;
+
+/// 65536 / (n + 1.5).
+const SHARES: [u32; SETTLED as usize + 1] = {
+    let mut shares = [0; SETTLED as usize + 1];
+    let mut n = 0;
+    while n < shares.len() {
+        shares[n] = 131_072 / (2 * n as u32 + 3);
+        n += 1;
+    }
+    shares
+};
+
+impl Chance {
+    /// Codes a bit and learns from it.
+    #[inline]
+    pub(crate) fn code<C: Coder>(&mut self, coder: &mut C, bit: bool) -> bool {
+        let (p, n) = (self.0 >> 16, self.0 & 0xFFFF);
+        let bit = coder.bit(p.clamp(32, 65535 - 32), bit);
+        let share = SHARES[(n as usize).min(SHARES.len() - 1)];
+        let p = match bit {
+            true => p + (((65535 - p) * share) >> 16),
+            false => p - ((p * share) >> 16),
+        };
+        self.0 = p << 16 | (n + u32::from(n < SETTLED));
+        bit
+    }
+}
+
+/// Chances that know nothing yet.
+pub(crate) fn chances(count: usize) -> Vec<Chance> {
+    vec![Chance(1 << 31); count]
+}
+
 /// Slots that know nothing yet.
 pub(crate) fn slots(count: usize) -> Vec<u32> {
     vec![UNKNOWN; count]

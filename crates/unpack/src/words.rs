@@ -55,7 +55,7 @@ impl Words {
             let mut above = 0u32;
             for place in (0..form.bytes).rev() {
                 bytes[place] = match form.plain >> place & 1 == 1 {
-                    true => plain(coder, bytes[place]),
+                    true => coder.raw(u32::from(bytes[place]), 8) as u8,
                     false => self.byte(coder, bytes[place], place, above, before[place]),
                 };
                 above = above << 8 | u32::from(bytes[place]);
@@ -64,7 +64,7 @@ impl Words {
             turn(&mut bytes, form, false);
             block[word].copy_from_slice(&bytes[..form.bytes]);
         }
-        block[span.start + whole..span.end].iter_mut().for_each(|byte| *byte = plain(coder, *byte));
+        block[span.start + whole..span.end].iter_mut().for_each(|byte| *byte = coder.raw(u32::from(*byte), 8) as u8);
     }
 
     /// A byte; `above` are those above it in its word.
@@ -109,8 +109,4 @@ fn turn(bytes: &mut [u8; 8], form: Form, forth: bool) {
             false => (low & 128 | high >> 1, high << 7 | low & 127),
         };
     }
-}
-
-fn plain<C: Coder>(coder: &mut C, given: u8) -> u8 {
-    (0..8).rev().fold(0, |found, bit| found << 1 | u8::from(coder.bit(32768, given >> bit & 1 == 1)))
 }
