@@ -28,6 +28,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "technique",
             "target",
             "files",
+            "pack",
             "onnx",
             "deploy",
             "report",

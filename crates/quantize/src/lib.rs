@@ -29,7 +29,7 @@ pub use bias::{BiasPart, refresh_biases};
 pub use calibrate::{ActivationRange, CalibrationReport, Observations, fit, observe, prepare, quantize};
 pub use corrections::{
     AdaRound, BiasCorrection, BlockReconstruction, ChannelMean, ChannelPeak, Collector, Correction, CorrectionContext, CorrectionInput,
-    CorrectionReport, Corrections, Equalize, Form, Gptq, Phase, RoundingOrder, Samples, SmoothQuant, Want, correct,
+    CorrectionReport, Corrections, Equalize, Form, Gptq, Phase, RateDistortion, RoundingOrder, Samples, SmoothQuant, Want, correct,
 };
 pub use earlier::{Earlier, keep_earlier};
 pub use error::{QuantizeError, Result};

@@ -182,6 +182,9 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
         let theirs = of_original.filter(|_| name != "reference");
         notes.extend(theirs.and_then(|theirs| slower(own, theirs, &original.stage, placement.as_ref(), model)));
     }
+    if stage.pack {
+        notes.push(packed(&bytes, original.map(|o| o.file_bytes))?);
+    }
     record.placement = placement.as_ref().map(placement_record);
     record.runtimes = vec![literal, default];
     if name != "reference" && reference.rms_difference.is_some() {
@@ -288,6 +291,14 @@ fn larger(bytes: u64, original: &Original, model: &Model) -> Option<Note> {
         let (own, theirs) = (text::bytes(bytes), text::bytes(original.file_bytes));
         note(true, format!("the deployed file is larger than the original ({}): {own} against {theirs}: {why}", original.stage))
     })
+}
+
+/// The size that `espalier pack` makes of a file, beside that of the original.
+fn packed(file: &[u8], original: Option<u64>) -> Result<Note, StageError> {
+    let (archive, _) = pack::pack(file)?;
+    let size = archive.len() as f64;
+    let smaller = original.map(|bytes| format!(", {:.2} times smaller than the original file", bytes as f64 / size)).unwrap_or_default();
+    Ok(note(false, format!("packed by `espalier pack`: {} bytes, {:.3} of the file{smaller}", archive.len(), size / file.len() as f64)))
 }
 
 /// Channels that a processor's kernels compute at once.

@@ -33,6 +33,9 @@ pub struct DeployStage {
     /// Keep what the exporter noted for itself: stack traces, paths and other doc strings and metadata of nodes and values.
     #[serde(default)]
     pub exporter_notes: bool,
+    /// Note the size that `espalier pack` makes of the file.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pack: bool,
     /// Number of test samples to measure the file on; absent: all. Useful if a runtime is slow; the report gives the number.
     #[serde(default, alias = "samples", skip_serializing_if = "Option::is_none")]
     pub images: Option<usize>,
@@ -47,6 +50,7 @@ impl Default for DeployStage {
             threads: None,
             opset: None,
             exporter_notes: false,
+            pack: false,
             images: None,
         }
     }

@@ -1,16 +1,11 @@
 //! GPTQ: a layer's weights are rounded one input after the other, and those not rounded yet make up for the error.
-use super::points::Points;
-use super::reconstruct::encoded_layers;
-use super::{Correction, CorrectionContext, Phase, layerwise};
-use crate::error::named;
-use crate::{QuantizeError, Result};
-use graph::{Model, ValueId};
-use ops::Products;
+use super::compensate::{Compensation, Rounding, RoundingOrder, Rows};
+use super::{Correction, CorrectionContext, Phase};
+use crate::Result;
+use graph::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use technique::{Entry, Fault, Manual, Settings, member, within};
-use tensor::{DType, Tensor};
-use train::{InputPower, LayerInputs, inverse_factor};
+use technique::{Entry, Fault, Manual, Settings, member};
 
 pub(super) const ENTRY: Entry<dyn Correction> = member!(
     Gptq as dyn Correction,
@@ -35,17 +30,6 @@ For weights of 4 bits and fewer in convolutions and matrix products, on grids of
     }
 );
 
-/// The order in which inputs are rounded.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RoundingOrder {
-    /// From the largest power to the smallest.
-    #[default]
-    Power,
-    /// As the weight has them.
-    Stored,
-}
-
 /// Settings of `gptq`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -64,10 +48,15 @@ impl Default for Gptq {
     }
 }
 
+impl Gptq {
+    fn walk(&self) -> Compensation {
+        Compensation { samples: self.samples, damping: self.damping, order: self.order }
+    }
+}
+
 impl Settings for Gptq {
     fn check(&self) -> std::result::Result<(), Fault> {
-        within("samples", self.samples as f64, 1.0, 1e9, "the power of inputs is taken over at least one sample")?;
-        within("damping", self.damping, 1e-8, 1e3, "it is a share of the mean power")
+        self.walk().check()
     }
 }
 
@@ -81,122 +70,17 @@ impl Correction for Gptq {
     }
 
     fn apply(&self, model: &mut Model, cx: &CorrectionContext) -> Result<Vec<String>> {
-        let (layers, mut left) = encoded_layers(model);
-        let mut states = layerwise(model, cx.samples, self.samples)?;
-        let (mut ratios, all) = (vec![], layers.len() as u64);
-        for (done, (at, weight)) in layers.into_iter().enumerate() {
-            let node = model.graph.nodes[at].clone();
-            let shape = model.values.tensor(weight).map(|t| t.shape().to_vec()).unwrap_or_default();
-            match (Products::of(&node, &shape), node.input(0)) {
-                (Some(products), Some(data)) => {
-                    let layer = LayerInputs::new(model, &node, products, &shape)?;
-                    let mut power = InputPower::new(&layer);
-                    for state in states.before(model, at)? {
-                        let x = state.get(&data).or(model.values.tensor(data)).ok_or(QuantizeError::NoData)?;
-                        power.add(&layer, x)?;
-                    }
-                    match self.round(model, weight, &layer, power)? {
-                        Some((nearest, rounded)) if nearest > 0.0 && rounded > 0.0 => ratios.push(rounded / nearest),
-                        Some(_) => {}
-                        None => left.push(node.label(&model.values)),
-                    }
-                    tensor::release_kept();
-                }
-                _ => left.push(node.label(&model.values)),
-            }
-            (cx.progress)(done as u64 + 1, all);
-        }
-        let mean = (ratios.iter().map(|r: &f64| r.ln()).sum::<f64>() / ratios.len().max(1) as f64).exp();
-        let mut notes = vec![format!(
-            "{} layers: error of a layer's result {mean:.2} times that of rounding to nearest (geometric mean)",
-            ratios.len()
-        )];
-        if !left.is_empty() {
-            let why = "left alone, since their weights are shared, fed, or of a transposed convolution, or their scales lie along another axis than the outputs";
-            notes.push(format!("{why}: {}", left.join(", ")));
-        }
-        Ok(notes)
+        self.walk().run(model, cx, &mut Nearest)
     }
 }
 
-impl Gptq {
-    /// Rounds a weight; returns the error of rounding to nearest and the one that is left. `None`: it cannot be rounded.
-    fn round(&self, model: &mut Model, id: ValueId, layer: &LayerInputs, power: InputPower) -> Result<Option<(f64, f64)>> {
-        let fault = |e: encodings::EncodingError| named(&model.values[id].name)(e);
-        let (Some(weight), Some(annotation)) = (model.values.tensor(id), model.annotations.get(id)) else { return Ok(None) };
-        let Some(encoding) = &annotation.encoding else { return Ok(None) };
-        let nearest = encodings::simulate(weight, annotation).map_err(fault)?;
-        let original = encodings::live(weight, annotation.mask.as_ref()).map_err(fault)?;
-        let rows = |t: &Tensor| layer.rows(t).and_then(|t| t.to_f32_vec()).map_err(|e| fault(e.into()));
-        let live = match &annotation.mask {
-            Some(mask) => rows(&mask.cast(DType::F32).map_err(|e| fault(e.into()))?)?.iter().map(|m| *m != 0.0).collect(),
-            None => vec![true; weight.len()],
-        };
-        let (original, nearest) = (rows(&original)?, rows(&nearest)?);
-        let Some(points) = Points::of(encoding, layer.products, layer.outputs).map_err(fault)? else { return Ok(None) };
-        let k = layer.row;
-        let per_group = layer.outputs / layer.groups;
-        let (mut new, mut before, mut after) = (nearest.clone(), 0.0, 0.0);
-        for (group, mut h) in power.groups.into_iter().enumerate() {
-            let plain = h.clone();
-            let order = self.prepare(&mut h, k);
-            let Some(u) = inverse_factor(&permuted(&h, &order)) else { continue };
-            for output in group * per_group..(group + 1) * per_group {
-                let span = output * k..(output + 1) * k;
-                let found = compensate(&original[span.clone()], &live[span.clone()], &order, &u, |w| points.nearest(output, w));
-                let error = |rounded: &[f32]| result_error(&original[span.clone()], rounded, &plain);
-                let (old, fresh) = (error(&nearest[span.clone()]), error(&found));
-                before += old;
-                after += old.min(fresh);
-                if fresh < old {
-                    new[span].copy_from_slice(&found);
-                }
-            }
-        }
-        let stored = layer.restored(new, weight.shape()).map_err(|e| fault(e.into()))?;
-        model.values.set_tensor(id, stored);
-        Ok(Some((before, after)))
+/// To the nearest number.
+struct Nearest;
+
+impl Rounding for Nearest {
+    fn choose(&mut self, rows: &Rows, output: usize, _input: usize, w: f64, _cost: f64) -> f64 {
+        rows.points.nearest(output, w)
     }
-
-    /// Adds the damping; inputs that are never other than zero take part without effect. Returns the order of rounding.
-    fn prepare(&self, h: &mut [f64], k: usize) -> Vec<usize> {
-        let damping = self.damping * (0..k).map(|i| h[i * k + i]).sum::<f64>() / k.max(1) as f64;
-        for i in 0..k {
-            h[i * k + i] += if damping > 0.0 { damping } else { 1.0 };
-        }
-        let mut order: Vec<usize> = (0..k).collect();
-        if self.order == RoundingOrder::Power {
-            order.sort_by(|a, b| h[b * k + b].total_cmp(&h[a * k + a]));
-        }
-        order
-    }
-}
-
-/// A symmetric matrix with its rows and columns in an order.
-fn permuted(h: &[f64], order: &[usize]) -> Vec<f64> {
-    let k = order.len();
-    order.iter().flat_map(|i| order.iter().map(move |j| h[i * k + j])).collect()
-}
-
-/// The weights of one output, rounded in an order; `u` has rows and columns in that order.
-fn compensate(weights: &[f32], live: &[bool], order: &[usize], u: &[f64], nearest: impl Fn(f64) -> f64) -> Vec<f32> {
-    let k = order.len();
-    let mut w: Vec<f64> = order.iter().map(|i| f64::from(weights[*i])).collect();
-    let mut out = vec![0f32; k];
-    for j in 0..k {
-        let q = if live[order[j]] { nearest(w[j]) } else { 0.0 };
-        out[order[j]] = q as f32;
-        let error = (w[j] - q) / u[j * k + j];
-        w[j + 1..].iter_mut().zip(&u[j * k + j + 1..(j + 1) * k]).for_each(|(w, u)| *w -= error * u);
-    }
-    out
-}
-
-/// `d H d^T` of the difference `d` of one output's weights.
-fn result_error(original: &[f32], rounded: &[f32], h: &[f64]) -> f64 {
-    let d: Vec<f64> = original.iter().zip(rounded).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
-    let k = d.len();
-    (0..k).map(|i| d[i] * h[i * k..(i + 1) * k].iter().zip(&d).map(|(h, d)| h * d).sum::<f64>()).sum()
 }
 
 #[cfg(test)]
@@ -204,7 +88,9 @@ mod tests {
     use super::super::tests::{batch, chain, quantized, residual, sqnr, with};
     use super::*;
     use crate::QuantizeSettings;
-    use train::{Executor, Mode, Named};
+    use ops::Products;
+    use tensor::Tensor;
+    use train::{Executor, LayerInputs, Mode, Named};
 
     const GPTQ: &str = r#"[{"kind": "gptq", "samples": 32}]"#;
 

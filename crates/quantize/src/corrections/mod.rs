@@ -8,10 +8,12 @@ mod after_activation;
 mod bias_correction;
 mod block_reconstruction;
 mod collect;
+mod compensate;
 mod equalize;
 mod gptq;
 mod groups;
 mod points;
+mod rate_distortion;
 mod reconstruct;
 mod rescale;
 mod smooth_quant;
@@ -21,7 +23,9 @@ pub use bias_correction::{BiasCorrection, Form};
 pub use block_reconstruction::BlockReconstruction;
 pub use collect::{ChannelMean, ChannelPeak, Collector, Want};
 pub use equalize::Equalize;
-pub use gptq::{Gptq, RoundingOrder};
+pub use compensate::RoundingOrder;
+pub use gptq::Gptq;
+pub use rate_distortion::RateDistortion;
 pub use smooth_quant::SmoothQuant;
 
 use crate::{QuantizeError, QuantizeSettings, Result};
@@ -162,7 +166,7 @@ impl Family for Corrections {
     const DEFAULT: Option<&'static str> = None;
     fn members() -> &'static [Entry<dyn Correction>] {
         static LIST: &[Entry<dyn Correction>] =
-            &[equalize::ENTRY, smooth_quant::ENTRY, gptq::ENTRY, adaround::ENTRY, block_reconstruction::ENTRY, bias_correction::ENTRY];
+            &[equalize::ENTRY, smooth_quant::ENTRY, gptq::ENTRY, rate_distortion::ENTRY, adaround::ENTRY, block_reconstruction::ENTRY, bias_correction::ENTRY];
         LIST
     }
 }

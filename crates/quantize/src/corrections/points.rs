@@ -72,6 +72,45 @@ impl Points {
             }
         }
     }
+
+    /// Numbers for `w` that are no farther from zero than the nearest: that, the next one toward zero, and zero where there is one.
+    /// Each with its place, as [`Points::place`] has it.
+    pub(super) fn toward_zero(&self, output: usize, w: f64) -> [(f64, i32); 3] {
+        match self {
+            Points::Integers { scale, .. } => {
+                let place = self.place(output, self.nearest(output, w) as f32);
+                let at = |place: i32| (f64::from(place as f32 * scale[output]), place);
+                [at(place), at(place - place.signum()), at(0)]
+            }
+            Points::Levels(levels) => {
+                let levels = &levels[output];
+                let nearest = self.place(output, self.nearest(output, w) as f32) as usize;
+                let next = if levels[nearest] > 0.0 { nearest.saturating_sub(1) } else { (nearest + 1).min(levels.len() - 1) };
+                let next = if levels[next].abs() < levels[nearest].abs() { next } else { nearest };
+                let zero = levels.iter().position(|l| *l == 0.0).unwrap_or(next);
+                [nearest, next, zero].map(|i| (f64::from(levels[i]), i as i32))
+            }
+        }
+    }
+
+    /// Where a representable number lies: its distance from zero in steps, with its sign, or its place among the levels.
+    pub(super) fn place(&self, output: usize, number: f32) -> i32 {
+        match self {
+            Points::Integers { scale, .. } => (number / scale[output]).round() as i32,
+            Points::Levels(levels) => levels[output].partition_point(|l| *l < number).min(levels[output].len() - 1) as i32,
+        }
+    }
+
+    /// The distance between two numbers, the mean one where distances differ.
+    pub(super) fn step(&self, output: usize) -> f64 {
+        match self {
+            Points::Integers { scale, .. } => f64::from(scale[output]),
+            Points::Levels(levels) => {
+                let levels = &levels[output];
+                f64::from(levels[levels.len() - 1] - levels[0]) / (levels.len() - 1).max(1) as f64
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -109,5 +148,24 @@ mod tests {
             let whole = matches!(whole, Decode::Affine { axis: None, .. } | Decode::Table { axis: None, .. });
             assert_eq!(Points::of(&encoding, Products::Columns, 4).unwrap().is_some(), whole, "{kind} {settings}");
         }
+    }
+
+    #[test]
+    fn candidates_lie_no_farther_from_zero_than_the_nearest() {
+        let points = Points::Integers { scale: vec![0.5], zero_point: vec![0.0], ends: (-4.0, 3.0) };
+        assert_eq!(points.toward_zero(0, 1.1), [(1.0, 2), (0.5, 1), (0.0, 0)]);
+        assert_eq!(points.toward_zero(0, -9.0), [(-2.0, -4), (-1.5, -3), (0.0, 0)]);
+        assert_eq!(points.toward_zero(0, 0.1), [(0.0, 0), (0.0, 0), (0.0, 0)]);
+        assert_eq!(points.step(0), 0.5);
+        // 3 is the integer that means zero.
+        let points = Points::Integers { scale: vec![2.0], zero_point: vec![3.0], ends: (0.0, 15.0) };
+        assert_eq!(points.toward_zero(0, 7.4), [(8.0, 4), (6.0, 3), (0.0, 0)]);
+        let points = Points::Levels(vec![vec![-1.0, -0.25, 0.5, 2.0]]);
+        assert_eq!(points.toward_zero(0, 1.9), [(2.0, 3), (0.5, 2), (0.5, 2)]);
+        assert_eq!(points.toward_zero(0, -0.8), [(-1.0, 0), (-0.25, 1), (-0.25, 1)]);
+        assert_eq!(points.toward_zero(0, -0.2), [(-0.25, 1), (-0.25, 1), (-0.25, 1)]);
+        assert_eq!(points.step(0), 1.0);
+        let points = Points::Levels(vec![vec![-1.0, 0.0, 3.0]]);
+        assert_eq!(points.toward_zero(0, 3.0), [(3.0, 2), (0.0, 1), (0.0, 1)]);
     }
 }
