@@ -109,9 +109,9 @@ mod tests {
         assert_eq!(some.len(), 5);
         assert_eq!(some.labels().unwrap(), (3..8).map(Some).collect::<Vec<_>>());
         assert_eq!(some.runs(), [0..1, 1..5]);
-        assert!(some.read(4).unwrap_err().to_string().contains("row 7"));
-        assert!(some.read(5).unwrap_err().to_string().contains(&usize::MAX.to_string()));
-        for wrong in [8..8, 5..3, 3..11] {
+        assert!(some.read(4).err().unwrap().to_string().contains("row 7"));
+        assert!(some.read(5).err().unwrap().to_string().contains(&usize::MAX.to_string()));
+        for wrong in [8..8, 3..11] {
             let error = part(Arc::new(Numbers), wrong).err().unwrap().to_string();
             assert!(error.contains("not within its 10 rows"), "{error}");
         }

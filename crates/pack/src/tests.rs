@@ -145,7 +145,7 @@ fn with_field(dtype: u8, sizes: &[u64], field: u8, numbers: &[u8]) -> Vec<u8> {
 
 #[test]
 fn numbers_in_typed_fields_are_numbers() {
-    let floats: Vec<u8> = (0..4000).flat_map(|i| (tensor::random::unit(3, i) as f32 - 0.5).to_le_bytes()).collect();
+    let floats: Vec<u8> = (0..4000).flat_map(|i| ((tensor::random::unit(3, i) - 0.5) as f32).to_le_bytes()).collect();
     let mut integers = vec![];
     for i in 0..3000i64 {
         unpack::write_number(&mut integers, (i * i % 400 - 200) as u64);
@@ -177,7 +177,7 @@ fn numbers_in_typed_fields_are_numbers() {
 
 #[test]
 fn large_tensors_are_divided_and_equal_ones_stored_once() {
-    let weights = |seed| (0..700_000).map(|i| tensor::random::unit(seed, i) as f32 - 0.5).collect::<Vec<f32>>();
+    let weights = |seed| (0..700_000).map(|i| (tensor::random::unit(seed, i) - 0.5) as f32).collect::<Vec<f32>>();
     let mut model = graph::Model::new(25);
     let (large, small) = (weights(1), weights(2)[..2000].to_vec());
     for (name, values, shape) in [("large", large, [700, 1000]), ("one", small.clone(), [20, 100]), ("two", small, [20, 100])] {
