@@ -22,6 +22,7 @@ pub use norm::GroupNorm;
 pub use row::Row;
 
 use crate::{Candidate, WeightView};
+use graph::Model;
 use technique::{Entry, Family};
 
 /// How a weight's elements are taken together. Lists have an entry for each element, in the stored order.
