@@ -88,7 +88,7 @@ fn a_recipes_layers_are_measured_at_each_sparsity_and_shares_follow() {
 
     // The table in place of a measurement, and a stage that measures.
     for (name, scope, told) in [
-        ("table", "{ kind = \"sensitivity\", table = \"s.json\" }", "sparsity 60."),
+        ("table", "{ kind = \"sensitivity\", table = \"s.json\" }", "over 10 weights"),
         ("measured", "{ kind = \"sensitivity\", samples = 16 }", "by what each alone costs on 16 training samples"),
     ] {
         fs::write(path("shares.toml"), stage(&format!("scope = {scope}"))).expect("a recipe");

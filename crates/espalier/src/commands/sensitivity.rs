@@ -71,7 +71,6 @@ pub fn sensitivity(options: &SensitivityOptions, tick: &mut dyn FnMut(u64, u64))
             return Err(Error::Input(text));
         }
     }
-    let staged = |e: StageError| Error::Input(e.to_string());
     let root = options.data_root.as_deref();
     let subject = Subject {
         of: &options.of,
@@ -89,22 +88,23 @@ pub fn sensitivity(options: &SensitivityOptions, tick: &mut dyn FnMut(u64, u64))
     subject.spares(&written, &options.outputs)?;
     let loaded = written.with_files(root)?;
     tensor::set_threads(loaded.recipe.threads);
-    let sources = Sources::open(&loaded, root).map_err(staged)?;
     let table = match &options.levels {
-        Levels::Widths(widths) => SensitivityTable::Widths(by_width(&subject, &loaded, &sources, widths, options.samples, tick)?),
-        Levels::Sparsities(shares) => {
-            SensitivityTable::Sparsities(by_sparsity(&subject, &loaded, &sources, shares, options.samples, tick)?)
-        }
+        Levels::Widths(widths) => SensitivityTable::Widths(by_width(&subject, &loaded, root, widths, options.samples, tick)?),
+        Levels::Sparsities(shares) => SensitivityTable::Sparsities(by_sparsity(&subject, &loaded, root, shares, options.samples, tick)?),
     };
     tick(1, 1);
     options.outputs.iter().try_for_each(|path| write(&table, path))?;
     Ok(table)
 }
 
+fn staged(e: StageError) -> Error {
+    Error::Input(e.to_string())
+}
+
 fn by_width(
     subject: &Subject,
     loaded: &Loaded,
-    sources: &Sources,
+    root: Option<&Path>,
     widths: &[u32],
     samples: Option<usize>,
     tick: &mut dyn FnMut(u64, u64),
@@ -117,15 +117,16 @@ fn by_width(
     stage.check_search().map_err(|fault| Error::Input(fault.to_string()))?;
     let (recipe, model) = (&loaded.recipe, subject.network(loaded, index)?);
     let target = recipe.target_from(index);
-    let on = CompressOn { sources, seed: recipe.seed, training: &Training::default(), target: &target, cache: None };
-    let record = sensitivities(&model, &stage, &on, tick).map_err(|e| Error::Input(e.to_string()))?;
+    let sources = Sources::open(loaded, root).map_err(staged)?;
+    let on = CompressOn { sources: &sources, seed: recipe.seed, training: &Training::default(), target: &target, cache: None };
+    let record = sensitivities(&model, &stage, &on, tick).map_err(staged)?;
     Ok(SensitivityRecord { name: recipe.name.clone(), ..record })
 }
 
 fn by_sparsity(
     subject: &Subject,
     loaded: &Loaded,
-    sources: &Sources,
+    root: Option<&Path>,
     sparsities: &[f64],
     samples: Option<usize>,
     tick: &mut dyn FnMut(u64, u64),
@@ -143,9 +144,10 @@ fn by_sparsity(
     }
     let (recipe, model) = (&loaded.recipe, subject.network(loaded, index)?);
     let (target, training) = (recipe.target_from(index), recipe.stages[index].training().cloned().unwrap_or_default());
-    let on = CompressOn { sources, seed: recipe.seed, training: &training, target: &target, cache: None };
+    let sources = Sources::open(loaded, root).map_err(staged)?;
+    let on = CompressOn { sources: &sources, seed: recipe.seed, training: &training, target: &target, cache: None };
     let record = prune_sensitivities(&model, &stage.settings, (&sparsities, samples), &on, tick);
-    Ok(PruneSensitivityRecord { name: recipe.name.clone(), ..record.map_err(|e| Error::Input(e.to_string()))? })
+    Ok(PruneSensitivityRecord { name: recipe.name.clone(), ..record.map_err(staged)? })
 }
 
 /// Endings of files that can be written.
