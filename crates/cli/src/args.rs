@@ -79,7 +79,7 @@ pub(crate) enum Command {
     Evaluate(Evaluate),
     /// Compare two models value by value on the same inputs
     Compare(Compare),
-    /// Measure what each layer alone costs at each width
+    /// Measure what each layer alone costs at each width, or with --prune at each sparsity
     Sensitivity(Sensitivity),
     /// Say why a quantized network is worse than the float one, what to try, and try it
     Diagnose(Diagnose),
@@ -439,25 +439,31 @@ pub(crate) struct Compare {
 
 #[derive(ClapArgs, Debug)]
 pub(crate) struct Sensitivity {
-    /// A recipe (.toml) with a quantize stage, or a model (with --data)
+    /// A recipe (.toml) with a quantize stage (with --prune: a prune stage), or a model (with --data)
     #[arg(value_name = "RECIPE|MODEL")]
     pub(crate) of: PathBuf,
+    /// Prune each layer alone, by the prune stage's criterion and granularity, in place of quantizing it
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// With --prune: sparsities to measure [default: those of the stage's scope, 0.3,0.5,0.7,0.8,0.9]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "prune")]
+    pub(crate) sparsities: Vec<f64>,
     /// For a model: its data set, a folder or file
     #[arg(long, value_name = "PATH")]
     pub(crate) data: Option<PathBuf>,
     /// For a recipe: the network to measure, in place of the one it begins with
     #[arg(long, value_name = "FILE")]
     pub(crate) model: Option<PathBuf>,
-    /// Name of the recipe's quantize stage [default: the first one]
+    /// Name of the recipe's quantize or prune stage [default: the first one]
     #[arg(long, value_name = "NAME")]
     pub(crate) stage: Option<String>,
     /// Widths to measure, in bits [default: search.widths of the stage, 2,3,4,8]
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "prune")]
     pub(crate) widths: Vec<u32>,
-    /// Number of samples to measure on: validation samples, else training samples; never test samples [default: search.samples, 256]
+    /// Number of samples to measure on: validation samples, else training samples; never test samples [default: that of search or scope, 256]
     #[arg(long, value_name = "N")]
     pub(crate) samples: Option<usize>,
-    /// File to write: .json (search.sensitivity in a recipe reads it), .csv or .html with charts (repeat for several)
+    /// File to write: .json (search.sensitivity or scope.table in a recipe reads it), .csv or .html with charts (repeat for several)
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Vec<PathBuf>,
     /// Folder to look in first for the recipe's data sets and files

@@ -280,7 +280,10 @@ fn sensitivity_options(a: &Sensitivity) -> lib::SensitivityOptions {
         overrides: a.set.clone(),
         model: a.model.clone(),
         stage: a.stage.clone(),
-        widths: a.widths.clone(),
+        levels: match a.prune {
+            true => lib::Levels::Sparsities(a.sparsities.clone()),
+            false => lib::Levels::Widths(a.widths.clone()),
+        },
         samples: a.samples,
         outputs: a.output.clone(),
     }

@@ -61,6 +61,7 @@ mod signal;
 mod simple;
 mod slicing;
 mod softmax;
+mod sums;
 #[cfg(test)]
 mod testing;
 mod weights;
@@ -91,4 +92,5 @@ pub use roles::Roles;
 pub use saturation::{Products, Sums, saturates, taken as taken_by_saturation};
 pub use scaling::{ChannelAxis, ChannelConstants, LayerChannels, Scaling, channel_constants, keeps_last_axis, scaling};
 pub use sign::{NeverNegative, never_negative};
+pub use sums::{keeps_constants, summands};
 pub use weights::{WeightAxes, weight_axes, weights};

@@ -252,6 +252,8 @@ impl Runner<'_, '_> {
             layers: output.layers,
             float_parts: output.float_parts,
             plan: output.plan,
+            shares: output.shares,
+            cuts: output.cuts,
             epochs: output.epochs,
             classes: output.classes,
             deploy: output.deploy,

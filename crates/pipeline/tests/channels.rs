@@ -48,6 +48,23 @@ fn a_smaller_network_is_trained_quantized_and_deployed() {
 }
 
 #[test]
+fn channels_that_will_go_are_pushed_to_zero_before() {
+    let push = format!(
+        "name = \"push\"\n{TEACH}\ngrowing_penalty = {{ channels = {{ remove = {{ macs = 0.4 }} }}, largest = 1e4, end = 0.5, every = 2 }}"
+    );
+    let cut = "name = \"cut\"\nkind = \"prune_channels\"\nremove = { macs = 0.4 }";
+    let record = record(&[TRAIN, &push, cut]);
+    let note = stage(&record, "push").notes.iter().find(|n| n.text.contains("pushed towards zero")).unwrap().text.clone();
+    // It ends in `from 3.2 to 0.001`.
+    let words: Vec<&str> = note.split_whitespace().rev().collect();
+    let (after, before): (f64, f64) = (words[0].parse().unwrap(), words[2].parse().unwrap());
+    assert!(after < 0.01 * before, "{note}");
+    // What was pushed is what goes: nothing is lost by the cut.
+    let accuracy = |name: &str| stage(&record, name).metrics.accuracy.unwrap();
+    assert!((accuracy("cut") - accuracy("push")).abs() < 0.01, "{} {}", accuracy("cut"), accuracy("push"));
+}
+
+#[test]
 fn channels_that_masks_have_emptied_go() {
     let mask = "kind = \"prune\"\nsparsity = 0.4\ngranularity = \"filter\"\nscope = \"layer\"";
     let empty = "name = \"empty\"\nkind = \"prune_channels\"\nremove = { dead = true }";

@@ -1,6 +1,8 @@
 //! Pruning during training.
 use crate::exchange::exchange;
 use crate::prune::to_sparsity;
+use crate::rewinding::Early;
+use crate::search::{self, Scores};
 use crate::{Needs, PruneError, PruneSettings, Result, SparsityReport, candidates};
 use graph::{Model, ValueId};
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +21,10 @@ pub struct GradualPruning {
     report: Option<SparsityReport>,
     /// For a criterion that needs it, the sum over the steps so far of `-w * g` by weight.
     movement: BTreeMap<ValueId, Vec<f32>>,
+    /// For a schedule that trains the mask, the scores by weight.
+    scores: Scores,
+    /// For a schedule that goes back, what it goes back to.
+    early: Early,
 }
 
 impl GradualPruning {
@@ -28,7 +34,13 @@ impl GradualPruning {
     /// [`PruneError::Setting`] for settings that [`PruneSettings::check`] refuses.
     pub fn new(settings: &PruneSettings) -> Result<Self> {
         settings.check()?;
-        Ok(GradualPruning { settings: settings.clone(), report: None, movement: BTreeMap::new() })
+        Ok(GradualPruning {
+            settings: settings.clone(),
+            report: None,
+            movement: BTreeMap::new(),
+            scores: Scores::new(),
+            early: Early::default(),
+        })
     }
 
     /// The report of the last pruning.
@@ -41,8 +53,10 @@ impl GradualPruning {
     }
 }
 
-/// What precedes the names of weights whose movement is saved.
+/// What precedes the names of weights whose movement is saved, whose scores are, and of values to go back to.
 const MOVEMENT: &str = "movement of ";
+const SCORES: &str = "scores of ";
+const EARLY: &str = "early ";
 
 impl Participant for GradualPruning {
     fn name(&self) -> &'static str {
@@ -51,6 +65,9 @@ impl Participant for GradualPruning {
 
     fn before_step(&mut self, cx: &mut StepContext) -> Result<(), TrainError> {
         let schedule = self.settings.sparsity_schedule.clone();
+        if schedule.remembers(cx.step, cx.steps) {
+            self.early = Early::of(cx.model);
+        }
         let (due, exchanged) = (schedule.sparsity(cx.step, cx.steps, self.settings.target()), schedule.exchange(cx.step, cx.steps));
         if due.is_none() && exchanged.is_none() {
             return Ok(());
@@ -66,6 +83,12 @@ impl Participant for GradualPruning {
                 }
             }
             self.report = Some(to_sparsity(cx.model, &self.settings, sparsity, (Some(&source), &self.movement), true)?);
+            if schedule.search().is_some() {
+                self.scores = search::first(cx.model, &candidates(cx.model, &self.settings.skip)?)?;
+            }
+            if schedule.rewinds(cx.step, cx.steps) {
+                self.early.put(cx.model);
+            }
         }
         if let (Some(share), Some(batches)) = (exchanged, schedule.exchanges()) {
             exchange(cx.model, &self.settings.skip, share, &source, batches)?;
@@ -74,6 +97,9 @@ impl Participant for GradualPruning {
     }
 
     fn gradients(&mut self, cx: &mut StepContext, gradients: &mut [Option<Tensor>]) -> Result<(), TrainError> {
+        if let Some(rate) = self.settings.sparsity_schedule.search() {
+            return search::step(cx, &mut self.scores, rate, gradients);
+        }
         if !self.moves() {
             return Ok(());
         }
@@ -89,14 +115,26 @@ impl Participant for GradualPruning {
         Ok(())
     }
 
+    fn dense_gradients(&self) -> bool {
+        self.settings.sparsity_schedule.search().is_some()
+    }
+
+    fn schedule_place(&self, step: u64, steps: u64) -> Option<(u64, u64)> {
+        self.settings.sparsity_schedule.place(step, steps)
+    }
+
     fn settled(&self, cx: &StepContext) -> bool {
         self.settings.sparsity_schedule.end(cx.steps).is_none_or(|end| cx.step > end)
     }
 
     fn state(&self, model: &Model) -> ParticipantState {
         let masks = model.annotations.iter().filter_map(|(id, a)| Some((model.values[id].name.clone(), a.mask.clone()?)));
-        let moved = self.movement.iter().map(|(id, m)| (format!("{MOVEMENT}{}", model.values[*id].name), Tensor::vector(m.clone())));
-        ParticipantState { tensors: masks.chain(moved).collect(), values: serde_json::json!(self.report) }
+        let saved = |what: &'static str, of: &BTreeMap<ValueId, Vec<f32>>| -> Vec<(String, Tensor)> {
+            of.iter().map(|(id, m)| (format!("{what}{}", model.values[*id].name), Tensor::vector(m.clone()))).collect()
+        };
+        let (moved, scores) = (saved(MOVEMENT, &self.movement), saved(SCORES, &self.scores));
+        let early = self.early.0.iter().map(|(name, tensor)| (format!("{EARLY}{name}"), tensor.clone()));
+        ParticipantState { tensors: masks.chain(moved).chain(scores).chain(early).collect(), values: serde_json::json!(self.report) }
     }
 
     fn restore(&mut self, model: &mut Model, state: &ParticipantState) -> Result<(), TrainError> {
@@ -105,6 +143,14 @@ impl Participant for GradualPruning {
         for (name, mask) in &state.tensors {
             if let Some(id) = name.strip_prefix(MOVEMENT).and_then(|name| model.find(name)) {
                 self.movement.insert(id, mask.to_f32_vec()?);
+                continue;
+            }
+            if let Some(id) = name.strip_prefix(SCORES).and_then(|name| model.find(name)) {
+                self.scores.insert(id, mask.to_f32_vec()?);
+                continue;
+            }
+            if let Some(name) = name.strip_prefix(EARLY) {
+                self.early.0.insert(name.to_string(), mask.clone());
                 continue;
             }
             let id = model.find(name).ok_or_else(|| unknown(name))?;

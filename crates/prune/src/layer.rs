@@ -41,7 +41,7 @@ impl Layer {
         settings: &PruneSettings,
         keep_dead: bool,
     ) -> Result<Result<Layer, String>> {
-        let units = settings.granularity.units(candidate);
+        let units = settings.granularity.units_in(context.model, candidate);
         if let Units::Dense(why) = units {
             return Ok(Err(why));
         }

@@ -13,25 +13,32 @@ mod layer;
 mod layers;
 mod prune;
 mod report;
+mod rewinding;
 mod schedule;
 mod scope;
+mod search;
 mod select;
+mod sensitivity;
 mod settings;
 mod update;
 mod view;
 
 pub use candidates::{Candidate, Normalization, Place, candidates};
 pub use criterion::{
-    BnScale, Criteria, Criterion, Fpgm, ImportanceContext, Lamp, Magnitude, Movement, Needs, Obd, Obs, Random, Snip, Taylor, Wanda,
+    Apoz, BnScale, Criteria, Criterion, Fpgm, Grasp, ImportanceContext, Lamp, Magnitude, Movement, Needs, Obd, Obs, Random, Snip, SynFlow,
+    Taylor, Wanda,
 };
 pub use error::{PruneError, Result};
 pub use gradual::GradualPruning;
-pub use granularity::{Block, Column, Element, Filter, Granularities, Granularity, GroupNorm, Kernel, NofM, Row, Units, grouped};
+pub use granularity::{
+    Block, Column, Element, Filter, Granularities, Granularity, GroupNorm, Head, Kernel, NofM, Row, Units, WholeLayer, grouped,
+};
 pub use prune::{prune, prune_with};
 pub use report::{LayerSparsity, SparsityReport, report};
-pub use schedule::{Cubic, Iterative, Linear, OneShot, RigL, SparsitySchedule, SparsitySchedules};
-pub use scope::{Allocation, Erk, Global, PerLayer, Rate, Rates, Scope, ScopeLayer, Scopes, UniformPlus};
+pub use schedule::{Cubic, Iterative, Linear, MaskSearch, OneShot, Rewind, Rewound, RigL, SparsitySchedule, SparsitySchedules};
+pub use scope::{Allocation, Erk, Global, Measure, PerLayer, Rate, Rates, Scope, ScopeLayer, Scopes, SensitivityShares, UniformPlus};
 pub use select::least_important;
+pub use sensitivity::{Curve, LayerEffects, PruneSensitivity, sensitivity};
 pub use settings::PruneSettings;
 pub use update::{KeepWeights, LeastSquares, Updates, WeightUpdate};
 pub use view::WeightView;

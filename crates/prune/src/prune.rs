@@ -44,7 +44,12 @@ pub fn prune_with(model: &mut Model, settings: &PruneSettings, source: Option<&G
         let what = format!("{} is known only while a network trains, and this prunes at once", settings.criterion.kind());
         return Err(Fault::new("criterion", what).hint("take a gradual schedule in a stage that trains, or another criterion").into());
     }
-    let mut report = to_sparsity(model, settings, settings.target(), (source, &BTreeMap::new()), false)?;
+    let (target, rounds) = (settings.target(), settings.criterion.rounds().max(1));
+    let mut report = SparsityReport::default();
+    for round in 1..=rounds {
+        let sparsity = if round == rounds { target } else { 1.0 - (1.0 - target).powf(round as f64 / rounds as f64) };
+        report = to_sparsity(model, settings, sparsity, (source, &BTreeMap::new()), round > 1)?;
+    }
     if settings.update.needs_data() {
         let Some(source) = source else {
             let what = format!("{} needs data, and there is none to run", settings.update.kind());
@@ -64,20 +69,11 @@ pub(crate) fn to_sparsity(
     (source, movement): (Option<&GradientSource>, &BTreeMap<ValueId, Vec<f32>>),
     keep_dead: bool,
 ) -> Result<SparsityReport> {
-    let criterion: &dyn Criterion = &*settings.criterion;
     let list = candidates(model, &settings.skip)?;
     if list.is_empty() {
         return Err(Fault::new("skip", "leaves no weight to prune").into());
     }
-    let context = ImportanceContext { movement: movement.clone(), ..ImportanceContext::gather(model, &settings.criterion, &list, source)? };
-    let mut dense = vec![];
-    let mut layers: Vec<(&Candidate, Layer)> = vec![];
-    for candidate in &list {
-        match Layer::read(&context, criterion, candidate, settings, keep_dead)? {
-            Ok(layer) => layers.push((candidate, layer)),
-            Err(why) => dense.push((candidate.name.clone(), why)),
-        }
-    }
+    let (layers, dense) = read_layers(model, settings, &list, (source, movement), keep_dead)?;
     let whole = sparsity >= settings.target();
     let live: Vec<Vec<bool>> = match settings.scope.allocate(&sizes(model, &layers), sparsity).map_err(|fault| fault.under("scope"))? {
         Allocation::Together => together(&layers, sparsity, whole),
@@ -101,6 +97,27 @@ pub(crate) fn to_sparsity(
         model.annotations.entry(weight).mask = Some(mask);
     }
     Ok(SparsityReport { zero_before, emptied, dense, ..report(model, &list) })
+}
+
+/// The candidates with their units, ranked; and those that stay dense, each with the reason.
+#[allow(clippy::type_complexity)]
+pub(crate) fn read_layers<'c>(
+    model: &Model,
+    settings: &PruneSettings,
+    list: &'c [Candidate],
+    (source, movement): (Option<&GradientSource>, &BTreeMap<ValueId, Vec<f32>>),
+    keep_dead: bool,
+) -> Result<(Vec<(&'c Candidate, Layer)>, Vec<(String, String)>)> {
+    let criterion: &dyn Criterion = &*settings.criterion;
+    let context = ImportanceContext { movement: movement.clone(), ..ImportanceContext::gather(model, &settings.criterion, list, source)? };
+    let (mut layers, mut dense) = (vec![], vec![]);
+    for candidate in list {
+        match Layer::read(&context, criterion, candidate, settings, keep_dead)? {
+            Ok(layer) => layers.push((candidate, layer)),
+            Err(why) => dense.push((candidate.name.clone(), why)),
+        }
+    }
+    Ok((layers, dense))
 }
 
 /// Chooses among all layers together; for each which of its units live.

@@ -79,7 +79,7 @@ impl PruneSettings {
 
     /// True if pruning at once reads data.
     pub fn needs_data(&self) -> bool {
-        self.criterion.needs() != Needs::Weights || self.update.needs_data()
+        self.criterion.needs().reads_data() || self.update.needs_data()
     }
 
     /// Checks ranges.
@@ -105,9 +105,20 @@ impl PruneSettings {
             }
             _ => {}
         }
+        if self.scope.measure().is_some() && self.granularity.sparsity().is_some() {
+            let what = format!("{} finds each layer's share, and granularity {} decides it", self.scope.kind(), self.granularity.kind());
+            return Err(Fault::new("scope", what).hint("leave one of them out"));
+        }
+        if self.scope.measure().is_some() && self.criterion.needs() == Needs::Movement {
+            let what =
+                format!("{} measures layers before the training, and {} is known only after", self.scope.kind(), self.criterion.kind());
+            return Err(Fault::new("scope", what).hint("take another scope, or another criterion"));
+        }
         let schedule = &self.sparsity_schedule;
-        if schedule.exchanges().is_some() && self.granularity.kind() != Granularities::DEFAULT.unwrap_or_default() {
-            let what = format!("{} exchanges single elements, and granularity {} would not hold", schedule.kind(), self.granularity);
+        if (schedule.exchanges().is_some() || schedule.search().is_some())
+            && self.granularity.kind() != Granularities::DEFAULT.unwrap_or_default()
+        {
+            let what = format!("{} changes single elements, and granularity {} would not hold", schedule.kind(), self.granularity);
             return Err(Fault::new("sparsity_schedule", what).hint("take a cubic schedule, or granularity = \"element\""));
         }
         if self.criterion.needs() == Needs::Movement && !schedule.is_gradual() {

@@ -41,6 +41,8 @@ fn page(record: &RunRecord, head: &str) -> String {
         sections::classes(record),
         layers(record),
         crate::widths::widths(record),
+        crate::sparsities::shares(record),
+        crate::cuts::cuts(record),
         sections::time(record),
         notes(record),
         sections::reproduce(record),

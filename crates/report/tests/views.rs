@@ -1,6 +1,9 @@
 //! The views of a record with every field set, and with names that must be escaped.
 use espalier_report::record::*;
-use espalier_report::{RunRecord, curves, html, html_live, markdown, sensitivity_page, sensitivity_text, terminal, terminal_after};
+use espalier_report::{
+    RunRecord, curves, html, html_live, markdown, prune_sensitivity_page, prune_sensitivity_text, sensitivity_page, sensitivity_text,
+    terminal, terminal_after,
+};
 
 fn sensitivities() -> SensitivityRecord {
     let width = |bits: u32| WidthRecord {
@@ -143,7 +146,7 @@ fn sensitivities_are_a_table_for_people_and_for_programs() {
         lines[3].starts_with("a and 2 more") && lines[3].contains("-3.00 points") && lines[4].contains("64 validation samples"),
         "{text}"
     );
-    assert_eq!(page.matches("<svg").count(), 2);
+    assert_eq!(page.matches("<svg").count(), 3);
     assert!(page.contains("&lt;net&gt; · Espalier") && page.contains("conv&lt;1&gt;") && page.contains("loss 4"), "{page}");
     assert_eq!(csv.lines().nth(1), Some("\"conv<1>\",432,1000,3,0.01,20,0.8333333333333333,0.87"));
     assert_eq!(csv.lines().nth(4), Some("\"a b\"\" c\",432,1000,4,0,,0.75,0.86"));
@@ -152,6 +155,40 @@ fn sensitivities_are_a_table_for_people_and_for_programs() {
     // In a run's page the widths that were chosen stand beside what they were chosen by.
     let page = html(&self::record());
     for told in ["<section id=\"widths\">", "Widths after train", "2.980 bits of at most 3 bits", "train.plan.toml", "<th>chosen</th>"] {
+        assert!(page.contains(told), "{told}");
+    }
+}
+
+#[test]
+fn sensitivities_to_pruning_are_a_table_for_people_and_for_programs() {
+    let effect =
+        |sparsity: f64| SparsityEffect { sparsity, noise: sparsity / 10.0, loss: Some(0.5 + sparsity), metric: Some(0.9 - sparsity / 5.0) };
+    let layer = |weight: &str| PrunedLayer { weight: weight.into(), elements: 1432, sparsities: vec![effect(0.1), effect(0.975)] };
+    let record = PruneSensitivityRecord {
+        schema_version: SCHEMA_VERSION,
+        name: "<net>".into(),
+        by: "magnitude, granularity filter".into(),
+        samples: 64,
+        taken_from: "validation samples".into(),
+        measured: Some(MetricRecord::accuracy()),
+        whole_loss: Some(0.5),
+        whole_metric: Some(0.9),
+        layers: vec![layer("a<1>"), layer("b\"")],
+        dense: vec![("c".into(), "it is <small>".into())],
+    };
+    let (text, page, csv) = (prune_sensitivity_text(&record), prune_sensitivity_page(&record), record.to_csv());
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("weight ") && lines[0].contains("97.5 %") && lines[0].contains("accuracy at 10 %"), "{text}");
+    assert!(lines[2].starts_with("a<1>") && lines[2].contains("20.0 dB") && lines[2].contains("-19.50 points"), "{text}");
+    assert!(lines[4].contains("by magnitude, granularity filter") && lines[4].contains("Dense: c (it is <small>)"), "{text}");
+    assert_eq!(page.matches("<svg").count(), 3);
+    assert!(page.contains("a&lt;1&gt;") && page.contains("Change of accuracy by sparsity") && page.contains("&lt;small&gt;"), "{page}");
+    assert_eq!(csv.lines().nth(1), Some("\"a<1>\",1432,0.1,0.01,20,0.6,0.88"));
+    // In a run's page the shares that were chosen stand beside what they were chosen by.
+    let mut run = self::record();
+    run.stages[0].shares = Some(SharesRecord { sparsity: 0.5, sensitivity: record, chosen: vec![0.1, 0.9] });
+    let page = html(&run);
+    for told in ["<section id=\"sparsities\">", "Sparsities after train", "Chosen for 50.00 %", "<td>90.0 %</td>"] {
         assert!(page.contains(told), "{told}");
     }
 }

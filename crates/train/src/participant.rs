@@ -97,6 +97,12 @@ pub trait Participant: Send {
         false
     }
 
+    /// The step, and of how many, whose learning rate a step has, if that is another one: for a participant that goes back to an early
+    /// step. The first participant that says so decides.
+    fn schedule_place(&self, _step: u64, _steps: u64) -> Option<(u64, u64)> {
+        None
+    }
+
     /// False while the model is not in its final form (its sparsity is not reached, for example): such an epoch is never kept as
     /// the best, and early stopping does not count it. Asked after each epoch.
     fn settled(&self, _cx: &StepContext) -> bool {

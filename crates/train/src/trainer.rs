@@ -212,7 +212,9 @@ fn train_prepared(
                 simulate: settings.simulate,
                 seed: tensor::random::derive(settings.seed, state.steps_done),
             };
-            cx.factor = settings.schedule.factor(state.steps_done, total);
+            let place = participants.iter().find_map(|p| p.schedule_place(state.steps_done, total));
+            let (at, of) = place.unwrap_or((state.steps_done, total));
+            cx.factor = settings.schedule.factor(at, of);
             (cx.epoch, cx.step) = (epoch, state.steps_done);
             let loss = steps.step(&mut cx, participants, &runs, &mut sums)?;
             sums.lr = settings.optimizer.lr() * cx.factor;

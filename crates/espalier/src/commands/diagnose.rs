@@ -1,5 +1,5 @@
 //! `diagnose`: why a quantized network is worse than the float one, what to try, and trying it.
-use super::init::Task;
+use super::init::{Purpose, Task};
 use super::subject::Subject;
 use crate::{Error, Result};
 use graph::Model;
@@ -62,6 +62,7 @@ pub fn diagnose(options: &DiagnoseOptions, tick: &mut dyn FnMut(u64, u64)) -> Re
     let staged = |e: StageError| Error::Input(e.to_string());
     let run = run_of(options)?;
     let subject = Subject {
+        purpose: Purpose::Quantize { epochs: 0 },
         of: &options.of,
         task: options.task.as_ref(),
         data_root: options.data_root.as_deref().or(run.as_ref().and_then(|run| run.data_root.as_deref())),

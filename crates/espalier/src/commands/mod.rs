@@ -46,7 +46,7 @@ pub use run::{RunResult, report, run};
 pub use runs::{Difference, RunSummary, diff_runs, list_runs};
 pub use runtime::{FoundRuntime, fetch_runtime, find_runtime};
 pub use samples::{SampleOptions, task_named, tasks};
-pub use sensitivity::{SensitivityOptions, SensitivityTable, sensitivity};
+pub use sensitivity::{Levels, SensitivityOptions, SensitivityTable, sensitivity};
 
 pub(crate) use preprocessing::carried as carried_preprocessing;
 pub(crate) use samples::loader;

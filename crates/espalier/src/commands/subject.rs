@@ -1,8 +1,9 @@
-//! What `sensitivity` and `diagnose` look at: a recipe, or a model with its data, and its quantize stage.
+//! What `sensitivity` and `diagnose` look at: a recipe, or a model with its data, and its quantize or prune stage.
 use super::init::{Purpose, Task, draft};
 use crate::{Error, Result};
 use graph::Model;
-use pipeline::recipe::{Loaded, ModelSource, QuantizeStage, Stage, load, parse};
+use pipeline::recipe::{Loaded, ModelSource, PruneStage, QuantizeStage, Stage, load, parse};
+use pipeline::stages::StageKind;
 use std::path::{Path, PathBuf};
 
 /// A recipe or a model, as it was named.
@@ -15,12 +16,14 @@ pub(super) struct Subject<'a> {
     pub(super) overrides: &'a [String],
     /// The network, in place of the one that the recipe begins with.
     pub(super) model: Option<&'a Path>,
-    /// Name of the quantize stage; absent: the first one.
+    /// Name of the stage that is looked at; absent: the first one of its kind.
     pub(super) stage: Option<&'a str>,
+    /// What a recipe for a model does.
+    pub(super) purpose: Purpose,
 }
 
 impl Subject<'_> {
-    /// The recipe, or the one that `quantize` would make for the model.
+    /// The recipe, or the one that the short command of the purpose would make for the model.
     pub(super) fn loaded(&self) -> Result<Loaded> {
         let is_recipe = self.of.extension().is_some_and(|e| e == "toml");
         match self.task {
@@ -32,7 +35,7 @@ impl Subject<'_> {
             Some(_) if is_recipe => Err(Error::Input("--data goes with a model: a recipe names its own data".into())),
             Some(task) => {
                 let task = Task { model: self.of.to_path_buf(), ..task.clone() };
-                let written = draft(&task, &Purpose::Quantize { epochs: 0 }, Path::new(""))?;
+                let written = draft(&task, &self.purpose, Path::new(""))?;
                 let recipe = parse(&written.text, self.overrides)?;
                 Ok(Loaded { recipe, text: written.text, folder: PathBuf::from("."), overrides: self.overrides.to_vec() })
             }
@@ -52,11 +55,20 @@ impl Subject<'_> {
 
     /// The position and the settings of the quantize stage.
     pub(super) fn quantize_stage(&self, loaded: &Loaded) -> Result<(usize, QuantizeStage)> {
-        let found = |(i, stage): (usize, &Stage)| Some((i, stage.get::<QuantizeStage>()?.clone()));
+        self.stage_of(loaded, "quantize", "whose settings say how layers are stored")
+    }
+
+    /// The position and the settings of the prune stage.
+    pub(super) fn prune_stage(&self, loaded: &Loaded) -> Result<(usize, PruneStage)> {
+        self.stage_of(loaded, "prune", "whose criterion and granularity say how layers are pruned")
+    }
+
+    fn stage_of<T: StageKind + Clone>(&self, loaded: &Loaded, kind: &str, why: &str) -> Result<(usize, T)> {
+        let found = |(i, stage): (usize, &Stage)| Some((i, stage.get::<T>()?.clone()));
         let mut stages = loaded.recipe.stages.iter().enumerate().filter(|(_, s)| self.stage.is_none_or(|name| s.name() == name));
         stages.find_map(found).ok_or_else(|| match self.stage {
-            Some(name) => Error::Input(format!("the recipe has no quantize stage of the name '{name}'")),
-            None => Error::Input("the recipe has no quantize stage, whose settings say how layers are stored".into()),
+            Some(name) => Error::Input(format!("the recipe has no {kind} stage of the name '{name}'")),
+            None => Error::Input(format!("the recipe has no {kind} stage, {why}")),
         })
     }
 
@@ -71,7 +83,7 @@ impl Subject<'_> {
             _ => {
                 let before = &recipe.stages[index - 1];
                 return Err(Error::Input(format!(
-                    "stage '{0}' comes before the quantize stage: run the recipe, and name its result with --model (RUN/{0}.onnx)",
+                    "stage '{0}' comes before the stage that is looked at: run the recipe, and name its result with --model (RUN/{0}.onnx)",
                     before.name()
                 )));
             }

@@ -8,7 +8,7 @@ use pipeline::run_dir::{KeyBuilder, RunDir};
 use report::RunRecord;
 use report::record::{
     Arithmetic, DeployRecord, EpochPoint, FloatPart, GoalRecord, GroupRecord, Latency, LayerRecord, MetricRecord, Metrics, Note,
-    RuntimeRecord, SCHEMA_VERSION, SensitivityRecord, StageRecord, WidthRecord,
+    PruneSensitivityRecord, PrunedLayer, RuntimeRecord, SCHEMA_VERSION, SensitivityRecord, SparsityEffect, StageRecord, WidthRecord,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -82,7 +82,25 @@ fn plans() -> Result<Vec<Case>, String> {
         groups: vec![group("a"), group("b")],
     };
     let table = serde_json::to_vec_pretty(&table).map_err(|e| e.to_string())?;
-    Ok(vec![Case::one("plan.toml", "plan.toml", plan.as_bytes().to_vec()), Case::one("table.json", "table.json", table)])
+    let effect = |sparsity| SparsityEffect { sparsity, noise: 0.01, loss: Some(0.5), metric: Some(0.9) };
+    let shares = PruneSensitivityRecord {
+        schema_version: SCHEMA_VERSION,
+        name: "t".into(),
+        by: "magnitude".into(),
+        samples: 8,
+        taken_from: "validation samples".into(),
+        measured: Some(MetricRecord::accuracy()),
+        whole_loss: Some(0.4),
+        whole_metric: Some(0.95),
+        layers: vec![PrunedLayer { weight: "a".into(), elements: 10, sparsities: [0.3, 0.9].map(effect).to_vec() }],
+        dense: vec![("b".into(), "why".into())],
+    };
+    let shares = serde_json::to_vec_pretty(&shares).map_err(|e| e.to_string())?;
+    Ok(vec![
+        Case::one("plan.toml", "plan.toml", plan.as_bytes().to_vec()),
+        Case::one("table.json", "table.json", table),
+        Case::one("shares.json", "shares.json", shares),
+    ])
 }
 
 fn plan(case: &Case, folder: &Path) -> Result<(), String> {
@@ -92,6 +110,9 @@ fn plan(case: &Case, folder: &Path) -> Result<(), String> {
         let loaded = Loaded { recipe, text: PLANNED.into(), folder: folder.to_path_buf(), overrides: vec![] };
         drop(loaded.with_files(None).map_err(|e| e.to_string()));
         return Ok(());
+    }
+    if let Ok(r) = PruneSensitivityRecord::load(&path) {
+        return views_are_plain(&[report::prune_sensitivity_page(&r), report::prune_sensitivity_text(&r), r.to_csv()]);
     }
     let Ok(r) = SensitivityRecord::load(&path) else { return Ok(()) };
     views_are_plain(&[report::sensitivity_page(&r), report::sensitivity_text(&r), r.to_csv()])

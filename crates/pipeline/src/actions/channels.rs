@@ -1,12 +1,15 @@
 //! Removing channels as the recipe asks for it, with the proof that the smaller graph computes the same as zeros in their place.
-use super::CompressOn;
+use super::cut_search::{CutGoal, Search};
+use super::prune::gradients;
+use super::{CompressOn, Tick};
 use crate::StageError;
 use deploy::measure::Difference;
 use graph::Model;
-use prune::channels::{ChannelSettings, Chosen, Groups, choose, cut, dead, groups, zeroed};
-use prune::{ImportanceContext, Needs};
+use prune::ImportanceContext;
+use prune::channels::{ChannelSettings, Chosen, Groups, Ranking, choose, cut, dead, drop_branches, fold_constants, groups, zeroed};
+use report::record::CutRecord;
 use std::collections::BTreeMap;
-use train::{Executor, GradientSource, Mode, Named};
+use train::{Executor, Mode, Named};
 
 /// Largest difference between both graphs, relative to the root mean square of the outputs: sums in another order.
 const SAME: f64 = 1e-4;
@@ -15,53 +18,99 @@ const SAME: f64 = 1e-4;
 const LISTED: usize = 5;
 
 /// Removes channels, and returns notes for the user. The smaller graph is compared with the graph whose removed channels are zero, on one
-/// sample.
+/// sample. With a `goal`, candidates are measured until the least removal that meets it is found; then their records are returned too.
 ///
 /// # Errors
-/// Errors of the settings, the data or the graph; if the graphs differ.
-pub fn remove_channels(model: &mut Model, settings: &ChannelSettings, on: &CompressOn) -> Result<Vec<String>, StageError> {
+/// Errors of the settings, the data or the graph; if the graphs differ; for a goal that cannot be met.
+pub fn remove_channels(
+    model: &mut Model,
+    settings: &ChannelSettings,
+    on: &CompressOn,
+    goal: Option<&CutGoal>,
+    tick: Tick,
+) -> Result<(Vec<String>, Vec<CutRecord>), StageError> {
     let sample = on.sources.one_sample(model)?;
     let shapes: BTreeMap<String, Vec<usize>> = sample.iter().map(|(name, t)| (name.clone(), t.shape().to_vec())).collect();
     let mut told = if settings.remove.dead { remove_dead(model, &shapes, &sample)? } else { vec![] };
-    if !settings.remove.has_share() {
-        return Ok(told);
+    if !settings.remove.has_share() && goal.is_none() {
+        return Ok((told, vec![]));
     }
     let found = groups(model, &shapes)?;
     let before = model.clone();
-    let mut context = ImportanceContext::new(&before);
-    if settings.criterion.needs() != Needs::Weights {
-        let data = on.sources.training(&before, on.seed, on.training.batch)?;
-        let objective = on.sources.task().loss(&before, on.training.label_smoothing as f32)?;
-        let source = GradientSource { data: &data, epoch: 0, objective: objective.as_ref(), simulate: true };
-        context = ImportanceContext::gather(&before, &settings.criterion, &prune::candidates(&before, &[])?, Some(&source))?;
+    let wanted = settings.criterion.needs().reads_data();
+    let context = gradients(&before, on, wanted, &mut |source| {
+        Ok(ImportanceContext::gather(&before, &settings.criterion, &prune::candidates(&before, &[])?, source)?)
+    })?;
+    let cutter = Cutter { before: &before, sample: &sample, groups: &found, context };
+    let (chosen, cuts) = match goal {
+        None => (choose(&cutter.context, &found, settings)?, vec![]),
+        Some(goal) => {
+            let (chosen, cuts, note) = Search::new(&cutter, settings, goal)?.run(tick)?;
+            told.push(note);
+            (chosen, cuts)
+        }
+    };
+    if chosen.removed.is_empty() {
+        told.push("nothing was removed: the uncut network meets what was asked for".into());
+        return Ok((told, cuts));
     }
-    let chosen = choose(&context, &found, settings)?;
-    cut(model, &found, &chosen.removed)?;
+    *model = cutter.cut(&chosen)?;
     let zeros = zeroed(&before, &chosen.removed)?;
     let difference = compare(&zeros, "the graph with zeros in place of the removed channels", model, &sample, Mode::FLOAT)?;
     told.extend(notes(&found, &chosen, &difference));
-    Ok(told)
+    Ok((told, cuts))
 }
 
-/// Removes the channels that masks have emptied: no output changes by it.
+/// A network with its channels and their importance.
+pub(super) struct Cutter<'a> {
+    pub(super) before: &'a Model,
+    pub(super) sample: &'a Named,
+    groups: &'a Groups,
+    context: ImportanceContext<'a>,
+}
+
+impl<'a> Cutter<'a> {
+    pub(super) fn ranking(&self, settings: &ChannelSettings) -> Result<Ranking<'a>, StageError> {
+        Ok(Ranking::of(&self.context, self.groups, settings)?)
+    }
+
+    /// The network without some channels.
+    pub(super) fn cut(&self, chosen: &Chosen) -> Result<Model, StageError> {
+        let mut model = self.before.clone();
+        cut(&mut model, self.groups, &chosen.removed)?;
+        Ok(model)
+    }
+}
+
+/// Removes the channels and branches that masks have emptied: no output changes by it.
 fn remove_dead(model: &mut Model, shapes: &BTreeMap<String, Vec<usize>>, sample: &Named) -> Result<Vec<String>, StageError> {
     let (before, mut gone, mut rounds) = (model.clone(), 0, 0);
     let all = groups(model, shapes)?.channels();
-    // A channel that goes may leave others without a reader.
+    let (mut branches, mut folded) = (0, 0);
+    // A channel or a branch that goes may leave others without a reader.
     loop {
+        let dropped = drop_branches(model, sample)?;
         let found = groups(model, shapes)?;
+        let moved = fold_constants(model, &found, sample)?;
         let empty = dead(model, &found, sample)?;
-        if empty.is_empty() {
+        if empty.is_empty() && dropped == 0 {
             break;
         }
-        (gone, rounds) = (gone + empty.len(), rounds + 1);
+        (gone, branches, folded, rounds) = (gone + empty.len(), branches + dropped, folded + moved, rounds + 1);
         cut(model, &found, &empty)?;
     }
     if rounds == 0 {
-        return Ok(vec![format!("none of the {all} channels is empty")]);
+        return Ok(vec![format!("none of the {all} channels is empty, and no branch")]);
     }
     let difference = compare(&before, "the graph before", model, sample, Mode::SIMULATED)?;
-    Ok(vec![format!("removed {gone} of {all} channels that had no weights left: {}", apart(&difference))])
+    let mut told = vec![format!("removed {gone} of {all} channels that had no weights left: {}", apart(&difference))];
+    if folded > 0 {
+        told.push(format!("{folded} of them were constants, which are in the biases of the layers that read them"));
+    }
+    if branches > 0 {
+        told.push(format!("removed {branches} branches whose result was the same for all data: their sums read the other side"));
+    }
+    Ok(told)
 }
 
 /// How far the smaller model's outputs are from another's.

@@ -4,7 +4,7 @@ use crate::StageError;
 use crate::recipe::{QuantizeStage, Training};
 use crate::run_dir::Cache;
 use graph::Model;
-use report::record::FloatPart;
+use report::record::{FloatPart, SharesRecord};
 
 /// Masks or quantizers, as a stage of the recipe asks for them.
 pub trait Compression {
@@ -53,4 +53,6 @@ pub struct Compressed {
     pub float_parts: Vec<FloatPart>,
     /// The widths that were found for a budget.
     pub plan: Option<FoundPlan>,
+    /// The shares of layers that were found by what each alone costs.
+    pub shares: Option<SharesRecord>,
 }

@@ -14,10 +14,26 @@ pub fn prune_weights(model: &mut Model, settings: &PruneSettings, on: &CompressO
     if !settings.needs_data() {
         return Ok(prune::prune(model, settings)?);
     }
+    let before = model.clone();
+    gradients(&before, on, true, &mut |source| Ok(prune::prune_with(model, settings, source)?))
+}
+
+/// Calls `f` with the source of gradients: the stage's training batches and the loss of the recipe's task. Without `wanted`, with none.
+///
+/// # Errors
+/// Errors of the data, the task, or `f`.
+pub(super) fn gradients<T>(
+    model: &Model,
+    on: &CompressOn,
+    wanted: bool,
+    f: &mut dyn FnMut(Option<&GradientSource>) -> Result<T, StageError>,
+) -> Result<T, StageError> {
+    if !wanted {
+        return f(None);
+    }
     let data = on.sources.training(model, on.seed, on.training.batch)?;
     let objective = on.sources.task().loss(model, on.training.label_smoothing as f32)?;
-    let source = GradientSource { data: &data, epoch: 0, objective: objective.as_ref(), simulate: true };
-    Ok(prune::prune_with(model, settings, Some(&source))?)
+    f(Some(&GradientSource { data: &data, epoch: 0, objective: objective.as_ref(), simulate: true }))
 }
 
 /// Notes for the user; true marks a warning: elements that were zero before, and layers whose weights are all zero.

@@ -319,9 +319,10 @@ impl Sources {
                 let all: Vec<usize> = self.train_rows.as_ref().map_or_else(|| (0..dataset.len()).collect(), |rows| rows.to_vec());
                 let order = if feeding.carries() { (0..all.len()).collect() } else { tensor::random::permutation(seed, all.len()) };
                 let from = calibrated.min(all.len().saturating_sub(samples));
-                let told = match from < calibrated {
-                    true => "training samples, calibration samples among them",
-                    false => "training samples that are not calibration samples",
+                let told = match (calibrated, from < calibrated) {
+                    (0, _) => "training samples",
+                    (_, true) => "training samples, calibration samples among them",
+                    (_, false) => "training samples that are not calibration samples",
                 };
                 (dataset, order.iter().skip(from).take(samples).map(|i| all[*i]).collect(), told)
             }

@@ -2,7 +2,7 @@
 use super::calibrate::{Observed, observed};
 use super::{CompressOn, Tick, metric_record};
 use crate::StageError;
-use crate::recipe::{Harm, Limit, QuantizeStage};
+use crate::recipe::{Limit, QuantizeStage};
 use crate::run_dir::{Cache, Key};
 use crate::stages::write_rules;
 use graph::Model;
@@ -11,7 +11,7 @@ use quantize::{Observations, QuantizeSettings, Rule};
 use report::record::{GroupRecord, LimitRecord, PlanRecord, SCHEMA_VERSION, SensitivityRecord, WidthRecord};
 use report::text;
 use std::collections::{BTreeMap, BTreeSet};
-use train::{Batches, LoaderBatches};
+use train::{Batches, Harm, LoaderBatches};
 
 /// The cache's name for tables of sensitivities.
 const KIND: &str = "sensitivity";

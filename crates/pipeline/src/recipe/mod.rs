@@ -22,9 +22,11 @@ pub use technique::did_you_mean;
 pub use training::Training;
 pub use units::{Budget, ByteSize, Limit};
 
+pub use train::Harm;
+
 pub use crate::stages::{
-    AverageStage, BatchNorm, CalibrationData, CalibrationSettings, DeployStage, DistillStage, FinetuneStage, Harm, PruneStage,
-    QuantizeStage, SearchSettings, TrainStage,
+    AverageStage, BatchNorm, CalibrationData, CalibrationSettings, DeployStage, DistillStage, FinetuneStage, PruneStage, QuantizeStage,
+    SearchSettings, TrainStage,
 };
 pub(crate) use check::{architecture as check_architecture, source as check_source};
 

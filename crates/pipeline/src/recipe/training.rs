@@ -1,5 +1,6 @@
 //! The keys of every stage with a training loop. To add a key, add a field here.
 use super::ByteSize;
+use prune::channels::GrowingSettings;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Choice, Fault};
@@ -44,6 +45,12 @@ pub struct Training {
     /// `{ kind = "oscillation_damping", factor = 0.01 }`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub penalties: Vec<Choice<Penalties>>,
+    /// Pushes the channels that a later prune_channels stage removes towards zero, ever more, so that the others learn to do without them
+    /// (Wang et al. 2021): `{ channels = { remove = { macs = 0.5 } }, largest = 10.0, end = 0.8, every = 10 }`, `channels` as that stage
+    /// has them. After each step their parameters are divided by 1 + lr * factor; the factor rises every `every` steps, to `largest` at
+    /// the share `end` of the stage's steps.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub growing_penalty: Option<GrowingSettings>,
     /// Memory budget of a training step: weights, gradients, the optimizer's state and activations (not the images kept in
     /// memory, nor a teacher's weights). To stay below it, activations are recomputed in the backward pass; the result is the
     /// same to the bit. Absent: all activations are kept.
@@ -66,6 +73,7 @@ impl Default for Training {
             freeze_statistics: 0,
             learn_scales: LearnScales::default(),
             penalties: vec![],
+            growing_penalty: None,
             memory: None,
         }
     }
@@ -86,6 +94,9 @@ impl Training {
         }
         if self.memory == Some(ByteSize(0)) {
             return Err(Fault::new("memory", "memory = 0: a size such as \"2 GB\" is needed; absent: no limit"));
+        }
+        if let Some(growing) = &self.growing_penalty {
+            growing.check().map_err(|fault| fault.under("growing_penalty"))?;
         }
         match self.early_stopping {
             Some(0) => Err(Fault::new("early_stopping", "early_stopping = 0: it is a number of epochs, at least 1; absent: never")),

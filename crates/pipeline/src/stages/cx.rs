@@ -1,6 +1,6 @@
 //! The context of a stage within its run.
 use super::StageError;
-use crate::actions::{CompressOn, Compressed, Compression, MemoryProbe, Original, Sources, metric_record};
+use crate::actions::{CompressOn, Compressed, Compression, MemoryProbe, Original, Sources, Tick, metric_record};
 use crate::recipe::{DataSettings, DeployStage, Loaded, QuantizeStage, Stage, Training};
 use crate::run_dir::{Cache, StageDir};
 use crate::{Event, Listener, PipelineError};
@@ -75,12 +75,25 @@ impl StageCx<'_> {
         model: &mut Model,
         sources: &Sources,
     ) -> Result<Compressed, StageError> {
+        let mut done = self.compressing(sources, "calibrate", |on, tick| compression.apply(model, on, tick))?;
+        std::mem::take(&mut done.notes).into_iter().for_each(|(warning, text)| self.note(warning, text));
+        Ok(done)
+    }
+
+    /// Calls `f` with the context of a compression of this stage, its progress told as `what`.
+    ///
+    /// # Errors
+    /// Those of `f`.
+    pub(crate) fn compressing<T>(
+        &mut self,
+        sources: &Sources,
+        what: &'static str,
+        f: impl FnOnce(&CompressOn, Tick) -> Result<T, StageError>,
+    ) -> Result<T, StageError> {
         let (seed, training) = (self.loaded.recipe.seed, self.training().cloned().unwrap_or_default());
         let target = self.target();
         let on = CompressOn { sources, seed, training: &training, target: &target, cache: Some(self.cache) };
-        let mut done = compression.apply(model, &on, &mut self.tick("calibrate"))?;
-        std::mem::take(&mut done.notes).into_iter().for_each(|(warning, text)| self.note(warning, text));
-        Ok(done)
+        f(&on, &mut self.tick(what))
     }
 
     /// The data section.

@@ -29,8 +29,8 @@ pub use finetune::FinetuneStage;
 pub use kind::{NetworkCx, StageEntry, StageKind};
 pub(crate) use kind::{keys_in, keys_of, take_keys};
 pub use quantize::{BatchNorm, QuantizeStage};
+pub use search::SearchSettings;
 pub(crate) use search::write_rules;
-pub use search::{Harm, SearchSettings};
 pub(crate) use start::Measure;
 pub use start::start;
 pub use teaching::Teaching;
@@ -39,7 +39,10 @@ pub use train::TrainStage;
 use crate::actions::FoundPlan;
 use crate::recipe::Stage;
 use graph::Model;
-use report::record::{ClassesRecord, DeployRecord, EpochPoint, FloatPart, LayerRecord, Metrics, Note, PlanRecord, SensitivityRecord};
+use report::record::{
+    ClassesRecord, CutRecord, DeployRecord, EpochPoint, FloatPart, LayerRecord, Metrics, Note, PlanRecord, PruneSensitivityRecord,
+    SensitivityRecord, SharesRecord,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -62,6 +65,10 @@ pub struct StageOutput {
     pub float_parts: Vec<FloatPart>,
     /// The widths that were chosen for a budget.
     pub plan: Option<PlanRecord>,
+    /// The shares of layers that were chosen by what each alone costs.
+    pub shares: Option<SharesRecord>,
+    /// Candidates that a removal of channels was chosen among.
+    pub cuts: Vec<CutRecord>,
     /// One point for each epoch.
     pub epochs: Vec<EpochPoint>,
     /// Results by class.
@@ -90,6 +97,21 @@ impl StageOutput {
         self.files.insert(format!("{stage}{TABLE}"), serde_json::to_vec_pretty(&table)?);
         self.files.insert(file.clone(), text.into_bytes());
         self.plan = Some(PlanRecord { file: Some(file), ..record });
+        Ok(())
+    }
+}
+
+impl StageOutput {
+    /// Keeps the shares of layers that were found in the record, and what they were found by as a file of the stage of this name.
+    ///
+    /// # Errors
+    /// If the table cannot be written as JSON.
+    fn keep_shares(&mut self, stage: &str, found: Option<SharesRecord>) -> Result<(), StageError> {
+        if let Some(found) = &found {
+            let table = PruneSensitivityRecord { name: stage.to_string(), ..found.sensitivity.clone() };
+            self.files.insert(format!("{stage}{TABLE}"), serde_json::to_vec_pretty(&table)?);
+        }
+        self.shares = found;
         Ok(())
     }
 }

@@ -1,14 +1,16 @@
 //! `prune`: masks, chosen at once and then held while the other weights train, or step by step during training.
 use super::kind::{StageEntry, StageKind};
+use super::search::read_shares;
 use super::teaching::{Taught, Teaching, read_taught, taught_schema, write_taught};
 use super::training::{given, measured, train, train_with};
 use super::{StageBody, StageCx, StageError, StageOutput};
-use crate::actions::{CompressOn, Compressed, Compression, Tick, prune_notes, prune_weights};
+use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, known_scope, measure_scope, prune_notes, prune_weights};
 use crate::recipe::Recipe;
 use graph::Model;
 use prune::{GradualPruning, PruneSettings};
 use serde::Deserialize;
 use std::any::Any;
+use std::path::PathBuf;
 use std::sync::Arc;
 use technique::{Choice, Fault, Manual};
 use toml::Spanned;
@@ -82,6 +84,22 @@ impl StageKind for PruneStage {
         self.settings.needs_data()
     }
 
+    fn files(&self) -> Vec<&str> {
+        self.settings.scope.measure().and_then(|m| m.table).into_iter().collect()
+    }
+
+    fn with_files(&self, place: &dyn Fn(&str) -> PathBuf) -> Result<Option<Arc<dyn StageKind>>, StageError> {
+        let Some(file) = self.settings.scope.measure().and_then(|m| m.table) else { return Ok(None) };
+        let scope = known_scope(&self.settings.scope, &read_shares(&place(file))?)?;
+        Ok(Some(Arc::new(PruneStage { settings: PruneSettings { scope, ..self.settings.clone() }, ..self.clone() })))
+    }
+
+    fn samples(&self, _: &Rows) -> f64 {
+        // Each layer runs at each sparsity; how many there are is not known here.
+        const LAYERS: usize = 20;
+        self.settings.scope.measure().map_or(0.0, |m| m.samples.saturating_mul(LAYERS * m.sparsities.len()) as f64)
+    }
+
     fn check(&self, recipe: &Recipe, index: usize) -> Result<(), Fault> {
         self.settings.check()?;
         self.teaching.check_teacher(self.teacher())?;
@@ -120,13 +138,17 @@ impl Compression for PruneStage {
     }
 
     /// Prunes at once, whatever the schedule.
-    fn apply(&self, model: &mut Model, on: &CompressOn, _: Tick) -> Result<Compressed, StageError> {
-        let mut notes = prune_notes(&prune_weights(model, &self.settings, on)?);
+    fn apply(&self, model: &mut Model, on: &CompressOn, tick: Tick) -> Result<Compressed, StageError> {
+        let (settings, shares, note) = match measure_scope(model, &self.settings, on, tick)? {
+            Some((settings, shares, note)) => (settings, Some(shares), Some((false, note))),
+            None => (self.settings.clone(), None, None),
+        };
+        let mut notes: Vec<(bool, String)> = note.into_iter().chain(prune_notes(&prune_weights(model, &settings, on)?)).collect();
         let schedule = &self.settings.sparsity_schedule;
         if schedule.is_gradual() {
             notes.push((false, format!("pruned at once: a {} schedule needs the training of a prune stage", schedule.kind())));
         }
-        Ok(Compressed { notes, ..Compressed::default() })
+        Ok(Compressed { notes, shares, ..Compressed::default() })
     }
 }
 
@@ -141,16 +163,26 @@ impl StageBody for PruneStage {
         let teacher = self.teacher().map(|t| cx.teacher(t)).transpose()?;
         let losses = self.teaching.distillation(sources.task().member().as_ref()).map_err(|fault| fault.to_string())?;
         let teacher = teacher.as_ref().map(|teacher| (teacher, &losses));
+        let mut shares = None;
         let epochs = if self.settings.sparsity_schedule.is_gradual() {
-            let mut pruning = GradualPruning::new(&self.settings)?;
+            let mut settings = self.settings.clone();
+            if let Some((measured, found, note)) =
+                cx.compressing(&sources, "measure", |on, tick| measure_scope(&model, &self.settings, on, tick))?
+            {
+                cx.note(false, note);
+                (settings, shares) = (measured, Some(found));
+            }
+            let mut pruning = GradualPruning::new(&settings)?;
             let epochs = train_with(cx, &mut model, teacher, true, &sources, &mut [&mut pruning])?;
             let notes = pruning.report().map(prune_notes).unwrap_or_default();
             notes.into_iter().for_each(|(warning, text)| cx.note(warning, text));
             epochs
         } else {
-            cx.compress(self, &mut model, &sources)?;
+            shares = cx.compress(self, &mut model, &sources)?.shares;
             train(cx, &mut model, teacher, true, &sources)?
         };
-        measured(cx, model, epochs, &sources)
+        let mut output = measured(cx, model, epochs, &sources)?;
+        output.keep_shares(cx.name, shares)?;
+        Ok(output)
     }
 }

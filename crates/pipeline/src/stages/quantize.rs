@@ -280,7 +280,7 @@ impl Compression for QuantizeStage {
         notes.extend(report.warnings.into_iter().map(|warning| (true, warning)));
         let part = |p: quantize::FloatPart| FloatPart { node: p.node, op_type: p.op_type, reason: p.reason };
         let float_parts = report.float_parts.into_iter().map(part).collect();
-        Ok(Compressed { notes, float_parts, plan: calibrated.plan })
+        Ok(Compressed { notes, float_parts, plan: calibrated.plan, ..Compressed::default() })
     }
 }
 

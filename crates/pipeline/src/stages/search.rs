@@ -4,11 +4,12 @@ use crate::PipelineError;
 use encodings::Encodings;
 use quantize::Rule;
 use quantize::mixed::{Widths, with_bits};
-use report::record::SensitivityRecord;
+use report::record::{PruneSensitivityRecord, SensitivityRecord};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use technique::{Choice, Fault, within};
+use train::Harm;
 
 /// How widths are searched within a budget.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,17 +33,6 @@ pub struct SearchSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(skip)]
     pub(crate) table: Option<Box<SensitivityRecord>>,
-}
-
-/// What a choice of widths goes by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Harm {
-    /// Power of the change of the outputs over that of the float outputs. Needs no labels.
-    #[default]
-    Noise,
-    /// Rise of the loss. Needs labels.
-    Loss,
 }
 
 impl Default for SearchSettings {
@@ -115,6 +105,14 @@ pub(super) fn read_rules(path: &Path) -> Result<Vec<Rule>, StageError> {
 /// If it cannot be read or is no table.
 pub(super) fn read_table(path: &Path) -> Result<SensitivityRecord, StageError> {
     SensitivityRecord::load(path).map_err(|what| PipelineError::file(path, what).into())
+}
+
+/// The table of sensitivities to pruning of a file.
+///
+/// # Errors
+/// If it cannot be read or is no table.
+pub(super) fn read_shares(path: &Path) -> Result<PruneSensitivityRecord, StageError> {
+    PruneSensitivityRecord::load(path).map_err(|what| PipelineError::file(path, what).into())
 }
 
 /// Rules as a plan file, with comments at the top.

@@ -97,7 +97,7 @@ pub(super) fn schema<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
 }
 
 /// A schema with the keys of another one beside its own.
-fn with_keys(mut own: Schema, more: &Schema) -> Schema {
+pub(super) fn with_keys(mut own: Schema, more: &Schema) -> Schema {
     let more = more.get("properties").and_then(Value::as_object);
     if let (Some(Value::Object(keys)), Some(more)) = (own.get_mut("properties"), more) {
         keys.extend(more.clone());

@@ -6,6 +6,7 @@ use crate::actions::{FitOptions, Sources, exported, fit, layers, metric_record, 
 use crate::run::START;
 use distill::DistillationSettings;
 use graph::Model;
+use prune::channels::GrowingPenalty;
 use report::record::{EpochPoint, MetricRecord};
 use std::time::Instant;
 use train::{EpochRecord, Keep, Participant, TrainError, Watch};
@@ -102,7 +103,10 @@ pub(super) fn train_with(
     let helps = advice(model, training);
     cx.begin("train");
     let mut watch = StageWatch { cx, epochs: training.epochs, epoch_began: Instant::now(), images: 0, divergence, metric: metric.clone() };
-    let report = fit(model, &options, sources, &mut watch, stop, participants).map_err(|e| match e.downcast_ref::<TrainError>() {
+    let mut growing = training.growing_penalty.as_ref().map(GrowingPenalty::new).transpose()?;
+    let mut all: Vec<&mut dyn Participant> = participants.iter_mut().map(|p| &mut **p as &mut dyn Participant).collect();
+    all.extend(growing.as_mut().map(|p| p as &mut dyn Participant));
+    let report = fit(model, &options, sources, &mut watch, stop, &mut all).map_err(|e| match e.downcast_ref::<TrainError>() {
         Some(TrainError::Interrupted) => PipelineError::Interrupted { stage: name }.into(),
         Some(step @ TrainError::Step { .. }) => format!("{step}; {helps}").into(),
         _ => e,

@@ -25,56 +25,99 @@ pub struct Chosen<'a> {
 /// Chooses the channels that go by a criterion that needs only the weights, or with the gradients in `context`.
 ///
 /// # Errors
-/// [`PruneError::Setting`] for settings that [`ChannelSettings::check`] refuses, a pattern that matches nothing, and a target that cannot
-/// be reached; [`PruneError::Weight`] for a weight whose importance is not a number.
-pub fn choose<'a>(context: &ImportanceContext, groups: &'a Groups, settings: &ChannelSettings) -> Result<Chosen<'a>> {
+/// [`PruneError::Setting`] for settings that [`ChannelSettings::check`] refuses, a pattern that matches nothing, a target that cannot
+/// be reached, and a share of a time, which [`Ranking`] does not know; [`PruneError::Weight`] for a weight whose importance is not a number.
+pub fn choose<'a>(context: &ImportanceContext<'a>, groups: &'a Groups, settings: &ChannelSettings) -> Result<Chosen<'a>> {
     settings.check()?;
-    let model = context.model;
-    let all = candidates(model, &[])?;
-    let open: BTreeSet<ValueId> = candidates(model, &settings.skip)?.iter().map(|c| c.weight).collect();
-    let skipped: BTreeSet<ValueId> = all.iter().map(|c| c.weight).filter(|w| !open.contains(w)).collect();
-    let scores = scores(context, all, groups, settings)?;
-    let costs = Costs::of(model, groups);
-    let places = Places::of(groups, &costs);
-    let mut order: Vec<(f64, usize, usize)> = vec![];
-    for (g, group) in groups.groups.iter().enumerate() {
-        if group.axes.iter().any(|(value, _)| skipped.contains(value)) {
-            continue;
-        }
-        let worth = costs.worth(groups, group, &settings.remove);
-        let mut ranked: Vec<(f64, usize)> = scores[g].iter().copied().zip(0..).collect();
-        ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
-        for (place, (score, channel)) in ranked.into_iter().enumerate() {
-            // For the same share of each group, the place within it decides.
-            let key =
-                if settings.scope == ChannelScope::Global { score / worth } else { (place as f64 + 0.5) / group.channels.len() as f64 };
-            order.push((key, g, channel));
-        }
+    if settings.remove.latency.is_some() {
+        let what = "a time is measured on a deployed file, and nothing is deployed here";
+        return Err(Fault::new("latency", what).under("remove").hint("remove a share of the macs, or cut in a stage of a recipe").into());
     }
-    order.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    let attempt = |n: usize| Attempt::of(&order[..n], &places, settings, &costs);
-    let enough = |a: &Attempt| a.reaches(&settings.remove, groups.channels());
-    let most = attempt(order.len());
-    if !enough(&most) {
-        return Err(unreachable(&most, groups));
-    }
-    // The fewest of the list that are enough.
-    let (mut low, mut high) = (0, order.len());
-    while low < high {
-        let middle = (low + high) / 2;
-        match enough(&attempt(middle)) {
-            true => high = middle,
-            false => low = middle + 1,
+    Ranking::of(context, groups, settings)?.reach(&settings.remove)
+}
+
+/// The channels of a network from the least to the most important for what they save. Each beginning of the list is a smaller network.
+pub struct Ranking<'a> {
+    groups: &'a Groups,
+    /// Importance for what is saved, group, channel.
+    order: Vec<(f64, usize, usize)>,
+    places: Places,
+    costs: Costs<'a>,
+    min_per_layer: f64,
+    round_to: usize,
+}
+
+impl<'a> Ranking<'a> {
+    /// Ranks by the criterion and the scope of the settings. What `remove` names says what channels save; how much of it does not matter.
+    ///
+    /// # Errors
+    /// [`PruneError::Setting`] for a pattern that matches nothing; [`PruneError::Weight`] for a weight whose importance is not a number.
+    pub fn of(context: &ImportanceContext<'a>, groups: &'a Groups, settings: &ChannelSettings) -> Result<Ranking<'a>> {
+        let model = context.model;
+        let all = candidates(model, &[])?;
+        let open: BTreeSet<ValueId> = candidates(model, &settings.skip)?.iter().map(|c| c.weight).collect();
+        let skipped: BTreeSet<ValueId> = all.iter().map(|c| c.weight).filter(|w| !open.contains(w)).collect();
+        let scores = scores(context, all, groups, settings)?;
+        let costs = Costs::of(model, groups);
+        let places = Places::of(groups, &costs);
+        let mut order: Vec<(f64, usize, usize)> = vec![];
+        for (g, group) in groups.groups.iter().enumerate() {
+            if scores[g].is_empty() || group.axes.iter().any(|(value, _)| skipped.contains(value)) {
+                continue;
+            }
+            let worth = costs.worth(groups, group, &settings.remove);
+            let mut ranked: Vec<(f64, usize)> = scores[g].iter().copied().zip(0..).collect();
+            ranked.sort_by(|a, b| a.0.total_cmp(&b.0));
+            for (place, (score, channel)) in ranked.into_iter().enumerate() {
+                // For the same share of each group, the place within it decides.
+                let key =
+                    if settings.scope == ChannelScope::Global { score / worth } else { (place as f64 + 0.5) / group.channels.len() as f64 };
+                order.push((key, g, channel));
+            }
         }
+        order.sort_by(|a, b| a.0.total_cmp(&b.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        Ok(Ranking { groups, order, places, costs, min_per_layer: settings.min_per_layer, round_to: settings.round_to })
     }
-    let attempt = attempt(low);
-    let removed = attempt.removed.iter().map(|(g, c)| &groups.groups[*g].channels[*c]).collect();
-    let counted = |(g, group): (usize, &super::Group)| {
-        let gone = attempt.removed.iter().filter(|(of, _)| *of == g).count();
-        (group.channels.len(), group.channels.len() - gone)
-    };
-    let per_group = groups.groups.iter().enumerate().map(counted).collect();
-    Ok(Chosen { removed, groups: per_group, macs: attempt.macs, parameters: attempt.parameters })
+
+    /// All channels that the settings let go.
+    pub fn most(&self) -> Chosen<'a> {
+        self.chosen(&self.attempt(self.order.len()))
+    }
+
+    /// The fewest of the list with which all shares of `remove` are reached.
+    ///
+    /// # Errors
+    /// [`PruneError::Setting`] if that is impossible.
+    pub fn reach(&self, remove: &Remove) -> Result<Chosen<'a>> {
+        let enough = |a: &Attempt| a.reaches(remove, self.groups.channels());
+        let most = self.attempt(self.order.len());
+        if !enough(&most) {
+            return Err(unreachable(&most, self.groups));
+        }
+        let (mut low, mut high) = (0, self.order.len());
+        while low < high {
+            let middle = (low + high) / 2;
+            match enough(&self.attempt(middle)) {
+                true => high = middle,
+                false => low = middle + 1,
+            }
+        }
+        Ok(self.chosen(&self.attempt(low)))
+    }
+
+    fn attempt(&self, n: usize) -> Attempt {
+        Attempt::of(&self.order[..n], &self.places, (self.min_per_layer, self.round_to), &self.costs)
+    }
+
+    fn chosen(&self, attempt: &Attempt) -> Chosen<'a> {
+        let removed = attempt.removed.iter().map(|(g, c)| &self.groups.groups[*g].channels[*c]).collect();
+        let counted = |(g, group): (usize, &super::Group)| {
+            let gone = attempt.removed.iter().filter(|(of, _)| *of == g).count();
+            (group.channels.len(), group.channels.len() - gone)
+        };
+        let groups = self.groups.groups.iter().enumerate().map(counted).collect();
+        Chosen { removed, groups, macs: attempt.macs, parameters: attempt.parameters }
+    }
 }
 
 fn unreachable(most: &Attempt, groups: &Groups) -> PruneError {
@@ -89,9 +132,9 @@ fn unreachable(most: &Attempt, groups: &Groups) -> PruneError {
     Fault::new("remove", told).hint("lower it, or lower min_per_layer; espalier inspect --groups lists what stays and why").into()
 }
 
-/// Importance of each group's channels: the sum of squares of the importance of all their weights' elements. A criterion that reads weights
-/// alone says nothing of other groups' channels, so there it is divided by the mean of the group; one that needs gradients estimates
-/// the loss.
+/// Importance of each group's channels, none for a group of which the criterion says nothing: the sum of squares of the importance of all
+/// their weights' elements. A criterion that reads weights or activations alone says nothing of other groups' channels, so there it is
+/// divided by the mean of the group; one that needs gradients estimates the loss.
 fn scores(context: &ImportanceContext, all: Vec<Candidate>, groups: &Groups, settings: &ChannelSettings) -> Result<Vec<Vec<f64>>> {
     let list: BTreeMap<ValueId, Candidate> = all.into_iter().map(|c| (c.weight, c)).collect();
     // The sum of squares for each index of each axis of a weight.
@@ -101,6 +144,9 @@ fn scores(context: &ImportanceContext, all: Vec<Candidate>, groups: &Groups, set
     for group in &groups.groups {
         for (value, axis) in &group.axes {
             let Some(candidate) = list.get(value).filter(|_| !sums.contains_key(&(*value, *axis))) else { continue };
+            if settings.criterion.spares(context, candidate).is_some() {
+                continue;
+            }
             let shape = context.model.values.tensor(*value).map(|t| t.shape().to_vec()).unwrap_or_default();
             if !squares.contains_key(value) {
                 let importance = importance(context, &*settings.criterion, candidate)?;
@@ -114,10 +160,15 @@ fn scores(context: &ImportanceContext, all: Vec<Candidate>, groups: &Groups, set
             }
             sums.insert((*value, *axis), along);
         }
+        // A group of which the criterion says nothing keeps its channels.
+        if !group.axes.iter().any(|axis| sums.contains_key(axis)) {
+            out.push(vec![]);
+            continue;
+        }
         let score = |c: &Channel| c.places.iter().filter_map(|p| sums.get(&(p.value, p.axis))?.get(p.index)).sum::<f64>();
         let scores: Vec<f64> = group.channels.iter().map(score).collect();
         let mean = scores.iter().sum::<f64>() / scores.len().max(1) as f64;
-        let by_mean = settings.criterion.needs() == Needs::Weights && mean > 0.0;
+        let by_mean = matches!(settings.criterion.needs(), Needs::Weights | Needs::Activity { .. }) && mean > 0.0;
         out.push(scores.into_iter().map(|s| if by_mean { s / mean } else { s }).collect());
     }
     Ok(out)
@@ -228,9 +279,9 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn of(wanted: &[(f64, usize, usize)], places: &Places, settings: &ChannelSettings, costs: &Costs) -> Attempt {
+    fn of(wanted: &[(f64, usize, usize)], places: &Places, (min_per_layer, multiple): (f64, usize), costs: &Costs) -> Attempt {
         let mut gone = vec![0usize; places.axes.len()];
-        let floors: Vec<usize> = places.sizes.iter().map(|n| ((*n as f64 * settings.min_per_layer).ceil() as usize).max(1)).collect();
+        let floors: Vec<usize> = places.sizes.iter().map(|n| ((*n as f64 * min_per_layer).ceil() as usize).max(1)).collect();
         // Each group's share, the least important first.
         let mut taken: Vec<Vec<usize>> = vec![vec![]; places.of.len()];
         for (_, g, c) in wanted {
@@ -241,7 +292,7 @@ impl Attempt {
             }
         }
         for (g, list) in taken.iter_mut().enumerate() {
-            let (all, multiple) = (places.of[g].len(), settings.round_to);
+            let all = places.of[g].len();
             // The most important of those that would go come back until a multiple is left.
             while multiple > 1 && all >= multiple && !list.is_empty() && !(all - list.len()).is_multiple_of(multiple) {
                 let Some(back) = list.pop() else { break };

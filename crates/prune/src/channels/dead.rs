@@ -8,7 +8,7 @@ use train::{Executor, Mode, Named};
 
 /// A layer's part in a channel.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Part {
+pub(super) enum Part {
     /// Its filters compute the channel from others.
     Computes,
     /// Its filters compute the channel from itself (grouped, depthwise).
@@ -72,7 +72,7 @@ fn without_last<'a>(groups: &Groups, found: Vec<&'a Channel>) -> Vec<&'a Channel
 }
 
 /// What each axis of each weight is to the channels on it.
-fn parts(model: &Model) -> BTreeMap<(ValueId, usize), Part> {
+pub(super) fn parts(model: &Model) -> BTreeMap<(ValueId, usize), Part> {
     let mut parts = BTreeMap::new();
     for node in &model.graph.nodes {
         let Some(op) = ops::find(&node.domain, &node.op_type) else { continue };
@@ -97,7 +97,7 @@ fn parts(model: &Model) -> BTreeMap<(ValueId, usize), Part> {
 }
 
 /// Which elements of a weight are zero, masks applied.
-fn zero_elements(model: &Model, id: ValueId) -> Result<Vec<bool>> {
+pub(super) fn zero_elements(model: &Model, id: ValueId) -> Result<Vec<bool>> {
     let failed = |source| PruneError::Tensor { weight: model.values[id].name.clone(), source };
     let Some(tensor) = model.values.tensor(id) else { return Ok(vec![]) };
     let mut zero: Vec<bool> = tensor.to_f32_vec().map_err(failed)?.into_iter().map(|w| w == 0.0).collect();
@@ -107,7 +107,7 @@ fn zero_elements(model: &Model, id: ValueId) -> Result<Vec<bool>> {
     Ok(zero)
 }
 
-fn is_zero(model: &Model, zeros: &HashMap<ValueId, Vec<bool>>, place: &ChannelPlace) -> bool {
+pub(super) fn is_zero(model: &Model, zeros: &HashMap<ValueId, Vec<bool>>, place: &ChannelPlace) -> bool {
     let (Some(tensor), Some(zero)) = (model.values.tensor(place.value), zeros.get(&place.value)) else { return false };
     let (size, inner) = (tensor.shape()[place.axis], tensor.shape()[place.axis + 1..].iter().product::<usize>());
     zero.chunks(inner.max(1)).enumerate().filter(|(i, _)| i % size == place.index).all(|(_, chunk)| chunk.iter().all(|z| *z))

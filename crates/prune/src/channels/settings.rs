@@ -15,13 +15,18 @@ pub struct Remove {
     /// Share of the channels that may be removed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub channels: Option<f64>,
-    /// First, every channel that masks or zeros have emptied and that changes no output.
+    /// Share of the time of one run, measured in the target's runtime on the files that candidates are deployed as: a stage of a recipe
+    /// searches how many channels must go for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<f64>,
+    /// First, every channel and every branch of a sum that masks or zeros have emptied, by which no output changes: channels that are a
+    /// constant go into the biases behind them.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dead: bool,
 }
 
 impl Remove {
-    /// True if a share is given.
+    /// True if a share is given that can be counted.
     pub fn has_share(&self) -> bool {
         self.macs.is_some() || self.parameters.is_some() || self.channels.is_some()
     }
@@ -42,7 +47,8 @@ pub enum ChannelScope {
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChannelSettings {
-    /// How much is removed: `{ macs = 0.5 }`, `{ parameters = 0.3 }`, `{ channels = 0.25 }`, or several of them.
+    /// How much is removed: `{ macs = 0.5 }`, `{ parameters = 0.3 }`, `{ channels = 0.25 }`, `{ latency = 0.3 }`, or several of them.
+    #[serde(default)]
     pub remove: Remove,
     /// The criterion of importance. A channel's is the sum of squares over all its weights.
     #[serde(default)]
@@ -82,15 +88,24 @@ impl ChannelSettings {
         }
     }
 
-    /// Checks ranges.
+    /// Checks that something is removed, and ranges.
     ///
     /// # Errors
     /// A [`Fault`] at the key that is wrong.
     pub fn check(&self) -> Result<(), Fault> {
-        let shares = [("macs", self.remove.macs), ("parameters", self.remove.parameters), ("channels", self.remove.channels)];
-        if !self.remove.has_share() && !self.remove.dead {
+        if !self.remove.has_share() && !self.remove.dead && self.remove.latency.is_none() {
             return Err(Fault::new("remove", "remove is empty: it says how much goes").hint("write remove = { macs = 0.5 }"));
         }
+        self.check_ranges()
+    }
+
+    /// Checks ranges; nothing need be removed.
+    ///
+    /// # Errors
+    /// A [`Fault`] at the key that is wrong.
+    pub fn check_ranges(&self) -> Result<(), Fault> {
+        let Remove { macs, parameters, channels, latency, .. } = self.remove;
+        let shares = [("macs", macs), ("parameters", parameters), ("channels", channels), ("latency", latency)];
         for (key, share) in shares {
             let Some(share) = share else { continue };
             within(key, share, 0.0, 1.0, "it is the share that is removed, so half is 0.5").map_err(|f| f.under("remove"))?;

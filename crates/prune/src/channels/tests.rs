@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use tensor::{DType, Tensor, random};
 use train::{Executor, Mode};
 
+mod empty;
+
 /// A small graph, built node by node.
 struct Net {
     model: Model,

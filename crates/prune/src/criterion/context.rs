@@ -1,5 +1,8 @@
 //! The data that criteria compute importance from.
+use super::activity::activity;
 use super::curvature::curvature;
+use super::flow::flow;
+use super::gradient_flow::gradient_flow;
 use super::inputs::input_norms;
 use super::inverse::inverse_diagonals;
 use crate::{Candidate, Criteria, PruneError, Result};
@@ -37,8 +40,27 @@ pub enum Needs {
         /// Share of their mean that is added to the diagonal.
         damping: f64,
     },
+    /// What a zero in place of each weight does to the norm of the loss's gradient, over several training batches.
+    GradientFlow {
+        /// Number of batches.
+        batches: u64,
+    },
+    /// How often what each layer's outputs become is not zero, over several training batches.
+    Activity {
+        /// Number of batches.
+        batches: u64,
+    },
+    /// The flow through each weight in the network of magnitudes: the model only, run on ones.
+    Flow,
     /// How training moves the weights: only schedules that prune while the stage trains know it.
     Movement,
+}
+
+impl Needs {
+    /// True if batches of data are read.
+    pub fn reads_data(self) -> bool {
+        !matches!(self, Needs::Weights | Needs::Flow)
+    }
 }
 
 /// The data that importance is computed from.
@@ -55,6 +77,12 @@ pub struct ImportanceContext<'a> {
     /// By weight, for each element the diagonal element of the inverse of the sums of products of the inputs; empty unless the criterion
     /// asks for it.
     pub inverse: BTreeMap<ValueId, Vec<f32>>,
+    /// By weight, element by element the product with Hessian times gradient; empty unless the criterion asks for it.
+    pub gradient_flow: BTreeMap<ValueId, Vec<f32>>,
+    /// By weight, the share of each output's activations that are not zero; empty unless the criterion asks for it.
+    pub activity: BTreeMap<ValueId, Vec<f32>>,
+    /// By weight, the flow through each element in the network of magnitudes; empty unless the criterion asks for it.
+    pub flow: BTreeMap<ValueId, Vec<f32>>,
     /// By weight, the sum over the steps so far of `-w * g`; empty unless the criterion asks for it.
     pub movement: BTreeMap<ValueId, Vec<f32>>,
 }
@@ -63,7 +91,8 @@ impl<'a> ImportanceContext<'a> {
     /// A context with a model only.
     pub fn new(model: &'a Model) -> Self {
         let (gradients, curvature, inputs, inverse, movement) = Default::default();
-        ImportanceContext { model, gradients, curvature, inputs, inverse, movement }
+        let (gradient_flow, activity, flow) = Default::default();
+        ImportanceContext { model, gradients, curvature, inputs, inverse, gradient_flow, activity, flow, movement }
     }
 
     /// What a criterion needs, for the candidates: gradients and inputs over the batches of the source.
@@ -73,11 +102,14 @@ impl<'a> ImportanceContext<'a> {
     pub fn gather(model: &'a Model, criterion: &Choice<Criteria>, list: &[Candidate], source: Option<&GradientSource>) -> Result<Self> {
         let plain = ImportanceContext::new(model);
         let needs = criterion.needs();
+        if needs == Needs::Flow {
+            return Ok(ImportanceContext { flow: flow(model, list)?, ..plain });
+        }
         if needs == Needs::Weights || needs == Needs::Movement {
             return Ok(plain);
         }
         let Some(source) = source else {
-            let what = if matches!(needs, Needs::Inputs { .. } | Needs::InputProducts { .. }) {
+            let what = if matches!(needs, Needs::Inputs { .. } | Needs::InputProducts { .. } | Needs::Activity { .. }) {
                 "inputs, and there is no data to run"
             } else {
                 "gradients, and there is no data to take them over"
@@ -97,7 +129,11 @@ impl<'a> ImportanceContext<'a> {
             Needs::InputProducts { batches, damping } => {
                 Ok(ImportanceContext { inverse: inverse_diagonals(model, source, list, batches, damping)?, ..plain })
             }
-            Needs::Weights | Needs::Movement => Ok(plain),
+            Needs::GradientFlow { batches } => {
+                Ok(ImportanceContext { gradient_flow: gradient_flow(model, source, &weights, batches)?, ..plain })
+            }
+            Needs::Activity { batches } => Ok(ImportanceContext { activity: activity(model, source, list, batches)?, ..plain }),
+            Needs::Weights | Needs::Flow | Needs::Movement => Ok(plain),
         }
     }
 

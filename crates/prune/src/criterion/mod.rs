@@ -1,8 +1,13 @@
 //! Criteria: how the importance of weights is computed.
+mod activity;
+mod apoz;
 mod bn_scale;
 mod context;
 mod curvature;
+mod flow;
 mod fpgm;
+mod gradient_flow;
+mod grasp;
 mod inputs;
 mod inverse;
 mod lamp;
@@ -12,12 +17,15 @@ mod obd;
 mod obs;
 mod random;
 mod snip;
+mod synflow;
 mod taylor;
 mod wanda;
 
+pub use apoz::Apoz;
 pub use bn_scale::BnScale;
 pub use context::{ImportanceContext, Needs};
 pub use fpgm::Fpgm;
+pub use grasp::Grasp;
 pub use lamp::Lamp;
 pub use magnitude::Magnitude;
 pub use movement::Movement;
@@ -25,6 +33,7 @@ pub use obd::Obd;
 pub use obs::Obs;
 pub use random::Random;
 pub use snip::Snip;
+pub use synflow::SynFlow;
 pub use taylor::Taylor;
 pub use wanda::Wanda;
 
@@ -64,6 +73,12 @@ pub trait Criterion: Send + Sync {
         Needs::Weights
     }
 
+    /// In how many rounds pruning at once reaches its sparsity: the importance is computed again before each. After round r of R a share
+    /// `(1 - sparsity)^(r / R)` of the weights lives.
+    fn rounds(&self) -> u64 {
+        1
+    }
+
     /// Why a weight has no importance by this criterion and so stays dense; `None` if it has one.
     fn spares(&self, _context: &ImportanceContext, _candidate: &Candidate) -> Option<String> {
         None
@@ -93,10 +108,13 @@ impl Family for Criteria {
             obd::ENTRY,
             obs::ENTRY,
             snip::ENTRY,
+            grasp::ENTRY,
+            synflow::ENTRY,
             wanda::ENTRY,
             movement::ENTRY,
             bn_scale::ENTRY,
             fpgm::ENTRY,
+            apoz::ENTRY,
             random::ENTRY,
         ];
         LIST

@@ -3,7 +3,9 @@ mod block;
 mod column;
 mod element;
 mod filter;
+mod head;
 mod kernel;
+mod layer;
 mod n_m;
 mod norm;
 mod row;
@@ -12,12 +14,15 @@ pub use block::Block;
 pub use column::Column;
 pub use element::Element;
 pub use filter::Filter;
+pub use head::Head;
 pub use kernel::Kernel;
+pub use layer::WholeLayer;
 pub use n_m::NofM;
 pub use norm::GroupNorm;
 pub use row::Row;
 
 use crate::{Candidate, WeightView};
+use graph::Model;
 use technique::{Entry, Family};
 
 /// How a weight's elements are taken together. Lists have an entry for each element, in the stored order.
@@ -64,6 +69,11 @@ pub trait Granularity: Send + Sync {
     /// How the elements of a weight are taken together.
     fn units(&self, candidate: &Candidate) -> Units;
 
+    /// As [`Granularity::units`], for a granularity that goes by the graph around the weight.
+    fn units_in(&self, _model: &Model, candidate: &Candidate) -> Units {
+        self.units(candidate)
+    }
+
     /// How the importance of a group follows from that of its elements.
     fn norm(&self) -> GroupNorm {
         GroupNorm::default()
@@ -94,7 +104,7 @@ impl Family for Granularities {
     const DEFAULT: Option<&'static str> = Some("element");
     fn members() -> &'static [Entry<dyn Granularity>] {
         static LIST: &[Entry<dyn Granularity>] =
-            &[element::ENTRY, n_m::ENTRY, block::ENTRY, row::ENTRY, column::ENTRY, kernel::ENTRY, filter::ENTRY];
+            &[element::ENTRY, n_m::ENTRY, block::ENTRY, row::ENTRY, column::ENTRY, kernel::ENTRY, filter::ENTRY, head::ENTRY, layer::ENTRY];
         LIST
     }
 }
@@ -132,6 +142,7 @@ mod tests {
         let of = |g: &dyn Granularity, c: &Candidate| groups(g.units(c));
         assert_eq!(sizes(&of(&Filter::default(), &conv)), [30; 4]);
         assert_eq!(sizes(&of(&Kernel::default(), &conv)), [10; 12]);
+        assert_eq!((sizes(&of(&WholeLayer::default(), &conv)), sizes(&of(&WholeLayer::default(), &dense))), (vec![120], vec![24]));
         assert_eq!(sizes(&of(&Row::default(), &conv)), [5; 24]);
         assert_eq!(sizes(&of(&Column::default(), &conv)), [4; 30]);
         assert_eq!(of(&Row::default(), &conv)[..10], [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]);

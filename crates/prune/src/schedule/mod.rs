@@ -2,14 +2,18 @@
 mod cubic;
 mod iterative;
 mod linear;
+mod mask_search;
 mod one_shot;
+mod rewind;
 mod rigl;
 mod window;
 
 pub use cubic::Cubic;
 pub use iterative::Iterative;
 pub use linear::Linear;
+pub use mask_search::MaskSearch;
 pub use one_shot::OneShot;
+pub use rewind::{Rewind, Rewound};
 pub use rigl::RigL;
 
 use technique::{Entry, Family, Fault};
@@ -66,6 +70,26 @@ pub trait SparsitySchedule: Send + Sync {
         None
     }
 
+    /// How far each step moves the scores of a mask that is trained in place of the weights, if it is. Only single elements can be searched.
+    fn search(&self) -> Option<f64> {
+        None
+    }
+
+    /// True if all parameters before `step` are kept, to go back to.
+    fn remembers(&self, _step: u64, _steps: u64) -> bool {
+        false
+    }
+
+    /// True if all parameters go back to what was kept before `step`, once the masks are set.
+    fn rewinds(&self, _step: u64, _steps: u64) -> bool {
+        false
+    }
+
+    /// The step, and of how many, whose learning rate `step` has, if that is another one.
+    fn place(&self, _step: u64, _steps: u64) -> Option<(u64, u64)> {
+        None
+    }
+
     /// Checks its settings against the target.
     ///
     /// # Errors
@@ -89,7 +113,8 @@ impl Family for SparsitySchedules {
     const SUMMARY: &'static str = "When the sparsity is reached: at once, or step by step while the stage trains.";
     const DEFAULT: Option<&'static str> = Some("one_shot");
     fn members() -> &'static [Entry<dyn SparsitySchedule>] {
-        static LIST: &[Entry<dyn SparsitySchedule>] = &[one_shot::ENTRY, cubic::ENTRY, linear::ENTRY, iterative::ENTRY, rigl::ENTRY];
+        static LIST: &[Entry<dyn SparsitySchedule>] =
+            &[one_shot::ENTRY, cubic::ENTRY, linear::ENTRY, iterative::ENTRY, rewind::ENTRY, rigl::ENTRY, mask_search::ENTRY];
         LIST
     }
 }

@@ -3,16 +3,19 @@ mod erk;
 mod global;
 mod layer;
 mod rates;
+mod sensitivity;
 mod uniform_plus;
 
 pub use erk::Erk;
 pub use global::Global;
 pub use layer::PerLayer;
 pub use rates::{Rate, Rates};
+pub use sensitivity::SensitivityShares;
 pub use uniform_plus::UniformPlus;
 
-use crate::{Place, WeightView};
-use technique::{Entry, Family, Fault};
+use crate::{Curve, Place, WeightView};
+use technique::{Choice, Entry, Family, Fault};
+use train::Harm;
 
 /// A weight, as far as a scope needs it.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +76,51 @@ pub trait Scope: Send + Sync {
     fn sparsity(&self) -> Option<f64> {
         None
     }
+
+    /// What has to be measured of each layer before it can allocate; `None` for a scope that needs nothing, or has it.
+    fn measure(&self) -> Option<Measure<'_>> {
+        None
+    }
+
+    /// The scope with what was measured; `None` for one that needs nothing.
+    ///
+    /// # Errors
+    /// A [`Fault`] for curves that cannot be.
+    fn measured(&self, _curves: Vec<Curve>) -> Result<Option<Choice<Scopes>>, Fault> {
+        Ok(None)
+    }
+}
+
+/// What a scope needs to know of each layer.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measure<'a> {
+    /// The sparsities to measure each layer at, rising.
+    pub sparsities: &'a [f64],
+    /// The harm that the curves are of.
+    pub by: Harm,
+    /// Number of samples to measure on.
+    pub samples: usize,
+    /// A file with a table that was measured before.
+    pub table: Option<&'a str>,
+}
+
+impl Measure<'_> {
+    /// The sparsities if none are given.
+    pub const SPARSITIES: [f64; 5] = [0.3, 0.5, 0.7, 0.8, 0.9];
+
+    /// Checks sparsities.
+    ///
+    /// # Errors
+    /// A [`Fault`] at `sparsities` unless they rise, above 0 and below 1.
+    pub fn check(sparsities: &[f64]) -> Result<(), Fault> {
+        if sparsities.is_empty() || sparsities.windows(2).any(|w| w[0].partial_cmp(&w[1]) != Some(std::cmp::Ordering::Less)) {
+            return Err(Fault::new("sparsities", format!("sparsities = {sparsities:?}: rising shares are needed")));
+        }
+        match sparsities.iter().find(|s| !(**s > 0.0 && **s < 1.0)) {
+            Some(s) => Err(Fault::new("sparsities", format!("sparsities has {s}, which is not between 0 and 1"))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The family of scopes.
@@ -84,7 +132,8 @@ impl Family for Scopes {
     const SUMMARY: &'static str = "Over which weights the sparsity is reached: all together, or each with a share of its own.";
     const DEFAULT: Option<&'static str> = Some("global");
     fn members() -> &'static [Entry<dyn Scope>] {
-        static LIST: &[Entry<dyn Scope>] = &[global::ENTRY, layer::ENTRY, erk::ENTRY, uniform_plus::ENTRY, rates::ENTRY];
+        static LIST: &[Entry<dyn Scope>] =
+            &[global::ENTRY, layer::ENTRY, erk::ENTRY, uniform_plus::ENTRY, rates::ENTRY, sensitivity::ENTRY];
         LIST
     }
 }

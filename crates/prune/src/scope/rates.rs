@@ -9,8 +9,8 @@ pub(super) const ENTRY: Entry<dyn Scope> = member!(
         summary: "A share for each layer, by patterns of the weights' names.",
         details: "\
 The first pattern that matches a weight's name decides (* stands for any characters); `others` is the share of the weights that none
-matches. The sparsity of the stage then follows and is not given. A gradual schedule raises all shares together. `espalier sensitivity`
-shows what each layer bears.",
+matches. The sparsity of the stage then follows and is not given. A gradual schedule raises all shares together. `espalier sensitivity
+--prune` shows what each layer bears.",
         source: "",
         example: "scope = { kind = \"rates\", rates = [{ weights = \"layer3.*\", sparsity = 0.8 }], others = 0.4 }",
     }

@@ -12,7 +12,6 @@ pub use causes::Causes;
 pub use ranges::BetterRange;
 pub use reference::{reference, without_encodings};
 
-use crate::mixed::{Effect, Judge};
 use crate::{QuantizeError, Result};
 use causes::{Meter, Values};
 use graph::{Model, Setting, ValueId};
@@ -21,7 +20,7 @@ use ranges::{Ranges, better, by_channel};
 use saturation::Saturation;
 use std::collections::{BTreeMap, BTreeSet};
 use tensor::{SignalToNoise, Tensor};
-use train::{Batch, Executor, Mode, Overrides, Task, TrainError};
+use train::{Batch, Effect, EffectMeter, Executor, Mode, Overrides, Task, TrainError};
 
 /// What was found out about one layer.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -89,7 +88,7 @@ pub fn diagnose(
         }
     }
     let needed: BTreeSet<ValueId> = rows.iter().flat_map(|row| row.meter.needs()).collect();
-    let mut judges = (Judge::new(float, task), Judge::new(quantized, task));
+    let mut judges = (EffectMeter::new(float, task), EffectMeter::new(quantized, task));
     let (mut samples, mut done, all) = (0, 0, rows.len() as u64);
     for batch in batches {
         let batch = batch?;
@@ -131,7 +130,7 @@ pub fn effect(
     batches: impl Iterator<Item = Result<Batch, TrainError>>,
 ) -> Result<(Effect, Vec<f64>)> {
     let float = without_encodings(float);
-    let (runs, mut judge) = (Judge::new(&float, None), Judge::new(quantized, task));
+    let (runs, mut judge) = (EffectMeter::new(&float, None), EffectMeter::new(quantized, task));
     let mut samples = 0;
     for batch in batches {
         let batch = batch?;
@@ -168,7 +167,7 @@ struct Row<'t> {
     saturation: Option<Saturation>,
     /// The float network with this layer's encodings.
     alone: Model,
-    judge: Judge<'t>,
+    judge: EffectMeter<'t>,
 }
 
 impl<'t> Row<'t> {
@@ -183,7 +182,7 @@ impl<'t> Row<'t> {
         let grid = |(input, carrier): &(ValueId, ValueId)| Some((*input, Ranges::of(quantized.annotations.encoding(*carrier)?)?));
         let ranges = part.data.iter().filter_map(grid).collect();
         let saturation = Saturation::of(&part, quantized)?;
-        Ok(Row { part, meter, path: SignalToNoise::default(), ranges, saturation, alone, judge: Judge::new(float, task) })
+        Ok(Row { part, meter, path: SignalToNoise::default(), ranges, saturation, alone, judge: EffectMeter::new(float, task) })
     }
 
     fn along(&mut self, values: &Values, stored: &Values) -> Result<()> {

@@ -11,5 +11,5 @@ mod sensitivity;
 
 pub use groups::{ActivationWidths, Cost, Fitted, Group, Layers, Widths, fitted, with_bits};
 pub use search::{Candidate, best};
-pub(crate) use sensitivity::Judge;
-pub use sensitivity::{Effect, Sensitivity, sensitivity};
+pub use sensitivity::{Sensitivity, sensitivity};
+pub use train::Effect;

@@ -1,12 +1,16 @@
 //! The run record, `run.json`: all measurements of a run, with the exact command and the environment.
+mod cuts;
 mod deploy;
 mod diagnosis;
+mod sparsities;
 mod stage;
 mod widths;
 
 pub use crate::task::{Better, MetricRecord, TaskRecord};
+pub use cuts::CutRecord;
 pub use deploy::{Arithmetic, DeployRecord, Latency, NodeCount, OriginalRecord, OutputRecord, PlacementRecord, RuntimeRecord};
 pub use diagnosis::{CauseRecord, DiagnosisRecord, EffectRecord, FixRecord, LayerErrorRecord, SuggestionRecord, TrialRecord};
+pub use sparsities::{PruneSensitivityRecord, PrunedLayer, SharesRecord, SparsityEffect};
 pub use stage::{ClassRecord, ClassesRecord, Confused, EpochPoint, FloatPart, LayerRecord, Metrics, Note, StageRecord, Status};
 pub use widths::{GroupRecord, LimitRecord, PlanRecord, SensitivityRecord, WidthRecord};
 

@@ -1,5 +1,5 @@
 //! The record of a stage and the metrics of its result.
-use super::{Arithmetic, DeployRecord, MetricRecord, PlanRecord, figure, keep};
+use super::{Arithmetic, CutRecord, DeployRecord, MetricRecord, PlanRecord, SharesRecord, figure, keep};
 use crate::task::ACCURACY;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -46,6 +46,12 @@ pub struct StageRecord {
     /// The widths that were chosen for a budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanRecord>,
+    /// The shares of layers that were chosen by what each alone costs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<SharesRecord>,
+    /// Candidates that a removal of channels was chosen among, in the order in which they were measured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cuts: Vec<CutRecord>,
     /// One point for each epoch.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub epochs: Vec<EpochPoint>,

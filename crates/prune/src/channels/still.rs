@@ -1,0 +1,99 @@
+//! What does not depend on the data: whole values behind layers without a weight left, and single channels.
+use super::dead::zero_elements;
+use crate::{PruneError, Result};
+use graph::{Model, ValueId};
+use ops::Effect;
+use std::collections::{HashMap, HashSet};
+use tensor::{DType, Tensor};
+use train::{Executor, Mode, Named};
+
+/// The computed values of the main graph whose elements depend on what the network is given. A layer whose weights are all zero, masks
+/// applied, passes nothing on.
+///
+/// # Errors
+/// [`PruneError::Tensor`] for a weight that cannot be read.
+pub(super) fn moving(model: &Model) -> Result<HashSet<ValueId>> {
+    let mut found: HashSet<ValueId> = model.graph.inputs.iter().copied().collect();
+    for node in &model.graph.nodes {
+        let reads = node.inputs.iter().flatten().any(|v| found.contains(v)) || node.subgraphs().next().is_some();
+        let effect = ops::find(&node.domain, &node.op_type).map(|op| op.effect(node, model));
+        let empty = match effect {
+            Some(Effect::Computes { weight: Some(rule), .. }) => match node.input(rule.input).filter(|w| model.constant(*w).is_some()) {
+                Some(weight) => zero_elements(model, weight)?.iter().all(|zero| *zero),
+                None => false,
+            },
+            _ => false,
+        };
+        if reads && !empty {
+            found.extend(node.outputs.iter().flatten());
+        }
+    }
+    Ok(found)
+}
+
+/// For each axis of some values: the element that an index has throughout, in a run on `sample` and in one on other numbers; `None` for an
+/// index that varies. Nothing is known where there are no other numbers to run on.
+///
+/// # Errors
+/// Errors of the runs.
+pub(super) fn still(model: &Model, sample: &Named, values: &HashSet<ValueId>) -> Result<HashMap<(ValueId, usize), Vec<Option<f32>>>> {
+    let Some(other) = other(sample)? else { return Ok(HashMap::new()) };
+    let executor = Executor::unfused(model)?;
+    let mut found: HashMap<(ValueId, usize), Vec<Option<f32>>> = HashMap::new();
+    for (run, inputs) in [sample, &other].into_iter().enumerate() {
+        let mut failed = None;
+        executor.run_observed(inputs, Mode::SIMULATED, &mut |id, tensor| {
+            if !values.contains(&id) || !tensor.dtype().is_float() {
+                return;
+            }
+            match tensor.to_f32_vec() {
+                Ok(list) => (0..tensor.rank()).for_each(|axis| {
+                    let own = along(&list, tensor.shape(), axis);
+                    let known = found.entry((id, axis)).or_insert_with(|| if run == 0 { own.clone() } else { vec![] });
+                    known.resize(own.len(), None);
+                    known.iter_mut().zip(own).filter(|(a, b)| **a != *b).for_each(|(a, _)| *a = None);
+                }),
+                Err(source) => failed = Some(PruneError::Tensor { weight: model.values[id].name.clone(), source }),
+            }
+        })?;
+        if let Some(failed) = failed {
+            return Err(failed);
+        }
+    }
+    Ok(found)
+}
+
+/// The element that each index of an axis has throughout.
+fn along(list: &[f32], shape: &[usize], axis: usize) -> Vec<Option<f32>> {
+    let (size, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>().max(1));
+    let mut first: Vec<Option<f32>> = vec![None; size];
+    let mut same = vec![true; size];
+    for (i, v) in list.iter().enumerate() {
+        let at = i / inner % size;
+        same[at] &= *first[at].get_or_insert(*v) == *v;
+    }
+    first.into_iter().zip(same).map(|(v, same)| v.filter(|v| same && v.is_finite())).collect()
+}
+
+/// Other numbers of the same types and shapes: floats turned around and scaled, others turned around. `None` if that changes nothing.
+fn other(sample: &Named) -> Result<Option<Named>> {
+    let mut changed = false;
+    let mut out = Named::new();
+    for (name, tensor) in sample {
+        let unreadable = |source| PruneError::Tensor { weight: name.clone(), source };
+        let turned = match tensor.dtype() {
+            DType::F32 => {
+                let list: Vec<f32> = tensor.to_f32_vec().map_err(unreadable)?.into_iter().rev().map(|v| 0.25 - 0.75 * v).collect();
+                Tensor::new(list, tensor.shape()).map_err(unreadable)?
+            }
+            DType::I64 => {
+                let list: Vec<i64> = tensor.as_slice::<i64>().map_err(unreadable)?.iter().rev().copied().collect();
+                Tensor::new(list, tensor.shape()).map_err(unreadable)?
+            }
+            _ => tensor.clone(),
+        };
+        changed |= turned != *tensor;
+        out.insert(name.clone(), turned);
+    }
+    Ok(changed.then_some(out))
+}
