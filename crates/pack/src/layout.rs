@@ -127,7 +127,7 @@ fn words<const BYTES: usize>(data: &[u8], float: bool) -> Kind {
         return Kind::Few { bytes, float };
     }
     let other: Vec<&[u8; BYTES]> = words.iter().filter(|w| **w != [0; BYTES]).collect();
-    // What a slower model would save in all, half a percent, is not worth its time.
+    // What a slower model would save of these, a percent at most, is not worth its time.
     let noise = |i: usize, values| even(&other, values, SPARED, |w| w[i] & (values - 1) as u8);
     if float && other.len() >= TOLD && !repeat(&other) && noise(0, 256) && noise(1, 256) && noise(2, 32) {
         return Kind::Floats;

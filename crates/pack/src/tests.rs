@@ -1,6 +1,8 @@
 use super::*;
 use proptest::prelude::*;
 use std::path::Path;
+use tensor::DType;
+use unpack::{Kind, Span};
 
 /// A file with tensors of every type that has a model, of values as networks have them.
 fn file() -> Vec<u8> {
@@ -127,7 +129,8 @@ fn numbers_that_are_all_the_same_or_repeat_take_next_to_nothing() {
     }
     let file = onnx::to_bytes(&model).unwrap();
     let (archive, sizes) = pack(&file).unwrap();
-    assert!(archive.len() < 2000, "{sizes:?}");
+    // Each of ten blocks learns it anew.
+    assert!(archive.len() < 3000, "{sizes:?}");
 }
 
 /// A serialized model with one initializer: its type, sizes, and numbers in a field of their own.

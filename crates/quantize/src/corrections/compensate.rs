@@ -32,8 +32,6 @@ pub(super) struct Rows<'a> {
     pub(super) row: usize,
     /// Rounded to nearest.
     pub(super) nearest: &'a [f32],
-    /// False for masked weights.
-    pub(super) live: &'a [bool],
 }
 
 /// What a weight is rounded to. Called for one layer after another, in each for one output after another.
@@ -141,7 +139,7 @@ impl Compensation {
         let k = layer.row;
         let per_group = layer.outputs / layer.groups;
         let (mut new, mut before, mut after) = (nearest.clone(), 0.0, 0.0);
-        let all = Rows { points: &points, outputs: layer.outputs, row: k, nearest: &nearest, live: &live };
+        let all = Rows { points: &points, outputs: layer.outputs, row: k, nearest: &nearest };
         rounding.begin(&all);
         for (group, mut h) in power.groups.into_iter().enumerate() {
             let plain = h.clone();

@@ -86,7 +86,6 @@ impl Rounding for Nearest {
 #[cfg(test)]
 mod tests {
     use super::super::tests::{batch, chain, quantized, residual, sqnr, with};
-    use super::*;
     use crate::QuantizeSettings;
     use ops::Products;
     use tensor::Tensor;

@@ -317,7 +317,7 @@ mod tests {
         // Ten weights, six of them zero and four one: half a count is added to each of two classes.
         let points = Points::Integers { scale: vec![1.0], zero_point: vec![0.0], ends: (-8.0, 7.0) };
         let nearest = [0.0, 1.0, 0.0, -1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0];
-        let rows = Rows { points: &points, outputs: 1, row: 10, nearest: &nearest, live: &[true; 10] };
+        let rows = Rows { points: &points, outputs: 1, row: 10, nearest: &nearest };
         let mut rates = Rates::new(&rows);
         let bits = |share: f64| -share.log2();
         for context in 0..CONTEXTS {
