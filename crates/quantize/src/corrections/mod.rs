@@ -8,6 +8,7 @@ mod after_activation;
 mod bias_correction;
 mod block_reconstruction;
 mod collect;
+mod compensate;
 mod equalize;
 mod gptq;
 mod groups;
