@@ -371,7 +371,8 @@ fn grid(model: &Model, node: &Node, integers: Option<&Tensor>) -> Result<Option<
         let axis = axis.map_err(|e| DeployError::Lower { value: node.label(&model.values), what: e.to_string() })?;
         let Some(size) = usize::try_from(block_size).ok() else { return Ok(None) };
         let blocks = Blocks { along: Along { axis, flat: false }, size };
-        let fits = blocks.scale_shape(integers.shape())? == scale.shape() && zero_point.shape() == scale.shape();
+        let wanted = blocks.scale_shape(integers.shape()).unwrap_or_default();
+        let fits = wanted == scale.shape() && zero_point.shape() == scale.shape();
         return Ok(fits.then_some(Grid { scale, zero_point, axis: None, blocks: Some(blocks) }));
     }
     if block_size != 0 {

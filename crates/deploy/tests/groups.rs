@@ -124,7 +124,7 @@ fn each_group_along_the_sums_has_a_scale_and_the_file_computes_the_simulation() 
                 assert_eq!(counted.weights.len(), 5, "{how}: {counted:?}");
                 let w3 = counted.weights.iter().find(|w| w.name.contains("w3")).unwrap();
                 let scales = 20usize.div_ceil(size) * 16;
-                let stored = (320 * DType::bits(AffineSettings::weight(bits, None).dtype())).div_ceil(8);
+                let stored = (320 * AffineSettings::weight(bits, None).dtype().bits()).div_ceil(8);
                 let each = if cast { 2 } else { 4 };
                 assert_eq!(w3.bytes, (stored + each * scales) as u64, "{how}: {w3:?}");
             }

@@ -4,8 +4,9 @@
 //! shape. Behind Cast the integers are stored as `[outer, blocks, size, inner]` beside scales `[outer, blocks, 1, inner]`; where the last block is
 //! shorter the scales are repeated for each element and cut off instead.
 use super::decode_nodes::DecodeNodes;
-use crate::Result;
 use crate::grid::Grid;
+use crate::{DeployError, Result};
+use encodings::EncodingError;
 use encodings::affine::Blocks;
 use graph::{AttributeValue, Node, ValueId, code_of_dtype};
 use tensor::{DType, Tensor};
@@ -15,8 +16,11 @@ use tensor::{DType, Tensor};
 /// # Errors
 /// Whatever the reshaping reports.
 pub(super) fn dequantize(mut work: DecodeNodes, id: ValueId, data: &Tensor, (grid, blocks): (&Grid, &Blocks)) -> Result<Vec<Node>> {
-    let stored = blocks.stored_shape(data.shape())?;
-    let scales = blocks.scale_shape(data.shape())?;
+    let name = work.to.name(id);
+    let fail = |e: EncodingError| DeployError::Lower { value: name.clone(), what: e.to_string() };
+    let stored = blocks.stored_shape(data.shape()).map_err(fail)?;
+    let scales = blocks.scale_shape(data.shape()).map_err(fail)?;
+    let size = blocks.layout(data.shape()).map_err(fail)?.size;
     let mut inputs = vec![work.constant("quantized", data.reshape(stored.as_slice())?)];
     inputs.push(work.constant("scale", grid.scale.reshape(scales.as_slice())?));
     if !grid.is_symmetric() {
@@ -29,7 +33,7 @@ pub(super) fn dequantize(mut work: DecodeNodes, id: ValueId, data: &Tensor, (gri
     }
     work.with("axis", AttributeValue::Int(blocks.along.axis as i64));
     // No more than what is there: ONNX Runtime refuses a block that is longer than the axis.
-    work.with("block_size", AttributeValue::Int(blocks.layout(data.shape())?.size as i64));
+    work.with("block_size", AttributeValue::Int(size as i64));
     if flat {
         reshape(&mut work, decoded, data.shape(), id);
     }
@@ -42,7 +46,8 @@ pub(super) fn dequantize(mut work: DecodeNodes, id: ValueId, data: &Tensor, (gri
 /// # Errors
 /// Whatever the reshaping reports.
 pub(super) fn cast_and_scale(mut work: DecodeNodes, id: ValueId, data: &Tensor, (grid, blocks): (&Grid, &Blocks)) -> Result<Vec<Node>> {
-    let l = blocks.layout(data.shape())?;
+    let name = work.to.name(id);
+    let l = blocks.layout(data.shape()).map_err(|e| DeployError::Lower { value: name, what: e.to_string() })?;
     let whole = l.length.is_multiple_of(l.size);
     let parts = if whole { vec![l.outer, l.count(), l.size, l.inner] } else { vec![l.outer, l.length, l.inner] };
     let integers = work.constant("quantized", data.reshape(parts.as_slice())?);
