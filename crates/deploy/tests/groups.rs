@@ -99,7 +99,8 @@ fn each_group_along_the_sums_has_a_scale_and_the_file_computes_the_simulation() 
                 let lowered = lower(&m, &LowerOptions { decode_once, ..LowerOptions::default() }).unwrap().model;
                 assert_eq!(run(&lowered, Mode::FLOAT), simulated, "{how}");
                 let operators: Vec<&str> = lowered.graph.nodes.iter().map(|n| n.op_type.as_str()).collect();
-                let cast = decode_once || !float || bits == 2;
+                // Only the product's weight in 2 bits is cast in front of quantized data.
+                let cast = (decode_once && float) || bits == 2;
                 assert_eq!(operators.contains(&"Cast"), cast, "{how}: {operators:?}");
                 let wanted = simulated["y"].to_f32_vec().unwrap();
                 // With float data ONNX Runtime's product of 4-bit blocks rounds the data to 8 bits; steps of the data by an ulp.
@@ -125,7 +126,7 @@ fn each_group_along_the_sums_has_a_scale_and_the_file_computes_the_simulation() 
                 let w3 = counted.weights.iter().find(|w| w.name.contains("w3")).unwrap();
                 let scales = 20usize.div_ceil(size) * 16;
                 let stored = (320 * AffineSettings::weight(bits, None).dtype().bits()).div_ceil(8);
-                let each = if cast { 2 } else { 4 };
+                let each = if cast && float { 2 } else { 4 };
                 assert_eq!(w3.bytes, (stored + each * scales) as u64, "{how}: {w3:?}");
             }
         }
@@ -255,7 +256,11 @@ fn sixteen_bits_are_stored_and_run() {
         // A few steps of the coarser grid on the way: see above.
         let most = 8.0 * 2f32.powi(-(data as i32));
         assert!(near(&run(&lowered, Mode::FLOAT)["y"].to_f32_vec().unwrap(), &wanted, most), "{how}");
-        in_runtime(&lowered, &how, |y, literal| assert!(near(y, &wanted, most), "{how} {literal}: {y:?} {wanted:?}\n{}", dump(&lowered)));
+        in_runtime(&lowered, &how, |y, literal| {
+            // By default products with an 8-bit weight round wider data to 8 bits.
+            let most = if !literal && weights <= 8 && data > 8 { 0.03 } else { most };
+            assert!(near(y, &wanted, most), "{how} {literal}: {y:?} {wanted:?}\n{}", dump(&lowered));
+        });
         let mut lifted = onnx::from_bytes(&onnx::to_bytes(&lowered).unwrap(), None).unwrap();
         lift(&mut lifted).unwrap();
         assert!(near(&run(&lifted, Mode::SIMULATED)["y"].to_f32_vec().unwrap(), &wanted, most), "{how}");
