@@ -249,7 +249,7 @@ fn sixteen_bits_are_stored_and_run() {
         let (float, simulated) = (run(&m, Mode::FLOAT), run(&m, Mode::SIMULATED));
         let [float, wanted] = [float, simulated].map(|y| y["y"].to_f32_vec().unwrap());
         let narrow = weights.min(data);
-        assert!(near(&wanted, &float, 6.0 * 2f32.powi(-(narrow as i32))), "{how}: {wanted:?} {float:?}");
+        assert!(near(&wanted, &float, 24.0 * 2f32.powi(-(narrow as i32))), "{how}: {wanted:?} {float:?}");
         assert!(m.annotations.encoding(m.find("b0").unwrap()).is_none(), "{how}");
         let lowered = lower(&m, &LowerOptions::default()).unwrap().model;
         assert_eq!(lowered.onnx_opset(), 21, "{how}");
