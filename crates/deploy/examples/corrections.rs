@@ -1,12 +1,13 @@
 //! Corrections after training, measured: W8A8 with one scale per tensor, lowered and run in ONNX Runtime; prints Markdown.
 //!
-//! `cargo run --release -p espalier-deploy --example corrections -- DATA [NAME] [PER_CHANNEL] [SETTINGS]`: DATA is the folder with
+//! `cargo run --release -p espalier-deploy --example corrections -- DATA [NAME] [PER_CHANNEL] [SETTINGS] [SPLIT]`: DATA is the folder with
 //! `models/`, NAME a part of a model's name ("" for all), PER_CHANNEL `true` for a scale per channel. With SETTINGS, the keys of a quantize
 //! stage as TOML (`weights`, `activations`, `rules`, `corrections`, ...), they are what is measured, and PER_CHANNEL does not count.
 //! `transformer_block` is a block of a transformer of seeded noise with planted outliers, on noise: three channels of its normalizations are
 //! 30 times as large as the others, their weights a 5.5th.
 //! The float column is the network after its corrections, without grids. EfficientNet-Lite0 is calibrated on rows 0 to 199 of the ImageNet
-//! sample and scored on the other 300; UltraFace on seeded noise.
+//! sample and scored on the other 300; with SPLIT calibrated on rows 0 to SPLIT - 1 and scored on those from SPLIT to 199, to choose settings
+//! by. UltraFace: seeded noise.
 #[path = "../../quantize/src/corrections/transformer.rs"]
 mod transformer;
 
@@ -20,6 +21,7 @@ use graph::Model;
 use quantize::QuantizeSettings;
 use std::collections::BTreeMap;
 use std::error::Error;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use technique::Choice;
@@ -58,32 +60,39 @@ const OF_BLOCK: [&str; 6] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let data = PathBuf::from(arguments.next().ok_or("usage: corrections DATA [NAME] [PER_CHANNEL] [SETTINGS]")?);
+    let data = PathBuf::from(arguments.next().ok_or("usage: corrections DATA [NAME] [PER_CHANNEL] [SETTINGS] [SPLIT]")?);
     let only = arguments.next().unwrap_or_default();
     let granularity = if arguments.next().is_some_and(|a| a == "true") { Granularity::Channel } else { Granularity::Tensor };
-    let given = arguments.next();
+    let given = arguments.next().filter(|s| !s.is_empty());
+    let parts = match arguments.next() {
+        Some(split) => [0..split.parse()?, split.parse()?..200],
+        None => [0..200, 200..500],
+    };
     println!("| model | corrections = [...] | SQNR of the file, dB, by output | top-1 float / simulated / file, % | s |");
     println!("|---|---|---|---|---:|");
     for name in MODELS.into_iter().filter(|name| name.contains(&only)) {
         if let Some(given) = &given {
             let settings: QuantizeSettings = toml::from_str(given)?;
             let corrections: Vec<String> = settings.corrections.iter().map(|c| c.to_string()).collect();
-            one(&data, name, &corrections.join(", "), settings)?;
+            one((&data, &parts), name, &corrections.join(", "), settings)?;
             continue;
         }
         for corrections in if name == BLOCK { &OF_BLOCK[..] } else { &CORRECTIONS } {
             let mut settings: QuantizeSettings = toml::from_str(&format!("corrections = [{corrections}]"))?;
             settings.weights = Choice::with("affine", &Affine { granularity: Some(granularity), ..Affine::default() })?;
-            one(&data, name, corrections, settings)?;
+            one((&data, &parts), name, corrections, settings)?;
         }
     }
     Ok(())
 }
 
-fn one(data: &Path, name: &str, corrections: &str, settings: QuantizeSettings) -> Result<(), Box<dyn Error>> {
+/// The folder of the data, and the rows of the ImageNet sample for calibration and for scoring.
+type Inputs<'a> = (&'a Path, &'a [Range<usize>; 2]);
+
+fn one(data: Inputs, name: &str, corrections: &str, settings: QuantizeSettings) -> Result<(), Box<dyn Error>> {
     let mut model = match name {
         BLOCK => transformer::block(30.0)?,
-        _ => onnx::load(&data.join(format!("models/{name}.onnx")))?,
+        _ => onnx::load(&data.0.join(format!("models/{name}.onnx")))?,
     };
     train::fold_constants(&mut model)?;
     ops::fold_batch_norm(&mut model)?;
@@ -111,7 +120,7 @@ fn one(data: &Path, name: &str, corrections: &str, settings: QuantizeSettings) -
 }
 
 /// Signal to noise ratio of the file's outputs against those of the float network before any correction.
-fn ratios(data: &Path, float: &Model, file: &[u8], name: &str) -> Result<String, Box<dyn Error>> {
+fn ratios(data: Inputs, float: &Model, file: &[u8], name: &str) -> Result<String, Box<dyn Error>> {
     let executor = train::Executor::new(float)?;
     let mut session = runtime::choose().runtime.load(Source::Bytes(file), runtime::SessionOptions::literal(2))?;
     let mut sums: BTreeMap<String, SignalToNoise> = BTreeMap::new();
@@ -127,11 +136,11 @@ fn ratios(data: &Path, float: &Model, file: &[u8], name: &str) -> Result<String,
     Ok(sums.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
-fn rows(data: &Path, model: &Model, name: &str, calibrate: bool) -> Result<Rows, Box<dyn Error>> {
+fn rows((data, parts): Inputs, model: &Model, name: &str, calibrate: bool) -> Result<Rows, Box<dyn Error>> {
     let input = model.values[model.free_inputs()[0]].name.clone();
     if name.starts_with("efficientnet") {
         let preprocess = Preprocess { scale: 1.0, mean: vec![127.0], std: vec![128.0], ..Preprocess::default() };
-        let picked = if calibrate { 0..200 } else { 200..500 };
+        let picked = parts[usize::from(!calibrate)].clone();
         let set = data::open(&data.join("imagenet_sample/validation-00000-of-00001.parquet"), &data::OpenOptions::default())?;
         let options = LoaderOptions { batch: 20, preprocess, input, rows: Some(Arc::new(picked.collect())), ..Default::default() };
         let loader = data::Loader::new(set, options)?;

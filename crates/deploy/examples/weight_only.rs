@@ -1,9 +1,9 @@
 //! Weights alone in few bits: sizes and signal to noise of the deployed files of recurrent and embedding networks; prints Markdown.
 //!
-//! `cargo run --release -p espalier-deploy --example weight_only -- DATA [NAME] [FOLDER]`: DATA is the folder with `models/`, NAME a part of
+//! `cargo run --release -p espalier-deploy --example weight_only -- DATA [NAME] [FOLDER] [WEIGHTS]`: DATA is the folder with `models/`, NAME a part of
 //! the name of a network. By default it is the voice detector, on four windows in a row of each of 300 spoken digits, its state fed
 //! back, and networks that are made here, of seeded noise in place of trained weights. With FOLDER the files are written there; NAME
-//! `windows` writes the windows alone, for `recipes/silero-vad-*.toml`. The latency is that of the first batch, on one thread.
+//! `windows` writes the windows alone, for `recipes/silero-vad-*.toml`. WEIGHTS is a part of a row's second column, such as `group`. The latency is that of the first batch, on one thread.
 #[allow(dead_code, reason = "other examples use more of it")]
 mod shared_models;
 mod weight_only_nets;
@@ -11,9 +11,9 @@ mod weight_only_nets;
 use deploy::measure::{Difference, LatencyOptions, latencies};
 use deploy::runtime::{self, SessionOptions, Source};
 use deploy::{LowerOptions, lower};
-use encodings::Encodings;
 use encodings::affine::Affine;
 use encodings::codebook::Codebook;
+use encodings::{Encodings, Granularity};
 use espalier_deploy as deploy;
 use graph::Model;
 use quantize::{ActivationSettings, AdaRound, Corrections, QuantizeSettings};
@@ -38,6 +38,10 @@ fn variants() -> Result<Vec<Variant>, technique::Fault> {
     for bits in [8, 4] {
         all.extend([(affine(bits)?, vec![]), (affine(bits)?, rounded()?)]);
     }
+    for size in [64, 32] {
+        let group = Affine { bits: 4, granularity: Some(Granularity::Group(size)), ..Affine::default() }.choice()?;
+        all.extend([(group.clone(), vec![]), (group, rounded()?)]);
+    }
     for bits in [4, 3, 2] {
         all.push((codebook(bits)?, vec![]));
     }
@@ -49,9 +53,10 @@ type Rows<'a> = Box<dyn Iterator<Item = Result<Batch, TrainError>> + 'a>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
-    let data = PathBuf::from(arguments.next().ok_or("usage: weight_only DATA [NAME] [FOLDER]")?);
+    let data = PathBuf::from(arguments.next().ok_or("usage: weight_only DATA [NAME] [FOLDER] [WEIGHTS]")?);
     let only = arguments.next();
-    let folder = arguments.next().map(PathBuf::from);
+    let folder = arguments.next().filter(|f| !f.is_empty()).map(PathBuf::from);
+    let ways = arguments.next().unwrap_or_default();
     let wanted = |name: &str, by_default: bool| only.as_ref().map_or(by_default, |only| name.contains(only));
     println!("| network | weights | file, bytes | of float | SQNR of the outputs, dB | rms file - simulation | latency p50, ms (float) |");
     println!("|---|---|---:|---:|---|---:|---:|");
@@ -65,7 +70,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         };
         let rows = collected(shared_models::rows(&data, &model, inputs, false, 300)?)?;
         let rows = rows.into_iter().map(sequence).collect::<Result<Vec<_>, _>>()?;
-        network(name, &file, &calibration, &rows, folder.as_deref())?;
+        network(name, &file, &calibration, &rows, (folder.as_deref(), &ways))?;
     }
     if let (Some(folder), true) = (&folder, wanted("windows", false)) {
         write_windows(&data, &folder.join("windows"))?;
@@ -73,7 +78,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for (name, model, rows) in weight_only_nets::all()?.into_iter().filter(|(name, ..)| wanted(name, true)) {
         let (calibration, rows) = rows.split_at(rows.len() / 2);
         let rows: Vec<Vec<Batch>> = rows.iter().map(|batch| vec![batch.clone()]).collect();
-        network(name, &onnx::to_bytes(&model)?, calibration, &rows, folder.as_deref())?;
+        network(name, &onnx::to_bytes(&model)?, calibration, &rows, (folder.as_deref(), &ways))?;
     }
     Ok(())
 }
@@ -110,7 +115,13 @@ fn write_windows(data: &Path, folder: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn network(name: &str, file: &[u8], calibration: &[Batch], rows: &[Vec<Batch>], folder: Option<&Path>) -> Result<(), Box<dyn Error>> {
+fn network(
+    name: &str,
+    file: &[u8],
+    calibration: &[Batch],
+    rows: &[Vec<Batch>],
+    (folder, ways): (Option<&Path>, &str),
+) -> Result<(), Box<dyn Error>> {
     let runtime = runtime::choose().runtime;
     let mut float = runtime.load(Source::Bytes(file), SessionOptions::default_arithmetic(1))?;
     for (weights, corrections) in variants()? {
@@ -118,6 +129,9 @@ fn network(name: &str, file: &[u8], calibration: &[Batch], rows: &[Vec<Batch>], 
         train::prepare(&mut model)?;
         ops::fold_batch_norm(&mut model)?;
         let how = format!("{weights}{}", if corrections.is_empty() { "" } else { ", adaround" });
+        if !how.contains(ways) {
+            continue;
+        }
         let activations = ActivationSettings::float();
         let settings = QuantizeSettings { weights, activations, weight_only: true, corrections, ..QuantizeSettings::default() };
         quantize::quantize(&mut model, &settings, Box::new(calibration.iter().cloned().map(Ok)) as Rows)?;

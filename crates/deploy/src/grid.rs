@@ -1,7 +1,7 @@
 //! The grid of an encoding in the form that QuantizeLinear and DequantizeLinear take.
 use crate::{DeployError, Result};
 use encodings::Decode;
-use encodings::affine::AffineSettings;
+use encodings::affine::{AffineSettings, Blocks};
 use graph::Encoding;
 use tensor::{DType, Tensor};
 
@@ -14,6 +14,8 @@ pub(crate) struct Grid {
     pub(crate) zero_point: Tensor,
     /// The axis of a grid per channel.
     pub(crate) axis: Option<usize>,
+    /// Blocks with a scale each, of the shape that DequantizeLinear takes.
+    pub(crate) blocks: Option<Blocks>,
 }
 
 impl Grid {
@@ -24,7 +26,7 @@ impl Grid {
     pub(crate) fn of(name: &str, encoding: &Encoding) -> Result<Grid> {
         let error = |what: String| DeployError::Lower { value: name.to_string(), what };
         match encodings::decode(encoding).map_err(|e| error(e.to_string()))? {
-            Decode::Affine { scale, zero_point, axis } => Ok(Grid { scale, zero_point, axis }),
+            Decode::Affine { scale, zero_point, axis, blocks } => Ok(Grid { scale, zero_point, axis, blocks }),
             Decode::Table { .. } => Err(error(format!(
                 "is stored as {}, which only constants can be: an activation needs integers with a scale",
                 encodings::describe(encoding)
@@ -37,7 +39,8 @@ impl Grid {
     /// # Errors
     /// Whatever the conversion of the zero point reports.
     pub(crate) fn encoding(&self) -> Result<Encoding> {
-        let decode = Decode::Affine { scale: self.scale.clone(), zero_point: self.zero_point.clone(), axis: self.axis };
+        let (scale, zero_point) = (self.scale.clone(), self.zero_point.clone());
+        let decode = Decode::Affine { scale, zero_point, axis: self.axis, blocks: self.blocks };
         decode.encoding().map_err(|e| DeployError::Lower { value: String::new(), what: e.to_string() })
     }
 

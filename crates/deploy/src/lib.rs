@@ -5,6 +5,7 @@
 //! - [`runtime`]: what executes a file (ONNX Runtime, the reference interpreter, rten), behind one trait.
 //! - [`measure`]: accuracy, latency, size, multiply-accumulates, and how far two computations are apart.
 //! - [`prove`]: that the file computes what the simulation computed.
+mod block_products;
 mod digits;
 mod error;
 mod float_form;

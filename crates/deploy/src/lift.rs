@@ -1,20 +1,23 @@
 //! Lifting: a file with QuantizeLinear and DequantizeLinear becomes an annotated graph again, so that it can be pruned,
 //! trained and compared like one that was quantized here. The inverse of [`crate::lower`].
+use crate::block_products;
 use crate::float_form::restore;
 use crate::grid::Grid;
 use crate::raise;
 use crate::sign::never_negative;
 use crate::table;
 use crate::{DeployError, Result};
+use encodings::Along;
+use encodings::affine::Blocks;
 use graph::{AttributeValue, Graph, Links, Model, Names, Node, ValueId};
 use std::collections::{HashMap, HashSet};
 use tensor::Tensor;
 
 /// Turns the main graph's quantization operators into annotations, as far as they stand for a value on a grid: a constant
 /// behind DequantizeLinear, and pairs of QuantizeLinear and DequantizeLinear with one grid. Returns how many values were
-/// annotated; what is left (a pair that changes the grid, block-wise scales) stays as operators and computes the same.
+/// annotated; what is left (a pair that changes the grid, activations with block-wise scales) stays as operators and computes the same.
 ///
-/// Operators on integers (QLinearConv and its kin) become the float operators that they stand for first.
+/// Operators on integers (QLinearConv and its kin) become the float operators that they stand for first, and so does MatMulNBits.
 ///
 /// A grid that begins or ends at zero may also clip values: the tool that quantized the file left out a Relu or a Clip that the
 /// grid covers. A Clip to the grid's ends is added there, so that the clipping stays when the grid is removed.
@@ -23,11 +26,12 @@ use tensor::Tensor;
 /// Whatever a constant that cannot be read reports.
 pub fn lift(model: &mut Model) -> Result<usize> {
     restore(model)?;
+    let products = block_products::lift(model)?;
     raise::decoded_constants(model);
     hoist(model);
     let is_dequantizer = |n: &&Node| n.op_type == "DequantizeLinear" && n.is_onnx() && n.outputs.len() == 1;
     let dequantizers: Vec<Node> = model.graph.nodes.iter().filter(is_dequantizer).cloned().collect();
-    let tables = lift_tables(model)?;
+    let tables = lift_tables(model)? + products;
     let choices: Vec<Node> = model.graph.nodes.iter().filter(|n| n.op_type == "Where" && n.is_onnx()).cloned().collect();
     if dequantizers.is_empty() && choices.is_empty() {
         if tables > 0 {
@@ -188,9 +192,11 @@ fn lift_tables(model: &mut Model) -> Result<usize> {
             continue;
         };
         let Some(stored) = table::read(output, &makers, &of_constant) else { continue };
-        // The Mul by the scales and the nodes before it belong to the decoding, too.
+        // The Mul by the scales, a Reshape behind it and the nodes before them belong to the decoding, too.
         let readers: Vec<&Node> = linked.readers(output).collect();
-        let scaled = |n: &&Node| n.op_type == "Mul" && n.output(0).is_some_and(|v| table::read(v, &makers, &of_constant).is_some());
+        let scaled = |n: &&Node| {
+            matches!(n.op_type.as_str(), "Mul" | "Reshape") && n.output(0).is_some_and(|v| table::read(v, &makers, &of_constant).is_some())
+        };
         if !readers.is_empty() && readers.iter().all(scaled) {
             continue;
         }
@@ -214,7 +220,14 @@ fn lift_tables(model: &mut Model) -> Result<usize> {
 fn lift_constant(model: &mut Model, node: &Node, wires: &mut Wires) -> Result<bool> {
     let (Some(input), Some(output)) = (node.input(0), node.output(0)) else { return Ok(false) };
     let Some(integers) = model.constant(input).cloned() else { return Ok(false) };
-    let Some(grid) = grid(model, node, Some(&integers))? else { return Ok(false) };
+    let Some(mut grid) = grid(model, node, Some(&integers))? else { return Ok(false) };
+    let (mut integers, mut output) = (integers, output);
+    if let Some((shaped, shape)) = flattened(model, wires, output, (&grid, &integers))? {
+        grid.blocks = grid.blocks.map(|b| Blocks { along: Along { flat: true, ..b.along }, ..b });
+        integers = integers.reshape(shape)?;
+        wires.drop_maker(output);
+        output = shaped;
+    }
     let encoding = grid.encoding()?;
     let what = |e: encodings::EncodingError| DeployError::Lower { value: model.values[output].name.clone(), what: e.to_string() };
     let real = encodings::read(&integers, &encoding).map_err(what)?;
@@ -225,6 +238,22 @@ fn lift_constant(model: &mut Model, node: &Node, wires: &mut Wires) -> Result<bo
     model.graph.constants.push(output);
     model.annotations.entry(output).encoding = Some(encoding);
     Ok(true)
+}
+
+/// The Reshape that alone reads a weight in blocks along its last axis and divides that axis again, and the shape that it makes.
+fn flattened(model: &Model, wires: &Wires, value: ValueId, (grid, integers): (&Grid, &Tensor)) -> Result<Option<(ValueId, Vec<usize>)>> {
+    let [reader] = wires.links.consumers(value) else { return Ok(None) };
+    let node = &model.graph.nodes[*reader];
+    let alone = wires.uses.get(&value) == Some(&1) && node.op_type == "Reshape" && node.is_onnx() && node.input(0) == Some(value);
+    let (Some(blocks), Some(output), true) = (grid.blocks, node.output(0), alone) else { return Ok(None) };
+    let Some(shape) = node.input(1).and_then(|v| model.constant(v)) else { return Ok(None) };
+    let shape: Option<Vec<usize>> = shape.to_i64_vec()?.into_iter().map(|d| usize::try_from(d).ok()).collect();
+    let Some(shape) = shape else { return Ok(None) };
+    let axis = blocks.along.axis;
+    let before = integers.shape();
+    let divided = axis + 1 == before.len() && shape.len() > axis && shape[..axis] == before[..axis];
+    let same = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)) == Some(integers.len());
+    Ok((divided && same).then_some((output, shape)))
 }
 
 /// QuantizeLinear and DequantizeLinear on one grid become the encoding of the value that their readers read.
@@ -323,28 +352,41 @@ fn push_clip(
 fn grid(model: &Model, node: &Node, integers: Option<&Tensor>) -> Result<Option<Grid>> {
     let constant = |i: usize| node.input(i).and_then(|v| model.constant(v)).cloned();
     let Some(scale) = constant(1) else { return Ok(None) };
-    if node.int_or("block_size", 0)? != 0 || (node.input(2).is_some() && constant(2).is_none()) {
+    if node.input(2).is_some() && constant(2).is_none() {
         return Ok(None);
     }
+    let block_size = node.int_or("block_size", 0)?;
     let dtype = match (constant(2), integers) {
         (Some(zero_point), _) => zero_point.dtype(),
         (None, Some(integers)) => integers.dtype(),
         (None, None) => tensor::DType::U8,
     };
-    if !dtype.is_int() || scale.rank() > 1 {
+    if !dtype.is_int() || (scale.rank() > 1 && block_size == 0) || (block_size != 0 && scale.dtype() != tensor::DType::F32) {
         return Ok(None);
     }
     let zeros = || Tensor::full(0f32, scale.shape()).and_then(|z| z.cast(dtype));
     let zero_point = constant(2).map_or_else(zeros, Ok)?;
+    if let (Some(integers), true) = (integers, block_size != 0) {
+        let axis = tensor::shape::axis("DequantizeLinear", node.int_or("axis", 1)?, integers.rank());
+        let axis = axis.map_err(|e| DeployError::Lower { value: node.label(&model.values), what: e.to_string() })?;
+        let Some(size) = usize::try_from(block_size).ok() else { return Ok(None) };
+        let blocks = Blocks { along: Along { axis, flat: false }, size };
+        let wanted = blocks.scale_shape(integers.shape()).unwrap_or_default();
+        let fits = wanted == scale.shape() && zero_point.shape() == scale.shape();
+        return Ok(fits.then_some(Grid { scale, zero_point, axis: None, blocks: Some(blocks) }));
+    }
+    if block_size != 0 {
+        return Ok(None);
+    }
     // One scale is for the whole tensor, unless the node says along which axis it lies.
     let per_tensor = scale.rank() == 0 || scale.len() == 1 && (integers.is_none() || node.attributes.get("axis").is_none());
     if per_tensor {
-        return Ok(Some(Grid { scale: scale.reshape([])?, zero_point: zero_point.reshape([])?, axis: None }));
+        return Ok(Some(Grid { scale: scale.reshape([])?, zero_point: zero_point.reshape([])?, axis: None, blocks: None }));
     }
     // Along an axis, constants alone are lifted.
     let data = integers.or_else(|| node.input(0).and_then(|v| model.constant(v)));
     let Some(rank) = data.map(Tensor::rank) else { return Ok(None) };
     let axis = tensor::shape::axis("DequantizeLinear", node.int_or("axis", 1)?, rank);
     let axis = Some(axis.map_err(|e| DeployError::Lower { value: node.label(&model.values), what: e.to_string() })?);
-    Ok(Some(Grid { scale, zero_point, axis }))
+    Ok(Some(Grid { scale, zero_point, axis, blocks: None }))
 }

@@ -1,6 +1,7 @@
 //! Weights that are decoded from a table, or from integers by Cast and Mul, read from the operators that [`crate::lower`] writes for them.
 use crate::digits::Kind;
-use encodings::{Decode, Stored, unpack};
+use encodings::affine::Blocks;
+use encodings::{Along, Decode, Stored, unpack};
 use graph::{Graph, Node, ValueId};
 use std::collections::{HashMap, HashSet};
 use tensor::{DType, Tensor};
@@ -20,6 +21,9 @@ pub(crate) fn read<'m>(
 ) -> Option<Stored> {
     let reader = Reader { makers, constant };
     let maker = reader.maker(value)?;
+    if let Some(stored) = reader.blocks(maker) {
+        return Some(stored);
+    }
     let (gather, scale) = match maker.op_type.as_str() {
         "Mul" => (reader.maker(maker.input(0)?)?, Some(reader.constant(maker, 1)?)),
         _ => (maker, None),
@@ -139,7 +143,7 @@ impl<'m> Reader<'_, 'm> {
 
     /// A weight of signed integers with a scale, or one for each index along an axis, from the Cast in front of the Mul by the scales.
     fn whole_numbers(&self, cast: &Node, scale: &Tensor) -> Option<Stored> {
-        let data = self.constant(cast, 0).filter(|t| matches!(t.dtype(), DType::I8 | DType::I4 | DType::I2))?.clone();
+        let data = self.constant(cast, 0).filter(|t| matches!(t.dtype(), DType::I16 | DType::I8 | DType::I4 | DType::I2))?.clone();
         let to_float = cast.int_or("to", 0).ok()? == graph::code_of_dtype(DType::F32);
         if !to_float || scale.dtype() != DType::F32 || data.rank() == 0 {
             return None;
@@ -147,7 +151,64 @@ impl<'m> Reader<'_, 'm> {
         let axis = if scale.rank() == 0 { None } else { Some(channel_axis(scale, data.shape())?) };
         let scale = scale.reshape(if axis.is_some() { vec![scale.len()] } else { vec![] }).ok()?;
         let zero_point = Tensor::full(0f32, scale.shape()).and_then(|z| z.cast(data.dtype())).ok()?;
-        Some(Stored { data, decode: Decode::Affine { scale, zero_point, axis } })
+        Some(Stored { data, decode: Decode::Affine { scale, zero_point, axis, blocks: None } })
+    }
+
+    /// A weight of signed integers with a scale for each block, from the last node that decodes it: see `lower/blocks.rs`.
+    fn blocks(&self, last: &Node) -> Option<Stored> {
+        let (product, shape) = match last.op_type.as_str() {
+            "Reshape" => (self.before(last, "Mul")?, Some(self.sizes(last, 1)?)),
+            "Mul" => (last, None),
+            _ => return None,
+        };
+        let to_float = |cast: &Node| cast.int_or("to", 0).ok() == Some(graph::code_of_dtype(DType::F32));
+        let data = self.constant(self.before(product, "Cast").filter(|cast| to_float(cast))?, 0)?;
+        let data = Some(data).filter(|t| matches!(t.dtype(), DType::I16 | DType::I8 | DType::I4 | DType::I2))?;
+        // The scales of blocks that do not fill the axis are repeated and cut off.
+        let mut scale = product.input(1)?;
+        let cut = self.maker(scale).filter(|n| n.op_type == "Slice");
+        if let Some(cut) = cut {
+            let rows = self.before(cut, "Reshape")?;
+            scale = self.before(rows, "Expand")?.input(0)?;
+        }
+        let scale = match self.maker(scale) {
+            Some(cast) if cast.op_type == "Cast" && to_float(cast) => self.constant(cast, 0)?.cast(DType::F32).ok()?,
+            Some(_) => return None,
+            None => (self.constant)(scale)?.clone(),
+        };
+        let &[outer, count, 1, inner] = scale.shape() else { return None };
+        let (length, size) = match (cut, data.shape()) {
+            (None, [o, c, size, i]) if (*o, *c, *i) == (outer, count, inner) => (count.checked_mul(*size)?, *size),
+            (Some(cut), [o, length, i]) if (*o, *i) == (outer, inner) => {
+                let repeated = self.sizes(self.before(self.before(cut, "Reshape")?, "Expand")?, 1)?;
+                let whole = repeated.len() == 4 && length.div_ceil(repeated[2].max(1)) == count;
+                let numbers = [(1, 0), (2, *length), (3, 1)].iter().all(|(at, n)| self.sizes(cut, *at).is_some_and(|s| s == [*n]));
+                (whole && numbers).then_some((*length, repeated[2]))?
+            }
+            _ => return None,
+        };
+        // One scale for each index of an axis is no scale for each block.
+        if shape.is_none() && channel_axis(&scale, data.shape()).is_some() {
+            return None;
+        }
+        let shape = shape.unwrap_or_else(|| data.shape().to_vec());
+        let product = |dims: &[usize]| dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+        let fits = |along: &Along| {
+            let end = if along.flat { shape.len() } else { along.axis + 1 };
+            let parts = [&shape[..along.axis], &shape[along.axis..end], &shape[end..]].map(product);
+            parts == [Some(outer), Some(length), Some(inner)]
+        };
+        let ways = [false, true].into_iter().flat_map(|flat| (0..shape.len()).map(move |axis| Along { axis, flat }));
+        let blocks = Blocks { along: ways.clone().find(fits)?, size };
+        let scale = scale.reshape(blocks.scale_shape(&shape).ok()?).ok()?;
+        let zero_point = Tensor::full(0f32, scale.shape()).and_then(|z| z.cast(data.dtype())).ok()?;
+        let data = data.reshape(shape.as_slice()).ok()?;
+        Some(Stored { data, decode: Decode::Affine { scale, zero_point, axis: None, blocks: Some(blocks) } })
+    }
+
+    /// A constant list of sizes.
+    fn sizes(&self, node: &Node, input: usize) -> Option<Vec<usize>> {
+        self.constant(node, input)?.to_i64_vec().ok()?.into_iter().map(|d| usize::try_from(d).ok()).collect()
     }
 
     /// A weight of the levels -1 and 1, or -1, 0 and 1, from the Reshape that gives it its shape.

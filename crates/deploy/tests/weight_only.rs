@@ -31,6 +31,7 @@ fn settings(weights: Choice<Encodings>) -> QuantizeSettings {
 fn choices() -> Vec<Choice<Encodings>> {
     let tensor = Affine { granularity: Some(Granularity::Tensor), ..Affine::default() };
     let codebook = Codebook { bits: 4, ..Codebook::default() };
+    let group = |bits, size| Affine { bits, granularity: Some(Granularity::Group(size)), ..Affine::default() }.choice().unwrap();
     vec![
         affine(8),
         affine(5),
@@ -39,6 +40,10 @@ fn choices() -> Vec<Choice<Encodings>> {
         tensor.choice().unwrap(),
         codebook.choice().unwrap(),
         Ternary::default().choice().unwrap(),
+        group(4, 2),
+        group(4, 3),
+        group(8, 4),
+        group(2, 64),
     ]
 }
 

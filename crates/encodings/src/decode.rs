@@ -1,5 +1,5 @@
 //! How stored data decode. Exporters match on this, never on an encoding's name.
-use crate::affine::AffineSettings;
+use crate::affine::{AffineSettings, Blocks};
 use crate::{Result, codebook};
 use graph::Encoding;
 use tensor::{DType, Tensor};
@@ -15,6 +15,8 @@ pub enum Decode {
         zero_point: Tensor,
         /// The axis of a scale for each index.
         axis: Option<usize>,
+        /// Blocks of elements with a scale each, of the shape [`Blocks::scale_shape`]; then there is no axis.
+        blocks: Option<Blocks>,
     },
     /// `real = table[c / group][index] * scale[c]` for the channel `c` of an element.
     Table {
@@ -47,7 +49,7 @@ impl Decode {
     /// A tensor error if the zero point cannot be converted.
     pub fn encoding(&self) -> Result<Encoding> {
         match self {
-            Decode::Affine { scale, zero_point, axis } => {
+            Decode::Affine { scale, zero_point, axis, blocks } => {
                 let (bits, signed) = match zero_point.dtype() {
                     DType::I2 => (2, true),
                     DType::U2 => (2, false),
@@ -60,7 +62,8 @@ impl Decode {
                     _ => (8, false),
                 };
                 let symmetric = signed && zero_point.to_i64_vec()?.iter().all(|z| *z == 0);
-                let settings = AffineSettings { bits, signed, symmetric, narrow_range: false, reduce_range: false, axis: *axis };
+                let settings =
+                    AffineSettings { bits, signed, symmetric, narrow_range: false, reduce_range: false, axis: *axis, blocks: *blocks };
                 Ok(settings.encoding(scale.clone(), zero_point.cast(DType::F32)?))
             }
             Decode::Table { table, bits, axis, group, scale } => codebook::encoding(table, *bits, *axis, *group, scale.as_ref()),

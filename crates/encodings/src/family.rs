@@ -99,10 +99,16 @@ impl Family for Encodings {
                 Affine as dyn WeightEncoding,
                 Manual {
                     name: affine::KIND,
-                    summary: "Uniform n-bit integers with a scale and a zero point, per tensor or per channel (QuantizeLinear / DequantizeLinear).",
+                    summary: "Uniform n-bit integers with a scale and a zero point, per tensor, channel or group (QuantizeLinear / DequantizeLinear).",
                     details: "real = (integer - zero_point) * scale. Weights are signed and symmetric; layers compute on the integers.\n\
-                              The scale of least error is taken. Use it wherever the runtime has integer kernels.",
-                    source: "Jacob et al. 2018, arXiv:1712.05877, equation 1",
+                              The scale of least error is taken. Use it wherever the runtime has integer kernels.\n\
+                              granularity = { group = N }: N elements in a row share a scale, along what the layer sums over: the inputs of\n\
+                              MatMul, Gemm and recurrent layers, the inputs and the kernel of a convolution as one, an embedding's row. For a\n\
+                              weight [out, in] there are out * ceil(in / N) scales, 32 bits each, or 16 where the weight is decoded once (Cast and\n\
+                              Mul). The layer computes in float on what DequantizeLinear with block_size gives. Use it for weights of 4 bits and\n\
+                              fewer in layers with many inputs, where activations stay float.\n\
+                              9 to 16 bits: integers of 16 bits, which ONNX Runtime stores and reads and computes with in float.",
+                    source: "Jacob et al. 2018, arXiv:1712.05877, equation 1; groups: Frantar et al. 2022, arXiv:2210.17323, section 4",
                     example: "weights = { bits = 8, granularity = \"channel\" }",
                 }
             ),
@@ -142,15 +148,24 @@ impl Family for Encodings {
                 Binary as dyn WeightEncoding,
                 Manual {
                     name: binary::KIND,
-                    summary: "Two values, minus scale and scale, in one bit a weight; layers compute in float with the decoded weights.",
+                    summary: "Two values, minus scale and scale, in one bit a weight, or for what a layer reads; layers compute in float with them.",
                     details: "w[c, ...] reads back as s[c] where w >= m[c], else as -s[c]. s is the mean of |w - m| over the channel (or tensor).\n\
                               estimator = \"straight_through\": m = 0, and the gradient passes where |w| <= 1. estimator = \"ir_net\": m is the\n\
                               channel's mean, and the gradient is that of k tanh(t z) for the standardized weight z, with t growing from\n\
                               0.01 to 10 over the training and k = max(1 / t, 1). Scale and mean follow from the weight before each step.\n\
                               There is no zero: weights with a mask are refused (ternary has one). Needs training; keep the first and the\n\
-                              last layer in 8 bits by rules, and BatchNormalization as an operator (batch_norm = \"keep\").",
-                    source: "Rastegari et al. 2016, arXiv:1603.05279, equation 6; ir_net: Qin et al. 2020, arXiv:1909.10788, equations 5 to 12",
-                    example: "weights = { kind = \"binary\", estimator = \"ir_net\" }\nactivations = false",
+                              last layer in 8 bits by rules, and BatchNormalization as an operator (batch_norm = \"keep\").\n\
+                              Activations: reads = { kind = \"binary\" } in a rule is about what its layers read, of any shape [n, ...]. With one\n\
+                              scale a for the tensor and v = x / a - o, x reads as a (sign(v) + o), where sign(0) = 1: as -a or a (o = 0), or,\n\
+                              where no value of the calibration data is below zero (behind a ReLU), as 0 or 2 a (o = 1). a has the least squared\n\
+                              error on the calibration data, and is trained with learn_scales = true. Gradients: dy/dx = g(v) and\n\
+                              dy/da = sign(v) + o - g(v) x / a, summed over the elements, with g by estimator: \"straight_through\" (the default) 1\n\
+                              where |v| <= 1, else 0; \"bi_real\" 2 - 2 |v| there; \"ir_net\" k t (1 - tanh(t v)^2), t and k as above. The file has\n\
+                              Less and Where in front of the layer, which computes in float: no kernel of ONNX Runtime is on bits, so nothing gets\n\
+                              faster. For research on networks of one bit; keep in 8 bits what residual blocks add.",
+                    source: "Rastegari et al. 2016, arXiv:1603.05279, equation 6; ir_net: Qin et al. 2020, arXiv:1909.10788, equations 5 to 12; \
+                             activations: Courbariaux et al. 2016, arXiv:1602.02830, equation 4; bi_real: Liu et al. 2018, arXiv:1808.00278, equation 7",
+                    example: "weights = { kind = \"binary\", estimator = \"ir_net\" }\nrules = [{ op = \"Conv\", reads = { kind = \"binary\", estimator = \"bi_real\" } }]",
                 }
             ),
             member!(
@@ -221,12 +236,13 @@ mod tests {
     #[test]
     fn settings_are_checked_where_they_are_read() {
         let read = |text: &str| serde_json::from_str::<Choice<Encodings>>(text).map_err(|e| e.to_string());
+        assert_eq!(read(r#"{"bits": 4, "granularity": {"group": 32}}"#).unwrap().granularity(), Granularity::Group(32));
         assert_eq!(read(r#"{"bits": 4, "per_channel": false}"#).unwrap().granularity(), Granularity::Tensor);
         assert_eq!(read(r#"{"kind": "codebook", "granularity": {"group": 8}}"#).unwrap().granularity(), Granularity::Group(8));
         for wrong in [
-            r#"{"bits": 9}"#,
+            r#"{"bits": 17}"#,
+            r#"{"granularity": {"group": 0}}"#,
             r#"{"bits": 2, "reduce_range": true}"#,
-            r#"{"granularity": {"group": 8}}"#,
             r#"{"granularity": "channel", "per_channel": false}"#,
             r#"{"kind": "codebook", "bits": 1}"#,
             r#"{"kind": "codebook", "granularity": {"group": 0}}"#,

@@ -32,7 +32,7 @@ pub use codec::{Codec, Parameters};
 pub use decode::{Decode, Stored, pack, unpack};
 pub use error::{EncodingError, Result};
 pub use family::{Encodings, WeightEncoding, find};
-pub use slot::{Granularity, Slot};
+pub use slot::{Along, Granularity, Slot};
 
 use graph::{Annotation, Encoding};
 use std::sync::Arc;
@@ -167,13 +167,17 @@ pub fn advance(encoding: &Encoding, progress: f64) -> Result<Option<Parameters>>
     Ok(open(encoding)?.advance(progress))
 }
 
-/// The encoding of a value after every channel along `axis` is multiplied by a factor, for an encoding that decodes from a table:
-/// the same with other scales. `None` for other encodings, and for channels along another axis.
+/// The encoding of a value after every channel along `axis` is multiplied by a factor, for an encoding that decodes from a table, or of
+/// integers with a scale for each group: the same with other scales. `None` for other encodings, and for channels along another axis.
 ///
 /// # Errors
 /// If the encoding is not well formed.
 pub fn scaled(encoding: &Encoding, axis: usize, factor: &[f64]) -> Result<Option<Encoding>> {
-    let Decode::Table { table, bits, axis: own, group, scale } = decode(encoding)? else { return Ok(None) };
+    let (table, bits, own, group, scale) = match decode(encoding)? {
+        Decode::Table { table, bits, axis, group, scale } => (table, bits, axis, group, scale),
+        Decode::Affine { blocks: Some(_), .. } => return affine::scaled_blocks(encoding, axis, factor),
+        Decode::Affine { .. } => return Ok(None),
+    };
     if own.is_some_and(|own| own != axis) {
         return Ok(None);
     }

@@ -24,15 +24,19 @@ pub fn refresh_biases(model: &mut Model, settings: &QuantizeSettings) -> Result<
     fit_biases(model, &plan, settings.exact)
 }
 
-/// As [`refresh_biases`], for a plan. Returns how many biases have an encoding; a bias whose input or weight has none stays
-/// float.
+/// As [`refresh_biases`], for a plan. Returns how many biases have an encoding; a bias whose input or weight has none, or one of more than
+/// 8 bits, stays float.
 pub(crate) fn fit_biases(model: &mut Model, plan: &QuantPlan, exact: bool) -> Result<usize> {
     let mut fitted = 0;
     for (bias, part) in &plan.biases {
         let scale = |id: ValueId| model.annotations.encoding(id).and_then(|e| e.parameters.get("scale")).cloned();
         // Data of two levels have a scale, but no grid of integers that a kernel could add a bias to.
         let on_grid = model.annotations.encoding(part.input).is_some_and(|e| AffineSettings::of(e).is_ok());
-        let (Some(input), Some(weight), true) = (scale(part.input), scale(part.weight), on_grid) else { continue };
+        // Nor has a sum of products whose scale changes on the way.
+        let blocks = model.annotations.encoding(part.weight).is_some_and(|e| AffineSettings::of(e).is_ok_and(|s| s.blocks.is_some()));
+        // Nor have products of 16-bit integers: 32 bits do not hold their sums.
+        let wide = [part.input, part.weight].into_iter().any(|id| bits(model, id) > 8);
+        let (Some(input), Some(weight), true) = (scale(part.input), scale(part.weight), on_grid && !blocks && !wide) else { continue };
         let name = model.values[*bias].name.clone();
         let fail = named(&name);
         let Some(tensor) = model.values.tensor(*bias) else { continue };
@@ -46,6 +50,11 @@ pub(crate) fn fit_biases(model: &mut Model, plan: &QuantPlan, exact: bool) -> Re
         fitted += 1;
     }
     Ok(fitted)
+}
+
+/// Bits of a value's integers; 0 where it has none.
+fn bits(model: &Model, id: ValueId) -> u32 {
+    model.annotations.encoding(id).and_then(|e| AffineSettings::of(e).ok()).map_or(0, |s| s.bits)
 }
 
 /// The largest product of an integer of the data, counted from its zero point, and one of the weight.

@@ -2,7 +2,7 @@
 //! transferred to the graph with its normalizations. Both have the same value ids, since folding replaces tensors and not values;
 //! [`ops::refresh_kept_norms`] makes the unfolded graph simulate the folded weight.
 //!
-//! A weight that decodes from a table is fitted to itself instead, not to its folded form: its normalization may still change,
+//! A weight that decodes from a table, or has a scale for each group, is fitted to itself instead, not to its folded form: its normalization may still change,
 //! and becomes part of the channels' scales when it is folded.
 use crate::error::named;
 use crate::{QuantizeError, QuantizeSettings, Result};
@@ -57,9 +57,11 @@ pub fn keep_norms(mut model: Model, folded: &Model) -> Result<Model> {
     Ok(model)
 }
 
+/// True for a weight whose scales a factor for each channel can be multiplied into: one that decodes from a table, or with a scale for each
+/// group.
 fn from_table(encoding: &Encoding) -> Result<bool> {
     let decode = encodings::decode(encoding).map_err(named("weight"))?;
-    Ok(matches!(decode, Decode::Table { .. }))
+    Ok(matches!(decode, Decode::Table { .. } | Decode::Affine { blocks: Some(_), .. }))
 }
 
 /// The normalizations behind weights that decode from tables.

@@ -6,7 +6,7 @@ use crate::sums::SumPart;
 use crate::{ActivationSettings, QuantizeSettings, Result};
 use encodings::affine::AffineSettings;
 use encodings::binary::ActivationEstimator;
-use encodings::{Encodings, Granularity};
+use encodings::{Along, Encodings, Granularity};
 use graph::{Graph, Linked, Model, Node, ValueId};
 use ops::{Role, Roles, WeightRule};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +25,8 @@ pub enum StoredConstant {
         encoding: Choice<Encodings>,
         /// The axis of its output channels, if all its readers have the same and the encoding tells channels apart.
         axis: Option<usize>,
+        /// The elements that all its readers sum up, along which groups with a scale each lie.
+        along: Option<Along>,
     },
 }
 
@@ -33,7 +35,15 @@ impl StoredConstant {
     pub fn grid(&self) -> Option<AffineSettings> {
         match self {
             StoredConstant::Data(settings) => Some(*settings),
-            StoredConstant::Weight { encoding, axis } => encoding.grid(*axis),
+            StoredConstant::Weight { encoding, axis, .. } => encoding.grid(*axis),
+        }
+    }
+
+    /// The elements that are summed up.
+    fn along(&self) -> Option<Along> {
+        match self {
+            StoredConstant::Data(_) => None,
+            StoredConstant::Weight { along, .. } => *along,
         }
     }
 
@@ -312,7 +322,11 @@ impl<'a> Planner<'a> {
     /// True if the node looks up rows that have a scale each, so that its result lies on no one grid.
     fn by_row(&self, node: &Node) -> bool {
         let looks_up = ops::find(&node.domain, &node.op_type).is_some_and(|op| op.role(node, 0) == Role::Weight);
-        looks_up && node.input(0).and_then(|table| self.plan.constants.get(&table)).is_some_and(|stored| stored.axis().is_some())
+        looks_up
+            && node
+                .input(0)
+                .and_then(|table| self.plan.constants.get(&table))
+                .is_some_and(|stored| stored.axis().is_some() || stored.grid().is_none())
     }
 
     fn weight(&mut self, here: &Linked, node: &Node, rule: WeightRule) {
@@ -331,11 +345,21 @@ impl<'a> Planner<'a> {
         let whole = |axis: &usize| tensor.shape().get(*axis).is_some_and(|n| bias.is_none_or(|b| b.len() == *n));
         let axis = self.settings.target.weight_axis(node, &rule).or_else(|| ops::depthwise_axis(node, tensor.shape()));
         let mut axis = axis.filter(|a| by_channel(&encoding) && whole(a) && !turned);
+        let mut along = along(node, rule.input, tensor.shape());
+        if turned {
+            // A matrix that is read transposed: the other axis.
+            let transposed =
+                tensor.rank() == 2 && node.input(rule.input).and_then(|v| here.maker(v)).is_some_and(|n| n.op_type == "Transpose");
+            along = along.filter(|_| transposed).map(|along| Along { axis: 1 - along.axis.min(1), flat: false });
+        }
+        if self.plan.constants.get(&id).is_some_and(|other| other.along() != along) {
+            along = None;
+        }
         if self.plan.constants.get(&id).is_some_and(|other| other.axis() != axis) || self.shared.contains(&id) {
             self.shared.insert(id);
             axis = None;
         }
-        self.plan.constants.insert(id, StoredConstant::Weight { encoding, axis });
+        self.plan.constants.insert(id, StoredConstant::Weight { encoding, axis, along });
     }
 
     /// A table of embeddings has the grid of its looked-up rows, so that the runtime looks up integers; where weights alone are stored, each
@@ -346,13 +370,14 @@ impl<'a> Planner<'a> {
         if self.model.values.tensor(index).is_none() && self.model.values.tensor(table).is_some() && self.is_f32(table) {
             let scheme = self.scheme(node);
             let encoding = scheme.weights.clone();
+            let along = self.model.values.tensor(table).and_then(|t| along(node, 0, t.shape()));
             let stored = match self.activation_grid(node) {
                 _ if scheme.weight_only => {
                     let axis = op.weight_axis(node, 0).filter(|_| by_channel(&encoding));
-                    StoredConstant::Weight { encoding, axis }
+                    StoredConstant::Weight { encoding, axis, along }
                 }
                 Some(grid) => StoredConstant::Data(grid),
-                None => StoredConstant::Weight { encoding, axis: None },
+                None => StoredConstant::Weight { encoding, axis: None, along },
             };
             self.plan.constants.entry(table).or_insert(stored);
         }
@@ -461,6 +486,21 @@ impl<'a> Planner<'a> {
 
     fn is_f32(&self, value: ValueId) -> bool {
         self.model.values[value].dtype() == Some(DType::F32)
+    }
+}
+
+/// The elements of the weight that a node reads as input `input` which it sums up; of a table of embeddings those that it looks up
+/// together.
+fn along(node: &Node, input: usize, shape: &[usize]) -> Option<Along> {
+    if let Some(axes) = ops::weight_axes(node, input, shape) {
+        return Some(Along { axis: axes.input, flat: !axes.kernel.is_empty() && !axes.grouped_by_input });
+    }
+    let op = ops::find(&node.domain, &node.op_type).filter(|op| op.role(node, input) == Role::Weight)?;
+    let (row, rank) = (op.weight_axis(node, input)?, shape.len());
+    match row {
+        0 if rank > 1 => Some(Along { axis: 1, flat: rank > 2 }),
+        row if row + 1 < rank => Some(Along { axis: row + 1, flat: false }),
+        row => Some(Along { axis: row.checked_sub(1)?, flat: false }),
     }
 }
 

@@ -87,7 +87,7 @@ fn safe(encoding: &Encoding, weight: &Tensor, layer: &Layer, precision: Precisio
     }
     let settings = *Grid::of(encoding)?.settings();
     let along = settings.axis == Some(layer.products.axis());
-    if settings.dtype() != DType::I8 || (settings.axis.is_some() && !along) {
+    if settings.dtype() != DType::I8 || settings.blocks.is_some() || (settings.axis.is_some() && !along) {
         return Ok(None);
     }
     let mut out = encoding.clone();

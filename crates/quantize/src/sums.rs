@@ -82,11 +82,18 @@ pub(crate) struct Sums<'a> {
 }
 
 impl Sums<'_> {
+    /// True if it sums up products of integers of more than 8 bits: those are exact in f32 with no scales, and no kernel computes on them.
+    fn is_wide(&self, part: &SumPart) -> bool {
+        let weight = part.weight.and_then(|(id, _)| self.plan.constants.get(&id)?.grid());
+        let data = part.data.iter().filter_map(|v| self.plan.activations.get(v));
+        data.chain(&weight).any(|grid| grid.bits > 8)
+    }
+
     /// For each value whose grid sums depend on, the precision of its scale. `steps` are the scales that would cover the ranges
     /// exactly.
     pub(crate) fn of_data(&self, steps: &BTreeMap<ValueId, f64>) -> Result<BTreeMap<ValueId, Precision>> {
         let mut limits: BTreeMap<ValueId, f64> = BTreeMap::new();
-        for part in &self.plan.sums {
+        for part in self.plan.sums.iter().filter(|part| !self.is_wide(part)) {
             let scales: Vec<f64> = part.data.iter().filter_map(|v| steps.get(v)).copied().collect();
             if scales.len() != part.data.len() {
                 continue;
@@ -116,7 +123,7 @@ impl Sums<'_> {
     pub(crate) fn of_weights(&self) -> Result<(BTreeMap<ValueId, Precision>, Vec<String>)> {
         let mut limits: BTreeMap<ValueId, f64> = BTreeMap::new();
         let mut inexact = vec![];
-        for part in &self.plan.sums {
+        for part in self.plan.sums.iter().filter(|part| !self.is_wide(part)) {
             let scale = |id: &ValueId| self.model.annotations.encoding(*id)?.parameters.get("scale")?.item::<f32>().ok();
             let scales: Vec<f32> = part.data.iter().filter_map(scale).collect();
             if scales.len() != part.data.len() {

@@ -32,7 +32,9 @@ pub(crate) fn fit_constants(
         let evenness = evenness.get(id).copied().unwrap_or(0.0);
         let fitted = match stored {
             StoredConstant::Data(settings) => fit_weight(&live, settings, precision, evenness),
-            StoredConstant::Weight { encoding, axis } => encoding.fit(&live, Slot { axis: *axis, mask, precision, evenness }),
+            StoredConstant::Weight { encoding, axis, along } => {
+                encoding.fit(&live, Slot { axis: *axis, along: *along, mask, precision, evenness })
+            }
         };
         let encoding = fitted.map_err(named(&name))?;
         model.annotations.entry(*id).encoding = Some(encoding);

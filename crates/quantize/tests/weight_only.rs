@@ -15,6 +15,10 @@ fn affine(bits: u32) -> Choice<Encodings> {
     Choice::with("affine", &serde_json::json!({ "bits": bits })).unwrap()
 }
 
+fn groups(bits: u32, size: usize) -> Choice<Encodings> {
+    Choice::with("affine", &serde_json::json!({ "bits": bits, "granularity": { "group": size } })).unwrap()
+}
+
 fn alone(bits: u32) -> QuantizeSettings {
     QuantizeSettings { weights: affine(bits), activations: ActivationSettings::float(), weight_only: true, ..Default::default() }
 }
@@ -121,6 +125,37 @@ fn a_table_has_a_scale_for_each_row_and_its_rows_a_grid_of_their_own() {
     assert!(!before.activations.contains_key(&rows));
 }
 
+/// Groups run along what a layer sums up, and along the row of a table; a weight that layers sum up along different axes has none.
+#[test]
+fn groups_lie_along_the_sums_and_are_refused_where_there_is_no_such_axis() {
+    let settings = QuantizeSettings { weights: groups(4, 4), ..alone(4) };
+    let scales = |m: &Model, name: &str| m.annotations.encoding(m.find(name).unwrap()).unwrap().parameters["scale"].shape().to_vec();
+    let mut m = recurrent();
+    quantize(&mut m, &settings, std::iter::once(Ok(sequences(0)))).unwrap();
+    assert_eq!((scales(&m, "w"), scales(&m, "r"), scales(&m, "v")), (vec![1, 32, 1], vec![1, 32, 2], vec![3, 2]));
+    let ids = || std::iter::once(Ok(Batch { inputs: BTreeMap::from([("ids".into(), Tensor::vector(vec![1i64, 3]))]), ..Batch::default() }));
+    let mut m = words();
+    quantize(&mut m, &settings, ids()).unwrap();
+    assert_eq!((scales(&m, "table"), scales(&m, "weight")), (vec![20, 2], vec![2, 4]));
+    // A table that a layer reads transposed: rows both times. As it is: columns, and no groups serve both.
+    for transposed in [true, false] {
+        let mut m = words();
+        let (table, rows, y) = (m.find("table").unwrap(), m.find("rows").unwrap(), m.find("y").unwrap());
+        m.values.set_tensor(table, random::normal(1, &[6, 6], 0.0, 1.0).unwrap());
+        m.graph.nodes[1] = Node::new("MatMul", "/head", &[rows, table], &[y]);
+        if transposed {
+            let turned = m.values.add_named("turned");
+            let perm = AttributeValue::Ints(vec![1, 0]);
+            m.graph.nodes[1].inputs[1] = Some(turned);
+            m.graph.nodes.insert(1, Node::new("Transpose", "/turn", &[table], &[turned]).with("perm", perm));
+        }
+        match quantize(&mut m, &settings, ids()) {
+            Ok(_) => assert!(transposed && scales(&m, "table") == [6, 2]),
+            Err(e) => assert!(!transposed && e.to_string().contains("table") && e.to_string().contains("granularity"), "{e}"),
+        }
+    }
+}
+
 #[test]
 fn what_has_no_weight_to_store_is_still_refused() {
     let mut m = recurrent();
@@ -156,8 +191,13 @@ impl Batches for Sequences {
 
 #[test]
 fn a_recurrent_layer_learns_with_its_quantizers() {
+    learns(&alone(4));
+    learns(&QuantizeSettings { weights: groups(4, 4), ..alone(4) });
+}
+
+fn learns(settings: &QuantizeSettings) {
     let mut m = recurrent();
-    quantize(&mut m, &alone(4), std::iter::once(Ok(sequences(0)))).unwrap();
+    quantize(&mut m, settings, std::iter::once(Ok(sequences(0)))).unwrap();
     let before = m.clone();
     let loss = CrossEntropy::of(&m, 0.0).unwrap();
     let optimizer = AdamW { lr: 0.02, betas: [0.9, 0.999], eps: 1e-8, weight_decay: 0.0 }.choice().unwrap();

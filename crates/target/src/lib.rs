@@ -119,6 +119,11 @@ pub trait Target: Send + Sync {
         false
     }
 
+    /// True if an operator with a weight of 8 bits and fewer behind DequantizeLinear rounds data of more bits to 8.
+    fn rounds_data(&self, _op_type: &str) -> bool {
+        false
+    }
+
     /// True if a bias in an Add behind a layer is added to the layer's integer sums.
     fn adds_bias_on_integers(&self) -> bool {
         false

@@ -132,6 +132,11 @@ impl Target for OnnxRuntime {
     fn casts_weights(&self, integers: DType, layer: bool) -> bool {
         !layer || integers == DType::I2
     }
+
+    /// ONNX Runtime (1.32) makes its MatMulNBits of such a product, which rounds the data to 8 bits.
+    fn rounds_data(&self, op_type: &str) -> bool {
+        op_type == "MatMul"
+    }
 }
 
 /// The ONNX operator that a node of ONNX Runtime's optimized graph stands for.

@@ -99,20 +99,38 @@ impl InputPower {
     /// # Errors
     /// Errors of running the layer.
     pub fn add(&mut self, layer: &LayerInputs, x: &Tensor) -> Result<(), TrainError> {
+        self.add_between(layer, x, x)
+    }
+
+    /// Adds the products of what the layer multiplies when it reads `left` with what it multiplies when it reads `x`, of the same shape:
+    /// `X_left X^T`.
+    ///
+    /// # Errors
+    /// Errors of running the layer.
+    pub fn add_between(&mut self, layer: &LayerInputs, left: &Tensor, x: &Tensor) -> Result<(), TrainError> {
+        let same = left.as_slice::<f32>().ok().map(<[f32]>::as_ptr) == x.as_slice::<f32>().ok().map(<[f32]>::as_ptr);
         let samples = x.shape().first().copied().unwrap_or(0);
         let mut from = 0;
         // The first sample tells how many fit.
         let mut step = 1;
         while from < samples {
             let to = (from + step).min(samples);
-            let part = x.narrow(0, from, to - from)?;
-            let columns = layer.columns.run(&Named::from([("x".to_string(), part)]), Mode::FLOAT)?;
-            let Some(columns) = columns.get("y") else { return Err(TrainError::Data("a layer gave no result".into())) };
+            let columns_of = |x: &Tensor| {
+                let part = x.narrow(0, from, to - from)?;
+                let mut columns = layer.columns.run(&Named::from([("x".to_string(), part)]), Mode::FLOAT)?;
+                columns.remove("y").ok_or_else(|| TrainError::Data("a layer gave no result".into()))
+            };
+            let columns = &columns_of(x)?;
+            let other = if same { None } else { Some(columns_of(left)?) };
             step = (COLUMNS / (4 * columns.len() / (to - from)).max(1)).max(1);
             from = to;
             for (group, sums) in self.groups.iter_mut().enumerate() {
                 let x = layer.group(columns, group)?;
-                let square = x.matmul(&x.transpose(&[1, 0])?)?;
+                let left = match &other {
+                    Some(other) => layer.group(other, group)?,
+                    None => x.clone(),
+                };
+                let square = left.matmul(&x.transpose(&[1, 0])?)?;
                 let square = square.to_f32_vec()?;
                 sums.iter_mut().zip(square).for_each(|(sum, v)| *sum += f64::from(v));
             }

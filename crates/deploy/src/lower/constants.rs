@@ -28,6 +28,10 @@ pub(super) fn store(name: &str, tensor: &Tensor, annotation: &Annotation) -> Res
 /// The oldest operator set in which data that decode like this can be written down.
 pub(super) fn opset(decode: &Decode) -> i64 {
     match decode {
+        Decode::Affine { blocks: Some(_), zero_point, .. } => match zero_point.dtype() {
+            DType::I2 | DType::U2 => 25,
+            _ => 21,
+        },
         Decode::Affine { zero_point, axis, .. } => match (zero_point.dtype(), axis) {
             (DType::I2 | DType::U2, _) => 25,
             (DType::I4 | DType::U4 | DType::I16 | DType::U16, _) => 21,

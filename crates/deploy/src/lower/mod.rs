@@ -6,12 +6,14 @@
 //!   the file; weights of two to four levels share one strip of bytes.
 //! - An encoded weight that only operators in float read (LSTM, an embedding by rows) becomes integers behind Cast and Mul instead where the
 //!   target wants that: its runtime computes those once and DequantizeLinear in each run.
+//! - A weight with a scale for each block has DequantizeLinear with `block_size`, or Cast, Mul and Reshape in the same places.
 //! - An encoded *activation* passes through QuantizeLinear and DequantizeLinear; every reader reads the dequantized value.
 //! - A Relu or Clip whose result lies on a grid that ends where its bounds are is left out.
 //! - Operators that only move elements (`ops::Effect::Moves`) get the same pair again behind them, with the same grid:
 //!   it changes no value, and it is what lets a runtime keep such an operator in integers.
 //!
 //! The integers are the ones the simulation rounded to, so the file computes what the simulation computed.
+mod blocks;
 mod bodies;
 mod check;
 mod constants;

@@ -1,11 +1,11 @@
 //! The rewriting itself: walks a graph and its subgraphs and inserts QuantizeLinear and DequantizeLinear.
 use super::constants::{Form, store};
 use super::decode_nodes::{DecodeNodes, along};
-use super::{strip, table};
+use super::{blocks, strip, table};
 use crate::grid::Grid;
 use crate::{DeployError, Result};
 use encodings::Decode;
-use encodings::affine::AffineSettings;
+use encodings::affine::{AffineSettings, Blocks};
 use graph::{Annotations, AttributeValue, Graph, Names, Node, ValueId, ValueType, Values};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use target::Target;
@@ -245,11 +245,14 @@ impl<'a> Rewriter<'a> {
                     graph.constants.retain(|v| *v != id);
                     graph.inputs.retain(|v| *v != id);
                     match &stored.decode {
-                        Decode::Affine { scale, zero_point, axis } => {
-                            let grid = Grid { scale: scale.clone(), zero_point: zero_point.clone(), axis: *axis };
-                            let nodes = match grid.is_symmetric() && self.in_float.contains(&id) {
-                                true => self.cast_and_scale(graph, id, stored.data, &grid)?,
-                                false => vec![self.dequantize(graph, id, stored.data, &grid, with_zero_point.contains(&id))],
+                        Decode::Affine { scale, zero_point, axis, blocks } => {
+                            let grid = Grid { scale: scale.clone(), zero_point: zero_point.clone(), axis: *axis, blocks: *blocks };
+                            let nodes = match blocks {
+                                Some(blocks) => self.in_blocks(graph, id, stored.data, (&grid, blocks))?,
+                                None => match grid.is_symmetric() && self.in_float.contains(&id) {
+                                    true => self.cast_and_scale(graph, id, stored.data, &grid)?,
+                                    false => vec![self.dequantize(graph, id, stored.data, &grid, with_zero_point.contains(&id))],
+                                },
                             };
                             waiting.insert(id, nodes);
                         }
@@ -265,6 +268,14 @@ impl<'a> Rewriter<'a> {
             waiting.insert(id, table::decode(self, graph, id, &stored)?);
         }
         Ok(waiting)
+    }
+
+    /// The nodes that decode a former float constant with a scale for each block.
+    fn in_blocks(&mut self, graph: &mut Graph, id: ValueId, data: Tensor, (grid, of): (&Grid, &Blocks)) -> Result<Vec<Node>> {
+        let cast = grid.is_symmetric() && self.in_float.contains(&id);
+        let base = self.values[id].name.clone();
+        let work = DecodeNodes::new(self, graph, base);
+        if cast { blocks::cast_and_scale(work, id, &data, (grid, of)) } else { blocks::dequantize(work, id, &data, (grid, of)) }
     }
 
     /// The DequantizeLinear that decodes a former float constant. A zero point of zero may be left out, unless the target needs

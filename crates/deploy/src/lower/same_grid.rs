@@ -41,6 +41,6 @@ fn looks_up(model: &Model, op: &dyn Operator, node: &Node) -> bool {
 fn per_tensor(model: &Model, value: ValueId) -> Option<graph::Encoding> {
     let encoding = model.annotations.encoding(value)?;
     let scale = encoding.parameters.get("scale")?;
-    let integers = matches!(encodings::decode(encoding), Ok(encodings::Decode::Affine { .. }));
+    let integers = matches!(encodings::decode(encoding), Ok(encodings::Decode::Affine { blocks: None, .. }));
     (integers && scale.len() == 1).then(|| encoding.clone())
 }

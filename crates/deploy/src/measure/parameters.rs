@@ -1,11 +1,12 @@
 //! Parameters and zeros, counted on a file's own graph.
 use crate::digits::{Kind, kind_of};
 use crate::{DeployError, Result, table};
-use encodings::Decode;
+use encodings::affine::Blocks;
+use encodings::{Along, Decode, Stored};
 use graph::{Graph, Model, Node, ValueId};
 use ops::{Role, Roles};
 use std::collections::{BTreeMap, HashMap};
-use tensor::Tensor;
+use tensor::{DType, Tensor};
 
 /// One weight, by the name the file gives its stored form.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +106,8 @@ impl<'m> StoredValues<'m> {
         if let Some(count) = self.count_table(value)? {
             return Ok(Some(count));
         }
+        let before = self.makers.get(&value).filter(|n| n.op_type == "Reshape" && !self.dequantizers.contains_key(&value));
+        let value = before.and_then(|n| n.input(0)).filter(|v| self.dequantizers.contains_key(v)).unwrap_or(value);
         let (stored, zero_point) = match self.dequantizers.get(&value) {
             Some(node) => (node.input(0), node.input(2)),
             None => (Some(value), None),
@@ -115,13 +118,21 @@ impl<'m> StoredValues<'m> {
         }
         let zero_point = zero_point.and_then(|v| self.model.values.tensor(v));
         let axis = self.dequantizers.get(&value).map_or(Ok(1), |n| n.int_or("axis", 1))?;
-        let zeros = zeros(tensor, zero_point, axis)?;
+        let block_size = self.dequantizers.get(&value).map_or(Ok(0), |n| n.int_or("block_size", 0))?;
+        let zeros = zeros(tensor, zero_point, axis, usize::try_from(block_size).unwrap_or(0))?;
         let stored_as = self.dequantizers.get(&value).map(|node| {
             let scales = node.input(1).and_then(|v| self.model.values.tensor(v)).map_or(0, |s| s.rank());
-            let per = ["tensor", "channel"].get(scales).unwrap_or(&"block");
+            let per = match node.int_or("block_size", 0) {
+                Ok(size) if size > 0 => format!("group of {size}"),
+                _ => ["tensor", "channel"].get(scales).unwrap_or(&"block").to_string(),
+            };
             format!("{} per {per}", tensor.dtype())
         });
-        let (elements, bytes) = (tensor.len() as u64, (tensor.len() * tensor.dtype().bits()).div_ceil(8) as u64);
+        let (elements, mut bytes) = (tensor.len() as u64, bytes_of(tensor));
+        // Scales for groups are a part of what a weight takes.
+        if let Some(node) = self.dequantizers.get(&value).filter(|n| n.int_or("block_size", 0).is_ok_and(|size| size > 0)) {
+            bytes += [1, 2].iter().filter_map(|i| self.model.values.tensor(node.input(*i)?)).map(bytes_of).sum::<u64>();
+        }
         let count = WeightCount { name: self.model.values[stored].name.clone(), elements, zeros, bytes, stored_as };
         self.counted.insert(stored, count.clone());
         Ok(Some(count))
@@ -139,7 +150,7 @@ impl<'m> StoredValues<'m> {
         let encoding = stored.decode.encoding().map_err(error)?;
         let real = encodings::read(&stored.data, &encoding).map_err(error)?;
         let Decode::Table { table, bits, scale, .. } = &stored.decode else {
-            return self.count_whole_numbers(value, &stored.data, encodings::describe(&encoding));
+            return self.count_whole_numbers(value, &stored, encodings::describe(&encoding));
         };
         // A table that follows from the digits is not stored.
         let kind = kind_of(&stored);
@@ -152,7 +163,7 @@ impl<'m> StoredValues<'m> {
         };
         let count = WeightCount {
             elements: real.len() as u64,
-            zeros: zeros(&real, None, 0)?,
+            zeros: zeros(&real, None, 0, 0)?,
             bytes: packed + parameters,
             stored_as: Some(encodings::describe(&encoding)),
             name,
@@ -162,17 +173,28 @@ impl<'m> StoredValues<'m> {
     }
 
     /// A weight of integers behind Cast and Mul, as it is counted behind DequantizeLinear: under the name of the integers.
-    fn count_whole_numbers(&mut self, value: ValueId, data: &Tensor, stored_as: String) -> Result<Option<WeightCount>> {
-        let before = |v: ValueId| self.makers.get(&v).and_then(|node| node.input(0));
-        let Some(integers) = before(value).and_then(before) else { return Ok(None) };
+    fn count_whole_numbers(&mut self, value: ValueId, stored: &Stored, stored_as: String) -> Result<Option<WeightCount>> {
+        let data = &stored.data;
+        let mut integers = value;
+        while let Some(node) = self.makers.get(&integers) {
+            let Some(before) = node.input(0) else { return Ok(None) };
+            integers = before;
+        }
         if let Some(known) = self.counted.get(&integers) {
             return Ok(Some(known.clone()));
         }
+        let scales = match &stored.decode {
+            Decode::Affine { blocks: Some(_), scale, .. } => {
+                let half = scale.cast(DType::F16)?.cast(DType::F32)? == *scale;
+                (scale.len() * if half { 2 } else { 4 }) as u64
+            }
+            _ => 0,
+        };
         let count = WeightCount {
             name: self.model.values[integers].name.clone(),
             elements: data.len() as u64,
-            zeros: zeros(data, None, 0)?,
-            bytes: (data.len() * data.dtype().bits()).div_ceil(8) as u64,
+            zeros: zeros(data, None, 0, 0)?,
+            bytes: bytes_of(data) + scales,
             stored_as: Some(stored_as),
         };
         self.counted.insert(integers, count.clone());
@@ -190,6 +212,10 @@ impl<'m> StoredValues<'m> {
     }
 }
 
+fn bytes_of(tensor: &Tensor) -> u64 {
+    (tensor.len() * tensor.dtype().bits()).div_ceil(8) as u64
+}
+
 fn collect<'m>(graph: &'m Graph, into: &mut HashMap<ValueId, &'m Node>) {
     graph.visit(&mut |node| {
         if let ("DequantizeLinear", Some(out)) = (node.op_type.as_str(), node.output(0)) {
@@ -198,12 +224,18 @@ fn collect<'m>(graph: &'m Graph, into: &mut HashMap<ValueId, &'m Node>) {
     });
 }
 
-fn zeros(tensor: &Tensor, zero_point: Option<&Tensor>, axis: i64) -> Result<u64> {
+fn zeros(tensor: &Tensor, zero_point: Option<&Tensor>, axis: i64, block_size: usize) -> Result<u64> {
     let values = tensor.to_f32_vec()?;
     let points = zero_point.map(|z| z.to_f32_vec()).transpose()?.unwrap_or_default();
     let zeros = match points.as_slice() {
         [] => values.iter().filter(|v| **v == 0.0).count(),
         [point] => values.iter().filter(|v| **v == *point).count(),
+        points if block_size > 0 => {
+            let along = Along { axis: tensor::shape::axis("zeros", axis, tensor.rank())?, flat: false };
+            let layout = Blocks { along, size: block_size }.layout(tensor.shape());
+            let layout = layout.map_err(|e| DeployError::Measure { what: e.to_string() })?;
+            values.iter().enumerate().filter(|(i, v)| points.get(layout.scale_of(*i)) == Some(*v)).count()
+        }
         points => {
             let axis = tensor::shape::axis("zeros", axis, tensor.rank())?;
             let inner: usize = tensor.shape()[axis + 1..].iter().product();
@@ -220,10 +252,10 @@ mod tests {
     #[test]
     fn zeros_are_counted_against_each_channels_zero_point() {
         let t = Tensor::new(vec![0i8, 3, 3, 0], [2, 2]).unwrap();
-        assert_eq!(zeros(&t, None, 0).unwrap(), 2);
-        assert_eq!(zeros(&t, Some(&Tensor::scalar(3i8)), 0).unwrap(), 2);
-        assert_eq!(zeros(&t, Some(&Tensor::vector(vec![0i8, 3])), 0).unwrap(), 2);
-        assert_eq!(zeros(&t, Some(&Tensor::vector(vec![0i8, 3])), 1).unwrap(), 2);
-        assert_eq!(zeros(&t, Some(&Tensor::vector(vec![3i8, 1])), 0).unwrap(), 1);
+        assert_eq!(zeros(&t, None, 0, 0).unwrap(), 2);
+        assert_eq!(zeros(&t, Some(&Tensor::scalar(3i8)), 0, 0).unwrap(), 2);
+        assert_eq!(zeros(&t, Some(&Tensor::vector(vec![0i8, 3])), 0, 0).unwrap(), 2);
+        assert_eq!(zeros(&t, Some(&Tensor::vector(vec![0i8, 3])), 1, 0).unwrap(), 2);
+        assert_eq!(zeros(&t, Some(&Tensor::vector(vec![3i8, 1])), 0, 0).unwrap(), 1);
     }
 }

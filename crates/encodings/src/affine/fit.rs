@@ -58,13 +58,13 @@ pub fn fit_least(
 
 fn one_scale(settings: &AffineSettings) -> Result<()> {
     settings.check()?;
-    match settings.axis {
-        None => Ok(()),
-        Some(_) => Err(EncodingError::Setting { kind: KIND, setting: "axis", what: "is set, but one range is given".into() }),
+    match settings.axis.is_some() || settings.blocks.is_some() {
+        false => Ok(()),
+        true => Err(EncodingError::Setting { kind: KIND, setting: "axis", what: "is set, but one range is given".into() }),
     }
 }
 
-/// An encoding of a weight, for each index of the axis or for all: the scale of least error among those of a precision
+/// An encoding of a weight, for each index of the axis, each block, or for all: the scale of least error among those of a precision
 /// near the one that covers its own smallest and largest elements. The error of a layer's result is that of its weights times
 /// the data: where those have a mean, errors of one sign add up instead of cancelling. `evenness` is the square of that mean to
 /// the data's variance; the squared sum of the errors counts as much beside the sum of their squares.
@@ -76,7 +76,10 @@ fn one_scale(settings: &AffineSettings) -> Result<()> {
 /// [`EncodingError::Value`] if an element is NaN or infinite; as [`fit_range`]; a tensor error if the axis does not exist.
 pub fn fit_weight(weight: &Tensor, settings: &AffineSettings, precision: Precision, evenness: f64) -> Result<Encoding> {
     settings.check()?;
-    let channels = channels(weight, settings.axis)?;
+    let channels = match settings.blocks {
+        Some(blocks) => blocks.pieces(&weight.to_f32_vec()?, weight.shape())?,
+        None => channels(weight, settings.axis)?,
+    };
     if let Some(bad) = channels.iter().flatten().find(|v| !v.is_finite()) {
         return Err(EncodingError::Value { kind: KIND, what: format!("a weight of {bad} cannot be quantized") });
     }
@@ -94,6 +97,10 @@ pub fn fit_weight(weight: &Tensor, settings: &AffineSettings, precision: Precisi
         all.iter_mut().zip(&live).filter(|(_, live)| !**live).for_each(|(f, _)| f.0 = largest);
     }
     let (scale, zero_point): (Vec<f32>, Vec<f32>) = all.into_iter().unzip();
+    if let Some(blocks) = settings.blocks {
+        let shape = blocks.scale_shape(weight.shape())?;
+        return Ok(settings.encoding(Tensor::new(scale, shape.as_slice())?, Tensor::new(zero_point, shape)?));
+    }
     Ok(match settings.axis {
         Some(_) => settings.encoding(Tensor::vector(scale), Tensor::vector(zero_point)),
         None => settings.encoding(Tensor::scalar(scale[0]), Tensor::scalar(zero_point[0])),

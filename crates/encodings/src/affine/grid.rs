@@ -1,6 +1,6 @@
 //! The grid: scale, zero point and bounds, and the conversion of values to integers and back.
 use super::learned::{BOUND, CLIP, OFFSET, scale_of_bound, scale_of_clip, zero_point_of_offset};
-use super::{AffineSettings, KIND};
+use super::{AffineSettings, Blocks, KIND};
 use crate::{Decode, EncodingError, Parameters, Result};
 use graph::Encoding;
 use tensor::{Activation, Buffer, DType, Tensor, TensorError};
@@ -49,7 +49,7 @@ impl Grid {
             },
         };
         let wanted_rank = usize::from(settings.axis.is_some());
-        if scale.rank() != wanted_rank && scale.len() != 1 {
+        if settings.blocks.is_none() && scale.rank() != wanted_rank && scale.len() != 1 {
             return Err(refused(
                 "scale",
                 format!("has shape {:?}; {}", scale.shape(), if wanted_rank == 1 { "a vector is needed" } else { "one number is needed" }),
@@ -73,7 +73,7 @@ impl Grid {
         &self.settings
     }
 
-    /// The scale: rank 0, or a vector along the axis.
+    /// The scale: rank 0, a vector along the axis, or one for each block.
     pub fn scale(&self) -> &Tensor {
         &self.scale
     }
@@ -89,7 +89,8 @@ impl Grid {
     /// How stored integers decode. One scale for an axis is a grid for the whole tensor.
     pub(super) fn decode(&self) -> Result<Decode> {
         let axis = self.settings.axis.filter(|_| self.scale.len() > 1 || self.scale.rank() == 1);
-        Ok(Decode::Affine { scale: self.scale.detach().cast(DType::F32)?, zero_point: self.zero_point()?, axis })
+        let scale = self.scale.detach().cast(DType::F32)?;
+        Ok(Decode::Affine { scale, zero_point: self.zero_point()?, axis, blocks: self.settings.blocks })
     }
 
     /// The axis, if each index along it has a scale of its own.
@@ -106,6 +107,9 @@ impl Grid {
 
     /// See [`crate::Codec::simulate_activated`].
     pub(super) fn simulate(&self, value: &Tensor, activation: Activation) -> Result<Tensor> {
+        if let Some(blocks) = self.settings.blocks {
+            return self.simulate_blocks(value, activation, &blocks);
+        }
         let axis = self.axis(value)?;
         let (scale, zero_point) = (self.scale.cast(value.dtype())?, self.zero_point.cast(value.dtype())?);
         let (qmin, qmax) = (self.settings.qmin() as f32, self.settings.qmax() as f32);
@@ -120,11 +124,52 @@ impl Grid {
         Ok(value.fake_quantize_activated(activation, &scale, &zero_point, axis, qmin, qmax)?)
     }
 
+    /// [`Grid::simulate`] of a value in blocks: as one with a row for each.
+    fn simulate_blocks(&self, value: &Tensor, activation: Activation, blocks: &Blocks) -> Result<Tensor> {
+        blocks.check(&self.scale, value.shape())?;
+        let rows = blocks.rows(value)?;
+        blocks.whole(&self.of_rows()?.simulate(&rows, activation)?, value.shape())
+    }
+
+    /// The grid of [`Blocks::rows`]: one for each row.
+    fn of_rows(&self) -> Result<Grid> {
+        let list = |t: &Tensor| t.reshape([t.len()]);
+        Ok(Grid {
+            settings: AffineSettings { axis: Some(0), blocks: None, ..self.settings },
+            scale: list(&self.scale)?,
+            zero_point: list(&self.zero_point)?,
+            clip: None,
+            bound: self.bound.as_ref().map(list).transpose()?,
+        })
+    }
+
+    /// Scale and zero point of each element of a value of this shape, in shapes that broadcast to it.
+    ///
+    /// # Errors
+    /// [`EncodingError::Parameter`] if they do not fit the value.
+    pub fn spread(&self, value: &Tensor) -> Result<[Tensor; 2]> {
+        let (scale, zero_point) = (self.scale.detach(), self.zero_point.detach());
+        if let Some(blocks) = self.settings.blocks {
+            return Ok([blocks.spread(&scale, value.shape())?, blocks.spread(&zero_point, value.shape())?]);
+        }
+        let mut shape = vec![1; value.rank()];
+        if let Some(axis) = self.axis(value)? {
+            shape[axis] = scale.len();
+        }
+        Ok([scale.reshape(shape.as_slice())?, zero_point.reshape(shape)?])
+    }
+
     /// The integers of an f32 value.
     pub(super) fn quantize(&self, value: &Tensor) -> Result<Tensor> {
         let (qmin, qmax) = (self.settings.qmin() as f32, self.settings.qmax() as f32);
         let bounded = match &self.bound {
-            Some(bound) => Some(super::learned::bounded(&value.detach(), &bound.detach(), self.axis(value)?)?),
+            Some(bound) => Some(match self.settings.blocks {
+                Some(blocks) => {
+                    let rows = super::learned::bounded(&blocks.rows(&value.detach())?, &bound.detach().reshape([bound.len()])?, Some(0))?;
+                    blocks.whole(&rows, value.shape())?
+                }
+                None => super::learned::bounded(&value.detach(), &bound.detach(), self.axis(value)?)?,
+            }),
             None => None,
         };
         let x = bounded.as_ref().unwrap_or(value).as_slice::<f32>()?;
@@ -177,6 +222,21 @@ impl Grid {
     /// Calls `f` with each run of elements that share a scale and zero point.
     fn each_run(&self, value: &Tensor, mut f: impl FnMut(std::ops::Range<usize>, f32, f32)) -> Result<()> {
         let (scales, zero_points) = (self.scale.to_f32_vec()?, self.zero_point.to_f32_vec()?);
+        if let Some(blocks) = self.settings.blocks {
+            blocks.check(&self.scale, value.shape())?;
+            let layout = blocks.layout(value.shape())?;
+            // Where elements of one block follow one another, they are a run.
+            let row = if layout.inner == 1 { layout.length } else { 1 };
+            let mut start = 0;
+            while start < value.len() {
+                let left = row - start % row;
+                let run = if row == 1 { 1 } else { left.min(layout.size - (start % row) % layout.size) };
+                let at = layout.scale_of(start);
+                f(start..start + run, scales[at], zero_points[at]);
+                start += run;
+            }
+            return Ok(());
+        }
         let run = match self.axis(value)? {
             None => value.len(),
             Some(axis) => value.shape()[axis + 1..].iter().product(),

@@ -72,6 +72,17 @@ pub fn with_tanh(weight: &Tensor, encoding: &Encoding) -> Result<Option<(Tensor,
     if settings.is_bias() || !settings.symmetric || !settings.signed || !zeros {
         return Ok(None);
     }
+    if let Some(blocks) = settings.blocks {
+        let rows = blocks.rows(weight)?;
+        let list = |t: &Tensor| t.reshape([t.len()]);
+        let inner = AffineSettings { axis: Some(0), blocks: None, ..settings };
+        let inner = inner.encoding(list(grid.scale())?, list(&encoding.parameters["zero_point"])?);
+        let Some((latent, inner)) = with_tanh(&rows, &inner)? else { return Ok(None) };
+        let mut out = encoding.clone();
+        out.parameters.remove("scale");
+        out.parameters.insert(BOUND.into(), inner.parameters[BOUND].reshape(grid.scale().shape())?);
+        return Ok(Some((blocks.whole(&latent, weight.shape())?, out)));
+    }
     let axis = grid.axis(weight)?;
     let ends = grid.scale().mul_scalar(settings.qmax() as f64)?;
     let all = along(&ends, weight, axis)?;
@@ -99,8 +110,11 @@ fn of_activation(encoding: &Encoding) -> Result<Option<(AffineSettings, Tensor, 
     }
     let grid = super::Grid::of(encoding)?;
     let (settings, scale) = (*grid.settings(), grid.scale().clone());
-    let plain =
-        scale.len() == 1 && settings.axis.is_none() && !settings.is_bias() && !encoding.parameters.contains_key(graph::FOLDED_SCALE);
+    let plain = scale.len() == 1
+        && settings.axis.is_none()
+        && settings.blocks.is_none()
+        && !settings.is_bias()
+        && !encoding.parameters.contains_key(graph::FOLDED_SCALE);
     let zero_point = grid.zero_point()?.to_i64_vec()?;
     Ok(zero_point.first().filter(|_| plain).map(|zero_point| (settings, scale, *zero_point)))
 }

@@ -3,6 +3,7 @@
 //! An integer is `clamp(round_half_even(x / scale) + zero_point, qmin, qmax)`: a division, not a product with the
 //! reciprocal, so that simulation, stored file and any runtime that follows ONNX literally agree to the bit.
 //! The zero point is an integer of the grid, so zero stays exactly zero.
+mod blocks;
 mod fit;
 mod grid;
 mod learned;
@@ -12,6 +13,8 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use blocks::scaled as scaled_blocks;
+pub use blocks::{BlockLayout, Blocks};
 pub use fit::{channels, fit_bias, fit_least, fit_range, fit_weight, refine_bias};
 pub use grid::Grid;
 pub use learned::{CLIP, with_clip, with_offset, with_tanh};
@@ -49,7 +52,12 @@ impl Codec for AffineSettings {
     }
 
     fn describe(&self, _: &Parameters) -> String {
-        let (sign, per) = (if self.signed { "" } else { "u" }, if self.axis.is_some() { "channel" } else { "tensor" });
+        let sign = if self.signed { "" } else { "u" };
+        let per = match (self.blocks, self.axis) {
+            (Some(blocks), _) => format!("group of {}", blocks.size),
+            (None, Some(_)) => "channel".to_string(),
+            (None, None) => "tensor".to_string(),
+        };
         let used = if self.reduce_range { format!(" ({} used)", self.bits - 1) } else { String::new() };
         format!("{sign}int{}{used} per {per}", self.bits)
     }

@@ -1,9 +1,20 @@
 //! Fixed settings of an affine encoding: width, sign, symmetry, axis.
 use super::KIND;
+use super::blocks::Blocks;
+use crate::slot::Along;
 use crate::{EncodingError, Result};
 use graph::{Encoding, Setting};
 use std::collections::BTreeMap;
 use tensor::{DType, Tensor};
+
+/// The axis along which blocks of elements share a scale.
+const BLOCK_AXIS: &str = "block_axis";
+
+/// Elements of a block.
+const BLOCK_SIZE: &str = "block_size";
+
+/// All axes from `block_axis` on count as one.
+const BLOCK_FLAT: &str = "block_flat";
 
 /// Settings of the affine encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,22 +32,24 @@ pub struct AffineSettings {
     pub reduce_range: bool,
     /// The axis along which each index has a scale of its own; `None`: one scale.
     pub axis: Option<usize>,
+    /// Blocks of elements that share a scale each, in place of an axis.
+    pub blocks: Option<Blocks>,
 }
 
 impl AffineSettings {
     /// Activations: unsigned, asymmetric, one scale.
     pub fn activation(bits: u32) -> Self {
-        AffineSettings { bits, signed: false, symmetric: false, narrow_range: false, reduce_range: false, axis: None }
+        AffineSettings { bits, signed: false, symmetric: false, narrow_range: false, reduce_range: false, axis: None, blocks: None }
     }
 
     /// Weights: signed, symmetric; a scale for each output channel if `axis` is given.
     pub fn weight(bits: u32, axis: Option<usize>) -> Self {
-        AffineSettings { bits, signed: true, symmetric: true, narrow_range: true, reduce_range: false, axis }
+        AffineSettings { bits, signed: true, symmetric: true, narrow_range: true, reduce_range: false, axis, blocks: None }
     }
 
     /// A bias: int32 with the scale of the accumulator it is added to.
     pub fn bias(axis: Option<usize>) -> Self {
-        AffineSettings { bits: 32, signed: true, symmetric: true, narrow_range: false, reduce_range: false, axis }
+        AffineSettings { bits: 32, signed: true, symmetric: true, narrow_range: false, reduce_range: false, axis, blocks: None }
     }
 
     /// True for the form of a bias.
@@ -107,9 +120,15 @@ impl AffineSettings {
             Some(other) => Err(refused(name, format!("is {other:?}, true or false is needed"))),
         };
         let bits = int("bits")?.unwrap_or(8);
-        let axis = match int("axis")? {
-            None => None,
-            Some(a) => Some(usize::try_from(a).map_err(|_| refused("axis", format!("is {a}, which is negative")))?),
+        let index = |name: &'static str| match int(name)? {
+            None => Ok(None),
+            Some(a) => usize::try_from(a).map(Some).map_err(|_| refused(name, format!("is {a}, which is negative"))),
+        };
+        let blocks = match (index(BLOCK_AXIS)?, index(BLOCK_SIZE)?) {
+            (None, None) => None,
+            (Some(axis), Some(size)) => Some(Blocks { along: Along { axis, flat: flag(BLOCK_FLAT, false)? }, size }),
+            (None, Some(_)) => return Err(refused(BLOCK_AXIS, "is missing, and there is a block_size".into())),
+            (Some(_), None) => return Err(refused(BLOCK_SIZE, "is missing, and there is a block_axis".into())),
         };
         let settings = AffineSettings {
             bits: u32::try_from(bits).unwrap_or(0),
@@ -117,7 +136,8 @@ impl AffineSettings {
             symmetric: flag("symmetric", default.symmetric)?,
             narrow_range: flag("narrow_range", default.narrow_range)?,
             reduce_range: flag("reduce_range", default.reduce_range)?,
-            axis,
+            axis: index("axis")?,
+            blocks,
         };
         settings.check()?;
         Ok(settings)
@@ -134,13 +154,20 @@ impl AffineSettings {
         if self.bits == 32 && !(self.signed && self.symmetric) {
             return Err(refused("bits", "is 32, which is for a bias: signed and symmetric".into()));
         }
+        if self.blocks.is_some_and(|b| b.size == 0) {
+            return Err(refused(BLOCK_SIZE, "is 0; at least one element has a scale".into()));
+        }
+        if self.blocks.is_some() && (self.axis.is_some() || self.bits == 32) {
+            return Err(refused(BLOCK_AXIS, "is given for a value with a scale for each index of an axis, or for a bias".into()));
+        }
         if self.reduce_range && !(3..=16).contains(&self.bits) {
             return Err(refused("reduce_range", format!("leaves too little of {} bits", self.bits)));
         }
         Ok(())
     }
 
-    /// An encoding with these settings. `scale` and `zero_point` have rank 0, or one element for each index along `axis`.
+    /// An encoding with these settings. `scale` and `zero_point` have rank 0, or one element for each index along `axis`, or the
+    /// shape of [`Blocks::scale_shape`].
     pub fn encoding(&self, scale: Tensor, zero_point: Tensor) -> Encoding {
         let mut settings = BTreeMap::from([
             ("bits".to_string(), Setting::Int(i64::from(self.bits))),
@@ -151,6 +178,14 @@ impl AffineSettings {
         ]);
         if let Some(axis) = self.axis {
             settings.insert("axis".to_string(), Setting::Int(axis as i64));
+        }
+        if let Some(Blocks { along, size }) = self.blocks {
+            let set = [
+                (BLOCK_AXIS, Setting::Int(along.axis as i64)),
+                (BLOCK_SIZE, Setting::Int(size as i64)),
+                (BLOCK_FLAT, Setting::Bool(along.flat)),
+            ];
+            settings.extend(set.map(|(name, v)| (name.to_string(), v)));
         }
         let parameters = BTreeMap::from([("scale".to_string(), scale), ("zero_point".to_string(), zero_point)]);
         Encoding { kind: KIND.to_string(), settings, parameters }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::EncodingError;
+use crate::{Along, EncodingError};
 use graph::Setting;
 use proptest::prelude::*;
 use tensor::{DType, gradcheck};
@@ -211,7 +211,99 @@ fn the_scales_gradient_is_that_of_the_bound_outside_the_range() {
     .unwrap();
 }
 
+fn in_groups(bits: u32, axis: usize, flat: bool, size: usize) -> AffineSettings {
+    AffineSettings { blocks: Some(Blocks { along: Along { axis, flat }, size }), ..AffineSettings::weight(bits, None) }
+}
+
+#[test]
+fn each_group_has_the_scale_that_it_has_alone() {
+    // Groups of two of three inputs: the second one has one element.
+    let w = Tensor::new(vec![0.7f32, -0.3, 7.0, 0.0, 0.1, -0.2], [2, 3]).unwrap();
+    let e = fit_weight(&w, &in_groups(4, 1, false, 2), Precision::FULL, 0.0).unwrap();
+    assert_eq!((e.parameters["scale"].shape(), crate::describe(&e).as_str()), (&[2, 2][..], "int4 per group of 2"));
+    let alone = |x: &[f32]| {
+        let e = fit_weight(&Tensor::vector(x.to_vec()), &AffineSettings::weight(4, None), Precision::FULL, 0.0).unwrap();
+        e.parameters["scale"].item::<f32>().unwrap()
+    };
+    let scales = [[0.7, -0.3].as_slice(), &[7.0], &[0.0, 0.1], &[-0.2]].map(alone);
+    assert_eq!(e.parameters["scale"].to_f32_vec().unwrap(), scales);
+    // By hand on scales of 0.1, 1, 0.05 and 0.1: 7 of 7 fit; 0.04 is 0.8 of 0.05.
+    let scale = Tensor::new(vec![0.1f32, 1.0, 0.05, 0.1], [2, 2]).unwrap();
+    let e = in_groups(4, 1, false, 2).encoding(scale, Tensor::full(0f32, [2, 2]).unwrap());
+    let x = Tensor::new(vec![0.72f32, -0.26, 9.0, 0.04, 0.2, 0.26], [2, 3]).unwrap();
+    let q = quantize_to_int(&x, &e).unwrap();
+    assert_eq!(q.to_i64_vec().unwrap(), [7, -3, 7, 1, 4, 3]);
+    assert_eq!(simulate(&x, &e).unwrap(), dequantize(&q, &e).unwrap());
+    // One scale too few is refused by name.
+    let wrong = in_groups(4, 1, false, 2).encoding(Tensor::vector(vec![1f32; 3]), Tensor::vector(vec![0f32; 3]));
+    let error = simulate(&x, &wrong).unwrap_err().to_string();
+    assert!(error.contains("groups of 2") && error.contains("[2, 2]"), "{error}");
+}
+
+/// On saturated elements the output is `7 s` or `-7 s` of the group's own scale, and so is the gradient; the last group is padded.
+#[test]
+fn the_gradient_of_each_groups_scale_is_that_of_its_elements() {
+    for (axis, flat, scales) in [(1, false, vec![2, 2, 3]), (1, true, vec![2, 5]), (0, false, vec![1, 3, 3])] {
+        let settings = in_groups(4, axis, flat, 2);
+        let shape = settings.blocks.unwrap().scale_shape(&[2, 3, 3]).unwrap();
+        assert_eq!(shape, scales);
+        let x =
+            Tensor::new((0..18).map(|i| if i % 3 == 0 { -20.0 } else { 30.0 + f64::from(i) }).collect::<Vec<f64>>(), [2, 3, 3]).unwrap();
+        let count = shape.iter().product::<usize>();
+        let scale = Tensor::new((0..count).map(|i| 0.5 + 0.1 * i as f64).collect::<Vec<f64>>(), shape.as_slice()).unwrap();
+        gradcheck::check(&[scale], |t| {
+            let e = settings.encoding(t[0].clone(), Tensor::full(0f64, shape.as_slice())?);
+            simulate(&x, &e).map_err(|e| tensor::TensorError::value("simulate", e.to_string()))
+        })
+        .unwrap();
+        // Inside the range it passes straight through to the value.
+        let e = settings.encoding(Tensor::full(100f32, shape.as_slice()).unwrap(), Tensor::full(0f32, shape.as_slice()).unwrap());
+        let x = x.cast(DType::F32).unwrap().tracked().unwrap();
+        let dy = Tensor::new((0..18).map(|i| i as f32).collect::<Vec<f32>>(), [2, 3, 3]).unwrap();
+        let g = simulate(&x, &e).unwrap().backward_from(dy.clone()).unwrap();
+        assert_eq!(g.get(&x).unwrap(), &dy);
+    }
+}
+
+#[test]
+fn a_factor_for_each_channel_goes_into_the_scales_of_its_groups() {
+    let w = crate::testing::weight(3, &[3, 5]);
+    let e = fit_weight(&w, &in_groups(4, 1, false, 2), Precision::FULL, 0.0).unwrap();
+    let factor = [2.0, -0.5, 1.0];
+    let scaled = crate::scaled(&e, 0, &factor).unwrap().unwrap();
+    let rows = Tensor::new(factor.map(|f| f as f32).to_vec(), [3, 1]).unwrap();
+    let (before, after) = (simulate(&w, &e).unwrap().mul(&rows).unwrap(), simulate(&w.mul(&rows).unwrap(), &scaled).unwrap());
+    assert_eq!(before.add_scalar(0.0).unwrap(), after.add_scalar(0.0).unwrap());
+    // Not along the groups themselves.
+    assert_eq!(crate::scaled(&e, 1, &[1.0; 5]).unwrap(), None);
+}
+
 proptest! {
+    /// Stored, read back and lifted as it is simulated; what trains as tangents too.
+    #[test]
+    fn a_weight_in_groups_is_stored_as_it_is_simulated(
+        seed: u64, dims in prop::collection::vec(1usize..6, 1..4), at in 0usize..3, flat: bool, size in 1usize..8, bits in 2u32..=16, masked: bool,
+    ) {
+        let w = crate::testing::weight(seed, &dims);
+        let live: Vec<bool> = (0..w.len()).map(|i| i % 3 != 1).collect();
+        let mask = masked.then(|| Tensor::new(live, dims.as_slice()).unwrap());
+        let w = crate::live(&w, mask.as_ref()).unwrap();
+        let e = fit_weight(&w, &in_groups(bits, at % dims.len(), flat, size), Precision::WEIGHT, 0.0).unwrap();
+        prop_assert_eq!(&AffineSettings::of(&e).unwrap().blocks, &in_groups(bits, at % dims.len(), flat, size).blocks);
+        let annotation = graph::Annotation { mask: mask.clone(), encoding: Some(e.clone()) };
+        let simulated = crate::simulate(&w, &annotation).unwrap();
+        let stored = crate::store(&w, mask.as_ref(), &e).unwrap();
+        let lifted = stored.decode.encoding().unwrap();
+        let same = |a: &Tensor, b: &Tensor| a.add_scalar(0.0).unwrap() == b.add_scalar(0.0).unwrap();
+        prop_assert!(same(&crate::read(&stored.data, &lifted).unwrap(), &simulated));
+        prop_assert!(same(&simulate(&simulated, &lifted).unwrap(), &simulated));
+        let Some((latent, form)) = with_tanh(&w, &e).unwrap() else { return Err(TestCaseError::fail("no tangents")) };
+        let mut annotation = graph::Annotation { mask, encoding: Some(form) };
+        let trained = crate::simulate(&latent, &annotation).unwrap();
+        let settled = crate::settle(Some(&latent), &mut annotation).unwrap().unwrap();
+        prop_assert!(same(&crate::simulate(&settled, &annotation).unwrap(), &trained));
+    }
+
     #[test]
     fn simulation_is_what_the_stored_integers_read_back_as(
         data in prop::collection::vec(-300f32..300.0, 24),
@@ -219,7 +311,7 @@ proptest! {
         bits in 2u32..=16,
         signed: bool, narrow_range: bool, per_channel: bool, zero in 0f32..1.0,
     ) {
-        let settings = AffineSettings { bits, signed, symmetric: false, narrow_range, reduce_range: bits > 3 && narrow_range, axis: per_channel.then_some(1) };
+        let settings = AffineSettings { bits, signed, symmetric: false, narrow_range, reduce_range: bits > 3 && narrow_range, axis: per_channel.then_some(1), blocks: None };
         let zero = (settings.qmin() as f32 + zero * (settings.qmax() - settings.qmin()) as f32).round();
         let e = match per_channel {
             true => settings.encoding(Tensor::vector(scales), Tensor::vector(vec![zero; 3])),
@@ -238,7 +330,7 @@ proptest! {
 
     #[test]
     fn zero_stays_zero_and_the_range_is_covered(lo in -100f32..100.0, width in 0f32..100.0, bits in 4u32..=8, signed: bool, symmetric: bool) {
-        let settings = AffineSettings { bits, signed, symmetric, narrow_range: false, reduce_range: false, axis: None };
+        let settings = AffineSettings { bits, signed, symmetric, narrow_range: false, reduce_range: false, axis: None, blocks: None };
         let hi = lo + width;
         let e = fit_range(lo, hi, &settings).unwrap();
         let scale = e.parameters["scale"].item::<f32>().unwrap();

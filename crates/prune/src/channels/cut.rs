@@ -110,7 +110,12 @@ fn shrink(model: &mut Model, value: ValueId, axis: usize, kept: &[usize]) -> Res
         if let Some(annotation) = model.annotations.get(value).cloned() {
             let mask = annotation.mask.map(|m| m.gather(&indices, axis).map_err(unreadable)).transpose()?;
             let name = &model.values[value].name;
-            let encoding = annotation.encoding.map(|e| shrink_encoding(name, e, axis, &indices)).transpose()?;
+            let encoding = annotation.encoding.map(|e| match in_blocks(&e) {
+                // Where inputs go, others come together in a group.
+                true => encodings::refit(&smaller, mask.as_ref(), &e).map_err(|e| PruneError::Graph(format!("'{name}': {e}"))),
+                false => shrink_encoding(name, e, axis, &indices),
+            });
+            let encoding = encoding.transpose()?;
             *model.annotations.entry(value) = graph::Annotation { mask, encoding };
         }
         model.values.set_tensor(value, smaller);
@@ -127,6 +132,11 @@ fn shrink(model: &mut Model, value: ValueId, axis: usize, kept: &[usize]) -> Res
         }
     }
     Ok(())
+}
+
+/// True for integers with a scale for each group of elements.
+fn in_blocks(encoding: &Encoding) -> bool {
+    AffineSettings::of(encoding).is_ok_and(|s| s.blocks.is_some())
 }
 
 /// Parameters with one element for each index of the axis lose those of removed indices.

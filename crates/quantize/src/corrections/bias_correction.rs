@@ -4,7 +4,7 @@ use super::collect::{by_channel, what_of};
 use super::{ChannelMean, Collector, Correction, CorrectionContext, Phase, Want, layerwise};
 use crate::bias::{fit_biases, is_bias};
 use crate::error::named;
-use crate::{QuantizeSettings, Result};
+use crate::{QuantPlan, QuantizeSettings, Result};
 use graph::{Annotation, Model, Node, ValueId};
 use ops::{ChannelAxis, LayerChannels, Roles};
 use schemars::JsonSchema;
@@ -109,24 +109,7 @@ impl Correction for BiasCorrection {
         };
         let mut largest = 0f64;
         for (target, float) in targets.iter().zip(cx.collected) {
-            let float = float.to_f64_vec().map_err(|e| named(&model.values[target.bias].name)(e.into()))?;
-            // A bias that exceeds its grid makes the weight's grid coarser, which changes the error.
-            for _ in 0..TRIES {
-                let weight = model.annotations.encoding(target.weight).cloned();
-                let errors = match &mut layers {
-                    Some(layers) => match target.activated.filter(|_| self.form == Form::AfterActivation) {
-                        Some((_, bounds)) => activated_errors(model, target, layers, &float, bounds)?,
-                        None => result_errors(model, target, layers, &float)?,
-                    },
-                    None => weight_errors(model, target, &float)?,
-                };
-                largest = errors.iter().fold(largest, |a, e| a.max(e.abs()));
-                subtract(model, target, &errors, layers.is_some())?;
-                fit_biases(model, &plan, cx.settings.exact)?;
-                if layers.is_none() || model.annotations.encoding(target.weight) == weight.as_ref() {
-                    break;
-                }
-            }
+            largest = largest.max(self.correct(model, target, layers.as_mut(), float, (&plan, cx.settings.exact))?);
         }
         tensor::release_kept();
         let mut notes = vec![format!("the biases of {} layers corrected, by at most {largest:.3}", targets.len())];
@@ -134,6 +117,39 @@ impl Correction for BiasCorrection {
             notes.push(format!("left alone, since they have no bias of their own: {}", left.join(", ")));
         }
         Ok(notes)
+    }
+}
+
+impl BiasCorrection {
+    /// Corrects one bias; `float` is the statistic of the float network that [`Correction::wants`] asks for. Returns the largest correction.
+    pub(super) fn correct(
+        &self,
+        model: &mut Model,
+        target: &BiasTarget,
+        mut layers: Option<&mut Layerwise>,
+        float: &Tensor,
+        (plan, exact): (&QuantPlan, bool),
+    ) -> Result<f64> {
+        let float = float.to_f64_vec().map_err(|e| named(&model.values[target.bias].name)(e.into()))?;
+        let mut largest = 0f64;
+        // A bias that exceeds its grid makes the weight's grid coarser, which changes the error.
+        for _ in 0..TRIES {
+            let weight = model.annotations.encoding(target.weight).cloned();
+            let errors = match &mut layers {
+                Some(layers) => match target.activated.filter(|_| self.form == Form::AfterActivation) {
+                    Some((_, bounds)) => activated_errors(model, target, layers, &float, bounds)?,
+                    None => result_errors(model, target, layers, &float)?,
+                },
+                None => weight_errors(model, target, &float)?,
+            };
+            largest = errors.iter().fold(largest, |a, e| a.max(e.abs()));
+            subtract(model, target, &errors, layers.is_some())?;
+            fit_biases(model, plan, exact)?;
+            if layers.is_none() || model.annotations.encoding(target.weight) == weight.as_ref() {
+                break;
+            }
+        }
+        Ok(largest)
     }
 }
 
@@ -192,18 +208,25 @@ fn axis(at: ChannelAxis) -> i64 {
 }
 
 /// A bias to correct.
-struct BiasTarget {
+pub(super) struct BiasTarget {
     /// The node that adds it.
     node: usize,
     /// The output of that node.
     output: ValueId,
     /// The input of the layer.
     input: ValueId,
-    weight: ValueId,
+    pub(super) weight: ValueId,
     bias: ValueId,
     channels: LayerChannels,
     /// The result of the Relu or Clip that alone reads the output, and its bounds.
     activated: Option<(ValueId, (f32, f32))>,
+}
+
+impl BiasTarget {
+    /// Those of a model, in the order in which [`Correction::wants`] asks for their statistics.
+    pub(super) fn all(model: &Model) -> Vec<BiasTarget> {
+        targets(model).0
+    }
 }
 
 /// A layer of the main graph whose constant weight has a grid.

@@ -1,5 +1,6 @@
-//! Rounding with compensation, which `gptq` and `rate_distortion` share: a layer's weights are rounded one input after the other, and
+//! Rounding with compensation: a layer's weights are rounded one input after the other, and
 //! those not rounded yet make up for the error. What is chosen for a weight is up to a [`Rounding`].
+use super::input_products::Inputs;
 use super::points::Points;
 use super::reconstruct::encoded_layers;
 use super::{CorrectionContext, layerwise};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use technique::{Fault, within};
 use tensor::{DType, Tensor};
-use train::{InputPower, LayerInputs, inverse_factor};
+use train::{InputPower, LayerInputs};
 
 /// The order in which inputs are rounded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -135,7 +136,7 @@ impl Compensation {
             None => vec![true; weight.len()],
         };
         let (original, nearest) = (rows(&original)?, rows(&nearest)?);
-        let Some(points) = Points::of(encoding, layer.products, layer.outputs).map_err(fault)? else { return Ok(None) };
+        let Some(points) = Points::of(encoding, weight, layer.products, layer.outputs).map_err(fault)? else { return Ok(None) };
         let k = layer.row;
         let per_group = layer.outputs / layer.groups;
         let (mut new, mut before, mut after) = (nearest.clone(), 0.0, 0.0);
@@ -144,23 +145,20 @@ impl Compensation {
         for (group, mut h) in power.groups.into_iter().enumerate() {
             let plain = h.clone();
             let order = self.prepare(&mut h, k);
-            let Some(u) = inverse_factor(&permuted(&h, &order)) else { continue };
-            let costs: Vec<f64> = (0..k).map(|j| u[j * k + j].powi(-2)).collect();
+            let Some(inputs) = Inputs::new(plain, h, order) else { continue };
             let outputs = group * per_group..(group + 1) * per_group;
-            rounding.group(&all, outputs.clone(), &costs);
+            rounding.group(&all, outputs.clone(), &inputs.costs());
             for output in outputs {
                 let span = output * k..(output + 1) * k;
-                let choose = |input: usize, w, cost| match live[span.start + input] {
-                    true => rounding.choose(&all, output, input, w, cost),
-                    false => 0.0,
-                };
-                let found = compensate(&original[span.clone()], &order, &u, choose);
-                let error = |rounded: &[f32]| result_error(&original[span.clone()], rounded, &plain);
-                let (old, fresh) = (error(&nearest[span.clone()]), error(&found));
+                let wide = |list: &[f32]| list[span.clone()].iter().map(|w| f64::from(*w)).collect::<Vec<f64>>();
+                let (wanted, old_row) = (wide(&original), wide(&nearest));
+                let found = inputs.compensate(&wanted, &live[span.clone()], |at, w, cost| rounding.choose(&all, output, at, w, cost));
+                let found_row: Vec<f32> = found.iter().map(|v| *v as f32).collect();
+                let (old, fresh) = (inputs.error(&wanted, &old_row), inputs.error(&wanted, &found));
                 let price = |row: &[f32]| rounding.price(&all, output, row);
                 before += old;
-                if fresh + price(&found) < old + price(&nearest[span.clone()]) {
-                    new[span.clone()].copy_from_slice(&found);
+                if fresh + price(&found_row) < old + price(&nearest[span.clone()]) {
+                    new[span.clone()].copy_from_slice(&found_row);
                     after += fresh;
                 } else {
                     after += old;
@@ -173,44 +171,20 @@ impl Compensation {
         Ok(Some((before, after)))
     }
 
-    /// Adds the damping; inputs that are never other than zero take part without effect. Returns the order of rounding.
-    fn prepare(&self, h: &mut [f64], k: usize) -> Vec<usize> {
+    /// What is added to the power of each input, `h` [k, k].
+    pub(super) fn damping(&self, h: &[f64], k: usize) -> f64 {
         let damping = self.damping * (0..k).map(|i| h[i * k + i]).sum::<f64>() / k.max(1) as f64;
-        for i in 0..k {
-            h[i * k + i] += if damping > 0.0 { damping } else { 1.0 };
-        }
+        if damping > 0.0 { damping } else { 1.0 }
+    }
+
+    /// Adds the damping; inputs that are never other than zero take part without effect. Returns the order of rounding.
+    pub(super) fn prepare(&self, h: &mut [f64], k: usize) -> Vec<usize> {
+        let damping = self.damping(h, k);
+        (0..k).for_each(|i| h[i * k + i] += damping);
         let mut order: Vec<usize> = (0..k).collect();
         if self.order == RoundingOrder::Power {
             order.sort_by(|a, b| h[b * k + b].total_cmp(&h[a * k + a]));
         }
         order
     }
-}
-
-/// A symmetric matrix with its rows and columns in an order.
-fn permuted(h: &[f64], order: &[usize]) -> Vec<f64> {
-    let k = order.len();
-    order.iter().flat_map(|i| order.iter().map(move |j| h[i * k + j])).collect()
-}
-
-/// The weights of one output, rounded in an order as `choose` says of an input, its weight and the cost of an error there; `u` has rows
-/// and columns in that order.
-fn compensate(weights: &[f32], order: &[usize], u: &[f64], mut choose: impl FnMut(usize, f64, f64) -> f64) -> Vec<f32> {
-    let k = order.len();
-    let mut w: Vec<f64> = order.iter().map(|i| f64::from(weights[*i])).collect();
-    let mut out = vec![0f32; k];
-    for j in 0..k {
-        let q = choose(order[j], w[j], u[j * k + j].powi(-2));
-        out[order[j]] = q as f32;
-        let error = (w[j] - q) / u[j * k + j];
-        w[j + 1..].iter_mut().zip(&u[j * k + j + 1..(j + 1) * k]).for_each(|(w, u)| *w -= error * u);
-    }
-    out
-}
-
-/// `d H d^T` of the difference `d` of one output's weights.
-fn result_error(original: &[f32], rounded: &[f32], h: &[f64]) -> f64 {
-    let d: Vec<f64> = original.iter().zip(rounded).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
-    let k = d.len();
-    (0..k).map(|i| d[i] * h[i * k..(i + 1) * k].iter().zip(&d).map(|(h, d)| h * d).sum::<f64>()).sum()
 }

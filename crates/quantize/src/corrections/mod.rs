@@ -12,6 +12,7 @@ mod compensate;
 mod equalize;
 mod gptq;
 mod groups;
+mod input_products;
 mod points;
 mod rate_distortion;
 mod reconstruct;
@@ -22,8 +23,8 @@ pub use adaround::AdaRound;
 pub use bias_correction::{BiasCorrection, Form};
 pub use block_reconstruction::BlockReconstruction;
 pub use collect::{ChannelMean, ChannelPeak, Collector, Want};
-pub use equalize::Equalize;
 pub use compensate::RoundingOrder;
+pub use equalize::Equalize;
 pub use gptq::Gptq;
 pub use rate_distortion::RateDistortion;
 pub use smooth_quant::SmoothQuant;
@@ -165,8 +166,15 @@ impl Family for Corrections {
     const SUMMARY: &'static str = "What is corrected in a network before or after its grids are fitted, without training.";
     const DEFAULT: Option<&'static str> = None;
     fn members() -> &'static [Entry<dyn Correction>] {
-        static LIST: &[Entry<dyn Correction>] =
-            &[equalize::ENTRY, smooth_quant::ENTRY, gptq::ENTRY, rate_distortion::ENTRY, adaround::ENTRY, block_reconstruction::ENTRY, bias_correction::ENTRY];
+        static LIST: &[Entry<dyn Correction>] = &[
+            equalize::ENTRY,
+            smooth_quant::ENTRY,
+            gptq::ENTRY,
+            rate_distortion::ENTRY,
+            adaround::ENTRY,
+            block_reconstruction::ENTRY,
+            bias_correction::ENTRY,
+        ];
         LIST
     }
 }

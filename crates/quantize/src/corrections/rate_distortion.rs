@@ -113,7 +113,7 @@ impl Rounding for Cheapest {
     fn choose(&mut self, rows: &Rows, output: usize, input: usize, w: f64, cost: f64) -> f64 {
         let context = self.rates.context(output, input);
         let all = |(number, place): (f64, i32)| (w - number).powi(2) * cost + self.prices[output] * self.rates.bits(context, place);
-        let [nearest, others @ ..] = rows.points.toward_zero(output, w);
+        let [nearest, others @ ..] = rows.points.toward_zero(output, input, w);
         let (mut best, mut least) = (nearest, all(nearest));
         for other in others.into_iter().filter(|other| other.1 != nearest.1) {
             let cost = all(other);
@@ -186,9 +186,9 @@ struct Rates {
 impl Rates {
     /// Of a layer that is rounded to nearest.
     fn new(rows: &Rows) -> Rates {
-        let signed = matches!(rows.points, Points::Integers { .. });
+        let signed = !matches!(rows.points, Points::Levels(_));
         let (outputs, k) = (rows.outputs, rows.row);
-        let place = |i: usize| rows.points.place(i / k, rows.nearest[i]);
+        let place = |i: usize| rows.points.place(i / k, i % k, rows.nearest[i]);
         let (mut of_rows, mut of_columns, mut counts) = (vec![0.0; outputs], vec![0.0; k], vec![]);
         for i in 0..outputs * k {
             let place = place(i);
@@ -224,12 +224,12 @@ impl Rates {
 
     /// The bits of a row.
     fn row(&self, rows: &Rows, output: usize, row: &[f32]) -> f64 {
-        row.iter().enumerate().map(|(input, v)| self.bits(self.context(output, input), rows.points.place(output, *v))).sum()
+        row.iter().enumerate().map(|(input, v)| self.bits(self.context(output, input), rows.points.place(output, input, *v))).sum()
     }
 
     fn settle(&mut self, rows: &Rows, output: usize, nearest: &[f32], row: &[f32]) {
         for (input, (old, new)) in nearest.iter().zip(row).enumerate() {
-            let at = |v: f32| bin(self.signed, rows.points.place(output, v)).0;
+            let at = |v: f32| bin(self.signed, rows.points.place(output, input, v)).0;
             let (old, new, context) = (at(*old), at(*new), self.context(output, input));
             // Numbers that were made up for may be larger than any before.
             self.counts.resize(self.counts.len().max(new + 1), 0.0);
@@ -315,7 +315,7 @@ mod tests {
     #[test]
     fn bits_are_those_of_the_shares() {
         // Ten weights, six of them zero and four one: half a count is added to each of two classes.
-        let points = Points::Integers { scale: vec![1.0], zero_point: vec![0.0], ends: (-8.0, 7.0) };
+        let points = Points::Integers { scale: vec![1.0], precision: None, zero_point: vec![0.0], ends: (-8.0, 7.0) };
         let nearest = [0.0, 1.0, 0.0, -1.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0];
         let rows = Rows { points: &points, outputs: 1, row: 10, nearest: &nearest };
         let mut rates = Rates::new(&rows);

@@ -80,7 +80,7 @@ pub(super) fn by_channel(at: usize, weight: ValueId, float: &Model, quantized: &
     else {
         return Ok(None);
     };
-    let settings = annotation.encoding.as_ref().and_then(|e| AffineSettings::of(e).ok()).filter(|s| s.axis.is_none());
+    let settings = annotation.encoding.as_ref().and_then(|e| AffineSettings::of(e).ok()).filter(|s| s.axis.is_none() && s.blocks.is_none());
     let channels = LayerChannels::of(node, right.shape()).filter(|channels| node.input(channels.weight) == Some(weight));
     let (Some(settings), Some(axis)) = (settings, channels.and_then(|channels| channels.output_axis())) else { return Ok(None) };
     let fail = named(&float.values[weight].name);

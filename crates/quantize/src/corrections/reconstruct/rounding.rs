@@ -35,15 +35,8 @@ impl Rounding {
         let encoding = annotation.encoding.as_ref().ok_or_else(|| refuse("the weight has no grid".into()))?;
         let settings = AffineSettings::of(encoding).map_err(|e| refuse(e.to_string()))?;
         let grid = Grid::new(settings, &encoding.parameters).map_err(|e| refuse(e.to_string()))?;
-        let along = |t: &Tensor| {
-            let mut shape = vec![1; weight.rank()];
-            if let Some(axis) = settings.axis.filter(|_| t.len() > 1) {
-                *shape.get_mut(axis).ok_or_else(|| refuse(format!("the weight has no axis {axis}")))? = t.len();
-            }
-            t.detach().cast(weight.dtype())?.reshape(shape)
-        };
-        let zero_point = grid.zero_point().map_err(|e| refuse(e.to_string()))?;
-        let (scale, zero_point) = (along(grid.scale())?, along(&zero_point)?);
+        let [scale, zero_point] = grid.spread(weight).map_err(|e| refuse(e.to_string()))?;
+        let (scale, zero_point) = (scale.cast(weight.dtype())?, zero_point.cast(weight.dtype())?);
         let mask = annotation.mask.clone();
         let live = match &mask {
             Some(mask) => Tensor::where_(mask, weight, &weight.zeros_like()?)?,
