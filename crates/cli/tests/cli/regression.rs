@@ -34,6 +34,7 @@ early_stopping = 12
 [[stages]]
 kind = "quantize"
 calibration = { images = 128 }
+processor_safe = true
 [[stages]]
 kind = "prune"
 sparsity = 0.5

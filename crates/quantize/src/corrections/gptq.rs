@@ -296,6 +296,33 @@ mod tests {
     }
 
     #[test]
+    fn descent_and_scales_leave_less_of_the_error() {
+        let left = |more: &str| -> f64 {
+            let settings = low(&format!(r#"[{{"kind": "gptq", "samples": 32{more}}}]"#), 3);
+            let (_, report) = quantized(residual(), &settings);
+            let note = report.corrections[0].notes[0].clone();
+            let ratio = note.strip_prefix("4 layers: error of a layer's result ").and_then(|n| n.split(' ').next()?.parse().ok());
+            ratio.unwrap_or_else(|| panic!("{note}"))
+        };
+        let (plain, descended, scaled) = (left(""), left(r#", "sweeps": 5"#), left(r#", "scales": true"#));
+        assert!(descended < plain && scaled < plain, "{plain} plain, {descended} with sweeps, {scaled} with scales");
+    }
+
+    /// Layers that make up for those before them, and biases that are corrected on the way, bring the outputs nearer.
+    #[test]
+    fn asymmetry_and_biases_reach_the_outputs() {
+        let measure = |more: &str| {
+            let settings = low(&format!(r#"[{{"kind": "gptq", "samples": 32{more}}}]"#), 3);
+            sqnr(&chain("Relu"), &quantized(chain("Relu"), &settings).0)
+        };
+        let plain = measure("");
+        for more in [r#", "asymmetry": 0.5"#, r#", "biases": true"#] {
+            let other = measure(more);
+            assert!(other.is_finite() && other > plain - 0.5 && other != plain, "{more}: {plain:.2} dB, then {other:.2} dB");
+        }
+    }
+
+    #[test]
     fn weights_of_every_encoding_with_levels_are_rounded() {
         let kinds = [
             ("affine", serde_json::json!({ "bits": 3, "granularity": { "group": 8 } })),
