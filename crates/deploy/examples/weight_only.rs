@@ -34,12 +34,12 @@ fn variants() -> Result<Vec<Variant>, technique::Fault> {
     let affine = |bits| Affine { bits, ..Affine::default() }.choice();
     let codebook = |bits| Codebook { bits, ..Codebook::default() }.choice();
     let rounded = || Ok::<_, technique::Fault>(vec![AdaRound::default().choice()?]);
-    let mut all = vec![];
+    let mut all: Vec<Variant> = vec![];
     for bits in [8, 4] {
         all.extend([(affine(bits)?, vec![]), (affine(bits)?, rounded()?)]);
     }
     for size in [64, 32] {
-        let group = Affine { bits: 4, granularity: Some(Granularity::Group(size)), ..Affine::default() }.choice()?;
+        let group: Choice<Encodings> = Affine { bits: 4, granularity: Some(Granularity::Group(size)), ..Affine::default() }.choice()?;
         all.extend([(group.clone(), vec![]), (group, rounded()?)]);
     }
     for bits in [4, 3, 2] {
