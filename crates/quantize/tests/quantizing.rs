@@ -151,7 +151,7 @@ fn what_cannot_be_calibrated_is_an_error_by_name() {
     let mut wide = QuantizeSettings::default();
     wide.activations.bits = 17;
     assert!(plan(&m, &wide).unwrap_err().to_string().contains("activations.bits"));
-    assert!(Choice::<encodings::Encodings>::with("affine", &serde_json::json!({ "bits": 9 })).is_err());
+    assert!(Choice::<encodings::Encodings>::with("affine", &serde_json::json!({ "bits": 17 })).is_err());
 }
 
 /// A network whose normalizations do something, negative and vanishing factors included.
