@@ -5,7 +5,10 @@ use test_support::recipe::{DEPLOY, RESNET8, TRAIN, on_digits};
 use test_support::runs::{refused, run, unreadable};
 
 fn recipe() -> String {
-    on_digits(RESNET8, &[TRAIN, "kind = \"quantize\"\ncalibration = { images = 64, observer = \"min_max\" }", DEPLOY])
+    on_digits(
+        RESNET8,
+        &[TRAIN, "kind = \"quantize\"\ncalibration = { images = 64, observer = \"min_max\" }\nprocessor_safe = true", DEPLOY],
+    )
 }
 
 /// The record and the deployed model.

@@ -12,9 +12,9 @@ fn chain(weights: &[Tensor]) -> Model {
     let mut at = m.values.add_named("x");
     m.graph.inputs.push(at);
     for (i, w) in weights.iter().enumerate() {
-        let (w, y) = (m.values.add_constant(&format!("w{i}"), w.clone()), m.values.add_named(&format!("y{i}")));
+        let (w, y) = (m.values.add_constant(format!("w{i}"), w.clone()), m.values.add_named(format!("y{i}")));
         m.graph.constants.push(w);
-        m.graph.nodes.push(Node::new("MatMul", &format!("fc{i}"), &[at, w], &[y]));
+        m.graph.nodes.push(Node::new("MatMul", format!("fc{i}"), &[at, w], &[y]));
         at = y;
     }
     m.graph.outputs.push(at);

@@ -38,7 +38,7 @@ impl Floats {
         let (row, inner) = (row.clamp(1, count.max(1)), inner.clamp(1, count.max(1)));
         let exponent = |word: &[u8; 4]| u32::from_le_bytes(*word) >> 23 & 255;
         let (words, rest) = span.as_chunks_mut::<4>();
-        let greatest = coder.raw(words.iter().map(|w| exponent(w)).max().unwrap_or(0), 8);
+        let greatest = coder.raw(words.iter().map(exponent).max().unwrap_or(0), 8);
         // Means of the distance from the greatest exponent, times 16.
         let mut columns = vec![UNSEEN; row.div_ceil(inner)];
         let mut mean = 4 << 4;

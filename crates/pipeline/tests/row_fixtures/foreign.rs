@@ -129,7 +129,7 @@ fn weights_that_came_as_integers() {
         Case::new("an embedding", 2, 25.0, embedding).not("another row", swapped).forms(EITHER),
         Case::new("MatMulInteger", 2, 25.0, dynamic),
         Case::new("what it stands for", 2, 25.0, float),
-        Case::new("MatMulNBits", 1, 25.0, packed).not("the codes reversed", other),
+        Case::new("MatMulNBits", 2, 25.0, packed).not("the codes reversed", other),
         Case::new("DynamicQuantizeLSTM", 3, 25.0, recurrent).forms(EITHER),
     ]);
 }

@@ -12,7 +12,7 @@ use test_support::runs::run_in;
 
 /// A recipe on arrays of inputs beside the model.
 fn recipe() -> String {
-    let quantize = "kind = \"quantize\"\ncalibration = { observer = \"min_max\", images = 24 }";
+    let quantize = "kind = \"quantize\"\ncalibration = { observer = \"min_max\", images = 24 }\nprocessor_safe = true";
     test_support::recipe::recipe("train = \"runs\"", "file = \"model.onnx\"", &[quantize, "kind = \"prune\"\nsparsity = 0.02", DEPLOY])
 }
 
