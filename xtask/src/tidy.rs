@@ -76,6 +76,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// Files outside `ops` that may name operators: patterns over several nodes, and what a runtime's kernels are called. Everywhere else
 /// what follows from an operator is asked of it (`ops::find`), so that a new one needs no edit.
 const MAY_NAME_OPERATORS: &[&str] = &[
+    "crates/deploy/src/block_products.rs",
     "crates/deploy/src/float_form.rs",
     "crates/deploy/src/lift.rs",
     "crates/deploy/src/lower/bodies.rs",

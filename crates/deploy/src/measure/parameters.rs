@@ -106,7 +106,9 @@ impl<'m> StoredValues<'m> {
         if let Some(count) = self.count_table(value)? {
             return Ok(Some(count));
         }
-        let before = self.makers.get(&value).filter(|n| n.op_type == "Reshape" && !self.dequantizers.contains_key(&value));
+        // What lowering writes behind blocks that lie along several axes.
+        let reshape = |n: &&&Node| n.op_type == "Reshape"; // tidy: allow
+        let before = self.makers.get(&value).filter(reshape).filter(|_| !self.dequantizers.contains_key(&value));
         let value = before.and_then(|n| n.input(0)).filter(|v| self.dequantizers.contains_key(v)).unwrap_or(value);
         let (stored, zero_point) = match self.dequantizers.get(&value) {
             Some(node) => (node.input(0), node.input(2)),
