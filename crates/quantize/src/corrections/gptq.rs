@@ -1,20 +1,15 @@
 //! GPTQ: a layer's weights are rounded one input after the other, and those not rounded yet make up for the error.
 use super::bias_correction::{BiasCorrection, BiasTarget, Form};
-use super::compensate::{Compensation, RoundingOrder};
-use super::input_products::Inputs;
-use super::points::Points;
-use super::reconstruct::encoded_layers;
+use super::compensate::{Compensation, LayerWeights, Rounded, Rounding, RoundingOrder, Step};
 use super::{Correction, CorrectionContext, Phase, Want, layerwise};
 use crate::bias::fit_biases;
-use crate::error::named;
-use crate::{QuantizeError, QuantizeSettings, Result};
+use crate::{QuantPlan, QuantizeError, QuantizeSettings, Result};
 use graph::{Model, ValueId};
-use ops::Products;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Entry, Fault, Manual, Settings, member, within};
-use tensor::{DType, Tensor};
-use train::{InputPower, LayerInputs};
+use tensor::Tensor;
+use train::{InputPower, Layerwise};
 
 pub(super) const ENTRY: Entry<dyn Correction> = member!(
     Gptq as dyn Correction,
@@ -95,127 +90,21 @@ impl Correction for Gptq {
     }
 
     fn apply(&self, model: &mut Model, cx: &CorrectionContext) -> Result<Vec<String>> {
-        let (layers, mut left) = encoded_layers(model);
-        let mut float_model = model.clone();
-        float_model.annotations.iter_mut().for_each(|(_, a)| a.encoding = None);
-        let mut states = layerwise(model, cx.samples, self.samples)?;
-        let mut float_states = (self.asymmetry > 0.0).then(|| layerwise(&float_model, cx.samples, self.samples)).transpose()?;
-        let plan = crate::plan(model, cx.settings)?;
-        let biases: Vec<(BiasTarget, &Tensor)> = BiasTarget::all(model).into_iter().zip(cx.collected).collect();
-        let (mut ratios, all) = (vec![], layers.len() as u64);
-        for (done, (at, weight)) in layers.into_iter().enumerate() {
-            let node = model.graph.nodes[at].clone();
-            let shape = model.values.tensor(weight).map(|t| t.shape().to_vec()).unwrap_or_default();
-            match (Products::of(&node, &shape), node.input(0)) {
-                (Some(products), Some(data)) => {
-                    let layer = LayerInputs::new(model, &node, products, &shape)?;
-                    let mut power = InputPower::new(&layer);
-                    let mut cross = float_states.is_some().then(|| InputPower::new(&layer));
-                    let of_float = float_states.as_mut().map(|states| states.before(&float_model, at)).transpose()?;
-                    for (i, state) in states.before(model, at)?.iter().enumerate() {
-                        let x = state.get(&data).or(model.values.tensor(data)).ok_or(QuantizeError::NoData)?;
-                        power.add(&layer, x)?;
-                        if let (Some(cross), Some(states)) = (&mut cross, &of_float) {
-                            let float = states.get(i).and_then(|s| s.get(&data)).or(float_model.values.tensor(data));
-                            cross.add_between(&layer, float.ok_or(QuantizeError::NoData)?, x)?;
-                        }
-                    }
-                    let rounded = self.round(model, weight, &layer, (power, cross))?;
-                    if self.scales {
-                        fit_biases(model, &plan, cx.settings.exact)?;
-                    }
-                    if let Some((target, float)) = biases.iter().find(|(target, _)| target.weight == weight) {
-                        self.bias_correction().correct(model, target, Some(&mut states), float, (&plan, cx.settings.exact))?;
-                    }
-                    match rounded {
-                        Some((nearest, rounded)) if nearest > 0.0 && rounded > 0.0 => ratios.push(rounded / nearest),
-                        Some(_) => {}
-                        None => left.push(node.label(&model.values)),
-                    }
-                    tensor::release_kept();
-                }
-                _ => left.push(node.label(&model.values)),
-            }
-            (cx.progress)(done as u64 + 1, all);
-        }
-        let mean = (ratios.iter().map(|r: &f64| r.ln()).sum::<f64>() / ratios.len().max(1) as f64).exp();
-        let mut notes = vec![format!(
-            "{} layers: error of a layer's result {mean:.2} times that of rounding to nearest (geometric mean)",
-            ratios.len()
-        )];
-        if !left.is_empty() {
-            let why = "left alone, since their weights are shared, fed, or of a transposed convolution, or their scales lie along another axis than the outputs";
-            notes.push(format!("{why}: {}", left.join(", ")));
-        }
-        Ok(notes)
+        let mut float = model.clone();
+        float.annotations.iter_mut().for_each(|(_, a)| a.encoding = None);
+        let states = (self.asymmetry > 0.0).then(|| layerwise(&float, cx.samples, self.samples)).transpose()?;
+        let mut refined = Refined {
+            gptq: self,
+            float: states.map(|states| (float, states)),
+            plan: crate::plan(model, cx.settings)?,
+            biases: BiasTarget::all(model).into_iter().zip(cx.collected).collect(),
+            exact: cx.settings.exact,
+        };
+        self.walk().run(model, cx, &mut refined)
     }
 }
 
 impl Gptq {
-    /// Rounds a weight; returns the error of rounding to nearest and the one that is left. `None`: it cannot be rounded.
-    fn round(
-        &self,
-        model: &mut Model,
-        id: ValueId,
-        layer: &LayerInputs,
-        (power, cross): (InputPower, Option<InputPower>),
-    ) -> Result<Option<(f64, f64)>> {
-        let fault = |e: encodings::EncodingError| named(&model.values[id].name)(e);
-        let (Some(weight), Some(annotation)) = (model.values.tensor(id), model.annotations.get(id)) else { return Ok(None) };
-        let Some(encoding) = &annotation.encoding else { return Ok(None) };
-        let nearest = encodings::simulate(weight, annotation).map_err(fault)?;
-        let original = encodings::live(weight, annotation.mask.as_ref()).map_err(fault)?;
-        let rows = |t: &Tensor| layer.rows(t).and_then(|t| t.to_f32_vec()).map_err(|e| fault(e.into()));
-        let live = match &annotation.mask {
-            Some(mask) => rows(&mask.cast(DType::F32).map_err(|e| fault(e.into()))?)?.iter().map(|m| *m != 0.0).collect(),
-            None => vec![true; weight.len()],
-        };
-        let (original, nearest) = (rows(&original)?, rows(&nearest)?);
-        let Some(mut points) = Points::of(encoding, weight, layer.products, layer.outputs).map_err(fault)? else { return Ok(None) };
-        let k = layer.row;
-        let per_group = layer.outputs / layer.groups;
-        let (mut new, mut before, mut after) = (nearest.clone(), 0.0, 0.0);
-        for (group, mut h) in power.groups.into_iter().enumerate() {
-            let cross = cross.as_ref().map(|cross| self.mixed(&cross.groups[group], &h, k));
-            let plain = h.clone();
-            let order = self.walk().prepare(&mut h, k);
-            let Some(inputs) = Inputs::new(plain, h, order) else { continue };
-            for output in group * per_group..(group + 1) * per_group {
-                let span = output * k..(output + 1) * k;
-                let wide = |list: &[f32]| list[span.clone()].iter().map(|w| f64::from(*w)).collect::<Vec<f64>>();
-                let live = &live[span.clone()];
-                let wanted = match &cross {
-                    Some(cross) => inputs.wanted(&wide(&original), cross),
-                    None => wide(&original),
-                };
-                let one = |scale: Option<f32>| {
-                    let found = inputs.compensate(&wanted, live, |at, w, _| points.nearest(output, at, w, scale));
-                    (inputs.error(&wanted, &found), found, scale)
-                };
-                let scales = if self.scales { points.scales(output) } else { vec![] };
-                let tried = std::iter::once(one(None)).chain(scales.into_iter().map(|s| one(Some(s))));
-                let Some((_, mut found, scale)) = tried.min_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
-                inputs.descend(&wanted, live, &mut found, self.sweeps, |at, w| points.nearest(output, at, w, scale));
-                let (old, fresh) = (inputs.error(&wanted, &wide(&nearest)), inputs.error(&wanted, &found));
-                before += old;
-                after += old.min(fresh);
-                if fresh < old {
-                    new[span].iter_mut().zip(&found).for_each(|(n, f)| *n = *f as f32);
-                    if let Some(scale) = scale {
-                        points.set_scale(output, scale);
-                    }
-                }
-            }
-        }
-        let scales = points.chosen();
-        let stored = layer.restored(new, weight.shape()).map_err(|e| fault(e.into()))?;
-        if let (true, Some(scales), Some(encoding)) = (self.scales, scales, &mut model.annotations.entry(id).encoding) {
-            encoding.parameters.insert("scale".into(), scales);
-        }
-        model.values.set_tensor(id, stored);
-        Ok(Some((before, after)))
-    }
-
     fn walk(&self) -> Compensation {
         Compensation { samples: self.samples, damping: self.damping, order: self.order }
     }
@@ -234,12 +123,88 @@ impl Gptq {
     }
 }
 
+/// To the nearest number, with the refinements that are asked for.
+struct Refined<'a> {
+    gptq: &'a Gptq,
+    /// The float network and its values, where a layer makes up for the errors of those before it.
+    float: Option<(Model, Layerwise)>,
+    plan: QuantPlan,
+    /// Biases to correct, each with what [`BiasCorrection`] wants to know of the float network.
+    biases: Vec<(BiasTarget, &'a Tensor)>,
+    exact: bool,
+}
+
+impl Refined<'_> {
+    /// `X_float X^T` for each group of the layer's inputs, `None` where it is not wanted.
+    fn cross(&mut self, step: &Step) -> Result<Option<InputPower>> {
+        let Some((float, states)) = &mut self.float else { return Ok(None) };
+        let mut cross = InputPower::new(step.layer);
+        for (state, x) in states.before(float, step.node)?.iter().zip(step.inputs) {
+            let of_float = state.get(&step.data).or(float.values.tensor(step.data)).ok_or(QuantizeError::NoData)?;
+            cross.add_between(step.layer, of_float, x)?;
+        }
+        Ok(Some(cross))
+    }
+}
+
+impl Rounding for Refined<'_> {
+    fn round(&mut self, step: Step) -> Result<Rounded> {
+        let cross = self.cross(&step)?;
+        let gptq = self.gptq;
+        let LayerWeights { mut points, original, nearest, live } = step.weights;
+        let (k, per_group) = (step.layer.row, step.layer.outputs / step.layer.groups);
+        let mut out = Rounded { weights: nearest.clone(), scales: None, before: 0.0, after: 0.0 };
+        for (group, h) in step.power.groups.into_iter().enumerate() {
+            let cross = cross.as_ref().map(|cross| gptq.mixed(&cross.groups[group], &h, k));
+            let Some(inputs) = gptq.walk().inputs(h, k) else { continue };
+            for output in group * per_group..(group + 1) * per_group {
+                let span = output * k..(output + 1) * k;
+                let wide = |list: &[f32]| list[span.clone()].iter().map(|w| f64::from(*w)).collect::<Vec<f64>>();
+                let live = &live[span.clone()];
+                let wanted = match &cross {
+                    Some(cross) => inputs.wanted(&wide(&original), cross),
+                    None => wide(&original),
+                };
+                let one = |scale: Option<f32>| {
+                    let found = inputs.compensate(&wanted, live, |at, w, _| points.nearest(output, at, w, scale));
+                    (inputs.error(&wanted, &found), found, scale)
+                };
+                let scales = if gptq.scales { points.scales(output) } else { vec![] };
+                let tried = std::iter::once(one(None)).chain(scales.into_iter().map(|s| one(Some(s))));
+                let Some((_, mut found, scale)) = tried.min_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
+                inputs.descend(&wanted, live, &mut found, gptq.sweeps, |at, w| points.nearest(output, at, w, scale));
+                let (old, fresh) = (inputs.error(&wanted, &wide(&nearest)), inputs.error(&wanted, &found));
+                out.before += old;
+                out.after += old.min(fresh);
+                if fresh < old {
+                    out.weights[span].iter_mut().zip(&found).for_each(|(n, f)| *n = *f as f32);
+                    if let Some(scale) = scale {
+                        points.set_scale(output, scale);
+                    }
+                }
+            }
+        }
+        out.scales = points.chosen().filter(|_| gptq.scales);
+        Ok(out)
+    }
+
+    fn passed(&mut self, model: &mut Model, states: &mut Layerwise, weight: ValueId) -> Result<()> {
+        if self.gptq.scales {
+            fit_biases(model, &self.plan, self.exact)?;
+        }
+        if let Some((target, float)) = self.biases.iter().find(|(target, _)| target.weight == weight) {
+            self.gptq.bias_correction().correct(model, target, Some(states), float, (&self.plan, self.exact))?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::tests::{batch, chain, quantized, residual, sqnr, with};
     use super::*;
-    use crate::QuantizeSettings;
-    use train::{Executor, Mode, Named};
+    use ops::Products;
+    use train::{Executor, LayerInputs, Mode, Named};
 
     const GPTQ: &str = r#"[{"kind": "gptq", "samples": 32}]"#;
 
@@ -295,20 +260,7 @@ mod tests {
         }
     }
 
-    #[test]
-    fn descent_and_scales_leave_less_of_the_error() {
-        let left = |more: &str| -> f64 {
-            let settings = low(&format!(r#"[{{"kind": "gptq", "samples": 32{more}}}]"#), 3);
-            let (_, report) = quantized(residual(), &settings);
-            let note = report.corrections[0].notes[0].clone();
-            let ratio = note.strip_prefix("4 layers: error of a layer's result ").and_then(|n| n.split(' ').next()?.parse().ok());
-            ratio.unwrap_or_else(|| panic!("{note}"))
-        };
-        let (plain, descended, scaled) = (left(""), left(r#", "sweeps": 5"#), left(r#", "scales": true"#));
-        assert!(descended < plain && scaled < plain, "{plain} plain, {descended} with sweeps, {scaled} with scales");
-    }
-
-    /// Layers that make up for those before them, and biases that are corrected on the way, bring the outputs nearer.
+    /// Each alone changes the outputs, and none takes them far away.
     #[test]
     fn asymmetry_and_biases_reach_the_outputs() {
         let measure = |more: &str| {

@@ -1,12 +1,11 @@
 //! Rate-distortion rounding: each weight takes the number that is cheapest in error and in bits of the packed file.
-use super::compensate::{Compensation, Rounding, RoundingOrder, Rows};
+use super::compensate::{Compensation, LayerWeights, Rounded, Rounding, RoundingOrder, Step};
 use super::points::Points;
 use super::{Correction, CorrectionContext, Phase};
 use crate::Result;
 use graph::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::ops::Range;
 use technique::{Entry, Fault, Manual, Settings, member, within};
 
 pub(super) const ENTRY: Entry<dyn Correction> = member!(
@@ -80,7 +79,7 @@ impl Correction for RateDistortion {
     }
 
     fn apply(&self, model: &mut Model, cx: &CorrectionContext) -> Result<Vec<String>> {
-        let mut cheapest = Cheapest { lambda: self.lambda, ..Cheapest::default() };
+        let mut cheapest = Cheapest { settings: self, rates: Rates::default(), tally: Tally::default() };
         let mut notes = self.walk().run(model, cx, &mut cheapest)?;
         if let Some(note) = cheapest.tally.note() {
             notes.insert(1, note);
@@ -89,30 +88,62 @@ impl Correction for RateDistortion {
     }
 }
 
+/// A layer's weights as `[outputs, row]`, a row in the order in which the layer multiplies it.
+struct Rows<'a> {
+    points: &'a Points,
+    outputs: usize,
+    row: usize,
+    /// Rounded to nearest.
+    nearest: &'a [f32],
+}
+
 /// To the number of least error and bits.
-#[derive(Default)]
-struct Cheapest {
-    lambda: f64,
-    /// The price of a bit in each output, in squared errors of the result.
-    prices: Vec<f64>,
+struct Cheapest<'a> {
+    settings: &'a RateDistortion,
     rates: Rates,
     tally: Tally,
 }
 
-impl Rounding for Cheapest {
-    fn begin(&mut self, rows: &Rows) {
-        self.rates = Rates::new(rows);
-        self.prices = vec![0.0; rows.outputs];
+impl Rounding for Cheapest<'_> {
+    fn round(&mut self, step: Step) -> Result<Rounded> {
+        let LayerWeights { points, original, nearest, live } = step.weights;
+        let (k, per_group) = (step.layer.row, step.layer.outputs / step.layer.groups);
+        let rows = Rows { points: &points, outputs: step.layer.outputs, row: k, nearest: &nearest };
+        self.rates = Rates::new(&rows);
+        let mut out = Rounded { weights: nearest.clone(), scales: None, before: 0.0, after: 0.0 };
+        for (group, h) in step.power.groups.into_iter().enumerate() {
+            let Some(inputs) = self.settings.walk().inputs(h, k) else { continue };
+            let mean = inputs.costs().iter().sum::<f64>() / k.max(1) as f64;
+            for output in group * per_group..(group + 1) * per_group {
+                let span = output * k..(output + 1) * k;
+                let wide = |list: &[f32]| list[span.clone()].iter().map(|w| f64::from(*w)).collect::<Vec<f64>>();
+                // The price of a bit, in squared errors of the result.
+                let price = self.settings.lambda * points.step(output).powi(2) * mean;
+                let (wanted, old_row) = (wide(&original), &nearest[span.clone()]);
+                let choose = |input, w, cost| self.choose(&rows, (output, input), w, (cost, price));
+                let found = inputs.compensate(&wanted, &live[span.clone()], choose);
+                let row: Vec<f32> = found.iter().map(|v| *v as f32).collect();
+                let (old, fresh) = (inputs.error(&wanted, &wide(&nearest)), inputs.error(&wanted, &found));
+                let bits = |row: &[f32]| price * self.rates.row(&rows, output, row);
+                let better = fresh + bits(&row) < old + bits(old_row);
+                out.before += old;
+                out.after += if better { fresh } else { old };
+                let row = if better { row.as_slice() } else { old_row };
+                out.weights[span.clone()].copy_from_slice(row);
+                self.tally.add(&self.rates, &rows, output, row);
+                self.rates.settle(&rows, output, row);
+            }
+        }
+        Ok(out)
     }
+}
 
-    fn group(&mut self, rows: &Rows, outputs: Range<usize>, costs: &[f64]) {
-        let mean = costs.iter().sum::<f64>() / costs.len().max(1) as f64;
-        outputs.for_each(|output| self.prices[output] = self.lambda * rows.points.step(output).powi(2) * mean);
-    }
-
-    fn choose(&mut self, rows: &Rows, output: usize, input: usize, w: f64, cost: f64) -> f64 {
+impl Cheapest<'_> {
+    /// The number for a live weight that would best be `w`. `cost` is by how much an error of one raises the squared error of the result, the
+    /// inputs after it having made up for it; `price` that of a bit.
+    fn choose(&self, rows: &Rows, (output, input): (usize, usize), w: f64, (cost, price): (f64, f64)) -> f64 {
         let context = self.rates.context(output, input);
-        let all = |(number, place): (f64, i32)| (w - number).powi(2) * cost + self.prices[output] * self.rates.bits(context, place);
+        let all = |(number, place): (f64, i32)| (w - number).powi(2) * cost + price * self.rates.bits(context, place);
         let [nearest, others @ ..] = rows.points.toward_zero(output, input, w);
         let (mut best, mut least) = (nearest, all(nearest));
         for other in others.into_iter().filter(|other| other.1 != nearest.1) {
@@ -122,16 +153,6 @@ impl Rounding for Cheapest {
             }
         }
         best.0
-    }
-
-    fn price(&self, rows: &Rows, output: usize, row: &[f32]) -> f64 {
-        self.prices[output] * self.rates.row(rows, output, row)
-    }
-
-    fn settle(&mut self, rows: &Rows, output: usize, row: &[f32]) {
-        let nearest = &rows.nearest[output * rows.row..][..rows.row];
-        self.tally.add(&self.rates, rows, output, nearest, row);
-        self.rates.settle(rows, output, nearest, row);
     }
 }
 
@@ -144,8 +165,9 @@ struct Tally {
 }
 
 impl Tally {
-    fn add(&mut self, rates: &Rates, rows: &Rows, output: usize, nearest: &[f32], row: &[f32]) {
+    fn add(&mut self, rates: &Rates, rows: &Rows, output: usize, row: &[f32]) {
         self.weights += row.len() as f64;
+        let nearest = &rows.nearest[output * rows.row..][..rows.row];
         for (at, row) in [nearest, row].into_iter().enumerate() {
             self.bits[at] += rates.row(rows, output, row);
             self.zeros[at] += row.iter().filter(|v| **v == 0.0).count() as f64;
@@ -227,7 +249,9 @@ impl Rates {
         row.iter().enumerate().map(|(input, v)| self.bits(self.context(output, input), rows.points.place(output, input, *v))).sum()
     }
 
-    fn settle(&mut self, rows: &Rows, output: usize, nearest: &[f32], row: &[f32]) {
+    /// The row of an output is this.
+    fn settle(&mut self, rows: &Rows, output: usize, row: &[f32]) {
+        let nearest = &rows.nearest[output * rows.row..][..rows.row];
         for (input, (old, new)) in nearest.iter().zip(row).enumerate() {
             let at = |v: f32| bin(self.signed, rows.points.place(output, input, v)).0;
             let (old, new, context) = (at(*old), at(*new), self.context(output, input));
@@ -327,7 +351,7 @@ mod tests {
         let whole = 6.0 * bits(6.5 / 11.0) + 4.0 * (bits(4.5 / 11.0) + 1.0);
         assert!((rates.row(&rows, 0, &nearest) - whole).abs() < 1e-9);
         // All become zero: the column of a zero has the least context, the others one of their own.
-        rates.settle(&rows, 0, &nearest, &[0.0; 10]);
+        rates.settle(&rows, 0, &[0.0; 10]);
         let layer = 10.5 / 11.0;
         assert!((rates.bits(rates.context(0, 0), 0) - bits((6.0 + SHARED * layer) / (6.0 + SHARED))).abs() < 1e-12);
         assert_ne!(rates.context(0, 0), rates.context(0, 1));
