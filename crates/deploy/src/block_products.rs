@@ -1,5 +1,6 @@
 //! MatMulNBits, ONNX Runtime's product with a weight of few bits in blocks, as a MatMul whose weight has an encoding. Weights of language models are
 //! stored in it, by GPTQ and round-to-nearest tools.
+use crate::grid::positive;
 use crate::{DeployError, Result};
 use encodings::affine::Blocks;
 use encodings::{Along, Decode};
@@ -15,7 +16,7 @@ struct Weight {
 }
 
 /// Rewrites the main graph's nodes with constant weights. Returns how many weights were annotated. A node whose inputs are divided into groups by
-/// indices, or whose scales are not f32, stays.
+/// indices, whose zero points are floats, or whose scales are not f32 or not positive, stays as it is.
 ///
 /// # Errors
 /// [`DeployError::Lower`] if a weight cannot be decoded.
@@ -71,7 +72,7 @@ fn read(model: &Model, node: &Node) -> Option<Weight> {
     let scale = constant(2).filter(|t| t.dtype() == DType::F32 && Some(t.len()) == n.checked_mul(count))?;
     let integers = encodings::unpack(packed.as_slice::<u8>().ok()?, bits, packed.len().checked_mul(8 / bits as usize)?)?;
     let width = integers.len() / n;
-    if width < k || !integers.len().is_multiple_of(n) {
+    if Some(width) != count.checked_mul(size) || !integers.len().is_multiple_of(n) || !positive(scale) {
         return None;
     }
     let half = 1i64 << (bits - 1);

@@ -69,3 +69,8 @@ impl Grid {
         self.zero_point.to_i64_vec().is_ok_and(|z| z.iter().all(|v| *v == 0))
     }
 }
+
+/// True if all scales are positive numbers, as an encoding needs them. Files of other tools hold negative ones and zeros, too.
+pub(crate) fn positive(scale: &Tensor) -> bool {
+    scale.to_f64_vec().is_ok_and(|list| list.into_iter().all(|s| s.is_finite() && s > 0.0))
+}

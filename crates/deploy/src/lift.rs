@@ -2,7 +2,7 @@
 //! trained and compared like one that was quantized here. The inverse of [`crate::lower`].
 use crate::block_products;
 use crate::float_form::restore;
-use crate::grid::Grid;
+use crate::grid::{Grid, positive};
 use crate::raise;
 use crate::sign::never_negative;
 use crate::table;
@@ -372,7 +372,7 @@ fn grid(model: &Model, node: &Node, integers: Option<&Tensor>) -> Result<Option<
         let Some(size) = usize::try_from(block_size).ok() else { return Ok(None) };
         let blocks = Blocks { along: Along { axis, flat: false }, size };
         let wanted = blocks.scale_shape(integers.shape()).unwrap_or_default();
-        let fits = wanted == scale.shape() && zero_point.shape() == scale.shape();
+        let fits = wanted == scale.shape() && zero_point.shape() == scale.shape() && dtype.bits() <= 16 && positive(&scale);
         return Ok(fits.then_some(Grid { scale, zero_point, axis: None, blocks: Some(blocks) }));
     }
     if block_size != 0 {

@@ -1,5 +1,6 @@
 //! Weights that are decoded from a table, or from integers by Cast and Mul, read from the operators that [`crate::lower`] writes for them.
 use crate::digits::Kind;
+use crate::grid::positive;
 use encodings::affine::Blocks;
 use encodings::{Along, Decode, Stored, unpack};
 use graph::{Graph, Node, ValueId};
@@ -181,12 +182,15 @@ impl<'m> Reader<'_, 'm> {
             (None, [o, c, size, i]) if (*o, *c, *i) == (outer, count, inner) => (count.checked_mul(*size)?, *size),
             (Some(cut), [o, length, i]) if (*o, *i) == (outer, inner) => {
                 let repeated = self.sizes(self.before(self.before(cut, "Reshape")?, "Expand")?, 1)?;
-                let whole = repeated.len() == 4 && length.div_ceil(repeated[2].max(1)) == count;
+                let whole = repeated.len() == 4 && repeated[2] > 0 && length.div_ceil(repeated[2]) == count;
                 let numbers = [(1, 0), (2, *length), (3, 1)].iter().all(|(at, n)| self.sizes(cut, *at).is_some_and(|s| s == [*n]));
                 (whole && numbers).then_some((*length, repeated[2]))?
             }
             _ => return None,
         };
+        if !positive(&scale) {
+            return None;
+        }
         // One scale for each index of an axis is no scale for each block.
         if shape.is_none() && channel_axis(&scale, data.shape()).is_some() {
             return None;

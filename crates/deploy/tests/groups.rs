@@ -234,6 +234,40 @@ fn a_product_in_few_bits_of_onnx_runtime_is_read() {
     }
 }
 
+/// ONNX Runtime's own quantizer writes negative scales, and zero for blocks of zeros: such a product stays what it is, and runs.
+#[test]
+fn blocks_that_no_encoding_holds_stay_as_they_are() {
+    for odd in [-0.2f32, 0.0] {
+        let mut scales = noise(&[20], 3).abs().unwrap().add_scalar(0.1).unwrap().to_f32_vec().unwrap();
+        scales[7] = odd;
+        let products = foreign(|b, flat, y| {
+            let packed: Vec<u8> = (0..5 * 4 * 16).map(|i| (i * 37 % 251) as u8).collect();
+            let w = b.constant("packed", Tensor::new(packed, [5, 4, 16]).unwrap());
+            let s = b.constant("s", Tensor::vector(scales.clone()));
+            let mut node = Node::new("MatMulNBits", "product", &[flat, w, s], &[y]);
+            node.domain = "com.microsoft".into();
+            let all = [("K", 108), ("N", 5), ("bits", 4), ("block_size", 32)];
+            b.push(all.into_iter().fold(node, |n, (name, v)| n.with(name, AttributeValue::Int(v))));
+        });
+        let decoded = foreign(|b, flat, y| {
+            let integers =
+                Tensor::new((0..540).map(|i| (i * 7) % 16 - 8).collect::<Vec<i64>>(), [108, 5]).unwrap().cast(DType::I4).unwrap();
+            let [w, s] = [b.constant("q", integers), b.constant("s", Tensor::new(scales.clone(), [4, 5]).unwrap())];
+            let weight = b.inner("decoded");
+            let node = Node::new("DequantizeLinear", "dq", &[w, s], &[weight]);
+            b.push(node.with("axis", AttributeValue::Int(0)).with("block_size", AttributeValue::Int(32)));
+            b.node("MatMul", &[flat, weight], y);
+        });
+        for (model, kept) in [(products, "MatMulNBits"), (decoded, "DequantizeLinear")] {
+            let before = run(&model, Mode::FLOAT);
+            let mut lifted = model;
+            lift(&mut lifted).unwrap();
+            assert!(lifted.graph.nodes.iter().any(|n| n.op_type == kept), "{kept} with {odd}");
+            assert_eq!(run(&lifted, Mode::FLOAT), before, "{kept} with {odd}");
+        }
+    }
+}
+
 /// Sixteen bits of data: the layers compute in float between quantizers, so what differs is the last place of a sum, and with it now and then
 /// a step of 2^-16.
 #[test]

@@ -108,7 +108,7 @@ impl InputPower {
     /// # Errors
     /// Errors of running the layer.
     pub fn add_between(&mut self, layer: &LayerInputs, left: &Tensor, x: &Tensor) -> Result<(), TrainError> {
-        let same = left.as_slice::<f32>().ok().map(<[f32]>::as_ptr) == x.as_slice::<f32>().ok().map(<[f32]>::as_ptr);
+        let same = left.as_slice::<f32>().ok().zip(x.as_slice::<f32>().ok()).is_some_and(|(left, x)| std::ptr::eq(left, x));
         let samples = x.shape().first().copied().unwrap_or(0);
         let mut from = 0;
         // The first sample tells how many fit.

@@ -30,9 +30,10 @@ impl Precision {
         Precision(if limit.is_nan() { 1 } else { limit.clamp(1.0, 31.0) as u32 })
     }
 
-    /// The precision of existing scales.
+    /// The precision of existing scales: full where it is none of [`Precision::up_to`].
     pub fn of(scales: &[f32]) -> Precision {
-        Precision(scales.iter().map(|s| odd_part(*s)).max().unwrap_or(1))
+        let precision = Precision(scales.iter().map(|s| odd_part(*s)).max().unwrap_or(1));
+        if precision > Precision::up_to(f64::INFINITY) { Precision::FULL } else { precision }
     }
 
     /// The smallest allowed number that is not below a positive normal one; that one where there is none.
@@ -115,6 +116,8 @@ mod tests {
         assert_eq!((odd_part(1.75 / 128.0), odd_part(64.0), odd_part(0.1)), (7, 1, 13_421_773));
         assert_eq!(unit(1.75 / 128.0), 0.25 / 128.0);
         assert_eq!(Precision::of(&[1.0, 1.75, 0.75]), Precision::up_to(7.0));
+        // Scales near one of 24 bits are tried all over the range, not in the first few of its last places.
+        assert_eq!(Precision::of(&[0.5, 0.1]), Precision::FULL);
         assert!(Precision::up_to(7.0).up(f32::MAX).is_finite());
     }
 }

@@ -210,7 +210,7 @@ fn axis(at: ChannelAxis) -> i64 {
 /// A bias to correct.
 pub(super) struct BiasTarget {
     /// The node that adds it.
-    node: usize,
+    pub(super) node: usize,
     /// The output of that node.
     output: ValueId,
     /// The input of the layer.

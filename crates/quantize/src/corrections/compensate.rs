@@ -87,8 +87,8 @@ pub(super) trait Rounding {
     /// The weights of one layer.
     fn round(&mut self, step: Step) -> Result<Rounded>;
 
-    /// The layer of a weight is done.
-    fn passed(&mut self, _model: &mut Model, _states: &mut Layerwise, _weight: ValueId) -> Result<()> {
+    /// All layers in front of node `node` are done; `usize::MAX` behind the last one.
+    fn reach(&mut self, _model: &mut Model, _states: &mut Layerwise, _node: usize) -> Result<()> {
         Ok(())
     }
 }
@@ -121,6 +121,7 @@ impl Compensation {
         let mut states = layerwise(model, cx.samples, self.samples)?;
         let (mut ratios, all) = (vec![], layers.len() as u64);
         for (done, (at, weight)) in layers.into_iter().enumerate() {
+            rounding.reach(model, &mut states, at)?;
             let node = model.graph.nodes[at].clone();
             match step(model, &mut states, (at, weight), rounding)? {
                 Some(rounded) => {
@@ -130,10 +131,10 @@ impl Compensation {
                 }
                 None => left.push(node.label(&model.values)),
             }
-            rounding.passed(model, &mut states, weight)?;
             tensor::release_kept();
             (cx.progress)(done as u64 + 1, all);
         }
+        rounding.reach(model, &mut states, usize::MAX)?;
         let mean = (ratios.iter().map(|r: &f64| r.ln()).sum::<f64>() / ratios.len().max(1) as f64).exp();
         let mut notes = vec![format!(
             "{} layers: error of a layer's result {mean:.2} times that of rounding to nearest (geometric mean)",

@@ -3,8 +3,9 @@ use super::bias_correction::{BiasCorrection, BiasTarget, Form};
 use super::compensate::{Compensation, LayerWeights, Rounded, Rounding, RoundingOrder, Step};
 use super::{Correction, CorrectionContext, Phase, Want, layerwise};
 use crate::bias::fit_biases;
+use crate::diagnosis::without_encodings;
 use crate::{QuantPlan, QuantizeError, QuantizeSettings, Result};
-use graph::{Model, ValueId};
+use graph::Model;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use technique::{Entry, Fault, Manual, Settings, member, within};
@@ -27,8 +28,9 @@ which is the best that the weights left can do about the error |(W - Q) X|^2. In
 \"power\"), as errors made late are made up for least. Masked weights stay zero. A layer keeps rounding to nearest where that is
 nearer. One pass and no learning; results usually lie between adaround and rounding to nearest.
 
-sweeps = N: up to N times more each weight in turn goes to the number with the least error given all others (coordinate descent).
-scales = true: the scale of each output is that of those tried with which the least error is left (for a scale for each output).
+sweeps = N: up to N times more each weight in turn goes to the number with the least error given all others (coordinate descent, by H).
+scales = true: the scale of each output is that of those tried with which the least error is left. It needs a scale for each output, and with
+processor_safe only larger ones are tried.
 asymmetry = a: the weights to round are not W but those of least error |W X_float - Q X|^2 for a = 1, X_float [k, n] the inputs in the
 float network; W (a X_float X^T + (1 - a) X X^T) (X X^T)^-1 in general. So a layer also makes up for the errors of those before it.
 biases = true: right after its weights are rounded, a layer's bias is corrected as bias_correction does it after the activation; the
@@ -36,7 +38,8 @@ layers behind are then rounded on what the corrected layer gives.
 
 For weights of 4 bits and fewer in convolutions and matrix products, on grids of integers and in codebooks and other tables of levels.",
         source: "E. Frantar et al., GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers (2022), arXiv:2210.17323, \
-             algorithm 1; sweeps: P. Nair and A. Suggala, CDQuant (2024), arXiv:2406.17542, algorithm 1; asymmetry: Y. Li et al., GPTAQ (2025), \
+             algorithm 1; sweeps: as P. Nair and A. Suggala, CDQuant (2024), arXiv:2406.17542, but each weight in turn, not the best one \
+             first; asymmetry: Y. Li et al., GPTAQ (2025), \
              arXiv:2504.02692, section 3",
         example: "weights = { bits = 4 }\ncorrections = [{ kind = \"gptq\", samples = 128 }]",
     }
@@ -90,15 +93,20 @@ impl Correction for Gptq {
     }
 
     fn apply(&self, model: &mut Model, cx: &CorrectionContext) -> Result<Vec<String>> {
-        let mut float = model.clone();
-        float.annotations.iter_mut().for_each(|(_, a)| a.encoding = None);
-        let states = (self.asymmetry > 0.0).then(|| layerwise(&float, cx.samples, self.samples)).transpose()?;
+        let float = || -> Result<(Model, Layerwise)> {
+            let float = without_encodings(model);
+            let states = layerwise(&float, cx.samples, self.samples)?;
+            Ok((float, states))
+        };
+        let mut biases: Vec<(BiasTarget, &Tensor)> = BiasTarget::all(model).into_iter().zip(cx.collected).collect();
+        biases.sort_by_key(|(target, _)| std::cmp::Reverse(target.node));
         let mut refined = Refined {
             gptq: self,
-            float: states.map(|states| (float, states)),
+            float: (self.asymmetry > 0.0).then(float).transpose()?,
             plan: crate::plan(model, cx.settings)?,
-            biases: BiasTarget::all(model).into_iter().zip(cx.collected).collect(),
+            biases,
             exact: cx.settings.exact,
+            processor_safe: cx.settings.processor_safe,
         };
         self.walk().run(model, cx, &mut refined)
     }
@@ -129,9 +137,11 @@ struct Refined<'a> {
     /// The float network and its values, where a layer makes up for the errors of those before it.
     float: Option<(Model, Layerwise)>,
     plan: QuantPlan,
-    /// Biases to correct, each with what [`BiasCorrection`] wants to know of the float network.
+    /// Biases still to correct, the next one last, each with what [`BiasCorrection`] wants to know of the float network.
     biases: Vec<(BiasTarget, &'a Tensor)>,
     exact: bool,
+    /// Scales must not become smaller, or sums would saturate again.
+    processor_safe: bool,
 }
 
 impl Refined<'_> {
@@ -169,7 +179,8 @@ impl Rounding for Refined<'_> {
                     let found = inputs.compensate(&wanted, live, |at, w, _| points.nearest(output, at, w, scale));
                     (inputs.error(&wanted, &found), found, scale)
                 };
-                let scales = if gptq.scales { points.scales(output) } else { vec![] };
+                let mut scales = if gptq.scales { points.scales(output) } else { vec![] };
+                scales.retain(|s| !self.processor_safe || *s > points.scale(output, 0));
                 let tried = std::iter::once(one(None)).chain(scales.into_iter().map(|s| one(Some(s))));
                 let Some((_, mut found, scale)) = tried.min_by(|a, b| a.0.total_cmp(&b.0)) else { continue };
                 inputs.descend(&wanted, live, &mut found, gptq.sweeps, |at, w| points.nearest(output, at, w, scale));
@@ -188,12 +199,13 @@ impl Rounding for Refined<'_> {
         Ok(out)
     }
 
-    fn passed(&mut self, model: &mut Model, states: &mut Layerwise, weight: ValueId) -> Result<()> {
+    /// A bias may be added some nodes behind its layer, and its correction runs the network up to there: so not before the walk is behind it.
+    fn reach(&mut self, model: &mut Model, states: &mut Layerwise, node: usize) -> Result<()> {
         if self.gptq.scales {
             fit_biases(model, &self.plan, self.exact)?;
         }
-        if let Some((target, float)) = self.biases.iter().find(|(target, _)| target.weight == weight) {
-            self.gptq.bias_correction().correct(model, target, Some(states), float, (&self.plan, self.exact))?;
+        while let Some((target, float)) = self.biases.pop_if(|(target, _)| target.node < node) {
+            self.gptq.bias_correction().correct(model, &target, Some(states), float, (&self.plan, self.exact))?;
         }
         Ok(())
     }
@@ -201,7 +213,7 @@ impl Rounding for Refined<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{batch, chain, quantized, residual, sqnr, with};
+    use super::super::tests::{batch, chain, products_before_their_biases, quantized, residual, sqnr, with};
     use super::*;
     use ops::Products;
     use train::{Executor, LayerInputs, Mode, Named};
@@ -258,6 +270,35 @@ mod tests {
             let (nearest, corrected) = (measure("[]"), measure(GPTQ));
             assert!(corrected > nearest + 0.5, "{nearest:.2} dB to nearest, {corrected:.2} dB");
         }
+    }
+
+    /// Two products, and only then what is added to each: the second layer lies between the first and its bias.
+    #[test]
+    fn a_bias_that_is_added_behind_the_next_layer_is_corrected() {
+        let float = products_before_their_biases();
+        let settings = low(r#"[{"kind": "gptq", "samples": 32, "biases": true}]"#, 3);
+        let (model, report) = quantized(float.clone(), &settings);
+        assert!(report.corrections[0].notes[0].starts_with("2 layers: "), "{report:?}");
+        for name in ["c", "d"] {
+            let of = |m: &Model| m.values.tensor(m.find(name).unwrap()).unwrap().clone();
+            assert_ne!(of(&float), of(&model), "{name}");
+        }
+    }
+
+    /// With `processor_safe` scales do not shrink again.
+    #[test]
+    fn scales_that_must_be_safe_only_grow() {
+        let scales = |safe: bool, corrections: &str| {
+            let settings = QuantizeSettings { processor_safe: safe, ..low(corrections, 8) };
+            let model = quantized(residual(), &settings).0;
+            let all =
+                ["w0", "w2", "w4", "w7"].map(|n| model.annotations.encoding(model.find(n).unwrap()).unwrap().parameters["scale"].clone());
+            all.iter().flat_map(|t| t.to_f32_vec().unwrap()).collect::<Vec<f32>>()
+        };
+        let searched = r#"[{"kind": "gptq", "samples": 32, "scales": true}]"#;
+        let fewer = |safe| scales(safe, "[]").iter().zip(scales(safe, searched)).filter(|(own, new)| new < *own).count();
+        assert_eq!(fewer(true), 0);
+        assert!(fewer(false) > 0);
     }
 
     /// Each alone changes the outputs, and none takes them far away.

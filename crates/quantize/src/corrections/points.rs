@@ -129,7 +129,7 @@ impl Points {
     }
 
     /// The scale of the weight at `at` of an output's; 1 where there are levels.
-    fn scale(&self, output: usize, at: usize) -> f32 {
+    pub(super) fn scale(&self, output: usize, at: usize) -> f32 {
         match self {
             Points::Integers { scale, .. } => scale[output],
             Points::Blocks { scale, row, .. } => scale[output * row + at],

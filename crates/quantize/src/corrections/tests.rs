@@ -98,6 +98,17 @@ pub(crate) fn residual() -> Model {
     b.done(y)
 }
 
+/// Two products, and only then what is added to each.
+pub(super) fn products_before_their_biases() -> Model {
+    let (mut b, x) = Build::new(&[3, 6, 6]);
+    let [w, v] = ["w", "v"].map(|name| b.constant(name, &[6, 4], false));
+    let [c, d] = ["c", "d"].map(|name| b.constant(name, &[4], false));
+    let [p, q] = [w, v].map(|weight| b.node("MatMul", &[x, weight]));
+    let [p, q] = [(p, c), (q, d)].map(|(product, bias)| b.node("Add", &[product, bias]));
+    let y = b.node("Mul", &[p, q]);
+    b.done(y)
+}
+
 pub(super) fn batch(shape: &[usize], seed: u64) -> Batch {
     let x = random::uniform(seed, shape, -1.0, 1.0).unwrap();
     Batch { inputs: BTreeMap::from([("input".to_string(), x)]), ..Batch::default() }
