@@ -1,7 +1,8 @@
 //! Channels removed until the deployed file is small or fast enough.
 use report::record::StageRecord;
+use test_support::folders::recipes;
 use test_support::recipe::{DEPLOY_REFERENCE, on_digits};
-use test_support::runs::run;
+use test_support::runs::{run, run_in};
 
 const MODEL: &str = "arch = \"resnet8\"\ninput = [1, 8, 8]";
 
@@ -38,6 +39,28 @@ fn what_cannot_be_reached_or_measured_is_refused_by_name() {
     refused("remove = { latency = 0.3 }", "the speed of the reference interpreter says nothing");
     refused("remove = { latency = 1.0 }", "it must be below 1");
     refused("round_to = 4", "remove is empty");
+}
+
+#[test]
+fn a_stage_that_goes_on_takes_the_channels_that_it_took_before() {
+    if deploy::runtime::OnnxRuntime::find().is_err() {
+        eprintln!("skipped: ONNX Runtime is not installed");
+        return;
+    }
+    let stage = "name = \"cut\"\nkind = \"prune_channels\"\nremove = { latency = 1e-9, macs = 0.3 }\nepochs = 1";
+    let text = on_digits(MODEL, &[stage, "kind = \"deploy\"\nthreads = 1\nlatency_runs = 20"]);
+    let out = tempfile::tempdir().unwrap();
+    let cuts = |overrides: &[&str]| match run_in(&recipes(), out.path(), &text, overrides) {
+        Ok(record) => Some(record.stages.into_iter().find(|s| s.name == "cut").unwrap().cuts),
+        Err(e) => {
+            // A machine under load may find no network faster.
+            assert!(e.to_string().contains("less time cannot be reached"), "{e}");
+            None
+        }
+    };
+    let Some(first) = cuts(&[]) else { return };
+    // Another training of the same cut: the stage runs again, and a time that is measured again is never the same.
+    assert_eq!(cuts(&["stages.cut.epochs=2"]).unwrap(), first);
 }
 
 #[test]

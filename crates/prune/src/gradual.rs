@@ -66,7 +66,7 @@ impl Participant for GradualPruning {
     fn before_step(&mut self, cx: &mut StepContext) -> Result<(), TrainError> {
         let schedule = self.settings.sparsity_schedule.clone();
         if schedule.remembers(cx.step, cx.steps) {
-            self.early = Early::of(cx.model);
+            self.early = Early::of(cx.model, cx.parameters);
         }
         let (due, exchanged) = (schedule.sparsity(cx.step, cx.steps, self.settings.target()), schedule.exchange(cx.step, cx.steps));
         if due.is_none() && exchanged.is_none() {
@@ -87,7 +87,7 @@ impl Participant for GradualPruning {
                 self.scores = search::first(cx.model, &candidates(cx.model, &self.settings.skip)?)?;
             }
             if schedule.rewinds(cx.step, cx.steps) {
-                self.early.put(cx.model);
+                self.early.put(cx.model, cx.parameters);
             }
         }
         if let (Some(share), Some(batches)) = (exchanged, schedule.exchanges()) {

@@ -1,5 +1,6 @@
 //! Masks for a sparsity: the least important elements are pruned.
 use crate::layer::{Layer, select};
+use crate::schedule::of_round;
 use crate::{
     Allocation, Candidate, Criterion, ImportanceContext, Needs, PruneError, PruneSettings, Result, ScopeLayer, SparsityReport, candidates,
     report,
@@ -12,7 +13,7 @@ use train::GradientSource;
 
 /// Sets masks so that the given share of the prunable elements is pruned: exactly `round(sparsity * total)` of them (fewer where
 /// `min_per_layer` forbids more), ties broken by position. Elements that are masked already are pruned first, so that pruning in
-/// steps restores none without need.
+/// steps restores none without need. A criterion with several rounds restores none at all.
 ///
 /// Elements that are zero without a mask (a filter bank, a network that was pruned elsewhere) do not count in the total:
 /// otherwise they would use up the requested share. They are masked too, so that they stay zero, and counted separately in the
@@ -47,8 +48,7 @@ pub fn prune_with(model: &mut Model, settings: &PruneSettings, source: Option<&G
     let (target, rounds) = (settings.target(), settings.criterion.rounds().max(1));
     let mut report = SparsityReport::default();
     for round in 1..=rounds {
-        let sparsity = if round == rounds { target } else { 1.0 - (1.0 - target).powf(round as f64 / rounds as f64) };
-        report = to_sparsity(model, settings, sparsity, (source, &BTreeMap::new()), round > 1)?;
+        report = to_sparsity(model, settings, of_round(target, round, rounds), (source, &BTreeMap::new()), rounds > 1)?;
     }
     if settings.update.needs_data() {
         let Some(source) = source else {

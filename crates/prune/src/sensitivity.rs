@@ -58,7 +58,7 @@ pub struct Curve {
 }
 
 /// Measures each layer alone at each of `sparsities`, by the criterion and the granularity of the settings; scope, schedule and update have
-/// no part in it. A pattern (N:M) has its own sparsity in place of these. A criterion that needs data reads it from `source`. With a `task`,
+/// no part in it. What is masked already stays so. A pattern (N:M) has its own sparsity in place of these. A criterion that needs data reads it from `source`. With a `task`,
 /// samples that have its targets also give loss and metric. `tick` gets how many runs of a batch are done and, for the batch in hand, all.
 ///
 /// # Errors
@@ -73,7 +73,7 @@ pub fn sensitivity(
     tick: &mut dyn FnMut(u64, u64),
 ) -> Result<PruneSensitivity> {
     let list = candidates(model, &settings.skip)?;
-    let (layers, dense) = read_layers(model, settings, &list, (source, &BTreeMap::new()), false)?;
+    let (layers, dense) = read_layers(model, settings, &list, (source, &BTreeMap::new()), true)?;
     let layers: Vec<_> = layers.into_iter().filter(|(_, layer)| layer.total > 0).collect();
     if layers.is_empty() {
         return Err(Fault::new("skip", "leaves no weight to prune").into());

@@ -127,6 +127,10 @@ impl PruneSettings {
                 Fault::new("criterion", what).hint("set sparsity_schedule = { kind = \"cubic\", begin = 0.1 }, or take another criterion")
             );
         }
+        if self.criterion.needs() == Needs::Movement && schedule.search().is_some() {
+            let what = format!("{} prunes before the first step, when {} knows nothing yet", schedule.kind(), self.criterion.kind());
+            return Err(Fault::new("criterion", what).hint("take another criterion, or a cubic schedule"));
+        }
         if self.update.needs_data() && schedule.is_gradual() {
             let what =
                 format!("update {} follows pruning at once, and {} prunes while the stage trains", self.update.kind(), schedule.kind());

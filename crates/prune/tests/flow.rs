@@ -95,6 +95,40 @@ fn flow_is_the_weight_of_all_paths_through_an_element_and_is_conserved() {
 }
 
 #[test]
+fn factors_flow_and_summands_do_not() {
+    let half = Tensor::vector(vec![-0.5f32]);
+    let net = Net::new(2).matmul("a", matrix(&[1.0, -2.0, 3.0, 0.5], [2, 2])).node("Mul", Some(("factor", half.clone())));
+    let net = net.node("Sub", Some(("shift", half.clone()))).node("Div", Some(("divisor", half)));
+    let m = net.matmul("b", matrix(&[2.0, -1.0], [2, 1])).end();
+    let found = importance(&m, &criterion("\"synflow\""), None);
+    // As without the factor of a half and the divisor of a half.
+    let (a, b) = ([2.0f32, 2.0, 6.0, 0.5], [8.0f32, 2.5]);
+    for (f, w) in found["a"].iter().zip(a).chain(found["b"].iter().zip(b)) {
+        assert!((f / 1e30 - w / 8.0).abs() < 1e-6, "{found:?}");
+    }
+}
+
+#[test]
+fn rounds_restore_nothing_that_is_masked() {
+    let mut m = (0..3).fold(Net::new(8), |net, i| net.matmul(&format!("w{i}"), random::normal(i, &[8, 8], 0.0, 1.0).unwrap())).end();
+    let masked = |m: &Model| -> Vec<bool> {
+        let of = |id: ValueId| m.annotations.mask(id).unwrap().as_slice::<bool>().unwrap().to_vec();
+        candidates(m, &[]).unwrap().iter().flat_map(|c| of(c.weight)).map(|live| !live).collect()
+    };
+    let sparse = |m: &mut Model, sparsity: f64, text: &str| {
+        prune(m, &PruneSettings { criterion: criterion(text), ..PruneSettings::new(sparsity) }).unwrap();
+        masked(m)
+    };
+    let before = sparse(&mut m, 0.6, r#"{ "kind": "random", "seed": 5 }"#);
+    for sparsity in [0.8, 0.3] {
+        let after = sparse(&mut m.clone(), sparsity, r#"{ "kind": "synflow", "rounds": 10 }"#);
+        assert!(before.iter().zip(&after).all(|(before, after)| !before || *after), "{sparsity}: some were restored");
+        let dead = after.iter().filter(|dead| **dead).count();
+        assert_eq!(dead, (sparsity.max(0.6) * 192.0_f64).round() as usize);
+    }
+}
+
+#[test]
 fn synflow_empties_no_layer_of_a_deep_network_where_one_round_does() {
     let layer = |i: u64| {
         let scale = if i == 20 { 1e-3 } else { 3.0 };

@@ -54,15 +54,25 @@ impl Participant for Seen {
 }
 
 fn trained(settings: &PruneSettings, epochs: u64) -> (Model, Vec<(Vec<f32>, f64)>) {
+    trained_with(settings, epochs, None).0
+}
+
+type Validate<'a> = &'a mut dyn FnMut(&Model) -> Result<f64, TrainError>;
+
+/// Also the epoch that was kept.
+#[allow(clippy::type_complexity)]
+fn trained_with(settings: &PruneSettings, epochs: u64, validate: Option<Validate>) -> ((Model, Vec<(Vec<f32>, f64)>), u64) {
     let (mut m, mut seen) = (net(), Seen::default());
     let loss = MeanSquaredError::of(&m).unwrap();
     let mut gradual = GradualPruning::new(settings).unwrap();
     let participants: Vec<&mut dyn Participant> = vec![&mut gradual, &mut seen];
-    let mut context = TrainContext { participants, ..TrainContext::default() };
+    let validate = validate.map(|v| v as Validate);
+    let mut context = TrainContext { participants, validate, ..TrainContext::default() };
     let optimizer = serde_json::from_str(r#"{ "kind": "sgd", "lr": 0.05, "momentum": 0.0, "nesterov": false, "weight_decay": 0.0 }"#);
     let training = TrainSettings { epochs, optimizer: optimizer.unwrap(), ..TrainSettings::default() };
-    train::train(&mut m, &Half, &loss, &training, &mut context).unwrap();
-    (m, seen.0)
+    let kept = train::train(&mut m, &Half, &loss, &training, &mut context).unwrap().kept;
+    drop(context);
+    ((m, seen.0), kept)
 }
 
 fn live(m: &Model) -> Vec<bool> {
@@ -94,6 +104,15 @@ fn a_mask_is_found_whose_weights_have_not_moved() {
     let (m, seen) = trained(&search, 2);
     assert!(seen.iter().all(|(w, _)| *w == [1.0, 0.5, -0.8, 0.3]), "{:?}", seen.last());
     assert_eq!(live(&m), [false, true, false, false]);
-    let groups = PruneSettings { granularity: serde_json::from_str("\"filter\"").unwrap(), ..search };
+    let groups = PruneSettings { granularity: serde_json::from_str("\"filter\"").unwrap(), ..search.clone() };
     assert_eq!(groups.check().unwrap_err().path, ["sparsity_schedule"]);
+    let moved = PruneSettings { criterion: serde_json::from_str("\"movement\"").unwrap(), ..search.clone() };
+    assert_eq!(moved.check().unwrap_err().path, ["criterion"]);
+    // The first epoch is the best by validation, and the mask is the last one's: the last is kept.
+    let mut judged = 0.0;
+    let mut validate = |_: &Model| {
+        judged -= 1.0;
+        Ok(judged)
+    };
+    assert_eq!(trained_with(&search, 3, Some(&mut validate)).1, 2);
 }

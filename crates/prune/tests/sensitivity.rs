@@ -42,6 +42,13 @@ fn the_noise_of_a_layer_is_the_power_of_what_it_loses() {
     assert_eq!(ticks, [(0, 3), (1, 3), (2, 3), (0, 3), (1, 3), (2, 3)]);
     assert!(found.curves(Harm::Loss).is_none());
     assert_eq!(found.curves(Harm::Noise).unwrap()[0].points.iter().map(|p| p[0]).collect::<Vec<_>>(), [0.25, 0.5, 0.75]);
+    // What is masked already stays so, at shares below its own too.
+    let mut half = m.clone();
+    let w = half.find("w0").unwrap();
+    half.annotations.entry(w).mask = Some(Tensor::new(vec![false, true, true, false], [2, 2]).unwrap());
+    let again = sensitivity(&half, &PruneSettings::new(0.5), &[0.25, 0.5, 0.75], None, None, [eye()].into_iter(), &mut |_, _| {}).unwrap();
+    let noise: Vec<f64> = again.layers[0].effects.iter().map(|(_, e)| e.noise).collect();
+    assert!(noise[..2] == [0.0, 0.0] && (noise[2] - 4.0 / 13.0).abs() < 1e-6, "{noise:?}");
     // The network stays as it is, and no batch is no measurement.
     assert!(m.annotations.iter().all(|(_, a)| a.is_empty()));
     let none = sensitivity(&m, &PruneSettings::new(0.5), &[0.5], None, None, std::iter::empty(), &mut |_, _| {});

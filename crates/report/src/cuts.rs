@@ -6,8 +6,9 @@ use crate::text;
 
 /// One section for each stage that searched.
 pub(crate) fn cuts(record: &RunRecord) -> String {
-    let stages = record.stages.iter().filter(|s| !s.cuts.is_empty());
-    stages.map(|s| section("cuts", &format!("Candidates of {}", escape(&s.name)), &body(&s.cuts))).collect()
+    let stages = record.stages.iter().filter(|s| !s.cuts.is_empty()).enumerate();
+    let id = |i: usize| if i == 0 { "cuts".into() } else { format!("cuts-{}", i + 1) };
+    stages.map(|(i, s)| section(&id(i), &format!("Candidates of {}", escape(&s.name)), &body(&s.cuts))).collect()
 }
 
 fn body(cuts: &[CutRecord]) -> String {

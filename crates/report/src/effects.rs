@@ -1,7 +1,7 @@
 //! A table of what each layer alone does to a network at several levels (widths, sparsities), for pages and terminals, with its charts.
 use crate::chart::{Axes, Series, digits, lines};
 use crate::html::{escape, table};
-use crate::record::MetricRecord;
+use crate::record::{MetricRecord, decibels};
 use crate::table::NOTHING;
 use crate::terminal::columns;
 use crate::text::{self, line};
@@ -46,7 +46,7 @@ pub(crate) struct Measured {
 
 impl Measured {
     fn sqnr_db(self) -> Option<f64> {
-        (self.noise > 0.0).then(|| -10.0 * self.noise.log10())
+        decibels(self.noise)
     }
 }
 

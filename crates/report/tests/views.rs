@@ -194,6 +194,18 @@ fn sensitivities_to_pruning_are_a_table_for_people_and_for_programs() {
 }
 
 #[test]
+fn candidates_of_two_stages_have_sections_of_their_own() {
+    let mut r = record();
+    for stage in &mut r.stages[..2] {
+        stage.cuts = vec![CutRecord { channels: 3, bytes: 100, whole_bytes: 200, ..CutRecord::default() }];
+    }
+    let page = html(&r);
+    for id in ["cuts", "cuts-2"] {
+        assert_eq!(page.matches(&format!("<section id=\"{id}\">")).count(), 1, "{id}");
+    }
+}
+
+#[test]
 fn an_empty_record_and_figures_that_are_not_finite_give_a_page() {
     let mut r = record();
     r.stages[0].epochs[0].loss = f64::NAN;

@@ -367,6 +367,11 @@ fn restore(
 ) -> Result<(), TrainError> {
     for (name, id) in names {
         let t = values.get(name).ok_or_else(|| TrainError::Value { value: name.clone(), what: "is not in the checkpoint".into() })?;
+        if let Some(own) = parameters::get(model, id).ok().filter(|own| own.shape() != t.shape()) {
+            let what =
+                format!("is {:?} in the checkpoint and {:?} in the model: the checkpoint is another model's", t.shape(), own.shape());
+            return Err(TrainError::Value { value: name.clone(), what });
+        }
         parameters::put(model, id, t.clone());
     }
     Ok(())

@@ -75,6 +75,28 @@ fn hooks_are_called_in_order() {
     assert_eq!(recorder.calls, expected);
 }
 
+#[test]
+fn a_checkpoint_of_a_model_of_another_shape_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("checkpoint.safetensors");
+    let trained = |mut m: Model| {
+        let loss = CrossEntropy::of(&m, 0.0).unwrap();
+        let mut context = TrainContext { checkpoint: Some(path.clone()), ..TrainContext::default() };
+        train::train(&mut m, &Toy { batches: 3 }, &loss, &settings(1), &mut context)
+    };
+    trained(network()).unwrap();
+    // The same network with one channel less.
+    let mut smaller = network();
+    for name in ["fc1.weight", "fc1.bias", "bn.scale", "bn.bias", "bn.mean", "bn.var", "fc2.weight"] {
+        let id = smaller.find(name).unwrap();
+        let kept = Tensor::vector((0..15).collect::<Vec<i64>>());
+        let cut = smaller.values.tensor(id).unwrap().gather(&kept, usize::from(name == "fc2.weight")).unwrap();
+        smaller.values.set_tensor(id, cut);
+    }
+    let refused = trained(smaller).unwrap_err().to_string();
+    assert!(refused.contains("bn.bias") && refused.contains("[16] in the checkpoint and [15] in the model"), "{refused}");
+}
+
 /// Trains without a stop, then again with a stop in the second epoch and a new participant that continues from the checkpoint.
 fn resumes<P: Participant>(mut fresh: impl FnMut() -> P) -> (Model, Model) {
     let dir = tempfile::tempdir().unwrap();

@@ -45,7 +45,7 @@ pub fn remove_channels(
     let (chosen, cuts) = match goal {
         None => (choose(&cutter.context, &found, settings)?, vec![]),
         Some(goal) => {
-            let (chosen, cuts, note) = Search::new(&cutter, settings, goal)?.run(tick)?;
+            let (chosen, cuts, note) = Search::new(&cutter, settings, goal)?.run(on, tick)?;
             told.push(note);
             (chosen, cuts)
         }
@@ -93,7 +93,7 @@ fn remove_dead(model: &mut Model, shapes: &BTreeMap<String, Vec<usize>>, sample:
         let found = groups(model, shapes)?;
         let moved = fold_constants(model, &found, sample)?;
         let empty = dead(model, &found, sample)?;
-        if empty.is_empty() && dropped == 0 {
+        if empty.is_empty() && dropped == 0 && moved == 0 {
             break;
         }
         (gone, branches, folded, rounds) = (gone + empty.len(), branches + dropped, folded + moved, rounds + 1);
@@ -105,7 +105,7 @@ fn remove_dead(model: &mut Model, shapes: &BTreeMap<String, Vec<usize>>, sample:
     let difference = compare(&before, "the graph before", model, sample, Mode::SIMULATED)?;
     let mut told = vec![format!("removed {gone} of {all} channels that had no weights left: {}", apart(&difference))];
     if folded > 0 {
-        told.push(format!("{folded} of them were constants, which are in the biases of the layers that read them"));
+        told.push(format!("{folded} channels were constants, which are in the biases of the layers that read them now"));
     }
     if branches > 0 {
         told.push(format!("removed {branches} branches whose result was the same for all data: their sums read the other side"));
@@ -161,4 +161,33 @@ fn notes(found: &Groups, chosen: &Chosen, difference: &Difference) -> Vec<String
         list.push(format!("all output channels stay in {}{more}", layers.join(", ")));
     }
     list
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use graph::{Dim, Node, Value, ValueType};
+    use tensor::{DType, Tensor};
+
+    #[test]
+    fn a_constant_that_is_folded_is_told_where_its_channel_stays() {
+        let mut m = Model::new(17);
+        let ty = ValueType::Tensor { dtype: DType::F32, shape: Some(vec![Dim::Symbol("n".into()), Dim::Known(3)]) };
+        let x = m.values.add(Value { name: "x".into(), ty, ..Value::default() });
+        let [a, b, c, y] = ["a", "b", "c", "y"].map(|n| m.values.add_named(n));
+        let full = |v: f32, shape: &[usize]| Tensor::full(v, shape).unwrap();
+        let constants = [("empty", full(0.0, &[3, 2])), ("shift", full(0.5, &[2])), ("w", full(2.0, &[2, 2])), ("bias", full(1.0, &[2]))];
+        let [empty, shift, w, bias] = constants.map(|(name, t)| m.values.add_constant(name, t));
+        m.graph.inputs.push(x);
+        m.graph.constants.extend([empty, shift, w, bias]);
+        for (op, inputs, output) in [("MatMul", [x, empty], a), ("Add", [a, shift], b), ("MatMul", [b, w], c), ("Add", [c, bias], y)] {
+            m.graph.nodes.push(Node::new(op, m.values[output].name.clone(), &inputs, &[output]));
+        }
+        m.graph.outputs.push(y);
+        let sample = Named::from([("x".to_string(), Tensor::new(vec![1f32, 2.0, 3.0], [1, 3]).unwrap())]);
+        let told = remove_dead(&mut m, &BTreeMap::from([("x".to_string(), vec![1, 3])]), &sample).unwrap();
+        // The last channel of a layer stays; what both added is in the bias.
+        assert_eq!(m.values.tensor(bias).unwrap().to_f32_vec().unwrap(), [3.0, 3.0]);
+        assert!(told[0].starts_with("removed 1 of") && told[1].starts_with("2 channels were constants"), "{told:?}");
+    }
 }

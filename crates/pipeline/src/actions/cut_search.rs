@@ -1,16 +1,21 @@
 //! How many channels go until the deployed file is small or fast enough: candidates are cut, written and measured.
-use super::Tick;
 use super::channels::Cutter;
+use super::{CompressOn, Tick};
 use crate::StageError;
+use crate::run_dir::{Cache, Key};
 use deploy::measure::{LatencyOptions, latencies};
 use deploy::runtime::{Runtime, SessionOptions, Source, of_target};
 use graph::Model;
 use prune::PruneError;
-use prune::channels::{ChannelSettings, Chosen, Remove};
+use prune::channels::{ChannelSettings, Chosen, Ranking, Remove};
 use report::record::CutRecord;
 use report::text;
+use serde::{Deserialize, Serialize};
 use technique::Fault;
 use train::Named;
+
+/// The cache's name for removals that were found.
+const KIND: &str = "channel_cut";
 
 /// Shares of the removal between which no further candidate is measured.
 const NEAR: f64 = 0.01;
@@ -67,6 +72,25 @@ impl Timing {
     }
 }
 
+/// A removal among those that a search tries.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+enum Taken {
+    /// What is asked for beside the goal.
+    Least,
+    /// With this share of what the goal depends on.
+    Share(f64),
+    /// All that the settings allow.
+    Most,
+}
+
+/// What a search found. Times are not the same when they are measured again, so a stage that goes on after it was killed reads it.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    taken: Taken,
+    measured: Vec<CutRecord>,
+    note: String,
+}
+
 /// A search for the least removal that meets a goal.
 pub(super) struct Search<'a> {
     cutter: &'a Cutter<'a>,
@@ -86,15 +110,50 @@ impl<'a> Search<'a> {
     ///
     /// # Errors
     /// [`Fault`] if the most that can be removed does not meet it; errors of cutting, writing or running a candidate.
-    pub(super) fn run(mut self, tick: Tick) -> Result<(Chosen<'a>, Vec<CutRecord>, String), StageError> {
+    pub(super) fn run(mut self, on: &CompressOn, tick: Tick) -> Result<(Chosen<'a>, Vec<CutRecord>, String), StageError> {
         let ranking = self.cutter.ranking(&self.settings(0.5))?;
+        let entry = on.cache.map(|cache| Ok::<_, StageError>((cache, self.key(&cache, on)?))).transpose()?;
+        if let Some(known) = entry.as_ref().and_then(|(cache, key)| cache.get::<Found>(KIND, key)) {
+            return Ok((self.at(&ranking, known.taken)?, known.measured, known.note));
+        }
+        let taken = self.search(&ranking, tick)?;
+        let chosen = self.at(&ranking, taken)?;
+        let note = self.tell(&chosen);
+        let found = Found { taken, measured: self.measured, note };
+        if let Some((cache, key)) = entry {
+            cache.put(KIND, &key, &found)?;
+        }
+        Ok((chosen, found.measured, found.note))
+    }
+
+    /// All that a search depends on besides the machine.
+    fn key(&self, cache: &Cache, on: &CompressOn) -> Result<Key, StageError> {
+        let timing = self.goal.latency.as_ref().map(|(share, t)| (share, t.runtime.name(), t.threads, t.runs));
+        Ok(cache
+            .key()
+            .part(KIND, onnx::to_bytes(self.cutter.before)?)
+            .part("settings", serde_json::to_string(self.settings)?)
+            .part("goal", serde_json::to_string(&(self.goal.bytes, timing))?)
+            .part("training", serde_json::to_string(&(on.training.batch, on.training.label_smoothing))?)
+            .part("file", &self.whole)
+            .finish())
+    }
+
+    fn at(&self, ranking: &Ranking<'a>, taken: Taken) -> Result<Chosen<'a>, PruneError> {
+        match taken {
+            Taken::Least => ranking.reach(&Remove { latency: None, dead: false, ..self.settings.remove.clone() }),
+            Taken::Share(share) => ranking.reach(&self.settings(share).remove),
+            Taken::Most => Ok(ranking.most()),
+        }
+    }
+
+    fn search(&mut self, ranking: &Ranking<'a>, tick: Tick) -> Result<Taken, StageError> {
         let most = ranking.most();
-        let besides = Remove { latency: None, dead: false, ..self.settings.remove.clone() };
         // A time cannot be saved by removing nothing.
-        if besides.has_share() || self.goal.latency.is_none() {
-            let least = ranking.reach(&besides)?;
+        if self.settings.remove.has_share() || self.goal.latency.is_none() {
+            let least = self.at(ranking, Taken::Least)?;
             if self.meets(&least)? {
-                return self.done(least);
+                return Ok(Taken::Least);
             }
         }
         let steps = (1.0 / NEAR).log2().ceil() as u64 + 1;
@@ -104,14 +163,13 @@ impl<'a> Search<'a> {
         }
         let share = |(before, after): (u64, u64)| (before - after) as f64 / before.max(1) as f64;
         let (mut low, mut high) = (0.0, if self.goal.latency.is_some() { share(most.macs) } else { share(most.parameters) });
-        let mut best = most;
+        let (mut best, mut taken) = (most, Taken::Most);
         let mut step = 1;
         while high - low > NEAR {
             tick(step, steps);
             step += 1;
             let middle = (low + high) / 2.0;
-            let remove = self.settings(middle).remove;
-            let candidate = match ranking.reach(&remove) {
+            let candidate = match self.at(ranking, Taken::Share(middle)) {
                 Ok(candidate) => candidate,
                 // Rounding may leave a gap below the most.
                 Err(PruneError::Setting(_)) => {
@@ -123,13 +181,13 @@ impl<'a> Search<'a> {
             if candidate.removed.len() >= best.removed.len() {
                 high = middle;
             } else if self.meets(&candidate)? {
-                (high, best) = (middle, candidate);
+                (high, best, taken) = (middle, candidate, Taken::Share(middle));
             } else {
                 low = middle;
             }
         }
         tick(steps, steps);
-        self.done(best)
+        Ok(taken)
     }
 
     /// The settings with a share of what a goal depends on: parameters for bytes, multiply-accumulates for time.
@@ -171,18 +229,14 @@ impl<'a> Search<'a> {
         Ok(small && fast)
     }
 
-    fn done(mut self, chosen: Chosen<'a>) -> Result<(Chosen<'a>, Vec<CutRecord>, String), StageError> {
+    /// Marks what was taken, and tells of it.
+    fn tell(&mut self, chosen: &Chosen) -> String {
         let of = |r: &&mut CutRecord| r.channels == chosen.removed.len() as u64 && r.meets;
         let told = self.measured.iter_mut().rev().find(of).map(|record| {
             record.chosen = true;
             record.told()
         });
-        let note = format!(
-            "{} candidates were cut, written and measured; the one that was taken: {}",
-            self.measured.len(),
-            told.unwrap_or_default()
-        );
-        Ok((chosen, self.measured, note))
+        format!("{} candidates were cut, written and measured; the one that was taken: {}", self.measured.len(), told.unwrap_or_default())
     }
 
     fn unmet(&self) -> Fault {

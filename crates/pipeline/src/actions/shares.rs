@@ -5,7 +5,7 @@ use crate::StageError;
 use crate::run_dir::{Cache, Key};
 use graph::Model;
 use prune::{Allocation, Curve, LayerEffects, Place, PruneSensitivity, PruneSettings, Scope, ScopeLayer, Scopes, sensitivity};
-use report::record::{MetricRecord, PruneSensitivityRecord, PrunedLayer, SCHEMA_VERSION, SharesRecord, SparsityEffect};
+use report::record::{MetricRecord, PruneSensitivityRecord, PrunedLayer, SCHEMA_VERSION, SharesRecord, SparsityEffect, readable};
 use report::text;
 use technique::Choice;
 use train::{Batches, Effect, Harm, LoaderBatches};
@@ -132,7 +132,12 @@ fn record(
     taken_from: String,
     measured: Option<MetricRecord>,
 ) -> PruneSensitivityRecord {
-    let effect = |(sparsity, e): &(f64, Effect)| SparsityEffect { sparsity: *sparsity, noise: e.noise, loss: e.loss, metric: e.metric };
+    let effect = |(sparsity, e): &(f64, Effect)| SparsityEffect {
+        sparsity: *sparsity,
+        noise: readable(e.noise),
+        loss: e.loss.map(readable),
+        metric: e.metric,
+    };
     let layers = found.layers.iter().map(|layer| PrunedLayer {
         weight: layer.name.clone(),
         elements: layer.elements as u64,
@@ -169,5 +174,25 @@ fn of_record(table: &PruneSensitivityRecord) -> PruneSensitivity {
         whole: Effect { noise: 0.0, loss: table.whole_loss, metric: table.whole_metric },
         layers: table.layers.iter().map(layer).collect(),
         dense: table.dense.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn harm_beyond_all_numbers_comes_back_from_json() {
+        let effect = |noise, loss| Effect { noise, loss: Some(loss), metric: None };
+        let effects = vec![(0.5, effect(0.25, 1.5)), (0.8, effect(f64::INFINITY, f64::NAN))];
+        let layers = vec![LayerEffects { name: "w".into(), elements: 4, effects }];
+        let found = PruneSensitivity { samples: 8, whole: effect(0.0, 1.0), layers, dense: vec![] };
+        let table = record(&found, &PruneSettings::new(0.5), "samples".into(), None);
+        let back: PruneSensitivityRecord = serde_json::from_str(&serde_json::to_string(&table).unwrap()).unwrap();
+        assert_eq!(back, table);
+        for by in [Harm::Noise, Harm::Loss] {
+            let points = of_record(&back).curves(by).unwrap()[0].points.clone();
+            assert!(points[0][1] < 1.0 && points[1][1] > 1e29, "{points:?}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::stages::write_rules;
 use graph::Model;
 use quantize::mixed::{ActivationWidths, Candidate, Cost, Effect, Fitted, Group, Layers, Sensitivity, best, fitted, sensitivity};
 use quantize::{Observations, QuantizeSettings, Rule};
-use report::record::{GroupRecord, LimitRecord, PlanRecord, SCHEMA_VERSION, SensitivityRecord, WidthRecord};
+use report::record::{GroupRecord, LimitRecord, PlanRecord, SCHEMA_VERSION, SensitivityRecord, WidthRecord, readable};
 use report::text;
 use std::collections::{BTreeMap, BTreeSet};
 use train::{Batches, Harm, LoaderBatches};
@@ -219,7 +219,8 @@ impl Part<'_> {
 }
 
 fn record(layers: &Layers, found: &Sensitivity, taken_from: String, measured: Option<report::record::MetricRecord>) -> SensitivityRecord {
-    let width = |(bits, e): (&u32, &Effect)| WidthRecord { bits: *bits, noise: e.noise, loss: e.loss, metric: e.metric };
+    let width =
+        |(bits, e): (&u32, &Effect)| WidthRecord { bits: *bits, noise: readable(e.noise), loss: e.loss.map(readable), metric: e.metric };
     let groups = layers.groups.iter().zip(&found.groups).map(|(group, effects)| GroupRecord {
         layers: group.nodes.clone(),
         activations: group.deciders.clone(),

@@ -94,6 +94,14 @@ fn data(recipe: &Recipe) -> Result<(), Fault> {
     if data.validation > 0.0 && data.validation_set.is_some() {
         return Err(Fault::new("data.validation", "validation and validation_set exclude each other: give one of them"));
     }
+    for (rows, given, of, path) in
+        [("train_rows", data.train_rows, "train", &data.train), ("test_rows", data.test_rows, "test", &data.test)]
+    {
+        if given.is_some() && path.is_none() {
+            let what = format!("{rows} is a part of data.{of}, which the recipe does not name");
+            return Err(Fault::new(&format!("data.{rows}"), what).hint(format!("add {of} = \"FOLDER\", or leave {rows} out")));
+        }
+    }
     if let Some(preprocess) = &data.preprocess {
         preprocess.validate().map_err(|e| Fault::new("data.preprocess", e.to_string()))?;
     }

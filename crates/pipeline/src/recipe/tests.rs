@@ -109,6 +109,7 @@ fn faults_are_named_with_their_line() {
         ("[[stages]]\nkind = \"train\"\nmemory = 0\n", 8, "memory = 0"),
         ("[[stages]]\nkind = \"train\"\nmemory = \"2 apples\"\n", 8, "invalid value: string \"2 apples\", expected a size such as"),
         ("[[stages]]\nkind = \"deploy\"\nmemory = \"2 GB\"\n", 8, "unknown key 'memory' in a 'deploy' stage"),
+        ("test_rows = [0, 9]\n[[stages]]\nkind = \"train\"\n", 6, "test_rows is a part of data.test"),
         ("[data.augment]\ncrop_padding = 99999999\n[[stages]]\nkind = \"train\"\n", 7, "crop_padding = 99999999 is not within"),
         ("[[stages]\n", 6, "not valid TOML"),
         ("", 1, "the recipe has no stage"),
@@ -116,6 +117,20 @@ fn faults_are_named_with_their_line() {
         let e = error(tail);
         assert!(e.message.starts_with(message), "{tail}: {e}");
         assert_eq!(e.line_column().map(|p| p.0), Some(line), "{tail}: {e}");
+    }
+}
+
+#[test]
+fn samples_that_no_data_hold_are_missed_before_the_run() {
+    let refused = |data: &str, stage: &str| {
+        let text = format!("name = \"t\"\n[model]\nfile = \"m.onnx\"\n{data}[[stages]]\n{stage}\n");
+        parse(&text, &[]).unwrap_err().message
+    };
+    let rows = refused("[data]\ntest = \"mnist\"\ntrain_rows = [0, 9]\n", "kind = \"deploy\"");
+    assert!(rows.starts_with("train_rows is a part of data.train"), "{rows}");
+    for data in ["", "[data]\ntest = \"mnist\"\n"] {
+        let shares = refused(data, "kind = \"prune\"\nsparsity = 0.5\nscope = \"sensitivity\"");
+        assert!(shares.starts_with("sensitivity measures each layer on samples"), "{shares}");
     }
 }
 

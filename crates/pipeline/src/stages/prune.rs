@@ -104,6 +104,11 @@ impl StageKind for PruneStage {
         self.settings.check()?;
         self.teaching.check_teacher(self.teacher())?;
         self.teaching.distillation(recipe.task.member().as_ref())?;
+        let samples = recipe.data.as_ref().is_some_and(|d| d.train.is_some() || d.validation_set.is_some());
+        if self.settings.scope.measure().is_some_and(|m| m.table.is_none()) && !samples {
+            let what = format!("{} measures each layer on samples, and the recipe names none", self.settings.scope.kind());
+            return Err(Fault::new("scope", what).hint("add [data] with train = \"FOLDER\", or name a table that was measured before"));
+        }
         let schedule = &self.settings.sparsity_schedule;
         if schedule.is_gradual() && !recipe.stages[index].trains() {
             let what = format!("the schedule {} prunes while the stage trains, and epochs = 0", schedule.kind());

@@ -56,8 +56,9 @@ compared with the mean of the channel's group; taylor: the estimated loss); what
 and channels. With scope = \"layer\" each group loses the same share instead. espalier inspect --groups lists what goes together, and
 which layers keep all channels and why.
 
-budget = \"90 kB\" removes until the file that the network is deployed as is that small, and remove = { latency = 0.3 } until one run takes 30 %
-less time in the target's runtime on this machine. Candidates are cut, written and, for a time, run in turn with the uncut network;
+budget = \"90 kB\" removes channels until the deployed file is at most that large, and remove = { latency = 0.3 } until one run takes 30 % less
+time in the target's runtime on this machine. Both measure the file as it would be deployed at this point of the recipe: a quantize stage behind
+it makes the file smaller still and changes the time. Candidates are cut, written and, for a time, run in turn with the uncut network;
 bisection finds the least removal that is enough. The report lists all of them. Later training does not change size and time.
 
 Set round_to = 16 for speed: kernels compute channels in blocks, and ONNX Runtime may be slower with fewer channels than with all where their

@@ -7,8 +7,9 @@ use tensor::Tensor;
 use train::{Executor, Mode, Named};
 
 /// Removes the branches whose result is the same whatever the network is given, since masks or zeros have emptied a layer in them. If it is zero,
-/// the sum goes too, and what read it reads the other side (a shortcut); else the sum adds a constant, one element for each channel. A
-/// branch with another result than one element for each channel stays, as one that is read elsewhere does. Returns how many left.
+/// the sum goes too, and what read it reads the other side (a shortcut); else the sum adds a constant, one element for each channel, or one in
+/// all if they are equal. A branch with another result than one element for each channel stays. What else reads a branch still does. Returns
+/// how many left.
 ///
 /// # Errors
 /// Errors of running the network on `sample`; [`crate::PruneError::Tensor`] for a weight that cannot be read.
@@ -36,13 +37,17 @@ pub fn drop_branches(model: &mut Model, sample: &Named) -> Result<usize> {
     let (mut passed, mut dropped) = (HashMap::new(), 0);
     for (at, branch, other, out) in candidates {
         let (Some(own), Some(whole)) = (shapes.get(&branch), shapes.get(&out)) else { continue };
-        let Some((axis, constants)) = per_channel(&known, branch, own.len()) else { continue };
+        let Some((axis, mut constants)) = per_channel(&known, branch, own.len()) else { continue };
         if shapes.get(&other) != Some(whole) {
             continue;
         }
         if constants.iter().all(|c| *c == 0.0) && !model.graph.outputs.contains(&out) {
             passed.insert(out, other);
         } else {
+            // Equal elements say nothing of the axis, which may be one whose length is the sample's.
+            if constants.windows(2).all(|pair| pair[0] == pair[1]) {
+                constants.truncate(1);
+            }
             let mut shape = vec![1; own.len()];
             shape[axis] = constants.len();
             let name = model.fresh_name(&format!("{}_constant", model.values[branch].name));

@@ -1,9 +1,10 @@
 //! Channels that element pruning has emptied.
 use super::groups::{Channel, ChannelPlace, Groups};
+use super::still::along;
 use crate::{PruneError, Result};
 use graph::{Model, ValueId};
 use ops::{Effect, Role};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use train::{Executor, Mode, Named};
 
 /// A layer's part in a channel.
@@ -25,12 +26,7 @@ pub(super) enum Part {
 /// Errors of the run; [`PruneError::Tensor`] for a weight that cannot be read.
 pub fn dead<'a>(model: &Model, groups: &'a Groups, sample: &Named) -> Result<Vec<&'a Channel>> {
     let parts = parts(model);
-    let mut zeros: HashMap<ValueId, Vec<bool>> = HashMap::new();
-    for id in parts.keys().map(|(id, _)| *id) {
-        if let std::collections::hash_map::Entry::Vacant(entry) = zeros.entry(id) {
-            entry.insert(zero_elements(model, id)?);
-        }
-    }
+    let zeros = zeros(model, &parts)?;
     let mut found = vec![];
     let mut unweighted = vec![];
     for channel in groups.groups.iter().flat_map(|g| &g.channels) {
@@ -96,6 +92,12 @@ pub(super) fn parts(model: &Model) -> BTreeMap<(ValueId, usize), Part> {
     parts
 }
 
+/// Which elements of each weight are zero, masks applied.
+pub(super) fn zeros(model: &Model, parts: &BTreeMap<(ValueId, usize), Part>) -> Result<HashMap<ValueId, Vec<bool>>> {
+    let weights: BTreeSet<ValueId> = parts.keys().map(|(id, _)| *id).collect();
+    weights.into_iter().map(|id| Ok((id, zero_elements(model, id)?))).collect()
+}
+
 /// Which elements of a weight are zero, masks applied.
 pub(super) fn zero_elements(model: &Model, id: ValueId) -> Result<Vec<bool>> {
     let failed = |source| PruneError::Tensor { weight: model.values[id].name.clone(), source };
@@ -133,10 +135,8 @@ fn quiet(model: &Model, sample: &Named) -> Result<HashMap<(ValueId, usize), Vec<
         match tensor.to_f32_vec() {
             Ok(list) => {
                 for axis in 0..tensor.rank() {
-                    let (size, inner) = (tensor.shape()[axis], tensor.shape()[axis + 1..].iter().product::<usize>().max(1));
-                    let mut zero = vec![true; size];
-                    list.iter().enumerate().for_each(|(i, v)| zero[i / inner % size] &= *v == 0.0);
-                    found.insert((id, axis), zero);
+                    let zero = along(&list, tensor.shape(), axis).into_iter().map(|v| v == Some(0.0));
+                    found.insert((id, axis), zero.collect());
                 }
             }
             Err(source) => failed = Some(PruneError::Tensor { weight: model.values[id].name.clone(), source }),

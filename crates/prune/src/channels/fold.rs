@@ -1,7 +1,7 @@
 //! Channels that are a constant: what they add to the layers that read them goes into these layers' biases.
-use super::dead::{Part, is_zero, parts, zero_elements};
+use super::dead::{Part, is_zero, parts, zeros};
 use super::groups::{Channel, Groups};
-use super::still::still;
+use super::still::{Origins, still};
 use crate::{PruneError, Result};
 use graph::{Model, ValueId, ValueType};
 use ops::ChannelAxis;
@@ -36,27 +36,23 @@ enum Bias {
 /// ```
 ///
 /// by which nothing changes, and [`super::dead`] finds the channel unread. Left as they are: channels that a padded convolution reads, where
-/// zeros stand beyond the edges in place of the constant; readers with quantizers, groups, or a bias that others read. That a channel is
-/// constant, runs on `sample` and on other numbers tell. Returns how many channels were folded.
+/// zeros stand beyond the edges in place of the constant; readers with quantizers, groups, or a bias that others read. That no data reach a
+/// channel, the graph tells: a factor or summand that depends on them (a gate) joins it nowhere between its filters and its readers. Which
+/// constant it is, and that it is one at every position, runs on `sample` and on other numbers tell. Returns how many channels were folded.
 ///
 /// # Errors
 /// Errors of the runs; [`PruneError::Tensor`] for a weight that cannot be read.
 pub fn fold_constants(model: &mut Model, groups: &Groups, sample: &Named) -> Result<usize> {
     let parts = parts(model);
-    let mut zeros: HashMap<ValueId, Vec<bool>> = HashMap::new();
-    for (id, _) in parts.keys() {
-        if let std::collections::hash_map::Entry::Vacant(entry) = zeros.entry(*id) {
-            entry.insert(zero_elements(model, *id)?);
-        }
-    }
+    let zeros = zeros(model, &parts)?;
     let of = |channel: &Channel, wanted: Part| -> Vec<_> {
         channel.places.iter().copied().filter(|p| parts.get(&(p.value, p.axis)) == Some(&wanted)).collect()
     };
-    let mut open = vec![];
+    let (mut open, origins) = (vec![], Origins::of(model)?);
     for channel in groups.groups.iter().flat_map(|g| &g.channels) {
         let (computed, read) = (of(channel, Part::Computes), of(channel, Part::Reads));
         let unweighted = !computed.is_empty() && computed.iter().all(|p| is_zero(model, &zeros, p));
-        if unweighted && read.iter().any(|p| !is_zero(model, &zeros, p)) {
+        if unweighted && origins.none(channel) && read.iter().any(|p| !is_zero(model, &zeros, p)) {
             open.push(read);
         }
     }

@@ -57,6 +57,11 @@ impl GrowingSettings {
             let what = "a time is measured where channels are removed: name a share of the macs here";
             return Err(Fault::new("latency", what).under("remove").under("channels"));
         }
+        if !self.channels.remove.has_share() {
+            let fault =
+                Fault::new("remove", "remove names no share, so no channel is pushed: those that masks have emptied are zero already");
+            return Err(fault.under("channels").hint("write remove = { macs = 0.5 }"));
+        }
         if self.every == 0 {
             return Err(Fault::new("every", "every = 0: at least one step lies between two rises"));
         }
@@ -304,6 +309,9 @@ mod tests {
         assert_eq!(at(GrowingSettings { end: 1.5, ..new() }), ["end"]);
         let timed = ChannelSettings::new(Remove { latency: Some(0.5), ..Remove::default() });
         assert_eq!(at(GrowingSettings::new(timed)), ["channels", "remove", "latency"]);
-        assert_eq!(at(GrowingSettings::new(ChannelSettings::new(Remove::default()))), ["channels", "remove"]);
+        for dead in [false, true] {
+            let shareless = ChannelSettings::new(Remove { dead, ..Remove::default() });
+            assert_eq!(at(GrowingSettings::new(shareless)), ["channels", "remove"]);
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! What does not depend on the data: whole values behind layers without a weight left, and single channels.
 use super::dead::zero_elements;
+use super::groups::Channel;
 use crate::{PruneError, Result};
-use graph::{Model, ValueId};
+use graph::{Model, Node, ValueId};
 use ops::Effect;
 use std::collections::{HashMap, HashSet};
 use tensor::{DType, Tensor};
@@ -29,6 +30,44 @@ pub(super) fn moving(model: &Model) -> Result<HashSet<ValueId>> {
         }
     }
     Ok(found)
+}
+
+/// Where data may join a channel.
+pub(super) struct Origins<'a> {
+    model: &'a Model,
+    moving: HashSet<ValueId>,
+    /// The node that computes each value.
+    nodes: HashMap<ValueId, &'a Node>,
+}
+
+impl<'a> Origins<'a> {
+    /// # Errors
+    /// [`PruneError::Tensor`] for a weight that cannot be read.
+    pub(super) fn of(model: &'a Model) -> Result<Self> {
+        let outputs = |node: &'a Node| node.outputs.iter().flatten().map(move |v| (*v, node));
+        Ok(Origins { model, moving: moving(model)?, nodes: model.graph.nodes.iter().flat_map(outputs).collect() })
+    }
+
+    /// True if no data reach a channel whose filters are all zero: every node that computes it reads no data, moves elements, sums over its
+    /// data by these filters, or reads data in this very channel alone.
+    pub(super) fn none(&self, channel: &Channel) -> bool {
+        let own: HashSet<ValueId> = channel.places.iter().map(|p| p.value).collect();
+        let computed = channel.places.iter().filter(|p| self.moving.contains(&p.value));
+        computed.into_iter().all(|p| self.nodes.get(&p.value).is_some_and(|node| self.keeps_out(node, &own)))
+    }
+
+    fn keeps_out(&self, node: &Node, own: &HashSet<ValueId>) -> bool {
+        let Some(op) = ops::find(&node.domain, &node.op_type).filter(|_| node.subgraphs().next().is_none()) else { return false };
+        let filtered = match op.effect(node, self.model) {
+            Effect::Moves => return true,
+            // Other channels stand beside it.
+            _ if node.is_onnx() && node.op_type == "Concat" => return true,
+            Effect::Computes { data, weight: Some(rule) } if node.input(rule.input).is_some_and(|w| own.contains(&w)) => data,
+            _ => vec![],
+        };
+        let inputs = node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?)));
+        inputs.into_iter().all(|(i, v)| !self.moving.contains(&v) || own.contains(&v) || filtered.contains(&i))
+    }
 }
 
 /// For each axis of some values: the element that an index has throughout, in a run on `sample` and in one on other numbers; `None` for an
@@ -64,7 +103,7 @@ pub(super) fn still(model: &Model, sample: &Named, values: &HashSet<ValueId>) ->
 }
 
 /// The element that each index of an axis has throughout.
-fn along(list: &[f32], shape: &[usize], axis: usize) -> Vec<Option<f32>> {
+pub(super) fn along(list: &[f32], shape: &[usize], axis: usize) -> Vec<Option<f32>> {
     let (size, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>().max(1));
     let mut first: Vec<Option<f32>> = vec![None; size];
     let mut same = vec![true; size];

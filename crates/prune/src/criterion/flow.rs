@@ -61,7 +61,7 @@ fn magnitudes(model: &Model) -> Result<(Model, Vec<ValueId>)> {
     let mut linear = Model { source: None, ..model.clone() };
     let mut done: BTreeMap<ValueId, Tensor> = BTreeMap::new();
     let mut passed: HashMap<ValueId, ValueId> = HashMap::new();
-    for node in &model.graph.nodes {
+    for (at, node) in model.graph.nodes.iter().enumerate() {
         let effect = ops::find(&node.domain, &node.op_type).map(|op| op.effect(node, model));
         if let (Some(Effect::Clips), Some(from), Some(to)) = (&effect, node.input(0), node.output(0)) {
             passed.insert(to, from);
@@ -69,11 +69,17 @@ fn magnitudes(model: &Model) -> Result<(Model, Vec<ValueId>)> {
         }
         for (i, id) in node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?))) {
             let Some(tensor) = model.values.tensor(id).filter(|t| t.dtype() == DType::F32 && !done.contains_key(&id)) else { continue };
+            let role = roles.role(node, i);
             // The mean of a normalization is its first statistic.
-            let shifts = match roles.role(node, i) {
+            let shifts = match role {
                 Role::Bias | Role::NormBias => true,
                 Role::Statistic => effect == Some(Effect::Normalizes) && i == 3,
-                Role::Constant => continue,
+                // A factor is a weight that is not trained, a summand a shift. Scales and sizes that other operators read stay.
+                Role::Constant => match node.op_type.as_str() {
+                    "Mul" | "Div" => false,
+                    "Add" | "Sub" | "Sum" => true,
+                    _ => continue,
+                },
                 _ => false,
             };
             let wrong = |source| PruneError::Tensor { weight: model.values[id].name.clone(), source };
@@ -83,7 +89,15 @@ fn magnitudes(model: &Model) -> Result<(Model, Vec<ValueId>)> {
                 (false, Some(mask)) => Tensor::where_(mask, &wide.abs().map_err(wrong)?, &Tensor::scalar(0f64)).map_err(wrong)?,
                 (false, None) => wide.abs().map_err(wrong)?,
             };
-            done.insert(id, value);
+            if role == Role::Constant {
+                // Another operator may read the same constant otherwise.
+                let name = linear.fresh_name(&model.values[id].name);
+                let own = linear.values.add_constant(name, value);
+                linear.graph.constants.push(own);
+                linear.graph.nodes[at].inputs[i] = Some(own);
+            } else {
+                done.insert(id, value);
+            }
         }
     }
     let ends: Vec<ValueId> = model.graph.outputs.iter().map(|end| ops::logits(model, *end).value).collect();

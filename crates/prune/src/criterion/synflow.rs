@@ -17,7 +17,8 @@ round r of `rounds` a share (1 - sparsity)^(r / rounds) of the weights lives, an
 f32, so the run is in f64. No data, no labels.
 
 Made for networks of rectifiers with random weights. Scales of normalizations count as scale / sqrt(variance); gates of sigmoids pass
-on almost nothing. A gradual schedule computes the flow once at each of its steps.",
+on almost nothing. A gradual schedule computes the flow once at each of its steps, prune_channels and growing_penalty once:
+`rounds` has no effect there.",
         source: "Tanaka et al. 2020, arXiv:2006.05467, equation 2 and algorithm 1",
         example: "criterion = { kind = \"synflow\", rounds = 100 }",
     }

@@ -1,4 +1,5 @@
 //! Iterative pruning: rounds of pruning with training between them.
+use super::of_round;
 use super::window::Window;
 use crate::SparsitySchedule;
 use technique::{Entry, Fault, Manual, Settings, member};
@@ -70,7 +71,7 @@ impl SparsitySchedule for Iterative {
     fn sparsity(&self, step: u64, steps: u64, target: f64) -> Option<f64> {
         // With fewer steps than rounds, several fall together: the last counts.
         let round = (1..=self.rounds).rev().find(|round| self.at(*round, steps) == step)?;
-        Some(if round == self.rounds { target } else { 1.0 - (1.0 - target).powf(round as f64 / self.rounds as f64) })
+        Some(of_round(target, round, self.rounds))
     }
 }
 

@@ -14,8 +14,8 @@ taken as if the mask were a number (straight through), also where it is zero:
 
     v = w * dL/d(m * w),   score <- score - rate * f * v / sqrt(mean v^2)
 
-with f the factor of the learning rate's schedule; the optimizer has no part in it. Running statistics of normalizations follow the network. Finds
-subnetworks of a trained network that do well without any training of weights (lottery jackpots), and of a random one. Training the weights
+with f the factor of the learning rate's schedule; the optimizer has no part in it. Running statistics of normalizations follow the network. The
+mask and the statistics of the last epoch are kept, with validation samples too. Finds subnetworks of a trained network that do well without any training of weights (lottery jackpots), and of a random one. Training the weights
 reaches more where that is allowed.
 
 Searches single elements only, so it does not go with patterns and groups.",
@@ -51,8 +51,9 @@ impl Settings for MaskSearch {
 }
 
 impl SparsitySchedule for MaskSearch {
-    fn end(&self, _: u64) -> Option<u64> {
-        Some(0)
+    /// The mask moves at every step, so no epoch but the last has the one that is kept.
+    fn end(&self, steps: u64) -> Option<u64> {
+        Some(steps.saturating_sub(1))
     }
 
     fn sparsity(&self, step: u64, _: u64, target: f64) -> Option<f64> {

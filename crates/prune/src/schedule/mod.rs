@@ -18,6 +18,11 @@ pub use rigl::RigL;
 
 use technique::{Entry, Family, Fault};
 
+/// The sparsity after a round from 1 to `rounds`, where each takes the same share of what is left: `1 - (1 - target)^(round / rounds)`.
+pub(crate) fn of_round(target: f64, round: u64, rounds: u64) -> f64 {
+    if round == rounds { target } else { 1.0 - (1.0 - target).powf(round as f64 / rounds as f64) }
+}
+
 /// Defines the sparsity at each step of a training.
 ///
 /// A schedule is a type that holds its settings, in a file of its own, and a line in [`SparsitySchedules::members`]. Growth by the

@@ -1,4 +1,5 @@
 //! Rewinding: after each round of pruning, weights or learning rate go back to an early step.
+use super::of_round;
 use crate::SparsitySchedule;
 use technique::{Entry, Fault, Manual, Settings, member, within};
 
@@ -12,7 +13,7 @@ With R = `rounds` and k = `to`, the stage's steps are 1 + R * (1 - k) trainings 
 behind k * L. After round r a share (1 - sparsity)^(r / R) of the weights lives, by the stage's criterion on the trained weights. Then
 
     of = \"learning_rate\"   the weights stay, and the learning rate's schedule goes on from step k * L of a training of L steps
-    of = \"weights\"         so does the schedule, and all parameters and statistics take the values of step k * L (a lottery ticket)
+    of = \"weights\"         so does the schedule, and all parameters, learned scales and statistics take the values of step k * L (a lottery ticket)
 
 The optimizer's momentum goes on. learning_rate is as good or better where the aim is a sparse network; weights finds subnetworks that train from early
 values. Wants many epochs: each round is a training.",
@@ -28,7 +29,7 @@ pub enum Rewound {
     /// The place in the learning rate's schedule.
     #[default]
     LearningRate,
-    /// That, and the values of all parameters and running statistics.
+    /// That, and the values of all parameters, learned scales and running statistics.
     Weights,
 }
 
@@ -95,7 +96,7 @@ impl SparsitySchedule for Rewind {
 
     fn sparsity(&self, step: u64, steps: u64, target: f64) -> Option<f64> {
         let round = self.last(step, steps).filter(|round| self.at(*round, steps) == step)?;
-        Some(if round == self.rounds { target } else { 1.0 - (1.0 - target).powf(round as f64 / self.rounds as f64) })
+        Some(of_round(target, round, self.rounds))
     }
 
     fn remembers(&self, step: u64, steps: u64) -> bool {

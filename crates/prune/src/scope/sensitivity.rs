@@ -77,14 +77,15 @@ impl Scope for SensitivityShares {
             return Err(Fault::new("curves", what).hint("take the curves of prune::sensitivity, or prune in a stage, which measures first"));
         }
         let mut pieces = vec![];
-        for (at, layer) in layers.iter().enumerate() {
+        // A layer of zeros alone has nothing to lose, and was not measured.
+        for (at, layer) in layers.iter().enumerate().filter(|(_, l)| l.elements > 0) {
             let Some(curve) = self.curves.iter().find(|c| c.weight == layer.name) else {
                 let what = format!("nothing was measured of '{}': measure again with this model and these settings", layer.name);
                 return Err(Fault::new("table", what));
             };
             let line = convex(&curve.points);
             pieces.extend(line.windows(2).map(|ends| Piece {
-                slope: (ends[1][1] - ends[0][1]) / ((ends[1][0] - ends[0][0]) * layer.elements.max(1) as f64),
+                slope: (ends[1][1] - ends[0][1]) / ((ends[1][0] - ends[0][0]) * layer.elements as f64),
                 length: ends[1][0] - ends[0][0],
                 layer: at,
             }));
@@ -94,7 +95,7 @@ impl Scope for SensitivityShares {
         let (mut left, mut shares) = (sparsity * total, vec![0.0; layers.len()]);
         for piece in &pieces {
             let elements = layers[piece.layer].elements as f64;
-            let taken = piece.length.min(left / elements.max(1.0));
+            let taken = piece.length.min(left / elements);
             shares[piece.layer] += taken;
             left = (left - taken * elements).max(0.0);
         }
@@ -189,6 +190,8 @@ mod tests {
         assert_eq!(refused.path, ["sparsities"]);
         assert!(refused.what.contains("75.0 %"), "{refused}");
         assert_eq!(scope.allocate(&[layer("c", 1)], 0.5).unwrap_err().path, ["table"]);
+        // A layer of zeros is not measured and loses nothing.
+        assert_eq!(shares(&scope, &[layer("c", 0), layer("a", 100)], 0.25), [0.0, 0.25]);
         assert_eq!(SensitivityShares::default().allocate(&layers, 0.5).unwrap_err().path, ["curves"]);
     }
 

@@ -1,5 +1,5 @@
 //! Why a quantized network is worse than the float one, and what to try.
-use super::MetricRecord;
+use super::{MetricRecord, decibels};
 use serde::{Deserialize, Serialize};
 
 /// What was found out about the quantized network of one stage.
@@ -50,7 +50,7 @@ pub struct EffectRecord {
 impl EffectRecord {
     /// Signal to noise of the outputs in decibels; `None` where they do not change.
     pub fn sqnr_db(&self) -> Option<f64> {
-        (self.noise > 0.0).then(|| -10.0 * self.noise.log10())
+        decibels(self.noise)
     }
 }
 

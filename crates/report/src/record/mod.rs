@@ -19,6 +19,17 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
 
+/// Signal to noise in decibels of a power of the change over that of what changes; `None` where nothing does.
+pub(crate) fn decibels(noise: f64) -> Option<f64> {
+    (noise > 0.0).then(|| -10.0 * noise.log10())
+}
+
+/// Harm that a record can hold: JSON has no infinity and no NaN, which become a number beyond all that are measured.
+pub fn readable(harm: f64) -> f64 {
+    const WORST: f64 = 1e30;
+    if harm.is_finite() { harm.min(WORST) } else { WORST }
+}
+
 /// Version of the record's layout. Readers refuse newer versions. Since version 2, the sizes of stages before deploy are those of
 /// their graph as a deployed file, and a deployed file is recorded beside the model that the run began with.
 pub const SCHEMA_VERSION: u32 = 2;

@@ -1,5 +1,5 @@
 //! What each layer's width does to a network, and the widths that were chosen for a budget.
-use super::MetricRecord;
+use super::{MetricRecord, decibels};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -65,7 +65,7 @@ pub struct WidthRecord {
 impl WidthRecord {
     /// Signal to noise of the outputs in decibels; `None` where they do not change.
     pub fn sqnr_db(&self) -> Option<f64> {
-        (self.noise > 0.0).then(|| -10.0 * self.noise.log10())
+        decibels(self.noise)
     }
 }
 

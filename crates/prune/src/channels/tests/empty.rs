@@ -83,6 +83,22 @@ fn a_branch_that_is_a_constant_leaves_its_constant() {
 }
 
 #[test]
+fn a_branch_of_equal_elements_leaves_one_for_every_length() {
+    let (mut net, x) = Net::new(&[2, 3, 4]);
+    let (weight, branch) = (net.weight(&[4, 4]), net.constant(Tensor::vector(vec![0.5f32; 4])));
+    net.mask(weight, |_| true);
+    let y = net.op("MatMul", &[x, weight], &[]);
+    let y = net.op("Add", &[y, branch], &[]);
+    let y = net.op("Add", &[y, x], &[]);
+    let net = net.end(y);
+    let mut smaller = net.model.clone();
+    assert_eq!(drop_branches(&mut smaller, &net.sample()).unwrap(), 1);
+    net.same(&smaller);
+    let constant = smaller.graph.nodes.last().unwrap().inputs.iter().flatten().find_map(|v| smaller.constant(*v)).unwrap();
+    assert_eq!((constant.shape(), constant.to_f32_vec().unwrap()), (&[1, 1, 1][..], vec![0.5]));
+}
+
+#[test]
 fn a_branch_whose_first_layer_is_empty_is_no_constant_for_each_channel() {
     let (mut net, x) = Net::new(&[3, 2, 5, 5]);
     let h = net.block(x, 4, 2, 3, 1);
@@ -143,12 +159,20 @@ fn where_zeros_stand_beyond_the_edges_a_constant_stays() {
 
 #[test]
 fn a_constant_that_the_data_gates_is_none() {
+    gated(0.0);
+    // A gate that is 1 for every sample at hand, and not for others.
+    gated(40.0);
+}
+
+fn gated(shift: f32) {
     let (mut net, x) = Net::new(&[3, 4, 5, 5]);
     let h = net.conv(x, 4, 4, 1, 1);
     let (weight, _) = net.last();
     net.mask(weight, |i| i / 4 == 1);
     // A gate of one number a sample.
     let gate = net.conv(x, 1, 4, 1, 1);
+    let (_, bias) = net.last();
+    net.set(bias, |_, v| v + shift);
     let mean = net.op("GlobalAveragePool", &[gate], &[]);
     let gate = net.op("Sigmoid", &[mean], &[]);
     let h = net.op("Mul", &[h, gate], &[]);
