@@ -26,9 +26,13 @@ pub fn part(dataset: Arc<dyn Dataset>, rows: Range<usize>) -> Result<Arc<dyn Dat
 }
 
 impl Part {
-    fn row(&self, row: usize) -> usize {
-        // A row beyond the end is one for the data set, too, so that it says so.
-        if row < self.rows.len() { self.rows.start + row } else { usize::MAX }
+    /// The row of the whole data set.
+    fn row(&self, row: usize) -> Result<usize> {
+        if row < self.rows.len() {
+            return Ok(self.rows.start + row);
+        }
+        let (path, from, to) = (self.path().display(), self.rows.start, self.rows.end);
+        Err(DataError::invalid(format!("{path}: row {row} is not within the {} rows of [{from}, {to}]", self.rows.len())))
     }
 }
 
@@ -37,7 +41,7 @@ impl Dataset for Part {
         self.inner.path()
     }
     fn file(&self, row: usize) -> PathBuf {
-        self.inner.file(self.row(row))
+        self.row(row).map_or_else(|_| self.path().into(), |row| self.inner.file(row))
     }
     fn len(&self) -> usize {
         self.rows.len()
@@ -46,7 +50,7 @@ impl Dataset for Part {
         self.inner.class_names()
     }
     fn read(&self, row: usize) -> Result<Sample> {
-        self.inner.read(self.row(row))
+        self.inner.read(self.row(row)?)
     }
     fn labels(&self) -> Result<Vec<Option<i64>>> {
         Ok(self.inner.labels()?.drain(..).skip(self.rows.start).take(self.rows.len()).collect())
@@ -110,7 +114,7 @@ mod tests {
         assert_eq!(some.labels().unwrap(), (3..8).map(Some).collect::<Vec<_>>());
         assert_eq!(some.runs(), [0..1, 1..5]);
         assert!(some.read(4).err().unwrap().to_string().contains("row 7"));
-        assert!(some.read(5).err().unwrap().to_string().contains(&usize::MAX.to_string()));
+        assert!(some.read(5).err().unwrap().to_string().ends_with("row 5 is not within the 5 rows of [3, 8]"));
         for wrong in [8..8, 3..11] {
             let error = part(Arc::new(Numbers), wrong).err().unwrap().to_string();
             assert!(error.contains("not within its 10 rows"), "{error}");

@@ -2,6 +2,7 @@
 use crate::PackError;
 use rayon::prelude::*;
 use std::collections::HashMap;
+use std::ops::Range;
 use tensor::DType;
 use unpack::{Kind, Layout, Span};
 
@@ -15,14 +16,17 @@ const FEW: usize = 256;
 const TOLD: usize = 64;
 /// Bits of each part of a float that looks like noise that a model could save.
 const SPARED: f64 = 0.12;
+/// Tensors of the same length to which one is compared.
+const COMPARED: usize = 8;
 /// Numbers from which on their entropy tells that, not how many are different.
 const MANY: usize = 1024;
 
 /// Numbers of a tensor that are coded as one span.
+#[derive(Clone, Copy)]
 struct Piece {
     at: usize,
     length: usize,
-    dtype: DType,
+    form: Form,
     varints: bool,
     row: usize,
     inner: usize,
@@ -31,7 +35,8 @@ struct Piece {
 /// The spans of a file and how each is coded.
 pub(crate) fn layout(file: &[u8]) -> Result<Layout, PackError> {
     let pieces = pieces(file)?;
-    let kinds: Vec<Kind> = pieces.par_iter().map(|p| kind(p, &file[p.at..p.at + p.length])).collect();
+    let mut kinds: Vec<Kind> = pieces.par_iter().map(|p| kind(p, &file[p.at..p.at + p.length])).collect();
+    find_copies(file, &pieces, &mut kinds);
     let (mut spans, mut end, mut in_block) = (vec![], 0, 0);
     // Where the block has which bytes.
     let mut earlier: HashMap<(u32, usize), (usize, usize)> = HashMap::new();
@@ -53,12 +58,43 @@ pub(crate) fn layout(file: &[u8]) -> Result<Layout, PackError> {
     Ok(Layout { spans })
 }
 
+/// Floats that repeat much of earlier ones of their length are coded as words, and these too, since only words are looked up.
+fn find_copies(file: &[u8], pieces: &[Piece], kinds: &mut [Kind]) {
+    let mut by_length: HashMap<usize, Vec<usize>> = HashMap::new();
+    for (i, piece) in pieces.iter().enumerate().filter(|(i, _)| kinds[*i] == Kind::Floats) {
+        by_length.entry(piece.length).or_default().push(i);
+    }
+    let mut words = vec![];
+    for list in by_length.into_values() {
+        for (n, i) in list.iter().enumerate() {
+            for j in &list[n.saturating_sub(COMPARED)..n] {
+                let (a, b) = (&pieces[*i], &pieces[*j]);
+                // Blocks know nothing of each other.
+                if a.at - b.at < BLOCK && alike(&file[a.at..a.at + a.length], &file[b.at..b.at + b.length]) {
+                    words.extend([*i, *j]);
+                }
+            }
+        }
+    }
+    words.into_iter().for_each(|i| kinds[i] = Kind::Words { bytes: 4, float: true, plain: 0 });
+}
+
+/// True if more than a tenth of some 256 floats are the same in both, at the same places, and no zeros, though not all of all.
+fn alike(a: &[u8], b: &[u8]) -> bool {
+    let ((a, _), (b, _)) = (a.as_chunks::<4>(), b.as_chunks::<4>());
+    let step = a.len().div_ceil(256).max(1);
+    let pairs = a.iter().step_by(step).zip(b.iter().step_by(step));
+    let same = pairs.clone().filter(|(a, b)| a == b && **a != [0; 4]).count();
+    same * 10 > pairs.len() && a != b
+}
+
 /// The numbers of all tensors, large ones divided.
 fn pieces(file: &[u8]) -> Result<Vec<Piece>, PackError> {
     let (mut pieces, mut end) = (vec![], 0);
     for found in onnx::spans(file)? {
         let onnx::Span { at, length, dtype, sizes, varints } = found;
-        if length < SMALLEST || at < end || !KINDS.contains(&dtype) || (varints && !unpack::are_varints(&file[at..at + length])) {
+        let Some(form) = form(dtype).filter(|_| length >= SMALLEST && at >= end) else { continue };
+        if varints && !unpack::are_varints(&file[at..at + length]) {
             continue;
         }
         end = at + length;
@@ -66,11 +102,15 @@ fn pieces(file: &[u8]) -> Result<Vec<Piece>, PackError> {
         let sizes: Vec<usize> = sizes.iter().map(|s| usize::try_from(*s).unwrap_or(1)).skip_while(|s| *s == 1).collect();
         let size = |from: usize| sizes.iter().skip(from).fold(1usize, |n, s| n.saturating_mul(*s)).max(1);
         let row = if sizes.len() > 1 { size(1) } else { length };
-        let whole = Piece { at, length, dtype, varints, row, inner: size(2) };
+        let whole = Piece { at, length, form, varints, row, inner: size(2) };
         let bits = dtype.bits();
-        let most = if bits <= 8 { 2 * BLOCK } else { BLOCK };
-        if varints || length <= most {
+        let most = if bits <= 8 { unpack::LARGEST } else { BLOCK };
+        if length <= most {
             pieces.push(whole);
+            continue;
+        }
+        if varints {
+            pieces.extend(between_numbers(file, at..at + length).into_iter().map(|part| Piece { at: part.start, length: part.len(), ..whole }));
             continue;
         }
         // Whole rows where they fit, else whole numbers.
@@ -83,40 +123,53 @@ fn pieces(file: &[u8]) -> Result<Vec<Piece>, PackError> {
     Ok(pieces)
 }
 
-/// Types whose numbers have a model.
-const KINDS: [DType; 16] = [
-    DType::I8,
-    DType::U8,
-    DType::I4,
-    DType::U4,
-    DType::I2,
-    DType::U2,
-    DType::F32,
-    DType::F16,
-    DType::BF16,
-    DType::F64,
-    DType::I16,
-    DType::U16,
-    DType::I32,
-    DType::U32,
-    DType::I64,
-    DType::U64,
-];
+/// Parts of numbers that protobuf packs one by one, none of which is divided.
+fn between_numbers(file: &[u8], whole: Range<usize>) -> Vec<Range<usize>> {
+    let mut parts = vec![];
+    let mut from = whole.start;
+    while whole.end - from > BLOCK {
+        // A number is ten bytes at most, and its last one has no highest bit.
+        let to = (from + 1..=from + BLOCK).rev().find(|to| file[to - 1] & 128 == 0).unwrap_or(from + BLOCK);
+        parts.push(from..to);
+        from = to;
+    }
+    parts.push(from..whole.end);
+    parts
+}
 
-fn kind(piece: &Piece, data: &[u8]) -> Kind {
-    let integers = |bits, unsigned| Kind::Integers { bits, unsigned };
-    match piece.dtype {
-        _ if piece.varints => Kind::Varints,
+/// What the numbers of a type are to a model.
+#[derive(Clone, Copy)]
+enum Form {
+    Integers { bits: u8, unsigned: bool },
+    Words { bytes: u8, float: bool },
+}
+
+/// The form of a type's numbers; `None` where they have no model.
+fn form(dtype: DType) -> Option<Form> {
+    let integers = |bits, unsigned| Some(Form::Integers { bits, unsigned });
+    let words = |bytes, float| Some(Form::Words { bytes, float });
+    match dtype {
         DType::I8 => integers(8, false),
         DType::U8 => integers(8, true),
         DType::I4 => integers(4, false),
         DType::U4 => integers(4, true),
         DType::I2 => integers(2, false),
         DType::U2 => integers(2, true),
-        DType::F32 => words::<4>(data, true),
-        DType::I32 | DType::U32 => words::<4>(data, false),
-        DType::F64 | DType::I64 | DType::U64 => words::<8>(data, false),
-        _ => words::<2>(data, false),
+        DType::F32 => words(4, true),
+        DType::I32 | DType::U32 => words(4, false),
+        DType::F64 | DType::I64 | DType::U64 => words(8, false),
+        DType::F16 | DType::BF16 | DType::I16 | DType::U16 => words(2, false),
+        _ => None,
+    }
+}
+
+fn kind(piece: &Piece, data: &[u8]) -> Kind {
+    match piece.form {
+        _ if piece.varints => Kind::Varints,
+        Form::Integers { bits, unsigned } => Kind::Integers { bits, unsigned },
+        Form::Words { bytes: 4, float } => words::<4>(data, float),
+        Form::Words { bytes: 8, float } => words::<8>(data, float),
+        Form::Words { float, .. } => words::<2>(data, float),
     }
 }
 

@@ -199,6 +199,56 @@ fn large_tensors_are_divided_and_equal_ones_stored_once() {
 }
 
 #[test]
+fn floats_that_another_tensor_has_nearly_all_cost_little_the_second_time() {
+    let weights: Vec<f32> = (0..4000).map(|i| (tensor::random::unit(1, i) - 0.5) as f32).collect();
+    let other: Vec<f32> = weights.iter().enumerate().map(|(i, w)| if i % 50 == 7 { w * 1.1 } else { *w }).collect();
+    let packed = |tensors: &[&Vec<f32>]| {
+        let mut model = graph::Model::new(25);
+        for (i, values) in tensors.iter().enumerate() {
+            let id = model.values.add_constant(format!("w{i}"), tensor::Tensor::new((*values).clone(), [40, 100]).unwrap());
+            model.graph.constants.push(id);
+        }
+        let file = onnx::to_bytes(&model).unwrap();
+        let (archive, _) = pack(&file).unwrap();
+        assert_eq!(unpack(&archive).unwrap(), file);
+        (archive.len(), layout(&file).unwrap().spans.iter().map(|s| s.kind).collect::<Vec<_>>())
+    };
+    let ((one, alone), (two, both)) = (packed(&[&weights]), packed(&[&weights, &other]));
+    assert_eq!(alone, [Kind::Floats]);
+    assert_eq!(both, [Kind::Words { bytes: 4, float: true, plain: 0 }; 2]);
+    assert!(two < one * 5 / 4, "{one} and {two} bytes");
+    // Zeros in the same places are no copies.
+    let pruned = |seed| -> Vec<f32> {
+        (0..4000).map(|i| if i % 2 == 0 { 0.0 } else { (tensor::random::unit(seed, i) - 0.5) as f32 }).collect()
+    };
+    assert_eq!(packed(&[&pruned(1), &pruned(2)]).1, [Kind::Floats; 2]);
+}
+
+#[test]
+fn many_integers_of_protobuf_are_divided_between_two() {
+    let mut numbers = vec![];
+    (0..900_000u64).for_each(|i| unpack::write_number(&mut numbers, i * i % 90_001));
+    let file = with_field(7, &[900, 1000], 7, &numbers);
+    let spans = layout(&file).unwrap().spans;
+    assert!(spans.len() == 3 && spans.iter().all(|s| s.kind == Kind::Varints && s.length <= crate::layout::BLOCK), "{spans:?}");
+    assert_eq!(spans.iter().map(|s| s.length).sum::<usize>(), numbers.len());
+    assert_eq!(unpack(&pack(&file).unwrap().0).unwrap(), file);
+}
+
+#[test]
+fn a_block_that_says_that_it_is_huge_is_not_believed() {
+    let (archive, _) = pack(&file()).unwrap();
+    let mut hostile = archive[..5].to_vec();
+    // Lengths and checksum of the file, two blocks: the first of 4 bytes that decode to nothing, the second to 2 MB and a byte.
+    for number in [1 << 21, 0, 0, 0, 0, 2, 0, 0, unpack::LARGEST as u64 + 1, 4, 0, 0, 0, 0] {
+        unpack::write_number(&mut hostile, number);
+    }
+    let sum = unpack::checksum(&hostile);
+    hostile.extend_from_slice(&sum.to_le_bytes());
+    assert_eq!(unpack::unpack(&hostile), Err(unpack::Fault::Damaged));
+}
+
+#[test]
 fn the_checksum_is_the_usual_one() {
     assert_eq!(unpack::checksum(b"123456789"), 0xCBF4_3926);
     assert_eq!(unpack::checksum(b"The quick brown fox jumps over the lazy dog"), 0x414F_A339);
@@ -284,6 +334,35 @@ proptest! {
         }
         let far = Span { kind: Kind::Same { back: row }, ..span };
         let _ = Layout::code(&[span, span, far], &mut unpack::Decoder::new(&damaged), &mut back);
+    }
+
+    #[test]
+    fn any_tensors_come_back(
+        tensors in prop::collection::vec((0usize..13, prop::collection::vec(0usize..40, 0..4), 0usize..4, any::<u64>()), 0..6),
+    ) {
+        const DTYPES: [DType; 13] = [
+            DType::F32, DType::F32, DType::I8, DType::U8, DType::I4, DType::U4, DType::I2, DType::U2, DType::F16, DType::F64, DType::I32, DType::I64, DType::Bool,
+        ];
+        let mut model = graph::Model::new(25);
+        for (i, (dtype, shape, values, seed)) in tensors.iter().enumerate() {
+            let count: usize = shape.iter().product();
+            let draw = |i: usize| tensor::random::unit(*seed, i as u64) as f32 - 0.5;
+            // Noise, few different ones, many zeros, and what another tensor may have too.
+            let values: Vec<f32> = (0..count).map(|i| match values {
+                0 => draw(i),
+                1 => (draw(i) * 6.0).round(),
+                2 => if i % 5 == 0 { draw(i) } else { 0.0 },
+                _ => i as f32 % 7.0,
+            }).collect();
+            let id = model.values.add_constant(format!("w{i}"), tensor::Tensor::new(values, shape.clone()).unwrap().cast(DTYPES[*dtype]).unwrap());
+            model.graph.constants.push(id);
+        }
+        let file = onnx::to_bytes(&model).unwrap();
+        let layout = layout(&file).unwrap();
+        let table = layout.write();
+        prop_assert_eq!(Layout::read(&table).unwrap(), (layout, &[][..]));
+        let (archive, _) = pack(&file).unwrap();
+        prop_assert_eq!(unpack(&archive).unwrap(), file);
     }
 
     #[test]

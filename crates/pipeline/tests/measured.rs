@@ -170,3 +170,29 @@ fn zeros_of_few_bits_are_counted_as_they_are_stored() {
         assert_eq!(stage.metrics.nonzeros, Some(counted.nonzero), "{}", stage.name);
     }
 }
+
+#[test]
+fn rows_of_one_file_train_and_test_and_the_packed_size_is_noted() {
+    let folder = tempfile::tempdir().unwrap();
+    onnx::save(&network(), &folder.path().join("m.onnx")).unwrap();
+    images(&folder.path().join("d.npz"), true);
+    let run = |rows: &str| {
+        let text = format!(
+            "name = \"m\"\nseed = 1\n[data]\ntrain = \"d.npz\"\ntest = \"d.npz\"\n{rows}\n[model]\nfile = \"m.onnx\"\n{}pack = true\n",
+            STAGES.replace("64", "12"),
+        );
+        run_in(folder.path(), &folder.path().join("out"), &text, &[])
+    };
+    let r = run("train_rows = [28, 40]\ntest_rows = [0, 25]").unwrap();
+    let classes = &r.stages[1].classes.as_ref().unwrap().classes;
+    // Labels count from 0 to 9 again and again.
+    assert_eq!(classes.iter().map(|c| c.images).collect::<Vec<_>>(), [3, 3, 3, 3, 3, 2, 2, 2, 2, 2]);
+    let file = std::fs::read(folder.path().join("out/deploy.deployed.onnx")).unwrap();
+    let (archive, _) = pack::pack(&file).unwrap();
+    let told = format!("packed by `espalier pack`: {} bytes", archive.len());
+    assert!(r.stages[1].notes.iter().any(|n| n.text.starts_with(&told)), "{:?}", r.stages[1].notes);
+    for rows in ["train_rows = [28, 41]", "test_rows = [9, 9]"] {
+        let error = run(rows).unwrap_err().to_string();
+        assert!(error.contains("are not within its 40 rows"), "{error}");
+    }
+}

@@ -119,7 +119,7 @@ pub trait Target: Send + Sync {
         false
     }
 
-    /// True if an operator with a weight of 8 bits and fewer behind DequantizeLinear rounds data of more bits to 8.
+    /// True if the runtime rounds float data of this operator to 8 bits where its weight of 8 bits and fewer stands behind DequantizeLinear.
     fn rounds_data(&self, _op_type: &str) -> bool {
         false
     }

@@ -18,6 +18,9 @@ pub const VERSION: u8 = 2;
 /// which is what the surest costs, and one decision may be about eight bytes.
 const MOST: u64 = 1 << 19;
 
+/// Most decoded bytes of a block of spans: no archive makes a decoder take more memory for one than a small multiple of this.
+pub const LARGEST: usize = 1 << 21;
+
 /// An archive whose structure is read already.
 pub struct Archive<'a> {
     length: usize,
@@ -53,7 +56,9 @@ impl<'a> Archive<'a> {
             let (coded, behind) = number(behind)?;
             let coded = usize::try_from(coded).map_err(|_| Fault::Truncated)?;
             let (own, behind) = behind.split_at_checked(coded).ok_or(Fault::Truncated)?;
-            if decoded > (own.len() as u64 + 1) * MOST {
+            // Block 0 is as long as the file's graph and names are.
+            let most = if blocks.is_empty() { (own.len() as u64 + 1) * MOST } else { LARGEST as u64 };
+            if decoded > most {
                 return Err(Fault::Damaged);
             }
             blocks.push((usize::try_from(decoded).map_err(|_| Fault::TooLarge)?, own));
@@ -162,16 +167,20 @@ pub fn write_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
-/// Reads a number; returns the bytes behind it too.
+/// Reads a number of up to 64 bits; returns the bytes behind it too.
 pub(crate) fn number(bytes: &[u8]) -> Result<(u64, &[u8]), Fault> {
     let mut value = 0u64;
-    for (i, byte) in bytes.iter().enumerate().take(9) {
+    for (i, byte) in bytes.iter().enumerate().take(10) {
+        // The tenth byte has the highest bit alone.
+        if i == 9 && *byte > 1 {
+            return Err(Fault::Damaged);
+        }
         value |= u64::from(byte & 127) << (7 * i);
         if byte & 128 == 0 {
             return Ok((value, &bytes[i + 1..]));
         }
     }
-    Err(if bytes.len() < 9 { Fault::Truncated } else { Fault::Damaged })
+    Err(if bytes.len() < 10 { Fault::Truncated } else { Fault::Damaged })
 }
 
 /// CRC-32 (IEEE 802.3) of bytes.

@@ -20,7 +20,7 @@ mod repeats;
 mod varints;
 mod words;
 
-pub use archive::{Archive, MAGIC, VERSION, checksum, unpack, write_number};
+pub use archive::{Archive, LARGEST, MAGIC, VERSION, checksum, unpack, write_number};
 pub use bytes::code as code_bytes;
 pub use coder::{Coder, Decoder, middle};
 pub use layout::{Kind, Layout, Span};

@@ -12,6 +12,17 @@ pub(crate) const MOST: usize = 8;
 /// A probability of one (upper 22 bits) and how often it was used (lower 10).
 const UNKNOWN: u32 = 1 << 31;
 
+/// What the `n`-th use of a probability moves it by: 65536 / (n + 1.5).
+const SHARES: [u32; 1024] = {
+    let mut shares = [0; 1024];
+    let mut n = 0;
+    while n < shares.len() {
+        shares[n] = 131_072 / (2 * n as u32 + 3);
+        n += 1;
+    }
+    shares
+};
+
 /// The logistic function: from -2047..2047 (256 is a factor of e) to 1..4095 of 4096.
 fn squash(x: i32) -> i32 {
     const TABLE: [i32; 33] = [
@@ -32,8 +43,6 @@ pub(crate) struct Mixer {
     weights: Vec<i32>,
     /// Contexts of a set.
     inputs: usize,
-    /// 65536 / (n + 1.5).
-    shares: Vec<u32>,
     /// Uses after which a probability no longer slows down.
     limit: u32,
 }
@@ -52,8 +61,7 @@ impl Mixer {
         for s in stretched.iter_mut().skip(next) {
             *s = 2047;
         }
-        let shares = (0..1024u32).map(|n| 131_072 / (2 * n + 3)).collect();
-        Mixer { stretched, weights: vec![(80_000 / inputs) as i32; sets * inputs], inputs, shares, limit }
+        Mixer { stretched, weights: vec![(80_000 / inputs) as i32; sets * inputs], inputs, limit }
     }
 
     /// Codes a bit that the slots at `contexts` predict, with the weights of a set, and learns from it.
@@ -76,7 +84,7 @@ impl Mixer {
             let slot = &mut slots[*context];
             let (p, n) = ((*slot >> 10) as i64, *slot & 1023);
             let target = if bit { (1i64 << 22) - 1 } else { 0 };
-            let p = p + (((target - p) * i64::from(self.shares[n as usize])) >> 16);
+            let p = p + (((target - p) * i64::from(SHARES[n as usize])) >> 16);
             *slot = (p as u32) << 10 | (n + u32::from(n < self.limit));
         }
         bit
@@ -90,24 +98,13 @@ pub(crate) struct Chance(u32);
 /// Uses after which a chance no longer slows down.
 const SETTLED: u32 = 250;
 
-/// 65536 / (n + 1.5).
-const SHARES: [u32; SETTLED as usize + 1] = {
-    let mut shares = [0; SETTLED as usize + 1];
-    let mut n = 0;
-    while n < shares.len() {
-        shares[n] = 131_072 / (2 * n as u32 + 3);
-        n += 1;
-    }
-    shares
-};
-
 impl Chance {
     /// Codes a bit and learns from it.
     #[inline]
     pub(crate) fn code<C: Coder>(&mut self, coder: &mut C, bit: bool) -> bool {
         let (p, n) = (self.0 >> 16, self.0 & 0xFFFF);
         let bit = coder.bit(p.clamp(32, 65535 - 32), bit);
-        let share = SHARES[(n as usize).min(SHARES.len() - 1)];
+        let share = SHARES[n as usize & 1023];
         let p = match bit {
             true => p + (((65535 - p) * share) >> 16),
             false => p - ((p * share) >> 16),

@@ -24,7 +24,7 @@ impl Varints {
     pub(crate) fn code<C: Coder>(&mut self, coder: &mut C, span: &mut [u8]) {
         let (mut at, mut before) = (0, 0);
         while at < span.len() {
-            let given = read(&span[at..]).map_or(0, |(value, _)| folded(value));
+            let given = number(&span[at..]).map_or(0, |(value, _)| folded(value));
             let length = tree(coder, &mut self.lengths[before << 7..(before + 1) << 7], 7, 64 - given.leading_zeros()).min(64);
             before = length as usize;
             let mut found = u64::from(length > 0);
@@ -56,7 +56,7 @@ impl Varints {
 pub fn are_varints(mut bytes: &[u8]) -> bool {
     let mut written = Vec::new();
     while !bytes.is_empty() {
-        let Some((value, rest)) = read(bytes) else { return false };
+        let Ok((value, rest)) = number(bytes) else { return false };
         written.clear();
         write_number(&mut written, value);
         if written.len() != bytes.len() - rest.len() {
@@ -65,16 +65,6 @@ pub fn are_varints(mut bytes: &[u8]) -> bool {
         bytes = rest;
     }
     true
-}
-
-/// A number of up to ten bytes, and what is behind it.
-fn read(bytes: &[u8]) -> Option<(u64, &[u8])> {
-    if let Ok(found) = number(bytes) {
-        return Some(found);
-    }
-    let (ten, rest) = bytes.split_first_chunk::<10>()?;
-    let low = ten[..9].iter().enumerate().try_fold(0u64, |n, (i, b)| (b & 128 != 0).then(|| n | u64::from(b & 127) << (7 * i)))?;
-    (ten[9] <= 1).then_some((low | u64::from(ten[9]) << 63, rest))
 }
 
 /// Numbers near zero become small, whatever their sign.

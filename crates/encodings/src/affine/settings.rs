@@ -19,7 +19,7 @@ const BLOCK_FLAT: &str = "block_flat";
 /// Settings of the affine encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AffineSettings {
-    /// Width of the stored integers: 2 to 8 or 16 for weights and activations, 32 for a bias.
+    /// Width of the stored integers: 2 to 16 for weights and activations, 32 for a bias.
     pub bits: u32,
     /// Signed integers.
     pub signed: bool,

@@ -28,7 +28,7 @@ numbers of that magnitude in the layer, among weights whose row and column have 
 those of rounding to nearest at first and follow what is chosen. lambda says what a bit is worth, in squared steps of the grid; at
 0.1, error and bits change as they would with a grid a little coarser. Masked weights stay zero.
 
-For weights on grids of integers of 2 to 8 bits and in codebooks, in convolutions and matrix products. The deployed file has the size
+For weights on grids of integers and in codebooks, in convolutions and matrix products. The deployed file has the size
 that it had; `espalier pack`, or pack = true in the deploy stage, makes it small.",
         source: "S. Wiedemann et al., DeepCABAC: A Universal Compression Algorithm for Deep Neural Networks (2020), arXiv:1907.11900, equation 13; \
              compensation: E. Frantar et al., GPTQ (2022), arXiv:2210.17323, algorithm 1",
