@@ -61,7 +61,7 @@ pub(crate) fn layout(file: &[u8]) -> Result<Layout, PackError> {
 /// Floats that repeat much of earlier ones of their length are coded as words, and these too, since only words are looked up.
 fn find_copies(file: &[u8], pieces: &[Piece], kinds: &mut [Kind]) {
     let mut by_length: HashMap<usize, Vec<usize>> = HashMap::new();
-    for (i, piece) in pieces.iter().enumerate().filter(|(i, _)| kinds[*i] == Kind::Floats) {
+    for (i, piece) in pieces.iter().enumerate().filter(|(i, _)| matches!(kinds[*i], Kind::Floats { .. })) {
         by_length.entry(piece.length).or_default().push(i);
     }
     let mut words = vec![];
@@ -182,14 +182,37 @@ fn words<const BYTES: usize>(data: &[u8], float: bool) -> Kind {
     let other: Vec<&[u8; BYTES]> = words.iter().filter(|w| **w != [0; BYTES]).collect();
     // What a slower model would save of these, a percent at most, is not worth its time.
     let noise = |i: usize, values| even(&other, values, SPARED, |w| w[i] & (values - 1) as u8);
-    if float && other.len() >= TOLD && !repeat(&other) && noise(0, 256) && noise(1, 256) && noise(2, 32) {
-        return Kind::Floats;
+    if float && other.len() >= TOLD && !repeat(&other) && noise(1, 256) && noise(2, 32) {
+        if noise(0, 256) {
+            return Kind::Floats { tails: false };
+        }
+        if other.len() >= MANY && only_tails(&other) {
+            return Kind::Floats { tails: true };
+        }
     }
     let all: Vec<&[u8; BYTES]> = words.iter().collect();
     // Numbers that come again are known by their upper bytes. The sign of a float lies in its second byte from the top once it is coded.
     let places = if repeat(&all) || all.len() < MANY { 0 } else { BYTES.saturating_sub(if float { 2 } else { 0 }) };
     let plain = (0..places).filter(|i| even(&all, 256, 0.02, |w| w[*i])).fold(0, |plain, i| plain | 1 << i);
     Kind::Words { bytes, float, plain }
+}
+
+/// True if zeros at the lower end are all that can be told of the lowest byte of words.
+fn only_tails<const BYTES: usize>(words: &[&[u8; BYTES]]) -> bool {
+    let (mut counts, mut zeros) = ([0u32; 256], [0u32; 9]);
+    for word in words {
+        counts[usize::from(word[0])] += 1;
+        zeros[word[0].trailing_zeros() as usize] += 1;
+    }
+    let n = words.len() as f64;
+    let above: f64 = zeros.iter().take(8).enumerate().map(|(zeros, c)| f64::from(*c) * (7 - zeros) as f64).sum();
+    entropy(&zeros) + above / n < entropy(&counts) + SPARED
+}
+
+/// Bits of a symbol of these counts.
+fn entropy(counts: &[u32]) -> f64 {
+    let n = f64::from(counts.iter().sum::<u32>());
+    counts.iter().filter(|c| **c > 0).map(|c| f64::from(*c) / n * (n / f64::from(*c)).log2()).sum()
 }
 
 /// True if few words are different, in all and for each of them.
@@ -222,7 +245,6 @@ fn even<const BYTES: usize>(words: &[&[u8; BYTES]], values: usize, saved: f64, p
         let seen = counts.iter().filter(|c| **c > 0).count() as f64;
         return seen > 0.85 * k * (1.0 - (-n / k).exp());
     }
-    let entropy: f64 = counts.iter().filter(|c| **c > 0).map(|c| f64::from(*c) * (n / f64::from(*c)).log2()).sum();
     // A sample of n values of k shows less, by about (k - 1) / (2 n ln 2).
-    entropy / n > k.log2() - (k - 1.0) / (2.0 * n * std::f64::consts::LN_2) - saved
+    entropy(&counts) > k.log2() - (k - 1.0) / (2.0 * n * std::f64::consts::LN_2) - saved
 }

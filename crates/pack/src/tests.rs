@@ -157,7 +157,7 @@ fn numbers_in_typed_fields_are_numbers() {
     let mut wide = vec![];
     longest.iter().for_each(|n| unpack::write_number(&mut wide, *n));
     for (dtype, sizes, field, numbers, kind, most) in [
-        (1, [40, 100], 4, &floats, Kind::Floats, floats.len() * 9 / 10),
+        (1, [40, 100], 4, &floats, Kind::Floats { tails: false }, floats.len() * 9 / 10),
         (11, [40, 50], 10, &floats, Kind::Words { bytes: 8, float: false, plain: 0 }, floats.len() * 11 / 10),
         (6, [30, 100], 5, &integers, Kind::Varints, 3000 * 9 / 8 + 200),
         (7, [30, 100], 7, &integers, Kind::Varints, 3000 * 9 / 8 + 200),
@@ -192,7 +192,7 @@ fn large_tensors_are_divided_and_equal_ones_stored_once() {
     // Three parts of whole rows of 4000 bytes.
     let lengths: Vec<usize> = layout.spans.iter().map(|s| s.length).collect();
     assert_eq!(lengths, [234 * 4000, 234 * 4000, 232 * 4000, 8000, 8000]);
-    assert!(layout.spans[..4].iter().all(|s| s.kind == Kind::Floats), "{layout:?}");
+    assert!(layout.spans[..4].iter().all(|s| s.kind == Kind::Floats { tails: false }), "{layout:?}");
     assert_eq!(layout.spans[4].kind, Kind::Same { back: 8000 });
     assert_eq!(layout.blocks().iter().map(|b| b.len()).collect::<Vec<_>>(), [1, 1, 3]);
     assert_eq!(unpack(&pack(&file).unwrap().0).unwrap(), file);
@@ -214,14 +214,29 @@ fn floats_that_another_tensor_has_nearly_all_cost_little_the_second_time() {
         (archive.len(), layout(&file).unwrap().spans.iter().map(|s| s.kind).collect::<Vec<_>>())
     };
     let ((one, alone), (two, both)) = (packed(&[&weights]), packed(&[&weights, &other]));
-    assert_eq!(alone, [Kind::Floats]);
+    assert_eq!(alone, [Kind::Floats { tails: false }]);
     assert_eq!(both, [Kind::Words { bytes: 4, float: true, plain: 0 }; 2]);
     assert!(two < one * 5 / 4, "{one} and {two} bytes");
     // Zeros in the same places are no copies.
     let pruned = |seed| -> Vec<f32> {
         (0..4000).map(|i| if i % 2 == 0 { 0.0 } else { (tensor::random::unit(seed, i) - 0.5) as f32 }).collect()
     };
-    assert_eq!(packed(&[&pruned(1), &pruned(2)]).1, [Kind::Floats; 2]);
+    assert_eq!(packed(&[&pruned(1), &pruned(2)]).1, [Kind::Floats { tails: false }; 2]);
+}
+
+#[test]
+fn floats_of_one_absolute_step_have_their_zeros_told() {
+    let mut model = graph::Model::new(25);
+    // Beside 1, a float has steps of 2^-24.
+    let weights: Vec<f32> = (0..8000).map(|i| (tensor::random::unit(1, i) as f32 - 0.5) * 0.25 + 1.0 - 1.0).collect();
+    let id = model.values.add_constant("w", tensor::Tensor::new(weights, [80, 100]).unwrap());
+    model.graph.constants.push(id);
+    let file = onnx::to_bytes(&model).unwrap();
+    assert_eq!(layout(&file).unwrap().spans[0].kind, Kind::Floats { tails: true });
+    let (archive, sizes) = pack(&file).unwrap();
+    assert_eq!(unpack(&archive).unwrap(), file);
+    // So many steps as 22 bits have.
+    assert!(sizes.coded_numbers < 8000 * 23 / 8, "{sizes:?}");
 }
 
 #[test]
@@ -284,7 +299,7 @@ proptest! {
         data in prop::collection::vec(any::<u8>(), 0..700),
         repeat in 1usize..4,
         small in any::<bool>(),
-        (kind, row, inner) in (0usize..13, 0usize..50, 0usize..12),
+        (kind, row, inner) in (0usize..14, 0usize..50, 0usize..12),
     ) {
         let mut data: Vec<u8> = std::iter::repeat_n(data, repeat).flatten().collect();
         if small {
@@ -302,7 +317,8 @@ proptest! {
             Kind::Words { bytes: 8, float: false, plain: 0 },
             Kind::Few { bytes: 4, float: true },
             Kind::Few { bytes: 2, float: false },
-            Kind::Floats,
+            Kind::Floats { tails: false },
+            Kind::Floats { tails: true },
             Kind::Varints,
         ][kind];
         if kind == Kind::Varints {

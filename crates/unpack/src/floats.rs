@@ -1,5 +1,6 @@
 //! Floats of trained weights: exponents are told by those of their row and their column, and what lies below the highest bits of a
-//! mantissa is noise, which is stored as it is. A few nanoseconds a bit: contexts are not mixed.
+//! mantissa is noise, which is stored as it is. A few nanoseconds a bit: contexts are not mixed. Sums that were rounded to one absolute step have
+//! zeros at their lower end, the more the smaller they are: where there are such, their number is told by the exponent.
 use crate::Coder;
 use crate::mix::{Chance, chances};
 use alloc::vec;
@@ -23,17 +24,19 @@ pub(crate) struct Floats {
     symbols: Vec<Chance>,
     mantissas: Vec<Chance>,
     far: Vec<Chance>,
+    /// Whether a bit from the lowest on is the first that is set.
+    tails: Vec<Chance>,
 }
 
 impl Floats {
     pub(crate) fn new() -> Self {
         let mantissas = chances(SYMBOLS << CODED);
-        Floats { symbols: chances(LEVELS * SYMBOLS), mantissas, far: chances(256) }
+        Floats { symbols: chances(LEVELS * SYMBOLS), mantissas, far: chances(256), tails: chances(SYMBOLS * SYMBOLS) }
     }
 
-    /// Codes a span in place; a decoder writes it. A row has `row` floats, of which `inner` belong to a column. Bytes behind the last
-    /// whole float are stored.
-    pub(crate) fn code<C: Coder>(&mut self, coder: &mut C, span: &mut [u8], row: usize, inner: usize) {
+    /// Codes a span in place; a decoder writes it. A row has `row` floats, of which `inner` belong to a column; `tails`: zeros at the lower end
+    /// are coded. Bytes behind the last whole float are stored.
+    pub(crate) fn code<C: Coder>(&mut self, coder: &mut C, span: &mut [u8], (row, inner): (usize, usize), tails: bool) {
         let count = span.len() / 4;
         let (row, inner) = (row.clamp(1, count.max(1)), inner.clamp(1, count.max(1)));
         let exponent = |word: &[u8; 4]| u32::from_le_bytes(*word) >> 23 & 255;
@@ -46,7 +49,7 @@ impl Floats {
             for (own, column) in line.chunks_mut(inner).zip(&mut columns) {
                 let mut known = if *column == UNSEEN { mean } else { u32::from(*column) };
                 for word in own {
-                    let found = self.word(coder, u32::from_le_bytes(*word), greatest, ((mean + known) >> 4) as usize);
+                    let found = self.word(coder, u32::from_le_bytes(*word), greatest, ((mean + known) >> 4) as usize, tails);
                     *word = found.to_le_bytes();
                     let far = greatest.saturating_sub(found >> 23 & 255).min(NEAR) << 4;
                     mean = follow(mean, far, 4);
@@ -59,7 +62,7 @@ impl Floats {
     }
 
     #[inline]
-    fn word<C: Coder>(&mut self, coder: &mut C, given: u32, greatest: u32, level: usize) -> u32 {
+    fn word<C: Coder>(&mut self, coder: &mut C, given: u32, greatest: u32, level: usize, tails: bool) -> u32 {
         let exponent = given >> 23 & 255;
         let wanted = match greatest.wrapping_sub(exponent) {
             _ if given == 0 => ZERO,
@@ -78,9 +81,21 @@ impl Floats {
         };
         let context = (symbol as usize) << CODED;
         let high = tree(coder, &mut self.mantissas[context..context + (1 << CODED)], CODED, given >> STORED & ((1 << CODED) - 1));
-        // The sign stands above the mantissa's lower bits.
-        let low = coder.raw(given >> 31 << STORED | given & ((1 << STORED) - 1), STORED + 1);
-        low >> STORED << 31 | exponent << 23 | high << STORED | low & ((1 << STORED) - 1)
+        let mut known = 0;
+        if tails {
+            let chances = &mut self.tails[symbol as usize * SYMBOLS..][..SYMBOLS];
+            while known < STORED && !chances[known as usize].code(coder, given >> known & 1 == 1) {
+                known += 1;
+            }
+        }
+        // Of the lower bits, zeros and the one above them are known.
+        let tail = if tails && known < STORED { 1 << known } else { 0 };
+        let known = if tails { (known + 1).min(STORED) } else { 0 };
+        let left = STORED - known;
+        // The sign stands above them.
+        let stored = coder.raw(given >> 31 << left | (given & ((1 << STORED) - 1)) >> known, left + 1);
+        let low = (stored & ((1 << left) - 1)) << known | tail;
+        stored >> left << 31 | exponent << 23 | high << STORED | low
     }
 }
 

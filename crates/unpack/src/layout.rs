@@ -33,7 +33,10 @@ pub enum Kind {
         float: bool,
     },
     /// f32 of which the lower bits of the mantissa are noise.
-    Floats,
+    Floats {
+        /// True if many have zeros at their lower end.
+        tails: bool,
+    },
     /// Integers as protobuf packs them, each in as few bytes as it takes.
     Varints,
     /// The same bytes as earlier ones of the block.
@@ -103,7 +106,9 @@ impl Layout {
                     let shape = Shape { row: span.row, inner: span.inner, unsigned: true };
                     few::code(coder, &mut data[own], form, shape, (&mut known.0, &mut known.1));
                 }
-                Kind::Floats => floats.get_or_insert_with(Floats::new).code(coder, &mut data[own], span.row, span.inner),
+                Kind::Floats { tails } => {
+                    floats.get_or_insert_with(Floats::new).code(coder, &mut data[own], (span.row, span.inner), tails);
+                }
                 Kind::Varints => varints.get_or_insert_with(Varints::new).code(coder, &mut data[own]),
                 Kind::Same { back } => {
                     let from = begins.checked_sub(back).filter(|_| back >= span.length).ok_or(Fault::Damaged)?;
@@ -129,9 +134,10 @@ impl Layout {
                 Kind::Integers { bits, unsigned } => u8::from(unsigned) << 4 | bits,
                 Kind::Words { bytes, float, .. } => 32 | u8::from(float) << 4 | bytes,
                 Kind::Few { bytes, float } => 64 | u8::from(float) << 4 | bytes,
-                Kind::Floats => OTHER,
+                Kind::Floats { tails: false } => OTHER,
                 Kind::Varints => OTHER | 1,
                 Kind::Same { .. } => OTHER | 2,
+                Kind::Floats { tails: true } => OTHER | 3,
             };
             out.push(kind | u8::from(span.begins) << 7);
             match span.kind {
@@ -159,7 +165,7 @@ impl Layout {
             let (small, flag) = (first & 15, first >> 4 & 1 == 1);
             let kind = if first & OTHER == OTHER {
                 match first & !(OTHER | 128) {
-                    0 => Kind::Floats,
+                    at @ (0 | 3) => Kind::Floats { tails: at == 3 },
                     1 => Kind::Varints,
                     2 => {
                         let (back, behind) = archive::number(rest)?;
