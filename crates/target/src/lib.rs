@@ -88,6 +88,11 @@ pub trait Target: Send + Sync {
         false
     }
 
+    /// True if a file may meet processors that add two products of bytes in 16 bits, which saturate: x86 without VNNI.
+    fn sums_in_16_bits(&self) -> bool {
+        false
+    }
+
     /// Bits of the narrowest integers that layers can read as their data. What has fewer is stored in these, clipped to its own range.
     fn least_activation_bits(&self) -> u32 {
         2

@@ -133,6 +133,10 @@ impl Target for OnnxRuntime {
         !layer || integers == DType::I2
     }
 
+    fn sums_in_16_bits(&self) -> bool {
+        true
+    }
+
     /// ONNX Runtime (1.32) makes its MatMulNBits of such a product, which rounds the data to 8 bits.
     fn rounds_data(&self, op_type: &str) -> bool {
         op_type == "MatMul"

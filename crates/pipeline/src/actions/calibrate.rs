@@ -64,7 +64,7 @@ impl Calibrated {
         }
         if self.report.widened > 0 {
             notes.push(format!(
-                "processor_safe: {} channels of weights have a larger scale, so that their sums saturate on no processor",
+                "processor_safe: {} channels of weights have a larger scale, so that their sums saturate on no processor; false leaves them as they fit best",
                 self.report.widened
             ));
         }

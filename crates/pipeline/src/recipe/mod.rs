@@ -143,7 +143,8 @@ impl Loaded {
         models.chain(teachers).chain(files).chain(data.map(String::as_str)).map(|p| self.resolve(p, root)).collect()
     }
 
-    /// The recipe with the content of the plans and tables that its stages name, so that a run depends on nothing else.
+    /// The recipe with the content of the plans and tables that its stages name, and with the defaults of each stage that follow from the others,
+    /// so that a run depends on nothing else.
     ///
     /// # Errors
     /// [`PipelineError::Stage`] for a file that cannot be read, or whose rules do not fit the stage.
@@ -151,7 +152,8 @@ impl Loaded {
         let mut whole = self.clone();
         for (i, stage) in self.recipe.stages.iter().enumerate() {
             let failed = |e: StageError| PipelineError::stage(stage.name(), e);
-            whole.recipe.stages[i] = stage.with_files(&|path| self.resolve(path, root)).map_err(failed)?;
+            let stage_whole = stage.with_defaults(&self.recipe, i).with_files(&|path| self.resolve(path, root)).map_err(failed)?;
+            whole.recipe.stages[i] = stage_whole;
             if !stage.files().is_empty() {
                 whole.recipe.stages[i].check(&self.recipe, i).map_err(|fault| failed(fault.into()))?;
             }

@@ -66,6 +66,12 @@ impl Stage {
         Ok(Stage { settings, ..self.clone() })
     }
 
+    /// The stage with the defaults that follow from the rest of the recipe.
+    pub(super) fn with_defaults(&self, recipe: &Recipe, index: usize) -> Stage {
+        let settings = self.settings.with_defaults(recipe, index).unwrap_or_else(|| self.settings.clone());
+        Stage { settings, ..self.clone() }
+    }
+
     /// The settings as those of a kind, if the stage is of that kind.
     pub fn get<T: StageKind>(&self) -> Option<&T> {
         let any: &dyn Any = self.settings.as_ref();

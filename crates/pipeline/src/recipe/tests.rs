@@ -296,3 +296,19 @@ fn a_task_is_a_name_or_a_table_and_goals_are_about_its_figures() {
         assert!(error.contains(part), "{part}: {error}");
     }
 }
+
+#[test]
+fn weights_that_stay_as_they_are_have_scales_for_every_processor() {
+    let safe = |stages: &str| {
+        let recipe = parse(&format!("{HEAD}[[stages]]\nkind = \"quantize\"\n{stages}"), &[]).unwrap();
+        let loaded = Loaded { recipe, text: String::new(), folder: PathBuf::new(), overrides: vec![] };
+        loaded.with_files(None).unwrap().recipe.stages[0].get::<QuantizeStage>().unwrap().processor_safe
+    };
+    let deploy = "[[stages]]\nkind = \"deploy\"\n";
+    assert_eq!(safe(deploy), Some(true));
+    assert_eq!(safe(&format!("processor_safe = false\n{deploy}")), Some(false));
+    for other in ["epochs = 1\n", "batch_norm = \"keep\"\n", "[[stages]]\nkind = \"finetune\"\nepochs = 1\n"] {
+        assert_eq!(safe(&format!("{other}{deploy}")), None, "{other}");
+    }
+    assert_eq!(safe(&format!("{deploy}target = \"integer_only\"\n")), None);
+}

@@ -48,6 +48,11 @@ pub trait StageKind: StageBody + Any + Debug + Send + Sync {
         Ok(None)
     }
 
+    /// The settings with defaults that follow from the rest of the recipe; `None` if there are none.
+    fn with_defaults(&self, _recipe: &Recipe, _index: usize) -> Option<Arc<dyn StageKind>> {
+        None
+    }
+
     /// True if it reads training samples even without an epoch.
     fn calibrates(&self) -> bool {
         false

@@ -5,7 +5,7 @@ use super::search::{SearchSettings, read_rules, read_table};
 use super::training::{given, measured, train};
 use super::{StageBody, StageCx, StageError, StageOutput};
 use crate::actions::{CompressOn, Compressed, Compression, Rows, Tick, calibrate, stay_float};
-use crate::recipe::{Budget, Recipe};
+use crate::recipe::{Budget, Recipe, Stage};
 use crate::trial::Trial;
 use encodings::Encodings;
 use graph::Model;
@@ -44,8 +44,10 @@ pub struct QuantizeStage {
     /// Gives 8-bit weights scales with which no sum of the calibration data saturates on x86 processors without VNNI, so that the file
     /// gives the same results on every processor. Most channels keep nearly all of their 8 bits; `weights.reduce_range`, 7 bits for
     /// all, holds for any data, and where weights train after calibration. `espalier evaluate --arithmetic avx2` shows the results.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub processor_safe: bool,
+    /// Left out: `true` for a target whose files may meet such processors (onnxruntime), unless weights train on, in this stage or in
+    /// a later one, or `batch_norm = "keep"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processor_safe: Option<bool>,
     /// Patterns of node names that are skipped: they stay in float, or as an earlier quantize stage left them.
     #[serde(default)]
     pub skip: Vec<String>,
@@ -105,7 +107,7 @@ impl QuantizeStage {
             weight_only: self.weight_only,
             observer: self.calibration.observer(),
             exact: self.exact,
-            processor_safe: self.processor_safe,
+            processor_safe: self.processor_safe.unwrap_or(false),
             skip: self.skip.clone(),
             rules: self.rules.clone(),
             corrections: self.corrections.clone(),
@@ -171,6 +173,12 @@ impl StageKind for QuantizeStage {
             whole.search.table = Some(Box::new(read_table(&place(&table))?));
         }
         Ok(Some(Arc::new(whole)))
+    }
+
+    fn with_defaults(&self, recipe: &Recipe, index: usize) -> Option<Arc<dyn StageKind>> {
+        let trains = recipe.stages.iter().skip(index).any(Stage::trains);
+        let safe = recipe.target_from(index).sums_in_16_bits() && !trains && self.batch_norm == BatchNorm::Fold;
+        (safe && self.processor_safe.is_none()).then(|| Arc::new(QuantizeStage { processor_safe: Some(true), ..self.clone() }) as _)
     }
 
     fn check(&self, _: &Recipe, _: usize) -> Result<(), Fault> {

@@ -122,7 +122,7 @@ fn saturation(shared: &Shared, stage: &QuantizeStage) -> Option<Advice> {
         most.node,
         most.own.db()
     );
-    (!stage.processor_safe).then(|| Advice { change: Change::ProcessorSafe, why, expected: Some(taken / (1.0 + taken)) })
+    (stage.processor_safe != Some(true)).then(|| Advice { change: Change::ProcessorSafe, why, expected: Some(taken / (1.0 + taken)) })
 }
 
 /// Ranges of data that are too wide, or too short.
