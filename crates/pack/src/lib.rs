@@ -8,7 +8,7 @@ mod layout;
 use encoder::Encoder;
 use layout::layout;
 use rayon::prelude::*;
-use unpack::{Archive, Layout};
+use unpack::{Archive, Layout, Span};
 
 /// Why a file cannot be packed.
 #[derive(Debug, thiserror::Error)]
@@ -55,19 +55,19 @@ pub fn pack(file: &[u8]) -> Result<(Vec<u8>, Sizes), PackError> {
         at += span.length;
     }
     structure.extend_from_slice(&file[at..]);
-    let coded: Vec<(usize, Vec<u8>)> = layout
-        .blocks()
-        .into_par_iter()
-        .zip(blocks)
-        .map(|(spans, mut block)| {
-            let mut encoder = Encoder::new();
-            Layout::code(spans, &mut encoder, &mut block).map_err(PackError::Unfaithful)?;
-            Ok((block.len(), encoder.finish()))
-        })
-        .collect::<Result<_, PackError>>()?;
-    let mut encoder = Encoder::new();
-    unpack::code_bytes(&mut encoder, &mut structure);
-    let first = (structure.len(), encoder.finish());
+    let of_structure = || {
+        let mut encoder = Encoder::new();
+        unpack::code_bytes(&mut encoder, &mut structure);
+        (structure.len(), encoder.finish())
+    };
+    let of_block = |(spans, mut block): (&[Span], Vec<u8>)| {
+        let mut encoder = Encoder::new();
+        Layout::code(spans, &mut encoder, &mut block).map_err(PackError::Unfaithful)?;
+        Ok((block.len(), encoder.finish()))
+    };
+    let of_blocks = || layout.blocks().into_par_iter().zip(blocks).map(of_block).collect::<Result<Vec<_>, PackError>>();
+    let (first, coded) = rayon::join(of_structure, of_blocks);
+    let coded = coded?;
     let mut archive = unpack::MAGIC.to_vec();
     archive.push(unpack::VERSION);
     unpack::write_number(&mut archive, file.len() as u64);

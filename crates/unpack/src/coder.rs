@@ -15,6 +15,7 @@ pub trait Coder {
 }
 
 /// Where an interval is divided between true (below) and false.
+#[inline]
 pub fn middle(low: u32, high: u32, one: u32) -> u32 {
     low + ((u64::from(high - low) * u64::from(one)) >> 16) as u32
 }

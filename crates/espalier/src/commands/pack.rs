@@ -27,7 +27,8 @@ pub struct Packed {
 /// If the model cannot be read, keeps its weights in other files, or the archive cannot be written.
 pub fn pack(model: &Path, output: Option<&Path>) -> Result<Packed> {
     let file = read(model)?;
-    if let Some(data) = onnx::data_files(&onnx::load(model)?).first() {
+    let parsed = onnx::from_bytes(&file, Some(files::folder_of(model))).map_err(|e| e.in_file(model))?;
+    if let Some(data) = onnx::data_files(&parsed).first() {
         return Err(Error::Input(format!(
             "{}: its weights lie in {}; only files that hold all can be packed",
             model.display(),
