@@ -37,7 +37,7 @@ pub enum OnnxError {
 
 impl OnnxError {
     /// The same error with the path of the file.
-    pub(crate) fn in_file(self, path: &std::path::Path) -> Self {
+    pub fn in_file(self, path: &std::path::Path) -> Self {
         match self {
             OnnxError::Format { place, what } => OnnxError::Format { place: format!("{}: {place}", path.display()), what },
             OnnxError::Unsupported(what) => OnnxError::Unsupported(format!("{}: {what}", path.display())),

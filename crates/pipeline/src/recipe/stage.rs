@@ -1,5 +1,5 @@
 //! One stage of a recipe: its own settings, and those of all stages or of all that train.
-use super::Training;
+use super::{Recipe, Training};
 use crate::stages::{StageEntry, StageError, StageKind, kinds};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::IgnoredAny;
