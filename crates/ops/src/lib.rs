@@ -92,5 +92,5 @@ pub use roles::Roles;
 pub use saturation::{Products, Sums, saturates, taken as taken_by_saturation};
 pub use scaling::{ChannelAxis, ChannelConstants, LayerChannels, Scaling, channel_constants, keeps_last_axis, scaling};
 pub use sign::{NeverNegative, never_negative};
-pub use sums::{keeps_constants, summands};
+pub use sums::{Operand, joins, keeps_constants, operand, summands};
 pub use weights::{WeightAxes, weight_axes, weights};

@@ -1,4 +1,4 @@
-//! What a sum of two values and a layer on constant channels come to.
+//! What sums, products and joins of values and a layer on constant channels come to.
 use crate::{LayerChannels, Products};
 use graph::Node;
 
@@ -6,6 +6,30 @@ use graph::Node;
 pub fn summands(node: &Node) -> Option<[usize; 2]> {
     let two = node.inputs.len() == 2 && node.inputs.iter().all(Option::is_some);
     (node.is_onnx() && two && matches!(node.op_type.as_str(), "Add" | "Sum")).then_some([0, 1])
+}
+
+/// What an input is to the result of a node that computes element by element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operand {
+    /// The result is a multiple of it, or of its inverse.
+    Factor,
+    /// It is added or subtracted.
+    Summand,
+}
+
+/// What the inputs of a product, a quotient, a sum or a difference are; `None` for a node that does anything else.
+pub fn operand(node: &Node) -> Option<Operand> {
+    match node.op_type.as_str() {
+        _ if !node.is_onnx() => None,
+        "Mul" | "Div" => Some(Operand::Factor),
+        "Add" | "Sub" | "Sum" => Some(Operand::Summand),
+        _ => None,
+    }
+}
+
+/// True if the elements of all inputs stand side by side in the result, as they are.
+pub fn joins(node: &Node) -> bool {
+    node.is_onnx() && node.op_type == "Concat"
 }
 
 /// The channels of a layer that turns a constant channel of its data into a constant of each of its outputs: a convolution that reads
@@ -40,5 +64,7 @@ mod tests {
         assert!(keeps_constants(&node("Gemm").with("alpha", AttributeValue::Float(2.0)), &[4, 4]).is_none());
         assert!(keeps_constants(&node("MatMul"), &[4, 4]).is_some() && keeps_constants(&node("ConvTranspose"), &conv).is_none());
         assert_eq!((summands(&node("Add")), summands(&node("Mul"))), (Some([0, 1]), None));
+        assert_eq!(["Div", "Sub", "Max"].map(|op| operand(&node(op))), [Some(Operand::Factor), Some(Operand::Summand), None]);
+        assert!(joins(&node("Concat")) && !joins(&node("Add")));
     }
 }

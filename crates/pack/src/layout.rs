@@ -110,7 +110,11 @@ fn pieces(file: &[u8]) -> Result<Vec<Piece>, PackError> {
             continue;
         }
         if varints {
-            pieces.extend(between_numbers(file, at..at + length).into_iter().map(|part| Piece { at: part.start, length: part.len(), ..whole }));
+            pieces.extend(between_numbers(file, at..at + length).into_iter().map(|part| Piece {
+                at: part.start,
+                length: part.len(),
+                ..whole
+            }));
             continue;
         }
         // Whole rows where they fit, else whole numbers.

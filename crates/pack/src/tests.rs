@@ -218,9 +218,8 @@ fn floats_that_another_tensor_has_nearly_all_cost_little_the_second_time() {
     assert_eq!(both, [Kind::Words { bytes: 4, float: true, plain: 0 }; 2]);
     assert!(two < one * 5 / 4, "{one} and {two} bytes");
     // Zeros in the same places are no copies.
-    let pruned = |seed| -> Vec<f32> {
-        (0..4000).map(|i| if i % 2 == 0 { 0.0 } else { (tensor::random::unit(seed, i) - 0.5) as f32 }).collect()
-    };
+    let pruned =
+        |seed| -> Vec<f32> { (0..4000).map(|i| if i % 2 == 0 { 0.0 } else { (tensor::random::unit(seed, i) - 0.5) as f32 }).collect() };
     assert_eq!(packed(&[&pruned(1), &pruned(2)]).1, [Kind::Floats { tails: false }; 2]);
 }
 

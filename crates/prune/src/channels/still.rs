@@ -61,7 +61,7 @@ impl<'a> Origins<'a> {
         let filtered = match op.effect(node, self.model) {
             Effect::Moves => return true,
             // Other channels stand beside it.
-            _ if node.is_onnx() && node.op_type == "Concat" => return true,
+            _ if ops::joins(node) => return true,
             Effect::Computes { data, weight: Some(rule) } if node.input(rule.input).is_some_and(|w| own.contains(&w)) => data,
             _ => vec![],
         };

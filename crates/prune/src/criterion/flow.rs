@@ -1,7 +1,7 @@
 //! Synaptic flow: what each weight passes on in the network of magnitudes.
 use crate::{Candidate, PruneError, Result};
 use graph::{Model, ValueId, ValueType};
-use ops::{Effect, Role};
+use ops::{Effect, Operand, Role};
 use std::collections::{BTreeMap, HashMap};
 use technique::Fault;
 use tensor::{DType, Tensor};
@@ -75,10 +75,9 @@ fn magnitudes(model: &Model) -> Result<(Model, Vec<ValueId>)> {
                 Role::Bias | Role::NormBias => true,
                 Role::Statistic => effect == Some(Effect::Normalizes) && i == 3,
                 // A factor is a weight that is not trained, a summand a shift. Scales and sizes that other operators read stay.
-                Role::Constant => match node.op_type.as_str() {
-                    "Mul" | "Div" => false,
-                    "Add" | "Sub" | "Sum" => true,
-                    _ => continue,
+                Role::Constant => match ops::operand(node) {
+                    Some(operand) => operand == Operand::Summand,
+                    None => continue,
                 },
                 _ => false,
             };
