@@ -300,7 +300,7 @@ impl<L: Leveled> Codec for LevelCodec<L> {
 
     /// A trained scale stays positive: a step reduces it to half of its value at most.
     fn project(&self, _: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
-        Ok(after.max(&before.mul_scalar(0.5)?)?)
+        crate::positive_scale(before, &after)
     }
 
     fn keeps_zero(&self, _: &Parameters) -> bool {

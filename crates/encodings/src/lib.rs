@@ -201,6 +201,16 @@ pub fn project(encoding: &Encoding, parameter: &str, before: &Tensor, after: Ten
     open(encoding)?.project(parameter, before, after)
 }
 
+/// Scales that are smaller are as good as zero: no step makes one so small, and products of two stay numbers.
+const LEAST_SCALE: f64 = 1.0 / (1u64 << 60) as f64;
+
+/// A scale after a step: half of what it was at least, so that many steps in one direction do not end at zero or below. A step of Adam
+/// is as long as its rate, however small a scale is.
+fn positive_scale(before: &Tensor, after: &Tensor) -> Result<Tensor> {
+    let least = before.clip(None, Some(LEAST_SCALE))?;
+    Ok(after.max(&before.mul_scalar(0.5)?)?.max(&least)?)
+}
+
 /// Names of the trainable parameters of an encoding; none for an unknown encoding.
 pub fn trainable(encoding: &Encoding) -> Vec<String> {
     open(encoding).map_or(vec![], |codec| codec.trainable(&encoding.parameters).iter().map(|name| name.to_string()).collect())

@@ -75,7 +75,7 @@ impl Codec for AffineSettings {
     /// A scale and a bound stay positive: a step reduces them to half of their value at most. Esser et al. 2020 (arXiv:1902.08153) rely
     /// on the gradient's factor for small steps, which fails at a large learning rate.
     fn project(&self, parameter: &str, before: &Tensor, after: Tensor) -> Result<Tensor> {
-        if parameter == learned::OFFSET { Ok(after) } else { Ok(after.max(&before.mul_scalar(0.5)?)?) }
+        if parameter == learned::OFFSET { Ok(after) } else { crate::positive_scale(before, &after) }
     }
 
     fn settle(&self, parameters: &Parameters) -> Result<Option<(Parameters, bool)>> {

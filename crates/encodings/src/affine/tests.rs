@@ -340,3 +340,22 @@ proptest! {
         prop_assert!((y[1] - lo).abs() <= scale * 1.001 && (y[2] - hi).abs() <= scale * 1.001, "{:?} {} {}", y, lo, hi);
     }
 }
+
+/// Adam's step is as long as its rate, so a small scale may fall at every one of them.
+#[test]
+fn a_scale_that_falls_at_every_step_stays_one() {
+    let weight = Tensor::new(vec![1e-8f32, -2e-8, 0.5, -0.25], [2, 2]).unwrap();
+    let mut e = fit_weight(&weight, &AffineSettings::weight(8, Some(0)), Precision::FULL, 0.0).unwrap();
+    for _ in 0..400 {
+        let before = e.parameters["scale"].clone();
+        let after = crate::project(&e, "scale", &before, before.add_scalar(-5e-4).unwrap()).unwrap();
+        e.parameters.insert("scale".into(), after);
+    }
+    let scales = e.parameters["scale"].to_f32_vec().unwrap();
+    assert!(scales.iter().all(|s| *s == 2f32.powi(-60)), "{scales:?}");
+    assert!(Grid::of(&e).is_ok() && simulate(&weight, &e).unwrap().to_f32_vec().unwrap().iter().all(|v| v.is_finite()));
+    // One that was smaller before stays where it was.
+    let tiny = Tensor::vector(vec![1e-30f32, 1.0]);
+    let after = crate::project(&e, "scale", &tiny, Tensor::vector(vec![-1f32, 0.9])).unwrap();
+    assert_eq!(after.to_f32_vec().unwrap(), [1e-30, 0.9]);
+}
