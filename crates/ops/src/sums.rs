@@ -1,4 +1,4 @@
-//! What sums, products and joins of values and a layer on constant channels come to.
+//! What sums, products and joins are to their inputs, and what a layer makes of constant channels.
 use crate::{LayerChannels, Products};
 use graph::Node;
 

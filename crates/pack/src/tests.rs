@@ -253,7 +253,7 @@ fn many_integers_of_protobuf_are_divided_between_two() {
 fn a_block_that_says_that_it_is_huge_is_not_believed() {
     let (archive, _) = pack(&file()).unwrap();
     let mut hostile = archive[..5].to_vec();
-    // Lengths and checksum of the file, two blocks: the first of 4 bytes that decode to nothing, the second to 2 MB and a byte.
+    // Length and checksum of the file, and two blocks: an empty one, and one of 4 bytes that says that it decodes to 2 MB and a byte.
     for number in [1 << 21, 0, 0, 0, 0, 2, 0, 0, unpack::LARGEST as u64 + 1, 4, 0, 0, 0, 0] {
         unpack::write_number(&mut hostile, number);
     }

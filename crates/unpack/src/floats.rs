@@ -81,21 +81,20 @@ impl Floats {
         };
         let context = (symbol as usize) << CODED;
         let high = tree(coder, &mut self.mantissas[context..context + (1 << CODED)], CODED, given >> STORED & ((1 << CODED) - 1));
-        let mut known = 0;
-        if tails {
-            let chances = &mut self.tails[symbol as usize * SYMBOLS..][..SYMBOLS];
-            while known < STORED && !chances[known as usize].code(coder, given >> known & 1 == 1) {
-                known += 1;
-            }
-        }
-        // Of the lower bits, zeros and the one above them are known.
-        let tail = if tails && known < STORED { 1 << known } else { 0 };
-        let known = if tails { (known + 1).min(STORED) } else { 0 };
+        let (known, tail) = if tails { self.tail(coder, symbol, given) } else { (0, 0) };
         let left = STORED - known;
         // The sign stands above them.
         let stored = coder.raw(given >> 31 << left | (given & ((1 << STORED) - 1)) >> known, left + 1);
         let low = (stored & ((1 << left) - 1)) << known | tail;
         stored >> left << 31 | exponent << 23 | high << STORED | low
+    }
+
+    /// The zeros at the lower end of a mantissa and the one above them: how many bits that is, and these bits.
+    #[inline]
+    fn tail<C: Coder>(&mut self, coder: &mut C, symbol: u32, given: u32) -> (u32, u32) {
+        let chances = &mut self.tails[symbol as usize * SYMBOLS..][..SYMBOLS];
+        let first = (0..STORED).find(|bit| chances[*bit as usize].code(coder, given >> bit & 1 == 1));
+        first.map_or((STORED, 0), |bit| (bit + 1, 1 << bit))
     }
 }
 

@@ -152,8 +152,8 @@ impl Loaded {
         let mut whole = self.clone();
         for (i, stage) in self.recipe.stages.iter().enumerate() {
             let failed = |e: StageError| PipelineError::stage(stage.name(), e);
-            let stage_whole = stage.with_defaults(&self.recipe, i).with_files(&|path| self.resolve(path, root)).map_err(failed)?;
-            whole.recipe.stages[i] = stage_whole;
+            let settled = stage.with_defaults(&self.recipe, i);
+            whole.recipe.stages[i] = settled.with_files(&|path| self.resolve(path, root)).map_err(failed)?;
             if !stage.files().is_empty() {
                 whole.recipe.stages[i].check(&self.recipe, i).map_err(|fault| failed(fault.into()))?;
             }

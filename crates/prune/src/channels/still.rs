@@ -52,8 +52,8 @@ impl<'a> Origins<'a> {
     /// data by these filters, or reads data in this very channel alone.
     pub(super) fn none(&self, channel: &Channel) -> bool {
         let own: HashSet<ValueId> = channel.places.iter().map(|p| p.value).collect();
-        let computed = channel.places.iter().filter(|p| self.moving.contains(&p.value));
-        computed.into_iter().all(|p| self.nodes.get(&p.value).is_some_and(|node| self.keeps_out(node, &own)))
+        let mut computed = own.iter().filter(|value| self.moving.contains(value));
+        computed.all(|value| self.nodes.get(value).is_some_and(|node| self.keeps_out(node, &own)))
     }
 
     fn keeps_out(&self, node: &Node, own: &HashSet<ValueId>) -> bool {
@@ -65,8 +65,8 @@ impl<'a> Origins<'a> {
             Effect::Computes { data, weight: Some(rule) } if node.input(rule.input).is_some_and(|w| own.contains(&w)) => data,
             _ => vec![],
         };
-        let inputs = node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?)));
-        inputs.into_iter().all(|(i, v)| !self.moving.contains(&v) || own.contains(&v) || filtered.contains(&i))
+        let mut inputs = node.inputs.iter().enumerate().filter_map(|(i, v)| Some((i, (*v)?)));
+        inputs.all(|(i, v)| !self.moving.contains(&v) || own.contains(&v) || filtered.contains(&i))
     }
 }
 

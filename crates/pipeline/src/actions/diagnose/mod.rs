@@ -14,7 +14,7 @@ use advice::{Shared, advice};
 use graph::Model;
 use quantize::diagnosis::{self, Diagnosis, LayerDiagnosis};
 use quantize::mixed::Effect;
-use report::record::{CauseRecord, DiagnosisRecord, EffectRecord, LayerErrorRecord, SCHEMA_VERSION, SuggestionRecord};
+use report::record::{CauseRecord, DiagnosisRecord, EffectRecord, LayerErrorRecord, SCHEMA_VERSION, SuggestionRecord, readable};
 use tensor::SignalToNoise;
 use train::{Batches, LoaderBatches};
 
@@ -172,7 +172,7 @@ impl Diagnose<'_> {
 }
 
 fn effect_record(effect: &Effect) -> EffectRecord {
-    EffectRecord { noise: effect.noise, loss: effect.loss, metric: effect.metric }
+    EffectRecord { noise: readable(effect.noise), loss: effect.loss.map(readable), metric: effect.metric }
 }
 
 fn layer_record(l: &LayerDiagnosis, share: f64) -> LayerErrorRecord {
