@@ -217,6 +217,12 @@ pub(crate) struct Prune {
     /// Instead, remove whole channels until this share of the multiply-accumulates is gone, 0..1
     #[arg(long, value_name = "X", conflicts_with = "sparsity")]
     pub(crate) macs: Option<f64>,
+    /// Instead, remove whole channels until a run in ONNX Runtime on this machine takes this share less time, 0..1
+    #[arg(long, value_name = "X", conflicts_with_all = ["sparsity", "macs"])]
+    pub(crate) latency: Option<f64>,
+    /// Instead, remove whole channels until the deployed file is at most this large, such as "90 kB"
+    #[arg(long, value_name = "SIZE", conflicts_with_all = ["sparsity", "macs", "latency"])]
+    pub(crate) size: Option<String>,
     /// Training epochs after pruning
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) epochs: u64,

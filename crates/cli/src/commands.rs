@@ -31,8 +31,10 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
         }
         Command::Quantize(a) => return shortcut(name, &a.short, lib::Purpose::Quantize { epochs: a.epochs }, printer),
         Command::Prune(a) => {
-            let purpose = match a.macs {
-                Some(macs) => lib::Purpose::PruneChannels { macs, epochs: a.epochs },
+            let size = a.size.clone().map(lib::Cut::Size);
+            let cut = a.macs.map(lib::Cut::Macs).or(a.latency.map(lib::Cut::Latency)).or(size);
+            let purpose = match cut {
+                Some(cut) => lib::Purpose::PruneChannels { cut, epochs: a.epochs },
                 None => lib::Purpose::Prune { sparsity: a.sparsity, epochs: a.epochs },
             };
             return shortcut(name, &a.short, purpose, printer);

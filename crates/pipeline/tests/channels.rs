@@ -79,6 +79,23 @@ fn channels_that_masks_have_emptied_go() {
 }
 
 #[test]
+fn a_residual_block_without_weights_is_its_shortcut_in_the_file() {
+    let mask = "kind = \"prune\"\nsparsity = 0.2\ngranularity = \"residual_block\"\ncriterion = \"taylor\"";
+    let empty = "name = \"empty\"\nkind = \"prune_channels\"\nremove = { dead = true }";
+    let record = record(&[TRAIN, mask, empty, TEACH, DEPLOY_REFERENCE]);
+    let tells = |name: &str, text: &str| stage(&record, name).notes.iter().any(|n| n.text.contains(text));
+    assert!(tells("prune", "of 3 residual blocks are left, gone: "), "{:?}", stage(&record, "prune").notes);
+    assert!(!tells("prune", "min_per_layer"), "a block that goes is no mistake: {:?}", stage(&record, "prune").notes);
+    assert!(tells("empty", "removed 1 branch "), "{:?}", stage(&record, "empty").notes);
+    let macs = |name: &str| stage(&record, name).metrics.macs.unwrap();
+    assert!(macs("empty") < macs("prune"));
+    let accuracy = |name: &str| stage(&record, name).metrics.accuracy.unwrap();
+    assert!((accuracy("empty") - accuracy("prune")).abs() < 0.003, "{} {}", accuracy("empty"), accuracy("prune"));
+    let (deployed, deploy) = record.deployed().unwrap();
+    assert_eq!((deployed.metrics.macs.unwrap(), deploy.runtimes[0].accuracy), (macs("empty"), deploy.simulation_accuracy));
+}
+
+#[test]
 fn masks_and_quantizers_are_cut_with_their_weights() {
     let untrained = CUT
         .replace("teacher = \"train\"\ntemperature = 2.0\nepochs = 2", "epochs = 0")

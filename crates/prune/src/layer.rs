@@ -30,6 +30,8 @@ pub(crate) struct Layer {
     pub(crate) total: usize,
     /// The units are what a pattern prunes in the end.
     pub(crate) pattern: bool,
+    /// The part of the network that all units belong to, where a part lives or dies as a whole.
+    pub(crate) part: Option<usize>,
 }
 
 impl Layer {
@@ -86,7 +88,7 @@ impl Layer {
                 }
             });
         }
-        Layer { fates, ranked, sizes: None, floor: 0, zeros: 0, dead: 0, total: 0, pattern: false }
+        Layer { fates, ranked, sizes: None, floor: 0, zeros: 0, dead: 0, total: 0, pattern: false, part: None }
     }
 
     /// Each group with an open element is a unit.
@@ -107,7 +109,7 @@ impl Layer {
             kept.push(sizes[group]);
         }
         let fates = of.iter().enumerate().map(|(i, group)| if open(i) { Fate::With(number[*group]) } else { Fate::Dead }).collect();
-        Layer { fates, ranked, sizes: Some(kept), floor: 0, zeros: 0, dead: 0, total: 0, pattern: false }
+        Layer { fates, ranked, sizes: Some(kept), floor: 0, zeros: 0, dead: 0, total: 0, pattern: false, part: None }
     }
 
     /// Makes the most important units infinitely so, until `least` elements are sure to live.
@@ -157,15 +159,18 @@ impl Layer {
     }
 }
 
-/// Which units live if the least important are pruned: `budget` elements, at most `most`. Units of several elements are taken as
-/// long as that comes nearer to the budget; infinitely important ones never.
+/// Which units live if the least important are pruned: `budget` elements, at most `most`. A unit of several elements is taken if that comes
+/// nearer to the budget, else passed over; infinitely important ones are never taken.
 pub(crate) fn select(ranked: &[f32], sizes: Option<&[usize]>, budget: usize, most: usize) -> Vec<bool> {
     let Some(sizes) = sizes else { return least_important(ranked, budget.min(most)) };
     let mut live = vec![true; ranked.len()];
     let mut left = budget;
     for unit in ascending(ranked) {
-        if ranked[unit] == f32::INFINITY || sizes[unit].div_ceil(2) > left {
+        if ranked[unit] == f32::INFINITY {
             break;
+        }
+        if sizes[unit].div_ceil(2) > left {
+            continue;
         }
         live[unit] = false;
         left = left.saturating_sub(sizes[unit]);

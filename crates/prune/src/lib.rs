@@ -31,7 +31,8 @@ pub use criterion::{
 pub use error::{PruneError, Result};
 pub use gradual::GradualPruning;
 pub use granularity::{
-    Block, Column, Element, Filter, Granularities, Granularity, GroupNorm, Head, Kernel, NofM, Row, Units, WholeLayer, grouped,
+    Block, Column, Element, Filter, Granularities, Granularity, GroupNorm, Head, Kernel, NofM, Parts, ResidualBlock, Row, Units,
+    WholeLayer, grouped,
 };
 pub use prune::{prune, prune_with};
 pub use report::{LayerSparsity, SparsityReport, report};

@@ -2,8 +2,8 @@
 use crate::layer::{Layer, select};
 use crate::schedule::of_round;
 use crate::{
-    Allocation, Candidate, Criterion, ImportanceContext, Needs, PruneError, PruneSettings, Result, ScopeLayer, SparsityReport, candidates,
-    report,
+    Allocation, Candidate, Criterion, GroupNorm, ImportanceContext, Needs, PruneError, PruneSettings, Result, ScopeLayer, SparsityReport,
+    candidates, report,
 };
 use graph::{Model, ValueId};
 use std::collections::BTreeMap;
@@ -19,8 +19,8 @@ use train::GradientSource;
 /// otherwise they would use up the requested share. They are masked too, so that they stay zero, and counted separately in the
 /// report. A layer of zeros only, which may be a deliberate start, is left as it is.
 ///
-/// Groups of elements (see [`crate::Granularity`]) are counted by their elements, and taken while they come nearest to the share. In
-/// them an element that is masked already stays so. A pattern (N:M) reaches its own sparsity.
+/// Groups of elements (see [`crate::Granularity`]) are counted by their elements; one that is too large to come nearer to the share is passed
+/// over. In them an element that is masked already stays so. A pattern (N:M) reaches its own sparsity.
 ///
 /// The weights that live keep their values, unless the settings have an update.
 ///
@@ -55,7 +55,7 @@ pub fn prune_with(model: &mut Model, settings: &PruneSettings, source: Option<&G
             let what = format!("{} needs data, and there is none to run", settings.update.kind());
             return Err(Fault::new("update", what).hint("prune with a data set, or leave update out").into());
         };
-        report.notes = settings.update.apply(model, &settings.skip, source)?;
+        report.notes.extend(settings.update.apply(model, &settings.skip, source)?);
     }
     Ok(report)
 }
@@ -76,9 +76,10 @@ pub(crate) fn to_sparsity(
     let (layers, dense) = read_layers(model, settings, &list, (source, movement), keep_dead)?;
     let whole = sparsity >= settings.target();
     let live: Vec<Vec<bool>> = match settings.scope.allocate(&sizes(model, &layers), sparsity).map_err(|fault| fault.under("scope"))? {
-        Allocation::Together => together(&layers, sparsity, whole),
+        Allocation::Together => together(&layers, sparsity, whole, settings.granularity.norm()),
         Allocation::Shares(shares) => layers.iter().zip(shares).map(|((_, layer), share)| layer.alone(share, whole)).collect(),
     };
+    let notes = parts_left(settings, &layers, &live).into_iter().collect();
     let zero_before = layers.iter().map(|(_, l)| l.zeros).sum();
     let (mut emptied, mut masks) = (vec![], vec![]);
     for ((candidate, layer), live) in layers.iter().zip(live) {
@@ -86,7 +87,7 @@ pub(crate) fn to_sparsity(
             continue;
         }
         let live = layer.mask(&live);
-        if !live.contains(&true) {
+        if !live.contains(&true) && layer.part.is_none() {
             emptied.push(candidate.name.clone());
         }
         masks.push((candidate.weight, candidate.name.clone(), live));
@@ -96,7 +97,7 @@ pub(crate) fn to_sparsity(
         let mask = Tensor::new(live, shape).map_err(|source| PruneError::Tensor { weight: name, source })?;
         model.annotations.entry(weight).mask = Some(mask);
     }
-    Ok(SparsityReport { zero_before, emptied, dense, ..report(model, &list) })
+    Ok(SparsityReport { zero_before, emptied, dense, notes, ..report(model, &list) })
 }
 
 /// The candidates with their units, ranked; and those that stay dense, each with the reason.
@@ -111,8 +112,22 @@ pub(crate) fn read_layers<'c>(
     let criterion: &dyn Criterion = &*settings.criterion;
     let context = ImportanceContext { movement: movement.clone(), ..ImportanceContext::gather(model, &settings.criterion, list, source)? };
     let (mut layers, mut dense) = (vec![], vec![]);
+    let parts = settings.granularity.parts().map(|parts| Ok::<_, PruneError>((parts, (parts.of)(model)?))).transpose()?;
+    if let Some((parts, of)) = &parts
+        && of.is_empty()
+    {
+        return Err(Fault::new("granularity", format!("the network has no {}", parts.name)).hint("take another granularity").into());
+    }
     for candidate in list {
-        match Layer::read(&context, criterion, candidate, settings, keep_dead)? {
+        let part = parts.as_ref().map(|(parts, of)| of.get(&candidate.weight).copied().ok_or(parts.outside)).transpose();
+        let read = match part {
+            Ok(part) => Layer::read(&context, criterion, candidate, settings, keep_dead)?.map(|mut layer| {
+                layer.part = part;
+                layer
+            }),
+            Err(outside) => Err(outside.to_string()),
+        };
+        match read {
             Ok(layer) => layers.push((candidate, layer)),
             Err(why) => dense.push((candidate.name.clone(), why)),
         }
@@ -120,19 +135,47 @@ pub(crate) fn read_layers<'c>(
     Ok((layers, dense))
 }
 
-/// Chooses among all layers together; for each which of its units live.
-fn together(layers: &[(&Candidate, Layer)], sparsity: f64, whole: bool) -> Vec<Vec<bool>> {
-    let joined: Vec<f32> = layers.iter().flat_map(|(_, l)| l.ranked.iter().copied()).collect();
+/// Chooses among all layers together; for each which of its units live. The units of layers of one part are one.
+fn together(layers: &[(&Candidate, Layer)], sparsity: f64, whole: bool, norm: GroupNorm) -> Vec<Vec<bool>> {
     let sum = |of: fn(&Layer) -> usize| layers.iter().map(|(_, l)| of(l)).sum::<usize>();
     let budget = if whole && layers.iter().any(|(_, l)| l.pattern) {
         usize::MAX
     } else {
         Layer::budget(sparsity, sum(|l| l.total), sum(|l| l.dead))
     };
-    let sizes: Option<Vec<usize>> =
-        layers.iter().any(|(_, l)| l.sizes.is_some()).then(|| layers.iter().flat_map(|(_, l)| l.each()).collect());
-    let mut alive = select(&joined, sizes.as_deref(), budget, sum(Layer::most)).into_iter();
-    layers.iter().map(|(_, layer)| alive.by_ref().take(layer.ranked.len()).collect()).collect()
+    let mut parts = BTreeMap::<usize, Vec<(f32, usize)>>::new();
+    for (_, layer) in layers {
+        let Some(part) = layer.part else { continue };
+        parts.entry(part).or_default().extend(layer.ranked.iter().copied().zip(layer.each()));
+    }
+    let free = || layers.iter().map(|(_, l)| l).filter(|l| l.part.is_none());
+    let joined: Vec<f32> = free().flat_map(|l| l.ranked.iter().copied()).chain(parts.values().map(|units| norm.joined(units))).collect();
+    let sizes: Option<Vec<usize>> = layers.iter().any(|(_, l)| l.sizes.is_some()).then(|| {
+        let size = |units: &Vec<(f32, usize)>| units.iter().map(|(_, n)| n).sum();
+        free().flat_map(Layer::each).chain(parts.values().map(size)).collect()
+    });
+    let mut alive = select(&joined, sizes.as_deref(), budget, sum(Layer::most));
+    let of_parts: BTreeMap<usize, bool> = parts.keys().copied().zip(alive.split_off(alive.len() - parts.len())).collect();
+    let mut alive = alive.into_iter();
+    let of = |layer: &Layer| match layer.part {
+        Some(part) => vec![of_parts.get(&part).copied().unwrap_or(true); layer.ranked.len()],
+        None => alive.by_ref().take(layer.ranked.len()).collect(),
+    };
+    layers.iter().map(|(_, layer)| layer).map(of).collect()
+}
+
+/// How many parts of the network are left, and whose weights are gone.
+fn parts_left(settings: &PruneSettings, layers: &[(&Candidate, Layer)], live: &[Vec<bool>]) -> Option<String> {
+    let name = settings.granularity.parts()?.name;
+    let mut parts = BTreeMap::<usize, (bool, Vec<&str>)>::new();
+    for ((candidate, layer), live) in layers.iter().zip(live) {
+        let (lives, weights) = parts.entry(layer.part?).or_default();
+        *lives |= live.contains(&true);
+        weights.push(&candidate.name);
+    }
+    let gone: Vec<String> = parts.values().filter(|(lives, _)| !lives).map(|(_, weights)| weights.join(" + ")).collect();
+    let list = if gone.is_empty() { String::new() } else { format!(", gone: {}", gone.join("; ")) };
+    Some(format!("{} of {} {name} are left{list}", parts.len() - gone.len(), parts.len()))
 }
 
 /// The layers as a scope sees them.

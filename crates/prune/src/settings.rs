@@ -105,6 +105,14 @@ impl PruneSettings {
             }
             _ => {}
         }
+        if self.granularity.parts().is_some() && self.scope.kind() != Scopes::DEFAULT.unwrap_or_default() {
+            let what = format!(
+                "granularity {} compares parts of several layers, and {} gives each layer a share",
+                self.granularity.kind(),
+                self.scope.kind()
+            );
+            return Err(Fault::new("scope", what).hint("take scope = \"global\"; skip = [...] names layers that stay dense"));
+        }
         if self.scope.measure().is_some() && self.granularity.sparsity().is_some() {
             let what = format!("{} finds each layer's share, and granularity {} decides it", self.scope.kind(), self.granularity.kind());
             return Err(Fault::new("scope", what).hint("leave one of them out"));

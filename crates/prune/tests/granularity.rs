@@ -132,6 +132,78 @@ fn a_share_of_each_layer_is_kept_whatever_its_importance() {
     assert_eq!(report.emptied, Vec::<String>::new());
 }
 
+/// The weights of the blocks of ResNet-20, and how many of each block live.
+fn blocks_of_resnet20(m: &Model) -> Vec<Vec<(String, usize, usize)>> {
+    let mut blocks = std::collections::BTreeMap::<String, Vec<(String, usize, usize)>>::new();
+    for c in candidates(m, &[]).unwrap().into_iter().filter(|c| c.name.starts_with("layer")) {
+        let mask = live(m, c.weight);
+        let block: Vec<&str> = c.name.split('.').take(2).collect();
+        let lives = mask.iter().filter(|l| **l).count();
+        blocks.entry(block.join(".")).or_default().push((c.name, lives, mask.len()));
+    }
+    blocks.into_values().collect()
+}
+
+#[test]
+fn a_residual_block_dies_over_all_its_layers() {
+    let mut m = model("resnet20");
+    let report = prune(&mut m, &settings(Some(0.4), r#""residual_block""#)).unwrap();
+    let blocks = blocks_of_resnet20(&m);
+    assert!(blocks.len() == 9 && blocks.iter().all(|b| b.len() == 2), "{blocks:?}");
+    let mut gone = 0;
+    for block in &blocks {
+        let lives: Vec<bool> = block.iter().map(|(_, lives, _)| *lives > 0).collect();
+        assert!(lives[0] == lives[1] && block.iter().all(|(_, lives, all)| [0, *all].contains(lives)), "{block:?}");
+        gone += usize::from(!lives[0]);
+    }
+    // Blocks are of 4608, 13824, 18432, 55296 and 73728 weights.
+    assert!(gone > 0 && (report.sparsity - 0.4).abs() * report.total() as f64 <= 73728.0 / 2.0, "{}", report.sparsity);
+    let dense: Vec<&str> = report.dense.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(dense, ["conv1.weight", "linear.weight"]);
+    assert!(
+        report.emptied.is_empty() && report.notes[0].starts_with(&format!("{} of 9 residual blocks are left, gone: ", 9 - gone)),
+        "{report:?}"
+    );
+    // The least mean square goes first, whatever the layers of a block have each.
+    let mean = |m: &Model, block: &[(String, usize, usize)]| {
+        let all: Vec<f32> =
+            block.iter().flat_map(|(name, ..)| m.values.tensor(m.find(name).unwrap()).unwrap().to_f32_vec().unwrap()).collect();
+        all.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>() / all.len() as f64
+    };
+    // BatchNormalization scales are all alike here, so the order is that of the plain weights; a block too large for the rest is passed over.
+    for (dead, lives) in blocks.iter().flat_map(|a| blocks.iter().map(move |b| (a, b))).filter(|(a, b)| a[0].1 == 0 && b[0].1 > 0) {
+        let size = |block: &[(String, usize, usize)]| block.iter().map(|(_, _, all)| all).sum::<usize>();
+        assert!(size(dead) < size(lives) || mean(&m, dead) <= mean(&m, lives), "{dead:?} {lives:?}");
+    }
+}
+
+#[test]
+fn a_shortcut_with_a_convolution_is_no_branch() {
+    let mut m = model("resnet8");
+    let report = prune(&mut m, &settings(Some(0.999), r#""residual_block""#)).unwrap();
+    let dense: Vec<&str> = report.dense.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(dense, ["conv1.weight", "layer2.shortcut.weight", "layer3.shortcut.weight", "linear.weight"]);
+    assert!(report.notes[0].starts_with("0 of 3 residual blocks are left"), "{report:?}");
+    // Only what lies in no branch is left of the network.
+    let sample = [("input".to_string(), tensor::Tensor::zeros(tensor::DType::F32, &[1, 3, 32, 32]).unwrap())].into();
+    let sums = |m: &Model| {
+        m.graph.nodes.iter().filter(|n| ops::summands(n).is_some_and(|[_, b]| m.constant(n.input(b).unwrap()).is_none())).count()
+    };
+    assert_eq!(sums(&m), 3);
+    assert_eq!(espalier_prune::channels::drop_branches(&mut m, &sample).unwrap(), 3);
+    assert_eq!(sums(&m), 0);
+    assert_eq!(candidates(&m, &[]).unwrap().len(), 4);
+}
+
+#[test]
+fn blocks_are_compared_in_the_whole_network() {
+    let layer = PruneSettings { scope: Choice::named("layer").unwrap(), ..settings(Some(0.4), r#""residual_block""#) };
+    assert_eq!(layer.check().unwrap_err().path, ["scope"]);
+    let mut m = model("lenet5");
+    let none = prune(&mut m, &settings(Some(0.4), r#""residual_block""#)).unwrap_err();
+    assert!(none.to_string().contains("the network has no residual blocks"), "{none}");
+}
+
 #[test]
 fn each_scope_gives_its_shares() {
     for (scope, sparsity) in [

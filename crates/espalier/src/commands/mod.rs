@@ -33,7 +33,7 @@ pub use diagnose::{DiagnoseOptions, Diagnosis, diagnose};
 pub use evaluate::{EvaluateOptions, Evaluation, evaluate};
 pub use execute::{Execution, execute};
 pub use groups::{ChannelGroups, HeldLayer, channel_groups};
-pub use init::{Purpose, Shortcut, Task, Written, init, shortcut};
+pub use init::{Cut, Purpose, Shortcut, Task, Written, init, shortcut};
 pub use inputs::{example_inputs, random_inputs};
 pub use inspect::{Inspection, Layer, Port, inspect};
 pub use list::{Entry, Topic, explain, explainable, list};

@@ -108,7 +108,8 @@ fn remove_dead(model: &mut Model, shapes: &BTreeMap<String, Vec<usize>>, sample:
         told.push(format!("{folded} channels were constants, which are in the biases of the layers that read them now"));
     }
     if branches > 0 {
-        told.push(format!("removed {branches} branches whose result was the same for all data: their sums read the other side"));
+        let (of, sums) = if branches == 1 { ("branch", "its sum reads") } else { ("branches", "their sums read") };
+        told.push(format!("removed {branches} {of} whose result was the same for all data: {sums} the other side"));
     }
     Ok(told)
 }

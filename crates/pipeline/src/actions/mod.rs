@@ -13,6 +13,7 @@ mod memory;
 mod original;
 mod prune;
 mod quantize;
+mod scoring;
 mod shares;
 mod sources;
 mod student;

@@ -1,4 +1,5 @@
 //! The recipe's data sets, opened once, and the batches that stages read from them.
+use super::scoring::scoring_batch;
 use crate::StageError;
 use crate::recipe::{CalibrationData, CalibrationSettings, DataSettings, Loaded};
 use data::{Dataset, Holdout, LoaderOptions, OpenOptions, Preprocess, Purpose, Shuffle, Wanted, check_classes, split_holdout};
@@ -8,9 +9,6 @@ use std::sync::Arc;
 use technique::Choice;
 use tensor::Tensor;
 use train::{Batches, Feeding, LoaderBatches, Named, Tasks};
-
-/// Largest batch that scoring runs at once.
-const SCORING_BATCH: usize = 250;
 
 /// Numbers of rows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -347,13 +345,19 @@ impl Sources {
         Ok((self.batches(&named.unwrap_or_else(|| dataset.clone()), options, model)?, told.to_string(), labelled))
     }
 
+    /// How many samples scoring runs at once; where a sample cannot be read the batches tell.
+    fn scoring_batch(&self, model: &Model) -> usize {
+        let run = self.one_sample(model).unwrap_or_default();
+        scoring_batch(model, &run, self.feeding(model).ok().and_then(|f| f.fixed()).unwrap_or(1))
+    }
+
     /// Held-out samples, if there are any.
     ///
     /// # Errors
     /// If the model has no input.
     pub fn validation(&self, model: &Model) -> Result<Option<LoaderBatches>, StageError> {
         let Some((dataset, rows)) = &self.validation else { return Ok(None) };
-        let options = LoaderOptions { batch: SCORING_BATCH, rows: rows.clone(), ..self.options(model)? };
+        let options = LoaderOptions { batch: self.scoring_batch(model), rows: rows.clone(), ..self.options(model)? };
         Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }
 
@@ -363,7 +367,7 @@ impl Sources {
     /// If the model has no input.
     pub fn test(&self, model: &Model) -> Result<Option<LoaderBatches>, StageError> {
         let Some(dataset) = &self.test else { return Ok(None) };
-        let options = LoaderOptions { batch: SCORING_BATCH, ..self.options(model)? };
+        let options = LoaderOptions { batch: self.scoring_batch(model), ..self.options(model)? };
         Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }
 
@@ -374,7 +378,7 @@ impl Sources {
     pub fn some_test(&self, model: &Model, limit: Option<usize>) -> Result<Option<LoaderBatches>, StageError> {
         let (Some(limit), Some(dataset)) = (limit, &self.test) else { return self.test(model) };
         let rows = data::evenly(dataset.len(), limit);
-        let options = LoaderOptions { batch: SCORING_BATCH, rows: Some(Arc::new(rows)), ..self.options(model)? };
+        let options = LoaderOptions { batch: self.scoring_batch(model), rows: Some(Arc::new(rows)), ..self.options(model)? };
         Ok(Some(self.batches(&self.by_name(dataset, model, true)?, options, model)?))
     }
 

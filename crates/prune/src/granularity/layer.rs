@@ -13,7 +13,7 @@ A layer whose weights are all zero passes nothing on, so this is for networks wi
 whatever its input. A stage prune_channels with remove = { dead = true } behind it takes such a branch out of the graph: the sum reads the shortcut
 alone, and the network has a block less. Name the layers that have no way around them in skip: the first, the last, those of
 shortcuts with a convolution, those that lead into a stage of the network. Take scope = \"global\" and a criterion that compares
-between layers: taylor.",
+between layers: taylor. granularity = \"residual_block\" takes all layers of a branch together, and finds by itself what has a way around it.",
         source: "Wen et al. 2016, arXiv:1608.03665, section 3.2 (depth-wise sparsity); Chen & Zhao 2018, arXiv:1812.00258 (layers of residual networks)",
         example: "granularity = \"layer\"\nscope = \"global\"\ncriterion = \"taylor\"\nskip = [\"conv1.weight\", \"fc.weight\"]",
     }

@@ -8,6 +8,7 @@ mod kernel;
 mod layer;
 mod n_m;
 mod norm;
+mod residual_block;
 mod row;
 
 pub use block::Block;
@@ -19,10 +20,12 @@ pub use kernel::Kernel;
 pub use layer::WholeLayer;
 pub use n_m::NofM;
 pub use norm::GroupNorm;
+pub use residual_block::ResidualBlock;
 pub use row::Row;
 
-use crate::{Candidate, WeightView};
-use graph::Model;
+use crate::{Candidate, Result, WeightView};
+use graph::{Model, ValueId};
+use std::collections::BTreeMap;
 use technique::{Entry, Family};
 
 /// How a weight's elements are taken together. Lists have an entry for each element, in the stored order.
@@ -41,6 +44,17 @@ pub enum Units {
     },
     /// The weight stays as it is, for this reason.
     Dense(String),
+}
+
+/// Parts of a network over several weights, each of which lives or dies as a whole.
+#[derive(Clone, Copy)]
+pub struct Parts {
+    /// The number of the part that each weight belongs to, for the weights that belong to one.
+    pub of: fn(&Model) -> Result<BTreeMap<ValueId, usize>>,
+    /// What they are called.
+    pub name: &'static str,
+    /// Why the other weights stay dense.
+    pub outside: &'static str,
 }
 
 /// Says which elements of a weight live and die together.
@@ -74,6 +88,11 @@ pub trait Granularity: Send + Sync {
         self.units(candidate)
     }
 
+    /// The parts of the network that live or die as a whole, where a unit has several weights: all units of a part's weights are one.
+    fn parts(&self) -> Option<Parts> {
+        None
+    }
+
     /// How the importance of a group follows from that of its elements.
     fn norm(&self) -> GroupNorm {
         GroupNorm::default()
@@ -103,8 +122,18 @@ impl Family for Granularities {
     const SUMMARY: &'static str = "Which elements of a weight become zero together: each by itself, a pattern, or a whole part.";
     const DEFAULT: Option<&'static str> = Some("element");
     fn members() -> &'static [Entry<dyn Granularity>] {
-        static LIST: &[Entry<dyn Granularity>] =
-            &[element::ENTRY, n_m::ENTRY, block::ENTRY, row::ENTRY, column::ENTRY, kernel::ENTRY, filter::ENTRY, head::ENTRY, layer::ENTRY];
+        static LIST: &[Entry<dyn Granularity>] = &[
+            element::ENTRY,
+            n_m::ENTRY,
+            block::ENTRY,
+            row::ENTRY,
+            column::ENTRY,
+            kernel::ENTRY,
+            filter::ENTRY,
+            head::ENTRY,
+            layer::ENTRY,
+            residual_block::ENTRY,
+        ];
         LIST
     }
 }

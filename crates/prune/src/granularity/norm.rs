@@ -36,6 +36,21 @@ impl GroupNorm {
             GroupNorm::Max => sum,
         }) as f32
     }
+
+    /// The importance of groups together, each with its number of elements.
+    pub(crate) fn joined(self, groups: &[(f32, usize)]) -> f32 {
+        let (mut sum, mut n) = (0.0, 0);
+        for (importance, count) in groups {
+            let mut one = 0.0;
+            self.add(&mut one, *importance);
+            match self {
+                GroupNorm::Max => sum = f64::max(sum, one),
+                GroupNorm::L1 | GroupNorm::L2 => sum += one * *count as f64,
+            }
+            n += count;
+        }
+        self.finish(sum, n)
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +69,11 @@ mod tests {
         assert_eq!(of(GroupNorm::Max, &[1.0, 7.0, 2.0]), 7.0);
         for norm in [GroupNorm::L1, GroupNorm::L2, GroupNorm::Max] {
             assert_eq!(of(norm, &[2.0; 5]), 2.0);
+            // Of two groups together it is that of all their elements.
+            let (a, b) = ([1.0, 3.0, 2.0], [7.0, 1.0]);
+            let together = norm.joined(&[(of(norm, &a), 3), (of(norm, &b), 2)]);
+            assert!((together - of(norm, &[a.as_slice(), &b].concat())).abs() < 1e-6);
+            assert_eq!(norm.joined(&[(f32::INFINITY, 2), (1.0, 2)]), f32::INFINITY);
         }
     }
 }

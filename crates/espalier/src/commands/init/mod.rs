@@ -32,6 +32,17 @@ pub struct Task {
     pub preprocess: PreprocessChanges,
 }
 
+/// How many channels are removed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cut {
+    /// Until this share of the multiply-accumulates is gone.
+    Macs(f64),
+    /// Until a run in the target's runtime on this machine takes this share less time.
+    Latency(f64),
+    /// Until the deployed file is at most this large: `"90 kB"`.
+    Size(String),
+}
+
 /// The purpose of the recipe.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Purpose {
@@ -51,8 +62,8 @@ pub enum Purpose {
     },
     /// Removal of whole channels, then training with the uncut network as teacher.
     PruneChannels {
-        /// Share of the multiply-accumulates that goes.
-        macs: f64,
+        /// How much goes.
+        cut: Cut,
         /// Passes over the training data.
         epochs: u64,
     },

@@ -1,6 +1,6 @@
 //! The recipe's text.
 use super::guess::Guess;
-use super::{Facts, Purpose};
+use super::{Cut, Facts, Purpose};
 use data::{Layout, Preprocess, Size, Wanted};
 use std::fmt::Write;
 use technique::Choice;
@@ -22,7 +22,7 @@ pub(super) fn text(facts: &Facts, purpose: &Purpose) -> String {
         }
         Purpose::Quantize { epochs } => quantize(&mut out, facts, *epochs),
         Purpose::Prune { sparsity, epochs } => prune(&mut out, facts, *sparsity, *epochs),
-        Purpose::PruneChannels { macs, epochs } => prune_channels(&mut out, facts, *macs, *epochs),
+        Purpose::PruneChannels { cut, epochs } => prune_channels(&mut out, facts, cut, *epochs),
         Purpose::Distill { student, width, epochs } => distill(&mut out, facts, student, *width, *epochs),
     }
     out += "\n# The standard ONNX file that ships, compared with the simulation and measured in ONNX Runtime.\n[[stages]]\nkind = \"deploy\"\n";
@@ -129,12 +129,22 @@ fn prune(out: &mut String, facts: &Facts, sparsity: f64, epochs: u64) {
     optimizer(out);
 }
 
-fn prune_channels(out: &mut String, facts: &Facts, macs: f64, epochs: u64) {
+/// What makes the smaller network faster too.
+const ROUNDED: &str = "# round_to = 16 would keep multiples of 16 channels, which runtimes compute fastest.";
+
+fn prune_channels(out: &mut String, facts: &Facts, cut: &Cut, epochs: u64) {
+    let (rounding, how) = match cut {
+        Cut::Macs(share) => (ROUNDED, format!("remove = {{ macs = {share:?} }}")),
+        Cut::Latency(share) => (
+            "# Runtimes compute multiples of 8 channels fastest. The time is measured in ONNX Runtime on this machine.",
+            format!("remove = {{ latency = {share:?} }}\nround_to = 8"),
+        ),
+        Cut::Size(size) => (ROUNDED, format!("budget = {}", quoted(size))),
+    };
     let _ = write!(
         out,
         "\n# The least important channels go, with everything that reads them: the network is smaller.\n\
-         # espalier inspect --groups lists them. round_to = 16 would keep multiples of 16 channels, which runtimes compute fastest.\n\
-         [[stages]]\nkind = \"prune_channels\"\nremove = {{ macs = {macs:?} }}\n"
+         # espalier inspect --groups lists them.\n{rounding}\n[[stages]]\nkind = \"prune_channels\"\n{how}\n"
     );
     if epochs > 0 {
         let softened = if facts.task.wanted() == Wanted::Class { "temperature = 2.0\n" } else { "" };
