@@ -178,6 +178,18 @@ fn a_residual_block_dies_over_all_its_layers() {
 }
 
 #[test]
+fn a_schedule_goes_on_from_the_blocks_that_are_gone() {
+    let mut m = model("resnet20");
+    let shares = [0.2, 0.45, 0.7].map(|share| prune(&mut m, &settings(Some(share), r#""residual_block""#)).unwrap());
+    let left: Vec<usize> = shares.iter().map(|r| r.notes[0].split(' ').next().unwrap().parse().unwrap()).collect();
+    assert!(left.is_sorted_by(|a, b| a > b), "{left:?}");
+    for (report, share) in shares.iter().zip([0.2, 0.45, 0.7]) {
+        assert_eq!(report.dense, shares[0].dense);
+        assert!((report.sparsity - share).abs() * report.total() as f64 <= 73728.0 / 2.0, "{} {share}", report.sparsity);
+    }
+}
+
+#[test]
 fn a_shortcut_with_a_convolution_is_no_branch() {
     let mut m = model("resnet8");
     let report = prune(&mut m, &settings(Some(0.999), r#""residual_block""#)).unwrap();

@@ -27,7 +27,6 @@ pub use groups::{Channel, ChannelPlace, Group, Groups, Held, groups};
 pub use growing::{GrowingPenalty, GrowingSettings};
 pub(crate) use heads::heads;
 pub use settings::{ChannelScope, ChannelSettings, Remove};
-pub(crate) use still::moving;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use train::{Executor, Mode, Named};
 ///
 /// # Errors
 /// [`PruneError::Tensor`] for a weight that cannot be read.
-pub(crate) fn moving(model: &Model) -> Result<HashSet<ValueId>> {
+pub(super) fn moving(model: &Model) -> Result<HashSet<ValueId>> {
     let mut found: HashSet<ValueId> = model.graph.inputs.iter().copied().collect();
     for node in &model.graph.nodes {
         let reads = node.inputs.iter().flatten().any(|v| found.contains(v)) || node.subgraphs().next().is_some();

@@ -1,9 +1,8 @@
 //! Residual block: all weights of the branch of a residual sum.
 use super::{Granularity, GroupNorm, Parts, Units};
-use crate::channels::moving;
 use crate::{Candidate, Result, candidates};
 use graph::{Model, ValueId};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use technique::{Entry, Manual, Settings, member};
 
 pub(super) const ENTRY: Entry<dyn Granularity> = member!(
@@ -62,11 +61,12 @@ impl Granularity for ResidualBlock {
 /// # Errors
 /// For a weight that cannot be read.
 fn branches(model: &Model) -> Result<BTreeMap<ValueId, usize>> {
-    let (moving, links) = (moving(model)?, model.graph.links());
-    let mut readers = BTreeMap::<ValueId, BTreeSet<usize>>::new();
-    for (at, node) in model.graph.nodes.iter().enumerate() {
-        for v in node.inputs.iter().flatten() {
-            readers.entry(*v).or_default().insert(at);
+    let links = model.graph.links();
+    // What the network is given reaches a branch whose weights are masked, too: it stays one.
+    let mut fed: HashSet<ValueId> = model.free_inputs().into_iter().collect();
+    for node in &model.graph.nodes {
+        if node.inputs.iter().flatten().any(|v| fed.contains(v)) {
+            fed.extend(node.outputs.iter().flatten());
         }
     }
     // What subgraphs read, nothing computes for a sum alone.
@@ -78,14 +78,14 @@ fn branches(model: &Model) -> Result<BTreeMap<ValueId, usize>> {
         .map(|c| (c.weight, c.view.map_or(0, |view| view.shape.iter().product())))
         .collect();
     let alone = |nodes: &BTreeSet<usize>| -> BTreeSet<ValueId> {
-        let inside = |v: &&ValueId| readers.get(v).is_some_and(|by| by.is_subset(nodes));
+        let inside = |v: &&ValueId| links.consumers(**v).iter().all(|by| nodes.contains(by));
         weights.keys().filter(inside).copied().collect()
     };
     let mut found: Vec<(usize, BTreeSet<usize>, BTreeSet<ValueId>)> = vec![];
     for (at, node) in model.graph.nodes.iter().enumerate() {
         let Some(sides) = ops::summands(node) else { continue };
         let Some([a, b]) = node.input(sides[0]).zip(node.input(sides[1])).map(|(a, b)| [a, b]) else { continue };
-        if a == b || ![a, b].iter().all(|v| moving.contains(v)) {
+        if a == b || ![a, b].iter().all(|v| fed.contains(v)) {
             continue;
         }
         let branch = |side: ValueId| {
