@@ -212,17 +212,17 @@ pub(crate) struct Prune {
     #[command(flatten)]
     pub(crate) short: Short,
     /// Share of the weights that become zero, 0..1
-    #[arg(long, value_name = "X", default_value_t = 0.5)]
+    #[arg(long, value_name = "X", default_value_t = 0.5, value_parser = share)]
     pub(crate) sparsity: f64,
     /// Instead, remove whole channels until this share of the multiply-accumulates is gone, 0..1
-    #[arg(long, value_name = "X", conflicts_with = "sparsity")]
+    #[arg(long, value_name = "X", conflicts_with = "sparsity", value_parser = share)]
     pub(crate) macs: Option<f64>,
     /// Instead, remove whole channels until a run in ONNX Runtime on this machine takes this share less time, 0..1
-    #[arg(long, value_name = "X", conflicts_with_all = ["sparsity", "macs"])]
+    #[arg(long, value_name = "X", conflicts_with_all = ["sparsity", "macs"], value_parser = share)]
     pub(crate) latency: Option<f64>,
     /// Instead, remove whole channels until the deployed file is at most this large, such as "90 kB"
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["sparsity", "macs", "latency"])]
-    pub(crate) size: Option<String>,
+    pub(crate) size: Option<ByteSize>,
     /// Training epochs after pruning
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) epochs: u64,
@@ -654,6 +654,14 @@ fn size(text: &str) -> Result<Size, String> {
 fn sides(text: &str) -> Result<[usize; 2], String> {
     let (height, width) = text.split_once(',').unwrap_or((text, text));
     Ok([side(height)?, side(width)?])
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.trim()
+        .parse()
+        .ok()
+        .filter(|x| (0.0..1.0).contains(x))
+        .ok_or_else(|| "a share at least 0 and below 1 is needed: half is 0.5".into())
 }
 
 fn side(text: &str) -> Result<usize, String> {

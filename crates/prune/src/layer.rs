@@ -1,5 +1,6 @@
 //! One weight while its mask is chosen: its units, ranked.
 use crate::{Candidate, Criterion, GroupNorm, ImportanceContext, PruneError, PruneSettings, Result, Units, least_important};
+use tensor::Tensor;
 
 /// What becomes of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,7 @@ pub(crate) struct Layer {
     pub(crate) total: usize,
     /// The units are what a pattern prunes in the end.
     pub(crate) pattern: bool,
-    /// The part of the network that all units belong to, where a part lives or dies as a whole.
+    /// The part of the network that the weight belongs to, as one unit, where a part lives or dies as a whole.
     pub(crate) part: Option<usize>,
 }
 
@@ -42,8 +43,14 @@ impl Layer {
         candidate: &Candidate,
         settings: &PruneSettings,
         keep_dead: bool,
+        part: Option<usize>,
     ) -> Result<Result<Layer, String>> {
-        let units = settings.granularity.units_in(context.model, candidate);
+        let units = match (settings.granularity.units_in(context.model, candidate), part) {
+            (Units::Dense(why), _) => Units::Dense(why),
+            // What belongs to a part is one unit of it.
+            (_, Some(_)) => Units::Groups(vec![0; context.model.values.tensor(candidate.weight).map_or(0, Tensor::len)]),
+            (units, None) => units,
+        };
         if let Units::Dense(why) = units {
             return Ok(Err(why));
         }
@@ -68,7 +75,7 @@ impl Layer {
             Units::Blocks { of, keep } => Layer::elements(&importance, &masked, open, &spared(&of, keep, &importance, open)),
             _ => Layer::elements(&importance, &masked, open, &vec![false; weight.len()]),
         };
-        (layer.total, layer.zeros, layer.pattern) = (total, zeros, settings.granularity.sparsity().is_some());
+        (layer.total, layer.zeros, layer.pattern, layer.part) = (total, zeros, settings.granularity.sparsity().is_some(), part);
         layer.dead = if restores { 0 } else { (0..weight.len()).filter(|i| weight[*i] != 0.0 && masked[*i]).count() };
         layer.hold((settings.min_per_layer * weight.len() as f64).ceil() as usize);
         Ok(Ok(layer))
@@ -132,6 +139,11 @@ impl Layer {
         (0..self.ranked.len()).map(|unit| self.sizes.as_ref().map_or(1, |sizes| sizes[unit]))
     }
 
+    /// Number of elements of the weight.
+    pub(crate) fn len(&self) -> usize {
+        self.fates.len()
+    }
+
     /// Number of elements that may be pruned.
     pub(crate) fn most(&self) -> usize {
         self.each().sum::<usize>() - self.floor
@@ -145,7 +157,7 @@ impl Layer {
     /// Which units live if this layer has a share of its own; `whole`: a pattern is reached.
     pub(crate) fn alone(&self, share: f64, whole: bool) -> Vec<bool> {
         let budget = if whole && self.pattern { usize::MAX } else { Layer::budget(share, self.total, self.dead) };
-        select(&self.ranked, self.sizes.as_deref(), budget, self.most())
+        select(&self.ranked, self.sizes.as_deref(), budget, self.most(), false)
     }
 
     /// The mask, from which units live.
@@ -159,17 +171,18 @@ impl Layer {
     }
 }
 
-/// Which units live if the least important are pruned: `budget` elements, at most `most`. A unit of several elements is taken if that comes
-/// nearer to the budget, else passed over; infinitely important ones are never taken.
-pub(crate) fn select(ranked: &[f32], sizes: Option<&[usize]>, budget: usize, most: usize) -> Vec<bool> {
+/// Which units live if the least important are pruned: `budget` elements, at most `most`. Units of several elements are taken as
+/// long as that comes nearer to the budget, and then, with `pass_over`, smaller ones that come nearer still; infinitely important ones never.
+pub(crate) fn select(ranked: &[f32], sizes: Option<&[usize]>, budget: usize, most: usize, pass_over: bool) -> Vec<bool> {
     let Some(sizes) = sizes else { return least_important(ranked, budget.min(most)) };
     let mut live = vec![true; ranked.len()];
     let mut left = budget;
     for unit in ascending(ranked) {
-        if ranked[unit] == f32::INFINITY {
+        let too_large = sizes[unit].div_ceil(2) > left;
+        if ranked[unit] == f32::INFINITY || (too_large && !pass_over) {
             break;
         }
-        if sizes[unit].div_ceil(2) > left {
+        if too_large {
             continue;
         }
         live[unit] = false;

@@ -2,11 +2,11 @@
 use crate::layer::{Layer, select};
 use crate::schedule::of_round;
 use crate::{
-    Allocation, Candidate, Criterion, GroupNorm, ImportanceContext, Needs, PruneError, PruneSettings, Result, ScopeLayer, SparsityReport,
-    candidates, report,
+    Allocation, Candidate, Criterion, GroupNorm, ImportanceContext, Needs, Parts, PruneError, PruneSettings, Result, ScopeLayer,
+    SparsityReport, candidates, report,
 };
 use graph::{Model, ValueId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use technique::Fault;
 use tensor::Tensor;
 use train::GradientSource;
@@ -19,8 +19,8 @@ use train::GradientSource;
 /// otherwise they would use up the requested share. They are masked too, so that they stay zero, and counted separately in the
 /// report. A layer of zeros only, which may be a deliberate start, is left as it is.
 ///
-/// Groups of elements (see [`crate::Granularity`]) are counted by their elements; one that is too large to come nearer to the share is passed
-/// over. In them an element that is masked already stays so. A pattern (N:M) reaches its own sparsity.
+/// Groups of elements (see [`crate::Granularity`]) are counted by their elements, and taken while they come nearest to the share. In
+/// them an element that is masked already stays so. A pattern (N:M) reaches its own sparsity.
 ///
 /// The weights that live keep their values, unless the settings have an update.
 ///
@@ -112,26 +112,36 @@ pub(crate) fn read_layers<'c>(
     let criterion: &dyn Criterion = &*settings.criterion;
     let context = ImportanceContext { movement: movement.clone(), ..ImportanceContext::gather(model, &settings.criterion, list, source)? };
     let (mut layers, mut dense) = (vec![], vec![]);
-    let parts = settings.granularity.parts().map(|parts| Ok::<_, PruneError>((parts, (parts.of)(model)?))).transpose()?;
-    if let Some((parts, of)) = &parts
-        && of.is_empty()
-    {
-        return Err(Fault::new("granularity", format!("the network has no {}", parts.name)).hint("take another granularity").into());
+    let parts = match settings.granularity.parts() {
+        Some(parts) => (parts.of)(model)?,
+        None => BTreeMap::new(),
+    };
+    if let Some(Parts { name, .. }) = settings.granularity.parts().filter(|_| parts.is_empty()) {
+        return Err(Fault::new("granularity", format!("the network has no {name}")).hint("take another granularity").into());
     }
     for candidate in list {
-        let part = parts.as_ref().map(|(parts, of)| of.get(&candidate.weight).copied().ok_or(parts.outside)).transpose();
-        let read = match part {
-            Ok(part) => Layer::read(&context, criterion, candidate, settings, keep_dead)?.map(|mut layer| {
-                layer.part = part;
-                layer
-            }),
-            Err(outside) => Err(outside.to_string()),
+        let part = parts.get(&candidate.weight).copied();
+        let read = match settings.granularity.parts().filter(|_| part.is_none()) {
+            Some(Parts { outside, .. }) => Err(outside.to_string()),
+            None => Layer::read(&context, criterion, candidate, settings, keep_dead, part)?,
         };
         match read {
             Ok(layer) => layers.push((candidate, layer)),
             Err(why) => dense.push((candidate.name.clone(), why)),
         }
     }
+    // A part with a weight that stays dense stays as a whole.
+    let read: BTreeSet<ValueId> = layers.iter().map(|(candidate, _): &(&Candidate, Layer)| candidate.weight).collect();
+    let spared: BTreeMap<usize, &str> = parts
+        .iter()
+        .filter(|(weight, _)| !read.contains(weight))
+        .map(|(weight, part)| (*part, model.values[*weight].name.as_str()))
+        .collect();
+    layers.retain(|(candidate, layer)| {
+        let why = layer.part.and_then(|part| spared.get(&part));
+        dense.extend(why.map(|other| (candidate.name.clone(), format!("it goes with '{other}', which stays dense"))));
+        why.is_none()
+    });
     Ok((layers, dense))
 }
 
@@ -143,18 +153,22 @@ fn together(layers: &[(&Candidate, Layer)], sparsity: f64, whole: bool, norm: Gr
     } else {
         Layer::budget(sparsity, sum(|l| l.total), sum(|l| l.dead))
     };
-    let mut parts = BTreeMap::<usize, Vec<(f32, usize)>>::new();
+    // For each part the importance of its weights with their numbers of elements, and how many of these may still be pruned.
+    let mut parts = BTreeMap::<usize, (Vec<(f32, usize)>, usize)>::new();
     for (_, layer) in layers {
         let Some(part) = layer.part else { continue };
-        parts.entry(part).or_default().extend(layer.ranked.iter().copied().zip(layer.each()));
+        let (units, open) = parts.entry(part).or_default();
+        units.extend(layer.ranked.iter().map(|v| (*v, layer.len())));
+        *open += layer.each().sum::<usize>();
     }
     let free = || layers.iter().map(|(_, l)| l).filter(|l| l.part.is_none());
-    let joined: Vec<f32> = free().flat_map(|l| l.ranked.iter().copied()).chain(parts.values().map(|units| norm.joined(units))).collect();
-    let sizes: Option<Vec<usize>> = layers.iter().any(|(_, l)| l.sizes.is_some()).then(|| {
-        let size = |units: &Vec<(f32, usize)>| units.iter().map(|(_, n)| n).sum();
-        free().flat_map(Layer::each).chain(parts.values().map(size)).collect()
-    });
-    let mut alive = select(&joined, sizes.as_deref(), budget, sum(Layer::most));
+    let joined: Vec<f32> =
+        free().flat_map(|l| l.ranked.iter().copied()).chain(parts.values().map(|(units, _)| norm.joined(units))).collect();
+    let sizes: Option<Vec<usize>> = layers
+        .iter()
+        .any(|(_, l)| l.sizes.is_some())
+        .then(|| free().flat_map(Layer::each).chain(parts.values().map(|(_, open)| *open)).collect());
+    let mut alive = select(&joined, sizes.as_deref(), budget, sum(Layer::most), whole && !parts.is_empty());
     let of_parts: BTreeMap<usize, bool> = parts.keys().copied().zip(alive.split_off(alive.len() - parts.len())).collect();
     let mut alive = alive.into_iter();
     let of = |layer: &Layer| match layer.part {
@@ -170,12 +184,16 @@ fn parts_left(settings: &PruneSettings, layers: &[(&Candidate, Layer)], live: &[
     let mut parts = BTreeMap::<usize, (bool, Vec<&str>)>::new();
     for ((candidate, layer), live) in layers.iter().zip(live) {
         let (lives, weights) = parts.entry(layer.part?).or_default();
-        *lives |= live.contains(&true);
+        // A layer of zeros only is left as it is.
+        *lives |= live.contains(&true) || layer.total == 0;
         weights.push(&candidate.name);
     }
     let gone: Vec<String> = parts.values().filter(|(lives, _)| !lives).map(|(_, weights)| weights.join(" + ")).collect();
-    let list = if gone.is_empty() { String::new() } else { format!(", gone: {}", gone.join("; ")) };
-    Some(format!("{} of {} {name} are left{list}", parts.len() - gone.len(), parts.len()))
+    let list = match gone.is_empty() {
+        true => ", each is too large for this sparsity".to_string(),
+        false => format!(", gone: {}", gone.join("; ")),
+    };
+    Some(format!("{} of {} {name} are left{list}", parts.len() - gone.len(), parts.len())).filter(|_| !parts.is_empty())
 }
 
 /// The layers as a scope sees them.

@@ -32,7 +32,7 @@ pub struct SparsityReport {
     /// Weights that the granularity leaves dense, each with the reason.
     #[serde(default)]
     pub dense: Vec<(String, String)>,
-    /// Sentences of the update of the weights that live.
+    /// Sentences on parts of the network that are gone, and of the update of the weights that live.
     #[serde(default)]
     pub notes: Vec<String>,
 }

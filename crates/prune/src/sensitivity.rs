@@ -72,6 +72,10 @@ pub fn sensitivity(
     batches: impl Iterator<Item = Result<Batch, TrainError>>,
     tick: &mut dyn FnMut(u64, u64),
 ) -> Result<PruneSensitivity> {
+    if let Some(parts) = settings.granularity.parts() {
+        let what = format!("each layer is measured alone, and granularity {} takes {} together", settings.granularity.kind(), parts.name);
+        return Err(Fault::new("granularity", what).hint("take another granularity").into());
+    }
     let list = candidates(model, &settings.skip)?;
     let (layers, dense) = read_layers(model, settings, &list, (source, &BTreeMap::new()), true)?;
     let layers: Vec<_> = layers.into_iter().filter(|(_, layer)| layer.total > 0).collect();

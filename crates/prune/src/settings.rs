@@ -113,6 +113,14 @@ impl PruneSettings {
             );
             return Err(Fault::new("scope", what).hint("take scope = \"global\"; skip = [...] names layers that stay dense"));
         }
+        if self.granularity.empties_layers() && self.min_per_layer > 0.0 {
+            let what = format!(
+                "min_per_layer = {} keeps a share of each layer, and granularity {} empties layers",
+                self.min_per_layer,
+                self.granularity.kind()
+            );
+            return Err(Fault::new("min_per_layer", what).hint("leave it out; skip = [...] names layers that stay dense"));
+        }
         if self.scope.measure().is_some() && self.granularity.sparsity().is_some() {
             let what = format!("{} finds each layer's share, and granularity {} decides it", self.scope.kind(), self.granularity.kind());
             return Err(Fault::new("scope", what).hint("leave one of them out"));

@@ -178,9 +178,47 @@ fn a_residual_block_dies_over_all_its_layers() {
 }
 
 #[test]
+fn a_block_with_a_weight_that_stays_dense_stays() {
+    let skip = vec!["layer3.1.conv2.weight".to_string()];
+    let mut m = model("resnet20");
+    let report = prune(&mut m, &PruneSettings { skip, ..settings(Some(0.99), r#""residual_block""#) }).unwrap();
+    assert!(report.notes[0].starts_with("0 of 8 residual blocks are left"), "{report:?}");
+    let why = report.dense.iter().find(|(name, _)| name == "layer3.1.conv1.weight").map(|(_, why)| why.as_str());
+    assert_eq!(why, Some("it goes with 'layer3.1.conv2.weight', which stays dense"));
+    assert!(m.annotations.mask(m.find("layer3.1.conv1.weight").unwrap()).is_none());
+    let least = PruneSettings { min_per_layer: 0.05, ..settings(Some(0.4), r#""residual_block""#) };
+    assert_eq!(least.check().unwrap_err().path, ["min_per_layer"]);
+    let least = PruneSettings { min_per_layer: 0.05, ..settings(Some(0.4), r#""layer""#) };
+    assert_eq!(least.check().unwrap_err().path, ["min_per_layer"]);
+}
+
+#[test]
+fn elements_masked_before_count_in_the_mean_of_a_block() {
+    // A block of which half is masked already has the least mean square over all its elements, not over those that live.
+    let mut m = model("resnet20");
+    let list: Vec<_> = candidates(&m, &[]).unwrap();
+    for c in &list {
+        let shape = m.values.tensor(c.weight).unwrap().shape().to_vec();
+        let size = if c.name.starts_with("layer1.2.") { 0.45f32 } else { 0.5 };
+        m.values.set_tensor(c.weight, tensor::Tensor::full(size, shape.clone()).unwrap());
+        if c.name == "layer1.1.conv2.weight" {
+            let live = (0..shape.iter().product::<usize>()).map(|i| i % 10 == 0).collect::<Vec<bool>>();
+            m.annotations.entry(c.weight).mask = Some(tensor::Tensor::new(live, shape).unwrap());
+        }
+    }
+    let report = prune(&mut m, &settings(Some(0.02), r#""residual_block""#)).unwrap();
+    assert!(report.notes[0].contains("gone: layer1.1.conv1.weight + layer1.1.conv2.weight"), "{:?}", report.notes);
+}
+
+#[test]
 fn a_schedule_goes_on_from_the_blocks_that_are_gone() {
     let mut m = model("resnet20");
     let shares = [0.2, 0.45, 0.7].map(|share| prune(&mut m, &settings(Some(share), r#""residual_block""#)).unwrap());
+    // On the way nothing is passed over: the blocks go by their importance, as far as that comes nearer.
+    let mut gradual = model("resnet20");
+    let steps = PruneSettings { criterion: Choice::named("synflow").unwrap(), ..settings(Some(0.4), r#""residual_block""#) };
+    let report = prune(&mut gradual, &steps).unwrap();
+    assert!((report.sparsity - 0.4).abs() * report.total() as f64 <= 73728.0 / 2.0, "{}", report.sparsity);
     let left: Vec<usize> = shares.iter().map(|r| r.notes[0].split(' ').next().unwrap().parse().unwrap()).collect();
     assert!(left.is_sorted_by(|a, b| a > b), "{left:?}");
     for (report, share) in shares.iter().zip([0.2, 0.45, 0.7]) {

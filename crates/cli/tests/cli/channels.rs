@@ -37,7 +37,9 @@ fn a_share_of_the_macs_is_removed_and_the_file_is_smaller() {
     let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--latency", "0.3", "--size", "90 kB"]);
     assert!(code == 2 && error.contains("--latency"), "{error}");
     let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--size", "90 fB"]);
-    assert!(code != 0 && error.contains("90 fB"), "{error}");
+    assert!(code == 2 && error.contains("--size") && error.contains("90 fB"), "{error}");
+    let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--latency", "1.5"]);
+    assert!(code == 2 && error.contains("--latency") && error.contains("half is 0.5"), "{error}");
     let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--macs", "0.4", "--sparsity", "0.5"]);
     assert!(code == 2 && error.contains("--sparsity"), "{error}");
     let (code, _, error) =

@@ -9,8 +9,8 @@ const SAMPLES: usize = 250;
 const LARGEST: usize = 128 << 20;
 
 /// As many samples as keep the largest value of a batch small: [`SAMPLES`], or fewer where a network of large images computes more than
-/// [`LARGEST`] bytes from them. `run` holds the inputs of one run, of `samples` samples. Values whose shape does not follow from the
-/// inputs' count as nothing.
+/// [`LARGEST`] bytes from them, or takes so many. `run` holds the inputs of one run, of `samples` samples, of which a batch takes whole
+/// ones. Values whose shape does not follow from the inputs' count as nothing.
 pub(super) fn scoring_batch(model: &Model, run: &Named, samples: usize) -> usize {
     let known = |name: &str| run.get(name).map(|t| t.shape().iter().map(|d| Dim::Known(*d)).collect());
     let bare = ops::bare(model, |name, declared| known(name).or(declared.map(<[Dim]>::to_vec)));
@@ -23,8 +23,10 @@ pub(super) fn scoring_batch(model: &Model, run: &Named, samples: usize) -> usize
         _ => None,
     };
     let computed = types.iter().filter(|(v, _)| model.values.tensor(**v).is_none());
-    let largest = computed.filter_map(|(_, ty)| bytes(ty)).max().unwrap_or(0) / samples.max(1);
-    (LARGEST / largest.max(1)).clamp(1, SAMPLES)
+    let fed = run.values().map(|t| (t.len() * t.dtype().bits()).div_ceil(8));
+    let (largest, samples) = (computed.filter_map(|(_, ty)| bytes(ty)).chain(fed).max().unwrap_or(0), samples.max(1));
+    let most = (LARGEST / (largest / samples).max(1)).clamp(1, SAMPLES);
+    (most / samples * samples).max(samples)
 }
 
 #[cfg(test)]
@@ -44,6 +46,7 @@ mod tests {
         // 16 channels of 512 x 512 numbers are 16 MiB.
         assert_eq!(batch(512, 1, 1), 8);
         assert_eq!(batch(512, 4, 4), 8, "of a run of several samples each counts alone");
+        assert_eq!((batch(512, 3, 3), batch(512, 16, 16)), (6, 16), "in whole runs");
         assert_eq!(batch(4096, 1, 1), 1);
         assert_eq!(scoring_batch(&model, &Named::new(), 1), 250, "nothing is known");
     }

@@ -345,7 +345,7 @@ impl Sources {
         Ok((self.batches(&named.unwrap_or_else(|| dataset.clone()), options, model)?, told.to_string(), labelled))
     }
 
-    /// How many samples scoring runs at once; where a sample cannot be read the batches tell.
+    /// How many samples scoring runs at once. Where a sample cannot be read, reading the batches says why.
     fn scoring_batch(&self, model: &Model) -> usize {
         let run = self.one_sample(model).unwrap_or_default();
         scoring_batch(model, &run, self.feeding(model).ok().and_then(|f| f.fixed()).unwrap_or(1))

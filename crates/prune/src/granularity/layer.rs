@@ -40,6 +40,10 @@ impl Granularity for WholeLayer {
         }
     }
 
+    fn empties_layers(&self) -> bool {
+        true
+    }
+
     fn norm(&self) -> GroupNorm {
         self.norm
     }

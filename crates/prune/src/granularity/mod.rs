@@ -88,9 +88,14 @@ pub trait Granularity: Send + Sync {
         self.units(candidate)
     }
 
-    /// The parts of the network that live or die as a whole, where a unit has several weights: all units of a part's weights are one.
+    /// The parts of the network that live or die as a whole, where a unit has several weights: a weight of a part is no more than one unit.
     fn parts(&self) -> Option<Parts> {
         None
+    }
+
+    /// True if all weights of a layer go at once.
+    fn empties_layers(&self) -> bool {
+        self.parts().is_some()
     }
 
     /// How the importance of a group follows from that of its elements.

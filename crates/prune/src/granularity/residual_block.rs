@@ -1,7 +1,7 @@
 //! Residual block: all weights of the branch of a residual sum.
 use super::{Granularity, GroupNorm, Parts, Units};
 use crate::{Candidate, Result, candidates};
-use graph::{Model, ValueId};
+use graph::{Links, Model, Node, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use technique::{Entry, Manual, Settings, member};
 
@@ -15,9 +15,11 @@ A residual block adds to its input what its branch makes of it. Without the bran
 are the two sums of a transformer's block: the attention is one branch, the layers behind it another. A stage prune_channels with
 remove = { dead = true } behind it takes the branches out of the graph: the network has so many layers less, and is faster in every runtime.
 
-The branch of a sum is what is computed for it alone: the nodes that nothing reads but each other and the sum. Where both inputs of a sum have
-such nodes (a shortcut with a convolution) it is the one with more weights; the other stays. A block in a block is one of its own.
-Weights that lie in no branch stay dense (the first layer, the last, shortcuts), and so do weights that other nodes read too.
+The branch of a sum is what is computed for it alone: the nodes that nothing reads but each other and the sum. The other input must go around it,
+from what the branch reads, and nothing may be left of the branch without its weights. Where both inputs of a sum are such branches (a shortcut
+with a convolution) it is the one with more weights; the other stays. A block in a block is one of its own. Weights that lie in no branch
+stay dense (the first layer, the last, shortcuts), and so do weights that other nodes read too, and the whole block of a weight that skip
+names or the criterion spares. min_per_layer would keep a share of each block's layers, and is refused.
 
 Blocks are compared in the whole network, so it takes scope = \"global\", and a criterion that compares between layers: with taylor a
 block's importance is the estimated effect of its weights on the loss, as a mean over them. A block that is too large for the sparsity is passed over.",
@@ -59,74 +61,127 @@ impl Granularity for ResidualBlock {
 /// The branch that each weight lies in, by number, in the order of the sums.
 ///
 /// # Errors
-/// For a weight that cannot be read.
+/// Those of listing the weights.
 fn branches(model: &Model) -> Result<BTreeMap<ValueId, usize>> {
-    let links = model.graph.links();
-    // What the network is given reaches a branch whose weights are masked, too: it stays one.
-    let mut fed: HashSet<ValueId> = model.free_inputs().into_iter().collect();
-    for node in &model.graph.nodes {
-        if node.inputs.iter().flatten().any(|v| fed.contains(v)) {
-            fed.extend(node.outputs.iter().flatten());
-        }
-    }
-    // What subgraphs read, nothing computes for a sum alone.
-    let captured: BTreeSet<ValueId> =
-        model.graph.nodes.iter().flat_map(|n| n.subgraphs()).flat_map(|g| g.use_counts().into_keys()).collect();
-    let weights: BTreeMap<ValueId, usize> = candidates(model, &[])?
-        .into_iter()
-        .filter(|c| c.view.is_some() && !captured.contains(&c.weight))
-        .map(|c| (c.weight, c.view.map_or(0, |view| view.shape.iter().product())))
-        .collect();
-    let alone = |nodes: &BTreeSet<usize>| -> BTreeSet<ValueId> {
-        let inside = |v: &&ValueId| links.consumers(**v).iter().all(|by| nodes.contains(by));
-        weights.keys().filter(inside).copied().collect()
-    };
-    let mut found: Vec<(usize, BTreeSet<usize>, BTreeSet<ValueId>)> = vec![];
+    let search = Search::of(model)?;
+    let mut found: Vec<(usize, Branch)> = vec![];
     for (at, node) in model.graph.nodes.iter().enumerate() {
-        let Some(sides) = ops::summands(node) else { continue };
-        let Some([a, b]) = node.input(sides[0]).zip(node.input(sides[1])).map(|(a, b)| [a, b]) else { continue };
-        if a == b || ![a, b].iter().all(|v| fed.contains(v)) {
-            continue;
-        }
-        let branch = |side: ValueId| {
-            let mut nodes = BTreeSet::new();
-            for before in (0..=links.producer(side).unwrap_or(0)).rev() {
-                let mut outputs = model.graph.nodes[before].outputs.iter().flatten().peekable();
-                let for_the_sum = |v: &ValueId| {
-                    let by = links.consumers(*v);
-                    let read = !by.is_empty() && by.iter().all(|n| nodes.contains(n) || (*n == at && *v == side));
-                    read && !captured.contains(v) && !model.graph.outputs.contains(v)
-                };
-                if outputs.peek().is_some() && outputs.all(for_the_sum) {
-                    nodes.insert(before);
-                }
-            }
-            let weights = alone(&nodes);
-            (nodes, weights)
-        };
-        let size = |(_, own): &(_, BTreeSet<ValueId>)| own.iter().map(|v| weights[v]).sum::<usize>();
-        let [a, b] = [branch(a), branch(b)];
-        let (nodes, own) = if size(&a) >= size(&b) { a } else { b };
-        if !own.is_empty() {
-            found.push((at, nodes, own));
-        }
+        let Some([a, b]) = ops::summands(node) else { continue };
+        let (Some(a), Some(b)) = (node.input(a), node.input(b)) else { continue };
+        let sides = [(a, b), (b, a)].into_iter().filter_map(|(side, other)| search.branch(at, side, other));
+        // Of two equal ones the first.
+        let larger = sides.reduce(|first, second| if search.size(&second) > search.size(&first) { second } else { first });
+        found.extend(larger.map(|branch| (at, branch)));
     }
     // A weight belongs to the innermost branch.
-    found.sort_by_key(|(at, nodes, _)| (nodes.len(), *at));
+    found.sort_by_key(|(at, branch)| (branch.nodes.len(), *at));
     let mut of = BTreeMap::new();
-    for (at, _, own) in found {
-        for v in own {
-            of.entry(v).or_insert(at);
+    for (at, branch) in found {
+        for weight in branch.weights {
+            of.entry(weight).or_insert(at);
         }
     }
     let order: Vec<usize> = of.values().copied().collect::<BTreeSet<_>>().into_iter().collect();
     Ok(of.into_iter().map(|(v, at)| (v, order.partition_point(|o| *o < at))).collect())
 }
 
+/// What is computed for one input of a sum alone.
+struct Branch {
+    nodes: BTreeSet<usize>,
+    /// The weights that these nodes alone read.
+    weights: Vec<ValueId>,
+}
+
+struct Search<'a> {
+    model: &'a Model,
+    links: Links,
+    /// What the network is given reaches these values, through masked weights too.
+    fed: HashSet<ValueId>,
+    /// What subgraphs read: nothing computes that for a sum alone.
+    captured: HashSet<ValueId>,
+    /// The weights that may be pruned, with their numbers of elements.
+    weights: BTreeMap<ValueId, usize>,
+}
+
+impl<'a> Search<'a> {
+    fn of(model: &'a Model) -> Result<Self> {
+        let mut fed: HashSet<ValueId> = model.free_inputs().into_iter().collect();
+        for node in model.graph.nodes.iter().filter(|node| !tells_sizes(node)) {
+            if node.subgraphs().next().is_some() || node.inputs.iter().flatten().any(|v| fed.contains(v)) {
+                fed.extend(node.outputs.iter().flatten());
+            }
+        }
+        let subgraphs = model.graph.nodes.iter().flat_map(|n| n.subgraphs());
+        let captured: HashSet<ValueId> = subgraphs.flat_map(|g| g.use_counts().into_keys()).collect();
+        let all = candidates(model, &[])?.into_iter().filter(|c| !captured.contains(&c.weight));
+        let weights = all.filter_map(|c| Some((c.weight, c.view?.shape.iter().product()))).collect();
+        Ok(Search { model, links: model.graph.links(), fed, captured, weights })
+    }
+
+    fn size(&self, branch: &Branch) -> usize {
+        branch.weights.iter().map(|v| self.weights[v]).sum()
+    }
+
+    /// The branch that ends in `side` of the sum at a node, if without its weights nothing is left of it and the other side goes around it.
+    fn branch(&self, sum: usize, side: ValueId, other: ValueId) -> Option<Branch> {
+        if side == other || !self.fed.contains(&other) {
+            return None;
+        }
+        let mut nodes = BTreeSet::new();
+        for at in (0..=self.links.producer(side)?).rev() {
+            let outputs = self.model.graph.nodes[at].outputs.iter().flatten();
+            let by = |v: ValueId| self.links.consumers(v);
+            let kept = |v: &ValueId| self.captured.contains(v) || self.model.graph.outputs.contains(v);
+            let for_the_sum = |v: &ValueId| !kept(v) && by(*v).iter().all(|n| nodes.contains(n) || (*n == sum && *v == side));
+            if outputs.clone().any(|v| !by(*v).is_empty()) && outputs.clone().all(for_the_sum) {
+                nodes.insert(at);
+            }
+        }
+        let alone = |v: &&ValueId| self.links.consumers(**v).iter().all(|by| nodes.contains(by));
+        let weights: Vec<ValueId> = self.weights.keys().filter(alone).copied().collect();
+        let branch = Branch { nodes, weights };
+        (!branch.weights.is_empty() && self.goes_around(&branch, other) && self.ends(&branch, side)).then_some(branch)
+    }
+
+    /// The other side is computed from something that the branch reads, too.
+    fn goes_around(&self, branch: &Branch, other: ValueId) -> bool {
+        let reads = |at: &usize| self.model.graph.nodes[*at].inputs.iter().flatten().copied().collect::<Vec<_>>();
+        let sources: HashSet<ValueId> = branch.nodes.iter().flat_map(reads).filter(|v| self.fed.contains(v)).collect();
+        let (mut seen, mut open) = (HashSet::from([other]), vec![other]);
+        while let Some(value) = open.pop() {
+            if sources.contains(&value) {
+                return true;
+            }
+            let Some(node) = self.links.producer(value).map(|at| &self.model.graph.nodes[at]).filter(|n| !tells_sizes(n)) else { continue };
+            open.extend(node.inputs.iter().flatten().filter(|v| seen.insert(**v)));
+        }
+        false
+    }
+
+    /// No data pass the branch by its weights.
+    fn ends(&self, branch: &Branch, side: ValueId) -> bool {
+        let made = |at: &usize| self.model.graph.nodes[*at].outputs.iter().flatten().copied().collect::<Vec<_>>();
+        let inside: HashSet<ValueId> = branch.nodes.iter().flat_map(made).collect();
+        let mut moving = HashSet::new();
+        for node in branch.nodes.iter().map(|at| &self.model.graph.nodes[*at]).filter(|node| !tells_sizes(node)) {
+            let inputs = || node.inputs.iter().flatten();
+            let data = inputs().any(|v| if inside.contains(v) { moving.contains(v) } else { self.fed.contains(v) });
+            if data && !inputs().any(|v| branch.weights.contains(v)) {
+                moving.extend(node.outputs.iter().flatten().copied());
+            }
+        }
+        !moving.contains(&side)
+    }
+}
+
+/// True for a node whose result depends on the sizes of what it reads alone.
+fn tells_sizes(node: &Node) -> bool {
+    node.is_onnx() && matches!(node.op_type.as_str(), "Shape" | "Size")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use graph::Node;
     use tensor::Tensor;
 
     fn op(model: &mut Model, kind: &str, inputs: &[ValueId]) -> ValueId {
@@ -177,9 +232,65 @@ mod tests {
         m.graph.outputs.push(y);
         let wanted = [("inner", 1), ("k", 0), ("out", 0), ("outer1", 2), ("outer2", 2), ("q", 0), ("v", 0)];
         assert_eq!(found(&m), wanted);
-        // What else reads a branch's value keeps the layers in front of it, and the branch loses but the layers behind.
+        // Where a value of a branch is an output too, the layers in front of it stay, and what is left is no way around what it reads.
         m.graph.outputs.push(heads);
-        assert_eq!(found(&m), [("inner", 1), ("out", 0), ("outer1", 2), ("outer2", 2)]);
+        assert_eq!(found(&m), [("inner", 0), ("outer1", 1), ("outer2", 1)]);
+    }
+
+    /// A network of one input, up to the value that `build` returns, and a layer behind it.
+    fn network(build: impl Fn(&mut Model, ValueId) -> ValueId) -> Model {
+        let mut m = Model::new(17);
+        let x = m.values.add_named("x");
+        m.graph.inputs.push(x);
+        let y = build(&mut m, x);
+        let y = layer(&mut m, y, "head");
+        m.graph.outputs.push(y);
+        m
+    }
+
+    #[test]
+    fn a_sum_that_goes_around_nothing_has_no_branch() {
+        // A mask that is fed, and positions that follow from a length.
+        let masked = network(|m, x| {
+            let mask = m.values.add_named("mask");
+            m.graph.inputs.push(mask);
+            let scores = layer(m, x, "scores");
+            op(m, "Add", &[scores, mask])
+        });
+        assert_eq!(found(&masked), []);
+        let placed = network(|m, x| {
+            let patches = layer(m, x, "patches");
+            let length = op(m, "Shape", &[x]);
+            let positions = op(m, "Expand", &[length]);
+            op(m, "Add", &[patches, positions])
+        });
+        assert_eq!(found(&placed), []);
+        // Two layers of different data.
+        let joined = network(|m, x| {
+            let t = m.values.add_named("t");
+            m.graph.inputs.push(t);
+            let (a, b) = (layer(m, x, "a"), layer(m, t, "b"));
+            op(m, "Add", &[a, b])
+        });
+        assert_eq!(found(&joined), []);
+    }
+
+    #[test]
+    fn a_branch_that_data_pass_without_its_weights_is_none() {
+        let gated = network(|m, x| {
+            let gate = layer(m, x, "gate");
+            let gate = op(m, "Sigmoid", &[gate]);
+            let y = op(m, "Mul", &[x, gate]);
+            op(m, "Add", &[x, y])
+        });
+        assert_eq!(found(&gated), []);
+        let within = network(|m, x| {
+            let h = layer(m, x, "first");
+            let gate = layer(m, h, "gate");
+            let h = op(m, "Mul", &[h, gate]);
+            op(m, "Add", &[x, h])
+        });
+        assert_eq!(found(&within), [("first", 0), ("gate", 0)]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use super::preprocessing::{PreprocessChanges, carried};
 use crate::{Error, Result};
 use graph::Model;
 use guess::{Guess, guess, input_dims, shape_text};
+use pipeline::recipe::ByteSize;
 use report::text;
 use rows::{Found, Kind};
 use serde::Serialize;
@@ -39,8 +40,8 @@ pub enum Cut {
     Macs(f64),
     /// Until a run in the target's runtime on this machine takes this share less time.
     Latency(f64),
-    /// Until the deployed file is at most this large: `"90 kB"`.
-    Size(String),
+    /// Until the deployed file is at most this large.
+    Size(ByteSize),
 }
 
 /// The purpose of the recipe.

@@ -139,7 +139,7 @@ fn prune_channels(out: &mut String, facts: &Facts, cut: &Cut, epochs: u64) {
             "# Runtimes compute multiples of 8 channels fastest. The time is measured in ONNX Runtime on this machine.",
             format!("remove = {{ latency = {share:?} }}\nround_to = 8"),
         ),
-        Cut::Size(size) => (ROUNDED, format!("budget = {}", quoted(size))),
+        Cut::Size(size) => (ROUNDED, format!("budget = {}", size.0)),
     };
     let _ = write!(
         out,
