@@ -222,7 +222,7 @@ pub(crate) struct Prune {
     pub(crate) latency: Option<f64>,
     /// Instead, remove whole channels until the deployed file is at most this large, such as "90 kB"
     #[arg(long, value_name = "SIZE", conflicts_with_all = ["sparsity", "macs", "latency"])]
-    pub(crate) size: Option<ByteSize>,
+    pub(crate) file_size: Option<ByteSize>,
     /// Training epochs after pruning
     #[arg(long, value_name = "N", default_value_t = 3)]
     pub(crate) epochs: u64,

@@ -31,7 +31,7 @@ pub(crate) fn dispatch(command: &Command, printer: &Printer) -> Result<u8, Error
         }
         Command::Quantize(a) => return shortcut(name, &a.short, lib::Purpose::Quantize { epochs: a.epochs }, printer),
         Command::Prune(a) => {
-            let size = a.size.map(lib::Cut::Size);
+            let size = a.file_size.map(lib::Cut::Size);
             let cut = a.macs.map(lib::Cut::Macs).or(a.latency.map(lib::Cut::Latency)).or(size);
             let purpose = match cut {
                 Some(cut) => lib::Purpose::PruneChannels { cut, epochs: a.epochs },

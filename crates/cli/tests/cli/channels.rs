@@ -32,12 +32,12 @@ fn a_share_of_the_macs_is_removed_and_the_file_is_smaller() {
     let whole = bytes(&model);
     let most = format!("{} B", whole * 6 / 10);
     let (code, said, error) =
-        run(&["prune", &model, "--data", data, "--scale", "0.0625", "-o", &out, "--run", &path("c"), "--size", &most, "--epochs", "0"]);
+        run(&["prune", &model, "--data", data, "--scale", "0.0625", "-o", &out, "--run", &path("c"), "--file-size", &most, "--epochs", "0"]);
     assert!([0, 3].contains(&code) && bytes(&out) <= whole * 6 / 10, "{} of {whole}: {said}{error}", bytes(&out));
-    let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--latency", "0.3", "--size", "90 kB"]);
+    let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--latency", "0.3", "--file-size", "90 kB"]);
     assert!(code == 2 && error.contains("--latency"), "{error}");
-    let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--size", "90 fB"]);
-    assert!(code == 2 && error.contains("--size") && error.contains("90 fB"), "{error}");
+    let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--file-size", "90 fB"]);
+    assert!(code == 2 && error.contains("--file-size") && error.contains("90 fB"), "{error}");
     let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--latency", "1.5"]);
     assert!(code == 2 && error.contains("--latency") && error.contains("half is 0.5"), "{error}");
     let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--macs", "0.4", "--sparsity", "0.5"]);
