@@ -243,6 +243,11 @@ fn infer_tile(cx: &ShapeCx) -> Result<Vec<ValueType>, OpError> {
     like_first(cx, Some(dims.iter().zip(&repeats).map(times).collect()))
 }
 
+/// True for a node whose result depends on the sizes of what it reads, and on no element.
+pub fn reads_sizes_alone(node: &Node) -> bool {
+    node.is_onnx() && matches!(node.op_type.as_str(), "Shape" | "Size")
+}
+
 /// The axes that Shape returns, clamped to the axes of the tensor.
 pub(crate) fn reported(node: &Node, rank: usize) -> Result<std::ops::Range<usize>, OpError> {
     let r = rank as i64;
@@ -469,6 +474,15 @@ mod tests {
         assert_eq!(Case::new("Squeeze", 13).run(&[x.clone(), ints(&[-1])]).shape(), [1, 3]);
         assert_eq!(Case::new("Squeeze", 13).run(std::slice::from_ref(&x)).shape(), [3]);
         assert_eq!(Case::new("Unsqueeze", 13).run(&[x, ints(&[0, -1])]).shape(), [1, 1, 3, 1, 1]);
+    }
+
+    #[test]
+    fn what_reads_sizes_alone_is_the_same_for_all_elements() {
+        for (op, sizes) in [("Shape", true), ("Size", true), ("Flatten", false)] {
+            let [a, b] = [1.0, 2.0].map(|v| Case::new(op, 13).run(&[Tensor::full(v as f32, [2, 3]).unwrap()]));
+            let node = Node { op_type: op.into(), ..Node::default() };
+            assert_eq!((a == b, reads_sizes_alone(&node)), (sizes, sizes), "{op}");
+        }
     }
 
     #[test]

@@ -83,6 +83,7 @@ pub use infer_shapes::{Inferred, bare, infer, infer_shapes, infer_types};
 pub use inference_form::to_inference_form;
 pub use integer_form::{IntegerForm, Slot, integer_forms_of};
 pub use kept_norm::{KeptNorm, foldable_norms, keeps_norms, mark_kept_norms, moving_norms, refresh_kept_norms};
+pub use layout::reads_sizes_alone;
 pub use logits::{Logits, logits};
 pub use operator::{Effect, MacsCx, Operator, Role, ShapeCx, WeightRule};
 pub use opset::{Parts, convert_opset};

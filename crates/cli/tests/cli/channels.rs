@@ -31,8 +31,22 @@ fn a_share_of_the_macs_is_removed_and_the_file_is_smaller() {
     assert!(bytes(&out) < bytes(&model), "{} of {}", bytes(&out), bytes(&model));
     let whole = bytes(&model);
     let most = format!("{} B", whole * 6 / 10);
-    let (code, said, error) =
-        run(&["prune", &model, "--data", data, "--scale", "0.0625", "-o", &out, "--run", &path("c"), "--file-size", &most, "--epochs", "0"]);
+    let (code, said, error) = run(&[
+        "prune",
+        &model,
+        "--data",
+        data,
+        "--scale",
+        "0.0625",
+        "-o",
+        &out,
+        "--run",
+        &path("c"),
+        "--file-size",
+        &most,
+        "--epochs",
+        "0",
+    ]);
     assert!([0, 3].contains(&code) && bytes(&out) <= whole * 6 / 10, "{} of {whole}: {said}{error}", bytes(&out));
     let (code, _, error) = run(&["prune", &model, "--data", data, "-o", &out, "--latency", "0.3", "--file-size", "90 kB"]);
     assert!(code == 2 && error.contains("--latency"), "{error}");

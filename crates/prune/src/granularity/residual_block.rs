@@ -1,7 +1,7 @@
 //! Residual block: all weights of the branch of a residual sum.
 use super::{Granularity, GroupNorm, Parts, Units};
 use crate::{Candidate, Result, candidates};
-use graph::{Links, Model, Node, ValueId};
+use graph::{Links, Model, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use technique::{Entry, Manual, Settings, member};
 
@@ -106,7 +106,7 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn of(model: &'a Model) -> Result<Self> {
         let mut fed: HashSet<ValueId> = model.free_inputs().into_iter().collect();
-        for node in model.graph.nodes.iter().filter(|node| !tells_sizes(node)) {
+        for node in model.graph.nodes.iter().filter(|node| !ops::reads_sizes_alone(node)) {
             if node.subgraphs().next().is_some() || node.inputs.iter().flatten().any(|v| fed.contains(v)) {
                 fed.extend(node.outputs.iter().flatten());
             }
@@ -152,7 +152,9 @@ impl<'a> Search<'a> {
             if sources.contains(&value) {
                 return true;
             }
-            let Some(node) = self.links.producer(value).map(|at| &self.model.graph.nodes[at]).filter(|n| !tells_sizes(n)) else { continue };
+            let Some(node) = self.links.producer(value).map(|at| &self.model.graph.nodes[at]).filter(|n| !ops::reads_sizes_alone(n)) else {
+                continue;
+            };
             open.extend(node.inputs.iter().flatten().filter(|v| seen.insert(**v)));
         }
         false
@@ -163,7 +165,7 @@ impl<'a> Search<'a> {
         let made = |at: &usize| self.model.graph.nodes[*at].outputs.iter().flatten().copied().collect::<Vec<_>>();
         let inside: HashSet<ValueId> = branch.nodes.iter().flat_map(made).collect();
         let mut moving = HashSet::new();
-        for node in branch.nodes.iter().map(|at| &self.model.graph.nodes[*at]).filter(|node| !tells_sizes(node)) {
+        for node in branch.nodes.iter().map(|at| &self.model.graph.nodes[*at]).filter(|node| !ops::reads_sizes_alone(node)) {
             let inputs = || node.inputs.iter().flatten();
             let data = inputs().any(|v| if inside.contains(v) { moving.contains(v) } else { self.fed.contains(v) });
             if data && !inputs().any(|v| branch.weights.contains(v)) {
@@ -174,14 +176,10 @@ impl<'a> Search<'a> {
     }
 }
 
-/// True for a node whose result depends on the sizes of what it reads alone.
-fn tells_sizes(node: &Node) -> bool {
-    node.is_onnx() && matches!(node.op_type.as_str(), "Shape" | "Size")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use graph::Node;
     use tensor::Tensor;
 
     fn op(model: &mut Model, kind: &str, inputs: &[ValueId]) -> ValueId {
