@@ -239,3 +239,20 @@ pub(crate) fn importance(context: &ImportanceContext, criterion: &dyn Criterion,
     }
     Ok(importance)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The least important unit has ten elements, of a budget of four.
+    #[test]
+    fn a_unit_too_large_for_now_is_waited_for_unless_it_is_passed_over() {
+        let (ranked, sizes) = ([1.0, 2.0, 3.0], [10, 2, 3]);
+        assert_eq!(select(&ranked, Some(&sizes), 4, 15, false), [true, true, true]);
+        assert_eq!(select(&ranked, Some(&sizes), 4, 15, true), [true, false, false]);
+        // Its half fits: it goes first either way.
+        assert_eq!(select(&ranked, Some(&sizes), 5, 15, false), [false, true, true]);
+        assert_eq!(select(&ranked, Some(&sizes), 5, 15, true), [false, true, true]);
+        assert_eq!(select(&[f32::INFINITY, 2.0], Some(&[1, 1]), 2, 2, true), [true, false]);
+    }
+}
