@@ -1,5 +1,6 @@
 //! The command line.
 use crate::known::{self, Known};
+use crate::values::{shape, share, sides, size};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use espalier::data::Size;
 use espalier::pipeline::actions::TryBudget;
@@ -639,35 +640,6 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
-fn shape(text: &str) -> Result<(String, Vec<usize>), String> {
-    let (name, dims) = text.rsplit_once('=').ok_or("NAME=1,3,224,224 is needed")?;
-    // An empty list is the shape of a scalar.
-    let list = dims.split(',').filter(|_| !dims.trim().is_empty());
-    let dims = list.map(|d| d.trim().parse().map_err(|_| format!("'{d}' is not a size"))).collect::<Result<_, _>>()?;
-    Ok((name.to_string(), dims))
-}
-
-fn size(text: &str) -> Result<Size, String> {
-    Ok(if text.contains(',') { Size::Exact(sides(text)?) } else { Size::ShorterSide(side(text)?) })
-}
-
-fn sides(text: &str) -> Result<[usize; 2], String> {
-    let (height, width) = text.split_once(',').unwrap_or((text, text));
-    Ok([side(height)?, side(width)?])
-}
-
-fn share(text: &str) -> Result<f64, String> {
-    text.trim()
-        .parse()
-        .ok()
-        .filter(|x| (0.0..1.0).contains(x))
-        .ok_or_else(|| "a share at least 0 and below 1 is needed: half is 0.5".into())
-}
-
-fn side(text: &str) -> Result<usize, String> {
-    text.trim().parse().ok().filter(|n| *n > 0).ok_or_else(|| format!("'{text}' is not a number of pixels"))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -675,12 +647,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Args::command().debug_assert();
-    }
-
-    #[test]
-    fn a_shape_without_sizes_is_a_scalars() {
-        assert_eq!(super::shape("sr="), Ok(("sr".to_string(), vec![])));
-        assert_eq!(super::shape("a=b=1, 3"), Ok(("a=b".to_string(), vec![1, 3])));
-        assert!(["x", "x=,", "x=1,,2", "x=1,", "x=-1"].iter().all(|text| super::shape(text).is_err()));
     }
 }

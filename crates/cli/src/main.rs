@@ -5,6 +5,7 @@ mod known;
 mod output;
 mod panic;
 mod progress;
+mod values;
 
 use clap::Parser;
 use std::process::ExitCode;

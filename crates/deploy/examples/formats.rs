@@ -93,7 +93,7 @@ fn one(a: &Arguments, name: &str, inputs: Inputs) -> Result<(), Box<dyn Error>> 
 
     for (i, artifact) in artifacts.iter().enumerate() {
         let by_reference = Choice::<Formats>::named(names[i])?.rounds_itself();
-        let proof_options = ProofOptions { scored: scored(&model, name), reference_samples: 4, by_reference, ..ProofOptions::default() };
+        let proof_options = ProofOptions { scored: scored(&model, name), reference_batches: 4, by_reference, ..ProofOptions::default() };
         let samples = &mut rows(data, &model, inputs, false, a.samples)?;
         let proof = prove(&model, artifact.source(), &choice, samples, &proof_options)?;
         let placement = runtime.optimized(artifact.source())?.map(|optimized| Placement::of(&optimized, &artifact.lowered));

@@ -29,8 +29,8 @@ pub struct ProofOptions {
     pub task: Chosen<Tasks>,
     /// The output that is scored; `None`: the one that the task names.
     pub scored: Option<String>,
-    /// Samples, in whole batches, on which the reference interpreter runs the file too; it is slower than a runtime.
-    pub reference_samples: u64,
+    /// Batches on which the reference interpreter runs the file too; it is slower than a runtime.
+    pub reference_batches: usize,
     /// Holds the reference interpreter's outputs to the limits instead of the runtime's literal ones: for a format whose operators
     /// round once more than the simulation, in a way that is the runtime's own ([`crate::format::Format::rounds_itself`]).
     pub by_reference: bool,
@@ -43,7 +43,7 @@ impl Default for ProofOptions {
             limits: Limits::default(),
             task: Chosen::default(),
             scored: None,
-            reference_samples: 1,
+            reference_batches: 1,
             by_reference: false,
         }
     }
@@ -119,18 +119,14 @@ pub fn prove(
     let mut default = runtime.load(file, SessionOptions::default_arithmetic(options.threads))?;
     let mut reference = crate::runtime::Reference.load(file, SessionOptions::literal(options.threads))?;
     let mut tally = Tally::new(model, options)?;
-    for batch in batches {
+    for (i, batch) in batches.enumerate() {
         let batch = batch?;
         let forms = Forms {
             float: batch.counted_values(float.run(&batch.inputs, Mode::SIMULATED)?)?,
             simulated: batch.counted_values(executor.run(&batch.inputs, Mode::SIMULATED)?)?,
             literal: batch.counted_values(literal.outputs_of(&batch.inputs)?)?,
             default: batch.counted_values(default.outputs_of(&batch.inputs)?)?,
-            reference: if tally.samples < options.reference_samples {
-                Some(batch.counted_values(reference.run(&batch.inputs)?)?)
-            } else {
-                None
-            },
+            reference: if i < options.reference_batches { Some(batch.counted_values(reference.run(&batch.inputs)?)?) } else { None },
         };
         tally.add(&batch, &forms)?;
     }

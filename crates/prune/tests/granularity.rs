@@ -1,5 +1,5 @@
 //! Patterns and groups on networks from the zoo.
-use espalier_prune::{Filter, Granularity, NofM, PruneSettings, Units, candidates, prune};
+use espalier_prune::{Filter, Granularity, NofM, PruneSettings, Units, candidates, prune, sensitivity};
 use graph::Model;
 use proptest::prelude::*;
 use technique::Choice;
@@ -214,7 +214,7 @@ fn elements_masked_before_count_in_the_mean_of_a_block() {
 fn a_schedule_goes_on_from_the_blocks_that_are_gone() {
     let mut m = model("resnet20");
     let shares = [0.2, 0.45, 0.7].map(|share| prune(&mut m, &settings(Some(share), r#""residual_block""#)).unwrap());
-    // On the way nothing is passed over: the blocks go by their importance, as far as that comes nearer.
+    // A criterion that prunes in many rounds.
     let mut gradual = model("resnet20");
     let steps = PruneSettings { criterion: Choice::named("synflow").unwrap(), ..settings(Some(0.4), r#""residual_block""#) };
     let report = prune(&mut gradual, &steps).unwrap();
@@ -249,6 +249,9 @@ fn a_shortcut_with_a_convolution_is_no_branch() {
 fn blocks_are_compared_in_the_whole_network() {
     let layer = PruneSettings { scope: Choice::named("layer").unwrap(), ..settings(Some(0.4), r#""residual_block""#) };
     assert_eq!(layer.check().unwrap_err().path, ["scope"]);
+    let whole = settings(Some(0.4), r#""residual_block""#);
+    let alone = sensitivity(&model("resnet20"), &whole, &[0.5], None, None, std::iter::empty(), &mut |_, _| {}).unwrap_err();
+    assert!(alone.to_string().contains("each layer is measured alone"), "{alone}");
     let mut m = model("lenet5");
     let none = prune(&mut m, &settings(Some(0.4), r#""residual_block""#)).unwrap_err();
     assert!(none.to_string().contains("the network has no residual blocks"), "{none}");

@@ -21,8 +21,11 @@ use train::{Batches, Figures, Named};
 /// Key of the share of samples with the same largest element, for tasks with classes.
 const SAME_CLASS: &str = "same_class";
 
-/// Number of samples that the reference interpreter checks too: where a run takes many, and where it takes one.
-const IN_REFERENCE: [u64; 2] = [250, 16];
+/// Number of runs that the reference interpreter checks too, where a run takes one sample.
+const RUNS_IN_REFERENCE: usize = 16;
+
+/// Number of samples that it checks, in whole batches, where a run takes a batch.
+const SAMPLES_IN_REFERENCE: usize = 250;
 
 /// A deployed file slower than its original by this factor (by median and by best run) gets a warning; smaller factors are within
 /// the noise of the runs.
@@ -124,9 +127,12 @@ pub fn deploy(model: &Model, stage: &DeployStage, on: &DeployOn, tick: Tick) -> 
                 format!("the file was measured on {n} of {} test samples, evenly chosen (samples = {n})", sources.rows().test),
             ));
         }
-        let reference_samples = IN_REFERENCE[usize::from(test.runs_alone())];
+        let reference_batches = match test.runs_alone() {
+            true => RUNS_IN_REFERENCE,
+            false => SAMPLES_IN_REFERENCE.div_ceil(test.options().batch.max(1)),
+        };
         let (task, by_reference) = (sources.task().clone(), stage.format.rounds_itself());
-        let options = ProofOptions { threads, reference_samples, task, by_reference, ..ProofOptions::default() };
+        let options = ProofOptions { threads, reference_batches, task, by_reference, ..ProofOptions::default() };
         let proof = prove(model, source, &choice, &mut counted(&test, tick), &options)?;
         let by_class_alone = proof.nearness.iter().all(|near| near.keys().all(|key| *key == SAME_CLASS));
         agreement(&mut literal, &proof.literal, by_class_alone);

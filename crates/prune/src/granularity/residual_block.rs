@@ -1,5 +1,5 @@
 //! Residual block: all weights of the branch of a residual sum.
-use super::{Granularity, GroupNorm, Parts, Units};
+use super::{Granularity, GroupNorm, Parts, Units, WholeLayer};
 use crate::{Candidate, Result, candidates};
 use graph::{Links, Model, ValueId};
 use std::collections::{BTreeMap, BTreeSet, HashSet};
@@ -43,10 +43,7 @@ impl Settings for ResidualBlock {}
 
 impl Granularity for ResidualBlock {
     fn units(&self, candidate: &Candidate) -> Units {
-        match &candidate.view {
-            Some(view) => Units::Groups(vec![0; view.shape.iter().product()]),
-            None => Units::Dense("its operator sums no products with it".into()),
-        }
+        WholeLayer::default().units(candidate)
     }
 
     fn parts(&self) -> Option<Parts> {
@@ -160,7 +157,7 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// No data pass the branch by its weights.
+    /// Data reach the end of the branch through its weights alone.
     fn ends(&self, branch: &Branch, side: ValueId) -> bool {
         let made = |at: &usize| self.model.graph.nodes[*at].outputs.iter().flatten().copied().collect::<Vec<_>>();
         let inside: HashSet<ValueId> = branch.nodes.iter().flat_map(made).collect();
